@@ -1,0 +1,276 @@
+//! The raw event: what came in, with what ingress adds, and its form in a log.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::contract::{header, partition_of};
+use crate::form::Head;
+use crate::log::Record;
+use crate::time::Timestamp;
+
+/// An app's name, as it stands in the handler's URL: `[a-z0-9][a-z0-9-]{0,62}`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AppName(String);
+
+impl AppName {
+    /// The one way to make a name: what exists is valid.
+    pub fn parse(text: &str) -> Option<Self> {
+        let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let valid = (1..=63).contains(&text.len()) && text.bytes().all(good) && !text.starts_with('-');
+        valid.then(|| Self(text.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A portal's `member_id`: up to 64 letters, digits, `-`, `_` and `.`, so that it can stand in keys and paths.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MemberId(String);
+
+impl MemberId {
+    /// The one way to make an id: what exists is valid.
+    pub fn parse(text: &str) -> Option<Self> {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let valid = (1..=64).contains(&text.len()) && text.bytes().all(good) && text.bytes().any(|byte| byte != b'.');
+        valid.then(|| Self(text.to_owned()))
+    }
+
+    /// The id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+macro_rules! text {
+    ($name:ident, $what:literal) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = &'static str;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                Self::parse(&text).ok_or(concat!("not ", $what))
+            }
+        }
+    };
+}
+
+text!(AppName, "an app's name");
+text!(MemberId, "a member_id");
+
+/// One app on one portal: the key of everything that we know.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Installation {
+    /// The app, by its name in our URL.
+    pub app: AppName,
+    /// The portal.
+    pub member_id: MemberId,
+}
+
+impl Installation {
+    /// Both parts, if both are valid.
+    pub fn parse(app: &str, member_id: &str) -> Option<Self> {
+        Some(Self { app: AppName::parse(app)?, member_id: MemberId::parse(member_id)? })
+    }
+
+    /// The partition that holds all of its records, in every topic.
+    pub fn partition(&self, partitions: u32) -> u32 {
+        partition_of(&self.to_string(), partitions)
+    }
+}
+
+impl fmt::Display for Installation {
+    /// The record key: `{app}/{member_id}`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.app, self.member_id)
+    }
+}
+
+/// One webhook as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawEvent {
+    /// Given by ingress, survives every hop. `UUIDv7`.
+    pub id: Uuid,
+    /// Whose URL it came to.
+    pub app: AppName,
+    /// Whom it is about, as far as the body says so.
+    pub member_id: Option<MemberId>,
+    /// The `event` field in lower case, if there is a plausible one.
+    pub kind: Option<String>,
+    /// Bitrix24's `ts`, if there is one.
+    pub told_at: Option<Timestamp>,
+    /// When the body had been read.
+    pub received_at: Timestamp,
+    /// The request's `Content-Type`.
+    pub content_type: Option<String>,
+    /// The sender's address.
+    pub source: Option<IpAddr>,
+    /// The request's `traceparent`.
+    pub traceparent: Option<String>,
+    /// Whether a crash may have made this the second copy in the log.
+    pub resent: bool,
+    /// The bytes.
+    pub body: Bytes,
+}
+
+/// Why a record of `raw` is no raw event: somebody else wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("header {0} is missing or malformed")]
+pub struct NotARawEvent(pub &'static str);
+
+/// Values of the `Content-Type` and `traceparent` headers beyond this length are not passed on.
+const HEADER_BYTES_MAX: usize = 256;
+
+impl RawEvent {
+    /// A new event with a new id.
+    pub fn new(app: AppName, head: Head, body: Bytes, received_at: Timestamp) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            app,
+            member_id: head.member_id,
+            kind: head.kind,
+            told_at: head.told_at,
+            received_at,
+            content_type: None,
+            source: None,
+            traceparent: None,
+            resent: false,
+            body,
+        }
+    }
+
+    /// The record's key: `{app}/{member_id}`, none if the portal is unknown.
+    pub fn key(&self) -> Option<String> {
+        self.member_id.as_ref().map(|member_id| format!("{}/{member_id}", self.app))
+    }
+
+    /// Where the record lies: by its key, else by its id.
+    pub fn partition(&self, partitions: u32) -> u32 {
+        match self.key() {
+            Some(key) => partition_of(&key, partitions),
+            None => partition_of(&self.id.to_string(), partitions),
+        }
+    }
+
+    /// The event as a record of `raw`.
+    pub fn into_record(self) -> Record {
+        let text = |text: String| text.into_bytes();
+        let source = match &self.member_id {
+            Some(member_id) => format!("/{}/{member_id}", self.app),
+            None => format!("/{}", self.app),
+        };
+        let kind = format!("com.bitrix24.{}", self.kind.as_deref().unwrap_or("unknown"));
+        let told_at = self.told_at.unwrap_or(self.received_at);
+        let mut headers = vec![
+            (header::SPEC_VERSION.into(), b"1.0".to_vec()),
+            (header::ID.into(), text(self.id.to_string())),
+            (header::SOURCE.into(), text(source)),
+            (header::TYPE.into(), text(kind)),
+            (header::TIME.into(), text(told_at.to_string())),
+            (header::RECEIVED.into(), text(self.received_at.to_string())),
+        ];
+        let short = |value: &String| value.len() <= HEADER_BYTES_MAX;
+        let key = self.key();
+        if let Some(content_type) = self.content_type.filter(short) {
+            headers.push((header::CONTENT_TYPE.into(), text(content_type)));
+        }
+        if let Some(source) = self.source {
+            headers.push((header::SOURCE_ADDRESS.into(), text(source.to_string())));
+        }
+        if let Some(traceparent) = self.traceparent.filter(short) {
+            headers.push((header::TRACEPARENT.into(), text(traceparent)));
+        }
+        if self.resent {
+            headers.push((header::RESENT.into(), b"1".to_vec()));
+        }
+        Record { key, value: Some(self.body), headers, at: self.received_at }
+    }
+
+    /// Reads a record of `raw`.
+    pub fn from_record(record: &Record) -> Result<Self, NotARawEvent> {
+        let text = |name: &'static str| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
+        let need = |name: &'static str| text(name).ok_or(NotARawEvent(name));
+
+        let source = need(header::SOURCE)?.strip_prefix('/').ok_or(NotARawEvent(header::SOURCE))?;
+        let (app, member_id) = source.split_once('/').unzip();
+        let app = AppName::parse(app.unwrap_or(source)).ok_or(NotARawEvent(header::SOURCE))?;
+        let member_id = match member_id {
+            Some(text) => Some(MemberId::parse(text).ok_or(NotARawEvent(header::SOURCE))?),
+            None => None,
+        };
+        let received_at = Timestamp::parse(need(header::RECEIVED)?).ok_or(NotARawEvent(header::RECEIVED))?;
+        let kind = need(header::TYPE)?.strip_prefix("com.bitrix24.").ok_or(NotARawEvent(header::TYPE))?;
+        Ok(Self {
+            id: Uuid::parse_str(need(header::ID)?).map_err(|_| NotARawEvent(header::ID))?,
+            app,
+            member_id,
+            kind: (kind != "unknown").then(|| kind.to_owned()),
+            told_at: text(header::TIME).and_then(Timestamp::parse),
+            received_at,
+            content_type: text(header::CONTENT_TYPE).map(str::to_owned),
+            source: text(header::SOURCE_ADDRESS).and_then(|text| text.parse().ok()),
+            traceparent: text(header::TRACEPARENT).map(str::to_owned),
+            resent: record.header(header::RESENT) == Some(b"1"),
+            body: record.value.clone().unwrap_or_default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_be_mistaken_for_something_else_are_none() {
+        for app in ["", "-a", "CRM", "a/b", "a b", "a.b", &"a".repeat(64)] {
+            assert_eq!(AppName::parse(app), None, "{app}");
+        }
+        for member_id in ["", ".", "..", "a/b", "a b", "é", &"a".repeat(65)] {
+            assert_eq!(MemberId::parse(member_id), None, "{member_id}");
+        }
+    }
+
+    #[test]
+    fn a_raw_event_survives_its_record() {
+        let app = AppName::parse("crm-sync").expect("a name");
+        let head = Head {
+            member_id: MemberId::parse("a223"),
+            kind: Some("onappinstall".into()),
+            told_at: Some(Timestamp::from_s(5)),
+        };
+        let mut event = RawEvent::new(app, head, Bytes::from_static(b"\0\xff"), Timestamp::from_ms(7_001));
+        event.content_type = Some("application/x-www-form-urlencoded".into());
+        event.source = Some([10, 0, 0, 1].into());
+        event.resent = true;
+        assert_eq!(RawEvent::from_record(&event.clone().into_record()), Ok(event.clone()));
+
+        event.member_id = None;
+        event.kind = None;
+        assert_eq!(RawEvent::from_record(&event.clone().into_record()), Ok(event));
+    }
+
+    #[test]
+    fn a_record_of_somebody_else_is_refused_by_the_header_that_is_wrong() {
+        let record = Record { key: None, value: None, headers: vec![], at: Timestamp::default() };
+        assert_eq!(RawEvent::from_record(&record), Err(NotARawEvent(header::SOURCE)));
+    }
+}

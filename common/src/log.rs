@@ -1,0 +1,142 @@
+//! What every log can do, whether it lies in Kafka or on a disk.
+//!
+//! Above this module nobody knows which. A *log* is a topic of [`Topic`] with one or more partitions
+//! of records in order; [`Ledger`] is all of them together, as a processor needs them.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::contract::Topic;
+use crate::time::Timestamp;
+
+pub mod disk;
+pub mod kafka;
+
+/// A place in one log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// The partition.
+    pub partition: u32,
+    /// The place in the partition, counted from 0; not every place need be taken.
+    pub offset: u64,
+}
+
+/// One record of any log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What the record is about; none for events of unknown portals.
+    pub key: Option<String>,
+    /// The bytes; none is a tombstone.
+    pub value: Option<Bytes>,
+    /// Name and value, in order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The record's own time.
+    pub at: Timestamp,
+}
+
+impl Record {
+    /// The value of the first header of that name.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// About what it takes in memory.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        self.key.as_ref().map_or(0, String::len) + self.value.as_ref().map_or(0, Bytes::len) + headers + 64
+    }
+}
+
+/// A record where it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where.
+    pub position: Position,
+    /// What.
+    pub record: Record,
+}
+
+/// A record for a topic, to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The topic.
+    pub topic: Topic,
+    /// The partition: always that of the raw event it follows from.
+    pub partition: u32,
+    /// The record.
+    pub record: Record,
+}
+
+/// What a ledger brings next.
+#[derive(Debug)]
+pub enum Turn {
+    /// Records of `raw`, in order per partition, all of owned partitions that were started.
+    Raw(Vec<Entry>),
+    /// Records of `facts`, in order per partition, all of followed partitions.
+    Facts(Vec<Entry>),
+    /// From now on we own these; each waits for [`Ledger::start`].
+    Gained(Vec<u32>),
+    /// We own these no longer. Nothing of them is on its way.
+    Lost(Vec<u32>),
+    /// Nothing came.
+    Quiet,
+}
+
+/// Why a ledger cannot go on as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// What was being published may or may not be there. Open a new ledger: it finds out.
+    #[error("start over with the logs: {0}")]
+    StartOver(String),
+    /// Another process has taken our identity. End at once.
+    #[error("another process has taken our identity: {0}")]
+    Fenced(String),
+    /// The logs are not what they must be; a person has to decide.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// All logs, as a processor needs them. One thread uses it.
+///
+/// The owner of a partition reads its `raw` and publishes what follows; every other processor follows
+/// its `facts`.
+pub trait Ledger: Send {
+    /// Which logs these are: state that was folded from others is none.
+    fn identity(&self) -> &str;
+
+    /// How many partitions each topic has.
+    fn partitions(&self) -> u32;
+
+    /// Waits up to `wait` for what comes next.
+    fn next(&mut self, wait: Duration) -> Result<Turn, LedgerError>;
+
+    /// Where the former owner's group left off in `raw`, once none of its transactions is open.
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError>;
+
+    /// The first and the next offset of a log's partition, open transactions included.
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError>;
+
+    /// Begins to bring `raw` of an owned partition from there on.
+    fn start(&mut self, starts: &[Position]) -> Result<(), LedgerError>;
+
+    /// Begins to bring `facts` of exactly these partitions, from there on.
+    fn follow(&mut self, starts: &[Position]) -> Result<(), LedgerError>;
+
+    /// Reads a partition of `raw` or `facts` from `from` to before `until`, committed records only.
+    fn read(
+        &mut self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError>;
+
+    /// The first offset of a `raw` partition whose record may be as young as `at`.
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError>;
+
+    /// Publishes all of these or none, with how far `raw` has been read. Returns for each partition of
+    /// `facts` that got records the offset behind the last of them.
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError>;
+}

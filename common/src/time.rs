@@ -1,0 +1,108 @@
+//! Points in time, as every log, record and answer writes them: RFC 3339, UTC.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// The last millisecond of the year 9999, the last that RFC 3339 can write.
+const MS_MAX: u64 = 253_402_300_799_999;
+
+/// Milliseconds since 1970-01-01T00:00:00Z, no later than the year 9999.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// What the clock of this machine says. Only shells call it, never the domain.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::from_ms(u64::try_from(since.as_millis()).unwrap_or(MS_MAX))
+    }
+
+    /// From milliseconds since 1970; what lies behind the year 9999 becomes its end.
+    pub fn from_ms(ms: u64) -> Self {
+        Self(ms.min(MS_MAX))
+    }
+
+    /// From seconds since 1970.
+    pub fn from_s(seconds: u64) -> Self {
+        Self::from_ms(seconds.saturating_mul(1_000))
+    }
+
+    /// Milliseconds since 1970.
+    pub fn ms(self) -> u64 {
+        self.0
+    }
+
+    /// Whole seconds since 1970.
+    pub fn s(self) -> u64 {
+        self.0 / 1_000
+    }
+
+    /// The point that lies `later` behind this one.
+    #[must_use]
+    pub fn plus(self, later: Duration) -> Self {
+        Self::from_ms(self.0.saturating_add(u64::try_from(later.as_millis()).unwrap_or(MS_MAX)))
+    }
+
+    /// The point that lies `earlier` before this one, 1970 at the earliest.
+    #[must_use]
+    pub fn minus(self, earlier: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(earlier.as_millis()).unwrap_or(MS_MAX)))
+    }
+
+    /// How long ago `earlier` was; nothing if it is still to come.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Reads RFC 3339 in UTC.
+    pub fn parse(text: &str) -> Option<Self> {
+        let at = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+        u64::try_from(at.as_millis()).ok().map(Self::from_ms)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// With milliseconds only where there are any.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = UNIX_EPOCH + Duration::from_millis(self.0);
+        if self.0.is_multiple_of(1_000) {
+            humantime::format_rfc3339_seconds(at).fmt(f)
+        } else {
+            humantime::format_rfc3339_millis(at).fmt(f)
+        }
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("a time is RFC 3339 in UTC"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_with_milliseconds_only_where_there_are_any() {
+        assert_eq!(Timestamp::from_s(1_696_527_000).to_string(), "2023-10-05T17:30:00Z");
+        assert_eq!(Timestamp::from_ms(1_696_527_000_120).to_string(), "2023-10-05T17:30:00.120Z");
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        for ms in [0, 1, 1_696_527_000_120, u64::MAX] {
+            let at = Timestamp::from_ms(ms);
+            assert_eq!(Timestamp::parse(&at.to_string()), Some(at));
+        }
+    }
+}
