@@ -12,6 +12,9 @@ use crate::form::Head;
 use crate::log::Record;
 use crate::time::Timestamp;
 
+/// An event's id, given by ingress: a `UUIDv7`, the same in every topic.
+pub type EventId = Uuid;
+
 /// An app's name, as it stands in the handler's URL: `[a-z0-9][a-z0-9-]{0,62}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -109,7 +112,7 @@ impl fmt::Display for Installation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawEvent {
     /// Given by ingress, survives every hop. `UUIDv7`.
-    pub id: Uuid,
+    pub id: EventId,
     /// Whose URL it came to.
     pub app: AppName,
     /// Whom it is about, as far as the body says so.

@@ -63,6 +63,11 @@ impl Timestamp {
     }
 }
 
+/// Reads a duration with its unit, such as `300ms` or `14d`.
+pub fn duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok()
+}
+
 impl fmt::Display for Timestamp {
     /// With milliseconds only where there are any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

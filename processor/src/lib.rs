@@ -1,1 +1,19 @@
-//! Placeholder.
+//! Folds raw events into what we know, publishes what follows, and answers questions.
+//!
+//! At `F` the state is the fold of `facts[0..F)`, and `facts` are the interpretation of `raw[0..K)`;
+//! whatever crashes on the way. What comes in over HTTP is none of this crate's business; see `ingress`.
+
+pub mod ask;
+pub mod config;
+pub mod domain;
+pub mod fold;
+pub mod folded;
+pub mod identity;
+pub mod metrics;
+mod owner;
+pub mod processor;
+pub mod service;
+mod publish;
+mod repeats;
+pub mod store;
+mod takeover;

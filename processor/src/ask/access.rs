@@ -1,0 +1,30 @@
+//! Who may ask: everyone on loopback, else whoever shows a bearer token.
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header;
+use actix_web::middleware::Next;
+use actix_web::{Error, web};
+use common::secret::Fingerprint;
+
+use super::Asked;
+use super::problem::Problem;
+
+/// Lets a request pass if no tokens are set, or if it shows one of them.
+pub async fn guard(
+    asked: web::Data<Asked>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    if asked.tokens.is_empty() || shown(&request).is_some_and(|shown| asked.tokens.contains(&shown)) {
+        return next.call(request).await;
+    }
+    Err(Problem::Unauthorised.into())
+}
+
+/// The fingerprint of the token in `Authorization: Bearer …`. Comparing fingerprints tells nothing through timing.
+fn shown(request: &ServiceRequest) -> Option<Fingerprint> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Fingerprint::of(token.trim()))
+}

@@ -1,0 +1,76 @@
+//! `POST /v1/check`: may this token call this method?
+
+use std::time::Duration;
+
+use actix_web::{HttpResponse, web};
+use common::event::Installation;
+use common::secret::{Fingerprint, Secret};
+use common::time::Timestamp;
+use serde::{Deserialize, Deserializer};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::Asked;
+use super::problem::Problem;
+use super::wait::After;
+use crate::domain::{Answer, Method, permits};
+
+/// Nobody waits longer than this for an administrator.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// The question. The token is only looked at for its fingerprint.
+#[derive(Debug, Deserialize)]
+pub struct Question {
+    app: String,
+    member_id: String,
+    method: String,
+    #[serde(default, deserialize_with = "secret")]
+    token: Option<Secret>,
+    token_fingerprint: Option<String>,
+    #[serde(default, deserialize_with = "super::wait::wait")]
+    wait: Option<Duration>,
+}
+
+/// Answers; with `wait`, as soon as there is a decision.
+pub async fn check(
+    asked: web::Data<Asked>,
+    question: web::Json<Question>,
+    after: web::Query<After>,
+) -> Result<HttpResponse, Problem> {
+    after.wait(&asked).await?;
+    let malformed = |what: &str| Problem::Malformed(what.to_owned());
+    let installation = Installation::parse(&question.app, &question.member_id);
+    let installation = installation.ok_or_else(|| malformed("app or member_id is malformed"))?;
+    let method = Method::parse(&question.method).ok_or_else(|| malformed("method is malformed"))?;
+    let token = match (&question.token, &question.token_fingerprint) {
+        (Some(token), None) => Fingerprint::of(token.reveal()),
+        (None, Some(text)) => Fingerprint::parse(text).ok_or_else(|| malformed("token_fingerprint is malformed"))?,
+        _ => return Err(malformed("one of token and token_fingerprint is needed")),
+    };
+
+    let ask = || -> Result<Answer, Problem> {
+        let store = asked.store()?;
+        let portal = store.portal(&installation)?;
+        Ok(permits(&portal, store.trust(&installation.app), &method, token, Timestamp::now()))
+    };
+    let mut answer = ask();
+    if let Some(wait) = question.wait
+        && matches!(answer, Ok(Answer::Unanswered))
+    {
+        let decided = || {
+            answer = ask();
+            !matches!(answer, Ok(Answer::Unanswered))
+        };
+        // Not in time is an answer too: unanswered.
+        asked.folded.until(Instant::now() + wait.min(WAIT_MAX), decided).await;
+    }
+    Ok(HttpResponse::Ok().json(match answer? {
+        Answer::Granted { until } => json!({ "decision": "granted", "until": until }),
+        Answer::Denied(denial) => json!({ "decision": "denied", "reason": denial.label() }),
+        Answer::Unanswered => json!({ "decision": "unanswered", "reason": "no-answer-yet" }),
+    }))
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(Secret::new))
+}

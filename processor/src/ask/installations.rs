@@ -1,0 +1,148 @@
+//! Installations: all of them, one, its history, its methods.
+
+use actix_web::{HttpResponse, web};
+use common::event::{EventId, Installation};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Asked;
+use super::problem::Problem;
+use super::wait::After;
+use crate::domain::{InstallationRecord, Portal};
+use crate::store::Store;
+
+/// So many items are in an answer, unless asked for fewer.
+const LIMIT_MAX: usize = 1_000;
+/// So many if nothing is asked.
+const LIMIT: usize = 100;
+/// So many installations are looked at for one answer; the cursor goes on behind them.
+const SCANNED_MAX: usize = 20_000;
+
+/// The filter of a list.
+#[derive(Debug, Deserialize)]
+pub struct Filter {
+    app: Option<String>,
+    status: Option<String>,
+    domain: Option<String>,
+    #[serde(default, deserialize_with = "super::wait::wait")]
+    silent_for: Option<std::time::Duration>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+/// `GET /v1/installations`
+pub async fn list(
+    asked: web::Data<Asked>,
+    filter: web::Query<Filter>,
+    after: web::Query<After>,
+) -> Result<HttpResponse, Problem> {
+    after.wait(&asked).await?;
+    let store = asked.store()?;
+    let listed = web::block(move || page(&store, &filter)).await;
+    let (items, next) = listed.map_err(|_| Problem::NotOpen)??;
+    Ok(HttpResponse::Ok().json(json!({ "items": items, "next": next })))
+}
+
+/// `GET /v1/installations/{app}/{member_id}`
+pub async fn show(
+    asked: web::Data<Asked>,
+    path: web::Path<(String, String)>,
+    after: web::Query<After>,
+) -> Result<HttpResponse, Problem> {
+    after.wait(&asked).await?;
+    let store = asked.store()?;
+    let (installation, portal) = find(&store, &path)?;
+    Ok(HttpResponse::Ok().json(record(&store, &installation, &portal)))
+}
+
+/// A stretch of history.
+#[derive(Debug, Deserialize)]
+pub struct Stretch {
+    limit: Option<usize>,
+    cursor: Option<EventId>,
+}
+
+/// `GET /v1/installations/{app}/{member_id}/history`: facts of every teller, oldest first.
+pub async fn history(
+    asked: web::Data<Asked>,
+    path: web::Path<(String, String)>,
+    stretch: web::Query<Stretch>,
+    after: web::Query<After>,
+) -> Result<HttpResponse, Problem> {
+    after.wait(&asked).await?;
+    let store = asked.store()?;
+    let (installation, _) = find(&store, &path)?;
+    let limit = limit(stretch.limit);
+    let facts = store.history(&installation, stretch.cursor, limit)?;
+    let next = facts.last().filter(|_| facts.len() == limit).map(|fact| fact.stamp.id);
+    Ok(HttpResponse::Ok().json(json!({ "items": facts, "next": next })))
+}
+
+/// `GET /v1/installations/{app}/{member_id}/methods`
+pub async fn methods(
+    asked: web::Data<Asked>,
+    path: web::Path<(String, String)>,
+    after: web::Query<After>,
+) -> Result<HttpResponse, Problem> {
+    after.wait(&asked).await?;
+    let store = asked.store()?;
+    let (installation, portal) = find(&store, &path)?;
+    let items = portal.permissions(store.trust(&installation.app));
+    Ok(HttpResponse::Ok().json(json!({ "items": items, "next": null })))
+}
+
+/// The installations behind the cursor that pass the filter, and the cursor behind them.
+fn page(store: &Store, filter: &Filter) -> Result<(Vec<InstallationRecord>, Option<String>), Problem> {
+    let limit = limit(filter.limit);
+    let mut last = match &filter.cursor {
+        Some(cursor) => Some(cursor_of(cursor)?),
+        None => None,
+    };
+    let mut items = Vec::new();
+    let now = common::time::Timestamp::now();
+    for _ in 0..SCANNED_MAX {
+        let Some(installation) = store.next_installation(last.as_ref())? else {
+            return Ok((items, None));
+        };
+        let record = record(store, &installation, &store.portal(&installation)?);
+        last = Some(installation);
+        if passes(filter, &record, now) {
+            items.push(record);
+            if items.len() == limit {
+                break;
+            }
+        }
+    }
+    Ok((items, last.map(|last| last.to_string())))
+}
+
+fn passes(filter: &Filter, record: &InstallationRecord, now: common::time::Timestamp) -> bool {
+    let same = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|wanted| is == Some(wanted));
+    let silent = filter.silent_for.is_none_or(|silent_for| {
+        record.last_fact.as_ref().is_none_or(|last_fact| now.since(last_fact.at) >= silent_for)
+    });
+    same(&filter.app, Some(record.installation.app.as_str()))
+        && same(&filter.status, Some(record.status.label()))
+        && same(&filter.domain, record.profile.domain.as_deref())
+        && silent
+}
+
+fn find(store: &Store, path: &(String, String)) -> Result<(Installation, Portal), Problem> {
+    let installation = Installation::parse(&path.0, &path.1).ok_or(Problem::UnknownInstallation)?;
+    let portal = store.portal(&installation)?;
+    if portal.tellers.is_empty() { Err(Problem::UnknownInstallation) } else { Ok((installation, portal)) }
+}
+
+fn record(store: &Store, installation: &Installation, portal: &Portal) -> InstallationRecord {
+    portal.record(installation, installation.partition(store.partitions()), store.trust(&installation.app))
+}
+
+fn cursor_of(text: &str) -> Result<Installation, Problem> {
+    let malformed = || Problem::Malformed("cursor is not one that was given as next".into());
+    let (app, member_id) = text.split_once('/').ok_or_else(malformed)?;
+    Installation::parse(app, member_id).ok_or_else(malformed)
+}
+
+fn limit(wanted: Option<usize>) -> usize {
+    wanted.unwrap_or(LIMIT).clamp(1, LIMIT_MAX)
+}

@@ -1,0 +1,66 @@
+//! `GET /`: what came in and what became of it, for people.
+
+use std::fmt::Write;
+
+use actix_web::{HttpResponse, web};
+
+use super::Asked;
+use super::problem::Problem;
+use crate::domain::{Decision, RecordStatus};
+use crate::fold::Outcome;
+
+const HEAD: &str = r#"<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Hookledger</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta http-equiv="refresh" content="5">
+<style>
+body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1d2430;background:#fff}
+h1{font-size:1.4rem}p.numbers b{font-size:1.3rem;margin-right:.3rem}p.numbers span{margin-right:2rem}
+table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .8rem .35rem 0;border-bottom:1px solid #e3e6ea;
+vertical-align:top}td{font-variant-numeric:tabular-nums}.rejected,.unproven{color:#a4341f}.muted{color:#68707c}
+@media(prefers-color-scheme:dark){body{background:#14181e;color:#dde3ea}th,td{border-color:#2a313a}.rejected,.unproven{color:#f0947f}}
+</style></head><body><h1>Hookledger</h1>
+"#;
+
+/// Shows the newest events and how many installations there are. Reloads itself; holds no script.
+pub async fn show(asked: web::Data<Asked>) -> Result<HttpResponse, Problem> {
+    let store = asked.store()?;
+    let counts = store.counts();
+    let mut page = HEAD.to_owned();
+    page.push_str(r#"<p class="numbers">"#);
+    for status in RecordStatus::ALL {
+        number(&mut page, counts.installations.get(&status), status.label());
+    }
+    number(&mut page, counts.permissions.get(&Decision::Granted), "methods granted");
+    number(&mut page, counts.permissions.get(&Decision::Denied), "methods denied");
+    page.push_str("</p>\n<table><tr><th>received</th><th>app</th><th>portal</th><th>event</th><th>became</th></tr>\n");
+    let recent = asked.folded.recent();
+    for event in &recent {
+        let (app, member_id) = match &event.installation {
+            Some(installation) => (installation.app.as_str(), installation.member_id.as_str()),
+            None => ("", "unknown"),
+        };
+        let became = match event.outcome {
+            Outcome::Rejected(reason) => format!("rejected: {}", reason.label().replace('_', " ")),
+            outcome => outcome.label().to_owned(),
+        };
+        let class = event.outcome.label();
+        // All of these are names of a few harmless characters: nothing needs escaping, and a test holds them to it.
+        let (received_at, kind) = (event.received_at, event.event.as_deref().unwrap_or("none"));
+        let row = writeln!(
+            page,
+            r#"<tr class="{class}"><td>{received_at}</td><td>{app}</td><td>{member_id}</td><td>{kind}</td><td>{became}</td></tr>"#
+        );
+        row.expect("a String takes everything");
+    }
+    page.push_str("</table>");
+    if recent.is_empty() {
+        page.push_str(r#"<p class="muted">Nothing came in since this process started. Send something: <code>hookledger send life</code></p>"#);
+    }
+    page.push_str("</body></html>\n");
+    Ok(HttpResponse::Ok().content_type("text/html; charset=utf-8").body(page))
+}
+
+fn number(page: &mut String, number: Option<&i64>, name: &str) {
+    let number = number.copied().unwrap_or(0);
+    write!(page, "<span><b>{number}</b>{name}</span>").expect("a String takes everything");
+}

@@ -1,0 +1,106 @@
+//! Errors as RFC 9457 problem documents. None repeats what was asked beyond names of parameters.
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpResponse, ResponseError, web};
+use serde_json::json;
+
+use crate::store::StoreError;
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// There is nothing at this path.
+    #[error("there is nothing at this path")]
+    NoSuchPage,
+    /// The question cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+    /// No token, or not one of ours.
+    #[error("a bearer token is needed, one of those in query-tokens")]
+    Unauthorised,
+    /// Nobody ever told of this installation.
+    #[error("nothing is known of this installation")]
+    UnknownInstallation,
+    /// The event was not folded in time.
+    #[error("the event has not been folded yet; ask again, or wait longer")]
+    NotYet,
+    /// The logs were not reached yet, or the state is being read again.
+    #[error("the state is not open yet")]
+    NotOpen,
+    /// The state cannot be read.
+    #[error("the state cannot be read")]
+    State(#[from] StoreError),
+}
+
+impl Problem {
+    /// The page of `docs/problems.md` about it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::NoSuchPage => "no-such-page",
+            Self::Malformed(_) => "malformed-question",
+            Self::Unauthorised => "unauthorised",
+            Self::UnknownInstallation => "unknown-installation",
+            Self::NotYet => "not-yet",
+            Self::NotOpen => "not-open",
+            Self::State(_) => "state",
+        }
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::NoSuchPage | Self::UnknownInstallation => StatusCode::NOT_FOUND,
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorised => StatusCode::UNAUTHORIZED,
+            Self::NotYet => StatusCode::GATEWAY_TIMEOUT,
+            Self::NotOpen => StatusCode::SERVICE_UNAVAILABLE,
+            Self::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        if let Self::State(error) = self {
+            tracing::error!("a question went unanswered: {error}");
+        }
+        let status = self.status_code();
+        let mut response = HttpResponse::build(status);
+        match self {
+            Self::Unauthorised => {
+                response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+            }
+            Self::NotYet | Self::NotOpen => {
+                response.insert_header((header::RETRY_AFTER, "1"));
+            }
+            Self::NoSuchPage | Self::Malformed(_) | Self::UnknownInstallation | Self::State(_) => {}
+        }
+        response.content_type("application/problem+json").json(json!({
+            "type": format!("/docs/problems.md#{}", self.name()),
+            "title": self.name().replace('-', " "),
+            "status": status.as_u16(),
+            "detail": self.to_string(),
+        }))
+    }
+}
+
+/// For everything that is not a question.
+pub async fn no_such_page() -> Result<HttpResponse, Problem> {
+    Err(Problem::NoSuchPage)
+}
+
+/// Bodies that cannot be read are problems like any other.
+pub fn json_config(bytes_max: usize) -> web::JsonConfig {
+    web::JsonConfig::default()
+        .limit(bytes_max)
+        .content_type(|_| true)
+        .content_type_required(false)
+        .error_handler(|_, _| Problem::Malformed("the body is not the JSON that this question takes".into()).into())
+}
+
+/// Parameters that cannot be read are problems like any other.
+pub fn query_config() -> web::QueryConfig {
+    web::QueryConfig::default().error_handler(|error, _| {
+        // The error names the parameter and what is wrong with it, not the value.
+        Problem::Malformed(format!("a parameter cannot be read: {error}")).into()
+    })
+}

@@ -1,0 +1,38 @@
+//! `?after={event id}&wait=2s`: answer once that event has been folded.
+
+use std::time::Duration;
+
+use common::event::EventId;
+use serde::{Deserialize, Deserializer, de};
+
+use super::Asked;
+use super::problem::Problem;
+
+/// Nobody waits longer than this.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// What a question waits for.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct After {
+    after: Option<EventId>,
+    #[serde(default, deserialize_with = "wait")]
+    wait: Option<Duration>,
+}
+
+impl After {
+    /// Waits; a problem if the event was not folded in time.
+    pub async fn wait(self, asked: &Asked) -> Result<(), Problem> {
+        let Some(id) = self.after else {
+            return Ok(());
+        };
+        let wait = self.wait.unwrap_or_default().min(WAIT_MAX);
+        if asked.folded.wait(id, wait).await { Ok(()) } else { Err(Problem::NotYet) }
+    }
+}
+
+/// A duration with its unit, such as `2s`.
+pub fn wait<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| common::time::duration(&text).ok_or_else(|| de::Error::custom("wait is a duration such as 2s")))
+        .transpose()
+}

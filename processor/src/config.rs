@@ -1,0 +1,115 @@
+//! What the processor is told: its settings, read once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use common::log::kafka::KafkaSettings;
+use common::secret::Fingerprint;
+use common::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
+use common::telemetry::LogFormat;
+
+use crate::store::Trusts;
+
+/// The processor's own settings.
+pub const PROCESSOR: &[Setting] = &[
+    Setting {
+        name: "group",
+        help: "The consumer group: processors of one group share the partitions.",
+        default: Some("hookledger-processor"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "instance-id",
+        help: "Who this processor is in its group; made once and kept in data-dir unless set.",
+        default: None,
+        kind: Kind::Plain,
+    },
+];
+
+/// What everyone knows who answers questions.
+pub const QUERIES: &[Setting] = &[
+    Setting {
+        name: "query-listen",
+        help: "The address for questions and the page.",
+        default: Some("127.0.0.1:8081"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "query-tokens",
+        help: "Bearer tokens that may ask, separated by commas or lines; needed unless query-listen is loopback.",
+        default: None,
+        kind: Kind::Secret,
+    },
+];
+
+/// All settings of the processor.
+pub fn settings() -> Vec<Setting> {
+    let own = [PROCESSOR, QUERIES, KAFKA, PROCESS].concat();
+    own.into_iter().chain([admin_listen("127.0.0.1:9081")]).collect()
+}
+
+/// The processor's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How Kafka is reached.
+    pub kafka: KafkaSettings,
+    /// The consumer group.
+    pub group: String,
+    /// Who we are, unless that is made and kept.
+    pub instance_id: Option<String>,
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    pub admin_listen: SocketAddr,
+    /// How logs are written.
+    pub log_format: LogFormat,
+    /// What folding and asking need.
+    pub service: ServiceConfig,
+}
+
+/// What folding and asking need, whatever the logs are.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// The state lies here.
+    pub dir: PathBuf,
+    /// Whom each app believes.
+    pub trusts: Trusts,
+    /// Where questions are answered.
+    pub query_listen: SocketAddr,
+    /// Who may ask; nobody needs a token if there is none.
+    pub query_tokens: Vec<Fingerprint>,
+}
+
+impl Config {
+    /// Reads the configuration.
+    pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        let missing = || SettingsError("kafka is not set: the processor reads its events from there".into());
+        Ok(Self {
+            kafka: settings.kafka()?.ok_or_else(missing)?,
+            group: settings.text("group").unwrap_or_default().to_owned(),
+            instance_id: settings.text("instance-id").map(str::to_owned),
+            admin_listen: settings.address("admin-listen")?,
+            log_format: settings.log_format()?,
+            service: ServiceConfig::read(settings)?,
+        })
+    }
+}
+
+impl ServiceConfig {
+    /// Reads what folding and asking need.
+    pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        let query_listen = settings.address("query-listen")?;
+        let tokens = settings.secret("query-tokens");
+        let tokens = tokens.as_ref().map_or("", |tokens| tokens.reveal()).split([',', '\n']).map(str::trim);
+        let query_tokens: Vec<Fingerprint> = tokens.filter(|token| !token.is_empty()).map(Fingerprint::of).collect();
+        if query_tokens.is_empty() && !query_listen.ip().is_loopback() {
+            return Err(SettingsError(format!(
+                "query-listen is {query_listen}, which others can reach: set query-tokens, or listen on 127.0.0.1"
+            )));
+        }
+        Ok(Self {
+            dir: settings.path("data-dir")?.join("processor"),
+            trusts: Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust))),
+            query_listen,
+            query_tokens,
+        })
+    }
+}

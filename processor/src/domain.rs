@@ -1,0 +1,25 @@
+//! What events mean and what follows from them. Pure: no clock, no I/O, nothing `async`.
+//!
+//! ```text
+//! raw event ──interpret──▶ Event ──fact──▶ Claims of one teller ──believed, record, permits──▶ answers
+//! ```
+
+mod belief;
+mod claims;
+mod event;
+mod fact;
+mod interpret;
+mod permission;
+mod portal;
+mod record;
+mod stamp;
+
+pub use belief::{Believed, How};
+pub use claims::{Claims, DECISIONS_KEPT, Profile, Status};
+pub use event::{Event, Public};
+pub use fact::{Change, Fact, FactKey, Method, Told, Waiting};
+pub use interpret::{Reason, interpret};
+pub use permission::{Answer, CONSENT, Decision, Denial, permits};
+pub use portal::{Portal, Teller, WAITING_MAX};
+pub use record::{InstallationRecord, PermissionRecord, RecordStatus};
+pub use stamp::{Latest, Place, Stamp};

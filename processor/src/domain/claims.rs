@@ -1,0 +1,177 @@
+//! What one teller claims about an installation: a join of its facts.
+
+use std::time::Duration;
+
+use common::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::fact::{Fact, Told};
+use super::stamp::{Latest, Stamp};
+
+/// Decisions about methods are kept this long behind the newest one.
+pub const DECISIONS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How a portal describes itself; what an event does not say is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Profile {
+    /// The portal's address.
+    pub domain: Option<String>,
+    /// Where the portal's API is.
+    pub client_endpoint: Option<String>,
+    /// Where tokens are renewed.
+    pub server_endpoint: Option<String>,
+    /// The app's version on the portal.
+    pub version: Option<String>,
+    /// The status letter: L, F, D, T, P, S, or one that is yet to be invented.
+    pub licence: Option<String>,
+    /// The portal's language.
+    pub language: Option<String>,
+    /// What the app may do.
+    pub scope: Option<Vec<String>>,
+}
+
+/// Whether the app is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It is.
+    Installed,
+    /// It is not.
+    Uninstalled {
+        /// The portal asked that the app's data be removed.
+        clean: bool,
+    },
+}
+
+/// The newest uninstall that a teller told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// When the app was removed, by the portal's word.
+    pub told_at: Timestamp,
+    /// Where in `raw` that was told first: a second copy opens nothing again.
+    pub offset: u64,
+}
+
+/// The newest fact of a teller, in the log's order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastFact {
+    /// Where in `raw` it was told.
+    pub offset: u64,
+    /// Its type.
+    pub name: String,
+    /// When it became true, and its id.
+    pub stamp: Stamp,
+}
+
+/// The join of all facts of one teller about one installation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Claims {
+    /// Where in `raw` the teller first told anything that is a fact.
+    pub first_word: Option<u64>,
+    /// Where in `raw` the teller first told of an install.
+    pub first_install: Option<u64>,
+    /// Where in `raw` the teller last told of an install.
+    pub last_install: Option<u64>,
+    /// Installed or not.
+    pub status: Option<Latest<Status>>,
+    /// When the teller last told of an uninstall: decisions from before are void.
+    pub last_uninstall: Option<Stamp>,
+    /// Where the teller left the place.
+    pub left: Option<Left>,
+    /// When the newest decision about a method was made: much older ones are forgotten.
+    pub last_decision: Option<Timestamp>,
+    /// The newest fact.
+    pub last_fact: Option<LastFact>,
+    domain: Option<Latest<String>>,
+    client_endpoint: Option<Latest<String>>,
+    server_endpoint: Option<Latest<String>>,
+    version: Option<Latest<String>>,
+    licence: Option<Latest<String>>,
+    language: Option<Latest<String>>,
+    scope: Option<Latest<Vec<String>>>,
+}
+
+impl Claims {
+    /// Joins a fact of this teller.
+    pub fn join(&mut self, fact: &Fact) {
+        let offset = fact.raw.offset;
+        self.first_word = earlier(self.first_word, offset);
+        if self.last_fact.as_ref().is_none_or(|last| last.offset < offset) {
+            self.last_fact = Some(LastFact { offset, name: fact.told.name().to_owned(), stamp: fact.stamp });
+        }
+        match &fact.told {
+            Told::Installed { complete: true, .. } => {
+                self.first_install = earlier(self.first_install, offset);
+                self.last_install = self.last_install.max(Some(offset));
+                Latest::join(&mut self.status, Latest { since: fact.stamp, value: Status::Installed });
+            }
+            Told::Uninstalled { clean, .. } => {
+                let value = Status::Uninstalled { clean: *clean };
+                Latest::join(&mut self.status, Latest { since: fact.stamp, value });
+                self.last_uninstall = self.last_uninstall.max(Some(fact.stamp));
+                let told_at = fact.stamp.told_at;
+                self.left = match self.left {
+                    Some(left) if left.told_at > told_at => Some(left),
+                    Some(left) if left.told_at == told_at => Some(Left { told_at, offset: left.offset.min(offset) }),
+                    Some(_) | None => Some(Left { told_at, offset }),
+                };
+            }
+            Told::MethodDecided { .. } => {
+                self.last_decision = self.last_decision.max(Some(fact.stamp.told_at));
+            }
+            // An unfinished install tells nothing but the portal's description.
+            Told::Installed { complete: false, .. }
+            | Told::Updated { .. }
+            | Told::Paid { .. }
+            | Told::UserReady { .. }
+            | Told::Spoke => {}
+        }
+        if let Some(profile) = fact.told.profile() {
+            self.describe(profile, fact.stamp);
+        }
+    }
+
+    /// Whether a decision that was made then is still worth keeping.
+    pub fn keeps_decision(&self, made: Stamp) -> bool {
+        let void = self.last_uninstall.is_some_and(|uninstall| made < uninstall);
+        let old = self.last_decision.is_some_and(|last| made.told_at < last.minus(DECISIONS_KEPT));
+        !void && !old
+    }
+
+    /// How the portal describes itself, by the newest word on each point.
+    pub fn profile(&self) -> Profile {
+        fn value<T: Clone>(latest: Option<&Latest<T>>) -> Option<T> {
+            latest.map(|latest| latest.value.clone())
+        }
+        Profile {
+            domain: value(self.domain.as_ref()),
+            client_endpoint: value(self.client_endpoint.as_ref()),
+            server_endpoint: value(self.server_endpoint.as_ref()),
+            version: value(self.version.as_ref()),
+            licence: value(self.licence.as_ref()),
+            language: value(self.language.as_ref()),
+            scope: value(self.scope.as_ref()),
+        }
+    }
+
+    fn describe(&mut self, profile: &Profile, since: Stamp) {
+        fn join<T: Clone>(known: &mut Option<Latest<T>>, told: Option<&T>, since: Stamp) {
+            if let Some(value) = told {
+                Latest::join(known, Latest { since, value: value.clone() });
+            }
+        }
+        join(&mut self.domain, profile.domain.as_ref(), since);
+        join(&mut self.client_endpoint, profile.client_endpoint.as_ref(), since);
+        join(&mut self.server_endpoint, profile.server_endpoint.as_ref(), since);
+        join(&mut self.version, profile.version.as_ref(), since);
+        join(&mut self.licence, profile.licence.as_ref(), since);
+        join(&mut self.language, profile.language.as_ref(), since);
+        join(&mut self.scope, profile.scope.as_ref(), since);
+    }
+}
+
+fn earlier(known: Option<u64>, offset: u64) -> Option<u64> {
+    Some(known.map_or(offset, |known| known.min(offset)))
+}

@@ -1,0 +1,241 @@
+//! Facts: what one raw event means, typed, without secrets; and their form in the topic `facts`.
+
+use std::fmt;
+
+use common::event::{EventId, Installation};
+use common::secret::Fingerprint;
+use serde::{Deserialize, Serialize};
+
+use super::claims::Profile;
+use super::permission::Decision;
+use super::stamp::{Place, Stamp};
+
+/// A REST method's name, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Method(String);
+
+impl Method {
+    /// Takes what looks like `voximplant.user.get`, in any case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        ((1..=128).contains(&text.len()) && text.bytes().all(good)).then(|| Self(text.to_ascii_lowercase()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What one raw event told us about an installation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// Which installation.
+    #[serde(flatten)]
+    pub installation: Installation,
+    /// When, and by which event.
+    #[serde(flatten)]
+    pub stamp: Stamp,
+    /// Who says so.
+    pub teller: Fingerprint,
+    /// Where the raw event lies.
+    pub raw: Place,
+    /// What.
+    #[serde(flatten)]
+    pub told: Told,
+}
+
+/// What a teller can tell. In the past tense, a sentence each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+pub enum Told {
+    /// The app was installed, or installed again.
+    #[serde(rename = "ONAPPINSTALL")]
+    Installed {
+        /// Whether the installation is finished and the app active; older portals could say that it is not.
+        complete: bool,
+        /// How the portal describes itself.
+        profile: Profile,
+    },
+    /// The app was updated.
+    #[serde(rename = "ONAPPUPDATE")]
+    Updated {
+        /// The version before.
+        previous_version: Option<String>,
+        /// How the portal describes itself.
+        profile: Profile,
+    },
+    /// The app was removed from the portal.
+    #[serde(rename = "ONAPPUNINSTALL")]
+    Uninstalled {
+        /// Whether the portal asked that the app's data be removed.
+        clean: bool,
+        /// How the portal describes itself.
+        profile: Profile,
+    },
+    /// The app was paid for.
+    #[serde(rename = "ONAPPPAYMENT")]
+    Paid {
+        /// The app's code in the market.
+        code: Option<String>,
+        /// Days until the period ends, if it does.
+        days: Option<i64>,
+        /// Whether the period had ended.
+        expired: Option<bool>,
+        /// How the portal describes itself.
+        profile: Profile,
+    },
+    /// An administrator decided whether the holder of a token may call a method.
+    #[serde(rename = "ONAPPMETHODCONFIRM")]
+    MethodDecided {
+        /// Which method.
+        method: Method,
+        /// Which token, by its fingerprint.
+        token: Fingerprint,
+        /// Yes or no.
+        decision: Decision,
+        /// How the portal describes itself.
+        profile: Profile,
+    },
+    /// The app's system user was made or reactivated.
+    #[serde(rename = "ONAPPUSERREADY")]
+    UserReady {
+        /// The system user's id.
+        user_id: Option<String>,
+        /// The app's own id.
+        client_id: Option<String>,
+        /// How the portal describes itself.
+        profile: Profile,
+    },
+    /// Somebody spoke for the first time, about anything: kept only where an app believes the first who speaks.
+    #[serde(rename = "com.hookledger.spoke")]
+    Spoke,
+}
+
+impl Told {
+    /// The name in `type`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Installed { .. } => "ONAPPINSTALL",
+            Self::Updated { .. } => "ONAPPUPDATE",
+            Self::Uninstalled { .. } => "ONAPPUNINSTALL",
+            Self::Paid { .. } => "ONAPPPAYMENT",
+            Self::MethodDecided { .. } => "ONAPPMETHODCONFIRM",
+            Self::UserReady { .. } => "ONAPPUSERREADY",
+            Self::Spoke => "com.hookledger.spoke",
+        }
+    }
+
+    /// How the portal described itself.
+    pub fn profile(&self) -> Option<&Profile> {
+        match self {
+            Self::Installed { profile, .. }
+            | Self::Updated { profile, .. }
+            | Self::Uninstalled { profile, .. }
+            | Self::Paid { profile, .. }
+            | Self::MethodDecided { profile, .. }
+            | Self::UserReady { profile, .. } => Some(profile),
+            Self::Spoke => None,
+        }
+    }
+}
+
+/// An event that went to `unproven`, and goes to `events` should its teller become believed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Waiting {
+    /// Which installation.
+    pub installation: Installation,
+    /// The event's id.
+    pub id: EventId,
+    /// Who told it.
+    pub teller: Fingerprint,
+    /// Where in `raw` it lies.
+    pub offset: u64,
+}
+
+/// One change to what we understood: what a record of `facts` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A fact was added.
+    Told(Fact),
+    /// An event began to wait for its teller to be believed.
+    Waits(Waiting),
+    /// An event waits no longer.
+    WaitsNoMore(Waiting),
+}
+
+/// The key of a record of `facts`. Unique, so that compaction removes nothing until something is erased.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FactKey {
+    /// `{app}/{member_id}/{id}`
+    Fact(Installation, EventId),
+    /// `{app}/{member_id}/{id}/unproven/{teller}/{offset}`: a tombstone needs no value to be understood.
+    Waiting(Waiting),
+    /// `progress`: how far `raw` of this partition has been read.
+    Progress,
+}
+
+const PROGRESS: &str = "progress";
+
+impl FactKey {
+    /// Reads a key.
+    pub fn parse(key: &str) -> Option<Self> {
+        if key == PROGRESS {
+            return Some(Self::Progress);
+        }
+        let parts: Vec<&str> = key.split('/').collect();
+        let (app, member_id, id) = (parts.first()?, parts.get(1)?, parts.get(2)?);
+        let installation = Installation::parse(app, member_id)?;
+        let id = EventId::parse_str(id).ok()?;
+        match parts[3..] {
+            [] => Some(Self::Fact(installation, id)),
+            ["unproven", teller, offset] => {
+                let teller = Fingerprint::parse(teller)?;
+                let offset = offset.parse().ok()?;
+                Some(Self::Waiting(Waiting { installation, id, teller, offset }))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for FactKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fact(installation, id) => write!(f, "{installation}/{id}"),
+            Self::Waiting(Waiting { installation, id, teller, offset }) => {
+                write!(f, "{installation}/{id}/unproven/{teller}/{offset}")
+            }
+            Self::Progress => f.write_str(PROGRESS),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        let installation = Installation::parse("crm-sync", "a223").expect("valid");
+        let (id, teller) = (EventId::nil(), Fingerprint::of("t"));
+        let waiting = Waiting { installation: installation.clone(), id, teller, offset: 7 };
+        for key in [FactKey::Fact(installation, id), FactKey::Waiting(waiting), FactKey::Progress] {
+            assert_eq!(FactKey::parse(&key.to_string()), Some(key));
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_none() {
+        for key in ["", "a", "a/b", "a/b/c", "a/b/00000000-0000-0000-0000-000000000000/x", "progress/1"] {
+            assert_eq!(FactKey::parse(key), None, "{key}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Whether a method may be called: derived when asked, with the time as an argument.
+
+use std::time::Duration;
+
+use common::secret::Fingerprint;
+use common::settings::Trust;
+use common::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::fact::Method;
+use super::portal::Portal;
+use super::record::RecordStatus;
+
+/// A decision holds for the token it was made about, and no token lives longer.
+pub const CONSENT: Duration = Duration::from_secs(60 * 60);
+
+/// What an administrator decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// The holder of the token may call the method.
+    Granted,
+    /// It may not.
+    Denied,
+}
+
+/// The answer to «may this token call this method?»
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It may, until then.
+    Granted {
+        /// When the token is certainly dead.
+        until: Timestamp,
+    },
+    /// It may not.
+    Denied(Denial),
+    /// Nobody has decided, as far as we know.
+    Unanswered,
+}
+
+/// Why a method may not be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// An administrator said no.
+    Refused,
+    /// An administrator said yes, but the token is too old.
+    Expired,
+    /// The app is not installed any more.
+    NotInstalled,
+    /// Nobody whom we believe ever told of this installation.
+    UnknownInstallation,
+}
+
+impl Denial {
+    /// As answers say it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::NotInstalled => "not-installed",
+            Self::UnknownInstallation => "unknown-installation",
+        }
+    }
+}
+
+/// Installed, and granted, and younger than the token's hour.
+pub fn permits(portal: &Portal, trust: Trust, method: &Method, token: Fingerprint, now: Timestamp) -> Answer {
+    match portal.status(trust) {
+        RecordStatus::Unbelieved => return Answer::Denied(Denial::UnknownInstallation),
+        RecordStatus::Uninstalled => return Answer::Denied(Denial::NotInstalled),
+        RecordStatus::Installed => {}
+    }
+    let Some(latest) = portal.decision(trust, method, token) else {
+        return Answer::Unanswered;
+    };
+    let until = latest.since.told_at.plus(CONSENT);
+    match latest.value {
+        Decision::Denied => Answer::Denied(Denial::Refused),
+        Decision::Granted if now >= until => Answer::Denied(Denial::Expired),
+        Decision::Granted => Answer::Granted { until },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::event::{EventId, Installation};
+
+    use super::super::{Change, Fact, Place, Profile, Stamp, Told};
+    use super::*;
+
+    const HOUR: u64 = 3_600;
+
+    fn portal(told: &[(u64, Told)]) -> Portal {
+        let mut portal = Portal::default();
+        for (offset, (at, told)) in (0..).zip(told) {
+            let at = Timestamp::from_s(*at);
+            portal.apply(&Change::Told(Fact {
+                installation: Installation::parse("crm-sync", "a223").expect("valid"),
+                stamp: Stamp::new(Some(at), at, EventId::from_u128(offset.into())),
+                teller: Fingerprint::of("proof"),
+                raw: Place { partition: 0, offset },
+                told: told.clone(),
+            }));
+        }
+        portal
+    }
+
+    fn method() -> Method {
+        Method::parse("user.get").expect("a method")
+    }
+
+    fn installed() -> Told {
+        Told::Installed { complete: true, profile: Profile::default() }
+    }
+
+    fn decided(decision: Decision) -> Told {
+        let token = Fingerprint::of("token");
+        Told::MethodDecided { method: method(), token, decision, profile: Profile::default() }
+    }
+
+    fn ask(told: &[(u64, Told)], now: u64) -> Answer {
+        permits(&portal(told), Trust::FirstInstall, &method(), Fingerprint::of("token"), Timestamp::from_s(now))
+    }
+
+    #[test]
+    fn a_grant_holds_for_the_tokens_hour_and_not_a_second_longer() {
+        let told = [(1, installed()), (10, decided(Decision::Granted))];
+        let until = Timestamp::from_s(10 + HOUR);
+        assert_eq!(ask(&told, 11), Answer::Granted { until });
+        assert_eq!(ask(&told, 10 + HOUR - 1), Answer::Granted { until });
+        assert_eq!(ask(&told, 10 + HOUR), Answer::Denied(Denial::Expired));
+    }
+
+    #[test]
+    fn each_no_has_its_reason() {
+        assert_eq!(ask(&[], 5), Answer::Denied(Denial::UnknownInstallation));
+        assert_eq!(ask(&[(1, installed())], 5), Answer::Unanswered);
+        assert_eq!(ask(&[(1, installed()), (2, decided(Decision::Denied))], 5), Answer::Denied(Denial::Refused));
+        let gone = Told::Uninstalled { clean: true, profile: Profile::default() };
+        let told = [(1, installed()), (2, decided(Decision::Granted)), (3, gone)];
+        assert_eq!(ask(&told, 5), Answer::Denied(Denial::NotInstalled));
+    }
+}

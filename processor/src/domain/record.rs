@@ -1,0 +1,133 @@
+//! Records: what subscribers and askers are told about an installation.
+
+use common::event::{EventId, Installation};
+use common::secret::Fingerprint;
+use common::settings::Trust;
+use common::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::belief::Believed;
+use super::claims::{Profile, Status};
+use super::fact::Method;
+use super::permission::{CONSENT, Decision};
+use super::portal::Portal;
+use super::stamp::{Latest, Place};
+
+/// Whether the app is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordStatus {
+    /// It is.
+    Installed,
+    /// It is not any more.
+    Uninstalled,
+    /// Heard of, by nobody whom we believe.
+    Unbelieved,
+}
+
+impl RecordStatus {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Installed, Self::Uninstalled, Self::Unbelieved];
+
+    /// As records and filters say it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Installed => "installed",
+            Self::Uninstalled => "uninstalled",
+            Self::Unbelieved => "unbelieved",
+        }
+    }
+}
+
+/// The installation record. What is not known is `null`, never guessed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallationRecord {
+    /// Which installation.
+    #[serde(flatten)]
+    pub installation: Installation,
+    /// Installed or not.
+    pub status: RecordStatus,
+    /// Only where uninstalled: whether the portal asked that its data be removed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cleaned: Option<bool>,
+    /// Since when the status is what it is.
+    pub since: Option<Timestamp>,
+    /// How the portal describes itself.
+    #[serde(flatten)]
+    pub profile: Profile,
+    /// Whom we believe, and why.
+    pub believed: Option<Believed>,
+    /// The newest fact of that teller.
+    pub last_fact: Option<LastFactRecord>,
+    /// Where in `raw` that fact was told.
+    pub position: Option<Place>,
+}
+
+/// The newest fact, as the record names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastFactRecord {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub name: String,
+    /// The event's id.
+    pub id: EventId,
+    /// When it became true.
+    pub at: Timestamp,
+}
+
+/// The method-permission record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermissionRecord {
+    /// The method, in lower case.
+    pub method: Method,
+    /// The token, by its fingerprint.
+    pub token: Fingerprint,
+    /// Yes or no.
+    pub decision: Decision,
+    /// When an administrator decided.
+    pub decided_at: Timestamp,
+    /// When the token is certainly dead, and with it the decision.
+    pub expires_at: Timestamp,
+}
+
+impl Portal {
+    /// The installation record.
+    pub fn record(&self, installation: &Installation, partition: u32, trust: Trust) -> InstallationRecord {
+        let believed = self.believed(trust);
+        let claims = believed.and_then(|believed| self.tellers.get(&believed.teller)).map(|teller| &teller.claims);
+        let status = claims.and_then(|claims| claims.status.as_ref());
+        let last_fact = claims.and_then(|claims| claims.last_fact.as_ref());
+        InstallationRecord {
+            installation: installation.clone(),
+            status: self.status(trust),
+            cleaned: match status.map(|status| status.value) {
+                Some(Status::Uninstalled { clean }) => Some(clean),
+                Some(Status::Installed) | None => None,
+            },
+            since: status.map(|status| status.since.told_at),
+            profile: claims.map_or_else(Profile::default, super::claims::Claims::profile),
+            believed,
+            last_fact: last_fact.map(|last| LastFactRecord {
+                name: last.name.clone(),
+                id: last.stamp.id,
+                at: last.stamp.told_at,
+            }),
+            position: last_fact.map(|last| Place { partition, offset: last.offset }),
+        }
+    }
+
+    /// The method-permission records, by method and token.
+    pub fn permissions(&self, trust: Trust) -> Vec<PermissionRecord> {
+        let Some(teller) = self.believed_teller(trust) else {
+            return Vec::new();
+        };
+        let record = |((method, token), latest): (&(Method, Fingerprint), &Latest<Decision>)| PermissionRecord {
+            method: method.clone(),
+            token: *token,
+            decision: latest.value,
+            decided_at: latest.since.told_at,
+            expires_at: latest.since.told_at.plus(CONSENT),
+        };
+        teller.decisions.iter().map(record).collect()
+    }
+}

@@ -1,0 +1,150 @@
+use bytes::Bytes;
+use common::event::{AppName, RawEvent};
+use common::form::Form;
+use common::time::Timestamp;
+
+use super::*;
+use crate::domain::{Place, RecordStatus, interpret};
+
+/// A line a step: teller, `ts` and what it tells.
+fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (Portal, Vec<(Outcome, Vec<Effect>)>) {
+    let mut portal = Portal::default();
+    let mut results = Vec::new();
+    for (offset, (teller, ts, tells)) in (0..).zip(steps) {
+        let event = event(offset, teller, *ts, tells);
+        results.push(fold(&mut portal, &event, trust).expect("not rejected"));
+    }
+    (portal, results)
+}
+
+fn event(offset: u64, teller: &str, ts: u64, tells: &str) -> Event {
+    let tells = match tells {
+        "install" => "event=ONAPPINSTALL&data[VERSION]=1",
+        "begin to install" => "event=ONAPPINSTALL&data[INSTALLED]=N",
+        "uninstall" => "event=ONAPPUNINSTALL&data[CLEAN]=0",
+        "grant" => "event=ONAPPMETHODCONFIRM&data[TOKEN]=secret&data[METHOD]=user.get&data[CONFIRMED]=1",
+        "deny" => "event=ONAPPMETHODCONFIRM&data[TOKEN]=secret&data[METHOD]=user.get&data[CONFIRMED]=0",
+        _ => "event=ONCRMCONTACTADD&data[FIELDS][ID]=7",
+    };
+    let body = format!("{tells}&ts={ts}&auth[member_id]=a223&auth[application_token]={teller}");
+    let app = AppName::parse("crm-sync").expect("a name");
+    let mut raw = RawEvent::new(app, Form::parse(body.as_bytes()).head(), Bytes::from(body), Timestamp::from_s(1_000_000));
+    raw.id = EventId::from_u128(offset.into());
+    interpret(&raw, Place { partition: 0, offset }).expect("understood")
+}
+
+fn check(steps: &[(&str, u64, &str)], status: RecordStatus, believed: Option<&str>) {
+    let (portal, _) = fold_all(Trust::FirstInstall, steps);
+    assert_eq!(portal.status(Trust::FirstInstall), status, "{steps:?}");
+    let who = portal.believed(Trust::FirstInstall).map(|believed| believed.teller);
+    assert_eq!(who, believed.map(Fingerprint::of), "{steps:?}");
+}
+
+const INSTALLED: RecordStatus = RecordStatus::Installed;
+const UNINSTALLED: RecordStatus = RecordStatus::Uninstalled;
+
+#[test]
+fn a_late_install_does_not_revive_an_uninstalled_app() {
+    check(&[("t", 1, "install"), ("t", 5, "uninstall"), ("t", 1, "install")], UNINSTALLED, Some("t"));
+    check(&[("t", 5, "uninstall"), ("t", 1, "install")], UNINSTALLED, Some("t"));
+    check(&[("t", 1, "install"), ("t", 5, "uninstall"), ("t", 6, "install")], INSTALLED, Some("t"));
+}
+
+#[test]
+fn a_stranger_with_another_token_changes_nothing() {
+    check(&[("t", 1, "install"), ("x", 0, "install"), ("x", 9, "uninstall")], INSTALLED, Some("t"));
+}
+
+#[test]
+fn an_unfinished_install_is_not_believed() {
+    check(&[("t", 1, "begin to install")], RecordStatus::Unbelieved, None);
+    check(&[("x", 1, "begin to install"), ("t", 2, "install")], INSTALLED, Some("t"));
+}
+
+#[test]
+fn an_uninstall_opens_the_place_for_whoever_installs_behind_it() {
+    check(&[("t", 1, "install"), ("t", 5, "uninstall"), ("x", 6, "install")], INSTALLED, Some("x"));
+}
+
+#[test]
+fn nobody_can_lie_in_wait_for_an_uninstall() {
+    check(&[("t", 1, "install"), ("x", 2, "install"), ("t", 5, "uninstall")], UNINSTALLED, Some("t"));
+}
+
+#[test]
+fn a_second_copy_of_an_uninstall_does_not_open_the_place_again() {
+    let steps = [("t", 1, "install"), ("t", 5, "uninstall"), ("x", 6, "install"), ("t", 5, "uninstall")];
+    check(&steps, INSTALLED, Some("x"));
+}
+
+#[test]
+fn where_the_first_word_counts_any_event_takes_the_place() {
+    let (portal, results) = fold_all(Trust::FirstEvent, &[("t", 1, "contact"), ("x", 2, "install")]);
+    assert_eq!(portal.believed(Trust::FirstEvent).map(|believed| believed.teller), Some(Fingerprint::of("t")));
+    assert_eq!(results.iter().map(|(outcome, _)| *outcome).collect::<Vec<_>>(), [Outcome::Fact, Outcome::Unproven]);
+}
+
+#[test]
+fn events_from_before_the_install_are_released_once_in_their_order() {
+    let steps = [("t", 1, "contact"), ("x", 1, "contact"), ("t", 2, "grant"), ("t", 3, "install"), ("t", 4, "contact")];
+    let (portal, results) = fold_all(Trust::FirstInstall, &steps);
+    let outcomes: Vec<_> = results.iter().map(|(outcome, _)| *outcome).collect();
+    assert_eq!(
+        outcomes,
+        [Outcome::Unproven, Outcome::Unproven, Outcome::Unproven, Outcome::Fact, Outcome::Foreign]
+    );
+    let shown: Vec<u64> = results
+        .iter()
+        .enumerate()
+        .flat_map(|(step, (_, effects))| {
+            effects.iter().filter_map(move |effect| match effect {
+                Effect::Release(waiting) => Some(waiting.offset),
+                Effect::Proven(_) => Some(step as u64),
+                _ => None,
+            })
+        })
+        .collect();
+    assert_eq!(shown, [0, 2, 3, 4]);
+    assert_eq!(portal.tellers[&Fingerprint::of("t")].waiting.len(), 0);
+    assert_eq!(portal.tellers[&Fingerprint::of("x")].waiting.len(), 1);
+}
+
+#[test]
+fn only_the_last_hundred_places_are_remembered() {
+    let steps = vec![("t", 1, "contact"); WAITING_MAX + 3];
+    let (portal, _) = fold_all(Trust::FirstInstall, &steps);
+    let waiting = &portal.tellers[&Fingerprint::of("t")].waiting;
+    assert_eq!((waiting.len(), waiting.keys().next()), (WAITING_MAX, Some(&3)));
+}
+
+#[test]
+fn tellers_beyond_the_limit_are_set_aside() {
+    let mut portal = Portal::default();
+    for number in 0..TELLERS_MAX as u64 {
+        fold(&mut portal, &event(number, &format!("t{number}"), 1, "contact"), Trust::FirstInstall).expect("there is room");
+    }
+    let known = portal.clone();
+    let one_more = fold(&mut portal, &event(99, "one-more", 1, "install"), Trust::FirstInstall);
+    assert_eq!(one_more, Err(Reason::TooManyTellers));
+    assert_eq!(portal, known);
+}
+
+#[test]
+fn an_uninstall_takes_every_permission_away() {
+    let (_, results) = fold_all(Trust::FirstInstall, &[("t", 1, "install"), ("t", 2, "grant"), ("t", 3, "uninstall")]);
+    assert!(matches!(results[1].1[..], [.., Effect::Installation(_), Effect::Permission(_)]));
+    assert!(matches!(results[2].1[..], [.., Effect::Installation(_), Effect::PermissionGone(_)]));
+    let (portal, _) = fold_all(Trust::FirstInstall, &[("t", 1, "install"), ("t", 3, "uninstall"), ("t", 2, "grant")]);
+    assert_eq!(portal.permissions(Trust::FirstInstall), []);
+}
+
+#[test]
+fn of_two_decisions_the_later_one_holds_whichever_comes_first() {
+    for steps in [["grant", "deny"], ["deny", "grant"]] {
+        let ts = |tells| if tells == "deny" { 9 } else { 3 };
+        let steps = [("t", 1, "install"), ("t", ts(steps[0]), steps[0]), ("t", ts(steps[1]), steps[1])];
+        let (portal, _) = fold_all(Trust::FirstInstall, &steps);
+        let decisions: Vec<_> = portal.permissions(Trust::FirstInstall).iter().map(|record| record.decision).collect();
+        assert_eq!(decisions, [crate::domain::Decision::Denied]);
+    }
+}

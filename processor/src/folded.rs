@@ -1,0 +1,133 @@
+//! Which events were folded lately: for askers who wait for one, and for the page.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use common::event::{EventId, Installation};
+use common::time::Timestamp;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use crate::fold::Outcome;
+
+/// So many ids are remembered.
+const IDS_MAX: usize = 100_000;
+/// So many events are shown on the page.
+const RECENT_MAX: usize = 100;
+
+/// One event, as the page shows it.
+#[derive(Clone, Debug)]
+pub struct Recent {
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// About whom, if that is known.
+    pub installation: Option<Installation>,
+    /// Bitrix24's name for it, if it has one.
+    pub event: Option<String>,
+    /// Its id.
+    pub id: EventId,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// The events that were folded lately. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Folded(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    known: Mutex<Known>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Known {
+    ids: HashSet<EventId>,
+    order: VecDeque<EventId>,
+    recent: VecDeque<Recent>,
+}
+
+impl Folded {
+    /// Takes note of events, and wakes everyone who waits.
+    pub fn add(&self, ids: impl IntoIterator<Item = EventId>, recent: impl IntoIterator<Item = Recent>) {
+        let mut known = self.known();
+        for id in ids {
+            if known.ids.insert(id) {
+                known.order.push_back(id);
+            }
+        }
+        while known.order.len() > IDS_MAX {
+            if let Some(id) = known.order.pop_front() {
+                known.ids.remove(&id);
+            }
+        }
+        known.recent.extend(recent);
+        let surplus = known.recent.len().saturating_sub(RECENT_MAX);
+        known.recent.drain(..surplus);
+        drop(known);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Whether an event was folded lately.
+    pub fn has(&self, id: EventId) -> bool {
+        self.known().ids.contains(&id)
+    }
+
+    /// Waits until the event has been folded; whether that came to pass in time.
+    pub async fn wait(&self, id: EventId, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        self.until(deadline, || self.has(id)).await
+    }
+
+    /// Waits until something is true, looking again whenever events were folded; whether it became true in time.
+    pub async fn until(&self, deadline: Instant, mut is_true: impl FnMut() -> bool) -> bool {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if is_true() {
+                return true;
+            }
+            if timeout_at(deadline, changed).await.is_err() {
+                return is_true();
+            }
+        }
+    }
+
+    /// The newest events, newest first.
+    pub fn recent(&self) -> Vec<Recent> {
+        self.known().recent.iter().rev().cloned().collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_is_woken_by_the_event() {
+        let folded = Folded::default();
+        let id = EventId::now_v7();
+        let waiting = tokio::spawn({
+            let folded = folded.clone();
+            async move { folded.wait(id, Duration::from_secs(60)).await }
+        });
+        folded.add([EventId::now_v7(), id], []);
+        assert!(waiting.await.expect("no panic"));
+        assert!(!folded.wait(EventId::now_v7(), Duration::ZERO).await);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let folded = Folded::default();
+        let first = EventId::now_v7();
+        folded.add([first], []);
+        folded.add((0..IDS_MAX).map(|_| EventId::now_v7()), []);
+        assert!(!folded.has(first));
+    }
+}

@@ -1,0 +1,152 @@
+//! What the processor counts: one struct, labels from enums.
+
+use std::time::Duration;
+
+use common::telemetry::registered;
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::domain::{Decision, Reason, RecordStatus};
+use crate::fold::Outcome;
+use crate::store::Store;
+
+/// All metrics of the processor.
+#[derive(Clone)]
+pub struct Metrics {
+    events: IntCounterVec,
+    rejected: IntCounterVec,
+    released_lost: IntCounter,
+    start_overs: IntCounter,
+    state_set_aside: IntCounter,
+    lag_events: IntGaugeVec,
+    lag_seconds: IntGaugeVec,
+    batch_duration: HistogramVec,
+    installations: IntGaugeVec,
+    permissions: IntGaugeVec,
+    state_bytes: IntGauge,
+    unowned: IntGauge,
+}
+
+/// One step of a batch.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// Interpret and join in memory.
+    Fold,
+    /// One transaction.
+    Publish,
+    /// Into the state.
+    Apply,
+}
+
+impl Step {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Fold => "fold",
+            Self::Publish => "publish",
+            Self::Apply => "apply",
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers them all, each label with its first value, so that every series is there from the start.
+    pub fn new(registry: &Registry) -> Self {
+        let counters = |name: &str, help: &str, label: &str| {
+            registered(registry, IntCounterVec::new(Opts::new(name, help), &[label]))
+        };
+        let counter = |name: &str, help: &str| registered(registry, IntCounter::new(name, help));
+        let gauges = |name: &str, help: &str, label: &str| {
+            registered(registry, IntGaugeVec::new(Opts::new(name, help), &[label]))
+        };
+        let gauge = |name: &str, help: &str| registered(registry, IntGauge::new(name, help));
+        let durations = HistogramOpts::new("processor_batch_duration_seconds", "Time of a batch, by step.")
+            .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0]);
+
+        let metrics = Self {
+            events: counters("processor_events_total", "Events taken from raw, by what became of them.", "outcome"),
+            rejected: counters("processor_rejected_total", "Events set aside, by reason.", "reason"),
+            released_lost: counter(
+                "processor_released_lost_total",
+                "Events that could not be passed on when their teller became believed, because raw no longer had them.",
+            ),
+            start_overs: counter("processor_start_overs_total", "Times that the logs were opened anew after an error."),
+            state_set_aside: counter("processor_state_set_aside_total", "Times that the state was set aside and read again."),
+            lag_events: gauges("processor_lag_events", "Events in raw that are yet to be folded.", "partition"),
+            lag_seconds: gauges("processor_lag_seconds", "How long the next event of raw has been waiting.", "partition"),
+            batch_duration: registered(registry, HistogramVec::new(durations, &["step"])),
+            installations: gauges("installations", "Installations known, by status.", "status"),
+            permissions: gauges("permissions", "Method decisions known, by decision, expired ones included.", "decision"),
+            state_bytes: gauge("state_bytes", "What the state takes on the disk."),
+            unowned: gauge("processor_unowned_partitions", "Partitions of raw that no processor of the group owns."),
+        };
+        for outcome in [Outcome::Fact, Outcome::Foreign, Outcome::Unproven, Outcome::Repeated] {
+            metrics.events.with_label_values(&[outcome.label()]);
+        }
+        metrics.events.with_label_values(&["rejected"]);
+        for reason in Reason::ALL {
+            metrics.rejected.with_label_values(&[reason.label()]);
+        }
+        metrics
+    }
+
+    /// An event, by what became of it.
+    pub fn count(&self, outcome: Outcome) {
+        self.events.with_label_values(&[outcome.label()]).inc();
+        if let Outcome::Rejected(reason) = outcome {
+            self.rejected.with_label_values(&[reason.label()]).inc();
+        }
+    }
+
+    /// An event that was to be released and is gone.
+    pub fn released_lost(&self) {
+        self.released_lost.inc();
+    }
+
+    /// The logs were opened anew.
+    pub fn started_over(&self) {
+        self.start_overs.inc();
+    }
+
+    /// The state was set aside.
+    pub fn set_aside(&self) {
+        self.state_set_aside.inc();
+    }
+
+    /// How long a step took.
+    pub fn took(&self, step: Step, duration: Duration) {
+        self.batch_duration.with_label_values(&[step.label()]).observe(duration.as_secs_f64());
+    }
+
+    /// How far behind an owned partition is.
+    pub fn lag(&self, partition: u32, events: u64, waiting: Duration) {
+        let partition = partition.to_string();
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.lag_events.with_label_values(&[&partition]).set(number(events));
+        self.lag_seconds.with_label_values(&[&partition]).set(number(waiting.as_secs()));
+    }
+
+    /// A partition is no longer ours: its owner tells its lag.
+    pub fn lost(&self, partition: u32) {
+        let partition = partition.to_string();
+        // Not there is as good as removed.
+        self.lag_events.remove_label_values(&[&partition]).ok();
+        self.lag_seconds.remove_label_values(&[&partition]).ok();
+    }
+
+    /// Partitions without an owner.
+    pub fn unowned(&self, partitions: usize) {
+        self.unowned.set(i64::try_from(partitions).unwrap_or(i64::MAX));
+    }
+
+    /// What the state holds.
+    pub fn state(&self, store: &Store) {
+        let counts = store.counts();
+        for status in RecordStatus::ALL {
+            let number = counts.installations.get(&status).copied().unwrap_or(0);
+            self.installations.with_label_values(&[status.label()]).set(number);
+        }
+        for (decision, label) in [(Decision::Granted, "granted"), (Decision::Denied, "denied")] {
+            self.permissions.with_label_values(&[label]).set(counts.permissions.get(&decision).copied().unwrap_or(0));
+        }
+        self.state_bytes.set(i64::try_from(store.bytes()).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,217 @@
+//! The loop: take over what is ours, follow what is not, until asked to stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use common::contract::Topic;
+use common::lifecycle::{Pending, Stop};
+use common::log::{Ledger, LedgerError, Position, Turn};
+use common::time::Timestamp;
+use tracing::{error, info, warn};
+
+use crate::folded::Folded;
+use crate::metrics::Metrics;
+use crate::owner::Owner;
+use crate::store::sled::Sled;
+use crate::store::{Store, StoreError, Trusts};
+use crate::takeover::{catch_up, follow, take_over};
+
+/// How long the loop waits for something to do.
+const POLL: Duration = Duration::from_millis(50);
+/// How long it waits before it opens the logs anew.
+const BACKOFF: Duration = Duration::from_millis(300);
+/// How often lag and sizes are measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// Why the loop left a ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The logs.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The state.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The store as askers see it: not there before the logs were reached, another one after it was set aside.
+#[derive(Clone, Default)]
+pub struct Shared(Arc<RwLock<Option<Arc<Store>>>>);
+
+impl Shared {
+    /// The store, if it is open.
+    pub fn get(&self) -> Option<Arc<Store>> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, store: Option<Arc<Store>>) {
+        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = store;
+    }
+}
+
+/// Everything that the loop needs besides the logs.
+pub struct Processor {
+    /// Where the state lies.
+    pub dir: PathBuf,
+    /// Whom each app believes.
+    pub trusts: Trusts,
+    /// For askers.
+    pub shared: Shared,
+    /// For askers who wait.
+    pub folded: Folded,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// When to end.
+    pub stop: Stop,
+}
+
+impl Processor {
+    /// Folds until asked to stop. Opens the logs anew as often as they ask for it; `caught_up` is let go once the
+    /// state holds everything that was in `facts` at the start.
+    pub fn run<L: Ledger>(
+        &self,
+        mut open: impl FnMut() -> Result<L, LedgerError>,
+        caught_up: Pending,
+    ) -> anyhow::Result<()> {
+        let mut caught_up = Some(caught_up);
+        while !self.stop.requested() {
+            let failure = match open() {
+                Ok(mut ledger) => match self.tend(&mut ledger, &mut caught_up) {
+                    Ok(()) => break,
+                    Err(failure) => failure,
+                },
+                Err(error) => error.into(),
+            };
+            match failure {
+                _ if self.stop.requested() => break,
+                Failure::Ledger(LedgerError::StartOver(why)) => {
+                    warn!("opening the logs anew: {why}");
+                    self.metrics.started_over();
+                    self.stop.sleep(BACKOFF);
+                }
+                Failure::Ledger(error @ (LedgerError::Fenced(_) | LedgerError::Broken(_))) => {
+                    return Err(error).context("go on with the logs");
+                }
+                Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why)) => self.set_aside(&why)?,
+                Failure::Store(error @ StoreError::Rows(_)) => return Err(error).context("go on with the state"),
+            }
+        }
+        self.shared.set(None);
+        Ok(())
+    }
+
+    /// Everything, with one ledger.
+    fn tend(&self, ledger: &mut dyn Ledger, caught_up: &mut Option<Pending>) -> Result<(), Failure> {
+        let store = self.store(ledger)?;
+        let partitions: BTreeSet<u32> = (0..ledger.partitions()).collect();
+        for partition in &partitions {
+            catch_up(ledger, &store, &self.folded, *partition)?;
+        }
+        caught_up.take();
+        self.metrics.state(&store);
+
+        let mut owner = Owner::new(&store, &self.folded, &self.metrics);
+        let mut owned = BTreeSet::new();
+        let mut newest = BTreeMap::new();
+        ledger.follow(&followed(&store, &partitions, &owned))?;
+        let mut measured = Instant::now();
+        while !self.stop.requested() {
+            match ledger.next(POLL)? {
+                Turn::Raw(entries) => {
+                    owner.take(ledger, &entries)?;
+                    newest.extend(entries.iter().map(|entry| (entry.position.partition, entry.record.at)));
+                }
+                Turn::Facts(entries) => follow(&store, &self.folded, &entries)?,
+                Turn::Gained(gained) => {
+                    owned.extend(&gained);
+                    owner.forget();
+                    ledger.follow(&followed(&store, &partitions, &owned))?;
+                    let mut starts = Vec::new();
+                    for partition in gained {
+                        starts.push(take_over(ledger, &store, &self.folded, partition)?);
+                    }
+                    ledger.start(&starts)?;
+                }
+                Turn::Lost(lost) => {
+                    info!("partitions {lost:?} are no longer ours");
+                    for partition in lost {
+                        owned.remove(&partition);
+                        self.metrics.lost(partition);
+                    }
+                    owner.forget();
+                    ledger.follow(&followed(&store, &partitions, &owned))?;
+                }
+                Turn::Quiet => {}
+            }
+            if measured.elapsed() >= MEASURE_EVERY {
+                self.measure(ledger, &store, &owned, &newest)?;
+                measured = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// The state for these logs: the one that is open, the one on the disk, or a new one in the place of either.
+    fn store(&self, ledger: &dyn Ledger) -> Result<Arc<Store>, Failure> {
+        if let Some(store) = self.shared.get() {
+            return Ok(store);
+        }
+        let began = Instant::now();
+        let rows = Box::new(Sled::open(&self.dir)?);
+        let store = Arc::new(Store::open(rows, ledger.identity(), ledger.partitions(), self.trusts.clone())?);
+        info!(milliseconds = began.elapsed().as_millis(), "opened the state and verified its digest");
+        self.shared.set(Some(store.clone()));
+        Ok(store)
+    }
+
+    /// Moves the state out of the way; the next round begins with none and reads `facts` again.
+    fn set_aside(&self, why: &str) -> anyhow::Result<()> {
+        let aside = self.dir.with_extension("set-aside");
+        error!("setting the state aside as {} and reading facts again: {why}", aside.display());
+        self.metrics.set_aside();
+        // Askers may hold it for the length of a question; sled lets go of its files with the last handle.
+        self.shared.set(None);
+        remove_dir(&aside).context("remove what was set aside before")?;
+        if self.dir.exists() {
+            std::fs::rename(&self.dir, &aside).context("set the state aside")?;
+        }
+        if self.stop.requested() {
+            bail!("stopped while the state was set aside");
+        }
+        Ok(())
+    }
+
+    fn measure(
+        &self,
+        ledger: &mut dyn Ledger,
+        store: &Store,
+        owned: &BTreeSet<u32>,
+        newest: &BTreeMap<u32, Timestamp>,
+    ) -> Result<(), Failure> {
+        for partition in owned {
+            let (_, end) = ledger.bounds(Topic::Raw, *partition)?;
+            let behind = end.saturating_sub(store.marks(*partition).raw.unwrap_or(0));
+            // The next event came no earlier than the last that was folded.
+            let waiting = newest.get(partition).filter(|_| behind > 0).map(|at| Timestamp::now().since(*at));
+            self.metrics.lag(*partition, behind, waiting.unwrap_or_default());
+        }
+        self.metrics.state(store);
+        Ok(())
+    }
+}
+
+/// Where to follow the partitions that are not ours.
+fn followed(store: &Store, partitions: &BTreeSet<u32>, owned: &BTreeSet<u32>) -> Vec<Position> {
+    let start = |partition: &u32| Position { partition: *partition, offset: store.marks(*partition).facts };
+    partitions.difference(owned).map(start).collect()
+}
+
+fn remove_dir(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,151 @@
+//! Effects as records: what subscribers see, in the partition of the raw event that it follows from.
+
+use bytes::Bytes;
+use common::contract::{Topic, header};
+use common::event::{EventId, Installation, RawEvent};
+use common::log::{Output, Record};
+use common::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::domain::{Change, FactKey, PermissionRecord, Place, Public, Reason};
+use crate::fold::Effect;
+
+/// The progress record of a partition: how far `raw` has been read. In the same transaction as what followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// `K`: the next offset of `raw`.
+    pub raw: u64,
+    /// The log's own id, made with its first progress record: a topic that was made anew has another.
+    pub log: EventId,
+    /// The events of this step, so that followers know them too.
+    pub folded: Vec<EventId>,
+}
+
+/// Makes records that follow from one raw record.
+pub struct Publisher<'a> {
+    raw: &'a Record,
+    place: Place,
+    at: Timestamp,
+}
+
+impl<'a> Publisher<'a> {
+    /// For what follows from this record of `raw`.
+    pub fn new(raw: &'a Record, place: Place) -> Self {
+        Self { raw, place, at: raw.at }
+    }
+
+    /// The record of an effect; none for a release, which needs the event that is to be released.
+    pub fn output(&self, effect: &Effect) -> Option<Output> {
+        let output = match effect {
+            Effect::Changed(change) => self.change(change),
+            Effect::Proven(public) => self.event(Topic::Events, public),
+            Effect::Unproven(public) => self.event(Topic::Unproven, public),
+            Effect::Release(_) => return None,
+            Effect::Installation(record) => {
+                self.made(Topic::Installations, record.installation.to_string(), "com.hookledger.installation", record)
+            }
+            Effect::Permission(record) => {
+                let about = self.about()?;
+                let mut value = json!({ "app": about.app, "member_id": about.member_id });
+                if let (Some(value), Ok(serde_json::Value::Object(fields))) =
+                    (value.as_object_mut(), serde_json::to_value(record))
+                {
+                    value.extend(fields);
+                }
+                self.made(Topic::Permissions, permission_key(&about, record), "com.hookledger.permission", &value)
+            }
+            Effect::PermissionGone(record) => {
+                let key = permission_key(&self.about()?, record);
+                self.record(Topic::Permissions, Some(key), None, "com.hookledger.permission")
+            }
+        };
+        Some(output)
+    }
+
+    /// An event that is shown, here or because it was released.
+    pub fn event(&self, topic: Topic, public: &Public) -> Output {
+        let kind = format!("com.bitrix24.{}", public.event.to_ascii_lowercase());
+        let mut output = self.made(topic, public.installation.to_string(), &kind, public);
+        set(&mut output.record, header::ID, public.id.to_string());
+        set(&mut output.record, header::TIME, public.told_at.to_string());
+        output
+    }
+
+    /// Why the event was set aside: no body, `raw` has it.
+    pub fn rejected(&self, reason: Reason) -> Output {
+        let mut output = self.record(Topic::Rejected, self.raw.key.clone(), None, "com.hookledger.rejected");
+        set(&mut output.record, header::REASON, reason.label().to_owned());
+        output
+    }
+
+    fn change(&self, change: &Change) -> Output {
+        match change {
+            Change::Told(fact) => {
+                let key = FactKey::Fact(fact.installation.clone(), fact.stamp.id);
+                let kind = match fact.told.name() {
+                    name if name.contains('.') => name.to_owned(),
+                    name => format!("com.bitrix24.{}", name.to_ascii_lowercase()),
+                };
+                self.made(Topic::Facts, key.to_string(), &kind, fact)
+            }
+            Change::Waits(waiting) => {
+                let key = FactKey::Waiting(waiting.clone()).to_string();
+                self.made(Topic::Facts, key, "com.hookledger.unproven", &json!({ "raw": self.place }))
+            }
+            Change::WaitsNoMore(waiting) => {
+                let key = FactKey::Waiting(waiting.clone()).to_string();
+                self.record(Topic::Facts, Some(key), None, "com.hookledger.unproven")
+            }
+        }
+    }
+
+    fn about(&self) -> Option<Installation> {
+        let raw = RawEvent::from_record(self.raw).ok()?;
+        Some(Installation { app: raw.app, member_id: raw.member_id? })
+    }
+
+    fn made(&self, topic: Topic, key: String, kind: &str, value: &impl Serialize) -> Output {
+        let value = serde_json::to_vec(value).expect("our own types have a JSON form");
+        self.record(topic, Some(key), Some(value.into()), kind)
+    }
+
+    /// The headers of the raw event, as far as they are still true here.
+    fn record(&self, topic: Topic, key: Option<String>, value: Option<Bytes>, kind: &str) -> Output {
+        let kept = [header::SPEC_VERSION, header::ID, header::SOURCE, header::TIME, header::TRACEPARENT];
+        let kept = self.raw.headers.iter().filter(|(name, _)| kept.contains(&name.as_str()));
+        let mut headers: Vec<(String, Vec<u8>)> = kept.cloned().collect();
+        headers.extend([
+            (header::TYPE.to_owned(), kind.as_bytes().to_vec()),
+            (header::CONTENT_TYPE.to_owned(), b"application/json".to_vec()),
+            (header::RAW_PARTITION.to_owned(), self.place.partition.to_string().into_bytes()),
+            (header::RAW_OFFSET.to_owned(), self.place.offset.to_string().into_bytes()),
+        ]);
+        Output { topic, partition: self.place.partition, record: Record { key, value, headers, at: self.at } }
+    }
+}
+
+/// The progress record behind a step; `last` is the last raw record of it.
+pub fn progress(progress: &Progress, partition: u32, last: &Record) -> Output {
+    let value = serde_json::to_vec(progress).expect("our own types have a JSON form");
+    let offset = progress.raw.saturating_sub(1);
+    let headers = vec![
+        (header::TYPE.to_owned(), b"com.hookledger.progress".to_vec()),
+        (header::CONTENT_TYPE.to_owned(), b"application/json".to_vec()),
+        (header::RAW_PARTITION.to_owned(), partition.to_string().into_bytes()),
+        (header::RAW_OFFSET.to_owned(), offset.to_string().into_bytes()),
+    ];
+    let key = Some(FactKey::Progress.to_string());
+    Output { topic: Topic::Facts, partition, record: Record { key, value: Some(value.into()), headers, at: last.at } }
+}
+
+fn permission_key(about: &Installation, record: &PermissionRecord) -> String {
+    format!("{about}/{}/{}", record.method, record.token)
+}
+
+fn set(record: &mut Record, name: &str, value: String) {
+    match record.headers.iter_mut().find(|(header, _)| header == name) {
+        Some((_, old)) => *old = value.into_bytes(),
+        None => record.headers.push((name.to_owned(), value.into_bytes())),
+    }
+}

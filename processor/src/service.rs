@@ -1,0 +1,58 @@
+//! Folding and asking together, whatever the logs are: a thread that folds, a server that answers.
+
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use common::lifecycle::{Readiness, Stop};
+use common::log::{Ledger, LedgerError};
+use prometheus::Registry;
+use tokio::task::spawn_blocking;
+use tracing::info;
+
+use crate::ask::{Asked, serve};
+use crate::config::ServiceConfig;
+use crate::folded::Folded;
+use crate::metrics::Metrics;
+use crate::processor::{Processor, Shared};
+
+/// Folds and answers until asked to stop; whatever ends first takes the other along.
+pub async fn run<L: Ledger>(
+    config: ServiceConfig,
+    registry: &Registry,
+    readiness: &Readiness,
+    stop: Stop,
+    open: impl FnMut() -> Result<L, LedgerError> + Send + 'static,
+) -> anyhow::Result<()> {
+    let processor = Processor {
+        dir: config.dir.join("state"),
+        trusts: config.trusts,
+        shared: Shared::default(),
+        folded: Folded::default(),
+        metrics: Metrics::new(registry),
+        stop: stop.clone(),
+    };
+    let asked = Asked {
+        shared: processor.shared.clone(),
+        folded: processor.folded.clone(),
+        tokens: Arc::new(config.query_tokens),
+    };
+    let (address, serving) = serve(config.query_listen, asked, stop.clone())
+        .with_context(|| format!("listen for questions on {}", config.query_listen))?;
+    info!(what = "queries", address = %address, "listening");
+
+    let caught_up = readiness.pending("the state has not caught up with facts yet");
+    let mut folding = spawn_blocking(move || processor.run(open, caught_up));
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        folded = &mut folding => {
+            stop.request();
+            serving.await.context("answer questions")?;
+            folded.map_err(|panic| anyhow!("folding panicked: {panic}"))?
+        }
+        served = &mut serving => {
+            stop.request();
+            folding.await.map_err(|panic| anyhow!("folding panicked: {panic}"))??;
+            served.context("answer questions")
+        }
+    }
+}

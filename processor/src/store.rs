@@ -1,0 +1,387 @@
+//! What we know, on this disk: the fold of `facts`, and how far it goes. A cache that may be thrown away.
+//!
+//! One door: [`Store::apply`] takes changes and the position behind them, and writes rows, position and digest in
+//! one atomic batch. Owner, follower and rebuild all go through it. What lies below is rows of bytes ([`Rows`]), in
+//! sled or, for tests, in memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use common::event::{AppName, EventId, Installation};
+use common::settings::Trust;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Change, Claims, Decision, Fact, Latest, Portal, RecordStatus};
+use digest::Digest;
+
+mod digest;
+mod keys;
+pub mod memory;
+pub mod sled;
+
+/// Rows of bytes, ordered by key.
+pub trait Rows: Send + Sync {
+    /// The value of a key.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The rows whose keys begin with `prefix`, from `from` on, in order.
+    fn scan<'a>(&'a self, prefix: &'a [u8], from: &[u8]) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a>;
+
+    /// Writes all of these or none; a row without a value is removed.
+    fn write(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError>;
+
+    /// What the rows take on the disk, in bytes.
+    fn bytes(&self) -> u64;
+}
+
+/// Key and value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// Why the store cannot go on. State is never repaired: it is set aside and folded again.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Rows cannot be read or written.
+    #[error("reach the state: {0}")]
+    Rows(String),
+    /// What is stored is not what was written.
+    #[error("the state is damaged: {0}")]
+    Damaged(String),
+    /// The state was folded from other logs, or by other rules.
+    #[error("the state belongs to {0}")]
+    Foreign(String),
+}
+
+/// How far a partition has been folded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    /// `F`: the next offset of `facts`.
+    pub facts: u64,
+    /// `K`: the next offset of `raw`, by the newest progress record; none if there was none.
+    pub raw: Option<u64>,
+    /// The log that `facts` said it is, in its progress records.
+    pub log: Option<EventId>,
+}
+
+/// What a progress record tells the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progressed {
+    /// `K`.
+    pub raw: u64,
+    /// The log.
+    pub log: EventId,
+}
+
+/// Numbers of records, for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Installations by status.
+    pub installations: BTreeMap<RecordStatus, i64>,
+    /// Method decisions of believed tellers.
+    pub permissions: BTreeMap<Decision, i64>,
+}
+
+/// The state row: whose fold this is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Owner {
+    log: String,
+    partitions: u32,
+    fold_version: u32,
+}
+
+/// Raised when the same facts would fold into other rows.
+const FOLD_VERSION: u32 = 1;
+
+/// Whom each app believes.
+#[derive(Clone, Debug, Default)]
+pub struct Trusts(BTreeMap<AppName, Trust>);
+
+impl Trusts {
+    /// From what is set for each app; others believe the first who told of an install.
+    pub fn new(trusts: impl IntoIterator<Item = (AppName, Trust)>) -> Self {
+        Self(trusts.into_iter().collect())
+    }
+
+    /// Whom this app believes.
+    pub fn of(&self, app: &AppName) -> Trust {
+        self.0.get(app).copied().unwrap_or_default()
+    }
+}
+
+/// What we know. Any thread may ask; one applies.
+pub struct Store {
+    rows: Box<dyn Rows>,
+    trusts: Trusts,
+    partitions: u32,
+    marks: Mutex<Vec<(Marks, Digest)>>,
+    counts: Mutex<Counts>,
+}
+
+impl Store {
+    /// Opens what was stored for these logs, or begins anew where nothing is. Reads every row and compares digests.
+    pub fn open(rows: Box<dyn Rows>, log: &str, partitions: u32, trusts: Trusts) -> Result<Self, StoreError> {
+        let owner = Owner { log: log.to_owned(), partitions, fold_version: FOLD_VERSION };
+        match rows.get(keys::OWNER)? {
+            None => rows.write(vec![(keys::OWNER.to_vec(), Some(encode(&owner)))])?,
+            Some(stored) => {
+                let stored: Owner = decode(&stored)?;
+                if stored != owner {
+                    return Err(StoreError::Foreign(format!("{stored:?}, not to {owner:?}")));
+                }
+            }
+        }
+        let (digests, counts) = read_all(&*rows, partitions, &trusts)?;
+        let mut marks = Vec::new();
+        for (partition, digest) in (0..partitions).zip(digests) {
+            let stored = match rows.get(&keys::marks(partition))? {
+                Some(row) => decode(&row)?,
+                None => StoredMarks { marks: Marks::default(), digest: digest::seal(Digest::default(), &Marks::default()) },
+            };
+            if stored.digest != digest::seal(digest, &stored.marks) {
+                return Err(StoreError::Damaged(format!("the digest of partition {partition} does not agree")));
+            }
+            marks.push((stored.marks, digest));
+        }
+        Ok(Self { rows, trusts, partitions, marks: Mutex::new(marks), counts: Mutex::new(counts) })
+    }
+
+    /// How far a partition has been folded.
+    pub fn marks(&self, partition: u32) -> Marks {
+        self.locked_marks().get(partition as usize).map(|(marks, _)| marks.clone()).unwrap_or_default()
+    }
+
+    /// Whom an app believes.
+    pub fn trust(&self, app: &AppName) -> Trust {
+        self.trusts.of(app)
+    }
+
+    /// How many partitions the logs have.
+    pub fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    /// Applies changes that end at `facts` in this partition: rows, position and digest at once.
+    pub fn apply(
+        &self,
+        partition: u32,
+        changes: &[Change],
+        progressed: Option<Progressed>,
+        facts: u64,
+    ) -> Result<(), StoreError> {
+        let (mut marks, mut digest) = self.locked_marks()[partition as usize].clone();
+        let mut rows = Vec::new();
+        let mut counts = self.counts();
+        for (installation, changes) in by_installation(changes) {
+            let before = self.portal(&installation)?;
+            let mut after = before.clone();
+            let mut put = |key: Vec<u8>, old: Option<Vec<u8>>, new: Option<Vec<u8>>| {
+                if old != new {
+                    digest.replace(&key, old.as_deref(), new.as_deref());
+                    rows.push((key, new));
+                }
+            };
+            let mut facts: BTreeMap<EventId, &Fact> = BTreeMap::new();
+            for change in changes {
+                after.apply(change);
+                if let Change::Told(fact) = change {
+                    facts.insert(fact.stamp.id, fact);
+                }
+            }
+            for (id, fact) in facts {
+                let key = keys::fact(&installation, id);
+                let old = self.rows.get(&key)?;
+                put(key, old, Some(encode(fact)));
+            }
+            let (mut old, mut new) = (rows_of(&installation, &before), rows_of(&installation, &after));
+            let touched: Vec<Vec<u8>> = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))).cloned().collect();
+            for key in touched {
+                let (old, new) = (old.remove(&key), new.remove(&key));
+                put(key, old, new);
+            }
+            counts.forget(&before, self.trust(&installation.app));
+            counts.remember(&after, self.trust(&installation.app));
+        }
+        marks.facts = facts;
+        if let Some(Progressed { raw, log }) = progressed {
+            (marks.raw, marks.log) = (Some(raw), Some(log));
+        }
+        let stored = StoredMarks { digest: digest::seal(digest, &marks), marks: marks.clone() };
+        rows.push((keys::marks(partition), Some(encode(&stored))));
+        self.rows.write(rows)?;
+        self.locked_marks()[partition as usize] = (marks, digest);
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+        Ok(())
+    }
+
+    /// Everything that is known about an installation; empty if that is nothing.
+    pub fn portal(&self, installation: &Installation) -> Result<Portal, StoreError> {
+        let prefix = keys::portal(installation);
+        let mut portal = Portal::default();
+        for row in self.rows.scan(&prefix, &prefix) {
+            let (key, value) = row?;
+            add_row(&mut portal, &key[prefix.len()..], &value)?;
+        }
+        Ok(portal)
+    }
+
+    /// Whether the fact of an event is known.
+    pub fn has_fact(&self, installation: &Installation, id: EventId) -> Result<bool, StoreError> {
+        Ok(self.rows.get(&keys::fact(installation, id))?.is_some())
+    }
+
+    /// Facts about an installation, oldest first, behind `after`.
+    pub fn history(
+        &self,
+        installation: &Installation,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Vec<Fact>, StoreError> {
+        let prefix = keys::facts(installation);
+        let from = after.map_or_else(|| prefix.clone(), |id| keys::behind(keys::fact(installation, id)));
+        self.rows.scan(&prefix, &from).take(limit).map(|row| decode(&row?.1)).collect()
+    }
+
+    /// The next installation behind `after`, in order of app and portal.
+    pub fn next_installation(&self, after: Option<&Installation>) -> Result<Option<Installation>, StoreError> {
+        let from = after.map_or_else(|| keys::PORTALS.to_vec(), |after| keys::behind_all(keys::portal(after)));
+        let Some(row) = self.rows.scan(keys::PORTALS, &from).next() else {
+            return Ok(None);
+        };
+        let installation = keys::installation(&row?.0);
+        installation.map(Some).ok_or_else(|| StoreError::Damaged("a key is malformed".to_owned()))
+    }
+
+    /// Numbers of records.
+    pub fn counts(&self) -> Counts {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the state takes on the disk, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.rows.bytes()
+    }
+
+    /// The digest of everything that was folded, position included: equal on every processor at the same position.
+    pub fn digest(&self, partition: u32) -> String {
+        let marks = self.locked_marks();
+        marks.get(partition as usize).map(|(marks, digest)| digest::seal(*digest, marks)).unwrap_or_default()
+    }
+
+    fn locked_marks(&self) -> std::sync::MutexGuard<'_, Vec<(Marks, Digest)>> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    fn remember(&mut self, portal: &Portal, trust: Trust) {
+        self.add(portal, trust, 1);
+    }
+
+    fn forget(&mut self, portal: &Portal, trust: Trust) {
+        self.add(portal, trust, -1);
+    }
+
+    fn add(&mut self, portal: &Portal, trust: Trust, by: i64) {
+        if !portal.tellers.is_empty() {
+            *self.installations.entry(portal.status(trust)).or_default() += by;
+        }
+        for latest in portal.believed_teller(trust).into_iter().flat_map(|teller| teller.decisions.values()) {
+            *self.permissions.entry(latest.value).or_default() += by;
+        }
+        self.installations.retain(|_, count| *count != 0);
+        self.permissions.retain(|_, count| *count != 0);
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredMarks {
+    #[serde(flatten)]
+    marks: Marks,
+    digest: String,
+}
+
+/// Changes of one installation together, in their order.
+fn by_installation(changes: &[Change]) -> BTreeMap<Installation, Vec<&Change>> {
+    let mut sorted: BTreeMap<Installation, Vec<&Change>> = BTreeMap::new();
+    for change in changes {
+        let installation = match change {
+            Change::Told(fact) => &fact.installation,
+            Change::Waits(waiting) | Change::WaitsNoMore(waiting) => &waiting.installation,
+        };
+        sorted.entry(installation.clone()).or_default().push(change);
+    }
+    sorted
+}
+
+/// A portal as rows.
+fn rows_of(installation: &Installation, portal: &Portal) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut rows = BTreeMap::new();
+    for (teller, known) in &portal.tellers {
+        rows.insert(keys::claims(installation, *teller), encode(&known.claims));
+        for ((method, token), latest) in &known.decisions {
+            rows.insert(keys::decision(installation, *teller, method, *token), encode(latest));
+        }
+        for (offset, id) in &known.waiting {
+            rows.insert(keys::waiting(installation, *teller, *offset), id.as_bytes().to_vec());
+        }
+    }
+    rows
+}
+
+/// A row of a portal, put back where it came from.
+fn add_row(portal: &mut Portal, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    match keys::part(key).ok_or_else(|| StoreError::Damaged("a key is malformed".to_owned()))? {
+        keys::Part::Claims(teller) => {
+            portal.tellers.entry(teller).or_default().claims = decode::<Claims>(value)?;
+        }
+        keys::Part::Decision(teller, method, token) => {
+            let latest: Latest<Decision> = decode(value)?;
+            portal.tellers.entry(teller).or_default().decisions.insert((method, token), latest);
+        }
+        keys::Part::Waiting(teller, offset) => {
+            let id = EventId::from_slice(value).map_err(|_| StoreError::Damaged("an id is malformed".to_owned()))?;
+            portal.tellers.entry(teller).or_default().waiting.insert(offset, id);
+        }
+    }
+    Ok(())
+}
+
+/// Reads every row: the digest of each partition, and the counts.
+fn read_all(rows: &dyn Rows, partitions: u32, trusts: &Trusts) -> Result<(Vec<Digest>, Counts), StoreError> {
+    let mut digests = vec![Digest::default(); partitions as usize];
+    let mut counts = Counts::default();
+    let mut current: Option<(Installation, Portal)> = None;
+    for prefix in [keys::FACTS, keys::PORTALS] {
+        for row in rows.scan(prefix, prefix) {
+            let (key, value) = row?;
+            let installation =
+                keys::installation(&key).ok_or_else(|| StoreError::Damaged("a key is malformed".to_owned()))?;
+            digests[installation.partition(partitions) as usize].replace(&key, None, Some(&value));
+            if prefix == keys::FACTS {
+                continue;
+            }
+            if current.as_ref().is_none_or(|(current, _)| *current != installation)
+                && let Some((past, portal)) = current.replace((installation.clone(), Portal::default()))
+            {
+                counts.remember(&portal, trusts.of(&past.app));
+            }
+            if let Some((_, portal)) = &mut current {
+                add_row(portal, &key[keys::portal(&installation).len()..], &value)?;
+            }
+        }
+    }
+    if let Some((past, portal)) = current {
+        counts.remember(&portal, trusts.of(&past.app));
+    }
+    Ok((digests, counts))
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("our own types have a JSON form")
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|error| StoreError::Damaged(format!("a row cannot be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! Keys that explain themselves: everything about one installation is one prefix, and sled's order is ours.
+//!
+//! ```text
+//! p app NUL member NUL t teller                       claims
+//! p app NUL member NUL d teller method NUL token      a decision
+//! p app NUL member NUL w teller offset                an event that waits
+//! h app NUL member NUL id                             a fact
+//! m partition                                         how far, and the digest
+//! o                                                   whose fold this is
+//! ```
+
+use common::event::{EventId, Installation};
+use common::secret::Fingerprint;
+
+use crate::domain::Method;
+
+/// Whose fold this is.
+pub const OWNER: &[u8] = b"o";
+/// Before every row of a portal.
+pub const PORTALS: &[u8] = b"p";
+/// Before every fact.
+pub const FACTS: &[u8] = b"h";
+
+/// What a row of a portal holds.
+pub enum Part {
+    Claims(Fingerprint),
+    Decision(Fingerprint, Method, Fingerprint),
+    Waiting(Fingerprint, u64),
+}
+
+/// The prefix of a portal's rows.
+pub fn portal(installation: &Installation) -> Vec<u8> {
+    prefix(PORTALS, installation)
+}
+
+/// The prefix of an installation's facts.
+pub fn facts(installation: &Installation) -> Vec<u8> {
+    prefix(FACTS, installation)
+}
+
+pub fn fact(installation: &Installation, id: EventId) -> Vec<u8> {
+    [&facts(installation)[..], id.as_bytes()].concat()
+}
+
+pub fn claims(installation: &Installation, teller: Fingerprint) -> Vec<u8> {
+    [&portal(installation)[..], b"t", teller.as_bytes()].concat()
+}
+
+pub fn decision(installation: &Installation, teller: Fingerprint, method: &Method, token: Fingerprint) -> Vec<u8> {
+    let method = method.as_str().as_bytes();
+    [&portal(installation)[..], b"d", teller.as_bytes(), method, b"\0", token.as_bytes()].concat()
+}
+
+pub fn waiting(installation: &Installation, teller: Fingerprint, offset: u64) -> Vec<u8> {
+    [&portal(installation)[..], b"w", teller.as_bytes(), &offset.to_be_bytes()].concat()
+}
+
+pub fn marks(partition: u32) -> Vec<u8> {
+    [b"m", &partition.to_be_bytes()[..]].concat()
+}
+
+/// The first key that can stand behind this one.
+pub fn behind(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+/// The first key behind all that begin with this prefix; parts begin with a letter.
+pub fn behind_all(mut prefix: Vec<u8>) -> Vec<u8> {
+    prefix.push(0xff);
+    prefix
+}
+
+/// The installation of a portal's row or a fact.
+pub fn installation(key: &[u8]) -> Option<Installation> {
+    let mut parts = key.get(1..)?.splitn(3, |byte| *byte == 0);
+    let app = std::str::from_utf8(parts.next()?).ok()?;
+    let member_id = std::str::from_utf8(parts.next()?).ok()?;
+    parts.next()?;
+    Installation::parse(app, member_id)
+}
+
+/// What a row of a portal holds, by what stands behind the portal's prefix.
+pub fn part(key: &[u8]) -> Option<Part> {
+    let (kind, rest) = key.split_first()?;
+    let (teller, rest) = rest.split_at_checked(32)?;
+    let teller = fingerprint(teller)?;
+    match kind {
+        b't' if rest.is_empty() => Some(Part::Claims(teller)),
+        b'd' => {
+            let (method, token) = rest.split_at_checked(rest.len().checked_sub(33)?)?;
+            let method = Method::parse(std::str::from_utf8(method).ok()?)?;
+            Some(Part::Decision(teller, method, fingerprint(&token[1..])?))
+        }
+        b'w' => Some(Part::Waiting(teller, u64::from_be_bytes(rest.try_into().ok()?))),
+        _ => None,
+    }
+}
+
+fn prefix(kind: &[u8], installation: &Installation) -> Vec<u8> {
+    let (app, member_id) = (installation.app.as_str(), installation.member_id.as_str());
+    [kind, app.as_bytes(), b"\0", member_id.as_bytes(), b"\0"].concat()
+}
+
+fn fingerprint(bytes: &[u8]) -> Option<Fingerprint> {
+    Some(Fingerprint::from_bytes(bytes.try_into().ok()?))
+}

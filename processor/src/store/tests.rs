@@ -1,0 +1,171 @@
+use common::contract::partition_of;
+use common::secret::Fingerprint;
+use common::time::Timestamp;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+
+use super::memory::Memory;
+use super::sled::Sled;
+use super::*;
+use crate::domain::{Method, Place, Profile, Stamp, Told, Waiting};
+
+const PARTITIONS: u32 = 3;
+
+fn installation(number: u8) -> Installation {
+    Installation::parse("crm-sync", &format!("member{number}")).expect("valid")
+}
+
+fn fact(installation: Installation, teller: u8, at: u64, offset: u64, told: Told) -> Change {
+    let id = EventId::from_u128(u128::from(offset) << 8 | u128::from(teller));
+    let stamp = Stamp::new(Some(Timestamp::from_s(at)), Timestamp::from_s(at), id);
+    let partition = partition_of(&installation.to_string(), PARTITIONS);
+    let teller = Fingerprint::of(&teller.to_string());
+    Change::Told(Fact { installation, stamp, teller, raw: Place { partition, offset }, told })
+}
+
+fn told() -> impl Strategy<Value = Told> {
+    let profile = Profile::default();
+    let language = Profile { language: Some("de".into()), ..Profile::default() };
+    let decided = |granted| Told::MethodDecided {
+        method: Method::parse("user.get").expect("a method"),
+        token: Fingerprint::of("token"),
+        decision: if granted { Decision::Granted } else { Decision::Denied },
+        profile: Profile::default(),
+    };
+    prop_oneof![
+        Just(Told::Installed { complete: true, profile: profile.clone() }),
+        Just(Told::Installed { complete: false, profile: language }),
+        any::<bool>().prop_map(move |clean| Told::Uninstalled { clean, profile: profile.clone() }),
+        any::<bool>().prop_map(decided),
+    ]
+}
+
+prop_compose! {
+    fn changes()(told in prop::collection::vec((0..4_u8, 0..3_u8, 0..2_000_000_u64, told(), any::<bool>()), 0..40)) -> Vec<Change> {
+        let change = |(offset, (member, teller, at, told, waits)): (usize, (u8, u8, u64, Told, bool))| {
+            let offset = u64::try_from(offset).expect("small");
+            let installation = installation(member);
+            if waits {
+                let teller = Fingerprint::of(&teller.to_string());
+                Change::Waits(Waiting { installation, id: EventId::from_u128(offset.into()), teller, offset })
+            } else {
+                fact(installation, teller, at, offset, told)
+            }
+        };
+        told.into_iter().enumerate().map(change).collect()
+    }
+}
+
+fn open(rows: impl Rows + 'static) -> Result<Store, StoreError> {
+    Store::open(Box::new(rows), "log", PARTITIONS, Trusts::default())
+}
+
+/// Applies changes in steps of `size`, each partition by itself.
+fn apply(store: &Store, changes: &[Change], size: usize) {
+    for partition in 0..PARTITIONS {
+        let ours = |change: &&Change| match change {
+            Change::Told(fact) => fact.raw.partition == partition,
+            Change::Waits(waiting) | Change::WaitsNoMore(waiting) => {
+                waiting.installation.partition(PARTITIONS) == partition
+            }
+        };
+        let ours: Vec<Change> = changes.iter().filter(ours).cloned().collect();
+        let mut end = 0;
+        for step in ours.chunks(size) {
+            end += step.len() as u64;
+            store.apply(partition, step, Some(Progressed { raw: end, log: EventId::nil() }), end).expect("applied");
+        }
+    }
+}
+
+fn digests(store: &Store) -> Vec<String> {
+    (0..PARTITIONS).map(|partition| store.digest(partition)).collect()
+}
+
+fn portals(store: &Store) -> Vec<Portal> {
+    (0..4).map(|member| store.portal(&installation(member)).expect("read")).collect()
+}
+
+proptest! {
+    #[test]
+    fn how_changes_are_cut_into_steps_makes_no_difference((changes, size) in (changes(), 1..9_usize)) {
+        let (whole, cut) = (open(Memory::default()).expect("open"), open(Memory::default()).expect("open"));
+        apply(&whole, &changes, usize::MAX);
+        apply(&cut, &changes, size);
+        prop_assert_eq!(digests(&whole), digests(&cut));
+        prop_assert_eq!(whole.counts(), cut.counts());
+    }
+
+    #[test]
+    fn deliveries_in_any_order_and_number_make_the_same_records((changes, shuffled) in changes().prop_flat_map(|changes| {
+        let twice = [changes.clone(), changes.clone()].concat();
+        (Just(changes), Just(twice).prop_shuffle())
+    })) {
+        let (one, other) = (open(Memory::default()).expect("open"), open(Memory::default()).expect("open"));
+        apply(&one, &changes, 7);
+        apply(&other, &shuffled, 5);
+        prop_assert_eq!(portals(&one), portals(&other));
+    }
+
+    #[test]
+    fn the_digest_that_grew_is_the_digest_of_a_full_scan(changes in changes()) {
+        let rows = Memory::default();
+        let store = open(rows.clone()).expect("open");
+        apply(&store, &changes, 3);
+        let again = open(rows).expect("the digest agrees");
+        prop_assert_eq!(digests(&store), digests(&again));
+        prop_assert_eq!(store.counts(), again.counts());
+        prop_assert_eq!(store.marks(0), again.marks(0));
+    }
+}
+
+#[test]
+fn sled_holds_what_the_model_holds() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let changes: Vec<Change> = (0..20)
+        .flat_map(|_| changes().new_tree(&mut runner).expect("changes").current())
+        .collect();
+    let model = open(Memory::default()).expect("open");
+    apply(&model, &changes, 7);
+    let store = open(Sled::open(dir.path()).expect("open")).expect("open");
+    apply(&store, &changes, 7);
+    assert_eq!(digests(&store), digests(&model));
+    drop(store);
+    let again = open(Sled::open(dir.path()).expect("open again")).expect("the digest agrees");
+    assert_eq!(portals(&again), portals(&model));
+}
+
+#[test]
+fn a_row_that_was_changed_behind_our_back_is_damage() {
+    let rows = Memory::default();
+    let store = open(rows.clone()).expect("open");
+    let told = Told::Installed { complete: true, profile: Profile::default() };
+    apply(&store, &[fact(installation(1), 1, 5, 0, told)], 1);
+    let prefix = keys::portal(&installation(1));
+    let (key, value) = rows.scan(&prefix, &prefix).next().expect("a row").expect("read");
+    let forged = String::from_utf8(value).expect("JSON").replace("installed", "uninstalled");
+    rows.write(vec![(key, Some(forged.into_bytes()))]).expect("written");
+    assert!(matches!(open(rows), Err(StoreError::Damaged(_))));
+}
+
+#[test]
+fn the_state_of_another_log_is_none_of_ours() {
+    let rows = Memory::default();
+    open(rows.clone()).expect("open");
+    let other = Store::open(Box::new(rows), "another log", PARTITIONS, Trusts::default());
+    assert!(matches!(other, Err(StoreError::Foreign(_))));
+}
+
+#[test]
+fn installations_are_listed_one_after_the_other() {
+    let store = open(Memory::default()).expect("open");
+    let told = || Told::Installed { complete: true, profile: Profile::default() };
+    let changes: Vec<Change> = (0..4).map(|member| fact(installation(member), 1, 5, 0, told())).collect();
+    apply(&store, &changes, 1);
+    let mut listed = Vec::new();
+    while let Some(next) = store.next_installation(listed.last()).expect("read") {
+        listed.push(next);
+    }
+    assert_eq!(listed, (0..4).map(installation).collect::<Vec<_>>());
+}
