@@ -1,0 +1,159 @@
+//! What is set for each app.
+
+use std::collections::BTreeMap;
+
+use toml::Value as Toml;
+
+use super::SettingsError;
+use super::layers::{read_secret, secret, text_of, unknown};
+use crate::event::AppName;
+use crate::secret::Secret;
+
+/// The keys of an app's table.
+const KEYS: &[&str] =
+    &["paths", "path-key", "path-key-file", "client-id", "client-secret", "client-secret-file", "trust"];
+
+/// What is set for one app.
+#[derive(Clone, Debug, Default)]
+pub struct App {
+    /// Whom to believe.
+    pub trust: Trust,
+    /// Older paths that map to the app's URL.
+    pub paths: Vec<String>,
+    /// A segment of the path that only Bitrix24 knows besides us.
+    pub path_key: Option<Secret>,
+    /// The app's OAuth `client_id`.
+    pub client_id: Option<String>,
+    /// The app's OAuth `client_secret`.
+    pub client_secret: Option<Secret>,
+}
+
+/// Which teller of an installation is believed when nobody vouches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// The first, in the log, who told of an install.
+    #[default]
+    FirstInstall,
+    /// The first, in the log, who spoke.
+    FirstEvent,
+}
+
+impl Trust {
+    /// As it stands in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FirstInstall => "first-install",
+            Self::FirstEvent => "first-event",
+        }
+    }
+}
+
+impl App {
+    /// What is set for it, key and value, secrets hidden.
+    pub(super) fn described(&self) -> Vec<(&'static str, String)> {
+        let hidden = |key, secret: &Option<Secret>| secret.as_ref().map(|_| (key, "[secret]".to_owned()));
+        let paths = (!self.paths.is_empty()).then(|| ("paths", self.paths.join(", ")));
+        let client_id = self.client_id.clone().map(|id| ("client-id", id));
+        [
+            Some(("trust", self.trust.name().to_owned())),
+            paths,
+            hidden("path-key", &self.path_key),
+            client_id,
+            hidden("client-secret", &self.client_secret),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// The apps of these names, each with what the file's `[apps.name]` says about it.
+///
+/// The names may come from a flag or the environment: they choose among the tables, and may add to them.
+pub(super) fn read(names: &[String], file: Option<&Toml>) -> Result<BTreeMap<AppName, App>, SettingsError> {
+    // A table of an app that was not chosen is read all the same, so that a slip in it does not wait.
+    let mut tables = BTreeMap::new();
+    for (name, table) in file.and_then(Toml::as_table).into_iter().flatten() {
+        let name = app_name(name)?;
+        let app = read_app(&name, table)?;
+        tables.insert(name, app);
+    }
+    let mut apps = BTreeMap::new();
+    for name in names.iter().flat_map(|names| names.split(',')).map(str::trim).filter(|name| !name.is_empty()) {
+        let name = app_name(name)?;
+        let app = tables.remove(&name).or_else(|| apps.remove(&name)).unwrap_or_default();
+        apps.insert(name, app);
+    }
+    check_paths(&apps)?;
+    Ok(apps)
+}
+
+fn app_name(text: &str) -> Result<AppName, SettingsError> {
+    AppName::parse(text).ok_or_else(|| {
+        let rule = "up to 63 small letters, digits and dashes, the first no dash";
+        SettingsError(format!("apps: `{text}` is no app's name: {rule}; for example `crm-sync`"))
+    })
+}
+
+fn read_app(name: &AppName, given: &Toml) -> Result<App, SettingsError> {
+    let Toml::Table(table) = given else {
+        return Err(SettingsError(format!("apps.{name} in the file is no table; for example `[apps.{name}]`")));
+    };
+    if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Err(unknown(&format!("in [apps.{name}]"), key, KEYS));
+    }
+    let text = |key: &str| text_of(&format!("apps.{name}.{key}"), table.get(key));
+    let secret = |key: &str| {
+        let (full, file) = (format!("apps.{name}.{key}"), format!("{key}-file"));
+        match (text(key)?, text(&file)?) {
+            (Some(_), Some(_)) => Err(SettingsError(format!("{full} and {full}-file are both set; one is enough"))),
+            (Some(given), None) => secret(&full, &given).map(Some),
+            (None, Some(path)) => read_secret(&format!("{full}-file"), &path).map(Some),
+            (None, None) => Ok(None),
+        }
+    };
+    Ok(App {
+        trust: trust(name, text("trust")?.as_deref())?,
+        paths: paths(name, table.get("paths"))?,
+        path_key: secret("path-key")?,
+        client_id: text("client-id")?,
+        client_secret: secret("client-secret")?,
+    })
+}
+
+fn trust(name: &AppName, given: Option<&str>) -> Result<Trust, SettingsError> {
+    match given {
+        None => Ok(Trust::default()),
+        Some("first-install") => Ok(Trust::FirstInstall),
+        Some("first-event") => Ok(Trust::FirstEvent),
+        Some(other) => {
+            let trusts = "`first-install` or `first-event`";
+            Err(SettingsError(format!("apps.{name}.trust is `{other}`, but it takes {trusts}")))
+        }
+    }
+}
+
+fn paths(name: &AppName, given: Option<&Toml>) -> Result<Vec<String>, SettingsError> {
+    let wrong =
+        || SettingsError(format!("apps.{name}.paths takes an array of paths; for example `[\"/b24/handler\"]`"));
+    let plain = |path: &&str| path.len() > 1 && path.starts_with('/') && !path.contains(['?', '#', ' ', '{', '}']);
+    let path = |value: &Toml| value.as_str().filter(plain).map(str::to_owned).ok_or_else(wrong);
+    match given {
+        None => Ok(Vec::new()),
+        Some(Toml::Array(paths)) => paths.iter().map(path).collect(),
+        Some(_) => Err(wrong()),
+    }
+}
+
+/// A path belongs to one app.
+fn check_paths(apps: &BTreeMap<AppName, App>) -> Result<(), SettingsError> {
+    let mut owners = BTreeMap::new();
+    for (name, app) in apps {
+        for path in &app.paths {
+            if let Some(other) = owners.insert(path, name).filter(|other| *other != name) {
+                return Err(SettingsError(format!("apps.{other}.paths and apps.{name}.paths both have {path}")));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Settings as flags of a command.
+
+use clap::{Arg, ArgAction, Command};
+
+use super::{Kind, Setting};
+
+/// The setting that names the file of settings. Every program has it.
+pub(super) const CONFIG: Setting =
+    Setting { name: "config", help: "A TOML file with settings by these names.", default: None, kind: Kind::Plain };
+
+/// A command with a flag for each setting; its help says what each does, its default and its variable.
+///
+/// Defaults are not clap's, for a file and the environment come before them.
+pub fn command(program: &str, about: &str, known: &[Setting]) -> Command {
+    let own_config = known.iter().any(|setting| setting.name == CONFIG.name);
+    let config = (!own_config).then_some(&CONFIG);
+    Command::new(program.to_owned())
+        .about(about.to_owned())
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(known.iter().chain(config).flat_map(flags))
+}
+
+/// The environment's variable for a name.
+pub(super) fn variable(name: &str) -> String {
+    format!("HOOKLEDGER_{}", name.replace('-', "_").to_ascii_uppercase())
+}
+
+/// The name of the setting that names the file which holds a secret.
+pub(super) fn file_name(name: &str) -> String {
+    format!("{name}-file")
+}
+
+fn flags(setting: &Setting) -> Vec<Arg> {
+    let variable = variable(setting.name);
+    let default = setting.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+    let flag = Arg::new(setting.name)
+        .long(setting.name)
+        .help(format!("{}{default} [environment: {variable}]", setting.help))
+        .value_name(if setting.name == CONFIG.name { "FILE" } else { "VALUE" });
+    match setting.kind {
+        Kind::Plain => vec![flag.action(ArgAction::Set)],
+        Kind::Repeated => vec![flag.action(ArgAction::Append)],
+        Kind::Switch => vec![flag.action(ArgAction::SetTrue)],
+        Kind::Secret => {
+            let name = file_name(setting.name);
+            let file = Arg::new(name.clone())
+                .long(name)
+                .help(format!("A file that holds `{}` [environment: {variable}_FILE]", setting.name))
+                .value_name("FILE")
+                .conflicts_with(setting.name);
+            // A random token may begin with a dash, and would be shown as an unknown flag.
+            vec![flag.action(ArgAction::Set).allow_hyphen_values(true), file]
+        }
+    }
+}

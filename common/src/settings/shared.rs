@@ -1,0 +1,181 @@
+//! The settings that programs share: their tables, their types, and every name that any program knows.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use super::{Kind, Setting, Settings, SettingsError};
+use crate::contract::{Retention, Topic};
+use crate::log::kafka::KafkaSettings;
+use crate::telemetry::LogFormat;
+
+/// More partitions than this are a slip of the pen.
+const PARTITIONS_MAX: u32 = 10_000;
+
+/// The longest name that Kafka gives a topic.
+const TOPIC_BYTES_MAX: usize = 249;
+
+/// What every process knows.
+pub const PROCESS: &[Setting] = &[
+    Setting {
+        name: "data-dir",
+        help: "Where disk logs and state lie.",
+        default: Some("./hookledger-data"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "apps",
+        help: "The known apps, by the names in their URLs, separated by commas. None means any name, on loopback only.",
+        default: None,
+        kind: Kind::Repeated,
+    },
+    Setting {
+        name: "log-format",
+        help: "`text` or `json`; unless set, text on a terminal, else JSON.",
+        default: None,
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "check-config",
+        help: "Prints the effective settings, tests what can be tested, and ends.",
+        default: None,
+        kind: Kind::Switch,
+    },
+];
+
+/// What every process knows that talks to Kafka.
+pub const KAFKA: &[Setting] = &[
+    Setting { name: "kafka", help: "Kafka's bootstrap servers.", default: None, kind: Kind::Plain },
+    Setting {
+        name: "kafka-set",
+        help: "Any librdkafka setting as `key=value`; it overrides ours.",
+        default: None,
+        kind: Kind::Repeated,
+    },
+    Setting {
+        name: "topic-prefix",
+        help: "What stands before every topic's name.",
+        default: Some("hookledger."),
+        kind: Kind::Plain,
+    },
+    Setting { name: "partitions", help: "How many partitions every topic has.", default: Some("6"), kind: Kind::Plain },
+    Setting {
+        name: "replication",
+        help: "How many replicas topics get that are created; unless set, the broker decides.",
+        default: None,
+        kind: Kind::Plain,
+    },
+    Setting { name: "raw-retention", help: "How long raw events are kept.", default: Some("14d"), kind: Kind::Plain },
+    Setting {
+        name: "events-retention",
+        help: "How long the events for subscribers are kept.",
+        default: Some("30d"),
+        kind: Kind::Plain,
+    },
+];
+
+/// Where `/livez`, `/readyz` and `/metrics` are answered; each program has a default of its own.
+pub const fn admin_listen(default: &'static str) -> Setting {
+    Setting {
+        name: "admin-listen",
+        help: "The address for `/livez`, `/readyz` and `/metrics`.",
+        default: Some(default),
+        kind: Kind::Plain,
+    }
+}
+
+/// Every name that some program takes from the environment or a file. Programs of one machine share
+/// both: what is meant for another is no mistake.
+pub(super) const ANYWHERE: &[&str] = &[
+    "admin-listen",
+    "apps",
+    "body-limit",
+    "config",
+    "data-dir",
+    "disk-log-limit",
+    "events-retention",
+    "group",
+    "ingress-listen",
+    "instance-id",
+    "kafka",
+    "kafka-deadline",
+    "kafka-set",
+    "keep",
+    "log-format",
+    "partitions",
+    "query-listen",
+    "query-tokens",
+    "query-tokens-file",
+    "raw-retention",
+    "replication",
+    "seal-key-file",
+    "topic-prefix",
+    "vault-key-file",
+];
+
+impl Settings {
+    /// How Kafka is reached; none where no servers are set.
+    pub fn kafka(&self) -> Result<Option<KafkaSettings>, SettingsError> {
+        if self.text("kafka").is_none() {
+            return Ok(None);
+        }
+        let servers = |text: &str| (!text.trim().is_empty()).then(|| text.to_owned());
+        let topic_prefix = |text: &str| good_topic_prefix(text).then(|| text.to_owned());
+        let partitions = |text: &str| text.parse().ok().filter(|count| (1..=PARTITIONS_MAX).contains(count));
+        let replication = |text: &str| text.parse::<i16>().ok().filter(|count| *count > 0).map(i32::from);
+        Ok(Some(KafkaSettings {
+            servers: self.parsed("kafka", servers, "a list of bootstrap servers", "localhost:9092")?,
+            set: self.kafka_set()?,
+            topic_prefix: self.parsed(
+                "topic-prefix",
+                topic_prefix,
+                "the beginning of a topic's name",
+                "hookledger.",
+            )?,
+            partitions: self.parsed("partitions", partitions, "a number of partitions from 1 to 10000", "6")?,
+            replication: match self.text("replication") {
+                Some(_) => Some(self.parsed("replication", replication, "a number of replicas from 1", "3")?),
+                None => None,
+            },
+            retention: self.retention()?,
+        }))
+    }
+
+    /// How long topics and logs are kept.
+    pub fn retention(&self) -> Result<Retention, SettingsError> {
+        let kept = |name| match self.duration(name)? {
+            Duration::ZERO => Err(SettingsError(format!("{name} is nought: nothing would be kept"))),
+            kept => Ok(kept),
+        };
+        Ok(Retention { raw: kept("raw-retention")?, events: kept("events-retention")? })
+    }
+
+    /// How logs are written: as set, else for people where a person looks.
+    pub fn log_format(&self) -> Result<LogFormat, SettingsError> {
+        let parse = |text: &str| match text {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        };
+        match self.text("log-format") {
+            Some(_) => self.parsed("log-format", parse, "`text` or `json`", "json"),
+            None if io::stderr().is_terminal() => Ok(LogFormat::Text),
+            None => Ok(LogFormat::Json),
+        }
+    }
+
+    fn kafka_set(&self) -> Result<Vec<(String, String)>, SettingsError> {
+        let pair = |given: &String| match given.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+            // What was given is not shown: it may be a password.
+            _ => Err(SettingsError("kafka-set takes `key=value`; for example `--kafka-set client.id=crm`".into())),
+        };
+        self.all("kafka-set").iter().map(pair).collect()
+    }
+}
+
+/// Whether every topic's name is one to Kafka, with this before it.
+fn good_topic_prefix(prefix: &str) -> bool {
+    let longest = Topic::ALL.iter().map(|topic| topic.name().len()).max().unwrap_or_default();
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    prefix.len() + longest <= TOPIC_BYTES_MAX && prefix.bytes().all(good)
+}
