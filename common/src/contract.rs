@@ -83,7 +83,7 @@ impl Topic {
     }
 }
 
-/// Names of record headers. CloudEvents' binary mode, and our own behind `hl_`.
+/// Names of record headers: the binary mode of `CloudEvents`, and our own behind `hl_`.
 pub mod header {
     /// Always `1.0`.
     pub const SPEC_VERSION: &str = "ce_specversion";
@@ -118,7 +118,7 @@ pub fn partition_of(key: &str, partitions: u32) -> u32 {
     (murmur2(key.as_bytes()) & 0x7fff_ffff) % partitions.max(1)
 }
 
-/// Austin Appleby's MurmurHash2 with Kafka's seed.
+/// Austin Appleby's `MurmurHash2` with Kafka's seed.
 fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let length = u32::try_from(data.len()).expect("a key is shorter than 4 GiB");

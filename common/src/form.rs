@@ -50,7 +50,7 @@ impl Form {
             let at = field.iter().position(|byte| *byte == b'=');
             let (name, value) = at.map_or((field, &b""[..]), |at| (&field[..at], &field[at + 1..]));
             if let Some(path) = names.path(&decode(name)) {
-                form.set(path, text(decode(value)));
+                form.set(path, text(&decode(value)));
             }
         }
         form
@@ -154,8 +154,8 @@ fn decode(encoded: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(decoded)
 }
 
-fn text(bytes: Cow<'_, [u8]>) -> String {
-    String::from_utf8_lossy(&bytes).into_owned()
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Names as PHP understands them.

@@ -72,7 +72,7 @@ pub fn fold(portal: &mut Portal, event: &Event, trust: Trust) -> Result<(Outcome
     let fact = event.fact().or_else(|| first_word(changes.portal, event, trust));
     let is_fact = fact.is_some();
     if let Some(fact) = fact {
-        changes.make(Change::Told(fact));
+        changes.make(Change::Told(Box::new(fact)));
     }
     let believed = changes.portal.believed(trust).map(|believed| believed.teller);
     if let Some(teller) = believed.filter(|teller| Some(*teller) != before.believed) {
@@ -172,9 +172,8 @@ impl Shown {
         if let Some(record) = after.record.as_ref().filter(|record| self.record.as_ref() != Some(record)) {
             effects.push(Effect::Installation(Box::new(record.clone())));
         }
-        let same_place = |one: &PermissionRecord, other: &PermissionRecord| {
-            (&one.method, one.token) == (&other.method, other.token)
-        };
+        let same_place =
+            |one: &PermissionRecord, other: &PermissionRecord| (&one.method, one.token) == (&other.method, other.token);
         for gone in &self.permissions {
             if !after.permissions.iter().any(|record| same_place(record, gone)) {
                 effects.push(Effect::PermissionGone(gone.clone()));

@@ -69,12 +69,23 @@ impl Metrics {
                 "Events that could not be passed on when their teller became believed, because raw no longer had them.",
             ),
             start_overs: counter("processor_start_overs_total", "Times that the logs were opened anew after an error."),
-            state_set_aside: counter("processor_state_set_aside_total", "Times that the state was set aside and read again."),
+            state_set_aside: counter(
+                "processor_state_set_aside_total",
+                "Times that the state was set aside and read again.",
+            ),
             lag_events: gauges("processor_lag_events", "Events in raw that are yet to be folded.", "partition"),
-            lag_seconds: gauges("processor_lag_seconds", "How long the next event of raw has been waiting.", "partition"),
+            lag_seconds: gauges(
+                "processor_lag_seconds",
+                "How long the next event of raw has been waiting.",
+                "partition",
+            ),
             batch_duration: registered(registry, HistogramVec::new(durations, &["step"])),
             installations: gauges("installations", "Installations known, by status.", "status"),
-            permissions: gauges("permissions", "Method decisions known, by decision, expired ones included.", "decision"),
+            permissions: gauges(
+                "permissions",
+                "Method decisions known, by decision, expired ones included.",
+                "decision",
+            ),
             state_bytes: gauge("state_bytes", "What the state takes on the disk."),
             unowned: gauge("processor_unowned_partitions", "Partitions of raw that no processor of the group owns."),
         };

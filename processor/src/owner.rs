@@ -123,20 +123,19 @@ impl<'a> Owner<'a> {
         let outcome = match folded {
             Ok((outcome, effects)) => {
                 for effect in effects {
-                    match &effect {
-                        Effect::Changed(change) => done.changes.push(change.clone()),
-                        Effect::Release(waiting) => {
-                            match released(ledger, place.partition, waiting)? {
-                                Some(public) => batch.outputs.push(publisher.event(Topic::Events, &public)),
-                                None => self.lost(waiting),
-                            }
+                    if let Effect::Release(waiting) = &effect {
+                        match released(ledger, place.partition, waiting)? {
+                            Some(public) => batch.outputs.push(publisher.event(Topic::Events, &public)),
+                            None => self.lost(waiting),
                         }
-                        _ => {}
-                    }
-                    if let Effect::Changed(Change::Told(fact)) = &effect {
-                        batch.facts.insert(fact.stamp.id);
                     }
                     batch.outputs.extend(publisher.output(&effect));
+                    if let Effect::Changed(change) = effect {
+                        if let Change::Told(fact) = &change {
+                            batch.facts.insert(fact.stamp.id);
+                        }
+                        done.changes.push(change);
+                    }
                 }
                 outcome
             }
@@ -201,7 +200,10 @@ fn released(ledger: &mut dyn Ledger, partition: u32, waiting: &Waiting) -> Resul
     let from = Position { partition, offset: waiting.offset };
     let mut found = None;
     ledger.read(Topic::Raw, from, waiting.offset + 1, &mut |entry| {
-        if entry.position == from && let Ok(raw) = RawEvent::from_record(&entry.record) && raw.id == waiting.id {
+        if entry.position == from
+            && let Ok(raw) = RawEvent::from_record(&entry.record)
+            && raw.id == waiting.id
+        {
             found = interpret(&raw, place(&entry)).ok().map(|event| event.public);
         }
         ControlFlow::Break(())

@@ -42,6 +42,11 @@ pub enum Failure {
 pub struct Shared(Arc<RwLock<Option<Arc<Store>>>>);
 
 impl Shared {
+    /// A store that is open already.
+    pub fn of(store: Store) -> Self {
+        Self(Arc::new(RwLock::new(Some(Arc::new(store)))))
+    }
+
     /// The store, if it is open.
     pub fn get(&self) -> Option<Arc<Store>> {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()

@@ -134,7 +134,9 @@ impl Store {
         for (partition, digest) in (0..partitions).zip(digests) {
             let stored = match rows.get(&keys::marks(partition))? {
                 Some(row) => decode(&row)?,
-                None => StoredMarks { marks: Marks::default(), digest: digest::seal(Digest::default(), &Marks::default()) },
+                None => {
+                    StoredMarks { marks: Marks::default(), digest: digest::seal(Digest::default(), &Marks::default()) }
+                }
             };
             if stored.digest != digest::seal(digest, &stored.marks) {
                 return Err(StoreError::Damaged(format!("the digest of partition {partition} does not agree")));
@@ -183,7 +185,7 @@ impl Store {
             for change in changes {
                 after.apply(change);
                 if let Change::Told(fact) = change {
-                    facts.insert(fact.stamp.id, fact);
+                    facts.insert(fact.stamp.id, &**fact);
                 }
             }
             for (id, fact) in facts {
@@ -192,7 +194,8 @@ impl Store {
                 put(key, old, Some(encode(fact)));
             }
             let (mut old, mut new) = (rows_of(&installation, &before), rows_of(&installation, &after));
-            let touched: Vec<Vec<u8>> = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))).cloned().collect();
+            let touched: Vec<Vec<u8>> =
+                old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))).cloned().collect();
             for key in touched {
                 let (old, new) = (old.remove(&key), new.remove(&key));
                 put(key, old, new);

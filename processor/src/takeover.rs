@@ -55,12 +55,7 @@ pub fn follow(store: &Store, folded: &Folded, entries: &[Entry]) -> Result<(), F
 }
 
 /// Makes a partition ours: the state at `K`, and `K` itself. From there on the owner reads `raw`.
-pub fn take_over(
-    ledger: &mut dyn Ledger,
-    store: &Store,
-    folded: &Folded,
-    partition: u32,
-) -> Result<Position, Failure> {
+pub fn take_over(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partition: u32) -> Result<Position, Failure> {
     // In this order: once this has answered, no transaction of a former owner is open.
     let committed = ledger.committed(partition)?;
     catch_up(ledger, store, folded, partition)?;
@@ -122,13 +117,17 @@ impl<'a> Step<'a> {
         match (key, &entry.record.value) {
             (Some(FactKey::Progress), Some(value)) => self.progress(value, entry.position)?,
             (Some(FactKey::Fact(_, _)), Some(value)) => match serde_json::from_slice::<Fact>(value) {
-                Ok(fact) => self.changes.push(Change::Told(fact)),
+                Ok(fact) => self.changes.push(Change::Told(Box::new(fact))),
                 Err(error) => return Err(unreadable(entry.position, &error.to_string())),
             },
             (Some(FactKey::Waiting(waiting)), Some(_)) => self.changes.push(Change::Waits(waiting)),
             (Some(FactKey::Waiting(waiting)), None) => self.changes.push(Change::WaitsNoMore(waiting)),
             (Some(FactKey::Fact(_, _) | FactKey::Progress), None) => {
-                warn!(partition = self.partition, offset = entry.position.offset, "a tombstone in facts has no meaning yet");
+                warn!(
+                    partition = self.partition,
+                    offset = entry.position.offset,
+                    "a tombstone in facts has no meaning yet"
+                );
             }
             (None, _) => return Err(unreadable(entry.position, "the key is not ours")),
         }

@@ -41,7 +41,9 @@ pub async fn show(asked: web::Data<Asked>) -> Result<HttpResponse, Problem> {
         };
         let became = match event.outcome {
             Outcome::Rejected(reason) => format!("rejected: {}", reason.label().replace('_', " ")),
-            outcome => outcome.label().to_owned(),
+            outcome @ (Outcome::Fact | Outcome::Foreign | Outcome::Unproven | Outcome::Repeated) => {
+                outcome.label().to_owned()
+            }
         };
         let class = event.outcome.label();
         // All of these are names of a few harmless characters: nothing needs escaping, and a test holds them to it.

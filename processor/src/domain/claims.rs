@@ -97,13 +97,13 @@ impl Claims {
     /// Joins a fact of this teller.
     pub fn join(&mut self, fact: &Fact) {
         let offset = fact.raw.offset;
-        self.first_word = earlier(self.first_word, offset);
+        self.first_word = Some(earlier(self.first_word, offset));
         if self.last_fact.as_ref().is_none_or(|last| last.offset < offset) {
             self.last_fact = Some(LastFact { offset, name: fact.told.name().to_owned(), stamp: fact.stamp });
         }
         match &fact.told {
             Told::Installed { complete: true, .. } => {
-                self.first_install = earlier(self.first_install, offset);
+                self.first_install = Some(earlier(self.first_install, offset));
                 self.last_install = self.last_install.max(Some(offset));
                 Latest::join(&mut self.status, Latest { since: fact.stamp, value: Status::Installed });
             }
@@ -172,6 +172,6 @@ impl Claims {
     }
 }
 
-fn earlier(known: Option<u64>, offset: u64) -> Option<u64> {
-    Some(known.map_or(offset, |known| known.min(offset)))
+fn earlier(known: Option<u64>, offset: u64) -> u64 {
+    known.map_or(offset, |known| known.min(offset))
 }

@@ -164,7 +164,7 @@ pub struct Waiting {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A fact was added.
-    Told(Fact),
+    Told(Box<Fact>),
     /// An event began to wait for its teller to be believed.
     Waits(Waiting),
     /// An event waits no longer.

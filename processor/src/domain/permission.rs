@@ -94,13 +94,13 @@ mod tests {
         let mut portal = Portal::default();
         for (offset, (at, told)) in (0..).zip(told) {
             let at = Timestamp::from_s(*at);
-            portal.apply(&Change::Told(Fact {
+            portal.apply(&Change::Told(Box::new(Fact {
                 installation: Installation::parse("crm-sync", "a223").expect("valid"),
                 stamp: Stamp::new(Some(at), at, EventId::from_u128(offset.into())),
                 teller: Fingerprint::of("proof"),
                 raw: Place { partition: 0, offset },
                 told: told.clone(),
-            }));
+            })));
         }
         portal
     }

@@ -28,7 +28,8 @@ fn event(offset: u64, teller: &str, ts: u64, tells: &str) -> Event {
     };
     let body = format!("{tells}&ts={ts}&auth[member_id]=a223&auth[application_token]={teller}");
     let app = AppName::parse("crm-sync").expect("a name");
-    let mut raw = RawEvent::new(app, Form::parse(body.as_bytes()).head(), Bytes::from(body), Timestamp::from_s(1_000_000));
+    let mut raw =
+        RawEvent::new(app, Form::parse(body.as_bytes()).head(), Bytes::from(body), Timestamp::from_s(1_000_000));
     raw.id = EventId::from_u128(offset.into());
     interpret(&raw, Place { partition: 0, offset }).expect("understood")
 }
@@ -89,10 +90,7 @@ fn events_from_before_the_install_are_released_once_in_their_order() {
     let steps = [("t", 1, "contact"), ("x", 1, "contact"), ("t", 2, "grant"), ("t", 3, "install"), ("t", 4, "contact")];
     let (portal, results) = fold_all(Trust::FirstInstall, &steps);
     let outcomes: Vec<_> = results.iter().map(|(outcome, _)| *outcome).collect();
-    assert_eq!(
-        outcomes,
-        [Outcome::Unproven, Outcome::Unproven, Outcome::Unproven, Outcome::Fact, Outcome::Foreign]
-    );
+    assert_eq!(outcomes, [Outcome::Unproven, Outcome::Unproven, Outcome::Unproven, Outcome::Fact, Outcome::Foreign]);
     let shown: Vec<u64> = results
         .iter()
         .enumerate()
@@ -100,7 +98,11 @@ fn events_from_before_the_install_are_released_once_in_their_order() {
             effects.iter().filter_map(move |effect| match effect {
                 Effect::Release(waiting) => Some(waiting.offset),
                 Effect::Proven(_) => Some(step as u64),
-                _ => None,
+                Effect::Changed(_)
+                | Effect::Unproven(_)
+                | Effect::Installation(_)
+                | Effect::Permission(_)
+                | Effect::PermissionGone(_) => None,
             })
         })
         .collect();
@@ -121,7 +123,8 @@ fn only_the_last_hundred_places_are_remembered() {
 fn tellers_beyond_the_limit_are_set_aside() {
     let mut portal = Portal::default();
     for number in 0..TELLERS_MAX as u64 {
-        fold(&mut portal, &event(number, &format!("t{number}"), 1, "contact"), Trust::FirstInstall).expect("there is room");
+        fold(&mut portal, &event(number, &format!("t{number}"), 1, "contact"), Trust::FirstInstall)
+            .expect("there is room");
     }
     let known = portal.clone();
     let one_more = fold(&mut portal, &event(99, "one-more", 1, "install"), Trust::FirstInstall);

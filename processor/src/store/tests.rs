@@ -20,7 +20,7 @@ fn fact(installation: Installation, teller: u8, at: u64, offset: u64, told: Told
     let stamp = Stamp::new(Some(Timestamp::from_s(at)), Timestamp::from_s(at), id);
     let partition = partition_of(&installation.to_string(), PARTITIONS);
     let teller = Fingerprint::of(&teller.to_string());
-    Change::Told(Fact { installation, stamp, teller, raw: Place { partition, offset }, told })
+    Change::Told(Box::new(Fact { installation, stamp, teller, raw: Place { partition, offset }, told }))
 }
 
 fn told() -> impl Strategy<Value = Told> {
@@ -123,9 +123,8 @@ proptest! {
 fn sled_holds_what_the_model_holds() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let changes: Vec<Change> = (0..20)
-        .flat_map(|_| changes().new_tree(&mut runner).expect("changes").current())
-        .collect();
+    let changes: Vec<Change> =
+        (0..20).flat_map(|_| changes().new_tree(&mut runner).expect("changes").current()).collect();
     let model = open(Memory::default()).expect("open");
     apply(&model, &changes, 7);
     let store = open(Sled::open(dir.path()).expect("open")).expect("open");

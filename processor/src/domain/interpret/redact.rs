@@ -9,7 +9,15 @@ use serde_json::{Map, Value};
 const SECRET: &str = "[secret]";
 /// What is harmless of `auth`, and all that is passed on of it.
 const AUTH_SHOWN: [&str; 9] = [
-    "domain", "client_endpoint", "server_endpoint", "scope", "status", "user_id", "member_id", "expires", "expires_in",
+    "domain",
+    "client_endpoint",
+    "server_endpoint",
+    "scope",
+    "status",
+    "user_id",
+    "member_id",
+    "expires",
+    "expires_in",
 ];
 /// A name that holds one of these, in lower case and without separators, names a secret.
 const SECRET_NAMES: [&str; 6] = ["token", "secret", "password", "authid", "refreshid", "signature"];

@@ -49,7 +49,9 @@ fn the_authorisation_servers_domain_is_not_the_portals() {
 
 #[test]
 fn a_decision_names_its_token_by_fingerprint_only() {
-    let body = format!("event=ONAPPMETHODCONFIRM&data[TOKEN]=fkp963yuv1&data[METHOD]=Voximplant.User.Get&data[CONFIRMED]=0&{AUTH}");
+    let body = format!(
+        "event=ONAPPMETHODCONFIRM&data[TOKEN]=fkp963yuv1&data[METHOD]=Voximplant.User.Get&data[CONFIRMED]=0&{AUTH}"
+    );
     let Told::MethodDecided { method, token, decision, .. } = told(&body) else { panic!("a decision") };
     assert_eq!((method.as_str(), decision), ("voximplant.user.get", Decision::Denied));
     assert_eq!(token, Fingerprint::of("fkp963yuv1"));
