@@ -109,6 +109,10 @@ pub trait Ledger: Send {
     /// How many partitions each topic has.
     fn partitions(&self) -> u32;
 
+    /// Whether `facts` takes a record of every step that says how far `raw` was read: followers need it, and
+    /// compaction keeps one. Where nobody follows, only [`Ledger::committed`] knows.
+    fn tells_progress(&self) -> bool;
+
     /// Waits up to `wait` for what comes next.
     fn next(&mut self, wait: Duration) -> Result<Turn, LedgerError>;
 

@@ -77,7 +77,12 @@ impl<'a> Owner<'a> {
         for (partition, done) in &batch.partitions {
             let log = self.store.marks(*partition).log.unwrap_or_else(EventId::now_v7);
             logs.insert(*partition, log);
-            let folded = Progress { raw: done.raw, log, folded: done.ids.clone() };
+            let followed = ledger.tells_progress();
+            if !followed && done.changes.is_empty() {
+                continue;
+            }
+            let folded = if followed { done.ids.clone() } else { Vec::new() };
+            let folded = Progress { raw: done.raw, log, folded };
             batch.outputs.push(progress(&folded, *partition, &last[partition].record));
         }
         self.metrics.took(Step::Fold, began.elapsed());
@@ -93,10 +98,10 @@ impl<'a> Owner<'a> {
 
         let began = Instant::now();
         for (partition, done) in &batch.partitions {
-            let end = ends.iter().find(|end| end.partition == *partition);
-            let end = end.ok_or_else(|| LedgerError::StartOver(format!("facts of {partition} went unreported")))?;
+            let end = ends.iter().find(|end| end.partition == *partition).map(|end| end.offset);
+            let facts = end.unwrap_or_else(|| self.store.marks(*partition).facts);
             let progressed = Progressed { raw: done.raw, log: logs[partition] };
-            self.store.apply(*partition, &done.changes, Some(progressed), end.offset)?;
+            self.store.apply(*partition, &done.changes, Some(progressed), facts)?;
         }
         self.metrics.took(Step::Apply, began.elapsed());
         self.folded.add(batch.partitions.into_values().flat_map(|done| done.ids), batch.recent);

@@ -64,6 +64,7 @@ pub fn take_over(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partit
 
     let broken = |why: String| Err(LedgerError::Broken(why).into());
     let offset = match (progressed, committed) {
+        (progressed, committed) if !ledger.tells_progress() => progressed.max(committed).unwrap_or(first),
         (Some(progressed), Some(committed)) if committed > progressed => {
             return broken(format!(
                 "facts of partition {partition} tell of raw up to {progressed}, but the group has gone on to {committed}: \

@@ -1,1 +1,268 @@
-//! A log in files of its own.
+//! A log in files of its own: what was answered is on the disk, and stays there until it is deleted.
+//!
+//! One thread writes (`writer`), all who wait are answered by the same sync. Records lie in frames
+//! (`frame`, `record`) in segments (`segment`), whose files are made ahead (`spare`). Every opening
+//! begins a new segment, so that a torn end needs no repair (`recovery`). Readers (`reader`) see what is
+//! durable, never what is merely written. [`Settled`] and [`DiskLedger`] are built upon such logs.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use uuid::Uuid;
+
+use self::files::Files;
+use self::state::Shared;
+use self::writer::{Group, Request, Writer};
+use super::Record;
+use crate::time::Timestamp;
+
+mod cursor;
+mod files;
+mod frame;
+mod ledger;
+mod reader;
+mod record;
+mod recovery;
+mod segment;
+mod settled;
+mod spare;
+mod state;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use self::ledger::DiskLedger;
+pub use self::reader::Reader;
+pub use self::settled::Settled;
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+/// What waits for the writer; beyond it, who appends has to wait. Also the most that one write takes, but for single larger groups.
+const QUEUE_BYTES_MAX: u32 = 8 * 1024 * 1024;
+/// The same in appends.
+const QUEUE_GROUPS_MAX: usize = 16 * 1024;
+
+/// How a disk log is kept.
+#[derive(Clone)]
+pub struct Options {
+    /// The size of a segment file.
+    pub segment_bytes: u64,
+    /// More than this is not taken; `None` where retention bounds the log instead. Several segments at least,
+    /// since only whole ones are deleted.
+    pub bytes_max: Option<u64>,
+    /// A segment that has been written to for so long takes no more, so that it can be deleted in time.
+    pub segment_age_max: Option<Duration>,
+    /// Told how long each sync took that somebody waited for.
+    pub on_sync: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
+}
+
+impl Options {
+    /// Of a log that is deleted once it is settled, and takes no more than `limit` bytes until then.
+    pub fn spool(limit: u64) -> Self {
+        let segment_bytes = (limit / 4).clamp(64 * KIB, 16 * MIB);
+        Self { segment_bytes, bytes_max: Some(limit), segment_age_max: None, on_sync: None }
+    }
+
+    /// Of a log that stands in place of a topic.
+    pub fn log() -> Self {
+        let segment_age_max = Some(Duration::from_secs(24 * 60 * 60));
+        Self { segment_bytes: 16 * MIB, bytes_max: None, segment_age_max, on_sync: None }
+    }
+
+    /// Of a log whose last record alone matters.
+    pub fn progress() -> Self {
+        Self { segment_bytes: 256 * KIB, bytes_max: None, segment_age_max: None, on_sync: None }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("segment_bytes", &self.segment_bytes)
+            .field("bytes_max", &self.bytes_max)
+            .field("segment_age_max", &self.segment_age_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an append was not kept.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// There is no room, or the limit is reached.
+    #[error("no room for the disk log")]
+    Full,
+    /// The disk failed; nothing of this group is promised.
+    #[error("write the disk log: {0}")]
+    Io(Arc<io::Error>),
+}
+
+/// A log in one directory, locked for as long as any handle lives. Handles are cheap to clone.
+///
+/// Offsets count records from 0 and have no gaps. When the last handle is dropped, what was appended is
+/// written first.
+#[derive(Clone)]
+pub struct DiskLog {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+}
+
+impl DiskLog {
+    /// Opens or makes the log in `dir`. A second opener is refused.
+    pub fn open(dir: &Path, options: Options) -> io::Result<Self> {
+        Self::open_on(Files::default(), dir, options)
+    }
+
+    fn open_on(files: Files, dir: &Path, options: Options) -> io::Result<Self> {
+        files::make_dir(dir)?;
+        let lock = files::lock_dir(dir)?;
+        let found = recovery::recover(dir)?;
+        let shared = Arc::new(Shared::new(dir.to_owned(), found.log, found.segments.clone(), found.base));
+        let writer = Writer::open(shared.clone(), options, files, found)?;
+        let (queue, requests) = mpsc::channel(QUEUE_GROUPS_MAX);
+        let writer = thread::Builder::new().name("disk-log-writer".into()).spawn(move || writer.run(requests))?;
+        let places = Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize));
+        let handle = Arc::new(Handle { queue: Some(queue), places, writer: Some(writer), _lock: lock });
+        Ok(Self { shared, handle })
+    }
+
+    /// Made once with the directory.
+    pub fn identity(&self) -> Uuid {
+        self.shared.log
+    }
+
+    /// Resolves once the records are durable, all or none, with the offset of the first.
+    ///
+    /// No records are kept at once; the answer is the durable end. Whoever drops the future may find the
+    /// records kept all the same.
+    pub async fn append(&self, records: Vec<Record>) -> Result<u64, AppendError> {
+        if records.is_empty() {
+            return Ok(self.bounds().1);
+        }
+        let (mut group, answered) = Group::new(&records)?;
+        drop(records);
+        let places = u32::try_from(group.bytes()).unwrap_or(QUEUE_BYTES_MAX).min(QUEUE_BYTES_MAX);
+        group.place = Some(self.handle.places.clone().acquire_many_owned(places).await.map_err(|_| ended())?);
+        self.handle.send(Request::Append(group)).await?;
+        answered.await.map_err(|_| ended())?
+    }
+
+    /// The same for a thread that may block.
+    pub fn append_blocking(&self, records: Vec<Record>) -> Result<u64, AppendError> {
+        block_on(self.append(records))
+    }
+
+    /// The first offset that is still there, and the one behind the last durable one.
+    pub fn bounds(&self) -> (u64, u64) {
+        self.shared.bounds()
+    }
+
+    /// Waits until the log's durable end is beyond `offset`, up to `wait`; whether it is.
+    pub fn wait_beyond(&self, offset: u64, wait: Duration) -> bool {
+        self.shared.wait_beyond(offset, wait)
+    }
+
+    /// A reader that begins at `offset`, or at the first offset that is still there.
+    ///
+    /// At an offset that is still to come, it brings nothing until that is durable.
+    pub fn reader(&self, offset: u64) -> io::Result<Reader> {
+        Ok(Reader::new(self.clone(), offset))
+    }
+
+    /// The first offset whose record may be as young as `at`, to the segment.
+    pub fn offset_at(&self, at: Timestamp) -> u64 {
+        self.shared.offset_at(at)
+    }
+
+    /// Deletes whole segments that hold only offsets below `offset`, never the current one.
+    pub fn delete_before(&self, offset: u64) -> io::Result<()> {
+        self.shared.delete_while(|segment| segment.end <= offset)
+    }
+
+    /// Deletes whole segments whose every record is older than `at`. If that is so of the current one, it ends.
+    pub fn delete_older_than(&self, at: Timestamp) -> io::Result<()> {
+        self.delete_older_than_and_before(at, u64::MAX)
+    }
+
+    /// The same, but nothing at or beyond `offset`.
+    pub fn delete_older_than_and_before(&self, at: Timestamp, offset: u64) -> io::Result<()> {
+        let doomed = |segment: &segment::Segment| segment.latest < at && segment.end <= offset;
+        if self.shared.current().is_some_and(|current| !current.is_empty() && doomed(&current)) {
+            let (done, is_done) = tokio::sync::oneshot::channel();
+            block_on(self.handle.send(Request::Retire(at, done))).map_err(io::Error::other)?;
+            let _ = block_on(is_done);
+        }
+        self.shared.delete_while(doomed)
+    }
+
+    /// Bytes of the records that are kept, as they lie in files, for metrics and the limit.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes()
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> PathBuf {
+        self.shared.dir.clone()
+    }
+}
+
+impl fmt::Debug for DiskLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DiskLog").field(&self.shared.dir).finish()
+    }
+}
+
+/// What ends with the last handle: first the writer, then the lock.
+struct Handle {
+    queue: Option<mpsc::Sender<Request>>,
+    /// Bytes that may still be queued.
+    places: Arc<Semaphore>,
+    writer: Option<JoinHandle<()>>,
+    _lock: File,
+}
+
+impl Handle {
+    async fn send(&self, request: Request) -> Result<(), AppendError> {
+        let queue = self.queue.as_ref().ok_or_else(ended)?;
+        queue.send(request).await.map_err(|_| ended())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn ended() -> AppendError {
+    AppendError::Io(Arc::new(io::Error::new(io::ErrorKind::BrokenPipe, "its writer has ended")))
+}
+
+/// Waits for a future on a thread that may block.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Parked(Thread);
+    impl Wake for Parked {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Parked(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Walks through the frames of one segment file, one buffer at a time.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use bytes::Bytes;
+
+use super::frame::{BODY_BYTES_MAX, Body, HEAD_BYTES, Head, Salt};
+use super::segment::{HEADER_BYTES, Segment};
+
+/// Read from the file at once, unless a record is longer.
+const CHUNK_BYTES: u64 = 64 * 1024;
+
+/// A place between two frames.
+pub(super) struct Cursor {
+    file: File,
+    salt: Salt,
+    position: u64,
+    offset: u64,
+    /// What the file holds from `buffered_at` on.
+    buffer: Vec<u8>,
+    buffered_at: u64,
+}
+
+/// What stands at the cursor.
+pub(super) enum Found {
+    /// A frame; the cursor stands behind it now.
+    Body(Body),
+    /// Nothing good. The cursor has not moved.
+    Nothing,
+}
+
+impl Cursor {
+    /// Stands before the segment's first frame.
+    pub fn new(file: File, segment: &Segment) -> Self {
+        let salt = Salt::of(segment.id);
+        Self { file, salt, position: HEADER_BYTES, offset: segment.base, buffer: vec![], buffered_at: HEADER_BYTES }
+    }
+
+    /// The place in the file.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The offset of the record that follows.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Takes the next frame that lies wholly before `limit`. Never looks beyond it: what lies there may change.
+    pub fn next(&mut self, limit: u64) -> io::Result<Found> {
+        let Some(head) = self.peek(HEAD_BYTES, limit)? else { return Ok(Found::Nothing) };
+        let head = Head::read(head);
+        if head.length == 0 || head.length > BODY_BYTES_MAX {
+            return Ok(Found::Nothing);
+        }
+        let (salt, offset, length) = (self.salt, self.offset, HEAD_BYTES + head.length as usize);
+        let Some(frame) = self.peek(length, limit)? else { return Ok(Found::Nothing) };
+        let body = &frame[HEAD_BYTES..];
+        if salt.crc(offset, body) != head.crc {
+            return Ok(Found::Nothing);
+        }
+        let body = Body(Bytes::copy_from_slice(body));
+        self.position += length as u64;
+        self.offset += 1;
+        Ok(Found::Body(body))
+    }
+
+    /// Whether behind something bad there is a frame that was written after a sync: then this was no torn write.
+    ///
+    /// Goes by the lengths of the frames, so it finds damage to bodies and checksums, not to lengths.
+    pub fn sees_sync(&mut self, limit: u64) -> io::Result<bool> {
+        while let Some(head) = self.peek(HEAD_BYTES, limit)? {
+            let length = Head::read(head).length;
+            if length == 0 || length > BODY_BYTES_MAX {
+                break;
+            }
+            self.position += HEAD_BYTES as u64 + u64::from(length);
+            self.offset += 1;
+            if let Found::Body(body) = self.next(limit)?
+                && body.follows_sync()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The next bytes, none if they are not all there before `limit`.
+    fn peek(&mut self, length: usize, limit: u64) -> io::Result<Option<&[u8]>> {
+        let end = self.position + length as u64;
+        if end > limit {
+            return Ok(None);
+        }
+        if end > self.buffered_at + self.buffer.len() as u64 {
+            let wanted = (limit - self.position).min(CHUNK_BYTES.max(length as u64));
+            self.fill(usize::try_from(wanted).map_err(io::Error::other)?)?;
+        }
+        let start = usize::try_from(self.position - self.buffered_at).map_err(io::Error::other)?;
+        Ok(self.buffer.get(start..start + length))
+    }
+
+    /// Reads on from the cursor; fewer bytes than asked for only at the end of the file.
+    fn fill(&mut self, bytes: usize) -> io::Result<()> {
+        self.buffer.resize(bytes, 0);
+        self.buffer.shrink_to(bytes);
+        self.buffered_at = self.position;
+        let mut filled = 0;
+        while filled < bytes {
+            match self.file.read_at(&mut self.buffer[filled..], self.position + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.buffer.clear();
+                    return Err(error);
+                }
+            }
+        }
+        self.buffer.truncate(filled);
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! All logs of a standalone process: one partition, read and published without a broker.
+//!
+//! A batch is published log by log, each taking its part whole or not at all: `events`, `unproven`,
+//! `rejected`, then `facts`, then how far `raw` was read. After a crash in between, `facts` have not
+//! moved, so the same events come again and mean the same; what a log has already is left out by the
+//! raw offset that every derived record carries.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use tracing::warn;
+
+use super::files::Files;
+use super::{AppendError, DiskLog, Options, Reader};
+use crate::contract::{Policy, Retention, Topic, header};
+use crate::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
+use crate::time::Timestamp;
+
+/// In the order in which they are published: `facts` last, since they are the state from which the rest follows.
+const PUBLISHED: [Topic; 4] = [Topic::Events, Topic::Unproven, Topic::Rejected, Topic::Facts];
+/// The directory of the log that says how far `raw` was read.
+const PROGRESS: &str = "progress";
+/// The only partition.
+const PARTITION: u32 = 0;
+/// Records of `raw` that come at once.
+const BATCH_RECORDS_MAX: usize = 500;
+/// Bytes of `raw` that come at once, but for single larger records.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How often old segments are looked for.
+const RETENTION_EVERY: Duration = Duration::from_secs(60);
+
+/// The logs of one directory, and `raw`, which ingress writes.
+pub struct DiskLedger {
+    identity: String,
+    raw: DiskLog,
+    published: [Published; 4],
+    progress: DiskLog,
+    /// `K`: all of `raw` below was published. None if nothing was yet.
+    read_until: Option<u64>,
+    reader: Option<Reader>,
+    has_gained: bool,
+    retention: Retention,
+    retained_at: Option<Instant>,
+}
+
+/// A log of derived records.
+struct Published {
+    topic: Topic,
+    log: DiskLog,
+    /// What follows from `raw` below this offset is in the log.
+    until: u64,
+}
+
+impl DiskLedger {
+    /// Opens or makes the logs in `dir`, and finds out what a crash left undone. `raw` may be written to meanwhile.
+    pub fn open(dir: &Path, raw: DiskLog, retention: Retention) -> anyhow::Result<Self> {
+        Self::open_on(&Files::default(), dir, raw, retention, &Options::log())
+    }
+
+    fn open_on(files: &Files, dir: &Path, raw: DiskLog, retention: Retention, logs: &Options) -> anyhow::Result<Self> {
+        let open = |name: &str, options| {
+            DiskLog::open_on(files.clone(), &dir.join(name), options).with_context(|| format!("open the log {name}"))
+        };
+        let mut published = Vec::with_capacity(PUBLISHED.len());
+        for topic in PUBLISHED {
+            let log = open(topic.name(), logs.clone())?;
+            let until = until(&log).with_context(|| format!("find the end of the log {}", topic.name()))?;
+            published.push(Published { topic, log, until });
+        }
+        let progress = open(PROGRESS, Options::progress())?;
+        let progressed = progressed(&progress).context("read the last of the log progress")?;
+
+        let published: [Published; 4] = published.try_into().map_err(|_| anyhow::anyhow!("one log for each topic"))?;
+        let facts = &published[3];
+        let has_facts = facts.log.bounds().1 > 0;
+        let read_until = progressed.max(has_facts.then_some(facts.until));
+        let (identity, has_gained) = (facts.log.identity().to_string(), false);
+        let (reader, retained_at) = (None, None);
+        Ok(Self { identity, raw, published, progress, read_until, reader, has_gained, retention, retained_at })
+    }
+
+    /// The log in place of a topic, if it has one.
+    pub fn log(&self, topic: Topic) -> Option<&DiskLog> {
+        if topic == Topic::Raw {
+            return Some(&self.raw);
+        }
+        self.published.iter().find(|published| published.topic == topic).map(|published| &published.log)
+    }
+
+    fn log_of(&self, topic: Topic, partition: u32) -> Result<&DiskLog, LedgerError> {
+        if partition != PARTITION {
+            return Err(LedgerError::Broken(format!(
+                "there is no partition {partition}: disk logs have one, {PARTITION}"
+            )));
+        }
+        self.log(topic).ok_or_else(|| LedgerError::Broken(format!("without a broker there is no log {}", topic.name())))
+    }
+
+    /// What of a batch each log is still to get.
+    fn missing(&self, outputs: Vec<Output>, read_until: u64) -> Result<[Vec<Record>; 4], LedgerError> {
+        let mut missing: [Vec<Record>; 4] = Default::default();
+        for output in outputs {
+            let Some(index) = PUBLISHED.iter().position(|topic| *topic == output.topic) else { continue };
+            let cause = cause(&output.record).filter(|cause| *cause < read_until).ok_or_else(|| {
+                let topic = output.topic.name();
+                LedgerError::Broken(format!(
+                    "a record for {topic} does not name a raw event below {read_until} in {}",
+                    header::RAW_OFFSET
+                ))
+            })?;
+            if cause >= self.published[index].until {
+                missing[index].push(output.record);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Deletes what is old enough, now and then, and nothing while a batch is half published.
+    fn retain(&mut self) {
+        let read_until = self.read_until.unwrap_or(0);
+        let is_whole = self.published.iter().all(|published| published.until <= read_until);
+        if !is_whole || self.retained_at.is_some_and(|at| at.elapsed() < RETENTION_EVERY) {
+            return;
+        }
+        self.retained_at = Some(Instant::now());
+        let logs = self.published.iter().map(|published| (published.topic, &published.log, u64::MAX));
+        // What was not read yet stays, however old it is.
+        for (topic, log, before) in logs.chain([(Topic::Raw, &self.raw, read_until)]) {
+            let Policy::Delete(age) = topic.policy(self.retention) else { continue };
+            if let Err(error) = log.delete_older_than_and_before(Timestamp::now().minus(age), before) {
+                warn!(%error, "delete old segments of {}: {error}", topic.name());
+            }
+        }
+    }
+}
+
+impl Ledger for DiskLedger {
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    fn partitions(&self) -> u32 {
+        1
+    }
+
+    fn tells_progress(&self) -> bool {
+        false
+    }
+
+    fn next(&mut self, wait: Duration) -> Result<Turn, LedgerError> {
+        if !std::mem::replace(&mut self.has_gained, true) {
+            return Ok(Turn::Gained(vec![PARTITION]));
+        }
+        self.retain();
+        let position = self.reader.as_ref().map_or(u64::MAX, Reader::position);
+        if !self.raw.wait_beyond(position, wait) {
+            return Ok(Turn::Quiet);
+        }
+        let Some(reader) = &mut self.reader else { return Ok(Turn::Quiet) };
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while entries.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
+            let Some((offset, record)) = reader.next().map_err(|error| unreadable(Topic::Raw, &error))? else { break };
+            bytes += record.size();
+            entries.push(Entry { position: Position { partition: PARTITION, offset }, record });
+        }
+        Ok(Turn::Raw(entries))
+    }
+
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError> {
+        self.log_of(Topic::Facts, partition).map(|_| self.read_until)
+    }
+
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
+        self.log_of(topic, partition).map(DiskLog::bounds)
+    }
+
+    fn start(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+        for start in starts {
+            let log = self.log_of(Topic::Raw, start.partition)?;
+            let (first, end) = log.bounds();
+            if !(first..=end).contains(&start.offset) {
+                let offset = start.offset;
+                return Err(LedgerError::Broken(format!(
+                    "raw holds {first} to {end}, and cannot be read from {offset} on"
+                )));
+            }
+            self.reader = Some(log.reader(start.offset).map_err(|error| unreadable(Topic::Raw, &error))?);
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, _starts: &[Position]) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        let log = self.log_of(topic, from.partition)?;
+        let mut reader = log.reader(from.offset).map_err(|error| unreadable(topic, &error))?;
+        while reader.position() < until {
+            match reader.next().map_err(|error| unreadable(topic, &error))? {
+                Some((offset, record)) if offset < until => {
+                    if visit(Entry { position: Position { offset, ..from }, record }).is_break() {
+                        break;
+                    }
+                }
+                Some(_) | None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError> {
+        self.log_of(Topic::Raw, partition).map(|log| log.offset_at(at))
+    }
+
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
+        let [Position { partition: PARTITION, offset: read_until }] = *read else {
+            return Err(LedgerError::Broken(format!("publish what follows from partition {PARTITION}, not {read:?}")));
+        };
+        if let Some(before) = self.read_until.filter(|before| *before > read_until) {
+            return Err(LedgerError::Broken(format!(
+                "raw was read up to {before}, and cannot be read up to {read_until} again"
+            )));
+        }
+        let has_facts = outputs.iter().any(|output| output.topic == Topic::Facts);
+        let missing = self.missing(outputs, read_until)?;
+        for (published, records) in self.published.iter_mut().zip(missing) {
+            if records.is_empty() {
+                continue;
+            }
+            published.log.append_blocking(records).map_err(|error| not_kept(published.topic.name(), &error))?;
+            published.until = read_until;
+        }
+        let progressed = self.progress.append_blocking(vec![progress(read_until)]);
+        let progressed = progressed.map_err(|error| not_kept(PROGRESS, &error))?;
+        self.read_until = Some(read_until);
+        if let Err(error) = self.progress.delete_before(progressed) {
+            warn!(%error, "delete old segments of {PROGRESS}: {error}");
+        }
+        let end = Position { partition: PARTITION, offset: self.published[3].log.bounds().1 };
+        Ok(if has_facts { vec![end] } else { vec![] })
+    }
+}
+
+/// The offset of the raw event that a derived record follows from.
+fn cause(record: &Record) -> Option<u64> {
+    std::str::from_utf8(record.header(header::RAW_OFFSET)?).ok()?.parse().ok()
+}
+
+/// What follows from `raw` below this offset is in the log.
+fn until(log: &DiskLog) -> io::Result<u64> {
+    let Some(record) = last(log)? else { return Ok(0) };
+    let missing = || io::Error::new(io::ErrorKind::InvalidData, "its last record names no raw event");
+    cause(&record).map(|cause| cause + 1).ok_or_else(missing)
+}
+
+fn progress(read_until: u64) -> Record {
+    let value = Some(Bytes::from(read_until.to_string()));
+    Record { key: None, value, headers: vec![], at: Timestamp::now() }
+}
+
+fn progressed(log: &DiskLog) -> io::Result<Option<u64>> {
+    let Some(record) = last(log)? else { return Ok(None) };
+    let number = record.value.as_deref().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    number.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its last record is no number"))
+}
+
+fn last(log: &DiskLog) -> io::Result<Option<Record>> {
+    let (first, end) = log.bounds();
+    if first == end {
+        return Ok(None);
+    }
+    Ok(log.reader(end - 1)?.next()?.map(|(_, record)| record))
+}
+
+fn unreadable(topic: Topic, error: &io::Error) -> LedgerError {
+    LedgerError::Broken(format!("read the log {}: {error}", topic.name()))
+}
+
+fn not_kept(log: &str, error: &AppendError) -> LedgerError {
+    LedgerError::Broken(format!("publish to the log {log}: {error}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! Whatever happens while a batch is published, each log ends up with what follows from `raw`, once.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+
+const RAW_RECORDS: u64 = 40;
+
+/// What follows from a raw event: for some an event, or two, for some a fact, for some nothing.
+fn outputs(raw: u64) -> Vec<Output> {
+    let output = |topic, part: u64| {
+        let value = Some(Bytes::from(format!("{raw}/{part}")));
+        let headers = vec![(header::RAW_OFFSET.to_owned(), raw.to_string().into_bytes())];
+        Output { topic, partition: PARTITION, record: Record { key: None, value, headers, at: Timestamp::now() } }
+    };
+    let mut outputs = vec![];
+    if raw.is_multiple_of(2) {
+        outputs.extend([output(Topic::Events, 0), output(Topic::Installations, 0)]);
+    }
+    if raw.is_multiple_of(3) {
+        outputs.extend([output(Topic::Facts, 0), output(Topic::Events, 1)]);
+    }
+    if raw.is_multiple_of(5) {
+        outputs.push(output(Topic::Unproven, 0));
+    }
+    if raw.is_multiple_of(7) {
+        outputs.push(output(Topic::Rejected, 0));
+    }
+    outputs
+}
+
+fn raw(dir: &Path) -> DiskLog {
+    let raw = DiskLog::open(&dir.join("raw"), Options::progress()).expect("open raw");
+    let missing = raw.bounds().1..RAW_RECORDS;
+    let record = |number: u64| Record { key: None, value: None, headers: vec![], at: Timestamp::from_s(number) };
+    raw.append_blocking(missing.map(record).collect()).expect("append to raw");
+    raw
+}
+
+fn open(files: &Files, dir: &Path) -> DiskLedger {
+    let options = Options::progress();
+    DiskLedger::open_on(files, dir, raw(dir), Retention::default(), &options).expect("open the ledger")
+}
+
+/// Reads on where the last process left off, and publishes in batches of this size.
+fn process(ledger: &mut DiskLedger, batch: usize) -> Result<(), LedgerError> {
+    let mut from = ledger.committed(PARTITION)?.unwrap_or(0);
+    while from < RAW_RECORDS {
+        let until = RAW_RECORDS.min(from + batch as u64);
+        let all = (from..until).flat_map(outputs).collect();
+        ledger.publish(all, &[Position { partition: PARTITION, offset: until }])?;
+        from = until;
+    }
+    Ok(())
+}
+
+/// Every log holds what follows from all of `raw`, once, in order.
+fn check(ledger: &mut DiskLedger) {
+    assert_eq!(ledger.committed(PARTITION).expect("committed"), Some(RAW_RECORDS));
+    for topic in PUBLISHED {
+        let all = (0..RAW_RECORDS).flat_map(outputs).filter(|output| output.topic == topic);
+        let expected: Vec<_> = all.map(|output| output.record.value).collect();
+        let mut found = vec![];
+        let log = ledger.log(topic).expect("a log").clone();
+        let mut reader = log.reader(0).expect("a reader");
+        while let Some((_, record)) = reader.next().expect("read") {
+            found.push(record.value);
+        }
+        assert_eq!(found, expected, "{}", topic.name());
+    }
+}
+
+#[test]
+fn a_disk_that_dies_at_any_sync_costs_and_doubles_nothing() {
+    for before in [7, 40] {
+        let mut syncs = 0;
+        loop {
+            let dir = tempfile::tempdir().expect("a directory");
+            // Opening takes syncs of its own, which are not what this is about.
+            let files = Files::default();
+            let mut ledger = open(&files, dir.path());
+            files.faults.dies_after.store(syncs, Ordering::SeqCst);
+            let published = process(&mut ledger, before);
+            drop(ledger);
+            for again in [3, 40] {
+                let mut ledger = open(&Files::default(), dir.path());
+                process(&mut ledger, again).expect("publish");
+                check(&mut ledger);
+            }
+            match published {
+                Ok(()) => break,
+                Err(error) => assert!(matches!(error, LedgerError::Broken(_)), "{error}"),
+            }
+            syncs += 1;
+        }
+        assert!(syncs >= 5, "{syncs}");
+    }
+}
+
+#[test]
+fn a_kill_between_any_two_logs_costs_and_doubles_nothing() {
+    const BATCH: u64 = 16;
+    for steps in 0..=5 {
+        for again in [1, 5, 40] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let mut ledger = open(&Files::default(), dir.path());
+            // The first batch whole, of the second what the steps before the kill did.
+            let first: Vec<_> = (0..BATCH).flat_map(outputs).collect();
+            ledger.publish(first, &[Position { partition: PARTITION, offset: BATCH }]).expect("publish");
+            for topic in &PUBLISHED[..steps.min(4)] {
+                let all = (BATCH..2 * BATCH).flat_map(outputs).filter(|output| output.topic == *topic);
+                let records = all.map(|output| output.record).collect();
+                ledger.log(*topic).expect("a log").append_blocking(records).expect("append");
+            }
+            if steps == 5 {
+                ledger.progress.append_blocking(vec![progress(2 * BATCH)]).expect("append");
+            }
+            drop(ledger);
+
+            let mut ledger = open(&Files::default(), dir.path());
+            // The last fact of the second batch follows from 30.
+            let expected = [BATCH, BATCH, BATCH, BATCH, 31, 2 * BATCH][steps];
+            assert_eq!(ledger.committed(PARTITION).expect("committed"), Some(expected));
+            process(&mut ledger, again).expect("publish");
+            check(&mut ledger);
+            drop(ledger);
+            check(&mut open(&Files::default(), dir.path()));
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_failed_may_be_published_again_by_the_same_process() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = Files::default();
+    let mut ledger = open(&files, dir.path());
+    // Events get through, unproven do not.
+    files.faults.dies_after.store(1, Ordering::SeqCst);
+    let error = process(&mut ledger, 40).expect_err("the disk is dead").to_string();
+    assert!(error.starts_with("publish to the log unproven"), "{error}");
+    files.faults.dies_after.store(-1, Ordering::SeqCst);
+    let begun = Instant::now();
+    while process(&mut ledger, 9).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the disk is well again");
+        std::thread::yield_now();
+    }
+    check(&mut ledger);
+}
+
+#[test]
+fn raw_comes_from_the_start_on_in_batches_and_then_as_it_is_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut ledger = open(&Files::default(), dir.path());
+    let identity = ledger.identity().to_owned();
+    assert!(matches!(ledger.next(Duration::ZERO), Ok(Turn::Gained(partitions)) if partitions == [PARTITION]));
+    assert!(matches!(ledger.next(Duration::ZERO), Ok(Turn::Quiet)), "nothing comes before the start");
+
+    ledger.start(&[Position { partition: PARTITION, offset: 10 }]).expect("start");
+    assert_eq!(offsets(ledger.next(Duration::ZERO)), (10..RAW_RECORDS).collect::<Vec<_>>());
+    assert!(matches!(ledger.next(Duration::from_millis(1)), Ok(Turn::Quiet)));
+    let many = vec![Record { key: None, value: None, headers: vec![], at: Timestamp::now() }; 700];
+    ledger.raw.append_blocking(many).expect("append");
+    assert_eq!(offsets(ledger.next(Duration::from_secs(60))), (40..540).collect::<Vec<_>>());
+    assert_eq!(offsets(ledger.next(Duration::from_secs(60))), (540..740).collect::<Vec<_>>());
+
+    let offset = 741;
+    let refused = ledger.start(&[Position { partition: PARTITION, offset }]).expect_err("beyond the end").to_string();
+    assert!(refused.contains("raw holds 0 to 740"), "{refused}");
+    drop(ledger);
+    assert_eq!(open(&Files::default(), dir.path()).identity(), identity);
+}
+
+fn offsets(turn: Result<Turn, LedgerError>) -> Vec<u64> {
+    match turn.expect("a turn") {
+        Turn::Raw(entries) => entries.iter().map(|entry| entry.position.offset).collect(),
+        other @ (Turn::Facts(_) | Turn::Gained(_) | Turn::Lost(_) | Turn::Quiet) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn facts_are_read_between_two_offsets_and_publishing_says_where_they_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut ledger = open(&Files::default(), dir.path());
+    assert_eq!(ledger.committed(PARTITION).expect("committed"), None);
+    let at = |offset| Position { partition: PARTITION, offset };
+    let facts = ledger.publish((0..10).flat_map(outputs).collect(), &[at(10)]).expect("publish");
+    assert_eq!(facts, [at(4)]);
+    assert_eq!(ledger.publish(vec![], &[at(12)]).expect("publish"), []);
+    assert_eq!(ledger.bounds(Topic::Facts, PARTITION).expect("bounds"), (0, 4));
+    assert_eq!(ledger.committed(PARTITION).expect("committed"), Some(12));
+
+    let mut values = vec![];
+    let visit = &mut |entry: Entry| {
+        values.push((entry.position.offset, entry.record.value.expect("a value")));
+        ControlFlow::Continue(())
+    };
+    ledger.read(Topic::Facts, at(1), 3, visit).expect("read");
+    assert_eq!(values, [(1, "3/0".into()), (2, "6/0".into())]);
+}
+
+#[test]
+fn records_that_do_not_say_what_they_follow_from_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut ledger = open(&Files::default(), dir.path());
+    let read = [Position { partition: PARTITION, offset: 5 }];
+    let mut without = outputs(2);
+    without[0].record.headers.clear();
+    for bad in [without, outputs(6)] {
+        assert!(matches!(ledger.publish(bad, &read), Err(LedgerError::Broken(_))));
+    }
+    assert_eq!(ledger.bounds(Topic::Events, PARTITION).expect("bounds"), (0, 0));
+    assert!(matches!(ledger.bounds(Topic::Permissions, PARTITION), Err(LedgerError::Broken(_))));
+    assert!(matches!(ledger.bounds(Topic::Facts, 1), Err(LedgerError::Broken(_))));
+}
+
+#[test]
+fn old_records_of_raw_go_but_never_what_was_not_read_yet() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut ledger = open(&Files::default(), dir.path());
+    ledger.next(Duration::ZERO).expect("gained");
+    ledger.next(Duration::ZERO).expect("quiet");
+    assert_eq!(ledger.raw.bounds(), (0, RAW_RECORDS), "all of it is old, none of it was read");
+
+    process(&mut ledger, 40).expect("publish");
+    ledger.retained_at = None;
+    ledger.next(Duration::ZERO).expect("quiet");
+    assert_eq!(ledger.raw.bounds(), (RAW_RECORDS, RAW_RECORDS));
+    assert_eq!(ledger.bounds(Topic::Facts, PARTITION).expect("bounds"), (0, 14));
+    assert!(ledger.bounds(Topic::Events, PARTITION).expect("bounds").0 == 0, "these are young");
+}
+
+#[test]
+fn the_log_of_progress_stays_small() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut ledger = open(&Files::default(), dir.path());
+    let bytes = usize::try_from(3 * 256 * 1024_u64).expect("small");
+    let filler = Record { key: None, value: Some(vec![0; bytes].into()), headers: vec![], at: Timestamp::now() };
+    ledger.progress.append_blocking(vec![filler]).expect("append");
+    process(&mut ledger, 40).expect("publish");
+    assert!(ledger.progress.bytes() < 1024, "{}", ledger.progress.bytes());
+    drop(ledger);
+    check(&mut open(&Files::default(), dir.path()));
+}

@@ -1,0 +1,92 @@
+//! Reads what is durable, in order, one file at a time, also while the log grows and is deleted from.
+
+use std::fs::File;
+use std::io;
+
+use super::cursor::{Cursor, Found};
+use super::segment::{self, Segment, corrupt};
+use super::{DiskLog, record};
+use crate::log::Record;
+
+/// Reads durable records in order. Keeps the log open, and one file of it.
+pub struct Reader {
+    log: DiskLog,
+    next: u64,
+    open: Option<Open>,
+}
+
+/// The segment that is being read.
+struct Open {
+    segment: Segment,
+    cursor: Cursor,
+}
+
+impl Reader {
+    pub(super) fn new(log: DiskLog, offset: u64) -> Self {
+        Self { log, next: offset, open: None }
+    }
+
+    /// The offset from which on [`Self::next`] looks.
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// The next durable record, none if there is none yet.
+    ///
+    /// Offsets have no gaps, but what was deleted meanwhile is passed over.
+    #[expect(clippy::should_implement_trait, reason = "an iterator that has ended stays so; a log goes on")]
+    pub fn next(&mut self) -> io::Result<Option<(u64, Record)>> {
+        loop {
+            if let Some(Open { segment, cursor }) = &mut self.open
+                && cursor.position() < segment.bytes
+            {
+                let offset = cursor.offset();
+                let record = step(&self.log, segment, cursor, self.next)?;
+                if let Some(record) = record {
+                    self.next = offset + 1;
+                    return Ok(Some((offset, record)));
+                }
+            } else if !self.advance()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Finds out what more has become durable; whether there is anything.
+    fn advance(&mut self) -> io::Result<bool> {
+        while let Some(segment) = self.log.shared.locate(self.next) {
+            if let Some(open) = &mut self.open
+                && open.segment.number == segment.number
+            {
+                open.segment = segment;
+                return Ok(true);
+            }
+            match File::open(segment::path(&self.log.shared.dir, segment.number)) {
+                Ok(file) => {
+                    self.open = Some(Open { segment, cursor: Cursor::new(file, &segment) });
+                    return Ok(true);
+                }
+                // Deleted between the two calls: there is another first one now.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound
+                        && self.log.shared.locate(self.next) != Some(segment) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Takes the next frame; none if it lies before `wanted`.
+fn step(log: &DiskLog, segment: &Segment, cursor: &mut Cursor, wanted: u64) -> io::Result<Option<Record>> {
+    let offset = cursor.offset();
+    let damaged = |how: &dyn std::fmt::Display| {
+        let path = segment::path(&log.shared.dir, segment.number);
+        corrupt(&path, format!("the record at offset {offset} was synced and is damaged now: {how}"))
+    };
+    match cursor.next(segment.bytes)? {
+        Found::Body(_) if offset < wanted => Ok(None),
+        Found::Body(body) => record::decode(&body.record()).map(Some).map_err(|why| damaged(&why)),
+        Found::Nothing => Err(damaged(&"its checksum does not match")),
+    }
+}

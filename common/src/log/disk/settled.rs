@@ -1,0 +1,252 @@
+//! Which entries of a log have been delivered elsewhere, so that they need not be delivered again.
+//!
+//! Kept in one small file, lazily: what was settled and not saved is only delivered twice, flagged as
+//! such. The log's segments are deleted after the file that allows it is on the disk, never before.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{DiskLog, files};
+
+/// The file beside the segments.
+const FILE: &str = "settled";
+/// The file's first line.
+const FIRST_LINE: &str = "hookledger settled 1";
+
+/// Remembers which offsets of a log are settled.
+#[derive(Debug)]
+pub struct Settled {
+    log: DiskLog,
+    offsets: Mutex<Offsets>,
+    /// What the file says. Held while it is written.
+    saved: Mutex<Offsets>,
+}
+
+/// All below `watermark`, and some beyond.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Offsets {
+    watermark: u64,
+    /// Begin and end of each stretch beyond the watermark; they neither overlap nor touch.
+    ///
+    /// At most as many as there are unsettled entries between settled ones; those on their way are bounded.
+    beyond: BTreeMap<u64, u64>,
+}
+
+impl Settled {
+    /// What was saved for this log; nothing is settled if there is no file, or none that makes sense.
+    pub fn load(log: &DiskLog) -> io::Result<Self> {
+        let (first, end) = log.bounds();
+        let saved = match fs::read_to_string(log.dir().join(FILE)) {
+            Ok(text) => Offsets::parse(&text, log.identity()).filter(|offsets| offsets.end() <= end),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Offsets::default()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+            Err(error) => return Err(error),
+        };
+        let saved = saved.unwrap_or_else(|| {
+            warn!(
+                "what is settled of the disk log in {} cannot be read: all of it is delivered again",
+                log.dir().display()
+            );
+            Offsets::default()
+        });
+        let mut offsets = saved.clone();
+        offsets.raise(first);
+        Ok(Self { log: log.clone(), offsets: Mutex::new(offsets), saved: Mutex::new(saved) })
+    }
+
+    /// The entry at this offset has been delivered.
+    pub fn settle(&self, offset: u64) {
+        self.offsets().add(offset);
+    }
+
+    /// Everything below is settled; the entry at it is not.
+    pub fn watermark(&self) -> u64 {
+        self.offsets().watermark
+    }
+
+    /// Whether the entry at this offset has been delivered.
+    pub fn is_settled(&self, offset: u64) -> bool {
+        self.offsets().contains(offset)
+    }
+
+    /// How many durable entries are not settled.
+    pub fn unsettled(&self) -> u64 {
+        let end = self.log.bounds().1;
+        let offsets = self.offsets();
+        let beyond: u64 = offsets.beyond.iter().map(|(start, end)| end - start).sum();
+        end.saturating_sub(offsets.watermark).saturating_sub(beyond)
+    }
+
+    /// Saves durably what is settled by now, then deletes the segments that hold nothing else.
+    pub fn save(&self) -> io::Result<()> {
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let offsets = self.offsets().clone();
+        if offsets != *saved {
+            files::replace(&self.log.dir(), FILE, offsets.text(self.log.identity()).as_bytes())?;
+            *saved = offsets;
+        }
+        self.log.delete_before(saved.watermark)
+    }
+
+    fn offsets(&self) -> MutexGuard<'_, Offsets> {
+        self.offsets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Offsets {
+    fn contains(&self, offset: u64) -> bool {
+        let before = self.beyond.range(..=offset).next_back();
+        offset < self.watermark || before.is_some_and(|(_, end)| offset < *end)
+    }
+
+    fn add(&mut self, offset: u64) {
+        if self.contains(offset) {
+            return;
+        }
+        let end = self.beyond.remove(&(offset + 1)).unwrap_or(offset + 1);
+        match self.beyond.range_mut(..offset).next_back() {
+            Some((_, before)) if *before == offset => *before = end,
+            Some(_) | None => _ = self.beyond.insert(offset, end),
+        }
+        self.raise(self.watermark);
+    }
+
+    /// Everything below `watermark` is settled.
+    fn raise(&mut self, watermark: u64) {
+        self.watermark = self.watermark.max(watermark);
+        while let Some((start, end)) = self.beyond.first_key_value().map(|(start, end)| (*start, *end))
+            && start <= self.watermark
+        {
+            self.watermark = self.watermark.max(end);
+            self.beyond.remove(&start);
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.beyond.last_key_value().map_or(self.watermark, |(_, end)| *end)
+    }
+
+    /// Lines for people too; the last one is a checksum of those before it.
+    fn text(&self, log: Uuid) -> String {
+        let mut text = format!("{FIRST_LINE}\nlog {log}\nbelow {}\n", self.watermark);
+        for (start, end) in &self.beyond {
+            writeln!(text, "from {start} below {end}").expect("a string takes everything");
+        }
+        let crc = crc32c::crc32c(text.as_bytes());
+        text + &format!("crc32c {crc:08x}\n")
+    }
+
+    fn parse(text: &str, log: Uuid) -> Option<Self> {
+        let (covered, crc) = text.strip_suffix('\n')?.rsplit_once("\ncrc32c ")?;
+        let covered = format!("{covered}\n");
+        if u32::from_str_radix(crc, 16).ok()? != crc32c::crc32c(covered.as_bytes()) {
+            return None;
+        }
+        let mut lines = covered.lines();
+        let begins_well = lines.next()? == FIRST_LINE && lines.next()? == format!("log {log}");
+        let watermark = lines.next()?.strip_prefix("below ")?.parse().ok()?;
+        let mut beyond = BTreeMap::new();
+        for line in lines {
+            let (start, end) = line.strip_prefix("from ")?.split_once(" below ")?;
+            beyond.insert(start.parse().ok()?, end.parse().ok()?);
+        }
+        begins_well.then_some(Self { watermark, beyond })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::super::tests::{log_of, record};
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_order_of_settling_comes_to_the_same_as_a_set(settled in vec(0..60_u64, 0..80), first in 0..20_u64) {
+            let mut offsets = Offsets::default();
+            offsets.raise(first);
+            let mut set: BTreeSet<u64> = (0..first).collect();
+            for offset in settled {
+                offsets.add(offset);
+                set.insert(offset);
+            }
+            for offset in 0..70 {
+                prop_assert_eq!(offsets.contains(offset), set.contains(&offset));
+            }
+            prop_assert_eq!(Some(offsets.watermark), (0..100).find(|offset| !set.contains(offset)));
+            let log = Uuid::now_v7();
+            prop_assert_eq!(Offsets::parse(&offsets.text(log), log), Some(offsets));
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_settled_after_a_restart_and_the_rest_is_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = log_of(dir.path(), 6);
+        let settled = Settled::load(&log).expect("load");
+        for offset in [0, 1, 4] {
+            settled.settle(offset);
+        }
+        settled.save().expect("save");
+        settled.settle(2);
+        assert_eq!((settled.watermark(), settled.unsettled()), (3, 2));
+        drop((settled, log));
+
+        let log = log_of(dir.path(), 0);
+        let settled = Settled::load(&log).expect("load");
+        assert_eq!((settled.watermark(), settled.unsettled()), (2, 3));
+        assert!(settled.is_settled(4) && !settled.is_settled(2) && !settled.is_settled(5));
+    }
+
+    #[test]
+    fn a_damaged_file_or_one_of_another_log_settles_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = log_of(dir.path(), 3);
+        let good = Offsets { watermark: 2, beyond: BTreeMap::new() };
+        let beyond_the_end = Offsets { watermark: 9, ..Offsets::default() };
+        let bad = [
+            good.text(log.identity()).replace("below 2", "below 3"),
+            good.text(Uuid::now_v7()),
+            beyond_the_end.text(log.identity()),
+            String::new(),
+        ];
+        for text in bad {
+            fs::write(dir.path().join(FILE), text).expect("write");
+            assert_eq!(Settled::load(&log).expect("load").watermark(), 0);
+        }
+        fs::write(dir.path().join(FILE), [0xff, 0xfe]).expect("write");
+        assert_eq!(Settled::load(&log).expect("load").watermark(), 0);
+        fs::write(dir.path().join(FILE), good.text(log.identity())).expect("write");
+        assert_eq!(Settled::load(&log).expect("load").watermark(), 2);
+    }
+
+    #[test]
+    fn segments_go_when_all_of_them_is_settled_and_saved() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = log_of(dir.path(), 0);
+        let settled = Settled::load(&log).expect("load");
+        while log.bounds().1 < 100 {
+            log.append_blocking(vec![record(0); 5]).expect("append");
+        }
+        (0..50).for_each(|offset| settled.settle(offset));
+        assert_eq!(log.bounds(), (0, 100));
+        settled.save().expect("save");
+        let (first, _) = log.bounds();
+        assert!(first > 0 && first <= 50, "{first}");
+        assert!(
+            log.reader(0)
+                .and_then(|mut reader| reader.next())
+                .is_ok_and(|next| next.is_some_and(|(at, _)| at == first))
+        );
+    }
+}

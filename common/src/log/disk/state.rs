@@ -1,0 +1,132 @@
+//! What all handles of a log share: which segments there are, and up to where they are durable.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::files;
+use super::segment::{self, Previous, Segment};
+use crate::time::Timestamp;
+
+/// Shared by handles, readers and the writer, who alone adds to it.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Where the files are.
+    pub dir: PathBuf,
+    /// The log's identity.
+    pub log: Uuid,
+    /// In order, without gaps; the last one is the current one. Empty only while the log is being opened.
+    segments: Mutex<VecDeque<Segment>>,
+    /// The end while there is no segment.
+    base: u64,
+    grown: Condvar,
+    /// Held while files are deleted, so that they go in order.
+    deleting: Mutex<()>,
+}
+
+impl Shared {
+    /// Of a log whose older segments are these, the next one beginning at `base`.
+    pub fn new(dir: PathBuf, log: Uuid, older: Vec<Segment>, base: u64) -> Self {
+        let segments = Mutex::new(older.into());
+        Self { dir, log, segments, base, grown: Condvar::new(), deleting: Mutex::new(()) }
+    }
+
+    fn segments(&self) -> MutexGuard<'_, VecDeque<Segment>> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first offset, and the one behind the last durable record.
+    pub fn bounds(&self) -> (u64, u64) {
+        let segments = self.segments();
+        (segments.front().map_or(self.base, |first| first.base), self.end(&segments))
+    }
+
+    /// Waits until the durable end is beyond `offset`.
+    pub fn wait_beyond(&self, offset: u64, wait: Duration) -> bool {
+        let waiting = |segments: &mut VecDeque<Segment>| self.end(segments) <= offset;
+        let (segments, _) =
+            self.grown.wait_timeout_while(self.segments(), wait, waiting).unwrap_or_else(PoisonError::into_inner);
+        self.end(&segments) > offset
+    }
+
+    /// Bytes up to the durable end of each segment.
+    pub fn bytes(&self) -> u64 {
+        self.segments().iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// The first offset whose record may be as young as `at`.
+    pub fn offset_at(&self, at: Timestamp) -> u64 {
+        let segments = self.segments();
+        let young = segments.iter().find(|segment| !segment.is_empty() && segment.latest >= at);
+        young.map_or_else(|| self.end(&segments), |segment| segment.base)
+    }
+
+    /// The segment in which a reader at `offset` finds the next durable record, if there is one.
+    pub fn locate(&self, offset: u64) -> Option<Segment> {
+        let segments = self.segments();
+        let after = segments.partition_point(|segment| segment.end <= offset);
+        segments.range(after..).find(|segment| !segment.is_empty()).copied()
+    }
+
+    /// What the header of the next segment says of those before it.
+    pub fn previous(&self) -> Option<Previous> {
+        let segments = self.segments();
+        let last = segments.iter().rev().find(|segment| !segment.is_empty())?;
+        Some(Previous { number: last.number, bytes: last.bytes, latest: last.latest })
+    }
+
+    /// The current segment.
+    pub fn current(&self) -> Option<Segment> {
+        self.segments().back().copied()
+    }
+
+    /// The current segment has become this.
+    pub fn grow(&self, current: Segment) {
+        if let Some(last) = self.segments().back_mut() {
+            *last = current;
+        }
+        self.grown.notify_all();
+    }
+
+    /// A new segment is the current one. Returns the former one.
+    pub fn begin(&self, current: Segment) -> Option<Segment> {
+        let mut segments = self.segments();
+        let former = segments.back().copied();
+        if former.is_some_and(|former| former.is_empty()) {
+            segments.pop_back();
+        }
+        segments.push_back(current);
+        drop(segments);
+        self.grown.notify_all();
+        former
+    }
+
+    /// Deletes segments from the oldest one on while they are doomed, but never the current one.
+    ///
+    /// Each deletion is durable before the next begins: what is left never has a hole.
+    pub fn delete_while(&self, doomed: impl Fn(&Segment) -> bool) -> io::Result<()> {
+        let _one_at_a_time = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(oldest) = self.pop_oldest(&doomed) {
+            let path = segment::path(&self.dir, oldest.number);
+            if let Err(error) = files::remove(&path).and_then(|()| files::sync_dir(&self.dir)) {
+                self.segments().push_front(oldest);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self, segments: &VecDeque<Segment>) -> u64 {
+        segments.back().map_or(self.base, |last| last.end)
+    }
+
+    fn pop_oldest(&self, doomed: impl Fn(&Segment) -> bool) -> Option<Segment> {
+        let mut segments = self.segments();
+        let oldest = *segments.front()?;
+        (segments.len() > 1 && doomed(&oldest)).then(|| segments.pop_front()).flatten()
+    }
+}

@@ -1,0 +1,106 @@
+//! A disk that fails.
+
+use std::time::Instant;
+
+use super::super::files::faults::Faults;
+use super::*;
+
+fn failing(dir: &Path) -> (DiskLog, Arc<Faults>) {
+    let files = Files::default();
+    let faults = files.faults.clone();
+    (DiskLog::open_on(files, dir, options()).expect("open"), faults)
+}
+
+#[test]
+fn after_a_failed_sync_the_file_is_abandoned_and_who_waits_is_answered_from_the_next() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (log, faults) = failing(dir.path());
+    log.append_blocking(records(0..3)).expect("append");
+    let abandoned = log.shared.current().expect("a segment");
+    faults.syncs.store(1, Ordering::SeqCst);
+    assert_eq!(log.append_blocking(records(3..5)).expect("append"), 3);
+    log.append_blocking(records(5..6)).expect("append");
+
+    let current = log.shared.current().expect("a segment");
+    assert_eq!((current.number, current.base), (abandoned.number + 1, 3));
+    check(&log, 0..6);
+    let crashed = crashed(dir.path());
+    check(&log_of(crashed.path(), 0), 0..6);
+    drop(log);
+    check(&log_of(dir.path(), 1), 0..7);
+}
+
+#[test]
+fn after_a_short_write_it_is_the_same() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (log, faults) = failing(dir.path());
+    log.append_blocking(records(0..3)).expect("append");
+    faults.writes.store(1, Ordering::SeqCst);
+    assert_eq!(log.append_blocking(records(3..5)).expect("append"), 3);
+    check(&log, 0..5);
+    drop(log);
+    check(&log_of(dir.path(), 0), 0..5);
+}
+
+#[test]
+fn when_the_next_file_fails_too_the_append_does_and_later_ones_may_succeed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (log, faults) = failing(dir.path());
+    log.append_blocking(records(0..3)).expect("append");
+    faults.syncs.store(2, Ordering::SeqCst);
+    let failed = log.append_blocking(vec![record(100)]).expect_err("both failed");
+    assert!(matches!(failed, AppendError::Io(_)), "{failed}");
+    check(&log, 0..3);
+
+    append_in_time(&log, 3);
+    append_in_time(&log, 4);
+    check(&log, 0..5);
+    let crashed = crashed(dir.path());
+    check(&log_of(crashed.path(), 0), 0..5);
+}
+
+#[test]
+fn without_room_for_a_segment_the_log_is_full_once_the_current_one_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (log, faults) = failing(dir.path());
+    faults.full.store(true, Ordering::SeqCst);
+    let mut number = 0;
+    let refused = loop {
+        match log.append_blocking(records(number..number + 1)) {
+            Ok(_) => number += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, AppendError::Full), "{refused}");
+    assert!(number > 10, "{number}");
+    check(&log, 0..number);
+
+    faults.full.store(false, Ordering::SeqCst);
+    append_in_time(&log, number);
+    check(&log, 0..number + 1);
+    drop(log);
+    check(&log_of(dir.path(), 0), 0..number + 1);
+}
+
+/// Appends as soon as the writer tries again.
+fn append_in_time(log: &DiskLog, number: u64) {
+    let begun = Instant::now();
+    while log.append_blocking(records(number..number + 1)).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never tries again");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn unanswered_records_of_a_disk_that_died_surface_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (log, faults) = failing(dir.path());
+    log.append_blocking(records(0..3)).expect("append");
+    faults.syncs.store(u32::MAX, Ordering::SeqCst);
+    log.append_blocking(records(3..6)).expect_err("the disk is dead");
+    drop(log);
+    let log = log_of(dir.path(), 0);
+    let end = log.bounds().1;
+    assert!(end == 3 || end == 6, "{end}");
+    check(&log, 0..end);
+}

@@ -1,0 +1,268 @@
+//! Our share of `raw`: which partitions the group gave us, and their records from where we say.
+//!
+//! A rebalance is answered at once with nothing assigned, and told as a [`Turn`]; partitions are assigned only
+//! when the taker-over has said where each begins. So no record comes before its partition's state is known.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, TopicPartitionList};
+
+use super::KafkaSettings;
+use super::client::{self, Role, Voice};
+use super::record::{entry, kafka_offset, kafka_partition};
+use super::transaction::{judge, stopping};
+use crate::contract::Topic;
+use crate::lifecycle::Stop;
+use crate::log::{Entry, LedgerError, Position, Turn};
+
+/// The most records of one batch.
+const BATCH_RECORDS_MAX: usize = 500;
+/// The most bytes of one batch, but for its last record.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// One question to the group's coordinator; then we look whether to stop, and ask again.
+const CALL_WAIT: Duration = Duration::from_secs(5);
+
+/// A member of the group.
+pub(super) struct Member {
+    topic: String,
+    consumer: BaseConsumer<Changes>,
+    /// As told by turns, which may be behind what the callback knows.
+    owned: BTreeSet<u32>,
+    /// Where each started partition goes on.
+    next: BTreeMap<u32, u64>,
+    /// Of the generation that gave us what we own: what we publish with it is refused once there is a newer one.
+    generation: Option<ConsumerGroupMetadata>,
+}
+
+impl Member {
+    /// Joins the group, in the background.
+    pub(super) fn join(settings: &KafkaSettings, group: &str, instance: &str) -> Result<Self, LedgerError> {
+        let role = Role::Member { group, instance };
+        let topic = settings.topic(Topic::Raw);
+        let changes = Changes { voice: Voice::new(settings, role), queue: Mutex::default() };
+        let consumer: BaseConsumer<Changes> = client::config(settings, role)
+            .and_then(|config| Ok(config.create_with_context(changes)?))
+            .map_err(|error| LedgerError::Broken(error.to_string()))?;
+        consumer.subscribe(&[&topic]).map_err(|error| judge("join the group", &error, None))?;
+        Ok(Self { topic, consumer, owned: BTreeSet::new(), next: BTreeMap::new(), generation: None })
+    }
+
+    /// The next change of what we own, if there is one.
+    pub(super) fn change(&mut self) -> Option<Turn> {
+        let change = self.consumer.context().queue().pop_front()?;
+        match change {
+            Change::Gained(partitions, generation) => {
+                self.owned.extend(&partitions);
+                self.generation = generation;
+                Some(Turn::Gained(partitions))
+            }
+            Change::Lost(partitions) => {
+                for partition in &partitions {
+                    self.owned.remove(partition);
+                    self.next.remove(partition);
+                }
+                Some(Turn::Lost(partitions))
+            }
+        }
+    }
+
+    /// Begins to bring these partitions, beside those that were started before.
+    pub(super) fn start(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+        if self.has_change() {
+            // Lost meanwhile, maybe gained again: the next turns say so, and what was found out is void.
+            return Ok(());
+        }
+        let ours = starts.iter().filter(|start| self.owned.contains(&start.partition));
+        self.next.extend(ours.map(|start| (start.partition, start.offset)));
+        let list = self.next.iter();
+        let list =
+            list.map(|(partition, offset)| (self.topic.clone(), kafka_partition(*partition), kafka_offset(*offset)));
+        let list: TopicPartitionList = list.collect();
+        self.consumer.assign(&list).map_err(|error| self.judge("start partitions", &error))
+    }
+
+    /// Whether there is anything to collect.
+    pub(super) fn has_started(&self) -> bool {
+        !self.next.is_empty()
+    }
+
+    /// Takes what is there, waiting for the first record. Nothing comes of partitions that were lost meanwhile.
+    pub(super) fn collect(&mut self, wait: Duration) -> Result<Vec<Entry>, LedgerError> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        let mut wait = wait;
+        while batch.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX && !self.has_change() {
+            let Some(polled) = self.consumer.poll(mem::take(&mut wait)) else { break };
+            let message = match polled {
+                Ok(message) => message,
+                Err(error) => {
+                    self.look_into(&error)?;
+                    continue;
+                }
+            };
+            let (partition, offset) = (message.partition(), message.offset());
+            let next = u32::try_from(partition).ok().and_then(|partition| self.next.get_mut(&partition));
+            // Of a former assignment, or from before where we began.
+            let Some(next) = next.filter(|next| u64::try_from(offset).is_ok_and(|offset| offset >= **next)) else {
+                continue;
+            };
+            let entry = entry(&message);
+            *next = entry.position.offset + 1;
+            bytes += entry.record.size();
+            batch.push(entry);
+        }
+        if self.has_change() {
+            // With range every change begins with the loss of all: whoever owns these now reads them again.
+            batch.clear();
+        }
+        Ok(batch)
+    }
+
+    /// Answers the group while somebody reads for long. Only as long as nothing is started, since nothing may come.
+    pub(super) fn serve(&mut self) -> Result<(), LedgerError> {
+        if self.has_started() {
+            return Ok(());
+        }
+        match self.consumer.poll(Duration::ZERO) {
+            Some(Err(error)) => self.look_into(&error),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// Where the group left off, asked until no transaction that may move it is open.
+    pub(super) fn committed(&self, partition: u32, stop: &Stop) -> Result<Option<u64>, LedgerError> {
+        loop {
+            if stop.requested() {
+                return Err(stopping());
+            }
+            let mut asked = TopicPartitionList::with_capacity(1);
+            asked.add_partition(&self.topic, kafka_partition(partition));
+            let answer = self.consumer.committed_offsets(asked, CALL_WAIT);
+            let answer = answer.and_then(|found| {
+                let found = found.elements();
+                let found = found.first().ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
+                found.error()?;
+                Ok(found.offset())
+            });
+            match answer {
+                Ok(rdkafka::Offset::Offset(offset)) => return Ok(u64::try_from(offset).ok()),
+                Ok(_) => return Ok(None),
+                Err(error) => {
+                    if self.consumer.client().fatal_error().is_some() {
+                        return Err(self.judge("ask where the group left off", &error));
+                    }
+                    // A time-out is no answer: an offset that is still undecided is not told.
+                    tracing::warn!(
+                        partition,
+                        "wait for where the group left off in {}/{partition}: {error}",
+                        self.topic
+                    );
+                    stop.sleep(Duration::from_millis(200));
+                }
+            }
+        }
+    }
+
+    /// What to publish with.
+    pub(super) fn generation(&self) -> Option<&ConsumerGroupMetadata> {
+        self.generation.as_ref()
+    }
+
+    /// Partitions and where we are in them, to see which of them is out of range.
+    pub(super) fn places(&self) -> Vec<Position> {
+        self.next.iter().map(|(partition, offset)| Position { partition: *partition, offset: *offset }).collect()
+    }
+
+    fn has_change(&self) -> bool {
+        !self.consumer.context().queue().is_empty()
+    }
+
+    fn look_into(&self, error: &KafkaError) -> Result<(), LedgerError> {
+        look_into("read raw", error, self.consumer.client().fatal_error())
+    }
+
+    fn judge(&self, step: &str, error: &KafkaError) -> LedgerError {
+        judge(step, error, self.consumer.client().fatal_error())
+    }
+}
+
+/// Whether to go on after an error that a poll brought. The client mends most of them by itself.
+pub(super) fn look_into(
+    step: &str,
+    error: &KafkaError,
+    fatal: Option<(RDKafkaErrorCode, String)>,
+) -> Result<(), LedgerError> {
+    if fatal.is_some() {
+        return Err(judge(step, error, fatal));
+    }
+    match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation,
+        ) => Err(LedgerError::Broken(format!("{step}: {error}"))),
+        _ => {
+            tracing::debug!("{step}: {error}");
+            Ok(())
+        }
+    }
+}
+
+/// A change of what the group gave us.
+enum Change {
+    Gained(Vec<u32>, Option<ConsumerGroupMetadata>),
+    Lost(Vec<u32>),
+}
+
+/// What the group told, in order, until the loop takes it.
+struct Changes {
+    voice: Voice,
+    queue: Mutex<VecDeque<Change>>,
+}
+
+impl Changes {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Change>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Changes {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.voice.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.voice.error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Changes {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<u32> =
+            list.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect();
+        let gained = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        // Both answers end the rebalance for librdkafka; an assignment that waits for its start would block the
+        // group's next rebalance for as long.
+        let answered = if gained { consumer.assign(&TopicPartitionList::new()) } else { consumer.unassign() };
+        if let Err(error) = answered {
+            tracing::error!("answer a rebalance: {error}");
+        }
+        if partitions.is_empty() {
+            return;
+        }
+        let change = if gained {
+            tracing::info!(?partitions, "gained partitions {partitions:?}");
+            Change::Gained(partitions, consumer.group_metadata())
+        } else {
+            tracing::info!(?partitions, lost = consumer.assignment_lost(), "lost partitions {partitions:?}");
+            Change::Lost(partitions)
+        };
+        self.queue().push_back(change);
+    }
+}

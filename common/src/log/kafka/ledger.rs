@@ -1,0 +1,240 @@
+//! All topics as one ledger: read our share of `raw`, follow `facts`, publish what follows in one transaction.
+//!
+//! One thread uses it, and it is never mended: when an error says so, it is dropped and opened anew.
+
+use std::ops::ControlFlow;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::KafkaSettings;
+use super::facts::Follower;
+use super::group::Member;
+use super::reader::Reader;
+use super::topics::{self, TopicsError};
+use super::transaction::{Publisher, stopping};
+use crate::contract::Topic;
+use crate::lifecycle::Stop;
+use crate::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
+use crate::time::Timestamp;
+
+/// The longest wait on one log before the other is looked at.
+const SLICE: Duration = Duration::from_millis(20);
+/// How long the topics may take before that is said, and tried again.
+const TOPICS_WAIT: Duration = Duration::from_secs(10);
+/// The longest that letting go of the clients may take; then they are left behind.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// The logs in Kafka, as one processor needs them.
+pub struct KafkaLedger {
+    identity: String,
+    partitions: u32,
+    stop: Stop,
+    /// Raw records were the last to come: facts are next, so that neither starves.
+    after_raw: bool,
+    /// There until the ledger is dropped.
+    clients: Option<Clients>,
+}
+
+struct Clients {
+    publisher: Publisher,
+    member: Member,
+    follower: Follower,
+    reader: Reader,
+}
+
+impl KafkaLedger {
+    /// Makes sure of the topics, fences the instance's former self, and joins the group. Waits for Kafka until it
+    /// answers or `stop` is requested.
+    pub fn open(settings: &KafkaSettings, group: &str, instance_id: &str, stop: Stop) -> Result<Self, LedgerError> {
+        ensure_topics(settings, &stop)?;
+        // Before anything is read: this is what decides a transaction that our former self left open.
+        let publisher = Publisher::open(settings, &format!("{group}-{instance_id}"), &stop)?;
+        let cluster = loop {
+            if let Some(cluster) = publisher.cluster_id() {
+                break cluster;
+            }
+            if stop.requested() {
+                return Err(stopping());
+            }
+        };
+        let clients = Clients {
+            publisher,
+            follower: Follower::new(settings, group)?,
+            reader: Reader::new(settings, group, stop.clone())?,
+            member: Member::join(settings, group, instance_id)?,
+        };
+        Ok(Self {
+            identity: format!("kafka:{cluster}:{}", settings.topic_prefix),
+            partitions: settings.partitions,
+            stop,
+            after_raw: false,
+            clients: Some(clients),
+        })
+    }
+
+    /// Lets go of the clients; whether they went in time. As a static member we keep our place in the group for a
+    /// session's time, so that a quick restart changes nothing for others.
+    pub fn close(mut self) -> bool {
+        self.let_go()
+    }
+
+    fn clients(&mut self) -> &mut Clients {
+        self.clients.as_mut().expect("there until dropped")
+    }
+
+    /// Closing a client waits for its threads, and for a broker that may never answer: not on our thread.
+    fn let_go(&mut self) -> bool {
+        let Some(clients) = self.clients.take() else { return true };
+        let (gone, went) = mpsc::channel();
+        let began = Instant::now();
+        let parting = thread::Builder::new().name("kafka-close".into()).spawn(move || {
+            drop(clients);
+            // Nobody may be waiting any more.
+            let _ = gone.send(());
+        });
+        let in_time = parting.is_ok() && went.recv_timeout(CLOSE_WAIT_MAX).is_ok();
+        if in_time {
+            tracing::debug!(ms = began.elapsed().as_millis(), "closed the Kafka clients");
+        } else {
+            tracing::warn!("Kafka's clients did not close in {} s and are left behind", CLOSE_WAIT_MAX.as_secs());
+        }
+        in_time
+    }
+
+    fn raw(&mut self, wait: Duration) -> Result<Option<Turn>, LedgerError> {
+        let clients = self.clients();
+        let batch = clients.member.collect(wait).map_err(|error| clients.explain(error))?;
+        if let Some(change) = clients.member.change() {
+            return Ok(Some(change));
+        }
+        let turn = (!batch.is_empty()).then(|| Turn::Raw(batch));
+        self.after_raw |= turn.is_some();
+        Ok(turn)
+    }
+
+    fn facts(&mut self, wait: Duration) -> Result<Option<Turn>, LedgerError> {
+        self.after_raw = false;
+        let clients = self.clients();
+        if !clients.follower.follows() {
+            return Ok(None);
+        }
+        let batch = clients.follower.collect(wait).map_err(|error| clients.explain(error))?;
+        Ok((!batch.is_empty()).then(|| Turn::Facts(batch)))
+    }
+}
+
+impl Clients {
+    /// An offset that is out of range comes without its partition: find it.
+    fn explain(&self, error: LedgerError) -> LedgerError {
+        let LedgerError::Broken(reason) = error else { return error };
+        let raw = self.reader.out_of_range(Topic::Raw, &self.member.places());
+        let found = raw.or_else(|| self.reader.out_of_range(Topic::Facts, &self.follower.places()));
+        LedgerError::Broken(match found {
+            Some(found) => format!("{reason}: {found}"),
+            None => reason,
+        })
+    }
+}
+
+impl Ledger for KafkaLedger {
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    fn tells_progress(&self) -> bool {
+        true
+    }
+
+    fn next(&mut self, wait: Duration) -> Result<Turn, LedgerError> {
+        let until = Instant::now() + wait;
+        loop {
+            if let Some(change) = self.clients().member.change() {
+                return Ok(change);
+            }
+            if self.after_raw
+                && let Some(turn) = self.facts(Duration::ZERO)?
+            {
+                return Ok(turn);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let slice = left.min(SLICE);
+            let clients = self.clients();
+            let idle = !clients.member.has_started() && clients.follower.follows();
+            let (raw_wait, facts_wait) = if idle { (Duration::ZERO, slice) } else { (slice, Duration::ZERO) };
+            if let Some(turn) = self.raw(raw_wait)? {
+                return Ok(turn);
+            }
+            if let Some(turn) = self.facts(facts_wait)? {
+                return Ok(turn);
+            }
+            if left.is_zero() {
+                return Ok(Turn::Quiet);
+            }
+        }
+    }
+
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError> {
+        let stop = self.stop.clone();
+        self.clients().member.committed(partition, &stop)
+    }
+
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
+        self.clients().reader.bounds(topic, partition)
+    }
+
+    fn start(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+        self.clients().member.start(starts)
+    }
+
+    fn follow(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+        self.clients().follower.follow(starts)
+    }
+
+    fn read(
+        &mut self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        let Clients { reader, member, .. } = self.clients();
+        reader.read(topic, from, until, visit, &mut || member.serve())
+    }
+
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError> {
+        self.clients().reader.offset_at(partition, at)
+    }
+
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
+        let stop = self.stop.clone();
+        let Clients { publisher, member, .. } = self.clients();
+        publisher.publish(&outputs, read, member.generation(), &stop)
+    }
+}
+
+impl Drop for KafkaLedger {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+fn ensure_topics(settings: &KafkaSettings, stop: &Stop) -> Result<(), LedgerError> {
+    loop {
+        match topics::ensure(settings, TOPICS_WAIT) {
+            Ok(()) => return Ok(()),
+            Err(_) if stop.requested() => return Err(stopping()),
+            Err(error @ TopicsError::Unreachable(_)) => tracing::warn!("wait for Kafka: {error}"),
+            Err(error @ (TopicsError::Shape(_) | TopicsError::Config(_))) => {
+                return Err(LedgerError::Broken(error.to_string()));
+            }
+        }
+        if stop.sleep(Duration::from_secs(1)) {
+            return Err(stopping());
+        }
+    }
+}

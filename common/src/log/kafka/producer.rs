@@ -1,0 +1,279 @@
+//! Hands each record of `raw` to Kafka once, in order, and tells what became of it.
+//!
+//! One idempotent producer: `acks=all`, no message timeout, nothing purged while it lives. A record stays with
+//! the client until Kafka has it, however long that takes; how much may wait there is the caller's to bound.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use serde::Deserialize;
+
+use super::KafkaSettings;
+use super::client::{self, Role, Voice};
+use super::record::outgoing;
+use super::topics::{self, TopicsError};
+use crate::contract::Topic;
+use crate::log::Record;
+
+/// Told of each record that was handed over, once, from a thread of the client.
+pub trait Reports: Send + Sync + 'static {
+    /// What became of the record with this ticket.
+    fn reported(&self, ticket: u64, outcome: Result<(), ReportError>);
+}
+
+/// A record that Kafka did not take, as far as we know: it may be there all the same.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct ReportError {
+    /// In words.
+    pub reason: String,
+}
+
+/// Why a record was not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The client's queue is full.
+    Full,
+    /// The producer is done for: make a new one.
+    Fatal,
+}
+
+/// Waiting for a report is looked at this often, should a wake-up be missed.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// One idempotent producer for `raw`: `acks=all`, no message timeout, nothing purged.
+///
+/// Call [`flush`](Self::flush) before letting it go: records that are still with the client are then reported as
+/// errors, and whether Kafka has them is not known.
+pub struct RawProducer {
+    settings: KafkaSettings,
+    topic: String,
+    producer: ThreadedProducer<Line>,
+}
+
+impl RawProducer {
+    /// A producer that connects in the background; reports come to `reports`.
+    pub fn new(settings: &KafkaSettings, reports: Arc<dyn Reports>) -> anyhow::Result<Self> {
+        let line = Line {
+            voice: Voice::new(settings, Role::RawProducer),
+            reports,
+            in_flight: AtomicUsize::new(0),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        let producer = client::config(settings, Role::RawProducer)?
+            .create_with_context(line)
+            .map_err(client::ConfigError::from)?;
+        Ok(Self { settings: settings.clone(), topic: settings.topic(Topic::Raw), producer })
+    }
+
+    /// Checks or creates topics, fetches metadata and waits for the producer id; an error says what is missing.
+    ///
+    /// The producer id comes by itself after the first connection. That it is there is read from librdkafka's
+    /// statistics: without it the first records would wait for it, and miss their deadline.
+    pub fn connect(&self, wait: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + wait;
+        topics::ensure(&self.settings, wait)?;
+        self.fetch_metadata(until)?;
+        let mut state = self.line().state();
+        while !state.has_producer_id {
+            if let Some(reason) = self.fatal_reason(&state) {
+                bail!("the producer is done for: {reason}");
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("Kafka has not given a producer id");
+            }
+            let waited = self.line().changed.wait_timeout(state, left.min(LOOK_AGAIN));
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// Whether an error of [`connect`](Self::connect) will still be there on the next try: a person has to act.
+    pub fn needs_a_person(error: &anyhow::Error) -> bool {
+        matches!(error.downcast_ref::<TopicsError>(), Some(TopicsError::Shape(_) | TopicsError::Config(_)))
+    }
+
+    /// Hands a record over. Never blocks.
+    pub fn send(&self, partition: u32, record: &Record, ticket: u64) -> Result<(), SendError> {
+        let line = self.line();
+        let ticket = usize::try_from(ticket).expect("a pointer has 64 bits");
+        // Before it is handed over, since its report may come at once.
+        line.in_flight.fetch_add(1, Ordering::AcqRel);
+        let Err((error, _)) = self.producer.send(outgoing(&self.topic, partition, record, ticket)) else {
+            return Ok(());
+        };
+        line.one_less();
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
+            return Err(SendError::Full);
+        }
+        let mut state = line.state();
+        if state.broken.is_none() {
+            tracing::error!(partition, "{} takes no more records: {error}", self.topic);
+            state.broken = Some(error.to_string());
+        }
+        Err(SendError::Fatal)
+    }
+
+    /// The fatal error, if there was one.
+    pub fn fatal(&self) -> Option<String> {
+        self.fatal_reason(&self.line().state())
+    }
+
+    /// Whether some broker is connected, by the newest statistics.
+    pub fn is_connected(&self) -> bool {
+        self.line().state().is_connected
+    }
+
+    /// Records handed over and not reported.
+    pub fn in_flight(&self) -> usize {
+        self.line().in_flight.load(Ordering::Acquire)
+    }
+
+    /// Waits until every record is reported; whether that came to pass.
+    pub fn flush(&self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        let line = self.line();
+        let mut state = line.state();
+        while self.in_flight() > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            // Not librdkafka's own flush: it would serve reports from this thread too, beside the client's.
+            (state, _) = line.changed.wait_timeout(state, left.min(LOOK_AGAIN)).unwrap_or_else(PoisonError::into_inner);
+        }
+        true
+    }
+
+    fn fetch_metadata(&self, until: Instant) -> anyhow::Result<()> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now()).max(LOOK_AGAIN);
+            let metadata = self.producer.client().fetch_metadata(Some(&self.topic), left);
+            let missing = match &metadata {
+                Err(error) => Some(error.to_string()),
+                Ok(metadata) => {
+                    let led = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+                    let led = led.filter(|partition| partition.leader() >= 0).count();
+                    (u32::try_from(led) != Ok(self.settings.partitions))
+                        .then(|| format!("{led} of {} partitions have a leader", self.settings.partitions))
+                }
+            };
+            let Some(missing) = missing else { return Ok(()) };
+            if Instant::now() >= until {
+                return Err(anyhow::Error::msg(missing)).with_context(|| format!("fetch metadata of {}", self.topic));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    fn fatal_reason(&self, state: &State) -> Option<String> {
+        let fatal = self.producer.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"));
+        fatal.or_else(|| state.broken.clone())
+    }
+
+    fn line(&self) -> &Line {
+        self.producer.context()
+    }
+}
+
+impl Drop for RawProducer {
+    fn drop(&mut self) {
+        let left = self.in_flight();
+        if left > 0 {
+            tracing::warn!(
+                left,
+                "let the producer of {} go with {left} records that Kafka has not acknowledged",
+                self.topic
+            );
+        }
+    }
+}
+
+/// What the client tells us from its thread.
+struct Line {
+    voice: Voice,
+    reports: Arc<dyn Reports>,
+    in_flight: AtomicUsize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_connected: bool,
+    has_producer_id: bool,
+    broken: Option<String>,
+}
+
+impl Line {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn one_less(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl ClientContext for Line {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.voice.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.voice.error(&error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
+        let mut state = self.state();
+        state.is_connected = statistics.brokers.values().any(|broker| broker.state == "UP");
+        state.has_producer_id = statistics.eos.is_some_and(|eos| eos.idemp_state == "Assigned");
+        self.changed.notify_all();
+    }
+}
+
+impl ProducerContext for Line {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
+        let outcome = match result {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(ReportError { reason: error.to_string() }),
+        };
+        self.reports.reported(ticket as u64, outcome);
+        self.one_less();
+    }
+}
+
+/// The little of librdkafka's statistics that we read.
+#[derive(Deserialize)]
+struct Statistics<'a> {
+    #[serde(borrow, default)]
+    brokers: std::collections::HashMap<String, BrokerStatistics<'a>>,
+    #[serde(borrow)]
+    eos: Option<ProducerStatistics<'a>>,
+}
+
+#[derive(Deserialize)]
+struct BrokerStatistics<'a> {
+    #[serde(borrow)]
+    state: std::borrow::Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct ProducerStatistics<'a> {
+    #[serde(borrow)]
+    idemp_state: std::borrow::Cow<'a, str>,
+}

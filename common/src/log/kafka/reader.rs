@@ -1,0 +1,235 @@
+//! Answers questions about places in `raw` and `facts`, and reads ranges of them to their very end.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::KafkaSettings;
+use super::client::{Plain, Role};
+use super::facts::plain_consumer;
+use super::group::look_into;
+use super::record::{entry, kafka_offset, kafka_partition};
+use super::transaction::{judge, stopping};
+use crate::contract::Topic;
+use crate::lifecycle::Stop;
+use crate::log::{Entry, LedgerError, Position};
+use crate::time::Timestamp;
+
+/// One question; then we look whether to stop, and ask again.
+const CALL_WAIT: Duration = Duration::from_secs(5);
+/// How long brokers may be away before a question is given up.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Between two questions that were not answered as hoped.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How often it is said what is waited for.
+const SAY_AGAIN: Duration = Duration::from_secs(5);
+/// While reading, the group is answered at least this often.
+const SERVE_AGAIN: Duration = Duration::from_millis(500);
+
+/// Two plain consumers: one that sees committed records only, one for offsets with open transactions included.
+pub(super) struct Reader {
+    settings: KafkaSettings,
+    committed: BaseConsumer<Plain>,
+    uncommitted: BaseConsumer<Plain>,
+    stop: Stop,
+}
+
+impl Reader {
+    /// Connects in the background.
+    pub(super) fn new(settings: &KafkaSettings, group: &str, stop: Stop) -> Result<Self, LedgerError> {
+        Ok(Self {
+            settings: settings.clone(),
+            committed: plain_consumer(settings, Role::Reader { group })?,
+            uncommitted: plain_consumer(settings, Role::Uncommitted)?,
+            stop,
+        })
+    }
+
+    /// The first and the next offset, open transactions included.
+    pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
+        let name = self.settings.topic(topic);
+        let ask = || self.uncommitted.fetch_watermarks(&name, kafka_partition(partition), CALL_WAIT);
+        let (first, next) = self.insist(&format!("ask for the bounds of {name}/{partition}"), ask)?;
+        Ok((whole(first), whole(next)))
+    }
+
+    /// The first offset of `raw` whose record may be as young as `at`; its end, if there is none.
+    pub(super) fn offset_at(&self, partition: u32, at: Timestamp) -> Result<u64, LedgerError> {
+        let name = self.settings.topic(Topic::Raw);
+        let ask = || {
+            let asked: TopicPartitionList =
+                std::iter::once((name.clone(), kafka_partition(partition), kafka_offset(at.ms()))).collect();
+            let found = self.uncommitted.offsets_for_times(asked, CALL_WAIT)?;
+            let found = found.elements();
+            let found = found.first().ok_or(KafkaError::NoMessageReceived)?;
+            found.error()?;
+            Ok(found.offset())
+        };
+        match self.insist(&format!("ask {name}/{partition} for a time"), ask)? {
+            Offset::Offset(offset) => Ok(whole(offset)),
+            _ => Ok(self.bounds(Topic::Raw, partition)?.1),
+        }
+    }
+
+    /// Visits every committed record from `from` to before `until`. Between records `serve` is called now and then.
+    ///
+    /// It waits until no transaction that began below `until` is open. Then everything below the last stable
+    /// offset is decided, and the first end of partition that is reported *after* that comes behind `until`,
+    /// even if there are only markers and aborted records on the way.
+    pub(super) fn read(
+        &self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+        serve: &mut dyn FnMut() -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        if from.offset >= until {
+            return Ok(());
+        }
+        let place = Place { topic: self.settings.topic(topic), partition: from.partition };
+        let (first, _) = self.bounds(topic, from.partition)?;
+        if from.offset < first {
+            return Err(LedgerError::Broken(format!("{place} begins at {first}: what lay at {} is gone", from.offset)));
+        }
+        self.wait_until_decided(&place, until, serve)?;
+        let list: TopicPartitionList =
+            std::iter::once((place.topic.clone(), kafka_partition(place.partition), kafka_offset(from.offset)))
+                .collect();
+        self.committed.assign(&list).map_err(|error| judge(&format!("read {place}"), &error, None))?;
+        let read = self.read_assigned(&place, until, visit, serve);
+        self.committed.unassign().map_err(|error| judge(&format!("leave {place}"), &error, None))?;
+        read
+    }
+
+    fn wait_until_decided(
+        &self,
+        place: &Place,
+        until: u64,
+        serve: &mut dyn FnMut() -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        let began = Instant::now();
+        let mut said = began;
+        loop {
+            let stable = self.stable_end(place)?;
+            if stable >= until {
+                return Ok(());
+            }
+            if said.elapsed() >= SAY_AGAIN {
+                said = Instant::now();
+                let waited_s = began.elapsed().as_secs();
+                tracing::warn!(
+                    waited_s,
+                    "{place} is decided up to {stable}, not yet to {until}: wait for an open transaction"
+                );
+            }
+            serve()?;
+            if self.stop.sleep(ASK_AGAIN) {
+                return Err(stopping());
+            }
+        }
+    }
+
+    /// Below it no transaction is open: that is what a committed reader's question is answered with.
+    fn stable_end(&self, place: &Place) -> Result<u64, LedgerError> {
+        let ask = || self.committed.fetch_watermarks(&place.topic, kafka_partition(place.partition), CALL_WAIT);
+        let (_, stable) = self.insist(&format!("ask for the stable end of {place}"), ask)?;
+        Ok(whole(stable))
+    }
+
+    fn read_assigned(
+        &self,
+        place: &Place,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+        serve: &mut dyn FnMut() -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        let (mut moved, mut said, mut served) = (Instant::now(), Instant::now(), Instant::now());
+        loop {
+            if served.elapsed() >= SERVE_AGAIN {
+                served = Instant::now();
+                serve()?;
+                if self.stop.requested() {
+                    return Err(stopping());
+                }
+            }
+            match self.committed.poll(SERVE_AGAIN) {
+                Some(Ok(message)) => {
+                    moved = Instant::now();
+                    let entry = entry(&message);
+                    if entry.position.offset >= until || visit(entry).is_break() {
+                        return Ok(());
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) if self.has_reached(place, until)? => return Ok(()),
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(error)) => {
+                    look_into(&format!("read {place}"), &error, self.committed.client().fatal_error())?;
+                }
+                None if moved.elapsed() >= SAY_AGAIN && said.elapsed() >= SAY_AGAIN => {
+                    said = Instant::now();
+                    let waited_s = moved.elapsed().as_secs();
+                    tracing::warn!(waited_s, "{place} brings nothing, though it goes on to {until}");
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Whether the end that was just told lies behind `until`. Our position mostly says so, since it counts markers;
+    /// where compaction left nothing to count, the partition is asked once more: after a change of leaders, the
+    /// new one's end may lie lower for a moment.
+    fn has_reached(&self, place: &Place, until: u64) -> Result<bool, LedgerError> {
+        let position = self.committed.position().ok();
+        let position = position.as_ref().and_then(|list| list.elements().first().map(|element| element.offset()));
+        if let Some(Offset::Offset(offset)) = position
+            && whole(offset) >= until
+        {
+            return Ok(true);
+        }
+        Ok(self.stable_end(place)? >= until)
+    }
+
+    /// Which of these places the partition does not reach, in words.
+    pub(super) fn out_of_range(&self, topic: Topic, places: &[Position]) -> Option<String> {
+        places.iter().find_map(|place| {
+            let (first, next) = self.bounds(topic, place.partition).ok()?;
+            let name = self.settings.topic(topic);
+            (place.offset < first || place.offset > next)
+                .then(|| format!("{name}/{} holds {first} to {next}, but we are at {}", place.partition, place.offset))
+        })
+    }
+
+    fn insist<T>(&self, what: &str, ask: impl Fn() -> KafkaResult<T>) -> Result<T, LedgerError> {
+        let began = Instant::now();
+        loop {
+            match ask() {
+                Ok(answer) => return Ok(answer),
+                Err(_) if self.stop.requested() => return Err(stopping()),
+                Err(error) if began.elapsed() >= ANSWER_WAIT_MAX => return Err(judge(what, &error, None)),
+                Err(error) => tracing::debug!("{what}: {error}"),
+            }
+            self.stop.sleep(ASK_AGAIN);
+        }
+    }
+}
+
+/// A partition, as logs and errors name it.
+struct Place {
+    topic: String,
+    partition: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.partition)
+    }
+}
+
+fn whole(offset: i64) -> u64 {
+    u64::try_from(offset).unwrap_or_default()
+}

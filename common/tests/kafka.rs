@@ -1,0 +1,692 @@
+//! Kafka as logs, against a real broker; librdkafka's mock cluster stands in where there is none.
+//!
+//! Every test has topics and a group of its own, so that all share one broker.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::contract::{Retention, Topic};
+use common::lifecycle::Stop;
+use common::log::kafka::{KafkaLedger, KafkaSettings, RawProducer, ReportError, Reports, SendError};
+use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
+use common::time::Timestamp;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use uuid::Uuid;
+
+/// Long enough for two sessions and a broker that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+
+// Topics
+
+#[test]
+fn missing_topics_are_created_even_by_three_at_once() {
+    let Some(world) = World::real("missing_topics_are_created_even_by_three_at_once") else { return };
+    let settings = &world.settings;
+    thread::scope(|scope| {
+        let tries: Vec<_> = (0..3).map(|_| scope.spawn(|| producer(settings).1.connect(PATIENCE))).collect();
+        for tried in tries {
+            tried.join().expect("no panic").expect("connects");
+        }
+    });
+    assert_eq!(world.setting(Topic::Facts, "cleanup.policy"), "compact");
+    assert_eq!(world.setting(Topic::Installations, "cleanup.policy"), "compact");
+    assert_eq!(world.setting(Topic::Permissions, "cleanup.policy"), "compact,delete");
+    assert_eq!(world.setting(Topic::Raw, "cleanup.policy"), "delete");
+    assert_eq!(world.setting(Topic::Raw, "retention.ms"), "1209600000");
+    assert_eq!(world.setting(Topic::Raw, "max.message.bytes"), "2097152");
+}
+
+#[test]
+fn topics_that_would_break_a_promise_are_refused_by_name() {
+    let name = "topics_that_would_break_a_promise_are_refused_by_name";
+    let cases: [(Topic, i32, &str, &str); 5] = [
+        (Topic::Events, 5, "delete", "has 5 partitions where partitions is 2"),
+        (Topic::Facts, 2, "delete", "has cleanup.policy=delete"),
+        (Topic::Facts, 2, "compact,delete", "has cleanup.policy=compact,delete"),
+        (Topic::Installations, 2, "delete", "has cleanup.policy=delete"),
+        (Topic::Raw, 2, "compact", "is compacted"),
+    ];
+    for (topic, partitions, policy, wrong) in cases {
+        let Some(world) = World::real(name) else { return };
+        world.create(topic, partitions, policy);
+        let error = world.producer().1.connect(PATIENCE).expect_err("refused");
+        assert!(RawProducer::needs_a_person(&error));
+        let wanted = format!("topic {} {wrong}", world.settings.topic(topic));
+        assert!(error.to_string().starts_with(&wanted), "{error}");
+        let error = world.try_open("a").err().expect("refused");
+        assert!(matches!(&error, LedgerError::Broken(reason) if reason.starts_with(&wanted)), "{error}");
+    }
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_an_error_after_the_wait_and_no_fault_of_the_topics() {
+    let (_, producer) = World::new("127.0.0.1:1".into(), None).producer();
+    let error = producer.connect(Duration::from_millis(200)).expect_err("nobody there");
+    assert!(!RawProducer::needs_a_person(&error), "{error}");
+}
+
+// Producer
+
+#[test]
+fn every_record_is_reported_once_and_read_back_as_it_was() {
+    let Some(world) = World::any("every_record_is_reported_once_and_read_back_as_it_was") else { return };
+    let (heard, producer) = world.producer();
+    producer.connect(PATIENCE).expect("connects");
+    for ticket in 0..1_000 {
+        let partition = u32::try_from(ticket % 2).expect("small");
+        assert_eq!(producer.send(partition, &record(&format!("{ticket}")), ticket), Ok(()));
+    }
+    assert!(producer.flush(PATIENCE));
+    assert_eq!((producer.in_flight(), producer.fatal()), (0, None));
+    let heard = heard.0.lock().expect("no panic");
+    assert_eq!(heard.len(), 1_000);
+    assert!(heard.iter().all(|(_, outcome)| outcome.is_ok()));
+    assert_eq!(heard.iter().map(|(ticket, _)| *ticket).collect::<BTreeSet<_>>(), (0..1_000).collect());
+
+    let mut ledger = world.open("a");
+    for partition in 0..2 {
+        let asked = Instant::now();
+        let read = read(&mut ledger, Topic::Raw, partition, 0);
+        println!("500 records were read in {:?}", asked.elapsed());
+        let wanted: Vec<_> = (0..1_000).filter(|n| n % 2 == partition).map(|n| record(&n.to_string())).collect();
+        assert_eq!(read.into_iter().map(|entry| entry.record).collect::<Vec<_>>(), wanted);
+    }
+}
+
+#[test]
+fn a_record_that_can_never_go_is_fatal_with_its_reason() {
+    let Some(world) = World::any("a_record_that_can_never_go_is_fatal_with_its_reason") else { return };
+    let (_, producer) = world.producer();
+    producer.connect(PATIENCE).expect("connects");
+    assert_eq!(producer.send(99, &record("x"), 1), Err(SendError::Fatal));
+    assert!(producer.fatal().is_some_and(|reason| reason.contains("Unknown partition")), "{:?}", producer.fatal());
+    assert_eq!(producer.in_flight(), 0);
+}
+
+#[test]
+fn records_left_behind_are_reported_as_errors() {
+    let world = World::new("127.0.0.1:1".into(), None);
+    let (heard, producer) = world.producer();
+    assert_eq!(producer.send(0, &record("x"), 7), Ok(()));
+    assert!(!producer.flush(Duration::from_millis(50)));
+    assert_eq!(producer.in_flight(), 1);
+    drop(producer);
+    let heard = heard.0.lock().expect("no panic");
+    assert!(matches!(heard.as_slice(), [(7, Err(_))]), "{heard:?}");
+}
+
+// The group
+
+#[test]
+fn two_share_the_partitions_and_one_takes_over_when_the_other_is_gone() {
+    let Some(world) = World::any("two_share_the_partitions_and_one_takes_over_when_the_other_is_gone") else { return };
+    let mut first = Owner::new(world.open("a"));
+    first.until("first owns all", |owner| owner.owned.len() == 2);
+    let mut second = Owner::new(world.open("b"));
+    both(&mut first, &mut second, "each owns one", |first, second| first.owned.len() == 1 && second.owned.len() == 1);
+    world.send(0, "left");
+    world.send(1, "right");
+    both(&mut first, &mut second, "both are read", |first, second| first.raw.len() + second.raw.len() == 2);
+    drop(first);
+    second.until("the other takes over", |owner| owner.owned.len() == 2);
+}
+
+#[test]
+fn what_was_gained_and_lost_before_it_was_started_comes_again() {
+    let Some(world) = World::any("what_was_gained_and_lost_before_it_was_started_comes_again") else { return };
+    world.send(0, "zero");
+    world.send(1, "one");
+    let mut first = world.open("a");
+    let gained = next_change(&mut first);
+    assert_eq!(gained, (vec![0, 1], vec![]));
+    // Not started: it is lost to a second member, and what comes of it then is a new gain.
+    let mut second = Owner::new(world.open("b"));
+    let began = Instant::now();
+    let mut lost = false;
+    while second.owned.len() != 1 {
+        assert!(began.elapsed() < PATIENCE, "the second gains one");
+        second.turn();
+        match first.next(POLL).expect("goes on") {
+            Turn::Lost(partitions) => {
+                assert_eq!(partitions, vec![0, 1]);
+                lost = true;
+                // Too late: it must not bring anything.
+                first.start(&[Position { partition: 0, offset: 0 }]).expect("is ignored");
+            }
+            Turn::Gained(partitions) => assert!(lost && partitions.len() == 1),
+            Turn::Quiet => {}
+            Turn::Raw(_) | Turn::Facts(_) => panic!("nothing was started"),
+        }
+    }
+    second.until("its record comes", |owner| owner.raw.len() == 1);
+}
+
+#[test]
+fn a_second_process_with_our_identity_ends_us() {
+    let Some(world) = World::real("a_second_process_with_our_identity_ends_us") else { return };
+    let mut first = Owner::new(world.open("a"));
+    first.until("owns all", |owner| owner.owned.len() == 2);
+    let mut second = Owner::new(world.open("a"));
+    second.until("owns all", |owner| owner.owned.len() == 2);
+    let error = first.ledger.publish(vec![output(Topic::Facts, 0, "f")], &[]).expect_err("fenced");
+    assert!(matches!(error, LedgerError::Fenced(_)), "{error}");
+    let began = Instant::now();
+    let error = loop {
+        assert!(began.elapsed() < PATIENCE, "the group says so too");
+        if let Err(error) = first.ledger.next(POLL) {
+            break error;
+        }
+    };
+    assert!(matches!(error, LedgerError::Fenced(_)), "{error}");
+    second.ledger.publish(vec![output(Topic::Facts, 0, "f")], &[]).expect("the successor goes on");
+}
+
+#[test]
+fn a_start_behind_the_end_is_refused_with_the_bounds() {
+    let Some(world) = World::real("a_start_behind_the_end_is_refused_with_the_bounds") else { return };
+    let mut ledger = world.open("a");
+    next_change(&mut ledger);
+    ledger.start(&[Position { partition: 1, offset: 17 }]).expect("starts");
+    let began = Instant::now();
+    let error = loop {
+        assert!(began.elapsed() < PATIENCE, "out of range");
+        if let Err(error) = ledger.next(POLL) {
+            break error;
+        }
+    };
+    let place = format!("{}/1 holds 0 to 0, but we are at 17", world.settings.topic(Topic::Raw));
+    assert!(matches!(&error, LedgerError::Broken(reason) if reason.contains(&place)), "{error}");
+}
+
+// Publishing
+
+#[test]
+fn what_is_published_is_read_where_it_was_said_to_be_and_raw_goes_on_behind_it() {
+    let name = "what_is_published_is_read_where_it_was_said_to_be_and_raw_goes_on_behind_it";
+    let Some(world) = World::any(name) else { return };
+    for n in 0..5 {
+        world.send(0, &n.to_string());
+    }
+    let mut owner = Owner::new(world.open("a"));
+    owner.until("raw comes", |owner| owner.raw.len() == 5);
+    for round in 0_u64..3 {
+        let outputs = vec![
+            output(Topic::Facts, 0, &format!("{round} first")),
+            output(Topic::Events, 0, "event"),
+            output(Topic::Facts, 1, "other"),
+            output(Topic::Facts, 0, &format!("{round} last")),
+            Output { record: Record { value: None, ..record("gone") }, ..output(Topic::Installations, 0, "") },
+        ];
+        let ends = owner.ledger.publish(outputs, &[Position { partition: 0, offset: round + 1 }]).expect("publishes");
+        for end in ends {
+            let last = read(&mut owner.ledger, Topic::Facts, end.partition, 0).pop().expect("facts");
+            assert_eq!(last.position.offset + 1, end.offset, "round {round}");
+        }
+        assert_eq!(owner.ledger.committed(0).expect("answers"), Some(round + 1));
+    }
+    assert_eq!(owner.ledger.committed(1).expect("answers"), None);
+    let facts = read(&mut owner.ledger, Topic::Facts, 0, 0);
+    let facts: Vec<_> = facts.iter().map(|entry| value(&entry.record)).collect();
+    assert_eq!(facts, ["0 first", "0 last", "1 first", "1 last", "2 first", "2 last"]);
+
+    // Offsets alone are a transaction too.
+    owner.ledger.publish(vec![], &[Position { partition: 0, offset: 4 }]).expect("publishes");
+    drop(owner);
+
+    let mut successor = Owner::new(world.open("a"));
+    successor.until("raw goes on", |owner| !owner.raw.is_empty());
+    assert_eq!(values(&successor.raw), ["4"]);
+}
+
+#[test]
+fn nobody_sees_a_batch_whose_process_died_before_the_commit() {
+    let Some(world) = World::real("nobody_sees_a_batch_whose_process_died_before_the_commit") else { return };
+    let mut owner = Owner::new(world.open("a"));
+    owner.until("owns all", |owner| owner.owned.len() == 2);
+    owner.ledger.publish(vec![output(Topic::Facts, 0, "kept")], &[]).expect("publishes");
+    drop(owner);
+    // The same identity dies between send and commit.
+    let dead = world.transactional(&format!("{}-a", world.group));
+    dead.send(BaseRecord::to(&world.settings.topic(Topic::Facts)).partition(0).key("k").payload("torn"))
+        .map_err(|(error, _)| error)
+        .expect("sends");
+    dead.flush(PATIENCE).expect("is with the broker");
+    let mut successor = world.open("a");
+    let (_, end) = successor.bounds(Topic::Facts, 0).expect("answers");
+    assert_eq!(end, 4, "a fact, its marker, the torn fact, its abort");
+    assert_eq!(values(&read(&mut successor, Topic::Facts, 0, 0)), ["kept"]);
+    assert_eq!(values(&read(&mut successor, Topic::Facts, 0, 2)), [""; 0], "only what was aborted and markers");
+    drop(dead);
+}
+
+#[test]
+fn a_read_waits_for_a_strangers_open_transaction() {
+    let Some(world) = World::real("a_read_waits_for_a_strangers_open_transaction") else { return };
+    let mut ledger = world.open("a");
+    let stranger = world.transactional(&format!("{}-stranger", world.group));
+    stranger
+        .send(BaseRecord::to(&world.settings.topic(Topic::Facts)).partition(1).key("k").payload("late"))
+        .map_err(|(error, _)| error)
+        .expect("sends");
+    stranger.flush(PATIENCE).expect("is with the broker");
+    assert_eq!(ledger.bounds(Topic::Facts, 1).expect("answers"), (0, 1), "open transactions are counted");
+    let decided = Arc::new(Mutex::new(false));
+    let deciding = thread::spawn({
+        let decided = Arc::clone(&decided);
+        move || {
+            thread::sleep(Duration::from_millis(700));
+            *decided.lock().expect("no panic") = true;
+            stranger.commit_transaction(PATIENCE).expect("commits");
+        }
+    });
+    let mut seen = vec![];
+    let from = Position { partition: 1, offset: 0 };
+    let read = ledger.read(Topic::Facts, from, 1, &mut |entry| {
+        assert!(*decided.lock().expect("no panic"), "not before it is decided");
+        seen.push(entry);
+        ControlFlow::Continue(())
+    });
+    read.expect("reads");
+    assert_eq!(values(&seen), ["late"]);
+    deciding.join().expect("no panic");
+}
+
+#[test]
+fn a_successor_finds_what_was_committed_before_the_crash() {
+    let Some(world) = World::any("a_successor_finds_what_was_committed_before_the_crash") else { return };
+    world.send(0, "zero");
+    world.send(0, "one");
+    let mut owner = Owner::new(world.open("a"));
+    owner.until("raw comes", |owner| owner.raw.len() == 2);
+    let ends = owner.ledger.publish(vec![output(Topic::Facts, 0, "f")], &[Position { partition: 0, offset: 1 }]);
+    let ends = ends.expect("publishes");
+    drop(owner);
+
+    let mut successor = world.open("a");
+    let (gained, _) = next_change(&mut successor);
+    assert_eq!(gained, [0, 1]);
+    assert_eq!(successor.committed(0).expect("answers"), Some(1));
+    let facts = read(&mut successor, Topic::Facts, 0, 0);
+    assert_eq!(values(&facts), ["f"]);
+    assert_eq!(facts[0].position.offset + 1, ends[0].offset);
+}
+
+#[test]
+fn a_batch_of_a_former_generation_is_not_published() {
+    let Some(mut world) = World::real("a_batch_of_a_former_generation_is_not_published") else { return };
+    // Whoever does not ask for turns for that long is no member any more.
+    for name in ["session.timeout.ms", "max.poll.interval.ms"] {
+        world.settings.set.push((name.into(), "6000".into()));
+    }
+    world.send(0, "zero");
+    let mut first = Owner::new(world.open("a"));
+    first.until("raw comes", |owner| owner.raw.len() == 1);
+    // While the first holds its batch, the group goes on without it.
+    let mut second = Owner::new(world.open("b"));
+    second.until("the second owns all", |owner| owner.owned.len() == 2);
+    let read = [Position { partition: 0, offset: 1 }];
+    let error = first.ledger.publish(vec![output(Topic::Facts, 0, "late")], &read).expect_err("refused");
+    assert!(matches!(error, LedgerError::StartOver(_)), "{error}");
+    drop(first);
+    let mut again = world.open("a");
+    assert_eq!(values(&self::read(&mut again, Topic::Facts, 0, 0)), [""; 0]);
+    assert_eq!(again.committed(0).expect("answers"), None);
+}
+
+// Following
+
+#[test]
+fn followers_see_facts_of_others_soon_and_raw_does_not_starve_them() {
+    /// Many batches, but not more than fits into a client's queue.
+    const RAW: u32 = 40_000;
+    let Some(world) = World::any("followers_see_facts_of_others_soon_and_raw_does_not_starve_them") else { return };
+    let mut owner = Owner::new(world.open("a"));
+    owner.until("owns all", |owner| owner.owned.len() == 2);
+    let mut follower = world.follower("b");
+    follower.follow(&[Position { partition: 0, offset: 0 }, Position { partition: 1, offset: 0 }]).expect("follows");
+    let mut waits = vec![];
+    for n in 0..20_u32 {
+        owner.ledger.publish(vec![output(Topic::Facts, n % 2, &n.to_string())], &[]).expect("publishes");
+        let published = Instant::now();
+        let entries = loop {
+            assert!(published.elapsed() < PATIENCE, "fact {n} comes");
+            if let Turn::Facts(entries) = follower.next(POLL).expect("goes on") {
+                break entries;
+            }
+        };
+        waits.push(published.elapsed());
+        assert_eq!(values(&entries), [n.to_string()]);
+    }
+    waits.sort();
+    println!("a follower sees a fact after {:?} (median), {:?} at most", waits[10], waits[19]);
+
+    // The owner follows its own facts too. While it looks away, both logs grow.
+    let asked = Instant::now();
+    owner.ledger.follow(&[Position { partition: 0, offset: 0 }]).expect("follows");
+    owner.until("facts come", |owner| owner.facts.len() == 10);
+    println!("the first facts came {:?} after they were asked for", asked.elapsed());
+    for n in 0..RAW {
+        world.send_without_waiting(n % 2, &n.to_string());
+    }
+    assert!(world.sender.1.flush(PATIENCE));
+    for n in 0..10 {
+        owner.ledger.publish(vec![output(Topic::Facts, 0, &format!("more {n}"))], &[]).expect("publishes");
+    }
+    let mut order = vec![];
+    let began = Instant::now();
+    while owner.raw.len() < RAW as usize || owner.facts.len() < 20 {
+        assert!(began.elapsed() < PATIENCE, "both come");
+        order.push(owner.turn());
+    }
+    let first_fact = order.iter().position(|turn| *turn == "facts").expect("facts came");
+    let last_raw = order.iter().rposition(|turn| *turn == "raw").expect("raw came");
+    assert!(first_fact < last_raw, "facts do not wait until raw is empty: {order:?}");
+    for partition in 0..2 {
+        let offsets = owner.raw.iter().filter(|entry| entry.position.partition == partition);
+        assert!(offsets.map(|entry| entry.position.offset).eq(0..u64::from(RAW / 2)), "in order, once");
+    }
+}
+
+// Questions
+
+#[test]
+fn a_time_is_found_and_the_logs_say_who_they_are() {
+    let Some(world) = World::any("a_time_is_found_and_the_logs_say_who_they_are") else { return };
+    let mut ledger = world.open("a");
+    assert!(ledger.identity().starts_with("kafka:"));
+    assert!(ledger.identity().ends_with(&format!(":{}", world.settings.topic_prefix)));
+    assert_eq!(ledger.partitions(), 2);
+    let at = |s| AT.minus(Duration::from_secs(1_000)).plus(Duration::from_secs(s));
+    assert_eq!(ledger.offset_at(0, at(0)).expect("answers"), 0);
+    for s in [100, 200, 300] {
+        world.send_record(0, &Record { at: at(s), ..record("x") });
+    }
+    assert_eq!(ledger.bounds(Topic::Raw, 0).expect("answers"), (0, 3));
+    if world.mock.is_none() {
+        assert_eq!(ledger.offset_at(0, at(150)).expect("answers"), 1);
+        assert_eq!(ledger.offset_at(0, at(301)).expect("answers"), 3);
+    }
+    assert!(ledger.close());
+}
+
+#[test]
+fn waiting_for_a_broker_ends_when_asked_to_stop() {
+    let world = World::new("127.0.0.1:1".into(), None);
+    let stop = Stop::default();
+    let opening = thread::spawn({
+        let (settings, stop) = (world.settings.clone(), stop.clone());
+        move || KafkaLedger::open(&settings, "group", "a", stop).err()
+    });
+    stop.request();
+    let error = opening.join().expect("no panic").expect("no broker");
+    assert!(matches!(error, LedgerError::StartOver(_)), "{error}");
+}
+
+// What the tests stand on
+
+/// Topics and a group of one test, on some Kafka.
+struct World {
+    settings: KafkaSettings,
+    group: String,
+    sender: (Arc<Heard>, RawProducer),
+    mock: Option<MockCluster<'static, DefaultProducerContext>>,
+}
+
+impl World {
+    /// On a real broker; none, said loudly, if there is none.
+    fn real(test: &str) -> Option<Self> {
+        if let Ok(servers) = std::env::var("HOOKLEDGER_TEST_KAFKA") {
+            return Some(Self::new(servers, None));
+        }
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{test} needs a broker: set HOOKLEDGER_TEST_KAFKA");
+        eprintln!("NOT RUN, since there is no HOOKLEDGER_TEST_KAFKA: {test}");
+        None
+    }
+
+    /// On a real broker, else on the mock cluster.
+    fn any(test: &str) -> Option<Self> {
+        if std::env::var("HOOKLEDGER_TEST_KAFKA").is_ok() || std::env::var("CI").as_deref() == Ok("true") {
+            return Self::real(test);
+        }
+        eprintln!("ON THE MOCK CLUSTER ONLY, since there is no HOOKLEDGER_TEST_KAFKA: {test}");
+        let mock = MockCluster::new(1).expect("a mock cluster");
+        let world = Self::new(mock.bootstrap_servers(), Some(mock));
+        for topic in Topic::ALL {
+            // It cannot be asked to by a client.
+            world.mock.as_ref().expect("there").create_topic(&world.settings.topic(topic), 2, 1).expect("creates");
+        }
+        Some(world)
+    }
+
+    fn new(servers: String, mock: Option<MockCluster<'static, DefaultProducerContext>>) -> Self {
+        let unique = Uuid::now_v7();
+        let settings = KafkaSettings {
+            servers,
+            set: vec![],
+            topic_prefix: format!("test-{unique}."),
+            partitions: 2,
+            replication: None,
+            retention: Retention::default(),
+        };
+        let sender = producer(&settings);
+        Self { settings, group: format!("group-{unique}"), sender, mock }
+    }
+
+    fn producer(&self) -> (Arc<Heard>, RawProducer) {
+        producer(&self.settings)
+    }
+
+    fn open(&self, instance: &str) -> KafkaLedger {
+        self.try_open(instance).expect("opens")
+    }
+
+    fn try_open(&self, instance: &str) -> Result<KafkaLedger, LedgerError> {
+        KafkaLedger::open(&self.settings, &self.group, instance, Stop::default())
+    }
+
+    /// A member of another group: it owns in its own, but nobody asks it to start.
+    fn follower(&self, instance: &str) -> KafkaLedger {
+        let group = format!("{}-followers", self.group);
+        KafkaLedger::open(&self.settings, &group, instance, Stop::default()).expect("opens")
+    }
+
+    fn send(&self, partition: u32, value: &str) {
+        self.send_record(partition, &record(value));
+    }
+
+    fn send_record(&self, partition: u32, record: &Record) {
+        self.connected().send(partition, record, 0).expect("is handed over");
+        assert!(self.sender.1.flush(PATIENCE));
+    }
+
+    fn send_without_waiting(&self, partition: u32, value: &str) {
+        self.connected().send(partition, &record(value), 0).expect("is handed over");
+    }
+
+    fn connected(&self) -> &RawProducer {
+        if !self.sender.1.is_connected() {
+            self.sender.1.connect(PATIENCE).expect("connects");
+        }
+        &self.sender.1
+    }
+
+    fn transactional(&self, id: &str) -> BaseProducer {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.settings.servers)
+            .set("transactional.id", id)
+            .create()
+            .expect("a producer");
+        producer.init_transactions(PATIENCE).expect("initialises");
+        producer.begin_transaction().expect("begins");
+        producer
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.settings.servers).create().expect("a client")
+    }
+
+    fn create(&self, topic: Topic, partitions: i32, policy: &str) {
+        let name = self.settings.topic(topic);
+        let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(1)).set("cleanup.policy", policy);
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        let made = wait_for(self.admin().create_topics([&new], &options)).expect("answers");
+        assert_eq!(made, [Ok(name.clone())]);
+    }
+
+    fn setting(&self, topic: Topic, name: &str) -> String {
+        let topic = self.settings.topic(topic);
+        let asked = [rdkafka::admin::ResourceSpecifier::Topic(&topic)];
+        let answer = wait_for(self.admin().describe_configs(&asked, &AdminOptions::new())).expect("answers");
+        let config = answer.into_iter().next().expect("one").expect("is there");
+        config.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.mock.is_some() || self.settings.servers == "127.0.0.1:1" {
+            return;
+        }
+        let names: Vec<_> = Topic::ALL.iter().map(|topic| self.settings.topic(*topic)).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        // Some are missing in some tests; the broker's disk is all that is at stake.
+        let _ = wait_for(self.admin().delete_topics(&names, &AdminOptions::new()));
+    }
+}
+
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+}
+
+fn producer(settings: &KafkaSettings) -> (Arc<Heard>, RawProducer) {
+    let heard = Arc::new(Heard::default());
+    let producer = RawProducer::new(settings, heard.clone()).expect("a producer");
+    (heard, producer)
+}
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<(u64, Result<(), ReportError>)>>);
+
+impl Reports for Heard {
+    fn reported(&self, ticket: u64, outcome: Result<(), ReportError>) {
+        self.0.lock().expect("no panic").push((ticket, outcome));
+    }
+}
+
+/// Plays the owner: starts what it gains where the group left off, and keeps what comes.
+struct Owner {
+    ledger: KafkaLedger,
+    owned: BTreeSet<u32>,
+    raw: Vec<Entry>,
+    facts: Vec<Entry>,
+}
+
+impl Owner {
+    fn new(ledger: KafkaLedger) -> Self {
+        Self { ledger, owned: BTreeSet::new(), raw: vec![], facts: vec![] }
+    }
+
+    fn until(&mut self, what: &str, mut reached: impl FnMut(&Self) -> bool) {
+        let began = Instant::now();
+        while !reached(self) {
+            assert!(began.elapsed() < PATIENCE, "{what}");
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) -> &'static str {
+        match self.ledger.next(POLL).expect("goes on") {
+            Turn::Gained(partitions) => {
+                let mut starts = vec![];
+                for partition in partitions {
+                    let offset = self.ledger.committed(partition).expect("answers").unwrap_or_default();
+                    starts.push(Position { partition, offset });
+                    self.owned.insert(partition);
+                }
+                self.ledger.start(&starts).expect("starts");
+                "gained"
+            }
+            Turn::Lost(partitions) => {
+                self.owned.retain(|partition| !partitions.contains(partition));
+                "lost"
+            }
+            Turn::Raw(entries) => {
+                assert!(entries.iter().all(|entry| self.owned.contains(&entry.position.partition)));
+                self.raw.extend(entries);
+                "raw"
+            }
+            Turn::Facts(entries) => {
+                self.facts.extend(entries);
+                "facts"
+            }
+            Turn::Quiet => "quiet",
+        }
+    }
+}
+
+fn both(first: &mut Owner, second: &mut Owner, what: &str, reached: impl Fn(&Owner, &Owner) -> bool) {
+    let began = Instant::now();
+    while !reached(first, second) {
+        assert!(began.elapsed() < PATIENCE, "{what}");
+        first.turn();
+        second.turn();
+    }
+}
+
+/// What the next change of ownership says: gained, lost.
+fn next_change(ledger: &mut KafkaLedger) -> (Vec<u32>, Vec<u32>) {
+    let began = Instant::now();
+    loop {
+        assert!(began.elapsed() < PATIENCE, "a change comes");
+        match ledger.next(POLL).expect("goes on") {
+            Turn::Gained(partitions) => return (partitions, vec![]),
+            Turn::Lost(partitions) => return (vec![], partitions),
+            Turn::Raw(_) | Turn::Facts(_) | Turn::Quiet => {}
+        }
+    }
+}
+
+fn read(ledger: &mut KafkaLedger, topic: Topic, partition: u32, offset: u64) -> Vec<Entry> {
+    let (_, until) = ledger.bounds(topic, partition).expect("answers");
+    let mut entries = vec![];
+    let read = ledger.read(topic, Position { partition, offset }, until, &mut |entry| {
+        entries.push(entry);
+        ControlFlow::Continue(())
+    });
+    read.expect("reads");
+    entries
+}
+
+/// Young enough for retention to leave it alone.
+static AT: LazyLock<Timestamp> = LazyLock::new(Timestamp::now);
+
+fn record(value: &str) -> Record {
+    Record {
+        key: Some("crm-sync/a223".into()),
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        headers: vec![("ce_id".into(), b"\0\xff".to_vec()), ("hl_empty".into(), vec![])],
+        at: *AT,
+    }
+}
+
+fn output(topic: Topic, partition: u32, value: &str) -> Output {
+    // A key of its own: the topics that matter are compacted.
+    Output { topic, partition, record: Record { key: Some(value.to_owned()), ..record(value) } }
+}
+
+fn value(record: &Record) -> String {
+    String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned()
+}
+
+fn values(entries: &[Entry]) -> Vec<String> {
+    entries.iter().map(|entry| value(&entry.record)).collect()
+}

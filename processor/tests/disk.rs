@@ -1,0 +1,184 @@
+//! The whole fold on disk logs: what comes out of `raw`, and what remains when things are thrown away.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::contract::{Retention, Topic};
+use common::event::{AppName, EventId, Installation, RawEvent};
+use common::form::Form;
+use common::lifecycle::{Readiness, Stop};
+use common::log::disk::{DiskLedger, DiskLog, Options};
+use common::log::{LedgerError, Record};
+use common::secret::Fingerprint;
+use common::settings::Trust;
+use common::time::Timestamp;
+use processor::domain::{Answer, Method, RecordStatus, permits};
+use processor::folded::Folded;
+use processor::metrics::Metrics;
+use processor::processor::{Processor, Shared};
+use processor::store::sled::Sled;
+use processor::store::{Rows, Store, Trusts};
+
+/// A processor on disk logs, in a thread.
+struct Running {
+    shared: Shared,
+    folded: Folded,
+    stop: Stop,
+    thread: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Running {
+    fn start(dir: &Path, raw: &DiskLog) -> Self {
+        let (shared, folded, stop) = (Shared::default(), Folded::default(), Stop::default());
+        let processor = Processor {
+            dir: dir.join("state"),
+            trusts: Trusts::default(),
+            shared: shared.clone(),
+            folded: folded.clone(),
+            metrics: Metrics::new(&common::telemetry::registry()),
+            stop: stop.clone(),
+        };
+        let (logs, raw) = (dir.join("logs"), raw.clone());
+        let open = move || {
+            let ledger = DiskLedger::open(&logs, raw.clone(), Retention::default());
+            ledger.map_err(|error| LedgerError::Broken(format!("{error:#}")))
+        };
+        let caught_up = Readiness::default().pending("facts");
+        let thread = std::thread::spawn(move || processor.run(open, caught_up));
+        Self { shared, folded, stop, thread }
+    }
+
+    fn wait_for(&self, id: EventId) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.folded.has(id) {
+            assert!(!self.thread.is_finished(), "the processor ended");
+            assert!(Instant::now() < deadline, "the event was not folded");
+            std::thread::yield_now();
+        }
+    }
+
+    fn end(self) {
+        self.stop.request();
+        self.thread.join().expect("no panic").expect("an orderly end");
+    }
+}
+
+fn send(raw: &DiskLog, body: &str) -> EventId {
+    let app = AppName::parse("crm-sync").expect("a name");
+    let head = Form::parse(body.as_bytes()).head();
+    let event = RawEvent::new(app, head, Bytes::copy_from_slice(body.as_bytes()), Timestamp::now());
+    let id = event.id;
+    raw.append_blocking(vec![event.into_record()]).expect("kept");
+    id
+}
+
+fn body(token: &str, tells: &str) -> String {
+    let ts = Timestamp::now().s();
+    format!("{tells}&ts={ts}&auth[member_id]=a223&auth[application_token]={token}&auth[domain]=some.bitrix24.com")
+}
+
+/// What every log holds, by topic.
+fn published(dir: &Path, raw: &DiskLog) -> BTreeMap<Topic, Vec<Record>> {
+    let ledger = DiskLedger::open(&dir.join("logs"), raw.clone(), Retention::default()).expect("opened");
+    let topics = [Topic::Facts, Topic::Events, Topic::Unproven, Topic::Rejected];
+    topics.into_iter().map(|topic| (topic, records(ledger.log(topic).expect("a log")))).collect()
+}
+
+fn records(log: &DiskLog) -> Vec<Record> {
+    let mut reader = log.reader(0).expect("a reader");
+    std::iter::from_fn(|| reader.next().expect("read").map(|(_, record)| record)).collect()
+}
+
+fn digest(store: &Store) -> String {
+    store.digest(0)
+}
+
+const GRANT: &str = "event=ONAPPMETHODCONFIRM&data[TOKEN]=fkp963yuv1ggkfbs&data[METHOD]=user.get&data[CONFIRMED]=1";
+
+#[test]
+fn a_portals_life_ends_as_the_right_records_and_survives_the_loss_of_the_state() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let raw = DiskLog::open(&dir.path().join("raw"), Options::log()).expect("a log");
+    let running = Running::start(dir.path(), &raw);
+
+    // Early birds, junk, a forger, and in between a portal's life.
+    send(&raw, &body("genuine-proof", "event=ONCRMCONTACTADD&data[FIELDS][ID]=1"));
+    send(&raw, "hello=world");
+    send(&raw, &body("genuine-proof", GRANT));
+    send(&raw, &body("genuine-proof", "event=ONAPPINSTALL&data[VERSION]=1"));
+    send(&raw, &body("forged-proof", "event=ONAPPUNINSTALL&data[CLEAN]=1"));
+    let last = send(
+        &raw,
+        &body("genuine-proof", "event=ONCRMCONTACTADD&data[FIELDS][ID]=2&auth[access_token]=s6p6eclrvim6da22"),
+    );
+    running.wait_for(last);
+
+    let store = running.shared.get().expect("open");
+    let installation = Installation::parse("crm-sync", "a223").expect("valid");
+    let portal = store.portal(&installation).expect("read");
+    assert_eq!(portal.status(Trust::FirstInstall), RecordStatus::Installed);
+    let (method, token) = (Method::parse("user.get").expect("a method"), Fingerprint::of("fkp963yuv1ggkfbs"));
+    let answer = permits(&portal, Trust::FirstInstall, &method, token, Timestamp::now());
+    assert!(matches!(answer, Answer::Granted { .. }), "{answer:?}");
+    let known = digest(&store);
+    drop(store);
+    running.end();
+
+    let before = published(dir.path(), &raw);
+    let events = |topic: Topic| -> Vec<String> {
+        let text = |record: &Record| String::from_utf8_lossy(record.header("ce_type").unwrap_or_default()).into_owned();
+        before[&topic].iter().map(text).collect()
+    };
+    let (contact, grant) = ("com.bitrix24.oncrmcontactadd", "com.bitrix24.onappmethodconfirm");
+    assert_eq!(events(Topic::Events), [contact, grant, "com.bitrix24.onappinstall", contact]);
+    assert_eq!(events(Topic::Unproven), [contact, grant, "com.bitrix24.onappuninstall"]);
+    assert_eq!(events(Topic::Rejected), ["com.hookledger.rejected"]);
+    let shown = format!("{before:?}");
+    for secret in ["genuine-proof", "forged-proof", "fkp963yuv1ggkfbs", "s6p6eclrvim6da22"] {
+        assert!(!shown.contains(secret), "{secret} was published");
+    }
+
+    std::fs::remove_dir_all(dir.path().join("state")).expect("thrown away");
+    let running = Running::start(dir.path(), &raw);
+    let one_more = send(&raw, "hello=again");
+    running.wait_for(one_more);
+    let store = running.shared.get().expect("open");
+    assert_eq!(store.portal(&installation).expect("read"), portal);
+    drop(store);
+    running.end();
+    let after = published(dir.path(), &raw);
+    assert_eq!(after[&Topic::Events], before[&Topic::Events], "nothing is published again");
+    assert_eq!(after[&Topic::Facts], before[&Topic::Facts], "nothing is published again");
+    assert_eq!(after[&Topic::Rejected].len(), before[&Topic::Rejected].len() + 1);
+    assert!(!known.is_empty());
+}
+
+#[test]
+fn damaged_state_is_set_aside_and_read_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let raw = DiskLog::open(&dir.path().join("raw"), Options::log()).expect("a log");
+    let running = Running::start(dir.path(), &raw);
+    let last = send(&raw, &body("genuine-proof", "event=ONAPPINSTALL&data[VERSION]=1"));
+    running.wait_for(last);
+    running.end();
+
+    // A row that is not what was folded, as a torn write leaves it; sled itself sees nothing wrong.
+    let rows = Sled::open(&dir.path().join("state")).expect("open");
+    let (key, mut value) = rows.scan(b"p", b"p").next().expect("a row").expect("read");
+    *value.last_mut().expect("not empty") ^= 1;
+    rows.write(vec![(key, Some(value))]).expect("written");
+    drop(rows);
+    let running = Running::start(dir.path(), &raw);
+    let one_more = send(&raw, "hello=again");
+    running.wait_for(one_more);
+    let store = running.shared.get().expect("open");
+    let installation = Installation::parse("crm-sync", "a223").expect("valid");
+    let portal = store.portal(&installation).expect("read");
+    assert_eq!(portal.status(Trust::FirstInstall), RecordStatus::Installed);
+    drop(store);
+    running.end();
+    assert!(dir.path().join("state.set-aside").exists());
+}
