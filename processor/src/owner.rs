@@ -204,6 +204,9 @@ fn known<'b>(
 fn released(ledger: &mut dyn Ledger, partition: u32, waiting: &Waiting) -> Result<Option<Public>, LedgerError> {
     let from = Position { partition, offset: waiting.offset };
     let mut found = None;
+    if ledger.bounds(Topic::Raw, partition)?.0 > waiting.offset {
+        return Ok(None);
+    }
     ledger.read(Topic::Raw, from, waiting.offset + 1, &mut |entry| {
         if entry.position == from
             && let Ok(raw) = RawEvent::from_record(&entry.record)

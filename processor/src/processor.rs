@@ -162,6 +162,10 @@ impl Processor {
     /// The state for these logs: the one that is open, the one on the disk, or a new one in the place of either.
     fn store(&self, ledger: &dyn Ledger) -> Result<Arc<Store>, Failure> {
         if let Some(store) = self.shared.get() {
+            if store.log() != ledger.identity() {
+                let why = format!("the log {}, not to {}", store.log(), ledger.identity());
+                return Err(StoreError::Foreign(why).into());
+            }
             return Ok(store);
         }
         let began = Instant::now();

@@ -110,6 +110,7 @@ impl Trusts {
 /// What we know. Any thread may ask; one applies.
 pub struct Store {
     rows: Box<dyn Rows>,
+    log: String,
     trusts: Trusts,
     partitions: u32,
     marks: Mutex<Vec<(Marks, Digest)>>,
@@ -143,7 +144,13 @@ impl Store {
             }
             marks.push((stored.marks, digest));
         }
-        Ok(Self { rows, trusts, partitions, marks: Mutex::new(marks), counts: Mutex::new(counts) })
+        let log = owner.log;
+        Ok(Self { rows, log, trusts, partitions, marks: Mutex::new(marks), counts: Mutex::new(counts) })
+    }
+
+    /// The log that this was folded from.
+    pub fn log(&self) -> &str {
+        &self.log
     }
 
     /// How far a partition has been folded.
