@@ -1,1 +1,153 @@
-//! Placeholder.
+//! Takes webhooks and keeps them.
+//!
+//! Whoever reads a `200` may forget the event: its bytes are with the brokers or on this disk. What an
+//! event *means* is none of this crate's business; see `processor::domain`.
+//!
+//! The path of a webhook, top to bottom: `server` (sockets and limits) → `accept` (body → raw event → kept →
+//! answer) → `keep` (in Kafka within the deadline, else on disk). With Kafka, `worker` gathers what one turn
+//! of a thread brings, `desk` hands it over as the pure `handover` decides, `disk` writes what Kafka does not
+//! acknowledge in time, and `link` with its `drain` brings that to Kafka later.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use anyhow::Context;
+use common::lifecycle::{Readiness, Stop};
+use common::log::disk::{DiskLog, Options, Settled};
+use common::telemetry;
+use prometheus::Registry;
+use tokio::sync::oneshot;
+
+pub mod accept;
+pub mod config;
+pub mod desk;
+mod disk;
+mod drain;
+pub mod handover;
+pub mod keep;
+mod link;
+pub mod metrics;
+pub mod problem;
+pub mod server;
+mod worker;
+
+pub use accept::Reception;
+pub use config::{Config, Webhooks};
+pub use keep::Keeper;
+pub use metrics::Metrics;
+pub use server::serve;
+
+use desk::Desk;
+use link::Link;
+
+/// Runs ingress in its cluster form until stopped.
+pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
+    let (registry, readiness) = (telemetry::registry(), Readiness::default());
+    let metrics = Metrics::new(&registry);
+    let desk = open(&config, &metrics, &registry)?;
+    let mut lines = Lines::start(&desk, &config, &readiness)?;
+
+    let webhooks = &config.webhooks;
+    let reception = Arc::new(Reception::new(&webhooks.apps, webhooks.body_bytes_max, metrics));
+    let serving = serve(webhooks.listen, reception, Keeper::Kafka(Arc::clone(&desk)), stop.clone());
+    let (address, serving) = serving.with_context(|| format!("listen on {} for webhooks", webhooks.listen))?;
+    tracing::info!(what = "webhooks", %address, "listening");
+
+    let alive = lines.alive();
+    let admin = telemetry::serve_admin(config.admin_listen, registry, readiness, alive, stop.clone());
+    let (address, admin) = admin.with_context(|| format!("listen on {} for the admin", config.admin_listen))?;
+    tracing::info!(what = "admin", %address, "listening");
+
+    let busy = stop.busy();
+    let working = async {
+        let mut serving = std::pin::pin!(serving);
+        let ended = tokio::select! {
+            served = &mut serving => served.context("serve webhooks"),
+            told = &mut lines.over => {
+                stop.request();
+                let served = serving.await.context("serve webhooks");
+                told.unwrap_or_else(|_| Err(anyhow::anyhow!("the link to Kafka ended"))).and(served)
+            }
+        };
+        stop.request();
+        let kept = lines.end().await;
+        drop(busy);
+        ended.and(kept)
+    };
+    let (worked, administered) = tokio::join!(working, admin);
+    worked?;
+    administered.context("serve the admin")?;
+    tracing::info!("stopped; whatever Kafka has not acknowledged is on disk");
+    Ok(())
+}
+
+/// Opens the disk log and what is known of it.
+fn open(config: &Config, metrics: &Metrics, registry: &Registry) -> anyhow::Result<Arc<Desk>> {
+    let dir = config.disk_log_dir();
+    let options = Options { on_sync: Some(metrics.on_sync()), ..Options::spool(config.disk_log_bytes_max) };
+    let log = DiskLog::open(&dir, options).with_context(|| format!("open the disk log in {}", dir.display()))?;
+    let settled = Settled::load(&log).context("load what Kafka has of the disk log")?;
+    let unsettled = settled.unsettled();
+    if unsettled > 0 {
+        tracing::info!(unsettled, "{unsettled} events of the last run are on disk and go to Kafka first");
+    }
+    let desk = Arc::new(Desk::new(log, settled, config.kafka.partitions, config.rules));
+    metrics::Gauges::register(registry, Arc::clone(&desk));
+    Ok(desk)
+}
+
+/// The threads behind the desk.
+struct Lines {
+    desk: Arc<Desk>,
+    disk: JoinHandle<()>,
+    link: JoinHandle<()>,
+    /// The link's result, should it end before it is told to.
+    over: oneshot::Receiver<anyhow::Result<()>>,
+    stop: Stop,
+    /// Held by each thread.
+    running: Arc<()>,
+}
+
+impl Lines {
+    fn start(desk: &Arc<Desk>, config: &Config, readiness: &Readiness) -> anyhow::Result<Self> {
+        let (stop, running) = (Stop::default(), Arc::new(()));
+        let disk = thread::Builder::new().name("disk".into()).spawn({
+            let (desk, running) = (Arc::clone(desk), Arc::clone(&running));
+            move || {
+                disk::run(&desk);
+                drop(running);
+            }
+        })?;
+        let link = Link::new(Arc::clone(desk), config.kafka.clone(), stop.clone());
+        let ready = readiness.pending("Kafka was not reached yet");
+        let (ended, over) = oneshot::channel();
+        let link = thread::Builder::new().name("link".into()).spawn({
+            let running = Arc::clone(&running);
+            move || {
+                // Nobody listens at an orderly end.
+                let _ = ended.send(link.run(ready));
+                drop(running);
+            }
+        })?;
+        Ok(Self { desk: Arc::clone(desk), disk, link, over, stop, running })
+    }
+
+    /// Whether all of them are running, or have been told to end.
+    fn alive(&self) -> impl Fn() -> bool + Send + Sync + Clone + use<> {
+        let (running, stop) = (Arc::downgrade(&self.running), self.stop.clone());
+        move || running.strong_count() > 2 || stop.requested()
+    }
+
+    /// Nothing comes in any more: what Kafka does not acknowledge now is written to disk.
+    async fn end(self) -> anyhow::Result<()> {
+        let join = move || {
+            self.stop.request();
+            let link = self.link.join();
+            self.desk.close();
+            (link, self.disk.join())
+        };
+        let (link, disk) = tokio::task::spawn_blocking(join).await.context("end the threads")?;
+        let panicked = |_| anyhow::anyhow!("a thread panicked");
+        link.and(disk).map_err(panicked)
+    }
+}

@@ -116,6 +116,7 @@ impl Processor {
             catch_up(ledger, &store, &self.folded, *partition)?;
         }
         caught_up.take();
+        self.metrics.records(&store);
         self.metrics.state(&store);
 
         let mut owner = Owner::new(&store, &self.folded, &self.metrics);
@@ -127,9 +128,13 @@ impl Processor {
             match ledger.next(POLL)? {
                 Turn::Raw(entries) => {
                     owner.take(ledger, &entries)?;
+                    self.metrics.records(&store);
                     newest.extend(entries.iter().map(|entry| (entry.position.partition, entry.record.at)));
                 }
-                Turn::Facts(entries) => follow(&store, &self.folded, &entries)?,
+                Turn::Facts(entries) => {
+                    follow(&store, &self.folded, &entries)?;
+                    self.metrics.records(&store);
+                }
                 Turn::Gained(gained) => {
                     owned.extend(&gained);
                     owner.forget();

@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Starts the real programs on a real Apache Kafka, breaks both, and compares with what was promised.
+//!
+//! The harness of the files in `tests/`, one of which stands for one promise each. It knows the programs
+//! by their commands, their answers, their topics and their logs only, never by their code.
+
+pub mod cluster;
+pub mod guard;
+pub mod http;
+pub mod kafka;
+pub mod load;
+pub mod oracle;
+pub mod portal;
+pub mod ports;
+pub mod process;
+pub mod topics;
+pub mod verify;
+pub mod wait;

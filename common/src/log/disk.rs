@@ -19,14 +19,16 @@ use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use self::files::Files;
+use self::group::Group;
 use self::state::Shared;
-use self::writer::{Group, Request, Writer};
+use self::writer::{Request, Writer};
 use super::Record;
 use crate::time::Timestamp;
 
 mod cursor;
 mod files;
 mod frame;
+mod group;
 mod ledger;
 mod reader;
 mod record;

@@ -75,7 +75,7 @@ impl ResponseError for Problem {
             Self::NoSuchPage | Self::Malformed(_) | Self::UnknownInstallation | Self::State(_) => {}
         }
         response.content_type("application/problem+json").json(json!({
-            "type": format!("/docs/problems.md#{}", self.name()),
+            "type": format!("/docs/problems#{}", self.name()),
             "title": self.name().replace('-', " "),
             "status": status.as_u16(),
             "detail": self.to_string(),

@@ -26,6 +26,8 @@ const PUBLISHED: [Topic; 4] = [Topic::Events, Topic::Unproven, Topic::Rejected, 
 const PROGRESS: &str = "progress";
 /// The only partition.
 const PARTITION: u32 = 0;
+/// Of the derived logs, each of which has two at least.
+const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// Records of `raw` that come at once.
 const BATCH_RECORDS_MAX: usize = 500;
 /// Bytes of `raw` that come at once, but for single larger records.
@@ -58,7 +60,8 @@ struct Published {
 impl DiskLedger {
     /// Opens or makes the logs in `dir`, and finds out what a crash left undone. `raw` may be written to meanwhile.
     pub fn open(dir: &Path, raw: DiskLog, retention: Retention) -> anyhow::Result<Self> {
-        Self::open_on(&Files::default(), dir, raw, retention, &Options::log())
+        let logs = Options { segment_bytes: SEGMENT_BYTES, ..Options::log() };
+        Self::open_on(&Files::default(), dir, raw, retention, &logs)
     }
 
     fn open_on(files: &Files, dir: &Path, raw: DiskLog, retention: Retention, logs: &Options) -> anyhow::Result<Self> {

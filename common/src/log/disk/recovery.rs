@@ -135,5 +135,7 @@ fn scan(dir: &Path, header: &Header) -> io::Result<(Segment, Tail)> {
 
     let mut frames = vec![0; usize::try_from(whole.bytes - synced.bytes).map_err(io::Error::other)?];
     file.read_exact_at(&mut frames, synced.bytes)?;
-    Ok((synced, Tail { frames, records: whole.end - synced.end, latest: whole.latest }))
+    let records = whole.end - synced.end;
+    let latest = if records == 0 { Timestamp::default() } else { whole.latest };
+    Ok((synced, Tail { frames, records, latest }))
 }

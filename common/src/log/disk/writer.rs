@@ -8,18 +8,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::files::{self, Files, is_full};
 use super::frame::{self, Salt};
+use super::group::{Batch, Group};
 use super::recovery::{Recovered, Tail};
 use super::segment::{self, HEADER_BYTES, Header, Segment};
 use super::spare::Spares;
 use super::state::Shared;
 use super::{AppendError, Options};
-use crate::log::Record;
 use crate::time::Timestamp;
 
 /// So many requests are served at once.
@@ -27,72 +27,12 @@ const BATCH_REQUESTS_MAX: usize = 16 * 1024;
 /// When nothing can be written, the next attempt is so far off: filling a full disk takes time, and others wait.
 const RETRY_AFTER: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 1_000 });
 
-/// Where an append is answered: the first record's offset.
-type Answer = oneshot::Sender<Result<u64, AppendError>>;
-
 /// What is asked of the writer.
 pub(super) enum Request {
     /// Keep these.
     Append(Group),
     /// End the current segment if all its records are older than this.
     Retire(Timestamp, oneshot::Sender<()>),
-}
-
-/// Records that are kept together or not at all, as frames.
-pub(super) struct Group {
-    frames: Vec<u8>,
-    records: u64,
-    latest: Timestamp,
-    answer: Answer,
-    /// Its place in the queue, given back when it is answered.
-    pub place: Option<OwnedSemaphorePermit>,
-}
-
-impl Group {
-    /// Of these records, and where the answer will be.
-    pub fn new(records: &[Record]) -> Result<(Self, oneshot::Receiver<Result<u64, AppendError>>), AppendError> {
-        let mut frames = Vec::with_capacity(records.iter().map(Record::size).sum());
-        for (index, record) in records.iter().enumerate() {
-            frame::lay(record, index + 1 < records.len(), &mut frames)
-                .map_err(|error| AppendError::Io(Arc::new(io::Error::new(io::ErrorKind::InvalidInput, error))))?;
-        }
-        let latest = records.iter().map(|record| record.at).max().unwrap_or_default();
-        let (answer, answered) = oneshot::channel();
-        Ok((Self { frames, records: records.len() as u64, latest, answer, place: None }, answered))
-    }
-
-    /// What it takes in the queue and in a segment.
-    pub fn bytes(&self) -> u64 {
-        self.frames.len() as u64
-    }
-}
-
-/// Who waits for a group, and how many records of the write are before it.
-struct Waiting {
-    before: u64,
-    answer: Answer,
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-/// Groups that go to the disk in one write.
-#[derive(Default)]
-struct Batch {
-    tail: Tail,
-    waiting: Vec<Waiting>,
-}
-
-impl Batch {
-    fn push(&mut self, group: Group) {
-        let Group { frames, records, latest, answer, place } = group;
-        self.waiting.push(Waiting { before: self.tail.records, answer, _place: place });
-        self.tail.frames.extend_from_slice(&frames);
-        self.tail.records += records;
-        self.tail.latest = self.tail.latest.max(latest);
-    }
-
-    fn bytes(&self) -> u64 {
-        self.tail.frames.len() as u64
-    }
 }
 
 /// The file that is being written to.
@@ -157,13 +97,12 @@ impl Writer {
         // It may be the first of a segment, with a header.
         let taken = || self.shared.bytes() + batch.bytes() + HEADER_BYTES + group.bytes();
         if self.options.bytes_max.is_some_and(|max| taken() > max) {
-            let _ = group.answer.send(Err(AppendError::Full));
-            return;
+            return group.refuse(AppendError::Full);
         }
-        if !batch.waiting.is_empty() && batch.bytes() + group.bytes() > self.room() {
+        if !batch.is_empty() && batch.bytes() + group.bytes() > self.room() {
             self.commit(batch);
         }
-        if batch.waiting.is_empty() && (group.bytes() > self.room() || self.is_old()) {
+        if batch.is_empty() && (group.bytes() > self.room() || self.is_old()) {
             self.current = None;
         }
         batch.push(group);
@@ -186,17 +125,15 @@ impl Writer {
 
     /// Writes and syncs a batch, in the current segment or a new one, and answers.
     fn commit(&mut self, batch: &mut Batch) {
-        let Batch { mut tail, waiting } = std::mem::take(batch);
-        if waiting.is_empty() {
+        let mut batch = std::mem::take(batch);
+        if batch.is_empty() {
             return;
         }
         let first = self.shared.bounds().1;
-        let kept = self.keep(&mut tail);
-        let kept =
-            kept.map_err(|error| if is_full(&error) { AppendError::Full } else { AppendError::Io(error.into()) });
-        for waiter in waiting {
-            let _ = waiter.answer.send(kept.clone().map(|()| first + waiter.before));
-        }
+        let kept = self.keep(&mut batch.tail).map(|()| first);
+        batch.answer(
+            &kept.map_err(|error| if is_full(&error) { AppendError::Full } else { AppendError::Io(error.into()) }),
+        );
     }
 
     /// Writes and syncs, and once more elsewhere if that fails.
@@ -254,7 +191,7 @@ impl Writer {
         placed?;
 
         let segment = Segment { number, id, base, end: base + tail.records, bytes, latest: tail.latest };
-        let room = file.metadata()?.len();
+        let room = bytes.max(self.options.segment_bytes);
         self.current = Some(Current { file, room, segment, begun_at: Instant::now() });
         if let Some(former) = self.shared.begin(segment) {
             self.tidy(&former);

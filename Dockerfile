@@ -1,0 +1,39 @@
+# One image with the three programs: ingress, processor, hookledger.
+# It needs BuildKit: Docker has used it by itself since 23.0; before, set DOCKER_BUILDKIT=1.
+
+FROM rust:1.95-slim-bookworm AS builder
+
+# librdkafka is C, comes with its crate, and is built by its own configure and make.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends g++ make \
+ && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /src
+COPY . .
+
+# What was downloaded and compiled stays in caches of the builder, so that a change in our code compiles our code only.
+# Cargo goes by times of change, and sources from another checkout may be older than the cache: touch makes them newer.
+# The secret is for networks that look into TLS: `docker build --secret id=ca,src=ca-bundle.pem .`; elsewhere there is none.
+RUN --mount=type=cache,id=hookledger-registry,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,id=hookledger-target,target=/src/target,sharing=locked \
+    --mount=type=secret,id=ca \
+    set -eu; \
+    if [ -s /run/secrets/ca ]; then export CARGO_HTTP_CAINFO=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca; fi; \
+    find . -path ./target -prune -o -name '*.rs' -exec touch {} +; \
+    cargo build --release --locked --package ingress --package processor --package cli --bins; \
+    install -D --target-directory=/out target/release/ingress target/release/processor target/release/hookledger
+
+
+FROM debian:bookworm-slim
+
+# The number is fixed, because volumes remember it.
+RUN groupadd --gid 10001 hookledger \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/hookledger --shell /usr/sbin/nologin hookledger \
+ && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/hookledger /etc/hookledger
+
+COPY --from=builder /out/ /usr/local/bin/
+COPY --chmod=0755 deploy/ready /usr/local/bin/ready
+
+USER 10001:10001
+WORKDIR /var/lib/hookledger
+CMD ["hookledger", "--help"]

@@ -1,0 +1,83 @@
+//! Measures how fast webhooks are kept and folded, side by side with simpler handlers, on a real broker.
+//!
+//! `cargo run --release -p bench` starts a broker, our programs and the handlers that they are compared
+//! with, sends the same load to one after another in several rounds, and prints Markdown tables. Every
+//! server and every load runs in a process of its own, so that the CPU that a server takes is its own.
+//! Ratios within one run mean something; values from another machine or another day do not.
+
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+mod ack;
+mod broker;
+mod cpu;
+mod fold;
+mod handlers;
+mod load;
+mod server;
+mod table;
+
+fn main() -> ExitCode {
+    let arguments = command().get_matches();
+    let done = match arguments.subcommand() {
+        Some(("handler", arguments)) => handlers::run(arguments),
+        Some(("load", arguments)) => load::run(arguments),
+        _ => run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command() -> Command {
+    Command::new("bench")
+        .about("Measures ingress and processor on a real broker, side by side with simpler handlers")
+        .after_help(
+            "HOOKLEDGER_TEST_KAFKA=host:port names a running broker (with --broker-pid for its CPU); else one is started.",
+        )
+        .args_conflicts_with_subcommands(true)
+        .arg(number("rounds", "Rounds of which the median is shown", "3"))
+        .arg(number("seconds", "Seconds for each cell of a round", "4"))
+        .arg(
+            number("connections", "Connections at a time; repeat for several [default: 64 and 256]", "")
+                .action(clap::ArgAction::Append),
+        )
+        .arg(number("fold-events", "Events that the processor folds, in each of its rows; 0 for none", "300000"))
+        .arg(number("broker-pid", "The process of a running broker", ""))
+        .subcommand(handlers::command())
+        .subcommand(load::command())
+}
+
+/// A flag with a whole number.
+fn number(name: &'static str, help: &'static str, default: &'static str) -> Arg {
+    let arg = Arg::new(name).long(name).value_name("N").value_parser(value_parser!(u32)).help(help);
+    if default.is_empty() { arg } else { arg.default_value(default) }
+}
+
+fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
+    let number = |name: &str| arguments.get_one::<u32>(name).copied();
+    if cfg!(debug_assertions) {
+        eprintln!("bench: a debug build: the figures say nothing; use cargo run --release -p bench");
+    }
+    server::build()?;
+    let broker = broker::Kafka::find(number("broker-pid"))?;
+    let connections: Vec<u32> = match arguments.get_many::<u32>("connections") {
+        Some(connections) => connections.copied().collect(),
+        None => vec![64, 256],
+    };
+    let rounds = number("rounds").unwrap_or_default();
+    if rounds > 0 {
+        let plan = ack::Plan { rounds, seconds: number("seconds").unwrap_or_default().max(1), connections };
+        println!("{}", ack::run(&broker, &plan)?);
+    }
+    let events = number("fold-events").unwrap_or_default();
+    if events > 0 {
+        println!("{}", fold::run(&broker, events.into())?);
+    }
+    Ok(())
+}

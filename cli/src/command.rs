@@ -1,0 +1,78 @@
+//! The table of commands, and the way from arguments to an exit code.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+
+use crate::outcome::Outcome;
+use crate::{check, history, installations, output, send, show, standalone};
+
+/// A command: how it is called, and what it does.
+struct Entry {
+    command: fn() -> Command,
+    run: fn(&ArgMatches) -> anyhow::Result<Outcome>,
+}
+
+const COMMANDS: [Entry; 6] = [
+    Entry { command: standalone::command, run: |arguments| standalone::run(arguments).map(|()| Outcome::Done) },
+    Entry { command: send::command, run: send::run },
+    Entry { command: installations::command, run: installations::run },
+    Entry { command: show::command, run: show::run },
+    Entry { command: history::command, run: history::run },
+    Entry { command: check::command, run: check::run },
+];
+
+/// Runs what the arguments ask for; the first argument is the program's name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(told) => {
+            // Help goes to stdout and is no failure; clap knows which is which.
+            let _ = told.print();
+            return if told.use_stderr() { Outcome::Wrong.into() } else { Outcome::Done.into() };
+        }
+    };
+    run(&matches).into()
+}
+
+/// The whole command line.
+pub fn command() -> Command {
+    Command::new("hookledger")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Keeps Bitrix24 webhooks and knows where an app is installed and what it may do")
+        .after_help("Exit codes: 0 done or yes, 1 failed, 2 wrong usage or configuration, 3 no, 4 not known yet.")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands(COMMANDS.iter().map(|entry| (entry.command)()))
+}
+
+fn run(matches: &ArgMatches) -> Outcome {
+    let (name, arguments) = matches.subcommand().expect("clap requires a subcommand");
+    let entry = COMMANDS.iter().find(|entry| (entry.command)().get_name() == name).expect("clap knows only these");
+    match (entry.run)(arguments) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            output::complain(&format!("hookledger {name}: {error:#}"));
+            Outcome::of_error(&error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_explains_itself() {
+        for entry in &COMMANDS {
+            let command = (entry.command)();
+            assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+        }
+    }
+}

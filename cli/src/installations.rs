@@ -1,0 +1,80 @@
+//! `hookledger installations`: which portals have which app, and since when.
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use serde_json::{Value, json};
+
+use common::event::AppName;
+
+use crate::client::block_on;
+use crate::outcome::Outcome;
+use crate::output::{aligned, complain, print, print_json, shown};
+use crate::query::{self, Query};
+
+/// The API gives no more at once.
+const PAGE: u64 = 1_000;
+
+/// How it is called.
+pub fn command() -> Command {
+    Command::new("installations")
+        .about("Lists installations")
+        .arg(Arg::new("app").long("app").value_name("APP").value_parser(query::app).help("Only of this app"))
+        .arg(
+            Arg::new("status")
+                .long("status")
+                .value_parser(["installed", "uninstalled", "unbelieved"])
+                .help("Only with this status"),
+        )
+        .arg(Arg::new("domain").long("domain").value_name("HOST").help("Only at this address"))
+        .arg(
+            Arg::new("limit")
+                .long("limit")
+                .value_name("N")
+                .default_value("1000")
+                .value_parser(value_parser!(u64).range(1..=1_000_000))
+                .help("So many at most"),
+        )
+        .arg(Arg::new("cursor").long("cursor").value_name("CURSOR").help("Go on behind a former list's end"))
+        .args(query::question_arguments())
+}
+
+/// Lists.
+pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
+    let mut query = Query::from_arguments(arguments)?;
+    let (items, next) = block_on(async { Ok(all(&mut query, arguments).await?) })?;
+    if arguments.get_flag("json") {
+        print_json(&json!({ "items": items, "next": next }))?;
+        return Ok(Outcome::Done);
+    }
+    let columns = ["app", "member_id", "status", "since", "version", "domain"];
+    let mut rows = vec![columns.map(str::to_owned).to_vec()];
+    rows.extend(items.iter().map(|item| columns.map(|column| shown(&item[column])).to_vec()));
+    print(&aligned(&rows))?;
+    if let Some(next) = next {
+        complain(&format!("There are more: --cursor {next}"));
+    }
+    Ok(Outcome::Done)
+}
+
+/// Page by page, up to the limit.
+async fn all(query: &mut Query, arguments: &ArgMatches) -> Result<(Vec<Value>, Option<String>), query::QueryError> {
+    let text = |name: &str| arguments.get_one::<String>(name).map(String::as_str);
+    let limit = *arguments.get_one::<u64>("limit").expect("a default");
+    let app = arguments.get_one::<AppName>("app").map(AppName::as_str);
+    let mut items = Vec::new();
+    let mut next = text("cursor").map(str::to_owned);
+    loop {
+        let page = (limit - items.len() as u64).min(PAGE).to_string();
+        let mut parameters =
+            vec![("app", app), ("status", text("status")), ("domain", text("domain")), ("limit", Some(page.as_str()))];
+        parameters.push(("cursor", next.as_deref()));
+        parameters.extend(query::waiting(arguments));
+        let mut document = query.get("/v1/installations", &parameters).await?;
+        if let Value::Array(more) = document["items"].take() {
+            items.extend(more);
+        }
+        next = document["next"].as_str().map(str::to_owned);
+        if next.is_none() || items.len() as u64 >= limit {
+            return Ok((items, next));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The events of a load: portals that install, now and then change, and mostly tell of their CRM.
+
+use std::sync::Arc;
+
+use common::time::Timestamp;
+
+use super::Bodies;
+use crate::portal::{Encoding, Event, Portal};
+
+/// One in so many events is an administrator's answer.
+const CONFIRM_EACH: u64 = 50;
+/// One in so many events is an update.
+const UPDATE_EACH: u64 = 200;
+
+/// The events of `portals` portals on `connections` connections, the same for the same seed.
+///
+/// All events of a portal go over one connection, as long as there are at least as many portals as
+/// connections: what belongs to one portal then comes in the order in which it was sent.
+pub fn of_portals(seed: String, portals: u64, connections: usize, encoding: Encoding) -> Bodies {
+    let connections = connections as u64;
+    Arc::new(move |connection, nth| {
+        let connection = connection as u64;
+        let mine = portals.saturating_sub(connection).div_ceil(connections).max(1);
+        let number = (connection + nth % mine * connections) % portals.max(1);
+        let portal = Portal::nth(&seed, number);
+        portal.body(&event(&portal, nth / mine), Timestamp::now(), encoding)
+    })
+}
+
+/// What a portal tells in its n-th event.
+fn event(portal: &Portal, nth: u64) -> Event {
+    match nth {
+        0 => Event::Install { version: "1".to_owned() },
+        _ if nth.is_multiple_of(UPDATE_EACH) => {
+            let version = nth / UPDATE_EACH;
+            Event::Update { version: (version + 1).to_string(), previous_version: version.to_string() }
+        }
+        _ if nth.is_multiple_of(CONFIRM_EACH) => Event::MethodConfirm {
+            method: "voximplant.user.get".to_owned(),
+            token: portal.access_token.clone(),
+            confirmed: nth / CONFIRM_EACH % 2 == 1,
+        },
+        _ => Event::Crm { name: "ONCRMCONTACTADD", id: nth },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use common::form::Form;
+
+    use super::*;
+
+    #[test]
+    fn each_portal_begins_with_an_install_and_keeps_to_one_connection() {
+        for (portals, connections) in [(1, 1), (7, 3), (100, 64), (10, 10)] {
+            let bodies = of_portals("seed".into(), portals, connections, Encoding::Form);
+            let mut connection_of = BTreeMap::new();
+            for connection in 0..connections {
+                for nth in 0..20 {
+                    let head = Form::parse(&bodies(connection, nth)).head();
+                    let member_id = head.member_id.expect("a member_id");
+                    let first = !connection_of.contains_key(&member_id);
+                    assert_eq!(first, head.kind.as_deref() == Some("onappinstall"));
+                    assert_eq!(*connection_of.entry(member_id).or_insert(connection), connection);
+                }
+            }
+            assert_eq!(connection_of.len() as u64, portals);
+        }
+    }
+
+    #[test]
+    fn with_more_connections_than_portals_every_connection_has_something_to_send() {
+        let bodies = of_portals("seed".into(), 2, 5, Encoding::Json);
+        let members: BTreeSet<_> = (0..5).map(|at| Form::parse(&bodies(at, 0)).head().member_id).collect();
+        assert_eq!(members.len(), 2);
+    }
+}

@@ -1,0 +1,109 @@
+//! What became of a load, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Latencies;
+use crate::output::aligned;
+
+/// What became of a load.
+#[derive(Clone, Debug, Default)]
+pub struct LoadSummary {
+    /// Events that were sent, or would have been had the server been there.
+    pub sent: u64,
+    /// Answered 200, kept by Kafka.
+    pub kept_kafka: u64,
+    /// Answered 200, kept on the ingress' disk.
+    pub kept_disk: u64,
+    /// Every other answer, by status; a 200 that promises nothing is among them.
+    pub other: BTreeMap<u16, u64>,
+    /// No answer at all.
+    pub failed: u64,
+    /// Why the first of those was not answered.
+    pub first_failure: Option<String>,
+    /// From the first event to the last answer.
+    pub elapsed: Duration,
+    /// Of the promises.
+    pub latencies: Latencies,
+}
+
+impl LoadSummary {
+    /// How many events were promised to be kept.
+    pub fn acked(&self) -> u64 {
+        self.kept_kafka + self.kept_disk
+    }
+
+    /// Promises a second.
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    pub fn acked_per_s(&self) -> f64 {
+        self.acked() as f64 / self.elapsed.as_secs_f64().max(f64::EPSILON)
+    }
+
+    /// Whether every event was promised to be kept, and there was one.
+    pub fn all_good(&self) -> bool {
+        self.sent > 0 && self.sent == self.acked()
+    }
+
+    /// For people.
+    pub fn describe(&self) -> String {
+        let row = |name: &str, value: String| vec![name.to_owned(), value];
+        let mut rows = vec![
+            row("sent", format!("{} in {:.1} s", self.sent, self.elapsed.as_secs_f64())),
+            row("kept by Kafka", self.kept_kafka.to_string()),
+            row("kept on disk", self.kept_disk.to_string()),
+        ];
+        rows.extend(self.other.iter().map(|(status, count)| match status {
+            200 => row("answered 200 without a promise", count.to_string()),
+            _ => row(&format!("answered {status}"), count.to_string()),
+        }));
+        let why = self.first_failure.as_ref().map(|why| format!(", the first: {why}")).unwrap_or_default();
+        rows.push(row("not answered", format!("{}{why}", self.failed)));
+        rows.push(row("acknowledged/s", format!("{:.0}", self.acked_per_s())));
+        let latency = |percent| format!("{:.2} ms", ms(self.latencies.percentile(percent)));
+        rows.push(row("latency p50", latency(50)));
+        rows.push(row("latency p99", latency(99)));
+        rows.push(row("latency max", format!("{:.2} ms", ms(self.latencies.max()))));
+        aligned(&rows)
+    }
+
+    /// For programs.
+    pub fn to_json(&self) -> Value {
+        let other: BTreeMap<String, u64> = self.other.iter().map(|(code, count)| (code.to_string(), *count)).collect();
+        json!({
+            "sent": self.sent,
+            "kept": {"kafka": self.kept_kafka, "disk": self.kept_disk},
+            "other": other,
+            "failed": self.failed,
+            "first_failure": self.first_failure,
+            "elapsed_s": self.elapsed.as_secs_f64(),
+            "acked_per_s": self.acked_per_s(),
+            "latency_ms": {
+                "p50": ms(self.latencies.percentile(50)),
+                "p99": ms(self.latencies.percentile(99)),
+                "max": ms(self.latencies.max()),
+            },
+        })
+    }
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_is_good_only_if_every_event_was_promised() {
+        let mut summary = LoadSummary { sent: 3, kept_kafka: 2, kept_disk: 1, ..LoadSummary::default() };
+        assert!(summary.all_good());
+        summary.sent = 4;
+        summary.other.insert(503, 1);
+        assert!(!summary.all_good());
+        assert!(summary.describe().contains("answered 503    1\n"), "{}", summary.describe());
+        assert!(!LoadSummary::default().all_good(), "nothing was sent");
+    }
+}

@@ -1,0 +1,167 @@
+//! `hookledger send install` and its neighbours: one event of each kind.
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use common::secret::Secret;
+
+use super::player::{Player, at, encoding, encoding_argument, portal, portal_arguments, target_arguments};
+use crate::outcome::Outcome;
+use crate::output::{aligned, print};
+use crate::portal::{Event, Portal};
+
+/// A kind of event: its name here, what it tells, its own arguments, and how it is made of them.
+struct Kind {
+    name: &'static str,
+    about: &'static str,
+    arguments: fn() -> Vec<Arg>,
+    make: fn(&ArgMatches, &Portal) -> Event,
+}
+
+const KINDS: [Kind; 12] = [
+    Kind {
+        name: "install",
+        about: "ONAPPINSTALL: the app was installed",
+        arguments: || vec![text("version", "N", "The app's version").default_value("1")],
+        make: |arguments, _| Event::Install { version: given(arguments, "version") },
+    },
+    Kind {
+        name: "update",
+        about: "ONAPPUPDATE: the app was updated",
+        arguments: || {
+            vec![
+                text("version", "N", "To this version").default_value("2"),
+                text("previous-version", "N", "From this version").default_value("1"),
+            ]
+        },
+        make: |arguments, _| Event::Update {
+            version: given(arguments, "version"),
+            previous_version: given(arguments, "previous-version"),
+        },
+    },
+    Kind {
+        name: "uninstall",
+        about: "ONAPPUNINSTALL: the app was removed",
+        arguments: || vec![switch("clean", "The app's data is to go, too")],
+        make: |arguments, _| Event::Uninstall { clean: arguments.get_flag("clean") },
+    },
+    Kind {
+        name: "payment",
+        about: "ONAPPPAYMENT: the app was paid for",
+        arguments: || {
+            vec![
+                text("code", "CODE", "The app's code in the market").default_value("vendor.app"),
+                text("version", "N", "The installed version").default_value("1"),
+                text("status", "LETTER", "The status that payment brought").default_value("P"),
+                number("days", "The days that are left, if the period ends"),
+            ]
+        },
+        make: |arguments, _| Event::Payment {
+            code: given(arguments, "code"),
+            version: given(arguments, "version"),
+            status: given(arguments, "status"),
+            days: arguments.get_one::<u64>("days").copied(),
+        },
+    },
+    Kind {
+        name: "method-confirm",
+        about: "ONAPPMETHODCONFIRM: an administrator let the holder of a token call a method, or did not",
+        arguments: || {
+            vec![
+                text("method", "METHOD", "The method").default_value("voximplant.user.get"),
+                text("token", "TOKEN", "The token [default: the portal's access token]"),
+                switch("deny", "The administrator said no"),
+            ]
+        },
+        make: |arguments, portal| Event::MethodConfirm {
+            method: given(arguments, "method"),
+            token: arguments
+                .get_one::<String>("token")
+                .map_or_else(|| portal.access_token.clone(), |token| Secret::new(token.clone())),
+            confirmed: !arguments.get_flag("deny"),
+        },
+    },
+    Kind {
+        name: "user-ready",
+        about: "ONAPPUSERREADY: the app's system user exists",
+        arguments: Vec::new,
+        make: |_, portal| portal.user_ready(),
+    },
+    crm("contact-add", "ONCRMCONTACTADD: somebody added a contact", |arguments, _| Event::Crm {
+        name: "ONCRMCONTACTADD",
+        id: id(arguments),
+    }),
+    crm("contact-update", "ONCRMCONTACTUPDATE: somebody changed a contact", |arguments, _| Event::Crm {
+        name: "ONCRMCONTACTUPDATE",
+        id: id(arguments),
+    }),
+    crm("deal-update", "ONCRMDEALUPDATE: somebody changed a deal", |arguments, _| Event::Crm {
+        name: "ONCRMDEALUPDATE",
+        id: id(arguments),
+    }),
+    crm("user-add", "ONUSERADD: a user was added", |arguments, _| Event::UserAdd { id: id(arguments) }),
+    Kind {
+        name: "offline",
+        about: "ONOFFLINEEVENT: there are offline events to fetch",
+        arguments: Vec::new,
+        make: |_, _| Event::Offline,
+    },
+    Kind {
+        name: "test",
+        about: "ONAPPTEST: somebody called event.test",
+        arguments: Vec::new,
+        make: |_, _| Event::Test,
+    },
+];
+
+const fn crm(name: &'static str, about: &'static str, make: fn(&ArgMatches, &Portal) -> Event) -> Kind {
+    Kind { name, about, arguments: || vec![number("id", "What it happened to").default_value("1")], make }
+}
+
+/// One command for each kind.
+pub fn commands() -> Vec<Command> {
+    let command = |kind: &Kind| {
+        Command::new(kind.name)
+            .about(kind.about)
+            .args((kind.arguments)())
+            .args(portal_arguments())
+            .arg(encoding_argument())
+            .args(target_arguments())
+    };
+    KINDS.iter().map(command).collect()
+}
+
+/// Sends one event of the kind `name`.
+pub async fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<Outcome> {
+    let kind = KINDS.iter().find(|kind| kind.name == name).expect("clap knows only these");
+    let portal = portal(arguments);
+    let event = (kind.make)(arguments, &portal);
+    let mut player = Player::from_arguments(arguments, encoding(arguments))?;
+    let said = player.tell(&portal, &event, at(arguments)).await?;
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    print(&aligned(&[
+        row("portal", player.installation(&portal).to_string()),
+        row("sent", event.name().to_owned()),
+        row("answered", said.describe()),
+    ]))?;
+    Ok(if said.promise.is_some() { Outcome::Done } else { Outcome::Failed })
+}
+
+fn text(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn number(name: &'static str, help: &'static str) -> Arg {
+    text(name, "N", help).value_parser(value_parser!(u64))
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+fn given(arguments: &ArgMatches, name: &str) -> String {
+    arguments.get_one::<String>(name).expect("a default").clone()
+}
+
+fn id(arguments: &ArgMatches) -> u64 {
+    *arguments.get_one::<u64>("id").expect("a default")
+}

@@ -1,0 +1,134 @@
+//! `hookledger send load`: many portals at once, and how fast they are answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use indicatif::{ProgressBar, ProgressStyle};
+use uuid::Uuid;
+
+use super::player::{app, encoding, encoding_argument, path, target_arguments};
+use crate::load::{LoadPlan, LoadSummary, Watch, events};
+use crate::outcome::Outcome;
+use crate::output::{print, print_json};
+
+/// More connections than this are more than one machine should open.
+const CONNECTIONS_MAX: u64 = 10_000;
+/// How often the bar moves.
+const TICK: Duration = Duration::from_millis(200);
+
+/// How it is called.
+pub fn command() -> Command {
+    let number = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("N").value_parser(value_parser!(u64).range(1..)).help(help)
+    };
+    Command::new("load")
+        .about("Sends many events of many portals and says how they were answered")
+        .after_help(
+            "Each portal begins with an install; most of what follows are CRM events, with an administrator's answer \
+             and an update now and then.",
+        )
+        .arg(
+            Arg::new("rate")
+                .long("rate")
+                .value_name("N")
+                .value_parser(value_parser!(u32).range(1..))
+                .help("Events a second [default: as fast as they are answered]"),
+        )
+        .arg(
+            number("connections", "Connections at a time")
+                .value_parser(value_parser!(u64).range(1..=CONNECTIONS_MAX))
+                .default_value("16"),
+        )
+        .arg(number("portals", "Portals that play").default_value("1000"))
+        .arg(
+            Arg::new("duration")
+                .long("duration")
+                .value_name("DURATION")
+                .default_value("10s")
+                .value_parser(|text: &str| humantime::parse_duration(text).map_err(|error| error.to_string()))
+                .help("For how long"),
+        )
+        .arg(number("events", "Stop after so many events"))
+        .arg(
+            Arg::new("seed")
+                .long("seed")
+                .value_name("TEXT")
+                .help("The same portals for the same text [default: portals that nobody has seen]"),
+        )
+        .arg(
+            Arg::new("summary-json")
+                .long("summary-json")
+                .action(ArgAction::SetTrue)
+                .help("Print the summary as JSON, for programs"),
+        )
+        .arg(encoding_argument())
+        .args(target_arguments())
+}
+
+/// Sends until the time, the number, or the user's patience is over.
+pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
+    let plan = plan(arguments);
+    let watch = Arc::new(Watch::default());
+    let bar = bar(&plan);
+    let watching = tokio::spawn(show(bar.clone(), watch.clone(), plan.events.is_some()));
+    let stopping = tokio::spawn({
+        let watch = watch.clone();
+        async move {
+            // Where the signal cannot be had, it ends the process as ever.
+            if tokio::signal::ctrl_c().await.is_ok() {
+                watch.stop();
+            }
+        }
+    });
+    let summary = crate::load::run(plan, watch).await;
+    stopping.abort();
+    watching.abort();
+    bar.finish_and_clear();
+    let summary = summary?;
+    tell(&summary, arguments.get_flag("summary-json"))?;
+    Ok(if summary.all_good() { Outcome::Done } else { Outcome::Failed })
+}
+
+fn plan(arguments: &ArgMatches) -> LoadPlan {
+    let number = |name: &str| arguments.get_one::<u64>(name).copied();
+    let connections = usize::try_from(number("connections").expect("a default")).expect("at most 10,000");
+    let portals = number("portals").expect("a default");
+    let seed = arguments.get_one::<String>("seed").cloned().unwrap_or_else(|| Uuid::now_v7().to_string());
+    let encoding = encoding(arguments);
+    LoadPlan {
+        url: arguments.get_one::<String>("to").expect("a default").clone(),
+        path: path(&app(arguments)),
+        content_type: encoding.content_type(),
+        connections,
+        rate: arguments.get_one::<u32>("rate").copied(),
+        duration: *arguments.get_one::<Duration>("duration").expect("a default"),
+        events: number("events"),
+        bodies: events::of_portals(seed, portals, connections, encoding),
+    }
+}
+
+/// On a terminal only; indicatif sees to that.
+fn bar(plan: &LoadPlan) -> ProgressBar {
+    let (length, template) = match plan.events {
+        Some(events) => (events, "{bar:40} {pos}/{len} events, {msg}"),
+        None => (plan.duration.as_secs(), "{bar:40} {pos}/{len} s, {msg}"),
+    };
+    ProgressBar::new(length).with_style(ProgressStyle::with_template(template).expect("the template is well formed"))
+}
+
+async fn show(bar: ProgressBar, watch: Arc<Watch>, counts_events: bool) {
+    let mut ticks = tokio::time::interval(TICK);
+    let mut before = 0;
+    loop {
+        ticks.tick().await;
+        let answered = watch.answered();
+        bar.set_message(format!("{}/s", (answered - before) * 1_000 / 200));
+        bar.set_position(if counts_events { answered } else { bar.elapsed().as_secs() });
+        before = answered;
+    }
+}
+
+fn tell(summary: &LoadSummary, json: bool) -> anyhow::Result<()> {
+    if json { print_json(&summary.to_json()) } else { print(&summary.describe()) }
+}

@@ -1,0 +1,157 @@
+//! Who plays, and against whom: the arguments that the kinds of `send` share.
+
+use anyhow::Context;
+use bytes::Bytes;
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use serde_json::Value;
+
+use common::event::{AppName, Installation, MemberId};
+use common::secret::Secret;
+use common::time::Timestamp;
+
+use crate::client::{Answer, Client};
+use crate::load::Promise;
+use crate::portal::{Encoding, Event, Portal};
+use crate::query;
+
+/// Arguments that say where to send.
+pub fn target_arguments() -> [Arg; 2] {
+    [
+        Arg::new("to")
+            .long("to")
+            .value_name("URL")
+            .default_value("http://127.0.0.1:8080")
+            .help("The ingress, without the path"),
+        Arg::new("app")
+            .long("app")
+            .value_name("APP")
+            .default_value("my-app")
+            .value_parser(query::app)
+            .help("The app, as in the handler's URL"),
+    ]
+}
+
+/// The argument that chooses JSON.
+pub fn encoding_argument() -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help("Send JSON instead of a form")
+}
+
+/// What [`encoding_argument`] got.
+pub fn encoding(arguments: &ArgMatches) -> Encoding {
+    if arguments.get_flag("json") { Encoding::Json } else { Encoding::Form }
+}
+
+/// Arguments that say who plays.
+pub fn portal_arguments() -> [Arg; 6] {
+    [
+        Arg::new("member")
+            .long("member")
+            .value_name("MEMBER")
+            .value_parser(query::member)
+            .help("The portal's member_id [default: one that nobody has seen]"),
+        Arg::new("application-token")
+            .long("application-token")
+            .value_name("TOKEN")
+            .help("What proves the origin [default: follows from the member_id]"),
+        Arg::new("domain").long("domain").value_name("HOST").help("The portal's address"),
+        Arg::new("language").long("language").value_name("CODE").help("The portal's language [default: en]"),
+        Arg::new("unlinked")
+            .long("unlinked")
+            .action(ArgAction::SetTrue)
+            .help("As if no user had caused the event: no OAuth tokens"),
+        Arg::new("ts")
+            .long("ts")
+            .value_name("SECONDS")
+            .value_parser(value_parser!(u64))
+            .help("When the portal says that it happened, Unix time [default: now]"),
+    ]
+}
+
+/// The portal of [`portal_arguments`].
+pub fn portal(arguments: &ArgMatches) -> Portal {
+    let text = |name: &str| arguments.get_one::<String>(name).cloned();
+    let mut portal = arguments.get_one::<MemberId>("member").cloned().map_or_else(Portal::random, Portal::of);
+    if let Some(token) = text("application-token") {
+        portal.application_token = Secret::new(token);
+    }
+    if let Some(domain) = text("domain") {
+        portal.domain = domain;
+    }
+    if let Some(language) = text("language") {
+        portal.language = language;
+    }
+    portal.linked = !arguments.get_flag("unlinked");
+    portal
+}
+
+/// When it happens, by [`portal_arguments`].
+pub fn at(arguments: &ArgMatches) -> Timestamp {
+    arguments.get_one::<u64>("ts").copied().map_or_else(Timestamp::now, Timestamp::from_s)
+}
+
+/// A player in front of an ingress.
+pub struct Player {
+    client: Client,
+    app: AppName,
+    encoding: Encoding,
+}
+
+/// What an ingress said to one event.
+pub struct Said {
+    /// The answer.
+    pub answer: Answer,
+    /// The promise in it, if it is one.
+    pub promise: Option<Promise>,
+}
+
+impl Player {
+    /// As the arguments say.
+    pub fn from_arguments(arguments: &ArgMatches, encoding: Encoding) -> anyhow::Result<Self> {
+        let client = Client::new(arguments.get_one::<String>("to").expect("a default"))?;
+        Ok(Self { client, app: app(arguments), encoding })
+    }
+
+    /// The installation that a portal's events are about.
+    pub fn installation(&self, portal: &Portal) -> Installation {
+        Installation { app: self.app.clone(), member_id: portal.member_id.clone() }
+    }
+
+    /// Posts what the portal tells.
+    pub async fn tell(&mut self, portal: &Portal, event: &Event, at: Timestamp) -> anyhow::Result<Said> {
+        self.post(self.encoding.content_type(), portal.body(event, at, self.encoding)).await
+    }
+
+    /// Posts a body.
+    pub async fn post(&mut self, content_type: &str, body: Bytes) -> anyhow::Result<Said> {
+        let answer = self.client.post(&path(&self.app), content_type, body).await.context("send the event")?;
+        let promise = Promise::read(answer.status, &answer.body);
+        Ok(Said { answer, promise })
+    }
+}
+
+/// The app of [`target_arguments`].
+pub fn app(arguments: &ArgMatches) -> AppName {
+    arguments.get_one::<AppName>("app").expect("a default").clone()
+}
+
+/// Where an app's events go.
+pub fn path(app: &AppName) -> String {
+    format!("/v1/events/{app}")
+}
+
+impl Said {
+    /// The answer in one line.
+    pub fn describe(&self) -> String {
+        let status = self.answer.status;
+        if let Some(promise) = &self.promise {
+            return format!("{status}, id {}, kept by {}", promise.id, promise.kept.name());
+        }
+        let document = serde_json::from_slice::<Value>(&self.answer.body).unwrap_or_default();
+        let text = |name: &str| document[name].as_str();
+        match (text("title"), text("detail")) {
+            (Some(title), detail) => format!("{status} {title}: {}", detail.unwrap_or_default()),
+            (None, _) if status == 200 => format!("{status} without a promise"),
+            (None, _) => status.to_string(),
+        }
+    }
+}

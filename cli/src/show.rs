@@ -1,0 +1,64 @@
+//! `hookledger show APP MEMBER`: everything that is known of one installation.
+
+use clap::{ArgMatches, Command};
+use serde_json::Value;
+
+use crate::client::block_on;
+use crate::outcome::Outcome;
+use crate::output::{aligned, print, print_json, shown};
+use crate::query::{self, Query, QueryError};
+
+/// The record's fields as they are shown, in this order.
+const FIELDS: [&str; 15] = [
+    "app",
+    "member_id",
+    "status",
+    "cleaned",
+    "since",
+    "domain",
+    "version",
+    "licence",
+    "language",
+    "scope",
+    "client_endpoint",
+    "server_endpoint",
+    "believed",
+    "last_fact",
+    "position",
+];
+
+/// How it is called.
+pub fn command() -> Command {
+    Command::new("show")
+        .about("Shows an installation's record and what its administrators allowed")
+        .args(query::installation_arguments())
+        .args(query::question_arguments())
+}
+
+/// Shows. With `--json` the record alone, as the API gives it.
+pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
+    let installation = query::installation(arguments);
+    let mut query = Query::from_arguments(arguments)?;
+    let json = arguments.get_flag("json");
+    let (record, methods) = block_on(async {
+        let record = query.about(&installation, "", &query::waiting(arguments)).await?;
+        let methods = if json { Value::Null } else { query.about(&installation, "/methods", &[]).await? };
+        Ok::<_, QueryError>((record, methods)).map_err(Into::into)
+    })?;
+    if json {
+        print_json(&record)?;
+        return Ok(Outcome::Done);
+    }
+    let fields = FIELDS.iter().filter(|field| record.get(**field).is_some());
+    let mut text = aligned(&fields.map(|field| vec![(*field).to_owned(), shown(&record[*field])]).collect::<Vec<_>>());
+    let methods = methods["items"].as_array().map_or(&[][..], Vec::as_slice);
+    if !methods.is_empty() {
+        let columns = ["method", "decision", "decided_at", "expires_at", "token"];
+        let mut rows = vec![columns.map(str::to_owned).to_vec()];
+        rows.extend(methods.iter().map(|method| columns.map(|column| shown(&method[column])).to_vec()));
+        text.push('\n');
+        text.push_str(&aligned(&rows));
+    }
+    print(&text)?;
+    Ok(Outcome::Done)
+}

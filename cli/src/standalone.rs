@@ -1,0 +1,125 @@
+//! `hookledger standalone`: webhooks, fold, questions and page in one process, without a broker.
+//!
+//! The same parts as in the cluster form; the logs lie on this disk instead of in Kafka.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{ArgMatches, Command};
+use common::contract::Retention;
+use common::lifecycle::{Readiness, Stop};
+use common::log::LedgerError;
+use common::log::disk::{DiskLedger, DiskLog, Options};
+use common::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError, admin_listen};
+use common::telemetry::{self, LogFormat};
+use ingress::{Keeper, Metrics, Reception, Webhooks};
+use processor::config::{QUERIES, ServiceConfig};
+use processor::identity::Identity;
+use processor::service;
+
+/// How it is called.
+pub fn command() -> Command {
+    common::settings::command("standalone", "Runs everything in one process, without a broker", &settings())
+}
+
+/// Runs until it is asked to end.
+pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
+    let config = Settings::from_matches_and_process(&settings(), arguments).and_then(|settings| {
+        if settings.on("check-config") {
+            print!("{}", settings.describe());
+            return Config::read(&settings).map(|_| None);
+        }
+        Config::read(&settings).map(Some)
+    });
+    let Some(config) = config? else { return Ok(()) };
+    telemetry::init_logs(config.log_format);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+/// Of Kafka's settings only how long things are kept.
+fn settings() -> Vec<Setting> {
+    let retention = KAFKA.iter().filter(|setting| setting.name.ends_with("-retention")).copied();
+    let own = [ingress::config::WEBHOOKS, QUERIES, PROCESS].concat();
+    own.into_iter().chain(retention).chain([admin_listen("127.0.0.1:9080")]).collect()
+}
+
+struct Config {
+    webhooks: Webhooks,
+    service: ServiceConfig,
+    admin_listen: SocketAddr,
+    data_dir: PathBuf,
+    retention: Retention,
+    log_format: LogFormat,
+}
+
+impl Config {
+    fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        Ok(Self {
+            webhooks: Webhooks::read(settings)?,
+            service: ServiceConfig::read(settings)?,
+            admin_listen: settings.address("admin-listen")?,
+            data_dir: settings.path("data-dir")?,
+            retention: settings.retention()?,
+            log_format: settings.log_format()?,
+        })
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let stop = Stop::on_signals().context("listen for signals")?;
+    let _identity = Identity::take(&config.service.dir, None)?;
+    let (registry, readiness) = (telemetry::registry(), Readiness::default());
+    let metrics = Metrics::new(&registry);
+
+    let logs = config.data_dir.join("logs");
+    let raw = logs.join("raw");
+    let options = Options { on_sync: Some(metrics.on_sync()), ..Options::log() };
+    let raw = DiskLog::open(&raw, options).with_context(|| format!("open the disk log in {}", raw.display()))?;
+
+    let reception = Arc::new(Reception::new(&config.webhooks.apps, config.webhooks.body_bytes_max, metrics));
+    let (webhooks, serving) =
+        ingress::serve(config.webhooks.listen, reception, Keeper::Disk(raw.clone()), stop.clone())
+            .with_context(|| format!("listen on {} for webhooks", config.webhooks.listen))?;
+    tracing::info!(what = "webhooks", address = %webhooks, "listening");
+    let (admin, administering) =
+        telemetry::serve_admin(config.admin_listen, registry.clone(), readiness.clone(), || true, stop.clone())
+            .with_context(|| format!("listen on {}", config.admin_listen))?;
+    tracing::info!(what = "admin", address = %admin, "listening");
+    welcome(webhooks, config.service.query_listen, admin, &config.data_dir);
+
+    let (retention, stop_all) = (config.retention, stop.clone());
+    let open = move || {
+        let ledger = DiskLedger::open(&logs, raw.clone(), retention);
+        ledger.map_err(|error| LedgerError::Broken(format!("{error:#}")))
+    };
+    let folding = async {
+        let folded = service::run(config.service, &registry, &readiness, stop.clone(), open).await;
+        // Whoever ends first takes the others along.
+        stop_all.request();
+        folded
+    };
+    let taking = async {
+        let served = serving.await;
+        stop_all.request();
+        served
+    };
+    let (folded, served, administered) = tokio::join!(folding, taking, administering);
+    folded?;
+    served.context("serve webhooks")?;
+    administered.context("serve metrics")
+}
+
+/// Where everything is, and what to do next.
+fn welcome(webhooks: SocketAddr, queries: SocketAddr, admin: SocketAddr, data_dir: &std::path::Path) {
+    println!("Hookledger is running. Its data lies in {}.", data_dir.display());
+    println!();
+    println!("  webhooks   http://{webhooks}/v1/events/my-app      (any name on loopback)");
+    println!("  page       http://{queries}/");
+    println!("  questions  http://{queries}/v1/installations");
+    println!("  metrics    http://{admin}/metrics");
+    println!();
+    println!("Next, elsewhere:  hookledger send life");
+}

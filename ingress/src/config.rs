@@ -1,0 +1,189 @@
+//! The settings of ingress: their table, and their types once they are read.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use common::event::AppName;
+use common::log::kafka::KafkaSettings;
+use common::settings::{App, KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
+use common::telemetry::LogFormat;
+
+use crate::handover::Rules;
+
+/// Kafka takes records up to about a megabyte unless told otherwise; a body leaves room for key and headers.
+const BODY_LIMIT_BYTES_MAX: u64 = 900 * 1024;
+/// Records that are handed over and not acknowledged at most; beyond it events are on disk only.
+const HANDED_OVER_RECORDS_MAX: usize = 20_000;
+/// The same in bytes.
+const HANDED_OVER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long an acknowledgement is awaited when the disk log has no room.
+const REPORT_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What takes webhooks, in every form of Hookledger.
+pub const WEBHOOKS: &[Setting] = &[
+    Setting {
+        name: "ingress-listen",
+        help: "The address for webhooks, the only port that faces the internet.",
+        default: Some("127.0.0.1:8080"),
+        kind: Kind::Plain,
+    },
+    Setting { name: "body-limit", help: "Larger bodies are refused.", default: Some("64KiB"), kind: Kind::Plain },
+];
+
+/// What only the cluster form knows.
+const KEEPING: &[Setting] = &[
+    Setting {
+        name: "keep",
+        help: "`kafka`: acknowledged by Kafka, or by the disk log after the deadline; `disk`: by the disk log first, always.",
+        default: Some("kafka"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "kafka-deadline",
+        help: "How long Kafka's acknowledgement is awaited before the disk log takes the event.",
+        default: Some("300ms"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "disk-log-limit",
+        help: "Of events that Kafka has not acknowledged; beyond it, and with Kafka down, webhooks are refused.",
+        default: Some("8GiB"),
+        kind: Kind::Plain,
+    },
+];
+
+/// All settings of the program `ingress`.
+pub fn table() -> Vec<Setting> {
+    [&[admin_listen("127.0.0.1:9080")][..], WEBHOOKS, KEEPING, KAFKA, PROCESS].concat()
+}
+
+/// How webhooks are taken.
+#[derive(Clone, Debug)]
+pub struct Webhooks {
+    /// Where.
+    pub listen: SocketAddr,
+    /// The longest body.
+    pub body_bytes_max: usize,
+    /// For which apps; none means any.
+    pub apps: BTreeMap<AppName, App>,
+}
+
+impl Webhooks {
+    /// Reads what [`WEBHOOKS`] and the apps say. Any app's name is taken on loopback only.
+    pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        let listen = settings.address("ingress-listen")?;
+        let body_limit = settings.size("body-limit")?;
+        let apps = settings.apps().clone();
+        if body_limit == 0 || body_limit > BODY_LIMIT_BYTES_MAX {
+            return Err(SettingsError("body-limit is more than nothing and at most 900KiB".into()));
+        }
+        if apps.is_empty() && !listen.ip().is_loopback() {
+            let why = "ingress-listen is not loopback, so the apps must be named: \
+                       set apps, for example `--apps crm-sync`; without it strangers could make up any";
+            return Err(SettingsError(why.into()));
+        }
+        Ok(Self { listen, body_bytes_max: usize::try_from(body_limit).expect("checked above"), apps })
+    }
+}
+
+/// The settings of the program `ingress`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How webhooks are taken.
+    pub webhooks: Webhooks,
+    /// Where health and metrics are answered.
+    pub admin_listen: SocketAddr,
+    /// How Kafka is reached.
+    pub kafka: KafkaSettings,
+    /// Where the disk log lies.
+    pub data_dir: PathBuf,
+    /// The most that the disk log takes.
+    pub disk_log_bytes_max: u64,
+    /// How events are handed over.
+    pub rules: Rules,
+    /// How logs are written.
+    pub log_format: LogFormat,
+}
+
+impl Config {
+    /// Reads what [`table`] says.
+    pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        let without = "kafka is not set: ingress hands webhooks to Kafka; one process without a broker is `hookledger standalone`";
+        Ok(Self {
+            webhooks: Webhooks::read(settings)?,
+            admin_listen: settings.address("admin-listen")?,
+            kafka: settings.kafka()?.ok_or_else(|| SettingsError(without.into()))?,
+            data_dir: settings.path("data-dir")?,
+            disk_log_bytes_max: settings.size("disk-log-limit")?,
+            rules: rules(settings)?,
+            log_format: settings.log_format()?,
+        })
+    }
+
+    /// Whether this can be run as it is, as far as that can be told without running it.
+    pub fn check(&self) -> anyhow::Result<()> {
+        use anyhow::Context;
+        self.kafka.check()?;
+        let dir = self.disk_log_dir();
+        std::fs::create_dir_all(&dir).with_context(|| format!("make the directory {}", dir.display()))
+    }
+
+    /// Where the disk log lies.
+    pub fn disk_log_dir(&self) -> PathBuf {
+        self.data_dir.join("ingress")
+    }
+}
+
+fn rules(settings: &Settings) -> Result<Rules, SettingsError> {
+    let disk_first = match settings.text("keep") {
+        Some("kafka") | None => false,
+        Some("disk") => true,
+        Some(_) => return Err(SettingsError("keep is `kafka` or `disk`".into())),
+    };
+    Ok(Rules {
+        disk_first,
+        deadline: settings.duration("kafka-deadline")?,
+        report_wait_max: REPORT_WAIT_MAX,
+        records_max: HANDED_OVER_RECORDS_MAX,
+        bytes_max: HANDED_OVER_BYTES_MAX,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> Result<Config, String> {
+        let args = std::iter::once("ingress").chain(args.iter().copied()).map(Into::into);
+        let settings = common::settings::read("ingress", "", &table(), args, &|_| None, []);
+        settings.and_then(|settings| Config::read(&settings)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn with_kafka_alone_every_other_setting_has_a_sensible_default() {
+        let config = read(&["--kafka", "localhost:9092"]).expect("valid settings");
+        assert_eq!(config.webhooks.body_bytes_max, 64 * 1024);
+        assert_eq!(config.rules.deadline, Duration::from_millis(300));
+        assert!(!config.rules.disk_first);
+    }
+
+    #[test]
+    fn what_faces_the_internet_names_its_apps() {
+        let open = ["--kafka", "localhost:9092", "--ingress-listen", "0.0.0.0:8080"];
+        assert!(read(&open).is_err_and(|error| error.contains("--apps")));
+        assert!(read(&[&open[..], &["--apps", "crm-sync"]].concat()).is_ok());
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused_by_name() {
+        for (args, name) in [
+            (&[][..], "kafka"),
+            (&["--kafka", "h:1", "--keep", "both"][..], "keep"),
+            (&["--kafka", "h:1", "--body-limit", "2MiB"][..], "body-limit"),
+        ] {
+            assert!(read(args).is_err_and(|error| error.contains(name)), "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Follows the disk log with a cursor and hands over what is there, in its order, as far as there is room.
+
+use common::log::Record;
+use common::log::disk::Reader;
+
+use crate::desk::Desk;
+
+/// Entries that are handed over under one lock.
+const STEP_RECORDS_MAX: usize = 64;
+
+/// Reads the disk log where the cursor stands.
+#[derive(Default)]
+pub struct Drain {
+    /// Kept while there is more: the next entry is in the same file, mostly.
+    reader: Option<Reader>,
+}
+
+impl Drain {
+    /// Hands over some entries, or waits a moment if there are none.
+    pub fn step(&mut self, desk: &Desk) -> std::io::Result<()> {
+        let Some((next, room, end)) = desk.drainable() else {
+            self.reader = None;
+            return Ok(());
+        };
+        let mut reader = match self.reader.take() {
+            Some(reader) if reader.position() == next => reader,
+            Some(_) | None => desk.log().reader(next)?,
+        };
+        let entries = read(&mut reader, room.min(STEP_RECORDS_MAX), end)?;
+        if entries.is_empty() {
+            let text = format!("the disk log has no entry {next}, although it ends at {end}");
+            return Err(std::io::Error::other(text));
+        }
+        self.reader = Some(reader);
+        desk.drain(entries);
+        Ok(())
+    }
+}
+
+/// Reads entries before `end`: those behind it may be on their way without the hand-over knowing their place.
+fn read(reader: &mut Reader, count_max: usize, end: u64) -> std::io::Result<Vec<(u64, Record)>> {
+    let mut entries = Vec::new();
+    while entries.len() < count_max && reader.position() < end {
+        match reader.next()? {
+            Some(entry) => entries.push(entry),
+            None => break,
+        }
+    }
+    Ok(entries)
+}

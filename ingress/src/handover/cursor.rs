@@ -1,0 +1,118 @@
+//! How far the disk log has been handed over.
+
+use std::collections::HashSet;
+
+/// A place in the disk log: everything before it was handed over.
+#[derive(Debug)]
+pub struct Cursor {
+    next: u64,
+    end: u64,
+    resent_below: u64,
+    /// Entries whose record is on its way already.
+    queued: HashSet<u64>,
+}
+
+impl Cursor {
+    /// At the first entry that is not settled. Entries of the last run may have been handed over already.
+    pub fn new(first_unsettled: u64, end: u64) -> Self {
+        Self { next: first_unsettled.min(end), end, resent_below: end, queued: HashSet::new() }
+    }
+
+    /// Whether every entry was handed over.
+    pub fn at_end(&self) -> bool {
+        self.next >= self.end
+    }
+
+    /// The next entry to hand over.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Entries at or behind this place are not known yet.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Entries of `first..end` are in the log now; these of them, in order, are settled already.
+    pub fn appended(&mut self, first: u64, end: u64, settled: &[u64]) {
+        if self.at_end() {
+            self.next = self.next.max(first);
+        }
+        self.end = self.end.max(end);
+        while !self.at_end() && (self.queued.contains(&self.next) || settled.binary_search(&self.next).is_ok()) {
+            self.next += 1;
+        }
+    }
+
+    /// An entry's record is on its way.
+    pub fn queue(&mut self, offset: u64) {
+        self.queued.insert(offset);
+    }
+
+    /// An entry's record is on its way no longer.
+    pub fn unqueue(&mut self, offset: u64) {
+        self.queued.remove(&offset);
+    }
+
+    /// Whether an entry's record is on its way.
+    pub fn is_queued(&self, offset: u64) -> bool {
+        self.queued.contains(&offset)
+    }
+
+    /// Whether an entry may have been handed over by somebody before.
+    pub fn is_resent(&self, offset: u64) -> bool {
+        offset < self.resent_below
+    }
+
+    /// Goes on behind an entry.
+    pub fn pass(&mut self, offset: u64) {
+        self.next = self.next.max(offset + 1);
+    }
+
+    /// Entries up to the end may have been handed over in vain.
+    pub fn flag_to_end(&mut self) {
+        self.resent_below = self.resent_below.max(self.end);
+    }
+
+    /// Starts over at the first entry that is not settled.
+    pub fn rewind(&mut self, first_unsettled: u64) {
+        self.next = first_unsettled.min(self.end);
+        self.queued.clear();
+        self.flag_to_end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_whose_records_are_on_their_way_or_through_need_nobody() {
+        let mut cursor = Cursor::new(0, 0);
+        cursor.queue(0);
+        cursor.queue(2);
+        cursor.appended(0, 4, &[1]);
+        assert_eq!((cursor.next(), cursor.at_end()), (3, false));
+        cursor.pass(3);
+        assert!(cursor.at_end());
+    }
+
+    #[test]
+    fn places_that_a_failed_append_left_empty_are_passed() {
+        let mut cursor = Cursor::new(0, 0);
+        cursor.appended(7, 8, &[]);
+        assert_eq!(cursor.next(), 7);
+        cursor.pass(7);
+        assert!(cursor.at_end());
+    }
+
+    #[test]
+    fn what_was_there_at_the_start_or_at_a_rewind_may_have_been_handed_over_before() {
+        let mut cursor = Cursor::new(3, 5);
+        cursor.appended(5, 6, &[]);
+        assert_eq!([4, 5].map(|offset| cursor.is_resent(offset)), [true, false]);
+        cursor.rewind(4);
+        assert_eq!([4, 5, 6].map(|offset| cursor.is_resent(offset)), [true, true, false]);
+        assert_eq!(cursor.next(), 4);
+    }
+}

@@ -1,0 +1,81 @@
+//! Keeps a record: resolves once it cannot be lost any more, and says where it is.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use common::log::Record;
+use common::log::disk::DiskLog;
+
+use crate::desk::Desk;
+use crate::handover::Answer;
+use crate::worker::Worker;
+
+/// Where a record is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Acknowledged by Kafka with `acks=all`.
+    Kafka,
+    /// Durable in our disk log.
+    Disk,
+}
+
+impl Kept {
+    /// As it stands in answers and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// Kafka did not acknowledge the record, and the disk log had no room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nowhere;
+
+/// Where records are kept, for the whole process.
+#[derive(Clone)]
+pub enum Keeper {
+    /// In a disk log alone, which somebody reads: the standalone form.
+    Disk(DiskLog),
+    /// In Kafka within the deadline, else in the disk log until Kafka has them: the cluster form.
+    Kafka(Arc<Desk>),
+}
+
+impl Keeper {
+    /// The same for one worker thread, to be called there.
+    pub fn for_worker(&self) -> Hand {
+        match self {
+            Self::Disk(log) => Hand::Disk(log.clone()),
+            Self::Kafka(desk) => Hand::Kafka(Worker::start(Arc::clone(desk))),
+        }
+    }
+}
+
+/// Where one worker thread keeps records.
+pub enum Hand {
+    /// In a disk log alone.
+    Disk(DiskLog),
+    /// In Kafka or in the disk log.
+    Kafka(Rc<Worker>),
+}
+
+impl Hand {
+    /// Resolves once the record cannot be lost any more.
+    pub async fn keep(&self, record: Record) -> Result<Kept, Nowhere> {
+        match self {
+            Self::Disk(log) => match log.append(vec![record]).await {
+                Ok(_) => Ok(Kept::Disk),
+                Err(error) => {
+                    tracing::error!(%error, "an event could not be kept: {error}");
+                    Err(Nowhere)
+                }
+            },
+            Self::Kafka(worker) => match worker.keep(record).await {
+                Answer::Kafka => Ok(Kept::Kafka),
+                Answer::Disk => Ok(Kept::Disk),
+                Answer::Nowhere => Err(Nowhere),
+            },
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The program `ingress`: reads the settings, runs until told to stop, says how it ended.
+
+use std::process::ExitCode;
+
+use common::lifecycle::Stop;
+use common::settings::read_from_process;
+use common::telemetry;
+use ingress::{Config, config};
+
+fn main() -> ExitCode {
+    let settings = read_from_process("ingress", "Takes Bitrix24 webhooks and keeps them in Kafka.", &config::table());
+    let config = Config::read(&settings).unwrap_or_else(|error| error.exit());
+    if settings.on("check-config") {
+        print!("{}", settings.describe());
+        return finish(config.check(), |error| eprintln!("error: {error:#}"));
+    }
+    telemetry::init_logs(config.log_format);
+    finish(run(config), |error| tracing::error!("{error:#}"))
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    let stop = Stop::on_signals()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(ingress::run(config, stop))
+}
+
+fn finish(result: anyhow::Result<()>, tell: impl FnOnce(&anyhow::Error)) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

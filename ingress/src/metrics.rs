@@ -1,0 +1,195 @@
+//! What can be measured, in one place: how many came, what became of them, how long it took.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::telemetry::registered;
+use common::time::Timestamp;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::desk::Desk;
+use crate::keep::Kept;
+
+/// From a fsync to what Bitrix24 may call slow, in seconds.
+const BUCKETS_S: &[f64] =
+    &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// What became of a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is kept.
+    Kept(Kept),
+    /// It names neither an event nor a portal.
+    NotAnEvent,
+    /// It is for an app that we do not know.
+    UnknownApp,
+    /// Its body is too large.
+    TooLarge,
+    /// Its body did not come, not in time or not as announced.
+    Unreadable,
+    /// There was nowhere to keep it.
+    Nowhere,
+}
+
+impl Outcome {
+    const ALL: [Self; 7] = [
+        Self::Kept(Kept::Kafka),
+        Self::Kept(Kept::Disk),
+        Self::NotAnEvent,
+        Self::UnknownApp,
+        Self::TooLarge,
+        Self::Unreadable,
+        Self::Nowhere,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Kept(kept) => kept.label(),
+            Self::NotAnEvent => "not_an_event",
+            Self::UnknownApp => "unknown_app",
+            Self::TooLarge => "too_large",
+            Self::Unreadable => "unreadable",
+            Self::Nowhere => "nowhere",
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Kept(Kept::Kafka) => 0,
+            Self::Kept(Kept::Disk) => 1,
+            Self::NotAnEvent => 2,
+            Self::UnknownApp => 3,
+            Self::TooLarge => 4,
+            Self::Unreadable => 5,
+            Self::Nowhere => 6,
+        }
+    }
+}
+
+/// The metrics of ingress. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    events: [IntCounter; Outcome::ALL.len()],
+    request_seconds: Histogram,
+    kept_in_kafka_seconds: Histogram,
+    kept_on_disk_seconds: Histogram,
+    discarded: IntCounter,
+    fsync_seconds: Histogram,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn new(registry: &Registry) -> Self {
+        let about = Opts::new("ingress_events_total", "Webhooks, by what became of them.");
+        let events = registered(registry, IntCounterVec::new(about, &["outcome"]));
+        let about = buckets("ingress_kept_duration_seconds", "From a body that has been read to its being kept.");
+        let kept_seconds = registered(registry, HistogramVec::new(about, &["kept"]));
+        let seconds = |name, help| registered(registry, Histogram::with_opts(buckets(name, help)));
+        let request_seconds = seconds("ingress_request_duration_seconds", "From a request's head to its answer.");
+        let fsync_seconds = seconds("disk_log_fsync_duration_seconds", "Syncs of the disk log that somebody awaited.");
+        let about = "Bodies that were no events and went beyond the budget for such: not kept.";
+        Self {
+            events: Outcome::ALL.map(|outcome| events.with_label_values(&[outcome.label()])),
+            request_seconds,
+            kept_in_kafka_seconds: kept_seconds.with_label_values(&[Kept::Kafka.label()]),
+            kept_on_disk_seconds: kept_seconds.with_label_values(&[Kept::Disk.label()]),
+            discarded: registered(registry, IntCounter::new("ingress_discarded_total", about)),
+            fsync_seconds,
+        }
+    }
+
+    /// A webhook was answered.
+    pub fn answered(&self, outcome: Outcome, took: Duration) {
+        self.events[outcome.index()].inc();
+        self.request_seconds.observe(took.as_secs_f64());
+    }
+
+    /// An event was kept.
+    pub fn kept(&self, kept: Kept, took: Duration) {
+        let seconds = match kept {
+            Kept::Kafka => &self.kept_in_kafka_seconds,
+            Kept::Disk => &self.kept_on_disk_seconds,
+        };
+        seconds.observe(took.as_secs_f64());
+    }
+
+    /// A body that is no event was not kept.
+    pub fn discarded(&self) {
+        self.discarded.inc();
+    }
+
+    /// For the disk log: how long its syncs take.
+    pub fn on_sync(&self) -> Arc<dyn Fn(Duration) + Send + Sync> {
+        let seconds = self.fsync_seconds.clone();
+        Arc::new(move |took| seconds.observe(took.as_secs_f64()))
+    }
+}
+
+/// What is looked up when somebody asks: the disk log, and how Kafka is.
+pub struct Gauges {
+    desk: Arc<Desk>,
+    events: IntGauge,
+    bytes: IntGauge,
+    oldest_age_seconds: Gauge,
+    kafka_up: IntGauge,
+}
+
+impl Gauges {
+    /// Registers them.
+    pub fn register(registry: &Registry, desk: Arc<Desk>) {
+        let whole = |name: &str, help: &str| IntGauge::new(name, help).expect("names in the code are valid");
+        let age = Gauge::new("disk_log_oldest_age_seconds", "Age of the oldest event that is on disk only, or 0.");
+        let gauges = Self {
+            desk,
+            events: whole("disk_log_events", "Events in the disk log that Kafka has not acknowledged."),
+            bytes: whole("disk_log_bytes", "Bytes of the disk log."),
+            oldest_age_seconds: age.expect("names in the code are valid"),
+            kafka_up: whole("kafka_up", "Whether Kafka acknowledges what is handed over."),
+        };
+        registry.register(Box::new(gauges)).expect("each metric is registered once");
+    }
+
+    fn oldest_age(&self) -> Duration {
+        let first = self.desk.settled().watermark();
+        let oldest = self.desk.log().reader(first).and_then(|mut reader| reader.next());
+        match oldest {
+            Ok(Some((_, record))) => Timestamp::now().since(record.at),
+            Ok(None) | Err(_) => Duration::ZERO,
+        }
+    }
+}
+
+impl Collector for Gauges {
+    fn desc(&self) -> Vec<&Desc> {
+        [self.events.desc(), self.bytes.desc(), self.oldest_age_seconds.desc(), self.kafka_up.desc()].concat()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.events.set(whole(self.desk.settled().unsettled()));
+        self.bytes.set(whole(self.desk.log().bytes()));
+        self.oldest_age_seconds.set(self.oldest_age().as_secs_f64());
+        self.kafka_up.set(i64::from(self.desk.standing().kafka_up));
+        let families =
+            [self.events.collect(), self.bytes.collect(), self.oldest_age_seconds.collect(), self.kafka_up.collect()];
+        families.concat()
+    }
+}
+
+fn buckets(name: &str, help: &str) -> HistogramOpts {
+    HistogramOpts::new(name, help).buckets(BUCKETS_S.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_a_counter_of_its_own() {
+        for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome.index(), index, "{}", outcome.label());
+        }
+    }
+}

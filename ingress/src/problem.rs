@@ -1,0 +1,140 @@
+//! What a client is told when its request is refused: RFC 9457, one match per question.
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, RETRY_AFTER};
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use serde_json::json;
+use uuid::Uuid;
+
+/// When to come back if there is nowhere to keep an event.
+const RETRY_AFTER_S: u64 = 30;
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The body names neither an event nor a portal. Kept all the same under this id, within a budget.
+    NotAnEvent(Option<Uuid>),
+    /// There is no such app.
+    UnknownApp,
+    /// The body is longer than this.
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Neither Kafka nor the disk took it.
+    Nowhere,
+    /// There is nothing at this path.
+    UnknownPath,
+    /// The path takes no such method.
+    WrongMethod,
+    /// The body ended early, or was not encoded as its headers say.
+    UnreadableBody,
+    /// The body did not come in time.
+    BodyTooSlow {
+        /// How long it was awaited.
+        wait: Duration,
+    },
+}
+
+impl Refusal {
+    /// The answer.
+    pub fn respond(&self) -> HttpResponseBuilder {
+        let mut response = HttpResponse::build(self.status());
+        response.insert_header(("content-type", "application/problem+json"));
+        match self {
+            Self::Nowhere => _ = response.insert_header((RETRY_AFTER, RETRY_AFTER_S.to_string())),
+            Self::WrongMethod => _ = response.insert_header((ALLOW, "GET, HEAD, POST")),
+            // What is left of the body is not read.
+            Self::TooLarge { .. } | Self::UnreadableBody | Self::BodyTooSlow { .. } => _ = response.force_close(),
+            Self::NotAnEvent(_) | Self::UnknownApp | Self::UnknownPath => {}
+        }
+        response
+    }
+
+    /// The problem document.
+    pub fn document(&self) -> String {
+        let mut document = json!({
+            "type": format!("/docs/problems#{}", self.name()),
+            "title": self.title(),
+            "status": self.status().as_u16(),
+            "detail": self.detail(),
+        });
+        if let Self::NotAnEvent(Some(id)) = self {
+            document["id"] = json!(id);
+        }
+        document.to_string()
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NotAnEvent(_) | Self::UnreadableBody => StatusCode::BAD_REQUEST,
+            Self::UnknownApp | Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Nowhere => StatusCode::SERVICE_UNAVAILABLE,
+            Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
+    /// Its place in our documents.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::NotAnEvent(_) => "not-an-event",
+            Self::UnknownApp => "unknown-app",
+            Self::TooLarge { .. } => "too-large",
+            Self::Nowhere => "nowhere",
+            Self::UnknownPath => "unknown-path",
+            Self::WrongMethod => "wrong-method",
+            Self::UnreadableBody => "unreadable-body",
+            Self::BodyTooSlow { .. } => "body-too-slow",
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Self::NotAnEvent(_) => "The body is not a Bitrix24 event",
+            Self::UnknownApp => "There is no such app",
+            Self::TooLarge { .. } => "The body is too large",
+            Self::Nowhere => "The event cannot be kept right now",
+            Self::UnknownPath => "There is nothing here",
+            Self::WrongMethod => "This takes POST, and GET or HEAD to see that it is there",
+            Self::UnreadableBody => "The body cannot be read",
+            Self::BodyTooSlow { .. } => "The body did not come in time",
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::NotAnEvent(id) => {
+                let kept = if id.is_some() { "It is kept all the same, under `id`." } else { "It was not kept." };
+                format!(
+                    "It has neither `event` nor `auth[member_id]` nor `member_id`, as form fields or as JSON. {kept}"
+                )
+            }
+            Self::UnknownApp => "The app's name in the path is not one of the `apps` in the settings.".into(),
+            Self::TooLarge { limit } => format!("At most {limit} bytes are taken (`body-limit` in the settings)."),
+            Self::Nowhere => "Kafka does not acknowledge and the disk log has no room. Send the event again.".into(),
+            Self::UnknownPath => "Webhooks go to `/v1/events/{app}`.".into(),
+            Self::WrongMethod => "Webhooks are sent with POST.".into(),
+            Self::UnreadableBody => "It ended early, or is not encoded as the request's headers say.".into(),
+            Self::BodyTooSlow { wait } => format!("It has to be there within {} seconds.", wait.as_secs()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_says_where_the_body_is_kept_if_it_is() {
+        let id = Uuid::now_v7();
+        let document: serde_json::Value =
+            serde_json::from_str(&Refusal::NotAnEvent(Some(id)).document()).expect("JSON");
+        assert_eq!(document["type"], "/docs/problems#not-an-event");
+        assert_eq!((document["status"].as_u64(), document["id"].as_str()), (Some(400), Some(id.to_string().as_str())));
+        assert!(!Refusal::NotAnEvent(None).document().contains("\"id\""));
+    }
+}

@@ -1,0 +1,375 @@
+//! The only port that faces the internet: sockets, limits, and an end that refuses nobody.
+//!
+//! At the end answers close their connections while new ones are still taken, then accepting pauses, what
+//! is under way is answered, and only then the server stops. Without the pause, connections that were
+//! accepted and not begun would be dropped.
+
+use std::any::Any;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use actix_web::dev::{Extensions, ServerHandle};
+use actix_web::http::Method;
+use actix_web::web::{Data, Payload};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use common::lifecycle::Stop;
+use tokio::time::sleep;
+
+use crate::accept::Reception;
+use crate::keep::{Hand, Keeper};
+
+/// Connections that the system accepts for us before we do. Linux caps it at `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
+/// Per worker thread; each may hold one body in memory.
+const CONNECTIONS_MAX: usize = 10_000;
+/// How long a connection may idle between two requests.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long the head of a request may take.
+const HEAD_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a client may take to end its side of a connection.
+const DISCONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
+/// At the end: how long idle connections are given to be used once more, or to time out.
+const RETIRE_WAIT_MAX: Duration = KEEP_ALIVE.saturating_add(Duration::from_millis(500));
+/// At the end: how long requests that are under way are awaited before the server is told to stop.
+const DRAIN_WAIT_MAX: Duration = Duration::from_millis(300);
+/// At the end: how long the server awaits them then, which is longer than anything that they wait for.
+const SHUTDOWN_S_MAX: u64 = 30;
+/// How exactly the end looks at connections.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Serves webhooks until stopped. Returns the address it listens on; the future must be polled.
+pub fn serve(
+    listen: SocketAddr,
+    reception: Arc<Reception>,
+    keeper: Keeper,
+    stop: Stop,
+) -> io::Result<(SocketAddr, impl Future<Output = io::Result<()>>)> {
+    let door = Arc::new(Door::default());
+    let server = HttpServer::new({
+        let door = Arc::clone(&door);
+        move || {
+            let room = Room { reception: Arc::clone(&reception), hand: keeper.for_worker(), door: Arc::clone(&door) };
+            App::new().app_data(Data::new(room)).default_service(web::to(answer))
+        }
+    });
+    let bound = server
+        .on_connect({
+            let door = Arc::clone(&door);
+            move |_: &dyn Any, connection: &mut Extensions| drop(connection.insert(Guest::new(&door)))
+        })
+        .backlog(BACKLOG)
+        .max_connections(CONNECTIONS_MAX)
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(HEAD_WAIT_MAX)
+        .client_disconnect_timeout(DISCONNECT_WAIT_MAX)
+        .shutdown_timeout(SHUTDOWN_S_MAX)
+        .disable_signals()
+        .bind(listen)?;
+    let address = *bound.addrs().first().ok_or_else(|| io::Error::other("the server has no address"))?;
+    let mut server = bound.run();
+    let handle = server.handle();
+    // Taken now, so that nobody finds the process idle between the request to stop and our hearing of it.
+    let busy = stop.busy();
+    Ok((address, async move {
+        let ended = tokio::select! {
+            ended = &mut server => ended,
+            () = stop.wait() => {
+                let ((), ended) = tokio::join!(end(&door, &handle), server);
+                ended
+            }
+        };
+        drop(busy);
+        ended
+    }))
+}
+
+/// Ends without refusing anybody.
+async fn end(door: &Door, handle: &ServerHandle) {
+    door.closing.store(true, Ordering::Release);
+    wait_until(RETIRE_WAIT_MAX, || door.kept_alive.load(Ordering::Acquire) == 0).await;
+    handle.pause().await;
+    wait_until(DRAIN_WAIT_MAX, || door.under_way.load(Ordering::Acquire) == 0).await;
+    handle.stop(true).await;
+}
+
+async fn wait_until(wait_max: Duration, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() && started.elapsed() < wait_max {
+        sleep(LOOK).await;
+    }
+}
+
+/// Every request comes here: which path belongs to whom is the reception's to say.
+async fn answer(request: HttpRequest, payload: Payload, room: Data<Room>) -> HttpResponse {
+    let _under_way = UnderWay::new(&room.door);
+    let answer = if request.method() == Method::POST {
+        room.reception.accept(&request, payload, &room.hand).await
+    } else {
+        room.reception.look(&request)
+    };
+    answer.respond(room.door.closing.load(Ordering::Acquire))
+}
+
+/// What a worker thread works with.
+struct Room {
+    reception: Arc<Reception>,
+    hand: Hand,
+    door: Arc<Door>,
+}
+
+/// Who is inside.
+#[derive(Debug, Default)]
+struct Door {
+    /// From now on every answer ends its connection.
+    closing: AtomicBool,
+    /// Connections from before that.
+    kept_alive: AtomicUsize,
+    /// Requests that are not answered yet.
+    under_way: AtomicUsize,
+}
+
+/// A connection that may be kept alive, for as long as it is open.
+struct Guest(Option<Arc<Door>>);
+
+impl Guest {
+    fn new(door: &Arc<Door>) -> Self {
+        let early = !door.closing.load(Ordering::Acquire);
+        if early {
+            door.kept_alive.fetch_add(1, Ordering::AcqRel);
+        }
+        Self(early.then(|| Arc::clone(door)))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if let Some(door) = &self.0 {
+            door.kept_alive.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+struct UnderWay(Arc<Door>);
+
+impl UnderWay {
+    fn new(door: &Arc<Door>) -> Self {
+        door.under_way.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(door))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use actix_web::body::MessageBody;
+    use actix_web::dev::ServiceResponse;
+    use actix_web::http::StatusCode;
+    use actix_web::http::header::ALLOW;
+    use actix_web::test::{TestRequest, call_service, init_service, read_body};
+    use common::event::{AppName, RawEvent};
+    use common::log::Record;
+    use common::log::disk::{DiskLog, Options};
+    use common::settings;
+    use serde_json::Value;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    const BODY: &str = "event=ONAPPINSTALL&auth%5Bmember_id%5D=a223";
+
+    /// The standalone form: a server without Kafka, and the log behind it.
+    struct Standalone {
+        log: DiskLog,
+        reception: Arc<Reception>,
+        _dir: TempDir,
+    }
+
+    impl Standalone {
+        fn new(apps: &[(&str, settings::App)]) -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            let log = DiskLog::open(dir.path(), Options::log()).expect("a log");
+            let name = |name| AppName::parse(name).expect("a name");
+            let apps: BTreeMap<_, _> = apps.iter().map(|(app, set)| (name(app), set.clone())).collect();
+            let metrics = Metrics::new(&common::telemetry::registry());
+            Self { log, reception: Arc::new(Reception::new(&apps, 1_000, metrics)), _dir: dir }
+        }
+
+        /// Sends one request; the status and the document.
+        async fn send(&self, request: TestRequest) -> (StatusCode, Value) {
+            let response = self.call(request, false).await;
+            (response.status(), serde_json::from_slice(&read_body(response).await).unwrap_or(Value::Null))
+        }
+
+        async fn call(&self, request: TestRequest, closing: bool) -> ServiceResponse<impl MessageBody> {
+            let door = Arc::new(Door { closing: closing.into(), ..Door::default() });
+            let hand = Keeper::Disk(self.log.clone()).for_worker();
+            let room = Room { reception: Arc::clone(&self.reception), hand, door };
+            let app = init_service(App::new().app_data(Data::new(room)).default_service(web::to(answer))).await;
+            call_service(&app, request.to_request()).await
+        }
+
+        fn records(&self) -> Vec<Record> {
+            let mut reader = self.log.reader(0).expect("a reader");
+            std::iter::from_fn(|| reader.next().expect("a readable log")).map(|(_, record)| record).collect()
+        }
+    }
+
+    fn post(path: &str, body: &'static str) -> TestRequest {
+        TestRequest::post().uri(path).set_payload(body)
+    }
+
+    #[actix_web::test]
+    async fn a_webhook_is_answered_once_it_lies_in_the_log_byte_for_byte() {
+        let server = Standalone::new(&[]);
+        let request = post("/v1/events/crm-sync", BODY)
+            .insert_header(("content-type", "application/x-www-form-urlencoded"))
+            .insert_header(("traceparent", "00-1-2-00"))
+            .peer_addr(([10, 0, 0, 1], 1).into());
+        let (status, answer) = server.send(request).await;
+        assert_eq!((status, answer["kept"].as_str()), (StatusCode::OK, Some("disk")));
+
+        let [record] = &server.records()[..] else { panic!("one record") };
+        assert_eq!(record.key.as_deref(), Some("crm-sync/a223"));
+        let event = RawEvent::from_record(record).expect("a raw event");
+        assert_eq!(answer["id"], event.id.to_string());
+        assert_eq!(event.body, BODY);
+        assert_eq!(event.kind.as_deref(), Some("onappinstall"));
+        assert_eq!(event.content_type.as_deref(), Some("application/x-www-form-urlencoded"));
+        assert_eq!(event.traceparent.as_deref(), Some("00-1-2-00"));
+        assert_eq!(event.source, Some([10, 0, 0, 1].into()));
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_is_no_event_is_refused_and_kept_all_the_same() {
+        let server = Standalone::new(&[]);
+        let (status, problem) = server.send(post("/v1/events/crm-sync", "hello=world")).await;
+        assert_eq!((status, &problem["type"]), (StatusCode::BAD_REQUEST, &"/docs/problems#not-an-event".into()));
+        let event = RawEvent::from_record(&server.records()[0]).expect("a raw event");
+        assert_eq!(
+            (problem["id"].as_str(), &event.body[..]),
+            (Some(event.id.to_string().as_str()), &b"hello=world"[..])
+        );
+    }
+
+    #[actix_web::test]
+    async fn a_flood_of_bodies_that_are_no_events_is_not_kept() {
+        let server = Standalone::new(&[]);
+        let mut kept = 0;
+        for _ in 0..700 {
+            let (_, problem) = server.send(post("/v1/events/crm-sync", "x")).await;
+            kept += usize::from(problem["id"].is_string());
+        }
+        assert_eq!((kept, server.records().len()), (600, 600));
+    }
+
+    #[actix_web::test]
+    async fn a_portal_alone_or_an_event_alone_is_enough() {
+        let server = Standalone::new(&[]);
+        for body in ["member_id=a223", "event=ONAPPTEST", r#"{"auth":{"member_id":"a223"}}"#] {
+            assert_eq!(server.send(post("/v1/events/crm-sync", body)).await.0, StatusCode::OK, "{body}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn only_known_apps_are_taken() {
+        let server = Standalone::new(&[("crm-sync", settings::App::default())]);
+        for path in ["/v1/events/other", "/v1/events/CRM", "/v1/events/", "/v1/events/crm-sync/key"] {
+            let (status, problem) = server.send(post(path, BODY)).await;
+            assert_eq!((status, &problem["type"]), (StatusCode::NOT_FOUND, &"/docs/problems#unknown-app".into()));
+        }
+        assert_eq!(server.send(post("/v2", BODY)).await.1["type"], "/docs/problems#unknown-path");
+        assert_eq!(server.send(post("/v1/events/crm-sync?x=1", BODY)).await.0, StatusCode::OK);
+        assert_eq!(server.records().len(), 1);
+    }
+
+    #[actix_web::test]
+    async fn an_older_path_and_a_path_with_a_key_lead_to_their_app() {
+        let path_key = Some(common::secret::Secret::new("k3y"));
+        let server = Standalone::new(&[
+            ("old", settings::App { paths: vec!["/handler.php".into()], ..settings::App::default() }),
+            ("shut", settings::App { path_key, ..settings::App::default() }),
+        ]);
+        let status = async |path| server.send(post(path, BODY)).await.0;
+        assert_eq!(status("/handler.php").await, StatusCode::OK);
+        assert_eq!(status("/v1/events/shut/k3y").await, StatusCode::OK);
+        assert_eq!(status("/v1/events/shut").await, StatusCode::NOT_FOUND);
+        assert_eq!(status("/v1/events/shut/other").await, StatusCode::NOT_FOUND);
+        assert_eq!(server.records()[0].key.as_deref(), Some("old/a223"));
+    }
+
+    #[actix_web::test]
+    async fn a_body_beyond_the_limit_is_refused_announced_or_not() {
+        let server = Standalone::new(&[]);
+        let long = TestRequest::post().uri("/v1/events/crm-sync").set_payload("x".repeat(1_001));
+        assert_eq!(server.send(long).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+        let announced = post("/v1/events/crm-sync", "").insert_header(("content-length", "1001"));
+        assert_eq!(server.send(announced).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(server.records().is_empty());
+    }
+
+    #[actix_web::test]
+    async fn who_looks_whether_there_is_a_handler_finds_one() {
+        let server = Standalone::new(&[]);
+        for request in [TestRequest::get(), TestRequest::default().method(Method::HEAD)] {
+            assert_eq!(server.send(request.uri("/v1/events/crm-sync")).await.0, StatusCode::OK);
+        }
+        let response = server.call(TestRequest::delete().uri("/v1/events/crm-sync"), false).await;
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert!(response.headers().contains_key(ALLOW));
+    }
+
+    #[actix_web::test]
+    async fn at_the_end_every_answer_ends_its_connection() {
+        let server = Standalone::new(&[]);
+        for (closing, ended) in [(false, false), (true, true)] {
+            let response = server.call(post("/v1/events/crm-sync", BODY), closing).await;
+            assert_eq!(response.response().head().connection_type() == actix_web::http::ConnectionType::Close, ended);
+        }
+    }
+
+    #[test]
+    fn a_stop_answers_who_is_connected_and_then_ends() {
+        let standalone = Standalone::new(&[]);
+        let stop = Stop::default();
+        let (told, address) = std::sync::mpsc::channel();
+        let keeper = Keeper::Disk(standalone.log.clone());
+        let serving = std::thread::spawn({
+            let (stop, reception) = (stop.clone(), Arc::clone(&standalone.reception));
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                runtime.block_on(async {
+                    let (address, serving) = serve(([127, 0, 0, 1], 0).into(), reception, keeper, stop)?;
+                    told.send(address).expect("the test listens");
+                    serving.await
+                })
+            }
+        });
+        let mut client = TcpStream::connect(address.recv().expect("an address")).expect("a connection");
+        let request = format!("POST /v1/events/a HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n{BODY}", BODY.len());
+        client.write_all(request.as_bytes()).expect("a request");
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+
+        stop.request();
+        client.write_all(request.as_bytes()).expect("another request");
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).expect("answers until the end");
+        assert!(rest.contains("connection: close"), "{rest}");
+        serving.join().expect("no panic").expect("an orderly end");
+        assert_eq!(standalone.records().len(), 2);
+    }
+}

@@ -1,0 +1,62 @@
+//! An Apache Kafka that tests may do anything to.
+//!
+//! [`shared`] is for tests that do it no harm; [`own`] is for one test alone. `HOOKLEDGER_TEST_KAFKA` names a
+//! running one instead, to which no harm is done. Where there is neither, tests say that they did not run:
+//! librdkafka's mock cluster knows no topic settings, so programs that check theirs refuse to work on it.
+
+use std::sync::OnceLock;
+
+use crate::wait::not_run;
+
+mod broker;
+mod jars;
+
+pub use broker::Broker;
+
+/// Names a running Kafka: bootstrap servers.
+const RUNNING: &str = "HOOKLEDGER_TEST_KAFKA";
+
+/// Bootstrap servers of one Kafka for all tests of this process that do it no harm; none, said loudly, if there is none.
+pub fn shared(test: &str) -> Option<&'static str> {
+    static SHARED: OnceLock<Result<Shared, String>> = OnceLock::new();
+    let shared = SHARED.get_or_init(|| match std::env::var(RUNNING) {
+        Ok(servers) => Ok(Shared::Running(servers)),
+        Err(_) if !can_start() => Err(why_not()),
+        // Kept in the static for the life of this process; its guard ends it afterwards.
+        Err(_) => Ok(Shared::Own(Broker::start().expect("start a broker"))),
+    });
+    match shared {
+        Ok(Shared::Running(servers)) => Some(servers),
+        Ok(Shared::Own(broker)) => Some(broker.bootstrap()),
+        Err(why) => {
+            not_run(test, why);
+            None
+        }
+    }
+}
+
+/// A broker for one test alone, which may kill or freeze it; none, said loudly, if there can be none.
+pub fn own(test: &str) -> Option<Broker> {
+    if let Ok(servers) = std::env::var(RUNNING) {
+        not_run(test, &format!("it breaks the broker, and {RUNNING}={servers} is not ours to break"));
+        return None;
+    }
+    if !can_start() {
+        not_run(test, &why_not());
+        return None;
+    }
+    Some(Broker::start().expect("start a broker"))
+}
+
+enum Shared {
+    Running(String),
+    Own(Broker),
+}
+
+fn can_start() -> bool {
+    jars::runs("java", "-version") && (jars::cached() || jars::runs("mvn", "-version"))
+}
+
+fn why_not() -> String {
+    format!("needs a Java runtime (17 or newer) with Maven, or {RUNNING}=host:port of a running Kafka")
+}

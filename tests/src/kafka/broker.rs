@@ -1,0 +1,225 @@
+//! One broker: a single node with its own ports and data.
+
+use std::collections::hash_map::RandomState;
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tempfile::TempDir;
+
+use super::jars;
+use crate::guard::{Guard, signal};
+use crate::ports;
+
+/// From start to the first answer. Two cores are shared with compilers at times.
+const UP_WITHIN: Duration = Duration::from_secs(90);
+
+/// Up soon rather than fast later, and small.
+const QUICK: &[&str] = &["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+
+/// How often other ports are tried.
+const STARTS_MAX: usize = 5;
+
+/// A broker that listens on 127.0.0.1. Dropping it ends it and removes its data.
+pub struct Broker {
+    bootstrap: String,
+    jars: PathBuf,
+    options: &'static [&'static str],
+    directory: TempDir,
+    running: Option<Running>,
+}
+
+struct Running {
+    java: Child,
+    _guard: Guard,
+}
+
+impl Broker {
+    /// Starts a new one on free ports and waits until it answers.
+    pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(QUICK)
+    }
+
+    /// The same with other options for Java, for who measures.
+    pub fn start_with(options: &'static [&'static str]) -> anyhow::Result<Self> {
+        let jars = jars::fetch().context("fetch Kafka")?;
+        for _ in 0..STARTS_MAX {
+            let mut broker = Self::prepare(jars.clone(), options)?;
+            broker.launch()?;
+            match broker.answers() {
+                Ok(()) => return Ok(broker),
+                // Somebody else took a port between our look and its start.
+                Err(_) if broker.log().contains("Address already in use") => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bail!("no free ports in {STARTS_MAX} attempts")
+    }
+
+    /// Where clients begin.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Ends it as a power cut would, but for the page cache.
+    pub fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.java.kill().expect("kill the broker");
+            running.java.wait().expect("wait for the broker's end");
+        }
+    }
+
+    /// Starts it again, on the same ports and data, and waits until it answers.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.launch().expect("start the broker again");
+        self.answers().expect("the broker is back");
+    }
+
+    /// Starts it again without waiting.
+    pub fn restart_without_waiting(&mut self) {
+        self.kill();
+        self.launch().expect("start the broker again");
+    }
+
+    /// Lets it stand still: connections stay open, nothing is answered.
+    pub fn freeze(&self) {
+        signal(self.pid(), "STOP").expect("freeze the broker");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        signal(self.pid(), "CONT").expect("thaw the broker");
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.running.as_ref().expect("the broker runs").java.id()
+    }
+
+    fn prepare(jars: PathBuf, options: &'static [&'static str]) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("hookledger-kafka-").tempdir().context("make a directory")?;
+        let (clients, controller) = (ports::free(), ports::free());
+        let bootstrap = format!("127.0.0.1:{clients}");
+        let data = directory.path().join("data");
+        let settings = settings(&bootstrap, controller, &data.display().to_string());
+        fs::write(directory.path().join("server.properties"), settings).context("write server.properties")?;
+
+        let broker = Self { bootstrap, jars, options, directory, running: None };
+        let format = broker
+            .java("kafka.tools.StorageTool")
+            .args(["format", "--standalone", "-t", &cluster_id(), "-c", "server.properties"])
+            .output()
+            .context("start java")?;
+        let said = String::from_utf8_lossy(&format.stderr);
+        anyhow::ensure!(format.status.success(), "Kafka could not format its directory: {said}");
+        Ok(broker)
+    }
+
+    fn launch(&mut self) -> anyhow::Result<()> {
+        let log =
+            File::options().create(true).append(true).open(self.directory.path().join("log")).context("open log")?;
+        let java = self
+            .java("kafka.Kafka")
+            .arg("server.properties")
+            .stdout(log.try_clone().context("share the log")?)
+            .stderr(log)
+            .spawn()
+            .context("start java")?;
+        let guard = Guard::watch(java.id(), Some(self.directory.path()))?;
+        self.running = Some(Running { java, _guard: guard });
+        Ok(())
+    }
+
+    fn java(&self, class: &str) -> Command {
+        let mut java = Command::new("java");
+        java.args(self.options)
+            .arg("-cp")
+            .arg(self.jars.join("*"))
+            .arg(class)
+            .current_dir(self.directory.path())
+            .stdin(std::process::Stdio::null());
+        java
+    }
+
+    /// Waits until metadata come, or the process ends.
+    fn answers(&mut self) -> anyhow::Result<()> {
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("log_level", "0")
+            .set("reconnect.backoff.max.ms", "200")
+            .create()
+            .context("make a client")?;
+        let start = Instant::now();
+        loop {
+            let answer = client.fetch_metadata(None, Duration::from_millis(500));
+            if answer.is_ok_and(|metadata| !metadata.brokers().is_empty()) {
+                return Ok(());
+            }
+            let running = self.running.as_mut().context("the broker was not started")?;
+            if let Some(status) = running.java.try_wait().context("look at the broker")? {
+                bail!("the broker ended with {status}: {}", self.log());
+            }
+            if start.elapsed() > UP_WITHIN {
+                bail!("the broker does not answer after {UP_WITHIN:?}: {}", self.log());
+            }
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What a test wants: one node, and everything that waits waits briefly.
+fn settings(clients: &str, controller: u16, data: &str) -> String {
+    format!(
+        "process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+listeners=PLAINTEXT://{clients},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://{clients}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs={data}
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.min.isr=1
+transaction.abort.timed.out.transaction.cleanup.interval.ms=2000
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+auto.create.topics.enable=false
+"
+    )
+}
+
+/// 16 random bytes as Kafka writes them: 22 characters of which the last has two bits.
+fn cluster_id() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut random = [(); 2].map(|()| RandomState::new().build_hasher().finish());
+    let mut id = String::new();
+    for at in 0..21 {
+        let half = &mut random[at % 2];
+        id.push(char::from(LETTERS[usize::try_from(*half % 32).expect("below 32")]));
+        *half /= 32;
+    }
+    id.push('A');
+    id
+}

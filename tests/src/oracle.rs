@@ -1,0 +1,247 @@
+//! What must be known after certain events: a second fold, written from the documents and from nothing else.
+//!
+//! It goes through `raw` event by event and remembers everything; the programs may not do it so simply.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::load::Acked;
+use crate::topics::Found;
+
+mod body;
+
+use body::Fields;
+
+/// Events of tellers who are not believed yet wait for it; the last hundred of each.
+const WAITING_MAX: usize = 100;
+
+/// How long a decision about a method can hold: an access token lives no longer.
+const CONSENT_S: u64 = 3_600;
+
+/// Decisions that are so much older than the newest one are forgotten.
+const DECISIONS_KEPT_S: u64 = 7 * 24 * 3_600;
+
+/// A `ts` that is further ahead of its receipt is not believed.
+const AHEAD_S_MAX: u64 = 24 * 3_600;
+
+/// What must be known.
+#[derive(Default)]
+pub struct Oracle {
+    /// By `{app}/{member_id}`.
+    pub portals: BTreeMap<String, Known>,
+    /// The ids of all facts.
+    pub facts: BTreeSet<String>,
+    /// The ids of all events whose teller is believed, now or since: what `events` must hold.
+    pub events: BTreeSet<String>,
+    /// The ids of all events whose teller was not believed when they came.
+    pub unproven: BTreeSet<String>,
+    /// The places in `raw` of what cannot be an event.
+    pub rejected: BTreeSet<(i32, i64)>,
+    seen: BTreeSet<String>,
+    /// Whether the places in `raw` are known.
+    placed: bool,
+}
+
+/// All that was told about one installation.
+#[derive(Default)]
+pub struct Known {
+    /// The one who is believed, by fingerprint.
+    believed: Option<String>,
+    tellers: BTreeMap<String, Teller>,
+}
+
+#[derive(Default)]
+struct Teller {
+    /// By name in the record: when it was told, and the value.
+    latest: BTreeMap<&'static str, (Stamp, Value)>,
+    /// When it was told, and whether data were to be removed; none for an install.
+    status: Option<(Stamp, Option<bool>)>,
+    uninstalled: Option<Stamp>,
+    decisions: BTreeMap<(String, String), (Stamp, &'static str)>,
+    last_decision_s: u64,
+    last_fact: Value,
+    position: Value,
+    waiting: Vec<String>,
+}
+
+/// `ts`, received, id.
+type Stamp = (u64, String, String);
+
+impl Oracle {
+    /// Goes through `raw`, which is in order within each partition.
+    pub fn of(raw: &[Found]) -> Self {
+        let mut oracle = Self { placed: true, ..Self::default() };
+        for record in raw {
+            oracle.take(record);
+        }
+        oracle
+    }
+
+    /// Where nobody can look into `raw`: what was answered 200, by one sender after another, so in its order.
+    pub fn of_acked(acked: &[Acked]) -> Self {
+        let now = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
+        let mut oracle = Self::default();
+        for (offset, Acked { id, webhook, .. }) in (0..).zip(acked) {
+            let fields = Fields::read(&webhook.body);
+            let member_id = fields.get("auth[member_id]").or_else(|| fields.get("member_id"));
+            oracle.take(&Found {
+                partition: 0,
+                offset,
+                key: member_id.map(|member_id| format!("{}/{member_id}", webhook.app)),
+                value: Some(webhook.body.clone()),
+                headers: vec![("ce_id".to_owned(), id.clone()), ("hl_received".to_owned(), now.clone())],
+            });
+        }
+        oracle
+    }
+
+    /// The installation record, as far as it must be so.
+    pub fn installation(&self, key: &str) -> Value {
+        let (app, member_id) = key.split_once('/').expect("a key");
+        let mut record = json!({ "app": app, "member_id": member_id, "status": "unbelieved", "believed": null });
+        let known = &self.portals[key];
+        let Some(teller) = &known.believed else {
+            return record;
+        };
+        let told = &known.tellers[teller];
+        record["believed"] = json!({ "teller": teller, "how": "first-install" });
+        record["last_fact"] = told.last_fact.clone();
+        if self.placed {
+            record["position"] = told.position.clone();
+        }
+        for name in ["domain", "client_endpoint", "server_endpoint", "version", "licence", "language", "scope"] {
+            record[name] = told.latest.get(name).map_or(Value::Null, |(_, value)| value.clone());
+        }
+        let (since, removed) = told.status.as_ref().expect("who is believed told of an install");
+        record["since"] = at(since.0);
+        record["status"] = if removed.is_some() { json!("uninstalled") } else { json!("installed") };
+        if let Some(clean) = removed {
+            record["cleaned"] = json!(clean);
+        }
+        record
+    }
+
+    /// The method-permission records, by method and token.
+    pub fn permissions(&self, key: &str) -> Vec<Value> {
+        let known = &self.portals[key];
+        let Some(teller) = &known.believed else {
+            return Vec::new();
+        };
+        let teller = &known.tellers[teller];
+        let decisions = teller.decisions.iter();
+        let record = |((method, token), (made, decision)): (&(String, String), &(Stamp, &str))| {
+            json!({ "method": method, "token": token, "decision": decision,
+                "decided_at": at(made.0), "expires_at": at(made.0 + CONSENT_S) })
+        };
+        decisions.map(record).collect()
+    }
+
+    fn take(&mut self, record: &Found) {
+        let id = record.header("ce_id").expect("an id").to_owned();
+        // Only what a crash made ingress hand over again can be there twice.
+        if !self.seen.insert(id.clone()) {
+            assert_eq!(record.header("hl_resent"), Some("1"), "{id} is in raw twice and not marked");
+            return;
+        }
+        let fields = Fields::read(record.value.as_deref().unwrap_or_default());
+        let (Some(key), Some(event), Some(token)) =
+            (&record.key, fields.get("event"), fields.get("auth[application_token]"))
+        else {
+            self.rejected.insert((record.partition, record.offset));
+            return;
+        };
+        let received = record.header("hl_received").expect("a time of receipt").to_owned();
+        let known = self.portals.entry(key.clone()).or_default();
+        let teller = fingerprint(token);
+        let told = known.tellers.entry(teller.clone()).or_default();
+
+        let is_fact = fields.is_lifecycle();
+        if is_fact {
+            self.facts.insert(id.clone());
+            let ts = fields.get("ts").and_then(|ts| ts.parse().ok()).unwrap_or(0);
+            let received_s = seconds(&received);
+            let told_s = if ts == 0 || ts > received_s + AHEAD_S_MAX { received_s } else { ts };
+            told.take(event, &fields, &(told_s, received, id.clone()));
+            told.last_fact = json!({ "type": event, "id": id, "at": at(told_s) });
+            told.position = json!({ "partition": record.partition, "offset": record.offset });
+        }
+        if event == "ONAPPINSTALL" && fields.is_complete() && known.is_open_to(&teller) {
+            known.believed = Some(teller.clone());
+            let told = known.tellers.get_mut(&teller).expect("put in above");
+            self.events.extend(std::mem::take(&mut told.waiting));
+        }
+        if known.believed.as_ref() == Some(&teller) {
+            self.events.insert(id);
+        } else {
+            self.unproven.insert(id.clone());
+            let waiting = &mut known.tellers.get_mut(&teller).expect("put in above").waiting;
+            waiting.push(id);
+            if waiting.len() > WAITING_MAX {
+                waiting.remove(0);
+            }
+        }
+    }
+}
+
+impl Known {
+    /// Whether an install makes this teller the one who is believed.
+    fn is_open_to(&self, teller: &str) -> bool {
+        match &self.believed {
+            None => true,
+            Some(believed) if believed == teller => false,
+            Some(believed) => matches!(self.tellers[believed].status, Some((_, Some(_)))),
+        }
+    }
+}
+
+impl Teller {
+    fn take(&mut self, event: &str, fields: &Fields, stamp: &Stamp) {
+        for (name, value) in fields.profile() {
+            let known = self.latest.get(name);
+            if known.is_none_or(|(since, _)| since < stamp) {
+                self.latest.insert(name, (stamp.clone(), value));
+            }
+        }
+        let newer = self.status.as_ref().is_none_or(|(since, _)| since < stamp);
+        match event {
+            "ONAPPINSTALL" if fields.is_complete() && newer => self.status = Some((stamp.clone(), None)),
+            "ONAPPUNINSTALL" => {
+                if newer {
+                    self.status = Some((stamp.clone(), Some(fields.get("data[CLEAN]") == Some("1"))));
+                }
+                self.uninstalled = self.uninstalled.take().max(Some(stamp.clone()));
+            }
+            "ONAPPMETHODCONFIRM" => {
+                let method = fields.get("data[METHOD]").expect("a method").to_lowercase();
+                let place = (method, fingerprint(fields.get("data[TOKEN]").expect("a token")));
+                let decision = if fields.get("data[CONFIRMED]") == Some("1") { "granted" } else { "denied" };
+                if self.decisions.get(&place).is_none_or(|(made, _)| made < stamp) {
+                    self.decisions.insert(place, (stamp.clone(), decision));
+                }
+                self.last_decision_s = self.last_decision_s.max(stamp.0);
+            }
+            _ => {}
+        }
+        let oldest_s = self.last_decision_s.saturating_sub(DECISIONS_KEPT_S);
+        let uninstalled = self.uninstalled.clone();
+        self.decisions
+            .retain(|_, (made, _)| made.0 >= oldest_s && uninstalled.as_ref().is_none_or(|removed| *made > *removed));
+    }
+}
+
+/// What remains of a secret: lower-case hex SHA-256.
+pub fn fingerprint(secret: &str) -> String {
+    format!("{:x}", Sha256::digest(secret))
+}
+
+fn at(seconds: u64) -> Value {
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    json!(humantime::format_rfc3339_seconds(at).to_string())
+}
+
+fn seconds(at: &str) -> u64 {
+    let at = humantime::parse_rfc3339(at).expect("RFC 3339");
+    at.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs()
+}

@@ -1,0 +1,98 @@
+//! Bodies, read simply: names with brackets, and values.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+const LIFECYCLE: [&str; 6] =
+    ["ONAPPINSTALL", "ONAPPUPDATE", "ONAPPUNINSTALL", "ONAPPPAYMENT", "ONAPPMETHODCONFIRM", "ONAPPUSERREADY"];
+
+/// The fields of a body.
+pub struct Fields(BTreeMap<String, String>);
+
+impl Fields {
+    /// Reads a form or JSON.
+    pub fn read(body: &[u8]) -> Self {
+        let mut fields = BTreeMap::new();
+        if let Ok(json) = serde_json::from_slice(body) {
+            flatten(String::new(), &json, &mut fields);
+        } else {
+            let text = String::from_utf8_lossy(body);
+            let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+            fields.extend(pairs.map(|(name, value)| (decoded(name), decoded(value))));
+        }
+        Self(fields)
+    }
+
+    /// The value of a field, unless it is empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether the event is about the app itself.
+    pub fn is_lifecycle(&self) -> bool {
+        self.get("event").is_some_and(|event| LIFECYCLE.contains(&event))
+    }
+
+    /// Whether an install was finished and the app is active; older portals could say that it is not.
+    pub fn is_complete(&self) -> bool {
+        self.get("data[INSTALLED]") != Some("N") && self.get("data[ACTIVE]") != Some("N")
+    }
+
+    /// How the portal describes itself, by names of the installation record.
+    pub fn profile(&self) -> Vec<(&'static str, Value)> {
+        let licence = if self.get("event") == Some("ONAPPPAYMENT") { "data[STATUS]" } else { "auth[status]" };
+        let texts = [
+            ("client_endpoint", "auth[client_endpoint]"),
+            ("server_endpoint", "auth[server_endpoint]"),
+            ("version", "data[VERSION]"),
+            ("licence", licence),
+            ("language", "data[LANGUAGE_ID]"),
+        ];
+        let mut profile: Vec<_> =
+            texts.iter().filter_map(|(name, field)| Some((*name, json!(self.get(field)?)))).collect();
+        if let Some(scope) = self.get("auth[scope]") {
+            profile.push(("scope", json!(scope.split(',').collect::<Vec<_>>())));
+        }
+        // This event alone gives the authorisation server's domain.
+        let domain = if self.get("event") == Some("ONAPPUSERREADY") {
+            self.get("auth[client_endpoint]").and_then(|url| url.split('/').nth(2))
+        } else {
+            self.get("auth[domain]")
+        };
+        profile.extend(domain.map(|domain| ("domain", json!(domain))));
+        profile
+    }
+}
+
+fn flatten(name: String, value: &Value, fields: &mut BTreeMap<String, String>) {
+    let below = |part: &str| if name.is_empty() { part.to_owned() } else { format!("{name}[{part}]") };
+    match value {
+        Value::Object(inner) => inner.iter().for_each(|(part, value)| flatten(below(part), value, fields)),
+        Value::Array(inner) => {
+            inner.iter().enumerate().for_each(|(index, value)| flatten(below(&index.to_string()), value, fields));
+        }
+        Value::String(text) => {
+            fields.insert(name, text.clone());
+        }
+        Value::Number(_) | Value::Bool(_) | Value::Null => {
+            fields.insert(name, value.to_string());
+        }
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::new();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let pair = [bytes.next().expect("two digits"), bytes.next().expect("two digits")];
+                u8::from_str_radix(std::str::from_utf8(&pair).expect("ASCII"), 16).expect("hex")
+            }
+            _ => byte,
+        });
+    }
+    String::from_utf8(decoded).expect("UTF-8")
+}

@@ -1,0 +1,288 @@
+//! One of our programs, running: started, killed, started again on the same ports and data.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::guard::{Guard, signal};
+use crate::http::Client;
+use crate::ports;
+use crate::wait::{eventually, eventually_ok};
+
+/// From start to listening. Two cores are shared with a broker, and a broker may still be coming up.
+pub const UP_WITHIN: Duration = Duration::from_secs(60);
+
+/// From SIGTERM to the end.
+pub const DOWN_WITHIN: Duration = Duration::from_secs(30);
+
+/// Names a folder of programs that were built before, such as those of a release.
+const GIVEN: &str = "HOOKLEDGER_TEST_PROGRAMS";
+
+/// A binary of the workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Takes webhooks.
+    Ingress,
+    /// Folds and answers.
+    Processor,
+    /// All in one, and the operator's commands.
+    Hookledger,
+}
+
+impl Program {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Processor => "processor",
+            Self::Hookledger => "hookledger",
+        }
+    }
+
+    /// What it listens for, by the word in its log, and the setting of the address.
+    fn listeners(self) -> &'static [(&'static str, &'static str)] {
+        const WEBHOOKS: (&str, &str) = ("webhooks", "--ingress-listen");
+        const QUERIES: (&str, &str) = ("queries", "--query-listen");
+        const ADMIN: (&str, &str) = ("admin", "--admin-listen");
+        match self {
+            Self::Ingress => &[WEBHOOKS, ADMIN],
+            Self::Processor => &[QUERIES, ADMIN],
+            Self::Hookledger => &[WEBHOOKS, QUERIES, ADMIN],
+        }
+    }
+}
+
+/// A server of ours. Dropping it ends it.
+pub struct Process {
+    program: Program,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    ports: BTreeMap<&'static str, u16>,
+    log: PathBuf,
+    running: Option<Running>,
+}
+
+struct Running {
+    child: Child,
+    _guard: Guard,
+}
+
+impl Process {
+    /// Starts a server, with its log in `log`, and waits until it listens. Its ports stay the same for its life.
+    pub fn start(program: Program, arguments: &[&str], environment: &[(&str, &str)], log: &Path) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let mut process = Self {
+            program,
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            environment: environment.iter().map(owned).collect(),
+            ports: program.listeners().iter().map(|(what, _)| (*what, ports::free())).collect(),
+            log: log.to_owned(),
+            running: None,
+        };
+        process.restart();
+        process
+    }
+
+    /// Starts it again with the same settings, and waits until it listens.
+    pub fn restart(&mut self) {
+        let before = self.logs().len();
+        self.restart_without_waiting();
+        let what = format!("{:?} listens", self.program);
+        eventually(UP_WITHIN, &what, || {
+            if let Some(status) = self.ended() {
+                panic!("{:?} ended with {status}:\n{}", self.program, tail(&self.logs()[before..]));
+            }
+            let lines = self.logs();
+            let heard = listening(&lines[before..]);
+            self.ports.keys().all(|what| heard.contains_key(*what)).then_some(())
+        });
+    }
+
+    /// Starts it again without waiting.
+    pub fn restart_without_waiting(&mut self) {
+        assert!(self.running.is_none(), "{:?} runs already", self.program);
+        let log = File::options().create(true).append(true).open(&self.log).expect("open the log");
+        let mut command = command(self.program);
+        command
+            .args(&self.arguments)
+            .args(["--log-format", "json"])
+            .env("RUST_BACKTRACE", "1")
+            .envs(self.environment.iter().cloned());
+        for (what, flag) in self.program.listeners() {
+            command.arg(flag).arg(format!("127.0.0.1:{}", self.ports[what]));
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("share the log")).stderr(log);
+        let child = command.spawn().expect("start a program");
+        let guard = Guard::watch(child.id(), None).expect("watch it");
+        self.running = Some(Running { child, _guard: guard });
+    }
+
+    /// Waits until `/readyz` says so.
+    pub fn ready(&self) {
+        let mut admin = self.admin();
+        eventually_ok(UP_WITHIN, &format!("{:?} is ready", self.program), || {
+            let answer = admin.get("/readyz")?;
+            ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
+            Ok(())
+        });
+    }
+
+    /// Ends it at once: `kill -9`.
+    pub fn kill9(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.child.kill().expect("kill a program");
+            running.child.wait().expect("wait for its end");
+        }
+    }
+
+    /// Asks it to end and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = self.running.as_ref().expect("it runs").child.id();
+        signal(pid, "TERM").expect("send SIGTERM");
+        let what = format!("{:?} ends", self.program);
+        let status = eventually(DOWN_WITHIN, &what, || self.ended());
+        self.running = None;
+        status
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.running.as_mut().and_then(|running| running.child.try_wait().expect("look at a program"))
+    }
+
+    /// Where it listens for what: `webhooks`, `queries` or `admin`.
+    pub fn address(&self, what: &str) -> SocketAddr {
+        ([127, 0, 0, 1], self.ports[what]).into()
+    }
+
+    /// A client of its webhooks.
+    pub fn webhooks(&self) -> Client {
+        Client::new(self.address("webhooks"))
+    }
+
+    /// A client of its answers.
+    pub fn queries(&self) -> Client {
+        Client::new(self.address("queries"))
+    }
+
+    /// A client of its health and metrics.
+    pub fn admin(&self) -> Client {
+        Client::new(self.address("admin"))
+    }
+
+    /// All that it ever logged.
+    pub fn logs(&self) -> String {
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The sum of a metric over all its labels that contain `label`; none if there is no such metric.
+    pub fn metric(&self, name: &str, label: &str) -> Option<f64> {
+        let text = self.admin().get("/metrics").ok()?.text();
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = rest.rsplit_once(' ')?;
+            let whole = labels.is_empty() || labels.starts_with('{');
+            (whole && labels.contains(label)).then(|| value.parse::<f64>().ok())?
+        });
+        values.reduce(|sum, value| sum + value)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill9();
+        if std::thread::panicking() {
+            eprintln!("---- last words of {:?}, {}:\n{}", self.program, self.log.display(), tail(&self.logs()));
+        }
+    }
+}
+
+/// What a command said and how it ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code, none if a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to stdout.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+/// Runs a command that ends by itself.
+pub fn run(program: Program, arguments: &[&str]) -> Ended {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (out, err) = (directory.path().join("out"), directory.path().join("err"));
+    let mut child = command(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(File::create(&out).expect("a file"))
+        .stderr(File::create(&err).expect("a file"))
+        .spawn()
+        .expect("start a program");
+    let _guard = Guard::watch(child.id(), None).expect("watch it");
+    let text = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    let start = std::time::Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("look at a program") {
+            break status;
+        }
+        if start.elapsed() > UP_WITHIN {
+            child.kill().expect("kill a program");
+            child.wait().expect("wait for its end");
+            panic!("{program:?} {arguments:?} does not end:\n{}{}", text(&out), text(&err));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    Ended { code: status.code(), stdout: text(&out), stderr: text(&err) }
+}
+
+/// A command for a program that has been built.
+fn command(program: Program) -> Command {
+    static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    match folder {
+        Ok(folder) => Command::new(folder.join(program.file())),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Builds the programs as this test was built, unless they are given; returns where they lie.
+fn build() -> anyhow::Result<PathBuf> {
+    if let Some(folder) = std::env::var_os(GIVEN) {
+        return Ok(folder.into());
+    }
+    let test = std::env::current_exe().context("find this test")?;
+    let profile = test.ancestors().nth(2).context("this test lies in deps")?.to_owned();
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo
+        .args(["build", "--quiet", "--bins", "-p", "ingress", "-p", "processor", "-p", "cli", "--target-dir"])
+        .arg(profile.parent().context("a target directory")?)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let built = cargo.output().context("start cargo")?;
+    ensure!(built.status.success(), "the programs do not build:\n{}", String::from_utf8_lossy(&built.stderr));
+    Ok(profile)
+}
+
+/// Which addresses a log says that its program listens on.
+fn listening(log: &str) -> BTreeMap<String, String> {
+    let heard = log.lines().filter_map(|line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let field = |name: &str| line["fields"][name].as_str().or(line[name].as_str()).map(str::to_owned);
+        (field("message")? == "listening").then(|| Some((field("what")?, field("address")?)))?
+    });
+    heard.collect()
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}

@@ -1,0 +1,150 @@
+//! Every process has the metrics that were promised, in a form that Prometheus takes without complaint.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tests::cluster::{Cluster, Standalone};
+use tests::guard::Guard;
+use tests::http::Client;
+use tests::load::send;
+use tests::portal::Portal;
+use tests::process::Process;
+use tests::wait::{eventually, report};
+use tests::{kafka, ports};
+
+const EVERY: [&str; 2] = ["hookledger_build_info", "process_cpu_seconds_total"];
+
+const INGRESS: [&str; 7] = [
+    "hookledger_ingress_events_total",
+    "hookledger_ingress_request_duration_seconds",
+    "hookledger_ingress_kept_duration_seconds",
+    "hookledger_disk_log_events",
+    "hookledger_disk_log_bytes",
+    "hookledger_disk_log_oldest_age_seconds",
+    "hookledger_disk_log_fsync_duration_seconds",
+];
+
+const PROCESSOR: [&str; 8] = [
+    "hookledger_processor_events_total",
+    "hookledger_processor_rejected_total",
+    "hookledger_processor_lag_events",
+    "hookledger_processor_lag_seconds",
+    "hookledger_processor_batch_duration_seconds",
+    "hookledger_installations",
+    "hookledger_permissions",
+    "hookledger_state_bytes",
+];
+
+/// Only where there is a Kafka.
+const WITH_KAFKA: [&str; 1] = ["hookledger_kafka_up"];
+const IN_A_GROUP: [&str; 1] = ["hookledger_processor_unowned_partitions"];
+
+#[test]
+fn the_standalone_process_has_all_metrics_but_those_of_kafka() {
+    let standalone = Standalone::start();
+    let mut portal = Portal::new("crm-sync", 0);
+    let mut webhooks = standalone.process.webhooks();
+    (0..10).for_each(|_| drop(send(&mut webhooks, portal.next_webhook())));
+    let process = &standalone.process;
+    has(process, &[&EVERY[..], &INGRESS, &PROCESSOR].concat());
+    // A life of ten: the portal was uninstalled at its end.
+    counts(process, "hookledger_processor_events_total", "", 10.0);
+    counts(process, "hookledger_installations", "status=\"uninstalled\"", 1.0);
+    counts(process, "hookledger_processor_lag_events", "", 0.0);
+}
+
+#[test]
+fn ingress_and_processor_have_their_metrics_and_prometheus_scrapes_both() {
+    let test = "ingress_and_processor_have_their_metrics_and_prometheus_scrapes_both";
+    let Some(servers) = kafka::shared(test) else { return };
+    let cluster = Cluster::start(servers, 1);
+    let (ingress, processor) = (&cluster.ingress, &cluster.processors[0]);
+    let mut portal = Portal::new("crm-sync", 1);
+    let mut webhooks = ingress.webhooks();
+    (0..10).for_each(|_| drop(send(&mut webhooks, portal.next_webhook())));
+    has(ingress, &[&EVERY[..], &INGRESS, &WITH_KAFKA].concat());
+    has(processor, &[&EVERY[..], &PROCESSOR, &IN_A_GROUP].concat());
+    counts(ingress, "hookledger_ingress_events_total", "", 10.0);
+    counts(ingress, "hookledger_kafka_up", "", 1.0);
+    counts(processor, "hookledger_processor_events_total", "", 10.0);
+    counts(processor, "hookledger_installations", "status=\"installed\"", 1.0);
+    counts(processor, "hookledger_processor_lag_events", "", 0.0);
+    counts(processor, "hookledger_processor_unowned_partitions", "", 0.0);
+
+    let addresses = [ingress.address("admin"), processor.address("admin")].map(|address| address.to_string());
+    scraped(&addresses);
+}
+
+/// All of these are there, with a help text, and Prometheus' own tool has no complaint about any.
+fn has(process: &Process, names: &[&str]) {
+    let answer = process.admin().get("/metrics").expect("metrics");
+    assert_eq!(answer.status, 200);
+    let text = answer.text();
+    let helped: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).collect();
+    for name in names {
+        assert!(helped.contains(name), "{name} is missing in:\n{text}");
+    }
+    let foreign = helped.iter().filter(|name| !name.starts_with("hookledger_") && !name.starts_with("process_"));
+    assert_eq!(foreign.collect::<Vec<_>>(), Vec::<&&str>::new(), "all but the process collector's have our prefix");
+    complains_not(&answer.body);
+}
+
+fn complains_not(metrics: &[u8]) {
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = promtool else {
+        report("NOT RUN: promtool check metrics: promtool is not installed");
+        return;
+    };
+    promtool.stdin.take().expect("a pipe").write_all(metrics).expect("write to promtool");
+    let ended = promtool.wait_with_output().expect("promtool ends");
+    let said = [ended.stdout, ended.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(ended.status.success() && said.is_empty(), "promtool complains: {said}");
+}
+
+fn counts(process: &Process, name: &str, label: &str, value: f64) {
+    let mut last = None;
+    eventually(Duration::from_secs(30), &format!("{name}{{{label}}} is {value}"), || {
+        last = process.metric(name, label);
+        last.is_some_and(|found| (found - value).abs() < 0.5).then_some(())
+    });
+}
+
+/// A real Prometheus sees all targets up.
+fn scraped(addresses: &[String]) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let targets = addresses.join("','");
+    let config = format!(
+        "global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: hookledger, static_configs: [{{targets: ['{targets}']}}]}}]\n"
+    );
+    fs::write(directory.path().join("prometheus.yml"), config).expect("write its settings");
+    let listen: std::net::SocketAddr = ([127, 0, 0, 1], ports::free()).into();
+    let prometheus = Command::new("prometheus")
+        .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data", &format!("--web.listen-address={listen}")])
+        .current_dir(directory.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut prometheus) = prometheus else {
+        report("NOT RUN: a real Prometheus scrapes the processes: prometheus is not installed");
+        return;
+    };
+    let guard = Guard::watch(prometheus.id(), None).expect("watch it");
+    let mut client = Client::new(listen);
+    eventually(Duration::from_secs(60), "Prometheus sees all targets up", || {
+        let answer = client.get("/api/v1/targets").ok()?.json();
+        let targets = answer["data"]["activeTargets"].as_array()?;
+        let up = targets.iter().filter(|target| target["health"] == "up").count();
+        (up == addresses.len()).then_some(())
+    });
+    prometheus.kill().expect("end Prometheus");
+    prometheus.wait().expect("wait for its end");
+    drop(guard);
+}

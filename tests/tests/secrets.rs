@@ -1,0 +1,180 @@
+//! No secret that was ever sent is found where it must not be, even when the programs log all that they can.
+
+use std::fs;
+use std::path::Path;
+
+use tests::cluster::{Cluster, Standalone};
+use tests::http::{Client, FORM, JSON};
+use tests::kafka;
+use tests::load::{Acked, send};
+use tests::oracle::Oracle;
+use tests::portal::{Portal, Webhook};
+use tests::process::Process;
+use tests::topics::Isolation;
+use tests::verify::{answers_agree, raw_of};
+
+const PORTALS: u64 = 12;
+const EACH: usize = 14;
+
+/// A body that is not understood, or not taken, may hold secrets too.
+const ODD_SECRET: &str = "5ecre7a5d0c4f1b2e3d4c5b6a7980fed";
+
+const EVERYTHING: &[(&str, &str)] = &[("RUST_LOG", "trace")];
+
+#[test]
+fn no_secret_is_found_behind_the_raw_topic() {
+    let Some(servers) = kafka::shared("no_secret_is_found_behind_the_raw_topic") else { return };
+    let mut cluster = Cluster::start_with(servers, 1, EVERYTHING);
+    let mut search = Search::default();
+    let acked = send_all(&cluster.ingress, &mut search);
+    let raw = raw_of(cluster.names(), &acked);
+    let oracle = Oracle::of(&raw);
+    answers_agree(&mut cluster.processors[0].queries(), &oracle);
+    assert!(oracle.rejected.len() >= 4, "odd bodies were set aside, not lost");
+
+    search.look_at_answers(&cluster.processors[0], &oracle);
+    for process in [&cluster.ingress, &cluster.processors[0]] {
+        search.look_at("metrics", &process.admin().get("/metrics").expect("metrics").body);
+    }
+    for topic in ["facts", "events", "unproven", "installations", "permissions", "rejected"] {
+        for record in cluster.names().read(topic, Isolation::Uncommitted) {
+            search.look_at(topic, format!("{:?}", record.headers).as_bytes());
+            search.look_at(topic, record.key.unwrap_or_default().as_bytes());
+            search.look_at(topic, &record.value.unwrap_or_default());
+        }
+    }
+    // What is in its memory only goes to the disk at the end.
+    cluster.processors[0].terminate();
+    search.look_at_files(&cluster.names().home("processor-1"));
+    search.look_at("log of ingress", cluster.ingress.logs().as_bytes());
+    search.look_at("log of processor", cluster.processors[0].logs().as_bytes());
+    assert!(search.bytes > 100_000, "there was something to search: {} bytes", search.bytes);
+    assert_eq!(search.found, Vec::<String>::new());
+
+    let is_there = raw.iter().any(|record| search.finds(record.value.as_deref().unwrap_or_default()).is_some());
+    assert!(is_there, "the search finds secrets where they are");
+}
+
+#[test]
+fn no_secret_is_found_in_what_a_standalone_process_says() {
+    let standalone = Standalone::start_with(EVERYTHING);
+    let mut search = Search::default();
+    let acked = send_all(&standalone.process, &mut search);
+    let oracle = Oracle::of_acked(&acked);
+    answers_agree(&mut standalone.process.queries(), &oracle);
+    search.look_at_answers(&standalone.process, &oracle);
+    search.look_at("metrics", &standalone.process.admin().get("/metrics").expect("metrics").body);
+    search.look_at("log", standalone.process.logs().as_bytes());
+    assert_eq!(search.found, Vec::<String>::new());
+}
+
+/// Sends lives of portals and bodies that are odd, and remembers all secrets in them.
+fn send_all(process: &Process, search: &mut Search) -> Vec<Acked> {
+    let mut webhooks = process.webhooks();
+    let mut acked = Vec::new();
+    for number in 0..PORTALS {
+        let mut portal = Portal::new("crm-sync", number);
+        acked.extend((0..EACH).map(|_| send(&mut webhooks, portal.next_webhook())));
+        search.secrets.extend(portal.secrets().iter().cloned());
+    }
+    search.secrets.push(ODD_SECRET.to_owned());
+    acked.extend(odd().into_iter().map(|webhook| send(&mut webhooks, webhook)));
+    refuse(&mut webhooks, search);
+    acked
+}
+
+/// Taken because they say whom they are about, and understood by nobody.
+fn odd() -> Vec<Webhook> {
+    let member = "auth[member_id]=0dd00000000000000000000000000000";
+    let form = |body: String| Webhook { app: "crm-sync".to_owned(), content_type: FORM, body: body.into_bytes() };
+    vec![
+        form(format!("{member}&AUTH_ID={ODD_SECRET}&REFRESH_ID={ODD_SECRET}&APPLICATION_TOKEN={ODD_SECRET}")),
+        form(format!(
+            "event=ONAPPMETHODCONFIRM&data[TOKEN]={ODD_SECRET}&{member}&auth[application_token]={ODD_SECRET}"
+        )),
+        form(format!(
+            "event=ONAPPMETHODCONFIRM&data[TOKEN]=a&data[METHOD]={ODD_SECRET}%00&data[CONFIRMED]=1&{member}&auth[application_token]={ODD_SECRET}"
+        )),
+        form(format!("event=ONAPPINSTALL&{member}&auth[access_token]={ODD_SECRET}")),
+        form(format!("event=ONAPPINSTALL&{member}&auth[application_token][x]={ODD_SECRET}")),
+    ]
+}
+
+/// Answered with a problem, which must not repeat what it is about.
+fn refuse(webhooks: &mut Client, search: &mut Search) {
+    let long = format!("event=ONAPPTEST&auth[application_token]={ODD_SECRET}&x={}", "a".repeat(70_000));
+    let cases: [(&str, &str, &str); 5] = [
+        ("/v1/events/crm-sync", FORM, &long),
+        ("/v1/events/crm-sync", FORM, &format!("auth[application_token]={ODD_SECRET}")),
+        ("/v1/events/crm-sync", JSON, &format!("{{\"auth\":{{\"access_token\":\"{ODD_SECRET}\"")),
+        ("/v1/events/NO-SUCH", FORM, &format!("event=ONAPPTEST&auth[access_token]={ODD_SECRET}")),
+        ("/v1/nothing-here", FORM, &format!("event=ONAPPTEST&auth[access_token]={ODD_SECRET}")),
+    ];
+    for (path, content_type, body) in cases {
+        let answer = webhooks.post(path, content_type, body.as_bytes()).expect("an answer");
+        assert!(answer.status >= 400, "{path} was answered {}", answer.status);
+        search.look_at("problem", &answer.body);
+    }
+}
+
+/// Secrets, where they were looked for, and where they were found.
+#[derive(Default)]
+struct Search {
+    secrets: Vec<String>,
+    bytes: usize,
+    found: Vec<String>,
+}
+
+impl Search {
+    fn look_at(&mut self, what: &str, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        if let Some(around) = self.finds(bytes) {
+            self.found.push(format!("{what}: {around}"));
+        }
+    }
+
+    /// What stands around the first secret, or a telling half of one.
+    fn finds(&self, bytes: &[u8]) -> Option<String> {
+        let text = String::from_utf8_lossy(bytes);
+        let halves = self.secrets.iter().flat_map(|secret| [&secret[..16], &secret[secret.len() - 16..]]);
+        halves.into_iter().find_map(|half| {
+            let at = text.find(half)?;
+            let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
+            Some(text[line..].chars().take(400).collect())
+        })
+    }
+
+    fn look_at_files(&mut self, folder: &Path) {
+        for file in fs::read_dir(folder).expect("a directory") {
+            let path = file.expect("a file").path();
+            if path.is_dir() {
+                self.look_at_files(&path);
+            } else {
+                self.look_at(&path.display().to_string(), &fs::read(&path).expect("a file"));
+            }
+        }
+    }
+
+    fn look_at_answers(&mut self, process: &Process, oracle: &Oracle) {
+        let mut queries = process.queries();
+        let mut paths = vec!["/".to_owned(), "/v1/installations".to_owned(), "/v1/installations?cursor=x".to_owned()];
+        for key in oracle.portals.keys() {
+            paths.extend(["", "/history", "/methods"].map(|part| format!("/v1/installations/{key}{part}")));
+        }
+        for path in paths {
+            let answer = queries.get(&path).expect("an answer");
+            self.look_at(&path, &answer.body);
+        }
+        // A question holds a token, and its answer must not.
+        for body in [
+            format!("{{\"app\":\"crm-sync\",\"member_id\":\"x\",\"method\":\"a.b\",\"token\":\"{ODD_SECRET}\"}}"),
+            format!("{{\"app\":\"crm-sync\",\"token\":\"{ODD_SECRET}\""),
+            format!(
+                "{{\"app\":\"crm-sync\",\"member_id\":\"x\",\"method\":\"a.b\",\"token_fingerprint\":\"{ODD_SECRET}\"}}"
+            ),
+        ] {
+            let answer = queries.post("/v1/check", JSON, body.as_bytes()).expect("an answer");
+            self.look_at("/v1/check", &answer.body);
+        }
+    }
+}
