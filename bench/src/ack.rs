@@ -22,8 +22,8 @@ use crate::table::{Cell, markdown};
 
 /// As many as our topics have unless set.
 const PARTITIONS: i32 = 6;
-/// Before the first round: connections, code and caches become warm.
-const WARM_UP: Duration = Duration::from_secs(1);
+/// Before the first round: code and caches become warm, the broker's Java above all.
+const WARM_UP: Duration = Duration::from_secs(3);
 
 /// How much is measured.
 pub struct Plan {

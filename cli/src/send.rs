@@ -19,7 +19,8 @@ pub fn command() -> Command {
     Command::new("send")
         .about("Plays a portal: one event, a whole life, a recorded body, or load")
         .after_help(
-            "A portal's tokens follow from its member_id, so that the same portal can be played again with --member.",
+            "A portal's tokens follow from its member_id, so that the same portal can be played again with --member.\n\
+             Give no real tokens: arguments can be read by other users of the machine.",
         )
         .subcommand_required(true)
         .arg_required_else_help(true)

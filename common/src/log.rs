@@ -140,6 +140,9 @@ pub trait Ledger: Send {
     /// The first offset of a `raw` partition whose record may be as young as `at`.
     fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError>;
 
+    /// How many partitions nobody owns at the moment; none where that cannot be told.
+    fn unowned(&mut self) -> Option<usize>;
+
     /// Publishes all of these or none, with how far `raw` has been read. Returns for each partition of
     /// `facts` that got records the offset behind the last of them.
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError>;

@@ -1,6 +1,6 @@
-//! Kafka as logs, against a real broker; librdkafka's mock cluster stands in where there is none.
+//! Kafka as logs, against a real broker; those that only need a producer use librdkafka's mock cluster.
 //!
-//! Every test has topics and a group of its own, so that all share one broker.
+//! Every test has topics and a group of its own, so that all share one broker, but for those that break it.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -18,7 +18,8 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use uuid::Uuid;
 
 /// Long enough for two sessions and a broker that is busy with other tests.
@@ -69,7 +70,7 @@ fn topics_that_would_break_a_promise_are_refused_by_name() {
 
 #[test]
 fn a_broker_that_is_not_there_is_an_error_after_the_wait_and_no_fault_of_the_topics() {
-    let (_, producer) = World::new("127.0.0.1:1".into(), None).producer();
+    let (_, producer) = World::on("127.0.0.1:1").producer();
     let error = producer.connect(Duration::from_millis(200)).expect_err("nobody there");
     assert!(!RawProducer::needs_a_person(&error), "{error}");
 }
@@ -78,7 +79,7 @@ fn a_broker_that_is_not_there_is_an_error_after_the_wait_and_no_fault_of_the_top
 
 #[test]
 fn every_record_is_reported_once_and_read_back_as_it_was() {
-    let Some(world) = World::any("every_record_is_reported_once_and_read_back_as_it_was") else { return };
+    let Some(world) = World::real("every_record_is_reported_once_and_read_back_as_it_was") else { return };
     let (heard, producer) = world.producer();
     producer.connect(PATIENCE).expect("connects");
     for ticket in 0..1_000 {
@@ -104,7 +105,7 @@ fn every_record_is_reported_once_and_read_back_as_it_was() {
 
 #[test]
 fn a_record_that_can_never_go_is_fatal_with_its_reason() {
-    let Some(world) = World::any("a_record_that_can_never_go_is_fatal_with_its_reason") else { return };
+    let Some(world) = World::real("a_record_that_can_never_go_is_fatal_with_its_reason") else { return };
     let (_, producer) = world.producer();
     producer.connect(PATIENCE).expect("connects");
     assert_eq!(producer.send(99, &record("x"), 1), Err(SendError::Fatal));
@@ -114,7 +115,7 @@ fn a_record_that_can_never_go_is_fatal_with_its_reason() {
 
 #[test]
 fn records_left_behind_are_reported_as_errors() {
-    let world = World::new("127.0.0.1:1".into(), None);
+    let world = World::on("127.0.0.1:1");
     let (heard, producer) = world.producer();
     assert_eq!(producer.send(0, &record("x"), 7), Ok(()));
     assert!(!producer.flush(Duration::from_millis(50)));
@@ -124,11 +125,71 @@ fn records_left_behind_are_reported_as_errors() {
     assert!(matches!(heard.as_slice(), [(7, Err(_))]), "{heard:?}");
 }
 
+#[test]
+fn errors_that_pass_are_never_reported_and_change_no_order() {
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    let world = World::on(&mock.bootstrap_servers());
+    let topic = world.settings.topic(Topic::Raw);
+    mock.create_topic(&topic, 2, 1).expect("creates");
+    let passing = [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    ];
+    mock.request_errors(RDKafkaApiKey::Produce, &passing);
+    let (heard, producer) = world.producer();
+    for ticket in 0..100 {
+        assert_eq!(producer.send(0, &record(&ticket.to_string()), ticket), Ok(()));
+    }
+    assert!(producer.flush(PATIENCE));
+    let heard = heard.0.lock().expect("no panic");
+    let tickets: Vec<_> = heard.iter().map(|(ticket, outcome)| (*ticket, outcome.is_ok())).collect();
+    assert_eq!(tickets, (0..100).map(|ticket| (ticket, true)).collect::<Vec<_>>());
+    assert_eq!(producer.fatal(), None);
+}
+
+#[test]
+fn a_broker_that_lost_the_end_of_its_log_makes_the_producer_fatal() {
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    let world = World::on(&mock.bootstrap_servers());
+    mock.create_topic(&world.settings.topic(Topic::Raw), 2, 1).expect("creates");
+    mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
+    let (heard, producer) = world.producer();
+    assert_eq!(producer.send(0, &record("x"), 1), Ok(()));
+    assert!(producer.flush(PATIENCE));
+    assert!(matches!(heard.0.lock().expect("no panic").as_slice(), [(1, Err(_))]));
+    assert!(producer.fatal().is_some());
+    assert_eq!(producer.send(0, &record("y"), 2), Err(SendError::Fatal));
+}
+
+#[test]
+fn a_frozen_broker_delays_reports_and_loses_none() {
+    let Some(broker) = tests::kafka::own("a_frozen_broker_delays_reports_and_loses_none") else { return };
+    let world = World::on(broker.bootstrap());
+    let (heard, producer) = world.producer();
+    producer.connect(PATIENCE).expect("connects");
+    broker.freeze();
+    for ticket in 0..100 {
+        assert_eq!(producer.send(0, &record(&ticket.to_string()), ticket), Ok(()));
+    }
+    assert!(!producer.flush(Duration::from_secs(1)));
+    assert_eq!(producer.in_flight(), 100);
+    broker.thaw();
+    assert!(producer.flush(PATIENCE));
+    let heard = heard.0.lock().expect("no panic");
+    assert!(heard.iter().enumerate().all(|(n, (ticket, outcome))| *ticket == n as u64 && outcome.is_ok()), "{heard:?}");
+    let mut ledger = world.open("a");
+    let wanted: Vec<_> = (0..100).map(|n| n.to_string()).collect();
+    assert_eq!(values(&read(&mut ledger, Topic::Raw, 0, 0)), wanted);
+}
+
 // The group
 
 #[test]
 fn two_share_the_partitions_and_one_takes_over_when_the_other_is_gone() {
-    let Some(world) = World::any("two_share_the_partitions_and_one_takes_over_when_the_other_is_gone") else { return };
+    let Some(world) = World::real("two_share_the_partitions_and_one_takes_over_when_the_other_is_gone") else { return };
     let mut first = Owner::new(world.open("a"));
     first.until("first owns all", |owner| owner.owned.len() == 2);
     let mut second = Owner::new(world.open("b"));
@@ -142,7 +203,7 @@ fn two_share_the_partitions_and_one_takes_over_when_the_other_is_gone() {
 
 #[test]
 fn what_was_gained_and_lost_before_it_was_started_comes_again() {
-    let Some(world) = World::any("what_was_gained_and_lost_before_it_was_started_comes_again") else { return };
+    let Some(world) = World::real("what_was_gained_and_lost_before_it_was_started_comes_again") else { return };
     world.send(0, "zero");
     world.send(1, "one");
     let mut first = world.open("a");
@@ -212,7 +273,7 @@ fn a_start_behind_the_end_is_refused_with_the_bounds() {
 #[test]
 fn what_is_published_is_read_where_it_was_said_to_be_and_raw_goes_on_behind_it() {
     let name = "what_is_published_is_read_where_it_was_said_to_be_and_raw_goes_on_behind_it";
-    let Some(world) = World::any(name) else { return };
+    let Some(world) = World::real(name) else { return };
     for n in 0..5 {
         world.send(0, &n.to_string());
     }
@@ -302,7 +363,7 @@ fn a_read_waits_for_a_strangers_open_transaction() {
 
 #[test]
 fn a_successor_finds_what_was_committed_before_the_crash() {
-    let Some(world) = World::any("a_successor_finds_what_was_committed_before_the_crash") else { return };
+    let Some(world) = World::real("a_successor_finds_what_was_committed_before_the_crash") else { return };
     world.send(0, "zero");
     world.send(0, "one");
     let mut owner = Owner::new(world.open("a"));
@@ -348,7 +409,7 @@ fn a_batch_of_a_former_generation_is_not_published() {
 fn followers_see_facts_of_others_soon_and_raw_does_not_starve_them() {
     /// Many batches, but not more than fits into a client's queue.
     const RAW: u32 = 40_000;
-    let Some(world) = World::any("followers_see_facts_of_others_soon_and_raw_does_not_starve_them") else { return };
+    let Some(world) = World::real("followers_see_facts_of_others_soon_and_raw_does_not_starve_them") else { return };
     let mut owner = Owner::new(world.open("a"));
     owner.until("owns all", |owner| owner.owned.len() == 2);
     let mut follower = world.follower("b");
@@ -400,7 +461,7 @@ fn followers_see_facts_of_others_soon_and_raw_does_not_starve_them() {
 
 #[test]
 fn a_time_is_found_and_the_logs_say_who_they_are() {
-    let Some(world) = World::any("a_time_is_found_and_the_logs_say_who_they_are") else { return };
+    let Some(world) = World::real("a_time_is_found_and_the_logs_say_who_they_are") else { return };
     let mut ledger = world.open("a");
     assert!(ledger.identity().starts_with("kafka:"));
     assert!(ledger.identity().ends_with(&format!(":{}", world.settings.topic_prefix)));
@@ -411,16 +472,50 @@ fn a_time_is_found_and_the_logs_say_who_they_are() {
         world.send_record(0, &Record { at: at(s), ..record("x") });
     }
     assert_eq!(ledger.bounds(Topic::Raw, 0).expect("answers"), (0, 3));
-    if world.mock.is_none() {
-        assert_eq!(ledger.offset_at(0, at(150)).expect("answers"), 1);
-        assert_eq!(ledger.offset_at(0, at(301)).expect("answers"), 3);
-    }
+    assert_eq!(ledger.offset_at(0, at(150)).expect("answers"), 1);
+    assert_eq!(ledger.offset_at(0, at(301)).expect("answers"), 3);
     assert!(ledger.close());
 }
 
 #[test]
+fn a_ledger_closes_in_time_at_any_moment_of_joining() {
+    let Some(world) = World::real("a_ledger_closes_in_time_at_any_moment_of_joining") else { return };
+    let mut ledger = world.open("a");
+    // From before anything is served to after the first assignment.
+    for turns in 0..12 {
+        for _ in 0..turns {
+            ledger.next(Duration::from_millis(turns)).expect("goes on");
+        }
+        assert!(ledger.close(), "after {turns} turns");
+        ledger = world.open("a");
+    }
+}
+
+#[test]
+fn a_frozen_broker_keeps_neither_a_publication_nor_a_close_for_ever() {
+    let name = "a_frozen_broker_keeps_neither_a_publication_nor_a_close_for_ever";
+    let Some(broker) = tests::kafka::own(name) else { return };
+    let world = World::on(broker.bootstrap());
+    let mut owner = Owner::new(world.open("a"));
+    owner.until("owns all", |owner| owner.owned.len() == 2);
+    owner.ledger.publish(vec![output(Topic::Facts, 0, "before")], &[]).expect("publishes");
+    broker.freeze();
+    let error = owner.ledger.publish(vec![output(Topic::Facts, 0, "frozen")], &[]).expect_err("no answer");
+    assert!(matches!(error, LedgerError::StartOver(_)), "{error}");
+    let closing = Instant::now();
+    drop(owner);
+    assert!(closing.elapsed() < PATIENCE);
+    broker.thaw();
+    // Whichever became of it, it is decided, and nothing is there twice.
+    let mut successor = world.open("a");
+    let facts = values(&read(&mut successor, Topic::Facts, 0, 0));
+    assert!(facts == ["before"] || facts == ["before", "frozen"], "{facts:?}");
+    successor.publish(vec![output(Topic::Facts, 0, "after")], &[]).expect("publishes");
+}
+
+#[test]
 fn waiting_for_a_broker_ends_when_asked_to_stop() {
-    let world = World::new("127.0.0.1:1".into(), None);
+    let world = World::on("127.0.0.1:1");
     let stop = Stop::default();
     let opening = thread::spawn({
         let (settings, stop) = (world.settings.clone(), stop.clone());
@@ -438,39 +533,21 @@ struct World {
     settings: KafkaSettings,
     group: String,
     sender: (Arc<Heard>, RawProducer),
-    mock: Option<MockCluster<'static, DefaultProducerContext>>,
+    leaves_topics: bool,
 }
 
 impl World {
-    /// On a real broker; none, said loudly, if there is none.
+    /// On the broker that tests share; none, said loudly, if there is none.
     fn real(test: &str) -> Option<Self> {
-        if let Ok(servers) = std::env::var("HOOKLEDGER_TEST_KAFKA") {
-            return Some(Self::new(servers, None));
-        }
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{test} needs a broker: set HOOKLEDGER_TEST_KAFKA");
-        eprintln!("NOT RUN, since there is no HOOKLEDGER_TEST_KAFKA: {test}");
-        None
-    }
-
-    /// On a real broker, else on the mock cluster.
-    fn any(test: &str) -> Option<Self> {
-        if std::env::var("HOOKLEDGER_TEST_KAFKA").is_ok() || std::env::var("CI").as_deref() == Ok("true") {
-            return Self::real(test);
-        }
-        eprintln!("ON THE MOCK CLUSTER ONLY, since there is no HOOKLEDGER_TEST_KAFKA: {test}");
-        let mock = MockCluster::new(1).expect("a mock cluster");
-        let world = Self::new(mock.bootstrap_servers(), Some(mock));
-        for topic in Topic::ALL {
-            // It cannot be asked to by a client.
-            world.mock.as_ref().expect("there").create_topic(&world.settings.topic(topic), 2, 1).expect("creates");
-        }
+        let mut world = Self::on(tests::kafka::shared(test)?);
+        world.leaves_topics = true;
         Some(world)
     }
 
-    fn new(servers: String, mock: Option<MockCluster<'static, DefaultProducerContext>>) -> Self {
+    fn on(servers: &str) -> Self {
         let unique = Uuid::now_v7();
         let settings = KafkaSettings {
-            servers,
+            servers: servers.into(),
             set: vec![],
             topic_prefix: format!("test-{unique}."),
             partitions: 2,
@@ -478,7 +555,7 @@ impl World {
             retention: Retention::default(),
         };
         let sender = producer(&settings);
-        Self { settings, group: format!("group-{unique}"), sender, mock }
+        Self { settings, group: format!("group-{unique}"), sender, leaves_topics: false }
     }
 
     fn producer(&self) -> (Arc<Heard>, RawProducer) {
@@ -553,7 +630,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if self.mock.is_some() || self.settings.servers == "127.0.0.1:1" {
+        if !self.leaves_topics {
             return;
         }
         let names: Vec<_> = Topic::ALL.iter().map(|topic| self.settings.topic(*topic)).collect();

@@ -21,6 +21,8 @@ const READY_WITHOUT_KAFKA_AFTER: Duration = Duration::from_secs(10);
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How often a person is told that nothing has changed.
 const REMIND_EVERY: Duration = Duration::from_secs(60);
+/// Events go straight to Kafka for so long before people are told that they do.
+const CALM_AFTER: Duration = Duration::from_secs(1);
 /// After a drain that failed.
 const DRAIN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// At the end: how long reports are awaited, and without any of them.
@@ -36,6 +38,8 @@ pub struct Link {
     stop: Stop,
     drain: Drain,
     mode: Mode,
+    /// Since when events have gone straight to Kafka, as far as somebody looked.
+    direct_since: Option<Instant>,
     saved_at: Instant,
 }
 
@@ -49,7 +53,15 @@ enum Mode {
 impl Link {
     /// A link that is not connected yet, and ends when `stop` says so.
     pub fn new(desk: Arc<Desk>, kafka: KafkaSettings, stop: Stop) -> Self {
-        Self { desk, kafka, stop, drain: Drain::default(), mode: Mode::Disk, saved_at: Instant::now() }
+        Self {
+            desk,
+            kafka,
+            stop,
+            drain: Drain::default(),
+            mode: Mode::Disk,
+            direct_since: None,
+            saved_at: Instant::now(),
+        }
     }
 
     /// Works until stopped; what Kafka has not acknowledged then is on the disk. An error is for a person.
@@ -139,6 +151,7 @@ impl Link {
             self.save();
         }
         let Standing { kafka_up, direct, silence } = self.desk.standing();
+        self.direct_since = if direct { self.direct_since.or_else(|| Some(Instant::now())) } else { None };
         match self.mode {
             Mode::Kafka if !kafka_up => {
                 let silence_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
@@ -148,7 +161,7 @@ impl Link {
                 );
                 self.mode = Mode::Disk;
             }
-            Mode::Disk if direct => {
+            Mode::Disk if self.direct_since.is_some_and(|since| since.elapsed() >= CALM_AFTER) => {
                 tracing::info!(
                     "Kafka acknowledges; webhooks go straight to it, and all that waited on disk before them"
                 );

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::{Extensions, ServerHandle};
@@ -33,8 +33,11 @@ const HEAD_WAIT_MAX: Duration = Duration::from_secs(5);
 const DISCONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
 /// At the end: how long idle connections are given to be used once more, or to time out.
 const RETIRE_WAIT_MAX: Duration = KEEP_ALIVE.saturating_add(Duration::from_millis(500));
-/// At the end: how long requests that are under way are awaited before the server is told to stop.
+/// At the end: how long those who came last are awaited before the server is told to stop, which would drop
+/// connections whose request has not begun.
 const DRAIN_WAIT_MAX: Duration = Duration::from_millis(300);
+/// At the end: a connection that was accepted is known to us after so long at the latest.
+const DRAIN_WAIT_MIN: Duration = Duration::from_millis(50);
 /// At the end: how long the server awaits them then, which is longer than anything that they wait for.
 const SHUTDOWN_S_MAX: u64 = 30;
 /// How exactly the end looks at connections.
@@ -47,7 +50,7 @@ pub fn serve(
     keeper: Keeper,
     stop: Stop,
 ) -> io::Result<(SocketAddr, impl Future<Output = io::Result<()>>)> {
-    let door = Arc::new(Door::default());
+    let door = Arc::new(Door::new(stop.clone()));
     let server = HttpServer::new({
         let door = Arc::clone(&door);
         move || {
@@ -88,10 +91,10 @@ pub fn serve(
 
 /// Ends without refusing anybody.
 async fn end(door: &Door, handle: &ServerHandle) {
-    door.closing.store(true, Ordering::Release);
     wait_until(RETIRE_WAIT_MAX, || door.kept_alive.load(Ordering::Acquire) == 0).await;
     handle.pause().await;
-    wait_until(DRAIN_WAIT_MAX, || door.under_way.load(Ordering::Acquire) == 0).await;
+    sleep(DRAIN_WAIT_MIN).await;
+    wait_until(DRAIN_WAIT_MAX, || door.open.load(Ordering::Acquire) == 0).await;
     handle.stop(true).await;
 }
 
@@ -104,13 +107,12 @@ async fn wait_until(wait_max: Duration, is_so: impl Fn() -> bool) {
 
 /// Every request comes here: which path belongs to whom is the reception's to say.
 async fn answer(request: HttpRequest, payload: Payload, room: Data<Room>) -> HttpResponse {
-    let _under_way = UnderWay::new(&room.door);
     let answer = if request.method() == Method::POST {
         room.reception.accept(&request, payload, &room.hand).await
     } else {
         room.reception.look(&request)
     };
-    answer.respond(room.door.closing.load(Ordering::Acquire))
+    answer.respond(room.door.stop.requested())
 }
 
 /// What a worker thread works with.
@@ -121,49 +123,41 @@ struct Room {
 }
 
 /// Who is inside.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Door {
-    /// From now on every answer ends its connection.
-    closing: AtomicBool,
+    /// Once it is requested, every answer ends its connection.
+    stop: Stop,
     /// Connections from before that.
     kept_alive: AtomicUsize,
-    /// Requests that are not answered yet.
-    under_way: AtomicUsize,
+    /// All connections.
+    open: AtomicUsize,
 }
 
-/// A connection that may be kept alive, for as long as it is open.
-struct Guest(Option<Arc<Door>>);
+impl Door {
+    fn new(stop: Stop) -> Self {
+        Self { stop, kept_alive: AtomicUsize::new(0), open: AtomicUsize::new(0) }
+    }
+}
+
+/// A connection, for as long as it is open.
+struct Guest {
+    door: Arc<Door>,
+    early: bool,
+}
 
 impl Guest {
     fn new(door: &Arc<Door>) -> Self {
-        let early = !door.closing.load(Ordering::Acquire);
-        if early {
-            door.kept_alive.fetch_add(1, Ordering::AcqRel);
-        }
-        Self(early.then(|| Arc::clone(door)))
+        let early = !door.stop.requested();
+        door.kept_alive.fetch_add(usize::from(early), Ordering::AcqRel);
+        door.open.fetch_add(1, Ordering::AcqRel);
+        Self { door: Arc::clone(door), early }
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        if let Some(door) = &self.0 {
-            door.kept_alive.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-}
-
-struct UnderWay(Arc<Door>);
-
-impl UnderWay {
-    fn new(door: &Arc<Door>) -> Self {
-        door.under_way.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(door))
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.door.kept_alive.fetch_sub(usize::from(self.early), Ordering::AcqRel);
+        self.door.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -214,7 +208,11 @@ mod tests {
         }
 
         async fn call(&self, request: TestRequest, closing: bool) -> ServiceResponse<impl MessageBody> {
-            let door = Arc::new(Door { closing: closing.into(), ..Door::default() });
+            let stop = Stop::default();
+            if closing {
+                stop.request();
+            }
+            let door = Arc::new(Door::new(stop));
             let hand = Keeper::Disk(self.log.clone()).for_worker();
             let room = Room { reception: Arc::clone(&self.reception), hand, door };
             let app = init_service(App::new().app_data(Data::new(room)).default_service(web::to(answer))).await;

@@ -212,6 +212,9 @@ impl Processor {
             let waiting = newest.get(partition).filter(|_| behind > 0).map(|at| Timestamp::now().since(*at));
             self.metrics.lag(*partition, behind, waiting.unwrap_or_default());
         }
+        if let Some(unowned) = ledger.unowned() {
+            self.metrics.unowned(unowned);
+        }
         self.metrics.state(store);
         Ok(())
     }

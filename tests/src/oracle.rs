@@ -152,6 +152,10 @@ impl Oracle {
             self.rejected.insert((record.partition, record.offset));
             return;
         };
+        if !fields.is_whole() {
+            self.rejected.insert((record.partition, record.offset));
+            return;
+        }
         let received = record.header("hl_received").expect("a time of receipt").to_owned();
         let known = self.portals.entry(key.clone()).or_default();
         let teller = fingerprint(token);

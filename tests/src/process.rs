@@ -283,6 +283,7 @@ fn listening(log: &str) -> BTreeMap<String, String> {
 }
 
 fn tail(log: &str) -> String {
-    let lines: Vec<_> = log.lines().collect();
+    let chatter = |line: &&str| line.contains("\"level\":\"TRACE\"") || line.contains("\"level\":\"DEBUG\"");
+    let lines: Vec<_> = log.lines().filter(|line| !chatter(line)).collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
 }

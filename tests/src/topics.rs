@@ -11,6 +11,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::wait::eventually_ok;
+
 /// How long one answer of the broker is awaited.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -117,13 +119,15 @@ pub fn read(servers: &str, topic: &str, isolation: Isolation) -> Vec<Found> {
 pub fn ends(servers: &str, topic: &str) -> BTreeMap<i32, (i64, i64)> {
     let consumer: BaseConsumer =
         client(servers).set("isolation.level", "read_uncommitted").create().expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).expect("metadata");
-    let partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
-    let ends = partitions.map(|partition| {
-        let ends = consumer.fetch_watermarks(topic, partition.id(), ANSWER_WITHIN).expect("watermarks");
-        (partition.id(), ends)
-    });
-    ends.collect()
+    // A broker that has just come back answers before it leads its partitions.
+    eventually_ok(ANSWER_WITHIN, &format!("the ends of {topic}"), || {
+        let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN)?;
+        let partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+        let end = |partition: &rdkafka::metadata::MetadataPartition| {
+            Ok((partition.id(), consumer.fetch_watermarks(topic, partition.id(), ANSWER_WITHIN)?))
+        };
+        partitions.map(end).collect()
+    })
 }
 
 /// Makes a topic with these settings.

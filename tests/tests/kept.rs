@@ -8,7 +8,7 @@ use tests::load::{Amount, Load};
 use tests::oracle::Oracle;
 use tests::portal::Portal;
 use tests::topics::Isolation;
-use tests::verify::{answers_agree, derived_topics_agree, nothing_acked_is_missing, order_per_portal_is_kept};
+use tests::verify::{answers_agree, derived_topics_agree, nothing_acked_is_missing, order_per_portal_is_kept, raw_of};
 use tests::wait::report;
 
 const PORTALS: u64 = 10_000;
@@ -36,13 +36,15 @@ fn a_hundred_thousand_events_of_ten_thousand_portals_are_kept_and_end_as_the_rig
     assert_eq!(outcome.acked.len(), usize::try_from(PORTALS).expect("fits") * EACH);
 
     // A disk entry may still be on its way to Kafka when its webhook was answered.
-    let raw = tests::verify::raw_of(cluster.names(), &outcome.acked);
+    let raw = raw_of(cluster.names(), &outcome.acked);
     assert_eq!(raw.len(), outcome.acked.len(), "nothing is there twice");
     nothing_acked_is_missing(&outcome.acked, &raw);
     order_per_portal_is_kept(&outcome.acked, &raw);
 
     let oracle = Oracle::of(&raw);
     answers_agree(&mut cluster.processors[0].queries(), &oracle);
+    report(&format!("kept: all records agree after {:?}", start.elapsed()));
     derived_topics_agree(cluster.names(), &oracle);
+    report(&format!("kept: all topics agree after {:?}", start.elapsed()));
     assert_eq!(cluster.names().read("raw", Isolation::Committed).len(), raw.len());
 }

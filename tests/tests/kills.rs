@@ -10,7 +10,7 @@ use tests::oracle::Oracle;
 use tests::portal::Portal;
 use tests::topics::{Found, Isolation};
 use tests::verify::{answers_agree, derived_topics_agree, nothing_acked_is_missing, order_per_portal_is_kept, raw_of};
-use tests::wait::report;
+use tests::wait::{alone, report};
 
 const ROUNDS: usize = 10;
 const PORTALS: u64 = 300;
@@ -27,6 +27,7 @@ const DERIVED: [&str; 6] = ["facts", "events", "unproven", "installations", "per
 #[test]
 fn ten_rounds_of_kills_and_a_frozen_broker_lose_nothing_and_double_nothing() {
     let test = "ten_rounds_of_kills_and_a_frozen_broker_lose_nothing_and_double_nothing";
+    let _alone = alone();
     let Some(mut broker) = kafka::own(test) else { return };
     let mut cluster = Cluster::start(broker.bootstrap(), 1);
     let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
@@ -69,6 +70,35 @@ fn ten_rounds_of_kills_and_a_frozen_broker_lose_nothing_and_double_nothing() {
     a_deleted_state_changes_nothing(&mut cluster, &oracle);
     let mut webhooks = cluster.ingress.webhooks();
     let more: Vec<_> = outcome.portals.iter_mut().map(|portal| send(&mut webhooks, portal.next_webhook())).collect();
+    let oracle = Oracle::of(&raw_of(cluster.names(), &more));
+    answers_agree(&mut cluster.processors[0].queries(), &oracle);
+    derived_topics_agree(cluster.names(), &oracle);
+}
+
+#[test]
+fn what_a_killed_ingress_had_handed_to_a_frozen_broker_is_folded_and_published_once() {
+    let _alone = alone();
+    let test = "what_a_killed_ingress_had_handed_to_a_frozen_broker_is_folded_and_published_once";
+    let Some(broker) = kafka::own(test) else { return };
+    let mut cluster = Cluster::start(broker.bootstrap(), 1);
+    let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+    let amount = Amount { each: 3, pause: Duration::ZERO };
+    broker.freeze();
+    // Handed over to a broker that will find it in its sockets, and kept on disk when the deadline had passed.
+    let outcome = Load::start(cluster.ingress.address("webhooks"), portals, CONNECTIONS, amount).finish();
+    cluster.ingress.kill9();
+    broker.thaw();
+    cluster.ingress.restart();
+
+    let raw = raw_of(cluster.names(), &outcome.acked);
+    let doubled = nothing_acked_is_missing(&outcome.acked, &raw);
+    report(&format!("kills: {doubled} of {} are in raw twice", outcome.acked.len()));
+    assert!(doubled > 0, "the broker took what the killed ingress had handed over");
+    order_per_portal_is_kept(&outcome.acked, &raw);
+    // Once more, so that second copies that come late are seen too.
+    let mut webhooks = cluster.ingress.webhooks();
+    let mut portals = outcome.portals;
+    let more: Vec<_> = portals.iter_mut().map(|portal| send(&mut webhooks, portal.next_webhook())).collect();
     let oracle = Oracle::of(&raw_of(cluster.names(), &more));
     answers_agree(&mut cluster.processors[0].queries(), &oracle);
     derived_topics_agree(cluster.names(), &oracle);

@@ -57,14 +57,25 @@ fn no_secret_is_found_behind_the_raw_topic() {
 
 #[test]
 fn no_secret_is_found_in_what_a_standalone_process_says() {
-    let standalone = Standalone::start_with(EVERYTHING);
+    let mut standalone = Standalone::start_with(EVERYTHING);
     let mut search = Search::default();
     let acked = send_all(&standalone.process, &mut search);
     let oracle = Oracle::of_acked(&acked);
     answers_agree(&mut standalone.process.queries(), &oracle);
     search.look_at_answers(&standalone.process, &oracle);
     search.look_at("metrics", &standalone.process.admin().get("/metrics").expect("metrics").body);
+    standalone.process.terminate();
     search.look_at("log", standalone.process.logs().as_bytes());
+    search.look_at_files(&standalone.data().join("processor"));
+    let mut logs = Vec::new();
+    for log in fs::read_dir(standalone.data().join("logs")).expect("the logs") {
+        logs.push(log.expect("a log").path());
+    }
+    let (raw, derived): (Vec<_>, Vec<_>) = logs.into_iter().partition(|log| log.ends_with("raw"));
+    assert!(raw.len() == 1 && derived.len() >= 4, "raw {raw:?} and derived {derived:?}");
+    for log in derived {
+        search.look_at_files(&log);
+    }
     assert_eq!(search.found, Vec::<String>::new());
 }
 

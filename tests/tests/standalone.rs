@@ -18,8 +18,8 @@ const KILLS: usize = 4;
 #[test]
 fn a_life_of_a_portal_is_seen_through_the_commands_and_survives_a_kill() {
     let mut standalone = Standalone::start();
-    let webhooks = format!("http://{}", standalone.process.address("webhooks"));
-    let life = run(Program::Hookledger, &["send", "life", "--to", &webhooks]);
+    let url = |what: &str| format!("http://{}", standalone.process.address(what));
+    let life = run(Program::Hookledger, &["send", "life", "--to", &url("webhooks"), "--query", &url("queries")]);
     assert_eq!(life.code, Some(0), "{life:?}");
 
     let before = seen(&standalone);

@@ -330,6 +330,18 @@ fn without_room_on_the_disk_the_report_is_awaited_but_not_for_ever() {
 }
 
 #[test]
+fn when_the_producer_fails_a_disk_that_had_no_room_is_asked_again() {
+    let mut world = connected(rules());
+    let number = world.offer();
+    world.pass(DEADLINE);
+    world.append(false);
+    assert!(world.answers.is_empty());
+    world.handover.fail();
+    world.append(true);
+    assert_eq!(world.answers[&number], Answer::Disk);
+}
+
+#[test]
 fn without_kafka_and_without_room_there_is_nowhere_to_keep_it() {
     let mut world = World::new(rules());
     let number = world.offer();

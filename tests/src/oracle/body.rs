@@ -34,6 +34,17 @@ impl Fields {
         self.get("event").is_some_and(|event| LIFECYCLE.contains(&event))
     }
 
+    /// Whether nothing is missing without which the event means nothing.
+    pub fn is_whole(&self) -> bool {
+        if self.get("event") != Some("ONAPPMETHODCONFIRM") {
+            return true;
+        }
+        let name = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        self.get("data[METHOD]").is_some_and(name)
+            && self.get("data[TOKEN]").is_some()
+            && matches!(self.get("data[CONFIRMED]"), Some("0" | "1"))
+    }
+
     /// Whether an install was finished and the app is active; older portals could say that it is not.
     pub fn is_complete(&self) -> bool {
         self.get("data[INSTALLED]") != Some("N") && self.get("data[ACTIVE]") != Some("N")

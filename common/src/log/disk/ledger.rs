@@ -226,6 +226,10 @@ impl Ledger for DiskLedger {
         self.log_of(Topic::Raw, partition).map(|log| log.offset_at(at))
     }
 
+    fn unowned(&mut self) -> Option<usize> {
+        Some(usize::from(!self.has_gained))
+    }
+
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
         let [Position { partition: PARTITION, offset: read_until }] = *read else {
             return Err(LedgerError::Broken(format!("publish what follows from partition {PARTITION}, not {read:?}")));

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ use crate::log::{Entry, LedgerError, Position, Turn};
 const BATCH_RECORDS_MAX: usize = 500;
 /// The most bytes of one batch, but for its last record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many events are served before a consumer is closed; there is one rebalance at a time.
+const LAST_EVENTS: usize = 16;
 /// One question to the group's coordinator; then we look whether to stop, and ask again.
 const CALL_WAIT: Duration = Duration::from_secs(5);
 
@@ -47,7 +50,8 @@ impl Member {
     pub(super) fn join(settings: &KafkaSettings, group: &str, instance: &str) -> Result<Self, LedgerError> {
         let role = Role::Member { group, instance };
         let topic = settings.topic(Topic::Raw);
-        let changes = Changes { voice: Voice::new(settings, role), queue: Mutex::default() };
+        let changes =
+            Changes { voice: Voice::new(settings, role), queue: Mutex::default(), closing: AtomicBool::new(false) };
         let consumer: BaseConsumer<Changes> = client::config(settings, role)
             .and_then(|config| Ok(config.create_with_context(changes)?))
             .map_err(|error| LedgerError::Broken(error.to_string()))?;
@@ -59,9 +63,10 @@ impl Member {
     pub(super) fn change(&mut self) -> Option<Turn> {
         let change = self.consumer.context().queue().pop_front()?;
         match change {
-            Change::Gained(partitions, generation) => {
+            Change::Gained(partitions) => {
                 self.owned.extend(&partitions);
-                self.generation = generation;
+                // Not asked for in the callback: while the consumer is closed, librdkafka never answers there.
+                self.generation = self.consumer.group_metadata();
                 Some(Turn::Gained(partitions))
             }
             Change::Lost(partitions) => {
@@ -194,6 +199,21 @@ impl Member {
     }
 }
 
+impl Drop for Member {
+    /// Serves what the group told last while librdkafka still answers: once the consumer is closed, the answer to
+    /// a rebalance that came before waits for ever.
+    fn drop(&mut self) {
+        self.consumer.context().closing.store(true, Ordering::Release);
+        if let Err(error) = self.consumer.unassign() {
+            tracing::debug!("leave the partitions: {error}");
+        }
+        for _ in 0..LAST_EVENTS {
+            // Records are of no use any more; errors are told by the context.
+            drop(self.consumer.poll(Duration::ZERO));
+        }
+    }
+}
+
 /// Whether to go on after an error that a poll brought. The client mends most of them by itself.
 pub(super) fn look_into(
     step: &str,
@@ -216,7 +236,7 @@ pub(super) fn look_into(
 
 /// A change of what the group gave us.
 enum Change {
-    Gained(Vec<u32>, Option<ConsumerGroupMetadata>),
+    Gained(Vec<u32>),
     Lost(Vec<u32>),
 }
 
@@ -224,6 +244,7 @@ enum Change {
 struct Changes {
     voice: Voice,
     queue: Mutex<VecDeque<Change>>,
+    closing: AtomicBool,
 }
 
 impl Changes {
@@ -247,6 +268,11 @@ impl ConsumerContext for Changes {
         let partitions: Vec<u32> =
             list.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect();
         let gained = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if gained && self.closing.load(Ordering::Acquire) {
+            // Closing has answered this one.
+            return;
+        }
+        let in_order = !consumer.assignment_lost();
         // Both answers end the rebalance for librdkafka; an assignment that waits for its start would block the
         // group's next rebalance for as long.
         let answered = if gained { consumer.assign(&TopicPartitionList::new()) } else { consumer.unassign() };
@@ -258,9 +284,9 @@ impl ConsumerContext for Changes {
         }
         let change = if gained {
             tracing::info!(?partitions, "gained partitions {partitions:?}");
-            Change::Gained(partitions, consumer.group_metadata())
+            Change::Gained(partitions)
         } else {
-            tracing::info!(?partitions, lost = consumer.assignment_lost(), "lost partitions {partitions:?}");
+            tracing::info!(?partitions, in_order, "lost partitions {partitions:?}");
             Change::Lost(partitions)
         };
         self.queue().push_back(change);

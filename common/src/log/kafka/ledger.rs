@@ -28,6 +28,9 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The logs in Kafka, as one processor needs them.
 pub struct KafkaLedger {
     identity: String,
+    group: String,
+    /// The topic `raw`.
+    raw: String,
     partitions: u32,
     stop: Stop,
     /// Raw records were the last to come: facts are next, so that neither starves.
@@ -66,6 +69,8 @@ impl KafkaLedger {
         };
         Ok(Self {
             identity: format!("kafka:{cluster}:{}", settings.topic_prefix),
+            group: group.to_owned(),
+            raw: settings.topic(Topic::Raw),
             partitions: settings.partitions,
             stop,
             after_raw: false,
@@ -208,6 +213,12 @@ impl Ledger for KafkaLedger {
 
     fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError> {
         self.clients().reader.offset_at(partition, at)
+    }
+
+    fn unowned(&mut self) -> Option<usize> {
+        let partitions = self.partitions;
+        let (group, topic) = (self.group.clone(), self.raw.clone());
+        self.clients().reader.unowned(&group, &topic, partitions)
     }
 
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {

@@ -1,5 +1,6 @@
 //! Answers questions about places in `raw` and `facts`, and reads ranges of them to their very end.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -204,6 +205,19 @@ impl Reader {
         })
     }
 
+    /// How many partitions of a topic no member of the group has; none while the group is between two generations.
+    pub(super) fn unowned(&self, group: &str, topic: &str, partitions: u32) -> Option<usize> {
+        let groups = self.uncommitted.fetch_group_list(Some(group), CALL_WAIT).ok()?;
+        let group = groups.groups().iter().find(|found| found.name() == group && found.state() == "Stable")?;
+        let mut unowned: BTreeSet<u32> = (0..partitions).collect();
+        for member in group.members() {
+            for partition in assigned(member.assignment().unwrap_or_default(), topic) {
+                unowned.remove(&partition);
+            }
+        }
+        Some(unowned.len())
+    }
+
     fn insist<T>(&self, what: &str, ask: impl Fn() -> KafkaResult<T>) -> Result<T, LedgerError> {
         let began = Instant::now();
         loop {
@@ -230,6 +244,56 @@ impl fmt::Display for Place {
     }
 }
 
+/// The partitions of a topic in a member's assignment, as the consumer protocol writes it: a version, then for each
+/// topic its name and partitions. What cannot be read assigns nothing.
+fn assigned(mut assignment: &[u8], topic: &str) -> Vec<u32> {
+    fn number<const N: usize>(from: &mut &[u8]) -> Option<u32> {
+        let (digits, rest) = from.split_first_chunk::<N>()?;
+        *from = rest;
+        Some(digits.iter().fold(0, |number, digit| number << 8 | u32::from(*digit)))
+    }
+    let from = &mut assignment;
+    let mut partitions = Vec::new();
+    let mut topics = || -> Option<()> {
+        number::<2>(from)?;
+        for _ in 0..number::<4>(from)? {
+            let length = usize::try_from(number::<2>(from)?).ok()?;
+            let (name, rest) = from.split_at_checked(length)?;
+            *from = rest;
+            for _ in 0..number::<4>(from)? {
+                let partition = number::<4>(from)?;
+                if name == topic.as_bytes() {
+                    partitions.push(partition);
+                }
+            }
+        }
+        Some(())
+    };
+    topics();
+    partitions
+}
+
 fn whole(offset: i64) -> u64 {
     u64::try_from(offset).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::assigned;
+
+    #[test]
+    fn an_assignment_is_read_by_topic_and_one_that_is_cut_off_as_far_as_it_goes() {
+        let topic = |name: &str, partitions: &[u32]| -> Vec<u8> {
+            let mut bytes = u16::try_from(name.len()).expect("short").to_be_bytes().to_vec();
+            bytes.extend(name.as_bytes());
+            bytes.extend(u32::try_from(partitions.len()).expect("few").to_be_bytes());
+            bytes.extend(partitions.iter().flat_map(|partition| partition.to_be_bytes()));
+            bytes
+        };
+        let whole = [&[0, 3, 0, 0, 0, 2][..], &topic("other", &[9]), &topic("raw", &[0, 300])].concat();
+        assert_eq!(assigned(&whole, "raw"), [0, 300]);
+        assert_eq!(assigned(&whole[..whole.len() - 1], "raw"), [0]);
+        assert_eq!(assigned(&whole, "none"), [0_u32; 0]);
+        assert_eq!(assigned(b"", "raw"), [0_u32; 0]);
+    }
 }
