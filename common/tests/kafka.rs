@@ -232,6 +232,14 @@ fn what_was_gained_and_lost_before_it_was_started_comes_again() {
 }
 
 #[test]
+fn partitions_that_nobody_owns_are_counted() {
+    let Some(world) = World::real("partitions_that_nobody_owns_are_counted") else { return };
+    let mut owner = Owner::new(world.open("a"));
+    owner.until("owns all", |owner| owner.owned.len() == 2);
+    assert_eq!(owner.ledger.unowned(), Some(0));
+}
+
+#[test]
 fn a_second_process_with_our_identity_ends_us() {
     let Some(world) = World::real("a_second_process_with_our_identity_ends_us") else { return };
     let mut first = Owner::new(world.open("a"));

@@ -223,15 +223,13 @@ pub(super) fn look_into(
     if fatal.is_some() {
         return Err(judge(step, error, fatal));
     }
-    match error.rdkafka_error_code() {
-        Some(
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation,
-        ) => Err(LedgerError::Broken(format!("{step}: {error}"))),
-        _ => {
-            tracing::debug!("{step}: {error}");
-            Ok(())
-        }
+    let code = error.rdkafka_error_code();
+    let gone = [RDKafkaErrorCode::AutoOffsetReset, RDKafkaErrorCode::OffsetOutOfRange, RDKafkaErrorCode::LogTruncation];
+    if code.is_some_and(|code| gone.contains(&code)) {
+        return Err(LedgerError::Broken(format!("{step}: {error}")));
     }
+    tracing::debug!("{step}: {error}");
+    Ok(())
 }
 
 /// A change of what the group gave us.

@@ -130,15 +130,15 @@ impl KafkaLedger {
 }
 
 impl Clients {
-    /// An offset that is out of range comes without its partition: find it.
+    /// An offset that is out of range comes without its partition: find it. Where all are in range by now, as after
+    /// a change of leaders, opening anew tells.
     fn explain(&self, error: LedgerError) -> LedgerError {
         let LedgerError::Broken(reason) = error else { return error };
         let raw = self.reader.out_of_range(Topic::Raw, &self.member.places());
-        let found = raw.or_else(|| self.reader.out_of_range(Topic::Facts, &self.follower.places()));
-        LedgerError::Broken(match found {
-            Some(found) => format!("{reason}: {found}"),
-            None => reason,
-        })
+        match raw.or_else(|| self.reader.out_of_range(Topic::Facts, &self.follower.places())) {
+            Some(found) => LedgerError::Broken(format!("{reason}: {found}")),
+            None => LedgerError::StartOver(reason),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::KafkaSettings;
 use super::client::{Plain, Role};
@@ -72,7 +72,10 @@ impl Reader {
         };
         match self.insist(&format!("ask {name}/{partition} for a time"), ask)? {
             Offset::Offset(offset) => Ok(whole(offset)),
-            _ => Ok(self.bounds(Topic::Raw, partition)?.1),
+            // Nothing is as young as that.
+            Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => {
+                Ok(self.bounds(Topic::Raw, partition)?.1)
+            }
         }
     }
 
@@ -186,7 +189,7 @@ impl Reader {
     /// new one's end may lie lower for a moment.
     fn has_reached(&self, place: &Place, until: u64) -> Result<bool, LedgerError> {
         let position = self.committed.position().ok();
-        let position = position.as_ref().and_then(|list| list.elements().first().map(|element| element.offset()));
+        let position = position.as_ref().and_then(|list| list.elements().first().map(TopicPartitionListElem::offset));
         if let Some(Offset::Offset(offset)) = position
             && whole(offset) >= until
         {

@@ -207,12 +207,11 @@ fn is_forbidden(code: RDKafkaErrorCode) -> bool {
 }
 
 fn is_retriable(error: &KafkaError) -> bool {
-    match error {
-        KafkaError::Transaction(error) => error.is_retriable(),
-        // Records are still on their way: the commit waits for them first.
-        KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
-        _ => false,
+    if let KafkaError::Transaction(error) = error {
+        return error.is_retriable();
     }
+    // Records are still on their way: a commit waits for them first.
+    matches!(error, KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut))
 }
 
 /// The end of waiting because somebody asked us to end.
