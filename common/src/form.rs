@@ -17,6 +17,9 @@ const DEPTH_MAX: usize = 64;
 /// An event's name is no longer than this; what is longer is no event that we could pass on.
 const KIND_BYTES_MAX: usize = 128;
 
+/// The fields that ingress looks at.
+const HEAD_FIELDS: [&str; 4] = ["event", "ts", "auth[member_id]", "member_id"];
+
 /// What ingress reads of a body, and all that it reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
@@ -38,6 +41,25 @@ impl Form {
     /// A body that starts with `{` is JSON, whatever its content type says: no form of Bitrix24 does,
     /// and people with curl forget the header.
     pub fn parse(body: &[u8]) -> Self {
+        Self::read(body, |_| true, |_| true)
+    }
+
+    /// Reads of a body what [`Form::head`] and [`Form::says_something`] look at, for whoever needs no more.
+    pub fn scan(body: &[u8]) -> Self {
+        let concerns = |name: &str, other: &str| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('['));
+        let wanted = |path: &str| {
+            HEAD_FIELDS.iter().any(|field| path == *field || concerns(path, field) || concerns(field, path))
+        };
+        // A letter that begins none of these names decides before anything is decoded.
+        let may_be = |name: &[u8]| {
+            name.first().is_none_or(|first| {
+                !first.is_ascii_alphanumeric() || HEAD_FIELDS.iter().any(|field| field.as_bytes()[0] == *first)
+            })
+        };
+        Self::read(body, may_be, wanted)
+    }
+
+    fn read(body: &[u8], may_be: impl Fn(&[u8]) -> bool, wanted: impl Fn(&str) -> bool) -> Self {
         let mut form = Self::default();
         if body.trim_ascii_start().first() == Some(&b'{')
             && let Ok(json) = serde_json::from_slice::<Value>(body)
@@ -46,10 +68,10 @@ impl Form {
             return form;
         }
         let mut names = Names::default();
-        for field in body.split(|byte| *byte == b'&').filter(|field| !field.is_empty()) {
+        for field in body.split(|byte| *byte == b'&').filter(|field| !field.is_empty() && may_be(field)) {
             let at = field.iter().position(|byte| *byte == b'=');
             let (name, value) = at.map_or((field, &b""[..]), |at| (&field[..at], &field[at + 1..]));
-            if let Some(path) = names.path(&decode(name)) {
+            if let Some(path) = names.path(&decode(name)).filter(|path| wanted(path)) {
                 form.set(path, text(&decode(value)));
             }
         }
@@ -217,6 +239,9 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check(body: &str, fields: &[(&str, &str)]) {
@@ -274,6 +299,19 @@ mod tests {
         assert_eq!(head.kind.as_deref(), Some("onappinstall"));
         assert_eq!(head.told_at, Some(Timestamp::from_s(1_696_527_000)));
         assert_eq!(Form::parse(b"member_id=a223&AUTH_ID=x").head().member_id, MemberId::parse("a223"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_scan_finds_the_same_head_as_a_whole_reading(fields in vec((
+            "[ .+]?(event|ts|auth|member_id|data|%61uth|eventful|t)", "(%5B|\\[)?(member_id|x|)(%5D|\\])?(\\[x\\])?", "[a-z0-9]{0,3}",
+        ), 0..12)) {
+            let field = |(base, key, value): &(String, String, String)| format!("{base}{key}={value}");
+            let body = fields.iter().map(field).collect::<Vec<_>>().join("&");
+            let (scanned, whole) = (Form::scan(body.as_bytes()), Form::parse(body.as_bytes()));
+            prop_assert_eq!(scanned.head(), whole.head(), "{}", body);
+            prop_assert_eq!(scanned.says_something(), whole.says_something(), "{}", body);
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Reception {
     async fn take(&self, request: &HttpRequest, payload: Payload, hand: &Hand) -> Result<(Uuid, Kept), Refusal> {
         let app = self.app(request.path())?;
         let body = self.read(request, payload).await?;
-        let form = Form::parse(&body);
+        let form = Form::scan(&body);
         let is_event = form.says_something();
         if !is_event && !self.not_events.take(Instant::now()) {
             self.metrics.discarded();

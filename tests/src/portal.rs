@@ -157,6 +157,15 @@ impl Portal {
         (&self.decided.0, &self.decided.1)
     }
 
+    /// The same portal, later, for which another token speaks.
+    #[must_use]
+    pub fn with_another_token(&self) -> Self {
+        let mut other = self.clone();
+        other.clock_s += 100;
+        other.application_token = other.secret("application", 32);
+        other
+    }
+
     /// The next webhook of its life.
     pub fn next_webhook(&mut self) -> Webhook {
         let life = LIVES[usize::try_from(self.number % 6).expect("below 6")];

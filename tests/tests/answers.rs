@@ -131,3 +131,23 @@ fn ask(queries: &mut Client, portal: &Portal, token: &str, method: &str) -> Valu
 fn check(queries: &mut Client, portal: &Portal, token: &str, method: &str, expected: &Value) {
     assert_eq!(ask(queries, portal, token, method), *expected, "{method}");
 }
+
+/// The place was left by an uninstall and taken by another: the old token, which may be in old logs, opens nothing.
+#[test]
+fn who_left_the_place_does_not_take_it_back_from_who_holds_it() {
+    let standalone = Standalone::start();
+    let (mut webhooks, mut queries) = (standalone.process.webhooks(), standalone.process.queries());
+    let mut portal = Portal::new("crm-sync", 1);
+    send(&mut webhooks, portal.webhook(Step::Install));
+    send(&mut webhooks, portal.webhook(Step::Uninstall { clean: false }));
+    let mut reinstalled = portal.with_another_token();
+    let id = send(&mut webhooks, reinstalled.webhook(Step::Install)).id;
+    let holder = after(&mut queries, &portal.key(), &id)["believed"].clone();
+
+    let id = send(&mut webhooks, portal.webhook(Step::Install)).id;
+    let record = after(&mut queries, &portal.key(), &id);
+    assert_eq!(record["believed"], holder, "{record}");
+    let id = send(&mut webhooks, portal.webhook(Step::Uninstall { clean: true })).id;
+    let record = after(&mut queries, &portal.key(), &id);
+    assert_eq!((&record["believed"], &record["status"]), (&holder, &json!("installed")), "{record}");
+}

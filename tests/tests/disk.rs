@@ -86,6 +86,46 @@ fn an_ingress_that_keeps_on_disk_first_doubles_nothing_either() {
     order_per_portal_is_kept(&outcome.acked, &raw);
 }
 
+#[test]
+fn only_a_full_disk_without_kafka_is_answered_503_and_passes_when_kafka_is_back() {
+    let _alone = alone();
+    let test = "only_a_full_disk_without_kafka_is_answered_503_and_passes_when_kafka_is_back";
+    let Some(mut broker) = kafka::own(test) else { return };
+    let names = Names::new(broker.bootstrap());
+    let ingress = names.start(Program::Ingress, "ingress", &["--disk-log-limit", "64KiB"]);
+    ingress.ready();
+    broker.kill();
+
+    let mut webhooks = ingress.webhooks();
+    let mut portal = Portal::new("crm-sync", 0);
+    let mut acked = Vec::new();
+    let refusal = loop {
+        let webhook = portal.next_webhook();
+        let answer = webhooks.post(&webhook.path(), webhook.content_type, &webhook.body).expect("an answer");
+        if answer.status != 200 {
+            break answer;
+        }
+        acked.push(answer.json()["id"].as_str().expect("an id").to_owned());
+        assert!(acked.len() < 1_000, "64 KiB are full after fewer events");
+    };
+    assert!(acked.len() > 10, "64 KiB hold more events than {}", acked.len());
+    assert_eq!(refusal.status, 503, "{}", refusal.text());
+    assert!(refusal.header("retry-after").is_some(), "when to come again is said: {:?}", refusal.headers);
+    assert_eq!(refusal.header("content-type"), Some("application/problem+json"));
+
+    broker.restart();
+    eventually(BACK_WITHIN, "webhooks are taken again", || {
+        let webhook = portal.next_webhook();
+        let answer = webhooks.post(&webhook.path(), webhook.content_type, &webhook.body).ok()?;
+        (answer.status == 200).then_some(())
+    });
+    eventually(BACK_WITHIN, "all that was answered 200 is in raw", || {
+        let raw = names.read("raw", Isolation::Committed);
+        let is_there = |id: &String| raw.iter().any(|record| record.header("ce_id") == Some(id));
+        acked.iter().all(is_there).then_some(())
+    });
+}
+
 fn load(ingress: &Process, portals: Vec<Portal>, each: usize) -> Outcome {
     let count = portals.len();
     let amount = Amount { each, pause: Duration::ZERO };

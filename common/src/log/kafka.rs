@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::contract::{Retention, Topic};
 
+mod batch;
 mod client;
 mod facts;
 mod group;

@@ -25,7 +25,7 @@ use crate::lifecycle::Stop;
 use crate::log::{Entry, LedgerError, Position, Turn};
 
 /// The most records of one batch.
-const BATCH_RECORDS_MAX: usize = 500;
+const BATCH_RECORDS_MAX: usize = 2_000;
 /// The most bytes of one batch, but for its last record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many events are served before a consumer is closed; there is one rebalance at a time.

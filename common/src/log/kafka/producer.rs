@@ -16,6 +16,7 @@ use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use serde::Deserialize;
 
 use super::KafkaSettings;
+use super::batch::with_batch_threads;
 use super::client::{self, Role, Voice};
 use super::record::outgoing;
 use super::topics::{self, TopicsError};
@@ -68,9 +69,8 @@ impl RawProducer {
             state: Mutex::default(),
             changed: Condvar::new(),
         };
-        let producer = client::config(settings, Role::RawProducer)?
-            .create_with_context(line)
-            .map_err(client::ConfigError::from)?;
+        let config = client::config(settings, Role::RawProducer)?;
+        let producer = with_batch_threads(|| config.create_with_context(line)).map_err(client::ConfigError::from)?;
         Ok(Self { settings: settings.clone(), topic: settings.topic(Topic::Raw), producer })
     }
 

@@ -4,7 +4,7 @@
 //! initialising the producer then decides the old transaction, and `facts` tells what became of it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,7 @@ impl Publisher {
             voice: Voice::new(settings, role),
             facts: settings.topic(Topic::Facts),
             batch: Mutex::default(),
+            changed: Condvar::new(),
         };
         let producer = client::config(settings, role)
             .and_then(|config| Ok(config.create_with_context(deliveries)?))
@@ -77,6 +78,7 @@ impl Publisher {
                 self.producer.send_offsets_to_transaction(&offsets, member, CALL_WAIT)
             })?;
         }
+        self.wait_for_reports(outputs.len(), &patience, stop)?;
         self.insist("commit the transaction", &patience, stop, || self.producer.commit_transaction(CALL_WAIT))?;
         self.facts_written(outputs)
     }
@@ -134,6 +136,29 @@ impl Publisher {
             }
             patience.check(what, &error, stop)?;
         }
+    }
+
+    /// Waits until every record is reported. The client would wait for that by itself before it commits, but by
+    /// serving reports from this thread too, and the one that loses the last report sleeps out its turn of 100 ms.
+    fn wait_for_reports(&self, sent: usize, patience: &Patience, stop: &Stop) -> Result<(), LedgerError> {
+        let deliveries = self.deliveries();
+        let mut batch = deliveries.batch();
+        while batch.told < sent {
+            let waited = deliveries.changed.wait_timeout(batch, CALL_WAIT);
+            let timed_out;
+            (batch, timed_out) = waited.map_or_else(
+                |poisoned| {
+                    let (batch, waited) = poisoned.into_inner();
+                    (batch, waited.timed_out())
+                },
+                |(batch, waited)| (batch, waited.timed_out()),
+            );
+            if timed_out {
+                let timed_out = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);
+                patience.check("wait for reports", &timed_out, stop)?;
+            }
+        }
+        Ok(())
     }
 
     fn offsets(&self, read: &[Position]) -> TopicPartitionList {
@@ -243,10 +268,14 @@ struct Deliveries {
     voice: Voice,
     facts: String,
     batch: Mutex<Batch>,
+    /// Every record is reported, or one more that failed.
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Batch {
+    /// Records that were reported, whatever became of them.
+    told: usize,
     facts_told: usize,
     facts_end: BTreeMap<u32, u64>,
     failed: Option<String>,
@@ -272,12 +301,12 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, _ticket: usize) {
+        let mut batch = self.batch();
         match result {
             Ok(message) if message.topic() == self.facts => {
                 // A retry that the broker had already taken tells no offset.
                 let place = (u32::try_from(message.partition()), u64::try_from(message.offset()));
                 if let (Ok(partition), Ok(offset)) = place {
-                    let mut batch = self.batch();
                     batch.facts_told += 1;
                     let end = batch.facts_end.entry(partition).or_default();
                     *end = (*end).max(offset + 1);
@@ -285,9 +314,11 @@ impl ProducerContext for Deliveries {
             }
             Ok(_) => {}
             Err((error, message)) => {
-                let mut batch = self.batch();
                 batch.failed.get_or_insert_with(|| format!("{}: {error}", message.topic()));
             }
         }
+        batch.told += 1;
+        drop(batch);
+        self.changed.notify_one();
     }
 }
