@@ -15,7 +15,7 @@ mod record;
 mod stamp;
 
 pub use belief::{Believed, How};
-pub use claims::{Claims, DECISIONS_KEPT, Profile, Status};
+pub use claims::{Claims, DECISIONS_KEPT, Profile, Status, Turn, Turns};
 pub use event::{Event, Public};
 pub use fact::{Change, Fact, FactKey, Method, Told, Waiting};
 pub use interpret::{Reason, interpret};

@@ -28,7 +28,9 @@ pub struct Owner<'a> {
 
 /// What a batch comes to, before any of it is published.
 #[derive(Default)]
-struct Batch {
+struct Batch<'e> {
+    /// The raw records themselves: what is released often waited only for a moment.
+    here: HashMap<Position, &'e Entry>,
     /// What is known of the installations that the batch touches, changes included.
     portals: HashMap<Installation, Portal>,
     /// Facts of this batch, which the store does not know yet.
@@ -61,7 +63,8 @@ impl<'a> Owner<'a> {
     /// Folds a batch, publishes what follows all at once, then applies it to the state.
     pub fn take(&mut self, ledger: &mut dyn Ledger, entries: &[Entry]) -> Result<(), Failure> {
         let began = Instant::now();
-        let mut batch = Batch::default();
+        let here = entries.iter().map(|entry| (entry.position, entry)).collect();
+        let mut batch = Batch { here, ..Batch::default() };
         let mut last: BTreeMap<u32, &Entry> = BTreeMap::new();
         let is_new = |entry: &&Entry| {
             let Position { partition, offset } = entry.position;
@@ -109,7 +112,7 @@ impl<'a> Owner<'a> {
     }
 
     /// Folds one event into the batch.
-    fn fold(&mut self, ledger: &mut dyn Ledger, entry: &Entry, batch: &mut Batch) -> Result<Outcome, Failure> {
+    fn fold(&mut self, ledger: &mut dyn Ledger, entry: &Entry, batch: &mut Batch<'_>) -> Result<Outcome, Failure> {
         let place = place(entry);
         let raw = RawEvent::from_record(&entry.record);
         let event = raw.as_ref().map_err(|_| Reason::NotARawEvent).and_then(|raw| interpret(raw, place));
@@ -129,7 +132,7 @@ impl<'a> Owner<'a> {
             Ok((outcome, effects)) => {
                 for effect in effects {
                     if let Effect::Release(waiting) = &effect {
-                        match released(ledger, place.partition, waiting)? {
+                        match released(ledger, &batch.here, place.partition, waiting)? {
                             Some(public) => batch.outputs.push(publisher.event(Topic::Events, &public)),
                             None => self.lost(waiting),
                         }
@@ -169,7 +172,7 @@ impl<'a> Owner<'a> {
         ledger: &mut dyn Ledger,
         entry: &Entry,
         event: &Event,
-        batch: &Batch,
+        batch: &Batch<'_>,
     ) -> Result<bool, Failure> {
         let id = event.stamp.id;
         if event.told.is_some() && (batch.facts.contains(&id) || self.store.has_fact(&event.installation, id)?) {
@@ -201,18 +204,27 @@ fn known<'b>(
 }
 
 /// The event that waited, read again from `raw`.
-fn released(ledger: &mut dyn Ledger, partition: u32, waiting: &Waiting) -> Result<Option<Public>, LedgerError> {
+fn released(
+    ledger: &mut dyn Ledger,
+    here: &HashMap<Position, &Entry>,
+    partition: u32,
+    waiting: &Waiting,
+) -> Result<Option<Public>, LedgerError> {
     let from = Position { partition, offset: waiting.offset };
+    let public = |entry: &Entry| {
+        let raw = RawEvent::from_record(&entry.record).ok().filter(|raw| raw.id == waiting.id)?;
+        interpret(&raw, place(entry)).ok().map(|event| event.public)
+    };
+    if let Some(entry) = here.get(&from) {
+        return Ok(public(entry));
+    }
     let mut found = None;
     if ledger.bounds(Topic::Raw, partition)?.0 > waiting.offset {
         return Ok(None);
     }
     ledger.read(Topic::Raw, from, waiting.offset + 1, &mut |entry| {
-        if entry.position == from
-            && let Ok(raw) = RawEvent::from_record(&entry.record)
-            && raw.id == waiting.id
-        {
-            found = interpret(&raw, place(&entry)).ok().map(|event| event.public);
+        if entry.position == from {
+            found = public(&entry);
         }
         ControlFlow::Break(())
     })?;

@@ -6,7 +6,7 @@ use common::secret::Fingerprint;
 use common::settings::Trust;
 use serde::{Deserialize, Serialize};
 
-use super::claims::{Claims, Status};
+use super::claims::Turn;
 use super::portal::Teller;
 
 /// Why a teller is believed.
@@ -28,40 +28,36 @@ pub struct Believed {
     pub how: How,
 }
 
-/// Whom to believe: whoever was the first, in the log, to take the place.
+/// Whom to believe: whoever holds the place, when all comings and goings are gone through in the log's order.
 ///
-/// An uninstall by the teller in the place opens it again, for the first who tells of an install *behind*
-/// that uninstall: what others claimed before it does not count, or a forger could lie in wait.
+/// The first who told of an install (or, where that is set, who spoke) takes it. Only when its holder has left is it
+/// open again, for the next who tells of an install: what others claimed before does not count, or a forger could lie
+/// in wait, and who has left does not take it back from who holds it now.
 pub fn believed(tellers: &BTreeMap<Fingerprint, Teller>, trust: Trust) -> Option<Believed> {
-    let (how, first): (How, fn(&Claims) -> Option<u64>) = match trust {
-        Trust::FirstInstall => (How::FirstInstall, |claims| claims.first_install),
-        Trust::FirstEvent => (How::FirstEvent, |claims| claims.first_word),
-    };
     let claims = || tellers.iter().map(|(teller, known)| (*teller, &known.claims));
+    let (how, mut holder) = match trust {
+        Trust::FirstInstall => (How::FirstInstall, None),
+        Trust::FirstEvent => {
+            let first = claims().filter_map(|(teller, claims)| Some((claims.first_word?, teller))).min();
+            (How::FirstEvent, first.map(|(_, teller)| teller))
+        }
+    };
+    let mut turns: Vec<(u64, Fingerprint, Turn)> =
+        claims().flat_map(|(teller, claims)| claims.turns.iter().map(move |(at, turn)| (at, teller, turn))).collect();
+    turns.sort_unstable();
 
-    let mut holder = claims().filter_map(|(teller, claims)| Some((first(claims)?, teller))).min()?;
-    // Each round goes on further behind in the log: it ends.
-    while let Some(left_at) = left_at(&tellers[&holder.1].claims) {
-        let opened_at = left_at.max(holder.0);
-        let takes = |(teller, claims): (Fingerprint, &Claims)| Some((took_at(claims, opened_at)?, teller));
-        let Some(next) = claims().filter(|(teller, _)| *teller != holder.1).filter_map(takes).min() else {
-            break;
+    let mut last_words: BTreeMap<Fingerprint, Turn> = BTreeMap::new();
+    for (_, teller, turn) in turns {
+        let last_word = last_words.entry(teller).or_insert(turn);
+        *last_word = (*last_word).max(turn);
+        let is_there = last_word.installed;
+        let takes = match holder {
+            None => turn.installed,
+            Some(holder) => turn.installed && is_there && last_words.get(&holder).is_some_and(|last| !last.installed),
         };
-        holder = next;
+        if takes {
+            holder = Some(teller);
+        }
     }
-    Some(Believed { teller: holder.1, how })
-}
-
-/// Where in the log the teller told of the uninstall that is its last word.
-fn left_at(claims: &Claims) -> Option<u64> {
-    match claims.status.as_ref()?.value {
-        Status::Installed => None,
-        Status::Uninstalled { .. } => claims.left.map(|left| left.offset),
-    }
-}
-
-/// Where in the log, as far as we remember, the teller first told of an install behind that place.
-fn took_at(claims: &Claims, opened_at: u64) -> Option<u64> {
-    let behind = |offset: &u64| *offset > opened_at;
-    claims.first_install.filter(behind).or(claims.last_install.filter(behind))
+    holder.map(|teller| Believed { teller, how })
 }

@@ -1,5 +1,6 @@
 //! What one teller claims about an installation: a join of its facts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::time::Timestamp;
@@ -44,13 +45,53 @@ pub enum Status {
     },
 }
 
-/// The newest uninstall that a teller told of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Left {
-    /// When the app was removed, by the portal's word.
-    pub told_at: Timestamp,
-    /// Where in `raw` that was told first: a second copy opens nothing again.
-    pub offset: u64,
+/// A teller came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn {
+    /// By the portal's word when, then when we heard of it: which of a teller's turns is its last word.
+    pub when: (Timestamp, Timestamp),
+    /// It came.
+    pub installed: bool,
+}
+
+/// So many of a teller's first turns are remembered, and as many of its last.
+const TURNS_KEPT: usize = 32;
+
+/// When a teller came and went, by places in `raw`. The first and the last of very many, and the same ones in
+/// whatever order they were heard of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<(u64, u64, u64, bool)>", into = "Vec<(u64, u64, u64, bool)>")]
+pub struct Turns(BTreeMap<u64, Turn>);
+
+impl Turns {
+    /// All that are remembered, in the log's order.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, Turn)> {
+        self.0.iter().map(|(offset, turn)| (*offset, *turn))
+    }
+
+    fn join(&mut self, offset: u64, turn: Turn) {
+        self.0.insert(offset, turn);
+        if self.0.len() > 2 * TURNS_KEPT {
+            let middle = self.0.keys().nth(TURNS_KEPT).copied();
+            self.0.retain(|offset, _| Some(*offset) != middle);
+        }
+    }
+}
+
+impl From<Vec<(u64, u64, u64, bool)>> for Turns {
+    fn from(rows: Vec<(u64, u64, u64, bool)>) -> Self {
+        let turn = |(offset, told_at, received_at, installed)| {
+            let when = (Timestamp::from_ms(told_at), Timestamp::from_ms(received_at));
+            (offset, Turn { when, installed })
+        };
+        Self(rows.into_iter().map(turn).collect())
+    }
+}
+
+impl From<Turns> for Vec<(u64, u64, u64, bool)> {
+    fn from(turns: Turns) -> Self {
+        turns.iter().map(|(offset, turn)| (offset, turn.when.0.ms(), turn.when.1.ms(), turn.installed)).collect()
+    }
 }
 
 /// The newest fact of a teller, in the log's order.
@@ -70,16 +111,12 @@ pub struct LastFact {
 pub struct Claims {
     /// Where in `raw` the teller first told anything that is a fact.
     pub first_word: Option<u64>,
-    /// Where in `raw` the teller first told of an install.
-    pub first_install: Option<u64>,
-    /// Where in `raw` the teller last told of an install.
-    pub last_install: Option<u64>,
+    /// When the teller came and went.
+    pub turns: Turns,
     /// Installed or not.
     pub status: Option<Latest<Status>>,
     /// When the teller last told of an uninstall: decisions from before are void.
     pub last_uninstall: Option<Stamp>,
-    /// Where the teller left the place.
-    pub left: Option<Left>,
     /// When the newest decision about a method was made: much older ones are forgotten.
     pub last_decision: Option<Timestamp>,
     /// The newest fact.
@@ -101,22 +138,17 @@ impl Claims {
         if self.last_fact.as_ref().is_none_or(|last| last.offset < offset) {
             self.last_fact = Some(LastFact { offset, name: fact.told.name().to_owned(), stamp: fact.stamp });
         }
+        let when = (fact.stamp.told_at, fact.stamp.received_at);
         match &fact.told {
             Told::Installed { complete: true, .. } => {
-                self.first_install = Some(earlier(self.first_install, offset));
-                self.last_install = self.last_install.max(Some(offset));
+                self.turns.join(offset, Turn { when, installed: true });
                 Latest::join(&mut self.status, Latest { since: fact.stamp, value: Status::Installed });
             }
             Told::Uninstalled { clean, .. } => {
                 let value = Status::Uninstalled { clean: *clean };
                 Latest::join(&mut self.status, Latest { since: fact.stamp, value });
                 self.last_uninstall = self.last_uninstall.max(Some(fact.stamp));
-                let told_at = fact.stamp.told_at;
-                self.left = match self.left {
-                    Some(left) if left.told_at > told_at => Some(left),
-                    Some(left) if left.told_at == told_at => Some(Left { told_at, offset: left.offset.min(offset) }),
-                    Some(_) | None => Some(Left { told_at, offset }),
-                };
+                self.turns.join(offset, Turn { when, installed: false });
             }
             Told::MethodDecided { .. } => {
                 self.last_decision = self.last_decision.max(Some(fact.stamp.told_at));

@@ -79,6 +79,14 @@ fn a_second_copy_of_an_uninstall_does_not_open_the_place_again() {
 }
 
 #[test]
+fn who_has_left_does_not_take_the_place_back_from_who_holds_it() {
+    let steps = [("t", 1, "install"), ("t", 5, "uninstall"), ("x", 6, "install"), ("t", 7, "install")];
+    check(&steps, INSTALLED, Some("x"));
+    let steps = [&steps[..], &[("x", 8, "uninstall"), ("t", 9, "install")]].concat();
+    check(&steps, INSTALLED, Some("t"));
+}
+
+#[test]
 fn where_the_first_word_counts_any_event_takes_the_place() {
     let (portal, results) = fold_all(Trust::FirstEvent, &[("t", 1, "contact"), ("x", 2, "install")]);
     assert_eq!(portal.believed(Trust::FirstEvent).map(|believed| believed.teller), Some(Fingerprint::of("t")));
