@@ -1,10 +1,12 @@
-//! Who may ask: everyone on loopback, else whoever shows a bearer token.
+//! Who may ask: everyone on loopback, else whoever shows a token.
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header;
 use actix_web::middleware::Next;
 use actix_web::{Error, web};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use common::secret::Fingerprint;
 
 use super::Asked;
@@ -22,9 +24,15 @@ pub async fn guard(
     Err(Problem::Unauthorised.into())
 }
 
-/// The fingerprint of the token in `Authorization: Bearer …`. Comparing fingerprints tells nothing through timing.
+/// The fingerprint of the token in `Authorization: Bearer …`, or of the password in `Basic …`, which is how a browser
+/// shows one. Comparing fingerprints tells nothing through timing.
 fn shown(request: &ServiceRequest) -> Option<Fingerprint> {
     let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| Fingerprint::of(token.trim()))
+    let (scheme, shown) = value.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(Fingerprint::of(shown.trim()));
+    }
+    let basic = scheme.eq_ignore_ascii_case("basic").then(|| BASE64_STANDARD.decode(shown.trim()))?.ok()?;
+    let (_, password) = std::str::from_utf8(&basic).ok()?.split_once(':')?;
+    Some(Fingerprint::of(password))
 }

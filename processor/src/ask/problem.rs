@@ -16,7 +16,7 @@ pub enum Problem {
     #[error("{0}")]
     Malformed(String),
     /// No token, or not one of ours.
-    #[error("a bearer token is needed, one of those in query-tokens")]
+    #[error("a bearer token is needed, one of those in query-tokens; a browser shows it as the password")]
     Unauthorised,
     /// Nobody ever told of this installation.
     #[error("nothing is known of this installation")]
@@ -67,7 +67,8 @@ impl ResponseError for Problem {
         let mut response = HttpResponse::build(status);
         match self {
             Self::Unauthorised => {
-                response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+                // Basic, so that a browser asks its user: the page is for people.
+                response.insert_header((header::WWW_AUTHENTICATE, "Bearer, Basic realm=\"Hookledger\""));
             }
             Self::NotYet | Self::NotOpen => {
                 response.insert_header((header::RETRY_AFTER, "1"));

@@ -130,6 +130,16 @@ async fn nobody_asks_without_a_token_where_tokens_are_set() {
     assert_eq!(ask(asked(&["right"]), get(&path)).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(ask(asked(&["right"]), with("wrong")).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(ask(asked(&["other", "right"]), with("right")).await.0, StatusCode::OK);
+
+    let basic = |encoded: &str| get(&path).insert_header(("Authorization", format!("Basic {encoded}")));
+    for (encoded, status) in [
+        ("YW55Ym9keTpyaWdodA==", StatusCode::OK),       // anybody:right
+        ("cmlnaHQ6d3Jvbmc=", StatusCode::UNAUTHORIZED), // right:wrong
+        ("cmlnaHQ=", StatusCode::UNAUTHORIZED),         // right
+        ("=", StatusCode::UNAUTHORIZED),
+    ] {
+        assert_eq!(ask(asked(&["right"]), basic(encoded)).await.0, status, "{encoded}");
+    }
 }
 
 #[actix_web::test]
