@@ -181,7 +181,7 @@ fn a_slip_beside_a_secret_does_not_show_it() {
         format!("query-tokens = '{HIDDEN}' '{HIDDEN}'"),
         format!("query-tokens = ['{HIDDEN}']"),
         format!("query-tokens = '{HIDDEN}'\nquery-tokens = '{HIDDEN}'"),
-        format!("query-token = '{HIDDEN}'"),
+        format!("query-tokns = '{HIDDEN}'"),
         format!("kafka-set = 'sasl.password={HIDDEN}'"),
         format!("kafka-set = [['sasl.password={HIDDEN}']]"),
         format!("[apps.crm]\npath-keys = '{HIDDEN}'"),
