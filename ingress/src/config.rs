@@ -11,6 +11,7 @@ use common::settings::{App, KAFKA, Kind, PROCESS, Setting, Settings, SettingsErr
 use common::telemetry::LogFormat;
 
 use crate::handover::Rules;
+use crate::proxies::Proxies;
 
 /// Kafka takes records up to about a megabyte unless told otherwise; a body leaves room for key and headers.
 const BODY_LIMIT_BYTES_MAX: u64 = 900 * 1024;
@@ -30,6 +31,12 @@ pub const WEBHOOKS: &[Setting] = &[
         kind: Kind::Plain,
     },
     Setting { name: "body-limit", help: "Larger bodies are refused.", default: Some("64KiB"), kind: Kind::Plain },
+    Setting {
+        name: "trusted-proxies",
+        help: "Networks of the proxies in front, such as `10.0.0.0/8`: they are believed about the client's address.",
+        default: None,
+        kind: Kind::Repeated,
+    },
 ];
 
 /// What only the cluster form knows.
@@ -68,6 +75,8 @@ pub struct Webhooks {
     pub body_bytes_max: usize,
     /// For which apps; none means any.
     pub apps: BTreeMap<AppName, App>,
+    /// Who is believed about the client's address.
+    pub proxies: Proxies,
 }
 
 impl Webhooks {
@@ -84,7 +93,8 @@ impl Webhooks {
                        set apps, for example `--apps crm-sync`; without it strangers could make up any";
             return Err(SettingsError(why.into()));
         }
-        Ok(Self { listen, body_bytes_max: usize::try_from(body_limit).expect("checked above"), apps })
+        let body_bytes_max = usize::try_from(body_limit).expect("checked above");
+        Ok(Self { listen, body_bytes_max, apps, proxies: Proxies::read(settings)? })
     }
 }
 
@@ -182,6 +192,7 @@ mod tests {
             (&[][..], "kafka"),
             (&["--kafka", "h:1", "--keep", "both"][..], "keep"),
             (&["--kafka", "h:1", "--body-limit", "2MiB"][..], "body-limit"),
+            (&["--kafka", "h:1", "--trusted-proxies", "10.0.0.0/33"][..], "trusted-proxies"),
         ] {
             assert!(read(args).is_err_and(|error| error.contains(name)), "{args:?}");
         }

@@ -27,7 +27,9 @@ pub mod handover;
 pub mod keep;
 mod link;
 pub mod metrics;
+pub mod networks;
 pub mod problem;
+pub mod proxies;
 pub mod server;
 mod worker;
 

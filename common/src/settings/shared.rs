@@ -112,6 +112,7 @@ pub(super) const ANYWHERE: &[&str] = &[
     "replication",
     "seal-key-file",
     "topic-prefix",
+    "trusted-proxies",
     "vault-key-file",
 ];
 
