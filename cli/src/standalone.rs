@@ -80,9 +80,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let raw = DiskLog::open(&raw, options).with_context(|| format!("open the disk log in {}", raw.display()))?;
 
     let reception = Arc::new(Reception::new(&config.webhooks.apps, config.webhooks.body_bytes_max, metrics));
+    let listener = ingress::listener(config.webhooks.listen)
+        .with_context(|| format!("listen on {} for webhooks", config.webhooks.listen))?;
     let (webhooks, serving) =
-        ingress::serve(config.webhooks.listen, reception, Keeper::Disk(raw.clone()), stop.clone())
-            .with_context(|| format!("listen on {} for webhooks", config.webhooks.listen))?;
+        ingress::serve(listener, config.webhooks.limits, reception, Keeper::Disk(raw.clone()), stop.clone())
+            .context("take webhooks")?;
     tracing::info!(what = "webhooks", address = %webhooks, "listening");
     let (admin, administering) =
         telemetry::serve_admin(config.admin_listen, registry.clone(), readiness.clone(), || true, stop.clone())

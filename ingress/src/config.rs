@@ -12,9 +12,12 @@ use common::telemetry::LogFormat;
 
 use crate::handover::Rules;
 use crate::proxies::Proxies;
+use crate::server::Limits;
 
 /// Kafka takes records up to about a megabyte unless told otherwise; a body leaves room for key and headers.
 const BODY_LIMIT_BYTES_MAX: u64 = 900 * 1024;
+/// A restart waits for as long as a connection may idle.
+const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Records that are handed over and not acknowledged at most; beyond it events are on disk only.
 const HANDED_OVER_RECORDS_MAX: usize = 20_000;
 /// The same in bytes.
@@ -28,6 +31,12 @@ pub const WEBHOOKS: &[Setting] = &[
         name: "ingress-listen",
         help: "The address for webhooks, the only port that faces the internet.",
         default: Some("127.0.0.1:8080"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "idle-timeout",
+        help: "How long a connection may idle between two requests; longer than the idle timeout of a proxy before it.",
+        default: Some("5s"),
         kind: Kind::Plain,
     },
     Setting { name: "body-limit", help: "Larger bodies are refused.", default: Some("64KiB"), kind: Kind::Plain },
@@ -71,6 +80,8 @@ pub fn table() -> Vec<Setting> {
 pub struct Webhooks {
     /// Where.
     pub listen: SocketAddr,
+    /// What a connection may do.
+    pub limits: Limits,
     /// The longest body.
     pub body_bytes_max: usize,
     /// For which apps; none means any.
@@ -83,10 +94,14 @@ impl Webhooks {
     /// Reads what [`WEBHOOKS`] and the apps say. Any app's name is taken on loopback only.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
         let listen = settings.address("ingress-listen")?;
+        let limits = Limits { idle_timeout: settings.duration("idle-timeout")? };
         let body_limit = settings.size("body-limit")?;
         let apps = settings.apps().clone();
         if body_limit == 0 || body_limit > BODY_LIMIT_BYTES_MAX {
             return Err(SettingsError("body-limit is more than nothing and at most 900KiB".into()));
+        }
+        if limits.idle_timeout.is_zero() || limits.idle_timeout > IDLE_TIMEOUT_MAX {
+            return Err(SettingsError("idle-timeout is more than nothing and at most 10m".into()));
         }
         if apps.is_empty() && !listen.ip().is_loopback() {
             let why = "ingress-listen is not loopback, so the apps must be named: \
@@ -94,7 +109,7 @@ impl Webhooks {
             return Err(SettingsError(why.into()));
         }
         let body_bytes_max = usize::try_from(body_limit).expect("checked above");
-        Ok(Self { listen, body_bytes_max, apps, proxies: Proxies::read(settings)? })
+        Ok(Self { listen, limits, body_bytes_max, apps, proxies: Proxies::read(settings)? })
     }
 }
 
@@ -193,6 +208,8 @@ mod tests {
             (&["--kafka", "h:1", "--keep", "both"][..], "keep"),
             (&["--kafka", "h:1", "--body-limit", "2MiB"][..], "body-limit"),
             (&["--kafka", "h:1", "--trusted-proxies", "10.0.0.0/33"][..], "trusted-proxies"),
+            (&["--kafka", "h:1", "--idle-timeout", "0s"][..], "idle-timeout"),
+            (&["--kafka", "h:1", "--idle-timeout", "11m"][..], "idle-timeout"),
         ] {
             assert!(read(args).is_err_and(|error| error.contains(name)), "{args:?}");
         }

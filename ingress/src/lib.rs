@@ -3,7 +3,7 @@
 //! Whoever reads a `200` may forget the event: its bytes are with the brokers or on this disk. What an
 //! event *means* is none of this crate's business; see `processor::domain`.
 //!
-//! The path of a webhook, top to bottom: `server` (sockets and limits) → `accept` (body → raw event → kept →
+//! The path of a webhook, top to bottom: `listener` → `server` and its `door` (sockets, limits, an orderly end) → `accept` (body → raw event → kept →
 //! answer) → `keep` (in Kafka within the deadline, else on disk). With Kafka, `worker` gathers what one turn
 //! of a thread brings, `desk` hands it over as the pure `handover` decides, `disk` writes what Kafka does not
 //! acknowledge in time, and `link` with its `drain` brings that to Kafka later.
@@ -22,10 +22,12 @@ pub mod accept;
 pub mod config;
 pub mod desk;
 mod disk;
+mod door;
 mod drain;
 pub mod handover;
 pub mod keep;
 mod link;
+pub mod listener;
 pub mod metrics;
 pub mod networks;
 pub mod problem;
@@ -36,8 +38,9 @@ mod worker;
 pub use accept::Reception;
 pub use config::{Config, Webhooks};
 pub use keep::Keeper;
+pub use listener::listener;
 pub use metrics::Metrics;
-pub use server::serve;
+pub use server::{Limits, serve};
 
 use desk::Desk;
 use link::Link;
@@ -51,8 +54,9 @@ pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
 
     let webhooks = &config.webhooks;
     let reception = Arc::new(Reception::new(&webhooks.apps, webhooks.body_bytes_max, metrics));
-    let serving = serve(webhooks.listen, reception, Keeper::Kafka(Arc::clone(&desk)), stop.clone());
-    let (address, serving) = serving.with_context(|| format!("listen on {} for webhooks", webhooks.listen))?;
+    let listener = listener(webhooks.listen).with_context(|| format!("listen on {} for webhooks", webhooks.listen))?;
+    let serving = serve(listener, webhooks.limits, reception, Keeper::Kafka(Arc::clone(&desk)), stop.clone());
+    let (address, serving) = serving.context("take webhooks")?;
     tracing::info!(what = "webhooks", %address, "listening");
 
     let alive = lines.alive();

@@ -1,56 +1,47 @@
-//! The only port that faces the internet: sockets, limits, and an end that refuses nobody.
-//!
-//! At the end answers close their connections while new ones are still taken, then accepting pauses, what
-//! is under way is answered, and only then the server stops. Without the pause, connections that were
-//! accepted and not begun would be dropped.
+//! The only port that faces the internet: sockets and limits.
 
 use std::any::Any;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use actix_web::dev::{Extensions, ServerHandle};
+use actix_web::dev::Extensions;
 use actix_web::http::Method;
 use actix_web::web::{Data, Payload};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use common::lifecycle::Stop;
-use tokio::time::sleep;
 
 use crate::accept::Reception;
+use crate::door::{Door, Guest};
 use crate::keep::{Hand, Keeper};
 
-/// Connections that the system accepts for us before we do. Linux caps it at `net.core.somaxconn`.
-const BACKLOG: u32 = 4096;
 /// Per worker thread; each may hold one body in memory.
 const CONNECTIONS_MAX: usize = 10_000;
-/// How long a connection may idle between two requests.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long the head of a request may take.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long a client may take to end its side of a connection.
 const DISCONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
-/// At the end: how long idle connections are given to be used once more, or to time out.
-const RETIRE_WAIT_MAX: Duration = KEEP_ALIVE.saturating_add(Duration::from_millis(500));
-/// At the end: how long those who came last are awaited before the server is told to stop, which would drop
-/// connections whose request has not begun.
-const DRAIN_WAIT_MAX: Duration = Duration::from_millis(300);
-/// At the end: a connection that was accepted is known to us after so long at the latest.
-const DRAIN_WAIT_MIN: Duration = Duration::from_millis(50);
-/// At the end: how long the server awaits them then, which is longer than anything that they wait for.
+/// At the end: how long the server awaits those who are inside, which is longer than anything that they wait for.
 const SHUTDOWN_S_MAX: u64 = 30;
-/// How exactly the end looks at connections.
-const LOOK: Duration = Duration::from_millis(10);
+
+/// What a connection may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long it may idle between two requests.
+    pub idle_timeout: Duration,
+}
 
 /// Serves webhooks until stopped. Returns the address it listens on; the future must be polled.
 pub fn serve(
-    listen: SocketAddr,
+    listener: TcpListener,
+    limits: Limits,
     reception: Arc<Reception>,
     keeper: Keeper,
     stop: Stop,
 ) -> io::Result<(SocketAddr, impl Future<Output = io::Result<()>>)> {
-    let door = Arc::new(Door::new(stop.clone()));
+    let address = listener.local_addr()?;
+    let door = Arc::new(Door::new(stop.clone(), limits.idle_timeout));
     let server = HttpServer::new({
         let door = Arc::clone(&door);
         move || {
@@ -63,15 +54,13 @@ pub fn serve(
             let door = Arc::clone(&door);
             move |_: &dyn Any, connection: &mut Extensions| drop(connection.insert(Guest::new(&door)))
         })
-        .backlog(BACKLOG)
         .max_connections(CONNECTIONS_MAX)
-        .keep_alive(KEEP_ALIVE)
+        .keep_alive(limits.idle_timeout)
         .client_request_timeout(HEAD_WAIT_MAX)
         .client_disconnect_timeout(DISCONNECT_WAIT_MAX)
         .shutdown_timeout(SHUTDOWN_S_MAX)
         .disable_signals()
-        .bind(listen)?;
-    let address = *bound.addrs().first().ok_or_else(|| io::Error::other("the server has no address"))?;
+        .listen(listener)?;
     let mut server = bound.run();
     let handle = server.handle();
     // Taken now, so that nobody finds the process idle between the request to stop and our hearing of it.
@@ -80,29 +69,13 @@ pub fn serve(
         let ended = tokio::select! {
             ended = &mut server => ended,
             () = stop.wait() => {
-                let ((), ended) = tokio::join!(end(&door, &handle), server);
+                let ((), ended) = tokio::join!(door.end(&handle), server);
                 ended
             }
         };
         drop(busy);
         ended
     }))
-}
-
-/// Ends without refusing anybody.
-async fn end(door: &Door, handle: &ServerHandle) {
-    wait_until(RETIRE_WAIT_MAX, || door.kept_alive.load(Ordering::Acquire) == 0).await;
-    handle.pause().await;
-    sleep(DRAIN_WAIT_MIN).await;
-    wait_until(DRAIN_WAIT_MAX, || door.open.load(Ordering::Acquire) == 0).await;
-    handle.stop(true).await;
-}
-
-async fn wait_until(wait_max: Duration, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() && started.elapsed() < wait_max {
-        sleep(LOOK).await;
-    }
 }
 
 /// Every request comes here: which path belongs to whom is the reception's to say.
@@ -112,7 +85,7 @@ async fn answer(request: HttpRequest, payload: Payload, room: Data<Room>) -> Htt
     } else {
         room.reception.look(&request)
     };
-    answer.respond(room.door.stop.requested())
+    answer.respond(room.door.is_closing())
 }
 
 /// What a worker thread works with.
@@ -120,45 +93,6 @@ struct Room {
     reception: Arc<Reception>,
     hand: Hand,
     door: Arc<Door>,
-}
-
-/// Who is inside.
-#[derive(Debug)]
-struct Door {
-    /// Once it is requested, every answer ends its connection.
-    stop: Stop,
-    /// Connections from before that.
-    kept_alive: AtomicUsize,
-    /// All connections.
-    open: AtomicUsize,
-}
-
-impl Door {
-    fn new(stop: Stop) -> Self {
-        Self { stop, kept_alive: AtomicUsize::new(0), open: AtomicUsize::new(0) }
-    }
-}
-
-/// A connection, for as long as it is open.
-struct Guest {
-    door: Arc<Door>,
-    early: bool,
-}
-
-impl Guest {
-    fn new(door: &Arc<Door>) -> Self {
-        let early = !door.stop.requested();
-        door.kept_alive.fetch_add(usize::from(early), Ordering::AcqRel);
-        door.open.fetch_add(1, Ordering::AcqRel);
-        Self { door: Arc::clone(door), early }
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.door.kept_alive.fetch_sub(usize::from(self.early), Ordering::AcqRel);
-        self.door.open.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 #[cfg(test)]
@@ -180,8 +114,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::listener::listener;
     use crate::metrics::Metrics;
 
+    const LIMITS: Limits = Limits { idle_timeout: Duration::from_secs(5) };
     const BODY: &str = "event=ONAPPINSTALL&auth%5Bmember_id%5D=a223";
 
     /// The standalone form: a server without Kafka, and the log behind it.
@@ -212,7 +148,7 @@ mod tests {
             if closing {
                 stop.request();
             }
-            let door = Arc::new(Door::new(stop));
+            let door = Arc::new(Door::new(stop, LIMITS.idle_timeout));
             let hand = Keeper::Disk(self.log.clone()).for_worker();
             let room = Room { reception: Arc::clone(&self.reception), hand, door };
             let app = init_service(App::new().app_data(Data::new(room)).default_service(web::to(answer))).await;
@@ -349,7 +285,8 @@ mod tests {
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 runtime.block_on(async {
-                    let (address, serving) = serve(([127, 0, 0, 1], 0).into(), reception, keeper, stop)?;
+                    let listener = listener(([127, 0, 0, 1], 0).into())?;
+                    let (address, serving) = serve(listener, LIMITS, reception, keeper, stop)?;
                     told.send(address).expect("the test listens");
                     serving.await
                 })

@@ -1,0 +1,87 @@
+//! The door of the server: who is inside, and an end that refuses nobody.
+//!
+//! At the end answers close their connections while new ones are still taken, then accepting pauses, what
+//! is under way is answered, and only then the server stops. Without the pause, connections that were
+//! accepted and not begun would be dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use common::lifecycle::Stop;
+use tokio::time::sleep;
+
+/// At the end: how much longer than they may idle connections are given to be used once more, or to time out.
+const RETIRE_SLACK: Duration = Duration::from_millis(500);
+/// At the end: how long those who came last are awaited before the server is told to stop, which would drop
+/// connections whose request has not begun.
+const DRAIN_WAIT_MAX: Duration = Duration::from_millis(300);
+/// At the end: a connection that was accepted is known to us after so long at the latest.
+const DRAIN_WAIT_MIN: Duration = Duration::from_millis(50);
+/// How exactly the end looks at connections.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Who is inside.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// Once it is requested, every answer ends its connection.
+    stop: Stop,
+    /// How long a connection may idle.
+    idle_timeout: Duration,
+    /// Connections from before the stop.
+    kept_alive: AtomicUsize,
+    /// All connections.
+    open: AtomicUsize,
+}
+
+impl Door {
+    /// A door that nobody has come through. Connections idle for `idle_timeout` at most.
+    pub(crate) fn new(stop: Stop, idle_timeout: Duration) -> Self {
+        Self { stop, idle_timeout, kept_alive: AtomicUsize::new(0), open: AtomicUsize::new(0) }
+    }
+
+    /// Whether an answer ends its connection.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.stop.requested()
+    }
+
+    /// Ends without refusing anybody, once a stop was requested.
+    pub(crate) async fn end(&self, handle: &ServerHandle) {
+        wait_until(self.idle_timeout + RETIRE_SLACK, || self.kept_alive.load(Ordering::Acquire) == 0).await;
+        handle.pause().await;
+        sleep(DRAIN_WAIT_MIN).await;
+        wait_until(DRAIN_WAIT_MAX, || self.open.load(Ordering::Acquire) == 0).await;
+        handle.stop(true).await;
+    }
+}
+
+/// A connection, for as long as it is open.
+pub(crate) struct Guest {
+    door: Arc<Door>,
+    early: bool,
+}
+
+impl Guest {
+    /// Made when a connection comes in, dropped with it.
+    pub(crate) fn new(door: &Arc<Door>) -> Self {
+        let early = !door.stop.requested();
+        door.kept_alive.fetch_add(usize::from(early), Ordering::AcqRel);
+        door.open.fetch_add(1, Ordering::AcqRel);
+        Self { door: Arc::clone(door), early }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.door.kept_alive.fetch_sub(usize::from(self.early), Ordering::AcqRel);
+        self.door.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+async fn wait_until(wait_max: Duration, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() && started.elapsed() < wait_max {
+        sleep(LOOK).await;
+    }
+}

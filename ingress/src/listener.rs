@@ -1,0 +1,71 @@
+//! The listening socket: one that somebody holds for us, so that a restart refuses nobody, or our own.
+//!
+//! Who holds it (systemd, or `ingress --hold`) says so in `LISTEN_FDS`, as systemd does. Connections that
+//! come while nobody accepts wait in the socket's backlog, which outlives us.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use listenfd::ListenFd;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+/// Connections that the system accepts for us before we do. Linux caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// The socket that was handed to us, else one of our own on this address.
+pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let Some(held) = held()? else { return bind(address) };
+    let held_on = held.local_addr()?;
+    if held_on != address && address.port() != 0 {
+        tracing::warn!(%held_on, %address, "the socket that was handed to us listens on {held_on}: ingress-listen, {address}, is not used");
+    }
+    // Whoever bound it may have asked for a shorter backlog.
+    SockRef::from(&held).listen(BACKLOG)?;
+    Ok(held)
+}
+
+fn held() -> io::Result<Option<TcpListener>> {
+    let mut fds = ListenFd::from_env();
+    match fds.len() {
+        0 => Ok(None),
+        1 => fds.take_tcp_listener(0),
+        count => {
+            Err(io::Error::other(format!("LISTEN_FDS brings {count} sockets, but there is one port for webhooks")))
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // The last run's connections may still be in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn a_port_that_was_just_left_is_taken_again() {
+        let first = listener(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = first.local_addr().expect("an address");
+        let client = TcpStream::connect(address).expect("a connection");
+        // Whoever closes first is the one that waits.
+        drop(first.accept().expect("the connection"));
+        drop((first, client));
+        assert_eq!(listener(address).and_then(|again| again.local_addr()).expect("the same port"), address);
+    }
+
+    #[test]
+    fn a_port_that_somebody_has_is_refused() {
+        let first = listener(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = first.local_addr().expect("an address");
+        let second = listener(address).expect_err("taken");
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+    }
+}
