@@ -109,7 +109,7 @@ fn a_record_that_can_never_go_is_fatal_with_its_reason() {
     let (_, producer) = world.producer();
     producer.connect(PATIENCE).expect("connects");
     assert_eq!(producer.send(99, &record("x"), 1), Err(SendError::Fatal));
-    assert!(producer.fatal().is_some_and(|reason| reason.contains("Unknown partition")), "{:?}", producer.fatal());
+    assert!(producer.fatal().is_some_and(|(_, reason)| reason.contains("Unknown partition")), "{:?}", producer.fatal());
     assert_eq!(producer.in_flight(), 0);
 }
 

@@ -2,20 +2,23 @@
 //!
 //! Under the lock there are decisions only. Records are passed to the client, written and answered outside.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use common::contract::{header, partition_of};
 use common::log::Record;
 use common::log::disk::{DiskLog, Settled};
-use common::log::kafka::{RawProducer, ReportError, Reports, SendError};
+use common::log::kafka::{Complaints, Fault, RawProducer, ReportError, Reports, SendError, Trouble};
 
 use crate::handover::{Answer, Batch, Effects, Handover, Link, Offer, Parcel, Reported, Rules, Waiter};
 use crate::worker::Outbox;
 
 /// Without news about the disk log, the link looks after other things this often.
 const LINK_WAIT_MAX: Duration = Duration::from_millis(100);
+/// Refused events that are carried to the end of the disk log at a time.
+const CARRY_RECORDS_MAX: usize = 64;
 
 /// The hand-over with all that it moves.
 pub struct Desk {
@@ -25,6 +28,10 @@ pub struct Desk {
     log: DiskLog,
     settled: Settled,
     producer: RwLock<Option<Arc<RawProducer>>>,
+    complaints: Arc<Complaints>,
+    /// Why the producer failed, until somebody asks.
+    failure: Mutex<Option<(Trouble, String)>>,
+    producers_renewed: AtomicU64,
     outboxes: RwLock<Vec<Arc<Outbox>>>,
     /// There is something to write to the disk log.
     to_write: Condvar,
@@ -40,8 +47,10 @@ pub struct Standing {
     pub kafka_up: bool,
     /// Whether new events go straight to Kafka.
     pub direct: bool,
-    /// How long the oldest record on its way has not been reported.
-    pub silence: Duration,
+    /// Whether there is a producer that records can be handed to.
+    pub connected: bool,
+    /// How many events Kafka refused for what they are; they are on disk.
+    pub refused: usize,
 }
 
 impl Desk {
@@ -55,6 +64,9 @@ impl Desk {
             log,
             settled,
             producer: RwLock::default(),
+            complaints: Arc::default(),
+            failure: Mutex::default(),
+            producers_renewed: AtomicU64::new(0),
             outboxes: RwLock::default(),
             to_write: Condvar::new(),
             to_drain: Condvar::new(),
@@ -160,7 +172,10 @@ impl Desk {
         let mut handover = self.lock();
         match handover.link() {
             Link::Down => handover.connected(),
-            Link::Failing => handover.renewed(self.settled.watermark()),
+            Link::Failing => {
+                self.producers_renewed.fetch_add(1, Ordering::Relaxed);
+                handover.renewed(self.settled.watermark());
+            }
             Link::Up => {}
         }
         drop(handover);
@@ -184,9 +199,68 @@ impl Desk {
         self.producer.write().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The reason of a fatal error, if the producer has one.
-    pub fn fatal(&self) -> Option<String> {
-        self.producer.read().unwrap_or_else(PoisonError::into_inner).as_ref()?.fatal()
+    /// Why the producer has to be replaced, if that is so; nothing is handed to it any more.
+    pub fn failure(&self) -> Option<(Trouble, String)> {
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(fatal) = producer.and_then(|producer| producer.fatal()) {
+            self.fail();
+            return Some(fatal);
+        }
+        let failing = self.lock().link() == Link::Failing;
+        let reason = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failing.then(|| reason.unwrap_or_else(|| (Trouble::Other, "a record was not taken".to_owned())))
+    }
+
+    /// What Kafka and its client complained of.
+    pub fn complaints(&self) -> &Arc<Complaints> {
+        &self.complaints
+    }
+
+    /// How many producers were replaced.
+    pub fn producers_renewed(&self) -> u64 {
+        self.producers_renewed.load(Ordering::Relaxed)
+    }
+
+    /// Hands the smallest event over that Kafka refused for what it is; its place, if there was one.
+    pub fn try_refused(&self) -> io::Result<Option<u64>> {
+        let now = Instant::now();
+        let Some((offset, resent)) = self.lock().next_refused(now) else { return Ok(None) };
+        let record = self.entry(offset, resent)?;
+        let mut handover = self.lock();
+        handover.try_refused(now, offset, self.partition_of(&record), Arc::new(record));
+        self.go_on(handover, now);
+        Ok(Some(offset))
+    }
+
+    /// Writes refused events to the end of the disk log, when it is kept for them more than for others.
+    pub fn carry_refused(&self) -> io::Result<()> {
+        for _ in 0..CARRY_RECORDS_MAX {
+            if !self.is_kept_for_refused() {
+                return Ok(());
+            }
+            let Some((offset, resent)) = self.lock().oldest_refused() else { return Ok(()) };
+            let record = self.entry(offset, resent)?;
+            let mut handover = self.lock();
+            handover.carry(offset, resent, Arc::new(record));
+            self.go_on(handover, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Whether the disk log is long, and most of it is in Kafka but behind an event that was refused.
+    fn is_kept_for_refused(&self) -> bool {
+        let length = self.log.bounds().1.saturating_sub(self.settled.watermark());
+        let long = self.log.bytes() > self.rules.carry_above_bytes;
+        long && self.settled.unsettled() < length / 2
+    }
+
+    fn entry(&self, offset: u64, resent: bool) -> io::Result<Record> {
+        let found = self.log.reader(offset)?.next()?.filter(|(at, _)| *at == offset);
+        let (_, mut record) = found.ok_or_else(|| io::Error::other(format!("the disk log has no entry {offset}")))?;
+        if resent {
+            flag(&mut record);
+        }
+        Ok(record)
     }
 
     /// Records that are on their way.
@@ -198,9 +272,14 @@ impl Desk {
     pub fn standing(&self) -> Standing {
         let now = Instant::now();
         let handover = self.lock();
-        let silence = handover.silence(now);
-        let kafka_up = handover.link() == Link::Up && silence <= self.rules.deadline;
-        Standing { kafka_up, direct: kafka_up && handover.is_direct(), silence }
+        let connected = handover.link() == Link::Up;
+        let kafka_up = connected && !handover.is_stalled(now) && !handover.on_probation();
+        Standing { kafka_up, direct: kafka_up && handover.is_direct(), connected, refused: handover.refused() }
+    }
+
+    /// How long the oldest record on its way has not been reported.
+    pub fn silence(&self) -> Duration {
+        self.lock().silence(Instant::now())
     }
 
     /// The disk log.
@@ -243,13 +322,18 @@ impl Desk {
 
     fn send(&self, mut next: Option<Batch>) {
         while let Some(Batch { partition, parcels }) = next {
-            let (refused, error) = self.pass_on(partition, parcels);
+            let Passed { back, too_large, error } = self.pass_on(partition, parcels);
             let mut handover = self.lock();
-            handover.sent(partition, refused);
+            handover.sent(partition, back);
+            if !too_large.is_empty() {
+                drop(handover);
+                too_large.into_iter().for_each(|ticket| self.reported(ticket, Err(refused_by_client())));
+                handover = self.lock();
+            }
             match error {
                 None => next = handover.next_batch(Instant::now()),
                 // The next tick tries again.
-                Some(SendError::Full) => return,
+                Some(SendError::Full | SendError::TooLarge) => return,
                 Some(SendError::Fatal) => {
                     handover.fail();
                     return self.go_on(handover, Instant::now());
@@ -258,17 +342,26 @@ impl Desk {
         }
     }
 
-    /// Passes a batch to the client; what it refused comes back.
-    fn pass_on(&self, partition: u32, parcels: Vec<Parcel>) -> (Vec<Parcel>, Option<SendError>) {
+    /// Passes a batch to the client.
+    fn pass_on(&self, partition: u32, parcels: Vec<Parcel>) -> Passed {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(producer) = producer else { return (parcels, Some(SendError::Full)) };
+        let mut passed = Passed::default();
         let mut parcels = parcels.into_iter();
+        let Some(producer) = producer else {
+            return Passed { back: parcels.collect(), error: Some(SendError::Full), ..passed };
+        };
         while let Some((ticket, record)) = parcels.next() {
-            if let Err(error) = producer.send(partition, &record, ticket) {
-                return (std::iter::once((ticket, record)).chain(parcels).collect(), Some(error));
+            match producer.send(partition, &record, ticket) {
+                Ok(()) => {}
+                Err(SendError::TooLarge) => passed.too_large.push(ticket),
+                Err(error @ (SendError::Full | SendError::Fatal)) => {
+                    passed.back = std::iter::once((ticket, record)).chain(parcels).collect();
+                    passed.error = Some(error);
+                    break;
+                }
             }
         }
-        (Vec::new(), None)
+        passed
     }
 
     /// Under the lock: the drain must never see an entry that is neither on its way nor settled.
@@ -293,6 +386,18 @@ impl Desk {
         outboxes.iter().for_each(|outbox| outbox.ring());
     }
 
+    fn complained(&self, ReportError { fault, trouble, reason }: ReportError) -> Reported {
+        self.complaints.note(trouble, reason.clone());
+        match fault {
+            Fault::Record => Reported::Refused,
+            Fault::Producer => {
+                // The first one says it all: the others follow from it.
+                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((trouble, reason));
+                Reported::Failed
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Handover> {
         self.handover.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -303,13 +408,12 @@ impl Reports for Desk {
     /// Workers are woken when a batch is complete; their tick finds what a broken batch left behind.
     fn reported(&self, ticket: u64, outcome: Result<(), ReportError>) {
         let now = Instant::now();
-        let reported = if outcome.is_ok() { Reported::Kept } else { Reported::Failed };
+        let reported = match outcome {
+            Ok(()) => Reported::Kept,
+            Err(error) => self.complained(error),
+        };
         let mut effects = Effects::default();
         let mut handover = self.lock();
-        // The first one says it all: the others follow from it.
-        if let (Err(ReportError { reason }), Link::Up) = (outcome, handover.link()) {
-            tracing::error!("Kafka did not take a record: {reason}");
-        }
         let last = handover.reported(now, ticket, reported, &mut effects);
         self.settle(&effects);
         if last || reported == Reported::Failed {
@@ -322,6 +426,22 @@ impl Reports for Desk {
             self.ring();
         }
     }
+}
+
+/// What became of a batch that was passed to the client.
+#[derive(Default)]
+struct Passed {
+    /// What it had no room for.
+    back: Vec<Parcel>,
+    /// What it never takes.
+    too_large: Vec<u64>,
+    error: Option<SendError>,
+}
+
+/// What the client says of a record that is larger than it was told to take.
+fn refused_by_client() -> ReportError {
+    let reason = "the record is larger than the client's message.max.bytes".to_owned();
+    ReportError { fault: Fault::Record, trouble: Trouble::TooLarge, reason }
 }
 
 /// Says on a record that it may be a second copy.

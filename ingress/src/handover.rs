@@ -4,6 +4,9 @@
 //! its way is bounded. If it is not reported within the deadline it goes to the disk log too; its report
 //! settles that entry. Other records go to the disk log only, and a cursor hands them over later.
 //!
+//! What Kafka refuses for itself, because it is too large, stays in the disk log and holds nobody up. After a
+//! producer that failed, its successor is tried with one record before it gets more.
+//!
 //! All of this is pure: time comes in, answers and work come out. Sockets, disk and client are outside.
 
 use std::collections::VecDeque;
@@ -12,101 +15,24 @@ use std::time::{Duration, Instant};
 
 use common::log::Record;
 
+mod appends;
+mod aside;
 mod cursor;
 mod flights;
 mod gate;
+mod refused;
+mod terms;
 #[cfg(test)]
 mod tests;
 
+use appends::{Appends, Origin, Written};
+use aside::Aside;
 use cursor::Cursor;
 use flights::{Flight, Flights, Place};
 
 pub use flights::Reported;
 pub use gate::{Batch, Parcel};
-
-/// Records that go to the disk log in one group.
-const APPEND_RECORDS_MAX: usize = 1_024;
-/// About how many bytes of records go to the disk log in one group.
-const APPEND_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// A request that waits, in a slot of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Waiter {
-    /// The worker.
-    pub worker: u32,
-    /// The slot.
-    pub slot: u32,
-    /// Which use of the slot.
-    pub generation: u32,
-}
-
-/// What a request is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Acknowledged by Kafka.
-    Kafka,
-    /// Durable in the disk log.
-    Disk,
-    /// Neither.
-    Nowhere,
-}
-
-/// A record that came in.
-#[derive(Clone, Debug)]
-pub struct Offer {
-    /// Who waits for it.
-    pub waiter: Waiter,
-    /// Its partition.
-    pub partition: u32,
-    /// The record.
-    pub record: Arc<Record>,
-}
-
-/// The limits.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// Whether every record goes to the disk log at once, and is answered from there.
-    pub disk_first: bool,
-    /// How long a report is awaited before the disk log takes the record too.
-    pub deadline: Duration,
-    /// How long a report is awaited when the disk log has no room.
-    pub report_wait_max: Duration,
-    /// Records that are on their way at most.
-    pub records_max: usize,
-    /// About how many bytes are on their way at most.
-    pub bytes_max: usize,
-}
-
-/// What follows from an input.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Effects {
-    /// Who is told what.
-    pub answers: Vec<(Waiter, Answer)>,
-    /// Entries of the disk log that are in Kafka now.
-    pub settled: Vec<u64>,
-}
-
-/// Whether records can be handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// Kafka was not reached yet.
-    Down,
-    /// They can.
-    Up,
-    /// The producer is done for. It is replaced once all of its records are reported.
-    Failing,
-}
-
-/// A record for the disk log.
-#[derive(Debug)]
-pub struct Append {
-    /// The record.
-    pub record: Arc<Record>,
-    /// Whether it may have been handed over in vain.
-    pub resent: bool,
-    waiter: Option<Waiter>,
-    ticket: Option<u64>,
-}
+pub use terms::{Answer, Effects, Link, Offer, Rules, Waiter};
 
 /// The state of the hand-over.
 #[derive(Debug)]
@@ -116,12 +42,10 @@ pub struct Handover {
     flights: Flights,
     gate: gate::Gate,
     cursor: Cursor,
-    /// For the next group that goes to the disk log.
-    appends: VecDeque<Append>,
-    /// The group that is being written, without its records.
-    writing: Vec<(Option<Waiter>, Option<u64>)>,
-    /// The link failed while the group was being written.
-    failed_meanwhile: bool,
+    aside: Aside,
+    appends: Appends,
+    /// The producer is new after one that failed, and Kafka has not taken anything from it yet.
+    probation: bool,
     /// Records that only a report can save, oldest first.
     without_room: VecDeque<u64>,
 }
@@ -135,9 +59,9 @@ impl Handover {
             flights: Flights::default(),
             gate: gate::Gate::new(partitions),
             cursor: Cursor::new(first_unsettled, end),
-            appends: VecDeque::new(),
-            writing: Vec::new(),
-            failed_meanwhile: false,
+            aside: Aside::default(),
+            appends: Appends::default(),
+            probation: false,
             without_room: VecDeque::new(),
         }
     }
@@ -146,7 +70,7 @@ impl Handover {
     pub fn offer(&mut self, now: Instant, offer: Offer) {
         let Offer { waiter, partition, record } = offer;
         if !self.is_direct() {
-            self.appends.push_back(Append { record, resent: false, waiter: Some(waiter), ticket: None });
+            self.appends.push(record, false, Origin::Request(Some(waiter)));
             return;
         }
         let to_disk = self.rules.disk_first || self.is_stalled(now);
@@ -176,8 +100,10 @@ impl Handover {
 
     /// Kafka said what became of a record. Whether it was the last of its partition on its way.
     pub fn reported(&mut self, now: Instant, ticket: u64, reported: Reported, effects: &mut Effects) -> bool {
-        if reported == Reported::Failed {
-            self.fail();
+        let reported = if self.aside.is_full() { reported.or_failed() } else { reported };
+        match reported {
+            Reported::Failed => self.fail(),
+            Reported::Kept | Reported::Refused => self.probation = false,
         }
         let Some(flight) = self.flights.get_mut(ticket) else { return false };
         let last = self.gate.reported(flight.partition, now);
@@ -216,37 +142,35 @@ impl Handover {
     /// The group that is to be written to the disk log now, one at a time. Whoever takes it calls
     /// [`Self::appended`] afterwards.
     pub fn next_append(&mut self) -> Option<Vec<(Arc<Record>, bool)>> {
-        if !self.writing.is_empty() {
-            return None;
-        }
-        let (mut group, mut bytes) = (Vec::new(), 0);
-        while group.len() < APPEND_RECORDS_MAX && bytes < APPEND_BYTES_MAX {
-            let Some(append) = self.appends.pop_front() else { break };
-            if self.is_kept_by_now(&append) {
-                continue;
-            }
-            bytes += append.record.size();
-            self.writing.push((append.waiter, append.ticket));
-            group.push((append.record, append.resent));
-        }
-        self.failed_meanwhile = false;
-        (!group.is_empty()).then_some(group)
+        let flights = &mut self.flights;
+        self.appends.next_group(|origin| is_kept_by_now(flights, origin))
     }
 
     /// The group is durable, its first record at this offset.
     pub fn appended(&mut self, first: u64, effects: &mut Effects) {
-        let group = std::mem::take(&mut self.writing);
+        let (group, failed_meanwhile) = self.appends.group_ended();
         let end = first + group.len() as u64;
         let mut settled = Vec::new();
-        for (offset, (waiter, ticket)) in (first..).zip(group) {
-            let waiter = match ticket {
-                Some(ticket) => self.landed(ticket, offset, &mut settled),
-                None => waiter,
+        for (offset, Written { origin, size }) in (first..).zip(group) {
+            let waiter = match origin {
+                Origin::Request(waiter) => waiter,
+                Origin::Flight(ticket) => self.landed(ticket, offset, size, &mut settled),
+                Origin::Refused(waiter) => {
+                    self.aside.put(offset, size);
+                    waiter
+                }
+                Origin::Entry(before) => {
+                    self.aside.take(before);
+                    effects.settled.push(before);
+                    self.aside.put(offset, size);
+                    None
+                }
             };
             effects.answers.extend(waiter.map(|waiter| (waiter, Answer::Disk)));
         }
-        self.cursor.appended(first, end, &settled);
-        if std::mem::take(&mut self.failed_meanwhile) {
+        let aside = &self.aside;
+        self.cursor.appended(first, end, |offset| settled.binary_search(&offset).is_ok() || aside.contains(offset));
+        if failed_meanwhile {
             self.cursor.flag_to_end();
         }
         effects.settled.append(&mut settled);
@@ -254,24 +178,14 @@ impl Handover {
 
     /// The group could not be written. These were its records.
     pub fn not_appended(&mut self, records: Vec<(Arc<Record>, bool)>, effects: &mut Effects) {
-        let group = std::mem::take(&mut self.writing);
-        for ((waiter, ticket), (record, _)) in group.into_iter().zip(records) {
-            let Some(ticket) = ticket else {
-                effects.answers.extend(waiter.map(|waiter| (waiter, Answer::Nowhere)));
-                continue;
-            };
-            let Some(flight) = self.flights.get_mut(ticket) else { continue };
-            let Place::ToDisk(reported) = flight.place else { continue };
-            if let Some(reported) = reported {
-                let answer = match reported {
-                    Reported::Kept => Answer::Kafka,
-                    Reported::Failed => Answer::Nowhere,
-                };
-                effects.answers.extend(flight.waiter.take().map(|waiter| (waiter, answer)));
-                self.flights.remove(ticket);
-            } else {
-                flight.place = Place::NoRoom(record);
-                self.without_room.push_back(ticket);
+        let (group, _) = self.appends.group_ended();
+        for (Written { origin, .. }, (record, _)) in group.into_iter().zip(records) {
+            match origin {
+                Origin::Request(waiter) | Origin::Refused(waiter) => {
+                    effects.answers.extend(waiter.map(|waiter| (waiter, Answer::Nowhere)));
+                }
+                Origin::Flight(ticket) => self.not_landed(ticket, record, effects),
+                Origin::Entry(before) => self.aside.set_moving(before, false),
             }
         }
     }
@@ -289,14 +203,11 @@ impl Handover {
             return;
         }
         self.link = Link::Failing;
-        self.failed_meanwhile = !self.writing.is_empty();
         self.recall();
         for ticket in self.flights.tickets() {
             self.save(ticket);
         }
-        for append in &mut self.appends {
-            append.resent = true;
-        }
+        self.appends.link_failed();
     }
 
     /// Whether the failed producer has no record left, so that it can be replaced.
@@ -308,11 +219,19 @@ impl Handover {
     pub fn renewed(&mut self, first_unsettled: u64) {
         self.cursor.rewind(first_unsettled);
         self.link = Link::Up;
+        self.probation = true;
+    }
+
+    /// Whether Kafka has yet to take a first record from a producer that is new after one that failed.
+    pub fn on_probation(&self) -> bool {
+        let none_to_try = self.cursor.at_end() && self.flights.open() == 0;
+        self.probation && !none_to_try
     }
 
     /// Where to read on in the disk log, and how many entries may be handed over now.
     pub fn drainable(&self) -> Option<(u64, usize)> {
-        let room = self.rules.records_max.saturating_sub(self.flights.open());
+        let records_max = if self.on_probation() { 1 } else { self.rules.records_max };
+        let room = records_max.saturating_sub(self.flights.open());
         let wanted = self.link == Link::Up && !self.cursor.at_end() && room > 0 && !self.is_full();
         wanted.then(|| (self.cursor.next(), room))
     }
@@ -324,7 +243,8 @@ impl Handover {
 
     /// Whether an entry that was read has to be handed over, and whether as one that may be a second copy.
     pub fn wants(&self, offset: u64) -> Option<bool> {
-        let wanted = self.link == Link::Up && offset >= self.cursor.next() && !self.cursor.is_queued(offset);
+        let needs_nobody = self.cursor.is_queued(offset) || self.aside.contains(offset);
+        let wanted = self.link == Link::Up && offset >= self.cursor.next() && !needs_nobody;
         wanted.then(|| self.cursor.is_resent(offset))
     }
 
@@ -345,7 +265,7 @@ impl Handover {
 
     /// Whether a new record goes straight to Kafka.
     pub fn is_direct(&self) -> bool {
-        self.link == Link::Up && self.cursor.at_end() && !self.is_full()
+        self.link == Link::Up && self.cursor.at_end() && !self.is_full() && !self.on_probation()
     }
 
     /// Whether the oldest record on its way is older than the deadline.
@@ -370,12 +290,12 @@ impl Handover {
 
     /// Whether a group waits for the disk log.
     pub fn has_appends(&self) -> bool {
-        self.writing.is_empty() && !self.appends.is_empty()
+        self.appends.ready()
     }
 
     /// Whether all that was to be written to the disk log is there, or had no room.
     pub fn nothing_to_write(&self) -> bool {
-        self.appends.is_empty() && self.writing.is_empty()
+        self.appends.is_empty()
     }
 
     fn is_full(&self) -> bool {
@@ -388,8 +308,7 @@ impl Handover {
     }
 
     fn append(&mut self, record: Arc<Record>, ticket: u64) {
-        let resent = self.link == Link::Failing;
-        self.appends.push_back(Append { record, resent, waiter: None, ticket: Some(ticket) });
+        self.appends.push(record, self.link == Link::Failing, Origin::Flight(ticket));
     }
 
     /// Writes a record that is on its way to the disk log, unless it is there.
@@ -417,7 +336,7 @@ impl Handover {
                 match place {
                     Place::Disk(offset) => self.cursor.unqueue(offset),
                     Place::Memory(_) | Place::NoRoom(_) | Place::ToDisk(_) => {
-                        self.appends.push_back(Append { record, resent: true, waiter, ticket: None });
+                        self.appends.push(record, true, Origin::Request(waiter));
                     }
                 }
             }
@@ -435,16 +354,23 @@ impl Handover {
             (Place::Memory(_) | Place::NoRoom(_) | Place::ToDisk(_), Reported::Kept) => {
                 effects.answers.extend(flight.waiter.map(|waiter| (waiter, Answer::Kafka)));
             }
+            (Place::Disk(offset), Reported::Refused) => {
+                self.cursor.unqueue(offset);
+                self.aside.put(offset, flight.size);
+            }
             (Place::Memory(record) | Place::NoRoom(record), Reported::Failed) => {
-                self.appends.push_back(Append { record, resent: true, waiter: flight.waiter, ticket: None });
+                self.appends.push(record, true, Origin::Request(flight.waiter));
+            }
+            (Place::Memory(record) | Place::NoRoom(record), Reported::Refused) => {
+                self.appends.push(record, false, Origin::Refused(flight.waiter));
             }
             // Such a flight is noted, and stays until the disk log has spoken.
-            (Place::ToDisk(_), Reported::Failed) => {}
+            (Place::ToDisk(_), Reported::Failed | Reported::Refused) => {}
         }
     }
 
     /// A record that was handed over is in the disk log too. Who is still waiting for it?
-    fn landed(&mut self, ticket: u64, offset: u64, settled: &mut Vec<u64>) -> Option<Waiter> {
+    fn landed(&mut self, ticket: u64, offset: u64, size: usize, settled: &mut Vec<u64>) -> Option<Waiter> {
         let flight = self.flights.get_mut(ticket)?;
         let waiter = flight.waiter.take();
         match flight.place {
@@ -453,8 +379,10 @@ impl Handover {
                 self.cursor.queue(offset);
             }
             Place::ToDisk(Some(reported)) => {
-                if reported == Reported::Kept {
-                    settled.push(offset);
+                match reported {
+                    Reported::Kept => settled.push(offset),
+                    Reported::Refused => self.aside.put(offset, size),
+                    Reported::Failed => {}
                 }
                 self.flights.remove(ticket);
             }
@@ -463,14 +391,30 @@ impl Handover {
         waiter
     }
 
-    /// Whether Kafka has acknowledged a record before it was the disk log's turn. Then it is spared.
-    fn is_kept_by_now(&mut self, append: &Append) -> bool {
-        let Some(ticket) = append.ticket else { return false };
-        let Some(flight) = self.flights.get_mut(ticket) else { return true };
-        let kept = matches!(flight.place, Place::ToDisk(Some(Reported::Kept))) && flight.waiter.is_none();
-        if kept {
-            self.flights.remove(ticket);
-        }
-        kept
+    /// The disk log had no room for a record that was handed over.
+    fn not_landed(&mut self, ticket: u64, record: Arc<Record>, effects: &mut Effects) {
+        let Some(flight) = self.flights.get_mut(ticket) else { return };
+        let Place::ToDisk(reported) = flight.place else { return };
+        let Some(reported) = reported else {
+            flight.place = Place::NoRoom(record);
+            return self.without_room.push_back(ticket);
+        };
+        let answer = match reported {
+            Reported::Kept => Answer::Kafka,
+            Reported::Failed | Reported::Refused => Answer::Nowhere,
+        };
+        effects.answers.extend(flight.waiter.take().map(|waiter| (waiter, answer)));
+        self.flights.remove(ticket);
     }
+}
+
+/// Whether Kafka has acknowledged a record before it was the disk log's turn. Then it is spared.
+fn is_kept_by_now(flights: &mut Flights, origin: Origin) -> bool {
+    let Origin::Flight(ticket) = origin else { return false };
+    let Some(flight) = flights.get_mut(ticket) else { return true };
+    let kept = matches!(flight.place, Place::ToDisk(Some(Reported::Kept))) && flight.waiter.is_none();
+    if kept {
+        flights.remove(ticket);
+    }
+    kept
 }

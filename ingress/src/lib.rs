@@ -29,6 +29,7 @@ pub mod keep;
 mod link;
 pub mod listener;
 pub mod metrics;
+mod mood;
 pub mod networks;
 pub mod problem;
 pub mod proxies;

@@ -1,28 +1,36 @@
 //! The line to Kafka: connects, hands over what lies on disk, and takes a new producer when one is done for.
+//!
+//! Once Kafka was reached nothing that becomes of it ends this: webhooks go to the disk until a person has acted.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use common::lifecycle::{Pending, Stop};
-use common::log::kafka::{KafkaSettings, RawProducer};
+use common::log::kafka::{Batches, KafkaSettings, MayCreate, RawProducer, RawTopic, Trouble};
 
 use crate::desk::{Desk, Standing};
 use crate::drain::Drain;
+use crate::mood::{How, Mood, Saying, Sight};
 
 /// How long one try to connect may take.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(3);
+/// How long Kafka may take to say what is wrong with it.
+const DIAGNOSIS_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Between two tries to connect: at first, and at most.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Without Kafka for so long after the start, we are ready all the same: the disk takes what comes.
 const READY_WITHOUT_KAFKA_AFTER: Duration = Duration::from_secs(10);
+/// A topic that is gone while we run is made anew after so long: whoever deleted it may want to do that.
+const MAKE_ANEW_AFTER: Duration = Duration::from_secs(30);
 /// How often what was settled is saved. A crash sends again, flagged, what was settled since.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// How often a person is told that nothing has changed.
-const REMIND_EVERY: Duration = Duration::from_secs(60);
-/// Events go straight to Kafka for so long before people are told that they do.
-const CALM_AFTER: Duration = Duration::from_secs(1);
+/// How often an event that Kafka refused for what it is is tried again.
+const REFUSED_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// How often people are reminded that there are such events.
+const REFUSED_REMIND_EVERY: Duration = Duration::from_secs(600);
 /// After a drain that failed.
 const DRAIN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// At the end: how long reports are awaited, and without any of them.
@@ -30,6 +38,8 @@ const FLUSH_WAIT_MAX: Duration = Duration::from_secs(10);
 const FLUSH_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// How exactly the end looks at reports.
 const FLUSH_LOOK: Duration = Duration::from_millis(10);
+/// The file beside the disk log that says that Kafka was once reached with it.
+const REACHED_FILE: &str = "reached";
 
 /// What the link's thread works with.
 pub struct Link {
@@ -37,17 +47,26 @@ pub struct Link {
     kafka: KafkaSettings,
     stop: Stop,
     drain: Drain,
-    mode: Mode,
-    /// Since when events have gone straight to Kafka, as far as somebody looked.
-    direct_since: Option<Instant>,
+    mood: Mood,
     saved_at: Instant,
+    /// Producers that were replaced in a row, without Kafka taking anything.
+    failures: u32,
+    /// Since when a topic has been gone.
+    missing_since: Option<Instant>,
+    /// What the newest producer's batches are like.
+    batches: Batches,
+    /// A batch was refused for its size although none of its records is that large.
+    batch_refused: bool,
+    refused: Refused,
 }
 
-/// Where events go, as people were told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Kafka,
-    Disk,
+/// What people were told of refused events, and what is being tried.
+#[derive(Default)]
+struct Refused {
+    told: usize,
+    told_at: Option<Instant>,
+    tried_at: Option<Instant>,
+    trying: Option<u64>,
 }
 
 impl Link {
@@ -58,9 +77,13 @@ impl Link {
             kafka,
             stop,
             drain: Drain::default(),
-            mode: Mode::Disk,
-            direct_since: None,
+            mood: Mood::new(Instant::now()),
             saved_at: Instant::now(),
+            failures: 0,
+            missing_since: None,
+            batches: Batches::Usual,
+            batch_refused: false,
+            refused: Refused::default(),
         }
     }
 
@@ -74,42 +97,40 @@ impl Link {
     fn work(&mut self, ready: Pending) -> anyhow::Result<()> {
         self.connect(Some(ready))?;
         while !self.stop.requested() {
-            if let Some(reason) = self.desk.fatal() {
-                self.desk.fail();
-                self.renew(&reason)?;
-            } else if self.desk.is_empty_after_failure() {
-                self.renew("a record was not taken")?;
+            if let Some((trouble, reason)) = self.desk.failure() {
+                self.renew(trouble, &reason)?;
             }
             if let Err(error) = self.drain.step(&self.desk) {
                 tracing::error!(%error, "cannot read the disk log; its events stay there: {error}");
                 self.stop.sleep(DRAIN_AGAIN_AFTER);
             }
             self.look();
+            self.look_after_refused();
         }
         Ok(())
     }
 
     /// Makes a producer and connects it, however long that takes.
     fn connect(&mut self, mut ready: Option<Pending>) -> anyhow::Result<()> {
-        let (started, mut backoff, mut reminded_at) = (Instant::now(), BACKOFF_MIN, None::<Instant>);
-        let producer = RawProducer::new(&self.kafka, self.desk.clone()).context("make a Kafka producer")?;
+        let (started, mut backoff) = (Instant::now(), BACKOFF_MIN);
+        let first = ready.is_some();
+        let reached = self.desk.log().dir().join(REACHED_FILE);
         while !self.stop.requested() {
-            let error = match producer.connect(CONNECT_WAIT_MAX) {
-                Ok(()) => {
-                    tracing::info!(servers = self.kafka.servers, "connected to Kafka");
+            match self.try_to_connect(first) {
+                Ok(producer) => {
+                    self.missing_since = None;
                     self.desk.connected(Arc::new(producer));
+                    if first {
+                        tracing::info!(servers = self.kafka.servers, "connected to Kafka");
+                        note_reached(&reached);
+                    }
                     return Ok(());
                 }
-                Err(error) if RawProducer::needs_a_person(&error) => return Err(error),
-                Err(error) => error,
-            };
-            if reminded_at.is_none_or(|at| at.elapsed() >= REMIND_EVERY) {
-                reminded_at = Some(Instant::now());
-                tracing::warn!(
-                    servers = self.kafka.servers,
-                    "Kafka cannot be reached; webhooks are kept on disk: {error:#}"
-                );
+                // Nothing was ever answered on the strength of these settings: better say so now.
+                Err(error) if first && RawProducer::needs_a_person(&error) && !reached.exists() => return Err(error),
+                Err(error) => tracing::debug!("connect to Kafka: {error:#}"),
             }
+            self.look();
             if started.elapsed() >= READY_WITHOUT_KAFKA_AFTER && ready.take().is_some() {
                 tracing::warn!("ready without Kafka; webhooks are kept on disk");
             }
@@ -119,16 +140,57 @@ impl Link {
         Ok(())
     }
 
+    fn try_to_connect(&mut self, first: bool) -> anyhow::Result<RawProducer> {
+        let complaints = self.desk.complaints();
+        let overdue = self.missing_since.is_some_and(|since| since.elapsed() >= MAKE_ANEW_AFTER);
+        let may_create = if first || overdue { MayCreate::Yes } else { MayCreate::No };
+        let until = Instant::now() + CONNECT_WAIT_MAX;
+        let raw = RawTopic::ensure(&self.kafka, complaints, may_create, CONNECT_WAIT_MAX).inspect_err(|error| {
+            if RawTopic::is_missing(error) {
+                self.missing_since.get_or_insert_with(Instant::now);
+            }
+        })?;
+        let batches = match (self.batches, raw.batch_bytes_max) {
+            (Batches::Alone, _) => Batches::Alone,
+            // Batches were refused, and the topic does not say what it takes, or nothing new.
+            (Batches::Usual, None) if self.batch_refused => Batches::Alone,
+            (Batches::UpTo(before), Some(bytes)) if self.batch_refused && bytes >= before => Batches::Alone,
+            (Batches::Usual | Batches::UpTo(_), Some(bytes)) => Batches::UpTo(bytes),
+            (Batches::Usual | Batches::UpTo(_), None) => Batches::Usual,
+        };
+        let producer = RawProducer::with(&self.kafka, self.desk.clone(), complaints, batches);
+        let producer = producer.context("make a Kafka producer")?;
+        let reached = producer.reach(until.saturating_duration_since(Instant::now()));
+        reached.inspect_err(|error| complaints.note(Trouble::Leaders, format!("{error:#}")))?;
+        (self.batches, self.batch_refused) = (batches, false);
+        Ok(producer)
+    }
+
     /// Waits until nothing is left with the producer that failed, and takes a new one.
-    fn renew(&mut self, reason: &str) -> anyhow::Result<()> {
-        tracing::error!("the Kafka producer is done for; webhooks are kept on disk until there is a new one: {reason}");
-        self.mode = Mode::Disk;
+    fn renew(&mut self, trouble: Trouble, reason: &str) -> anyhow::Result<()> {
+        if self.mood.is_news(Instant::now(), trouble) {
+            let remedy = trouble.remedy();
+            tracing::error!(
+                trouble = trouble.label(),
+                "the Kafka producer is done for and is replaced: {reason}. Webhooks are answered 200 and kept on disk until \
+                 then. What Kafka has not acknowledged is sent again, marked hl_resent, and may lie in raw twice or out of \
+                 order. What to do: {remedy}"
+            );
+        }
+        self.batch_refused = trouble == Trouble::TooLarge;
         while !self.desk.is_empty_after_failure() {
+            self.look();
             if self.stop.sleep(FLUSH_LOOK) {
                 return Ok(());
             }
         }
         self.let_go();
+        // The first one is replaced at once.
+        let wait = BACKOFF_MIN * 2_u32.saturating_pow(self.failures.min(16));
+        if self.failures > 0 && self.stop.sleep(wait.min(BACKOFF_MAX)) {
+            return Ok(());
+        }
+        self.failures = self.failures.saturating_add(1);
         self.connect(None)
     }
 
@@ -144,30 +206,82 @@ impl Link {
         }
     }
 
-    /// Saves what is settled, and tells people where events go.
+    /// Saves what is settled, and tells people how Kafka is.
     fn look(&mut self) {
         if self.saved_at.elapsed() >= SAVE_EVERY {
             self.saved_at = Instant::now();
             self.save();
         }
-        let Standing { kafka_up, direct, silence } = self.desk.standing();
-        self.direct_since = if direct { self.direct_since.or_else(|| Some(Instant::now())) } else { None };
-        match self.mode {
-            Mode::Kafka if !kafka_up => {
-                let silence_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
-                tracing::warn!(
-                    silence_ms,
-                    "Kafka has not acknowledged for {silence_ms} ms; webhooks are kept on disk until it does"
-                );
-                self.mode = Mode::Disk;
+        let Standing { kafka_up, direct, connected, .. } = self.desk.standing();
+        if kafka_up {
+            self.failures = 0;
+        }
+        let now = Instant::now();
+        if connected && !kafka_up && self.mood.wants_cause(now) {
+            RawTopic::diagnose(&self.kafka, self.desk.complaints(), DIAGNOSIS_WAIT_MAX);
+        }
+        let cause = self.desk.complaints().telling(self.mood.cause_since(now));
+        let on_disk = self.desk.settled().unsettled();
+        let how = match (kafka_up, direct) {
+            (true, true) => How::Well,
+            (true, false) => How::CatchingUp,
+            (false, _) => How::Ill,
+        };
+        match self.mood.look(now, &Sight { how, cause }) {
+            Some(Saying::Ill(lasts, Some(cause))) => tracing::error!(
+                trouble = cause.trouble.label(),
+                on_disk,
+                "Kafka has taken no events for {:.1} s: {}. Webhooks are answered 200 and kept on disk, {on_disk} events so \
+                 far; nothing is lost while the disk has room. What to do: {}",
+                lasts.as_secs_f64(),
+                cause.reason,
+                cause.trouble.remedy()
+            ),
+            Some(Saying::Ill(lasts, None)) => tracing::error!(
+                trouble = "silent",
+                on_disk,
+                "Kafka has acknowledged no events in time for {:.1} s and does not say why. Webhooks are answered 200 and \
+                 kept on disk, {on_disk} events so far; nothing is lost while the disk has room. What to do: look at the \
+                 brokers, they are slow or stand still",
+                lasts.as_secs_f64()
+            ),
+            Some(Saying::Over(lasted)) => tracing::info!(
+                "Kafka takes events again after {:.1} s; what was on disk has been handed over, webhooks go straight to it",
+                lasted.as_secs_f64()
+            ),
+            None => {}
+        }
+    }
+
+    /// Tries events again that Kafka refused for what they are, the smallest first, and tells people of them.
+    fn look_after_refused(&mut self) {
+        let Standing { refused, .. } = self.desk.standing();
+        let taken = self.refused.trying.is_some_and(|offset| self.desk.settled().is_settled(offset));
+        let due = self.refused.tried_at.is_none_or(|at| at.elapsed() >= REFUSED_AGAIN_AFTER);
+        if refused > 0 && (taken || due) {
+            // One that was refused a moment ago is not tried at once.
+            let tried = if self.refused.tried_at.is_none() { Ok(None) } else { self.desk.try_refused() };
+            match tried.and_then(|offset| self.desk.carry_refused().map(|()| offset)) {
+                Ok(offset) => self.refused.trying = offset,
+                Err(error) => tracing::error!(%error, "cannot read a refused event; it stays on disk: {error}"),
             }
-            Mode::Disk if self.direct_since.is_some_and(|since| since.elapsed() >= CALM_AFTER) => {
-                tracing::info!(
-                    "Kafka acknowledges; webhooks go straight to it, and all that waited on disk before them"
-                );
-                self.mode = Mode::Kafka;
-            }
-            Mode::Kafka | Mode::Disk => {}
+            self.refused.tried_at = Some(Instant::now());
+        }
+        let all_taken = refused == 0 && taken;
+        let reminded = self.refused.told_at.is_some_and(|at| at.elapsed() < REFUSED_REMIND_EVERY);
+        if refused > 0 && (self.refused.told == 0 || !reminded) {
+            tracing::error!(
+                trouble = Trouble::TooLarge.label(),
+                refused,
+                "Kafka refuses {refused} events because they are larger than the topic raw takes. They were answered 200 and \
+                 stay on disk, nothing waits for them; they are tried again every {} s. What to do: {}",
+                REFUSED_AGAIN_AFTER.as_secs(),
+                Trouble::TooLarge.remedy()
+            );
+            (self.refused.told, self.refused.told_at) = (refused, Some(Instant::now()));
+        } else if all_taken && self.refused.told > 0 {
+            tracing::info!("Kafka has taken all events that it had refused");
+            self.refused = Refused::default();
         }
     }
 
@@ -180,10 +294,7 @@ impl Link {
     /// Waits for reports a while, then leaves the rest to the disk log.
     fn flush(&mut self) {
         let started = Instant::now();
-        while self.desk.open() > 0
-            && started.elapsed() < FLUSH_WAIT_MAX
-            && self.desk.standing().silence < FLUSH_SILENCE_MAX
-        {
+        while self.desk.open() > 0 && started.elapsed() < FLUSH_WAIT_MAX && self.desk.silence() < FLUSH_SILENCE_MAX {
             std::thread::sleep(FLUSH_LOOK);
             self.desk.tick();
         }
@@ -194,5 +305,12 @@ impl Link {
         self.desk.fail();
         self.let_go();
         self.save();
+    }
+}
+
+/// Remembers that Kafka was reached, so that no later start refuses to take webhooks because of its topics.
+fn note_reached(file: &PathBuf) {
+    if let Err(error) = std::fs::write(file, b"Kafka was reached with this disk log.\n") {
+        tracing::warn!(%error, "cannot write {}: {error}", file.display());
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::log::kafka::Trouble;
 use common::telemetry::registered;
 use common::time::Timestamp;
 use prometheus::core::{Collector, Desc};
@@ -134,6 +135,9 @@ pub struct Gauges {
     bytes: IntGauge,
     oldest_age_seconds: Gauge,
     kafka_up: IntGauge,
+    refused: IntGauge,
+    renewed: IntCounter,
+    troubles: IntCounterVec,
 }
 
 impl Gauges {
@@ -147,8 +151,24 @@ impl Gauges {
             bytes: whole("disk_log_bytes", "Bytes of the disk log."),
             oldest_age_seconds: age.expect("names in the code are valid"),
             kafka_up: whole("kafka_up", "Whether Kafka acknowledges what is handed over."),
+            refused: whole(
+                "ingress_refused_by_kafka_events",
+                "Events that Kafka refuses because they are too large for its topic. They are on disk.",
+            ),
+            renewed: IntCounter::new("ingress_producers_renewed_total", "Kafka producers that had to be replaced.")
+                .expect("names in the code are valid"),
+            troubles: IntCounterVec::new(
+                Opts::new("kafka_errors_total", "What Kafka or its client complained of, by kind."),
+                &["kind"],
+            )
+            .expect("names in the code are valid"),
         };
         registry.register(Box::new(gauges)).expect("each metric is registered once");
+    }
+
+    fn all(&self) -> [&dyn Collector; 7] {
+        let Self { desk: _, events, bytes, oldest_age_seconds, kafka_up, refused, renewed, troubles } = self;
+        [events, bytes, oldest_age_seconds, kafka_up, refused, renewed, troubles]
     }
 
     fn oldest_age(&self) -> Duration {
@@ -163,7 +183,7 @@ impl Gauges {
 
 impl Collector for Gauges {
     fn desc(&self) -> Vec<&Desc> {
-        [self.events.desc(), self.bytes.desc(), self.oldest_age_seconds.desc(), self.kafka_up.desc()].concat()
+        self.all().iter().flat_map(|one| one.desc()).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -171,11 +191,20 @@ impl Collector for Gauges {
         self.events.set(whole(self.desk.settled().unsettled()));
         self.bytes.set(whole(self.desk.log().bytes()));
         self.oldest_age_seconds.set(self.oldest_age().as_secs_f64());
-        self.kafka_up.set(i64::from(self.desk.standing().kafka_up));
-        let families =
-            [self.events.collect(), self.bytes.collect(), self.oldest_age_seconds.collect(), self.kafka_up.collect()];
-        families.concat()
+        let standing = self.desk.standing();
+        self.kafka_up.set(i64::from(standing.kafka_up));
+        self.refused.set(whole(standing.refused as u64));
+        raise(&self.renewed, self.desk.producers_renewed());
+        for kind in Trouble::ALL {
+            raise(&self.troubles.with_label_values(&[kind.label()]), self.desk.complaints().count(kind));
+        }
+        self.all().iter().flat_map(|one| one.collect()).collect()
     }
+}
+
+/// A counter goes up to what was counted elsewhere.
+fn raise(counter: &IntCounter, to: u64) {
+    counter.inc_by(to.saturating_sub(counter.get()));
 }
 
 fn buckets(name: &str, help: &str) -> HistogramOpts {

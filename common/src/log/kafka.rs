@@ -17,9 +17,12 @@ mod reader;
 mod record;
 mod topics;
 mod transaction;
+mod trouble;
 
 pub use ledger::KafkaLedger;
-pub use producer::{RawProducer, ReportError, Reports, SendError};
+pub use producer::{Batches, Fault, RawProducer, ReportError, Reports, SendError};
+pub use topics::{MayCreate, RawTopic};
+pub use trouble::{Complaint, Complaints, Trouble};
 
 /// How Kafka is reached and what its topics must look like.
 #[derive(Clone)]

@@ -10,12 +10,14 @@ pub struct Cursor {
     resent_below: u64,
     /// Entries whose record is on its way already.
     queued: HashSet<u64>,
+    /// No entry from here on was ever handed over.
+    handed_below: u64,
 }
 
 impl Cursor {
     /// At the first entry that is not settled. Entries of the last run may have been handed over already.
     pub fn new(first_unsettled: u64, end: u64) -> Self {
-        Self { next: first_unsettled.min(end), end, resent_below: end, queued: HashSet::new() }
+        Self { next: first_unsettled.min(end), end, resent_below: end, queued: HashSet::new(), handed_below: 0 }
     }
 
     /// Whether every entry was handed over.
@@ -33,13 +35,13 @@ impl Cursor {
         self.end
     }
 
-    /// Entries of `first..end` are in the log now; these of them, in order, are settled already.
-    pub fn appended(&mut self, first: u64, end: u64, settled: &[u64]) {
+    /// Entries of `first..end` are in the log now; these of them need nobody to hand them over.
+    pub fn appended(&mut self, first: u64, end: u64, needs_nobody: impl Fn(u64) -> bool) {
         if self.at_end() {
             self.next = self.next.max(first);
         }
         self.end = self.end.max(end);
-        while !self.at_end() && (self.queued.contains(&self.next) || settled.binary_search(&self.next).is_ok()) {
+        while !self.at_end() && (self.queued.contains(&self.next) || needs_nobody(self.next)) {
             self.next += 1;
         }
     }
@@ -47,6 +49,7 @@ impl Cursor {
     /// An entry's record is on its way.
     pub fn queue(&mut self, offset: u64) {
         self.queued.insert(offset);
+        self.handed_below = self.handed_below.max(offset + 1);
     }
 
     /// An entry's record is on its way no longer.
@@ -74,11 +77,11 @@ impl Cursor {
         self.resent_below = self.resent_below.max(self.end);
     }
 
-    /// Starts over at the first entry that is not settled.
+    /// Starts over at the first entry that is not settled. Those that were handed over may be second copies now.
     pub fn rewind(&mut self, first_unsettled: u64) {
         self.next = first_unsettled.min(self.end);
         self.queued.clear();
-        self.flag_to_end();
+        self.resent_below = self.resent_below.max(self.handed_below);
     }
 }
 
@@ -91,7 +94,7 @@ mod tests {
         let mut cursor = Cursor::new(0, 0);
         cursor.queue(0);
         cursor.queue(2);
-        cursor.appended(0, 4, &[1]);
+        cursor.appended(0, 4, |offset| offset == 1);
         assert_eq!((cursor.next(), cursor.at_end()), (3, false));
         cursor.pass(3);
         assert!(cursor.at_end());
@@ -100,7 +103,7 @@ mod tests {
     #[test]
     fn places_that_a_failed_append_left_empty_are_passed() {
         let mut cursor = Cursor::new(0, 0);
-        cursor.appended(7, 8, &[]);
+        cursor.appended(7, 8, |_| false);
         assert_eq!(cursor.next(), 7);
         cursor.pass(7);
         assert!(cursor.at_end());
@@ -109,10 +112,13 @@ mod tests {
     #[test]
     fn what_was_there_at_the_start_or_at_a_rewind_may_have_been_handed_over_before() {
         let mut cursor = Cursor::new(3, 5);
-        cursor.appended(5, 6, &[]);
+        cursor.appended(5, 9, |_| false);
         assert_eq!([4, 5].map(|offset| cursor.is_resent(offset)), [true, false]);
+        cursor.queue(6);
+        cursor.unqueue(6);
         cursor.rewind(4);
-        assert_eq!([4, 5, 6].map(|offset| cursor.is_resent(offset)), [true, true, false]);
+        assert_eq!([4, 5, 6].map(|offset| cursor.is_resent(offset)), [true; 3]);
+        assert!(!cursor.is_resent(7), "nobody has handed it over");
         assert_eq!(cursor.next(), 4);
     }
 }

@@ -47,6 +47,18 @@ pub enum Reported {
     Kept,
     /// It may be, or may not be.
     Failed,
+    /// It is not, for what it is: too large. Others may go on.
+    Refused,
+}
+
+impl Reported {
+    /// Where nothing more can be set aside, a refusal is a failure.
+    pub fn or_failed(self) -> Self {
+        match self {
+            Self::Kept => Self::Kept,
+            Self::Failed | Self::Refused => Self::Failed,
+        }
+    }
 }
 
 /// The flights by ticket. Tickets count up and are never used again.

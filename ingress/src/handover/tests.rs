@@ -82,6 +82,33 @@ impl World {
         self.report_in_truth(reported, reported == Reported::Kept);
     }
 
+    /// Kafka refuses the oldest record for what it is.
+    fn refuse(&mut self) {
+        self.report_in_truth(Reported::Refused, false);
+    }
+
+    /// A refused entry is tried again.
+    fn try_refused(&mut self) {
+        if let Some((offset, resent)) = self.handover.next_refused(self.now) {
+            let (number, record) = self.entry(offset, resent);
+            self.handover.try_refused(self.now, offset, self.partition(number), record);
+            self.send(usize::MAX);
+        }
+    }
+
+    /// The oldest refused entry is carried to the end of the disk log.
+    fn carry(&mut self) {
+        if let Some((offset, resent)) = self.handover.oldest_refused() {
+            let (_, record) = self.entry(offset, resent);
+            self.handover.carry(offset, resent, record);
+        }
+    }
+
+    fn entry(&self, offset: u64, resent: bool) -> (u64, Arc<Record>) {
+        let (number, flagged) = self.disk[&offset];
+        (number, if resent || flagged { flagged_record(number) } else { record(number) })
+    }
+
     /// Kafka says of the oldest record that it is kept, or that it is not known whether it is.
     fn report_in_truth(&mut self, reported: Reported, kept: bool) {
         let Some((ticket, partition, number, flagged)) = self.client.pop_front() else { return };
@@ -120,7 +147,8 @@ impl World {
         if room {
             let first = self.disk_end;
             for (record, resent) in group {
-                self.disk.insert(self.disk_end, (number_of(&record), resent));
+                let flagged = resent || record.header("hl_resent").is_some();
+                self.disk.insert(self.disk_end, (number_of(&record), flagged));
                 self.disk_end += 1;
             }
             self.handover.appended(first, &mut effects);
@@ -137,11 +165,10 @@ impl World {
 
     fn drain(&mut self) {
         while let Some((offset, _)) = self.handover.drainable() {
-            let (number, flagged) = self.disk[&offset];
             match self.handover.wants(offset).filter(|_| !self.settled.contains(&offset)) {
                 None => self.handover.pass(offset),
                 Some(resent) => {
-                    let record = if resent || flagged { flagged_record(number) } else { record(number) };
+                    let (number, record) = self.entry(offset, resent);
                     self.handover.drain(self.now, offset, self.partition(number), record);
                 }
             }
@@ -167,7 +194,9 @@ impl World {
             }
         }
         for offset in effects.settled {
-            assert!(self.is_in_kafka(self.disk[&offset].0), "entry {offset} was settled too early");
+            let number = self.disk[&offset].0;
+            let elsewhere = self.disk.iter().any(|(other, (twin, _))| *other > offset && *twin == number);
+            assert!(self.is_in_kafka(number) || elsewhere, "entry {offset} was settled too early");
             self.settled.insert(offset);
         }
     }
@@ -189,6 +218,7 @@ fn rules() -> Rules {
         report_wait_max: Duration::from_secs(10),
         records_max: 20_000,
         bytes_max: 32 * 1024 * 1024,
+        carry_above_bytes: 0,
     }
 }
 
@@ -379,8 +409,10 @@ fn after_a_failure_all_that_waits_is_written_to_disk_and_handed_over_again() {
     }
     world.append(true);
     world.renew();
-    world.drain();
-    world.report_all();
+    for _ in 0..2 {
+        world.drain();
+        world.report_all();
+    }
     assert_eq!(world.kafka[&0], [(behind[1], true), (sent, true)], "unanswered requests have no order");
     assert_eq!(world.kafka[&1], [(behind[0], true)]);
 }
@@ -398,6 +430,97 @@ fn what_the_client_has_no_room_for_waits_for_the_next_turn() {
     assert_eq!(world.answers[&0], Answer::Kafka);
 }
 
+#[test]
+fn what_kafka_refuses_for_itself_stays_on_disk_and_holds_nobody_up() {
+    let mut world = connected(rules());
+    let (large, behind) = (world.offer(), world.offer());
+    world.refuse();
+    world.append(true);
+    assert_eq!(world.answers[&large], Answer::Disk, "it is kept, so it is answered 200");
+    world.report_all();
+    assert_eq!(world.answers[&behind], Answer::Kafka);
+    let next = world.offer();
+    world.report_all();
+    assert_eq!(world.answers[&next], Answer::Kafka, "others go on as if nothing had been");
+    assert_eq!((world.handover.refused(), world.settled.len()), (1, 0));
+
+    world.try_refused();
+    world.refuse();
+    assert_eq!(world.handover.refused(), 1);
+    world.try_refused();
+    world.report_all();
+    assert_eq!((world.handover.refused(), world.settled.len()), (0, 1));
+    assert_eq!(world.kafka[&0], [(next, false), (large, false)], "late, but no second copy");
+}
+
+#[test]
+fn a_refused_event_is_carried_to_the_end_of_the_log_so_that_its_segment_can_go() {
+    let mut world = connected(rules());
+    world.offer();
+    world.refuse();
+    world.append(true);
+    world.carry();
+    world.try_refused();
+    assert!(world.client.is_empty(), "it is on the move");
+    world.append(true);
+    assert_eq!((world.handover.refused(), world.settled.clone()), (1, [0].into()));
+    assert!(world.handover.is_direct(), "nobody waits for it");
+    world.try_refused();
+    world.report_all();
+    assert_eq!((world.kafka[&0].len(), world.settled.len()), (1, 2));
+}
+
+#[test]
+fn a_refused_event_for_which_the_disk_has_no_room_is_nowhere() {
+    let mut world = connected(rules());
+    let number = world.offer();
+    world.refuse();
+    world.append(false);
+    assert_eq!(world.answers[&number], Answer::Nowhere);
+    assert_eq!(world.handover.refused(), 0);
+}
+
+#[test]
+fn a_new_producer_is_tried_with_one_record_before_it_gets_more() {
+    let mut world = connected(rules());
+    (0..4).for_each(|_| drop(world.offer()));
+    while !world.client.is_empty() {
+        world.report(Reported::Failed);
+    }
+    world.append(true);
+    world.renew();
+    world.drain();
+    assert_eq!(world.client.len(), 1);
+    assert!(world.handover.on_probation() && !world.handover.is_direct());
+    world.report(Reported::Failed);
+    world.renew();
+    world.drain();
+    assert_eq!(world.client.len(), 1, "the next one too");
+    world.report(Reported::Kept);
+    world.drain();
+    assert!(world.client.len() > 1, "what waited for the same partition goes at once");
+    world.report_all();
+    assert!(world.handover.is_direct());
+    let flagged = world.kafka.values().flatten().filter(|(_, flagged)| *flagged).count();
+    assert_eq!(flagged, 4, "all of them had been handed over in vain");
+}
+
+#[test]
+fn only_what_was_handed_over_in_vain_is_marked_after_a_failure() {
+    let mut world = connected(rules());
+    let sent = world.offer();
+    world.report(Reported::Failed);
+    let during = [world.offer(), world.offer()];
+    world.append(true);
+    world.renew();
+    for _ in 0..3 {
+        world.drain();
+        world.report_all();
+    }
+    assert_eq!(world.kafka[&0], [(sent, true), (during[1], false)]);
+    assert_eq!(world.kafka[&1], [(during[0], false)]);
+}
+
 /// One thing that happens.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -409,6 +532,9 @@ enum Step {
     EndAppend(bool),
     Drain,
     Renew,
+    Refuse,
+    TryRefused,
+    Carry,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -421,6 +547,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => prop::bool::weighted(0.9).prop_map(Step::EndAppend),
         3 => Just(Step::Drain),
         2 => Just(Step::Renew),
+        2 => Just(Step::Refuse),
+        1 => Just(Step::TryRefused),
+        1 => Just(Step::Carry),
     ];
     prop::collection::vec(step, 0..200)
 }
@@ -435,6 +564,9 @@ fn play(world: &mut World, step: Step) {
         Step::EndAppend(room) => world.end_append(room),
         Step::Drain => world.drain(),
         Step::Renew => world.renew(),
+        Step::Refuse => world.refuse(),
+        Step::TryRefused => world.try_refused(),
+        Step::Carry => world.carry(),
     }
 }
 
@@ -447,6 +579,7 @@ fn heal(world: &mut World) {
         world.report_all();
         world.renew();
         world.drain();
+        world.try_refused();
     }
 }
 
@@ -478,13 +611,13 @@ proptest! {
     }
 
     #[test]
-    fn without_a_failing_producer_nothing_is_doubled_and_what_was_answered_first_lies_first(
+    fn without_failures_and_refusals_nothing_is_doubled_and_what_was_answered_first_lies_first(
         steps in steps(), records_max in 1..20_usize, disk_first: bool,
     ) {
         let mut world = connected(Rules { disk_first, records_max, ..rules() });
         // For each record those of its partition that had been answered when it came.
         let mut before: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-        for step in steps.into_iter().filter(|step| !matches!(step, Step::ReportFailure { .. })) {
+        for step in steps.into_iter().filter(|step| !matches!(step, Step::ReportFailure { .. } | Step::Refuse)) {
             if let Step::Offer = step {
                 let number = world.offered;
                 let same = |other: &u64| world.partition(*other) == world.partition(number);

@@ -2,7 +2,7 @@
 //!
 //! What an operator sets comes last and wins, except where it would break a promise: then nothing starts.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -11,6 +11,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::KafkaSettings;
+use super::trouble::{Complaints, Trouble};
 
 /// How long the coordinator waits for an open transaction before it aborts it: the longest that a dead
 /// owner's transaction holds up its successor, but for the broker's own interval.
@@ -28,8 +29,12 @@ pub(super) const RECORD_BYTES_MAX: u32 = 2 * 1024 * 1024;
 /// the producer id.
 const STATISTICS_INTERVAL_MS: u32 = 250;
 
-/// The same complaint is a warning once in this time, else a debug line.
-const WARN_INTERVAL: Duration = Duration::from_secs(10);
+/// The client's own complaints are warnings once in this time, else debug lines. It makes many of them while a
+/// broker is away; where somebody else says what they mean, none is a warning.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Whether this program can speak TLS.
+const HAS_TLS: bool = cfg!(any(feature = "tls", feature = "tls-vendored"));
 
 /// What a client is for.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +128,8 @@ fn produce(config: &mut ClientConfig) {
     config.set("queue.buffering.max.messages", QUEUE_RECORDS_MAX.to_string());
     config.set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string());
     config.set("message.max.bytes", RECORD_BYTES_MAX.to_string());
+    // A question for a topic that was deleted would make it anew, in the broker's shape and not in ours.
+    config.set("allow.auto.create.topics", "false");
 }
 
 fn consume(config: &mut ClientConfig, group: &str) {
@@ -186,7 +193,7 @@ pub(super) fn config(settings: &KafkaSettings, role: Role<'_>) -> Result<ClientC
     config.set("reconnect.backoff.max.ms", "2000");
     role.set(&mut config);
     for (name, value) in &settings.set {
-        if let Some(why) = refused(name, value) {
+        if let Some(why) = refused(name, value).or_else(|| (!HAS_TLS && needs_tls(name, value)).then_some(NO_TLS)) {
             return Err(ConfigError::Refused { name: name.clone(), why });
         }
         config.set(name, value);
@@ -242,7 +249,22 @@ const KEPT: &[(&str, &[&str], &str)] = &[
     ("auto.offset.reset", &["error"], "what is not there any more would be skipped in silence"),
     ("topic.auto.offset.reset", &["error"], "what is not there any more would be skipped in silence"),
     ("enable.partition.eof", &[], "the end of a take-over is read from it"),
+    ("allow.auto.create.topics", &["false"], "a topic that was deleted would come back in the broker's shape"),
 ];
+
+/// Why a setting that asks for TLS is refused by a program that cannot speak it.
+const NO_TLS: &str = "this program was built without TLS: take our Docker image, or build with `cargo build --features tls`, \
+     which needs OpenSSL's headers and pkg-config";
+
+/// Whether a setting can only be obeyed with OpenSSL.
+fn needs_tls(name: &str, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    match name {
+        "security.protocol" => value.contains("ssl"),
+        "sasl.mechanism" | "sasl.mechanisms" => value.starts_with("scram"),
+        _ => name.starts_with("ssl.") || name == "enable.ssl.certificate.verification",
+    }
+}
 
 fn refused(name: &str, value: &str) -> Option<&'static str> {
     let (_, allowed, why) = KEPT.iter().find(|(kept, _, _)| *kept == name)?;
@@ -260,6 +282,8 @@ pub(super) struct Voice {
     role: &'static str,
     hidden: Vec<String>,
     warned_at: Mutex<Option<Instant>>,
+    /// Where complaints go if somebody says to people what they mean.
+    complaints: Option<Arc<Complaints>>,
 }
 
 impl Voice {
@@ -270,7 +294,13 @@ impl Voice {
             role: role.name(),
             hidden: settings.set.iter().filter_map(secret).collect(),
             warned_at: Mutex::new(None),
+            complaints: None,
         }
+    }
+
+    /// For a client whose complaints somebody else brings to people.
+    pub(super) fn to(settings: &KafkaSettings, role: Role<'_>, complaints: &Arc<Complaints>) -> Self {
+        Self { complaints: Some(Arc::clone(complaints)), ..Self::new(settings, role) }
     }
 
     /// A line of librdkafka's log.
@@ -302,6 +332,9 @@ impl Voice {
         }
         let client = self.role;
         let reason = self.harmless(reason);
+        if let Some(complaints) = &self.complaints {
+            complaints.note(Trouble::of(error), reason.clone());
+        }
         if self.may_warn() {
             tracing::warn!(client, "Kafka: {error}: {reason}");
         } else {
@@ -310,6 +343,9 @@ impl Voice {
     }
 
     fn may_warn(&self) -> bool {
+        if self.complaints.is_some() {
+            return false;
+        }
         let mut warned_at = self.warned_at.lock().unwrap_or_else(PoisonError::into_inner);
         let may = warned_at.is_none_or(|at| at.elapsed() >= WARN_INTERVAL);
         if may {
@@ -372,6 +408,22 @@ mod tests {
             let error = check(&with(&[(name, value)])).expect_err("refused");
             assert!(error.to_string().starts_with(&format!("kafka-set {name} is refused: ")), "{error}");
         }
+    }
+
+    #[test]
+    fn tls_is_refused_with_what_to_do_by_a_program_that_was_built_without_it() {
+        for (name, value) in
+            [("security.protocol", "ssl"), ("ssl.ca.location", "/ca"), ("sasl.mechanism", "SCRAM-SHA-256")]
+        {
+            let checked = check(&with(&[(name, value)])).map_err(|error| error.to_string());
+            if HAS_TLS {
+                assert!(checked.is_ok() || name == "ssl.ca.location", "{name}: {checked:?}");
+            } else {
+                let error = checked.expect_err("it cannot");
+                assert!(error.contains("built without TLS") && error.contains(name), "{error}");
+            }
+        }
+        assert_eq!(check(&with(&[("security.protocol", "plaintext")])), Ok(()));
     }
 
     #[test]

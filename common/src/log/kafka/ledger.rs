@@ -11,7 +11,7 @@ use super::KafkaSettings;
 use super::facts::Follower;
 use super::group::Member;
 use super::reader::Reader;
-use super::topics::{self, TopicsError};
+use super::topics;
 use super::transaction::{Publisher, stopping};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
@@ -239,10 +239,8 @@ fn ensure_topics(settings: &KafkaSettings, stop: &Stop) -> Result<(), LedgerErro
         match topics::ensure(settings, TOPICS_WAIT) {
             Ok(()) => return Ok(()),
             Err(_) if stop.requested() => return Err(stopping()),
-            Err(error @ TopicsError::Unreachable(_)) => tracing::warn!("wait for Kafka: {error}"),
-            Err(error @ (TopicsError::Shape(_) | TopicsError::Config(_))) => {
-                return Err(LedgerError::Broken(error.to_string()));
-            }
+            Err(error) if error.needs_a_person() => return Err(LedgerError::Broken(error.to_string())),
+            Err(error) => tracing::warn!("wait for Kafka: {error}"),
         }
         if stop.sleep(Duration::from_secs(1)) {
             return Err(stopping());

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Headers, Message};
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use serde::Deserialize;
 
@@ -20,6 +20,7 @@ use super::batch::with_batch_threads;
 use super::client::{self, Role, Voice};
 use super::record::outgoing;
 use super::topics::{self, TopicsError};
+use super::trouble::{Complaints, Trouble};
 use crate::contract::Topic;
 use crate::log::Record;
 
@@ -33,8 +34,33 @@ pub trait Reports: Send + Sync + 'static {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct ReportError {
+    /// Who is to blame.
+    pub fault: Fault,
+    /// Of what kind it is.
+    pub trouble: Trouble,
     /// In words.
     pub reason: String,
+}
+
+/// Who is to blame for a record that Kafka did not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The record: Kafka does not take one so large, and has not got it. Others may go on.
+    Record,
+    /// Not the record. What becomes of those behind it is not known: make a new producer.
+    Producer,
+}
+
+/// How many records go in one batch. A batch that is too large for the topic is refused as a whole, whatever
+/// single records are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batches {
+    /// As librdkafka has it: what the topic takes is not known.
+    Usual,
+    /// No more than the topic takes, in bytes.
+    UpTo(u32),
+    /// One record each, so that a refused batch is a refused record.
+    Alone,
 }
 
 /// Why a record was not handed over.
@@ -42,9 +68,18 @@ pub struct ReportError {
 pub enum SendError {
     /// The client's queue is full.
     Full,
+    /// The client never takes a record so large. Others may go on.
+    TooLarge,
     /// The producer is done for: make a new one.
     Fatal,
 }
+
+/// librdkafka's own limit of a batch.
+const BATCH_BYTES_USUAL: u32 = 1_000_000;
+/// A batch's own fields, and the lengths and times of a record in it, at most.
+const BATCH_HEAD_BYTES_MAX: usize = 61 + 40;
+/// The lengths of a header's name and value, at most.
+const HEADER_LENGTHS_BYTES_MAX: usize = 10;
 
 /// Waiting for a report is looked at this often, should a wake-up be missed.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -62,14 +97,28 @@ pub struct RawProducer {
 impl RawProducer {
     /// A producer that connects in the background; reports come to `reports`.
     pub fn new(settings: &KafkaSettings, reports: Arc<dyn Reports>) -> anyhow::Result<Self> {
+        Self::with(settings, reports, &Arc::default(), Batches::Usual)
+    }
+
+    /// The same with these batches; `complaints` hears what the client complains of.
+    pub fn with(
+        settings: &KafkaSettings,
+        reports: Arc<dyn Reports>,
+        complaints: &Arc<Complaints>,
+        batches: Batches,
+    ) -> anyhow::Result<Self> {
         let line = Line {
-            voice: Voice::new(settings, Role::RawProducer),
+            voice: Voice::to(settings, Role::RawProducer, complaints),
+            partitions: settings.partitions,
+            topic: settings.topic(Topic::Raw),
             reports,
+            batches,
             in_flight: AtomicUsize::new(0),
             state: Mutex::default(),
             changed: Condvar::new(),
         };
-        let config = client::config(settings, Role::RawProducer)?;
+        let mut config = client::config(settings, Role::RawProducer)?;
+        batches.limit(&mut config);
         let producer = with_batch_threads(|| config.create_with_context(line)).map_err(client::ConfigError::from)?;
         Ok(Self { settings: settings.clone(), topic: settings.topic(Topic::Raw), producer })
     }
@@ -81,10 +130,16 @@ impl RawProducer {
     pub fn connect(&self, wait: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + wait;
         topics::ensure(&self.settings, wait)?;
+        self.reach(until.saturating_duration_since(Instant::now()))
+    }
+
+    /// As [`connect`](Self::connect), for topics that somebody has made sure of.
+    pub fn reach(&self, wait: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + wait;
         self.fetch_metadata(until)?;
         let mut state = self.line().state();
         while !state.has_producer_id {
-            if let Some(reason) = self.fatal_reason(&state) {
+            if let Some((_, reason)) = self.fatal_reason(&state) {
                 bail!("the producer is done for: {reason}");
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -99,7 +154,7 @@ impl RawProducer {
 
     /// Whether an error of [`connect`](Self::connect) will still be there on the next try: a person has to act.
     pub fn needs_a_person(error: &anyhow::Error) -> bool {
-        matches!(error.downcast_ref::<TopicsError>(), Some(TopicsError::Shape(_) | TopicsError::Config(_)))
+        error.downcast_ref::<TopicsError>().is_some_and(TopicsError::needs_a_person)
     }
 
     /// Hands a record over. Never blocks.
@@ -115,16 +170,15 @@ impl RawProducer {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
             return Err(SendError::Full);
         }
-        let mut state = line.state();
-        if state.broken.is_none() {
-            tracing::error!(partition, "{} takes no more records: {error}", self.topic);
-            state.broken = Some(error.to_string());
+        if Trouble::of(&error) == Trouble::TooLarge {
+            return Err(SendError::TooLarge);
         }
+        line.state().broken.get_or_insert_with(|| (Trouble::of(&error), error.to_string()));
         Err(SendError::Fatal)
     }
 
-    /// The fatal error, if there was one.
-    pub fn fatal(&self) -> Option<String> {
+    /// Why a new producer has to be made, if that is so.
+    pub fn fatal(&self) -> Option<(Trouble, String)> {
         self.fatal_reason(&self.line().state())
     }
 
@@ -175,8 +229,9 @@ impl RawProducer {
         }
     }
 
-    fn fatal_reason(&self, state: &State) -> Option<String> {
-        let fatal = self.producer.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"));
+    fn fatal_reason(&self, state: &State) -> Option<(Trouble, String)> {
+        let fatal = self.producer.client().fatal_error();
+        let fatal = fatal.map(|(code, reason)| (Trouble::of_code(code), format!("{code}: {reason}")));
         fatal.or_else(|| state.broken.clone())
     }
 
@@ -201,7 +256,11 @@ impl Drop for RawProducer {
 /// What the client tells us from its thread.
 struct Line {
     voice: Voice,
+    topic: String,
+    /// As many as there must be.
+    partitions: u32,
     reports: Arc<dyn Reports>,
+    batches: Batches,
     in_flight: AtomicUsize,
     state: Mutex<State>,
     changed: Condvar,
@@ -211,7 +270,7 @@ struct Line {
 struct State {
     is_connected: bool,
     has_producer_id: bool,
-    broken: Option<String>,
+    broken: Option<(Trouble, String)>,
 }
 
 impl Line {
@@ -240,6 +299,15 @@ impl ClientContext for Line {
         let mut state = self.state();
         state.is_connected = statistics.brokers.values().any(|broker| broker.state == "UP");
         state.has_producer_id = statistics.eos.is_some_and(|eos| eos.idemp_state == "Assigned");
+        let known = statistics.topics.get(self.topic.as_str()).map_or(0, TopicStatistics::known);
+        // A topic that is gone has none, and its records are refused.
+        if known > 0 && u32::try_from(known) != Ok(self.partitions) {
+            let reason = format!(
+                "topic {} has {known} partitions where partitions is {}: it was made anew while we ran",
+                self.topic, self.partitions
+            );
+            state.broken.get_or_insert((Trouble::TopicShape, reason));
+        }
         self.changed.notify_all();
     }
 }
@@ -250,20 +318,77 @@ impl ProducerContext for Line {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
         let outcome = match result {
             Ok(_) => Ok(()),
-            Err((error, _)) => Err(ReportError { reason: error.to_string() }),
+            Err((error, message)) => {
+                let trouble = Trouble::of(error);
+                let alone = trouble == Trouble::TooLarge && self.batches.blame(wire_bytes(message));
+                let fault = if alone { Fault::Record } else { Fault::Producer };
+                Err(ReportError { fault, trouble, reason: error.to_string() })
+            }
         };
         self.reports.reported(ticket as u64, outcome);
         self.one_less();
     }
 }
 
+impl Batches {
+    /// What an operator set stays, unless it is more.
+    fn limit(self, config: &mut ClientConfig) {
+        let limit = match self {
+            Self::Usual => return,
+            Self::UpTo(bytes) => bytes.max(1),
+            Self::Alone => 1,
+        };
+        let set = config.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(BATCH_BYTES_USUAL);
+        config.set("batch.size", limit.min(set).to_string());
+    }
+
+    /// Whether a record of that size is to blame for its batch having been too large.
+    fn blame(self, bytes: usize) -> bool {
+        match self {
+            Self::Usual => false,
+            Self::UpTo(limit) => bytes + BATCH_HEAD_BYTES_MAX > limit as usize,
+            Self::Alone => true,
+        }
+    }
+}
+
+/// What a record takes in a batch, without compression, rather more than less.
+fn wire_bytes(message: &BorrowedMessage<'_>) -> usize {
+    let headers = message.headers().into_iter().flat_map(Headers::iter);
+    let headers: usize =
+        headers.map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len) + HEADER_LENGTHS_BYTES_MAX).sum();
+    message.payload_len() + message.key_len() + headers
+}
+
 /// The little of librdkafka's statistics that we read.
 #[derive(Deserialize)]
 struct Statistics<'a> {
     #[serde(borrow, default)]
+    topics: std::collections::HashMap<std::borrow::Cow<'a, str>, TopicStatistics<'a>>,
+    #[serde(borrow, default)]
     brokers: std::collections::HashMap<String, BrokerStatistics<'a>>,
     #[serde(borrow)]
     eos: Option<ProducerStatistics<'a>>,
+}
+
+#[derive(Deserialize)]
+struct TopicStatistics<'a> {
+    #[serde(borrow, default)]
+    partitions: std::collections::HashMap<&'a str, PartitionStatistics>,
+}
+
+#[derive(Deserialize)]
+struct PartitionStatistics {
+    partition: i64,
+    #[serde(default)]
+    unknown: bool,
+}
+
+impl TopicStatistics<'_> {
+    /// Partitions that the brokers told of. There is a place for records of no partition, too.
+    fn known(&self) -> usize {
+        self.partitions.values().filter(|partition| partition.partition >= 0 && !partition.unknown).count()
+    }
 }
 
 #[derive(Deserialize)]

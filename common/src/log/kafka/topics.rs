@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 
 use super::KafkaSettings;
 use super::client::{self, ConfigError, Plain, RECORD_BYTES_MAX, Role, Voice};
+use super::trouble::{Complaints, Trouble};
 use crate::contract::{DAY, Policy, Retention, TOMBSTONES_KEPT, Topic};
 
 /// The longest that one question to the brokers may take.
@@ -28,6 +30,12 @@ pub(super) enum TopicsError {
     /// A topic exists and would break a promise, or cannot be created: a person has to decide.
     #[error("{0}")]
     Shape(String),
+    /// A topic cannot be created because we may not: a person has to decide.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// Topics are missing that we were not to create.
+    #[error("{0}")]
+    Missing(String),
     /// The brokers did not answer in time.
     #[error("ask Kafka for its topics: {0}")]
     Unreachable(String),
@@ -36,16 +44,76 @@ pub(super) enum TopicsError {
     Config(#[from] ConfigError),
 }
 
+impl TopicsError {
+    /// Whether the next try will find the same, until a person has acted.
+    pub(super) fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Shape(_) | Self::NotAllowed(_) | Self::Config(_) => true,
+            Self::Missing(_) | Self::Unreachable(_) => false,
+        }
+    }
+
+    fn trouble(&self) -> Trouble {
+        match self {
+            Self::Shape(_) => Trouble::TopicShape,
+            Self::NotAllowed(_) => Trouble::Authorization,
+            Self::Missing(_) => Trouble::TopicMissing,
+            Self::Unreachable(_) => Trouble::Unreachable,
+            Self::Config(_) => Trouble::Other,
+        }
+    }
+}
+
+/// Whether topics that are missing are created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayCreate {
+    /// They are.
+    Yes,
+    /// They are not: somebody who deleted them may be about to make them anew.
+    No,
+}
+
+/// What `raw` takes, as far as we may know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RawTopic {
+    /// The largest batch of records.
+    pub batch_bytes_max: Option<u32>,
+}
+
+impl RawTopic {
+    /// Makes sure of all topics. What is wrong is an error, and noted.
+    pub fn ensure(
+        settings: &KafkaSettings,
+        complaints: &Arc<Complaints>,
+        may_create: MayCreate,
+        wait: Duration,
+    ) -> anyhow::Result<Self> {
+        let made = Topics::ask(settings, Voice::to(settings, Role::Admin, complaints), wait);
+        let ensured = made.and_then(|topics| topics.ensure(may_create));
+        if let Err(error) = &ensured {
+            complaints.note(error.trouble(), error.to_string());
+        }
+        Ok(ensured?)
+    }
+
+    /// Whether an error of [`ensure`](Self::ensure) says that topics are gone.
+    pub fn is_missing(error: &anyhow::Error) -> bool {
+        matches!(error.downcast_ref::<TopicsError>(), Some(TopicsError::Missing(_)))
+    }
+
+    /// Asks why nothing is acknowledged, briefly, and notes what is found.
+    pub fn diagnose(settings: &KafkaSettings, complaints: &Arc<Complaints>, wait: Duration) {
+        match Topics::ask(settings, Voice::to(settings, Role::Admin, complaints), wait) {
+            Ok(topics) => topics.diagnose(complaints),
+            Err(error) => complaints.note(error.trouble(), error.to_string()),
+        }
+    }
+}
+
 /// Creates topics that are missing and looks at those that are there.
 pub(super) fn ensure(settings: &KafkaSettings, wait: Duration) -> Result<(), TopicsError> {
-    let admin: AdminClient<Plain> = client::config(settings, Role::Admin)?
-        .create_with_context(Plain(Voice::new(settings, Role::Admin)))
-        .map_err(ConfigError::from)?;
-    let topics = Topics { settings, admin, until: Instant::now() + wait };
-    let missing = topics.missing()?;
-    topics.create(&missing)?;
-    topics.wait_for_leaders()?;
-    topics.check_policies()
+    let topics = Topics::ask(settings, Voice::new(settings, Role::Admin), wait)?;
+    topics.ensure(MayCreate::Yes).map(drop)
 }
 
 struct Topics<'a> {
@@ -54,7 +122,60 @@ struct Topics<'a> {
     until: Instant,
 }
 
-impl Topics<'_> {
+impl<'a> Topics<'a> {
+    fn ask(settings: &'a KafkaSettings, voice: Voice, wait: Duration) -> Result<Self, TopicsError> {
+        let admin = client::config(settings, Role::Admin)?.create_with_context(Plain(voice));
+        let admin: AdminClient<Plain> = admin.map_err(ConfigError::from)?;
+        Ok(Self { settings, admin, until: Instant::now() + wait })
+    }
+
+    fn ensure(&self, may_create: MayCreate) -> Result<RawTopic, TopicsError> {
+        let missing = self.missing()?;
+        if may_create == MayCreate::No && !missing.is_empty() {
+            let names: Vec<_> = missing.iter().map(|topic| self.settings.topic(*topic)).collect();
+            return Err(TopicsError::Missing(format!("topic {} is gone", names.join(", "))));
+        }
+        self.create(&missing)?;
+        self.wait_for_leaders()?;
+        self.check_policies()
+    }
+
+    fn diagnose(&self, complaints: &Complaints) {
+        let metadata = match self.admin.inner().fetch_metadata(None, self.remaining()) {
+            Ok(metadata) => metadata,
+            Err(error) => return complaints.note(Trouble::of(&error), format!("no broker answers: {error}")),
+        };
+        let name = self.settings.topic(Topic::Raw);
+        let found = metadata.topics().iter().find(|found| found.name() == name && found.error().is_none());
+        let Some(partitions) = found.map(MetadataTopic::partitions) else {
+            return complaints.note(Trouble::TopicMissing, format!("topic {name} is gone"));
+        };
+        let count = partitions.len();
+        if u32::try_from(count) != Ok(self.settings.partitions) {
+            let reason = check_counts(self.settings, &[(Topic::Raw, count)]).err().unwrap_or_default();
+            return complaints.note(Trouble::TopicShape, reason);
+        }
+        let leaderless = partitions.iter().filter(|partition| partition.leader() < 0).count();
+        if leaderless > 0 {
+            let reason = format!("{leaderless} of {count} partitions of {name} have no leader");
+            return complaints.note(Trouble::Leaders, reason);
+        }
+        let Some(in_sync_min) = self.in_sync_min(&name) else { return };
+        let short = partitions.iter().filter(|partition| partition.isr().len() < in_sync_min).count();
+        if short > 0 {
+            let reason = format!(
+                "{short} of {count} partitions of {name} have fewer replicas in sync than its min.insync.replicas={in_sync_min}"
+            );
+            complaints.note(Trouble::Replicas, reason);
+        }
+    }
+
+    fn in_sync_min(&self, name: &str) -> Option<usize> {
+        let asked = [ResourceSpecifier::Topic(name)];
+        let described = block_on(self.admin.describe_configs(&asked, &self.options())).ok()?.pop()?.ok()?;
+        described.get("min.insync.replicas")?.value.as_deref()?.parse().ok()
+    }
+
     fn missing(&self) -> Result<Vec<Topic>, TopicsError> {
         let counts = self.partition_counts()?;
         let found = |topic: &Topic| counts.iter().any(|(found, _)| found == topic);
@@ -90,6 +211,13 @@ impl Topics<'_> {
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((name, code @ (RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::OperationTimedOut))) => {
                     return Err(TopicsError::Unreachable(format!("create topic {name}: {code}")));
+                }
+                Err((name, code)) if Trouble::of_code(code) == Trouble::Authorization => {
+                    return Err(TopicsError::NotAllowed(format!(
+                        "topic {name} is not there for us, and we may not create it: {code}. \
+                         Create it with {} partitions and let this user describe and write it, or let it create topics",
+                        self.settings.partitions
+                    )));
                 }
                 Err((name, code)) => {
                     return Err(TopicsError::Shape(format!(
@@ -137,7 +265,7 @@ impl Topics<'_> {
         Ok(Topic::ALL.into_iter().filter_map(leaders).collect())
     }
 
-    fn check_policies(&self) -> Result<(), TopicsError> {
+    fn check_policies(&self) -> Result<RawTopic, TopicsError> {
         let names: Vec<String> = Topic::ALL.iter().map(|topic| self.settings.topic(*topic)).collect();
         let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let results = match block_on(self.admin.describe_configs(&asked, &self.options())) {
@@ -145,17 +273,24 @@ impl Topics<'_> {
             Err(KafkaError::AdminOp(code)) if cannot_be_asked(code) => asked.iter().map(|_| Err(code)).collect(),
             Err(error) => return Err(TopicsError::Unreachable(error.to_string())),
         };
+        let mut raw = RawTopic::default();
         for (topic, result) in Topic::ALL.into_iter().zip(results) {
             let name = self.settings.topic(topic);
             match result {
-                Ok(config) => self.check_policy(topic, &name, &config)?,
+                Ok(config) => {
+                    self.check_policy(topic, &name, &config)?;
+                    if topic == Topic::Raw {
+                        let limit = config.get("max.message.bytes").and_then(|entry| entry.value.as_deref());
+                        raw.batch_bytes_max = limit.and_then(|limit| limit.parse().ok());
+                    }
+                }
                 Err(code) if cannot_be_asked(code) => {
                     tracing::warn!(topic = name, "what topic {name} keeps is not checked: the broker says {code}");
                 }
                 Err(code) => return Err(TopicsError::Unreachable(format!("describe topic {name}: {code}"))),
             }
         }
-        Ok(())
+        Ok(raw)
     }
 
     fn check_policy(&self, topic: Topic, name: &str, config: &ConfigResource) -> Result<(), TopicsError> {

@@ -1,0 +1,76 @@
+//! The words in which the hand-over is spoken to: what comes in, within which limits, and what follows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::log::Record;
+
+/// A request that waits, in a slot of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Waiter {
+    /// The worker.
+    pub worker: u32,
+    /// The slot.
+    pub slot: u32,
+    /// Which use of the slot.
+    pub generation: u32,
+}
+
+/// What a request is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Acknowledged by Kafka.
+    Kafka,
+    /// Durable in the disk log.
+    Disk,
+    /// Neither.
+    Nowhere,
+}
+
+/// A record that came in.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// Who waits for it.
+    pub waiter: Waiter,
+    /// Its partition.
+    pub partition: u32,
+    /// The record.
+    pub record: Arc<Record>,
+}
+
+/// The limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Whether every record goes to the disk log at once, and is answered from there.
+    pub disk_first: bool,
+    /// How long a report is awaited before the disk log takes the record too.
+    pub deadline: Duration,
+    /// How long a report is awaited when the disk log has no room.
+    pub report_wait_max: Duration,
+    /// Records that are on their way at most.
+    pub records_max: usize,
+    /// About how many bytes are on their way at most.
+    pub bytes_max: usize,
+    /// A disk log that is larger is not kept for events that Kafka refused: these go to its end.
+    pub carry_above_bytes: u64,
+}
+
+/// What follows from an input.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Who is told what.
+    pub answers: Vec<(Waiter, Answer)>,
+    /// Entries of the disk log that are in Kafka now.
+    pub settled: Vec<u64>,
+}
+
+/// Whether records can be handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Kafka was not reached yet.
+    Down,
+    /// They can.
+    Up,
+    /// The producer is done for. It is replaced once all of its records are reported.
+    Failing,
+}
