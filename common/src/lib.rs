@@ -9,6 +9,7 @@ pub mod event;
 pub mod form;
 pub mod lifecycle;
 pub mod log;
+pub mod path;
 pub mod secret;
 pub mod settings;
 pub mod telemetry;

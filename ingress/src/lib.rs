@@ -19,6 +19,7 @@ use prometheus::Registry;
 use tokio::sync::oneshot;
 
 pub mod accept;
+pub mod budget;
 pub mod config;
 pub mod desk;
 mod disk;

@@ -7,20 +7,26 @@ use toml::Value as Toml;
 use super::SettingsError;
 use super::layers::{read_secret, secret, text_of, unknown};
 use crate::event::AppName;
+use crate::path;
 use crate::secret::Secret;
 
 /// The keys of an app's table.
 const KEYS: &[&str] =
     &["paths", "path-key", "path-key-file", "client-id", "client-secret", "client-secret-file", "trust"];
 
+/// Shorter keys can be guessed by trying.
+const PATH_KEY_BYTES_MIN: usize = 16;
+/// Longer keys make URLs that Bitrix24 may not take.
+const PATH_KEY_BYTES_MAX: usize = 128;
+
 /// What is set for one app.
 #[derive(Clone, Debug, Default)]
 pub struct App {
     /// Whom to believe.
     pub trust: Trust,
-    /// Older paths that map to the app's URL.
+    /// Older paths that map to the app's URL, each in its one form: [`path::canonical`].
     pub paths: Vec<String>,
-    /// A segment of the path that only Bitrix24 knows besides us.
+    /// A segment of the path that only Bitrix24 knows besides us, in signs that need no escape.
     pub path_key: Option<Secret>,
     /// The app's OAuth `client_id`.
     pub client_id: Option<String>,
@@ -115,7 +121,7 @@ fn read_app(name: &AppName, given: &Toml) -> Result<App, SettingsError> {
     Ok(App {
         trust: trust(name, text("trust")?.as_deref())?,
         paths: paths(name, table.get("paths"))?,
-        path_key: secret("path-key")?,
+        path_key: secret("path-key")?.map(|key| path_key(name, key)).transpose()?,
         client_id: text("client-id")?,
         client_secret: secret("client-secret")?,
     })
@@ -133,11 +139,34 @@ fn trust(name: &AppName, given: Option<&str>) -> Result<Trust, SettingsError> {
     }
 }
 
+/// The key as it may be: it is not shown.
+fn path_key(name: &AppName, key: Secret) -> Result<Secret, SettingsError> {
+    let text = key.reveal();
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~' | b'.');
+    if (PATH_KEY_BYTES_MIN..=PATH_KEY_BYTES_MAX).contains(&text.len()) && text.bytes().all(good) {
+        return Ok(key);
+    }
+    let rule = format!("{PATH_KEY_BYTES_MIN} to {PATH_KEY_BYTES_MAX} letters, digits and signs of `-_.~`");
+    let example = "openssl rand -hex 16";
+    Err(SettingsError(format!("apps.{name}.path-key takes {rule}; `{example}` makes one")))
+}
+
 fn paths(name: &AppName, given: Option<&Toml>) -> Result<Vec<String>, SettingsError> {
     let wrong =
         || SettingsError(format!("apps.{name}.paths takes an array of paths; for example `[\"/b24/handler\"]`"));
-    let plain = |path: &&str| path.len() > 1 && path.starts_with('/') && !path.contains(['?', '#', ' ', '{', '}']);
-    let path = |value: &Toml| value.as_str().filter(plain).map(str::to_owned).ok_or_else(wrong);
+    let plain = |path: &&str| path.starts_with('/') && !path.contains(['?', '#', ' ', '{', '}']);
+    let path = |value: &Toml| {
+        let given = value.as_str().filter(plain).ok_or_else(wrong)?;
+        let path = path::canonical(given);
+        match path.split('/').nth(1) {
+            None | Some("") => Err(wrong()),
+            Some("v1") => {
+                let why = "what begins with /v1/ is Hookledger's own";
+                Err(SettingsError(format!("apps.{name}.paths has {given}, but {why}")))
+            }
+            Some(_) => Ok(path.into_owned()),
+        }
+    };
     match given {
         None => Ok(Vec::new()),
         Some(Toml::Array(paths)) => paths.iter().map(path).collect(),

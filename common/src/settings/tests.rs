@@ -186,6 +186,7 @@ fn a_slip_beside_a_secret_does_not_show_it() {
         format!("kafka-set = [['sasl.password={HIDDEN}']]"),
         format!("[apps.crm]\npath-keys = '{HIDDEN}'"),
         format!("[apps.crm]\nclient-secret = ['{HIDDEN}']"),
+        format!("[apps.crm]\npath-key = '{HIDDEN}/'"),
         format!("[apps]\ncrm = '{HIDDEN}'"),
     ] {
         let error = World::new().with_file(&file).error(&[]);
@@ -302,7 +303,12 @@ fn what_is_wrong_with_an_app_is_said_with_its_name() {
         ("[apps.crm]\npaths = '/a'", "apps.crm.paths takes an array of paths"),
         ("[apps.crm]\npaths = ['a']", "apps.crm.paths takes an array of paths"),
         ("[apps.a]\npaths = ['/x']\n[apps.b]\npaths = ['/x']", "apps.a.paths and apps.b.paths both have /x"),
+        ("[apps.a]\npaths = ['/x-y']\n[apps.b]\npaths = ['//x%2Dy/']", "apps.a.paths and apps.b.paths both have /x-y"),
+        ("[apps.crm]\npaths = ['/']", "apps.crm.paths takes an array of paths"),
+        ("[apps.crm]\npaths = ['/%761/events/a']", "apps.crm.paths has /%761/events/a, but what begins with /v1/"),
+        ("[apps.crm]\npaths = ['/v1']", "apps.crm.paths has /v1, but what begins with /v1/"),
         ("[apps.crm]\npath-key = ''", "apps.crm.path-key is empty"),
+        ("[apps.crm]\npath-key = 'short'", "apps.crm.path-key takes 16 to 128 letters"),
         ("[apps.crm]\nclient-secret-file = '/no'", "apps.crm.client-secret-file: read /no: "),
     ] {
         let error = World::new().with_file(file).error(&[]);
