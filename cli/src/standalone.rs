@@ -79,9 +79,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let options = Options { on_sync: Some(metrics.on_sync()), ..Options::log() };
     let raw = DiskLog::open(&raw, options).with_context(|| format!("open the disk log in {}", raw.display()))?;
 
-    let reception = Arc::new(Reception::new(&config.webhooks.apps, config.webhooks.body_bytes_max, metrics));
+    let reception = Reception::start(&config.webhooks, &registry, metrics).context("start to look at senders")?;
+    let reception = Arc::new(reception);
     let listener = ingress::listener(config.webhooks.listen)
         .with_context(|| format!("listen on {} for webhooks", config.webhooks.listen))?;
+    config.webhooks.check_address(listener.local_addr().context("ask the socket where it listens")?)?;
     let (webhooks, serving) =
         ingress::serve(listener, config.webhooks.limits, reception, Keeper::Disk(raw.clone()), stop.clone())
             .context("take webhooks")?;

@@ -129,6 +129,8 @@ pub struct RawEvent {
     pub source: Option<IpAddr>,
     /// The request's `traceparent`.
     pub traceparent: Option<String>,
+    /// Whether ingress refused the sender: the event is kept aside, and folded nowhere.
+    pub unknown_source: bool,
     /// Whether a crash may have made this the second copy in the log.
     pub resent: bool,
     /// The bytes.
@@ -156,6 +158,7 @@ impl RawEvent {
             content_type: None,
             source: None,
             traceparent: None,
+            unknown_source: false,
             resent: false,
             body,
         }
@@ -202,6 +205,9 @@ impl RawEvent {
         if let Some(traceparent) = self.traceparent.filter(short) {
             headers.push((header::TRACEPARENT.into(), text(traceparent)));
         }
+        if self.unknown_source {
+            headers.push((header::UNKNOWN_SOURCE.into(), b"1".to_vec()));
+        }
         if self.resent {
             headers.push((header::RESENT.into(), b"1".to_vec()));
         }
@@ -232,6 +238,7 @@ impl RawEvent {
             content_type: text(header::CONTENT_TYPE).map(str::to_owned),
             source: text(header::SOURCE_ADDRESS).and_then(|text| text.parse().ok()),
             traceparent: text(header::TRACEPARENT).map(str::to_owned),
+            unknown_source: record.header(header::UNKNOWN_SOURCE) == Some(b"1"),
             resent: record.header(header::RESENT) == Some(b"1"),
             body: record.value.clone().unwrap_or_default(),
         })
@@ -264,6 +271,7 @@ mod tests {
         event.content_type = Some("application/x-www-form-urlencoded".into());
         event.source = Some([10, 0, 0, 1].into());
         event.resent = true;
+        event.unknown_source = true;
         assert_eq!(RawEvent::from_record(&event.clone().into_record()), Ok(event.clone()));
 
         event.member_id = None;

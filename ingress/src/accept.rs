@@ -1,78 +1,60 @@
 //! A body comes in, becomes a raw event, is kept, and is answered. Nothing is answered 200 before.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, X_FORWARDED_FOR};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use common::event::{AppName, RawEvent};
 use common::form::Form;
-use common::secret::Fingerprint;
-use common::settings::App;
 use common::time::Timestamp;
+use prometheus::Registry;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::apps::Apps;
+use crate::budget::Budget;
+use crate::config::Webhooks;
 use crate::keep::{Hand, Kept, Nowhere};
 use crate::metrics::{Metrics, Outcome};
 use crate::problem::Refusal;
+use crate::proxies::Proxies;
+use crate::source::SourceCheck;
 
 /// How long a body is awaited.
 const BODY_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Bodies that are no events are kept at most so often in a minute: they are for people, not for floods.
-const NOT_EVENTS_PER_MINUTE_MAX: u32 = 600;
-/// Before every app's path.
-const EVENTS_PATH: &str = "/v1/events/";
 /// Given by us, passed on as it came.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Which apps there are, and what is taken for them.
+/// What is taken, for whom and from whom.
 pub struct Reception {
-    apps: BTreeMap<AppName, Option<Fingerprint>>,
-    /// Older paths that map to an app.
-    paths: HashMap<String, AppName>,
+    apps: Apps,
     body_bytes_max: usize,
-    not_events: Budget,
+    proxies: Proxies,
+    sources: SourceCheck,
+    junk: Budget,
     metrics: Metrics,
 }
 
 impl Reception {
-    /// No apps means any name.
-    pub fn new(apps: &BTreeMap<AppName, App>, body_bytes_max: usize, metrics: Metrics) -> Self {
-        let key = |app: &App| app.path_key.as_ref().map(|key| Fingerprint::of(key.reveal()));
-        let older = |(name, app): (&AppName, &App)| -> Vec<_> {
-            app.paths.iter().map(|path| (path.clone(), name.clone())).collect()
-        };
-        Self {
-            apps: apps.iter().map(|(name, app)| (name.clone(), key(app))).collect(),
-            paths: apps.iter().flat_map(older).collect(),
-            body_bytes_max,
-            not_events: Budget::default(),
+    /// As it is set. If senders are looked at, this begins to renew the lists of them.
+    pub fn start(webhooks: &Webhooks, registry: &Registry, metrics: Metrics) -> io::Result<Self> {
+        Ok(Self {
+            apps: Apps::new(&webhooks.apps),
+            body_bytes_max: webhooks.body_bytes_max,
+            proxies: webhooks.proxies.clone(),
+            sources: SourceCheck::start(&webhooks.sources, registry, metrics.clone())?,
+            junk: Budget::new(webhooks.junk),
             metrics,
-        }
-    }
-
-    /// Whose path this is.
-    pub fn app(&self, path: &str) -> Result<AppName, Refusal> {
-        if let Some(app) = self.paths.get(path) {
-            return Ok(app.clone());
-        }
-        let rest = path.strip_prefix(EVENTS_PATH).ok_or(Refusal::UnknownPath)?;
-        let (name, key) = rest.split_once('/').map_or((rest, None), |(name, key)| (name, Some(key)));
-        let app = AppName::parse(name).ok_or(Refusal::UnknownApp)?;
-        let wanted = self.apps.get(&app);
-        let known = self.apps.is_empty() || wanted.is_some();
-        // Fingerprints: how long a comparison takes says nothing about the key.
-        let opens = key.map(Fingerprint::of) == wanted.copied().flatten();
-        if known && opens { Ok(app) } else { Err(Refusal::UnknownApp) }
+        })
     }
 
     /// Answers an unknown path, a wrong method, or a GET that looks whether there is a handler.
     pub fn look(&self, request: &HttpRequest) -> Answer {
-        match self.app(request.path()) {
+        match self.apps.owner(request.path()) {
             Ok(_) if matches!(request.method().as_str(), "GET" | "HEAD") => Answer::Here,
             Ok(_) => Answer::Refused(Refusal::WrongMethod),
             Err(refusal) => Answer::Refused(refusal),
@@ -93,27 +75,43 @@ impl Reception {
     }
 
     async fn take(&self, request: &HttpRequest, payload: Payload, hand: &Hand) -> Result<(Uuid, Kept), Refusal> {
-        let app = self.app(request.path())?;
+        let app = self.apps.owner(request.path())?;
+        let source = self.source(request);
+        let is_unknown = self.sources.refuses(source);
         let body = self.read(request, payload).await?;
         let form = Form::scan(&body);
-        let is_event = form.says_something();
-        if !is_event && !self.not_events.take(Instant::now()) {
+        let refusal: Option<fn(Option<Uuid>) -> Refusal> = match (is_unknown, form.says_something()) {
+            (true, _) => Some(Refusal::UnknownSource),
+            (false, false) => Some(Refusal::NotAnEvent),
+            (false, true) => None,
+        };
+        // What is refused is kept all the same, as far as the budget goes.
+        if let Some(refusal) = refusal
+            && !self.junk.take(source, Instant::now())
+        {
             self.metrics.discarded();
-            return Err(Refusal::NotAnEvent(None));
+            return Err(refusal(None));
         }
-        let event = raw_event(app, &form, body, request);
+        let mut event = raw_event(app, &form, body, request);
+        (event.source, event.unknown_source) = (source, is_unknown);
         let id = event.id;
         let read = Instant::now();
         let kept = hand.keep(event.into_record()).await;
         if let Ok(kept) = kept {
             self.metrics.kept(kept, read.elapsed());
         }
-        match (kept, is_event) {
-            (Ok(kept), true) => Ok((id, kept)),
-            (Ok(_), false) => Err(Refusal::NotAnEvent(Some(id))),
-            (Err(Nowhere), true) => Err(Refusal::Nowhere),
-            (Err(Nowhere), false) => Err(Refusal::NotAnEvent(None)),
+        match (kept, refusal) {
+            (Ok(kept), None) => Ok((id, kept)),
+            (Err(Nowhere), None) => Err(Refusal::Nowhere),
+            (kept, Some(refusal)) => Err(refusal(kept.ok().map(|_| id))),
         }
+    }
+
+    /// Who sent it, as far as anybody whom we believe knows.
+    fn source(&self, request: &HttpRequest) -> Option<IpAddr> {
+        let peer = request.peer_addr()?.ip();
+        let forwarded: Vec<_> = request.headers().get_all(X_FORWARDED_FOR).map(HeaderValue::as_bytes).collect();
+        Some(self.proxies.client(peer, &forwarded))
     }
 
     async fn read(&self, request: &HttpRequest, payload: Payload) -> Result<Bytes, Refusal> {
@@ -172,6 +170,7 @@ impl Answer {
             Self::Refused(refusal) => match refusal {
                 Refusal::NotAnEvent(_) => Some(Outcome::NotAnEvent),
                 Refusal::UnknownApp => Some(Outcome::UnknownApp),
+                Refusal::UnknownSource(_) => Some(Outcome::UnknownSource),
                 Refusal::TooLarge { .. } => Some(Outcome::TooLarge),
                 Refusal::Nowhere => Some(Outcome::Nowhere),
                 Refusal::UnreadableBody | Refusal::BodyTooSlow { .. } => Some(Outcome::Unreadable),
@@ -192,22 +191,5 @@ fn raw_event(app: AppName, form: &Form, body: Bytes, request: &HttpRequest) -> R
     let mut event = RawEvent::new(app, form.head(), body, Timestamp::now());
     event.content_type = text(CONTENT_TYPE);
     event.traceparent = text(TRACEPARENT);
-    event.source = request.peer_addr().map(|address| address.ip());
     event
-}
-
-/// So many in a minute, counted from the first of them.
-#[derive(Debug, Default)]
-struct Budget(Mutex<Option<(Instant, u32)>>);
-
-impl Budget {
-    fn take(&self, now: Instant) -> bool {
-        let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, count) = spent
-            .filter(|(since, _)| now.saturating_duration_since(*since) < Duration::from_secs(60))
-            .unwrap_or((now, 0));
-        let left = count < NOT_EVENTS_PER_MINUTE_MAX;
-        *spent = Some((since, count + u32::from(left)));
-        left
-    }
 }

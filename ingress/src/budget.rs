@@ -7,22 +7,37 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::settings::{Settings, SettingsError};
+
+/// More is no limit. Also the most sources that are remembered at a time.
+const JUNK_PER_MINUTE_MAX: u32 = 100_000;
 /// For how long a budget is.
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct Allowance {
     /// Bodies in a minute, from all sources together.
     pub in_all: u32,
     /// Bodies in a minute from one source.
     pub per_source: u32,
 }
 
+impl Allowance {
+    /// Reads `junk-per-minute` and `junk-per-minute-per-source`.
+    pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        let bodies = |name| {
+            let given = settings.number(name)?.filter(|bodies| *bodies <= JUNK_PER_MINUTE_MAX);
+            given.ok_or_else(|| SettingsError(format!("{name} is at most {JUNK_PER_MINUTE_MAX} bodies a minute")))
+        };
+        Ok(Self { in_all: bodies("junk-per-minute")?, per_source: bodies("junk-per-minute-per-source")? })
+    }
+}
+
 /// What is left of it in this minute.
 #[derive(Debug)]
 pub struct Budget {
-    limits: Limits,
+    allowance: Allowance,
     spent: Mutex<Spent>,
 }
 
@@ -37,8 +52,8 @@ struct Spent {
 
 impl Budget {
     /// Nothing of it is spent.
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, spent: Mutex::default() }
+    pub fn new(allowance: Allowance) -> Self {
+        Self { allowance, spent: Mutex::default() }
     }
 
     /// Takes one body's share, if there is one left for this source.
@@ -47,11 +62,11 @@ impl Budget {
         if spent.since.is_none_or(|since| now.saturating_duration_since(since) >= MINUTE) {
             *spent = Spent { since: Some(now), ..Spent::default() };
         }
-        if spent.in_all >= self.limits.in_all || self.limits.per_source == 0 {
+        if spent.in_all >= self.allowance.in_all || self.allowance.per_source == 0 {
             return false;
         }
         let by_source = spent.by_source.entry(source.map(sender)).or_default();
-        if *by_source >= self.limits.per_source {
+        if *by_source >= self.allowance.per_source {
             return false;
         }
         *by_source += 1;
@@ -76,7 +91,7 @@ mod tests {
 
     /// Takes for a source at a second.
     fn budget(in_all: u32, per_source: u32) -> impl Fn(&str, u64) -> bool {
-        let (budget, start) = (Budget::new(Limits { in_all, per_source }), Instant::now());
+        let (budget, start) = (Budget::new(Allowance { in_all, per_source }), Instant::now());
         move |source, second| budget.take(source.parse().ok(), start + Duration::from_secs(second))
     }
 
@@ -112,10 +127,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_minute_gives_more_than_its_limits_and_the_map_stays_small(
+        fn no_minute_gives_more_than_is_allowed_and_the_map_stays_small(
             in_all in 0_u32..9, per_source in 0_u32..5, who in prop::collection::vec(0_u8..7, 0..200),
         ) {
-            let budget = Budget::new(Limits { in_all, per_source });
+            let budget = Budget::new(Allowance { in_all, per_source });
             let now = Instant::now();
             let mut taken = [0; 7];
             for source in who {

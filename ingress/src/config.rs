@@ -10,9 +10,12 @@ use common::log::kafka::KafkaSettings;
 use common::settings::{App, KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
 use common::telemetry::LogFormat;
 
+use crate::budget::Allowance;
 use crate::handover::Rules;
 use crate::proxies::Proxies;
 use crate::server::Limits;
+use crate::source::{Check, Sources};
+use crate::source_list::Place;
 
 /// Kafka takes records up to about a megabyte unless told otherwise; a body leaves room for key and headers.
 const BODY_LIMIT_BYTES_MAX: u64 = 900 * 1024;
@@ -45,6 +48,36 @@ pub const WEBHOOKS: &[Setting] = &[
         help: "Networks of the proxies in front, such as `10.0.0.0/8`: they are believed about the client's address.",
         default: None,
         kind: Kind::Repeated,
+    },
+    Setting {
+        name: "source-check",
+        help: "What becomes of senders that are not in the source list: `off`, `observe` (counted) or `enforce` (refused).",
+        default: Some("off"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "source-list",
+        help: "Files and URLs with the addresses that Bitrix24 sends from: its JSON, or an address or network a line.",
+        default: Some("https://dl.bitrix24.com/webhook/app-world.json"),
+        kind: Kind::Repeated,
+    },
+    Setting {
+        name: "source-refresh",
+        help: "How often the source list is read again; a file also when it changes.",
+        default: Some("5m"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "junk-per-minute",
+        help: "So many refused bodies a minute are kept all the same; beyond it they are counted.",
+        default: Some("600"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "junk-per-minute-per-source",
+        help: "The same from one address, with IPv6 from one /64.",
+        default: Some("60"),
+        kind: Kind::Plain,
     },
 ];
 
@@ -88,28 +121,63 @@ pub struct Webhooks {
     pub apps: BTreeMap<AppName, App>,
     /// Who is believed about the client's address.
     pub proxies: Proxies,
+    /// How senders are looked at.
+    pub sources: Sources,
+    /// How much is kept of what is refused.
+    pub junk: Allowance,
 }
 
 impl Webhooks {
-    /// Reads what [`WEBHOOKS`] and the apps say. Any app's name is taken on loopback only.
+    /// Reads what [`WEBHOOKS`] and the apps say.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
-        let listen = settings.address("ingress-listen")?;
-        let limits = Limits { idle_timeout: settings.duration("idle-timeout")? };
         let body_limit = settings.size("body-limit")?;
-        let apps = settings.apps().clone();
         if body_limit == 0 || body_limit > BODY_LIMIT_BYTES_MAX {
             return Err(SettingsError("body-limit is more than nothing and at most 900KiB".into()));
         }
+        let limits = Limits { idle_timeout: settings.duration("idle-timeout")? };
         if limits.idle_timeout.is_zero() || limits.idle_timeout > IDLE_TIMEOUT_MAX {
             return Err(SettingsError("idle-timeout is more than nothing and at most 10m".into()));
         }
-        if apps.is_empty() && !listen.ip().is_loopback() {
-            let why = "ingress-listen is not loopback, so the apps must be named: \
-                       set apps, for example `--apps crm-sync`; without it strangers could make up any";
-            return Err(SettingsError(why.into()));
+        let webhooks = Self {
+            listen: settings.address("ingress-listen")?,
+            limits,
+            body_bytes_max: usize::try_from(body_limit).expect("checked above"),
+            apps: settings.apps().clone(),
+            proxies: Proxies::read(settings)?,
+            sources: Sources::read(settings)?,
+            junk: Allowance::read(settings)?,
+        };
+        webhooks.check_address(webhooks.listen)?;
+        Ok(webhooks)
+    }
+
+    /// Whether these webhooks may be taken at this address: the socket's own, which may have been handed to
+    /// us and is then none of the settings.
+    pub fn check_address(&self, address: SocketAddr) -> Result<(), SettingsError> {
+        let is_loopback = address.ip().to_canonical().is_loopback();
+        if self.apps.is_empty() && !is_loopback {
+            let why = format!(
+                "webhooks are taken at {address}, which is not loopback, so the apps must be named: \
+                 set apps, for example `--apps crm-sync`; without it strangers could make up any"
+            );
+            return Err(SettingsError(why));
         }
-        let body_bytes_max = usize::try_from(body_limit).expect("checked above");
-        Ok(Self { listen, limits, body_bytes_max, apps, proxies: Proxies::read(settings)? })
+        if self.sources.check == Check::Enforce && is_loopback && self.proxies.is_empty() {
+            let why = format!(
+                "source-check is enforce and webhooks are taken at {address}: whoever comes there is a proxy, \
+                 and all would be refused; name it, for example `--trusted-proxies 127.0.0.1`"
+            );
+            return Err(SettingsError(why));
+        }
+        Ok(())
+    }
+
+    /// Whether the source lists can be read now, if they are used.
+    pub fn check(&self) -> anyhow::Result<()> {
+        match self.sources.check {
+            Check::Off => Ok(()),
+            Check::Observe | Check::Enforce => self.sources.places.iter().try_for_each(Place::check),
+        }
     }
 }
 
@@ -151,6 +219,7 @@ impl Config {
     pub fn check(&self) -> anyhow::Result<()> {
         use anyhow::Context;
         self.kafka.check()?;
+        self.webhooks.check()?;
         let dir = self.disk_log_dir();
         std::fs::create_dir_all(&dir).with_context(|| format!("make the directory {}", dir.display()))
     }
@@ -175,6 +244,16 @@ fn rules(settings: &Settings) -> Result<Rules, SettingsError> {
         bytes_max: HANDED_OVER_BYTES_MAX,
         carry_above_bytes: settings.size("disk-log-limit")? / 4,
     })
+}
+
+#[cfg(test)]
+impl Webhooks {
+    /// What is set where nothing is.
+    pub fn by_default() -> Self {
+        let args = ["ingress", "--kafka", "h:1"].map(Into::into);
+        let settings = common::settings::read("ingress", "", &table(), args, &|_| None, []).expect("defaults");
+        Self::read(&settings).expect("valid defaults")
+    }
 }
 
 #[cfg(test)]
@@ -203,12 +282,37 @@ mod tests {
     }
 
     #[test]
+    fn the_address_that_counts_is_the_sockets_own() {
+        let webhooks = read(&["--kafka", "localhost:9092"]).expect("valid settings").webhooks;
+        let check = |address: &str| webhooks.check_address(address.parse().expect("an address")).is_ok();
+        for loopback in ["127.0.0.1:80", "127.9.9.9:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
+            assert!(check(loopback), "{loopback}");
+        }
+        for open in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80", "[::ffff:10.0.0.1]:80"] {
+            assert!(!check(open), "{open}");
+        }
+    }
+
+    #[test]
+    fn senders_on_loopback_are_refused_only_if_their_proxy_is_known() {
+        let enforce = ["--kafka", "h:1", "--source-check", "enforce"];
+        assert!(read(&enforce).is_err_and(|error| error.contains("--trusted-proxies")));
+        assert!(read(&[&enforce[..], &["--trusted-proxies", "127.0.0.1"]].concat()).is_ok());
+        assert!(read(&[&enforce[..], &["--ingress-listen", "0.0.0.0:80", "--apps", "a"]].concat()).is_ok());
+    }
+
+    #[test]
     fn settings_that_cannot_work_are_refused_by_name() {
         for (args, name) in [
             (&[][..], "kafka"),
             (&["--kafka", "h:1", "--keep", "both"][..], "keep"),
             (&["--kafka", "h:1", "--body-limit", "2MiB"][..], "body-limit"),
             (&["--kafka", "h:1", "--trusted-proxies", "10.0.0.0/33"][..], "trusted-proxies"),
+            (&["--kafka", "h:1", "--source-check", "on"][..], "source-check"),
+            (&["--kafka", "h:1", "--source-list", "ftp://h/list"][..], "source-list"),
+            (&["--kafka", "h:1", "--source-check", "observe", "--source-list", ""][..], "source-list"),
+            (&["--kafka", "h:1", "--source-refresh", "10ms"][..], "source-refresh"),
+            (&["--kafka", "h:1", "--junk-per-minute", "100001"][..], "junk-per-minute"),
             (&["--kafka", "h:1", "--idle-timeout", "0s"][..], "idle-timeout"),
             (&["--kafka", "h:1", "--idle-timeout", "11m"][..], "idle-timeout"),
         ] {

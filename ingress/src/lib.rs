@@ -19,6 +19,7 @@ use prometheus::Registry;
 use tokio::sync::oneshot;
 
 pub mod accept;
+pub mod apps;
 pub mod budget;
 pub mod config;
 pub mod desk;
@@ -35,6 +36,8 @@ pub mod networks;
 pub mod problem;
 pub mod proxies;
 pub mod server;
+pub mod source;
+pub mod source_list;
 mod worker;
 
 pub use accept::Reception;
@@ -55,8 +58,10 @@ pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
     let mut lines = Lines::start(&desk, &config, &readiness)?;
 
     let webhooks = &config.webhooks;
-    let reception = Arc::new(Reception::new(&webhooks.apps, webhooks.body_bytes_max, metrics));
+    let reception = Reception::start(webhooks, &registry, metrics).context("start to look at senders")?;
+    let reception = Arc::new(reception);
     let listener = listener(webhooks.listen).with_context(|| format!("listen on {} for webhooks", webhooks.listen))?;
+    webhooks.check_address(listener.local_addr().context("ask the socket where it listens")?)?;
     let serving = serve(listener, webhooks.limits, reception, Keeper::Kafka(Arc::clone(&desk)), stop.clone());
     let (address, serving) = serving.context("take webhooks")?;
     tracing::info!(what = "webhooks", %address, "listening");

@@ -1,7 +1,7 @@
 //! What can be measured, in one place: how many came, what became of them, how long it took.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::log::kafka::Trouble;
 use common::telemetry::registered;
@@ -12,6 +12,7 @@ use prometheus::{Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntC
 
 use crate::desk::Desk;
 use crate::keep::Kept;
+use crate::source_list::{Known, Verdict};
 
 /// From a fsync to what Bitrix24 may call slow, in seconds.
 const BUCKETS_S: &[f64] =
@@ -26,6 +27,8 @@ pub enum Outcome {
     NotAnEvent,
     /// It is for an app that we do not know.
     UnknownApp,
+    /// Its sender is in no source list.
+    UnknownSource,
     /// Its body is too large.
     TooLarge,
     /// Its body did not come, not in time or not as announced.
@@ -35,11 +38,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Kept(Kept::Kafka),
         Self::Kept(Kept::Disk),
         Self::NotAnEvent,
         Self::UnknownApp,
+        Self::UnknownSource,
         Self::TooLarge,
         Self::Unreadable,
         Self::Nowhere,
@@ -50,6 +54,7 @@ impl Outcome {
             Self::Kept(kept) => kept.label(),
             Self::NotAnEvent => "not_an_event",
             Self::UnknownApp => "unknown_app",
+            Self::UnknownSource => "unknown_source",
             Self::TooLarge => "too_large",
             Self::Unreadable => "unreadable",
             Self::Nowhere => "nowhere",
@@ -62,9 +67,10 @@ impl Outcome {
             Self::Kept(Kept::Disk) => 1,
             Self::NotAnEvent => 2,
             Self::UnknownApp => 3,
-            Self::TooLarge => 4,
-            Self::Unreadable => 5,
-            Self::Nowhere => 6,
+            Self::UnknownSource => 4,
+            Self::TooLarge => 5,
+            Self::Unreadable => 6,
+            Self::Nowhere => 7,
         }
     }
 }
@@ -77,6 +83,7 @@ pub struct Metrics {
     kept_in_kafka_seconds: Histogram,
     kept_on_disk_seconds: Histogram,
     discarded: IntCounter,
+    sources: [IntCounter; Verdict::ALL.len()],
     fsync_seconds: Histogram,
 }
 
@@ -90,13 +97,16 @@ impl Metrics {
         let seconds = |name, help| registered(registry, Histogram::with_opts(buckets(name, help)));
         let request_seconds = seconds("ingress_request_duration_seconds", "From a request's head to its answer.");
         let fsync_seconds = seconds("disk_log_fsync_duration_seconds", "Syncs of the disk log that somebody awaited.");
-        let about = "Bodies that were no events and went beyond the budget for such: not kept.";
+        let about = Opts::new("ingress_source_total", "Webhooks whose sender was looked up, by where it stands.");
+        let sources = registered(registry, IntCounterVec::new(about, &["verdict"]));
+        let about = "Bodies that were no events, or from unknown sources, beyond the budget for such: not kept.";
         Self {
             events: Outcome::ALL.map(|outcome| events.with_label_values(&[outcome.label()])),
             request_seconds,
             kept_in_kafka_seconds: kept_seconds.with_label_values(&[Kept::Kafka.label()]),
             kept_on_disk_seconds: kept_seconds.with_label_values(&[Kept::Disk.label()]),
             discarded: registered(registry, IntCounter::new("ingress_discarded_total", about)),
+            sources: Verdict::ALL.map(|verdict| sources.with_label_values(&[verdict.label()])),
             fsync_seconds,
         }
     }
@@ -119,6 +129,16 @@ impl Metrics {
     /// A body that is no event was not kept.
     pub fn discarded(&self) {
         self.discarded.inc();
+    }
+
+    /// A sender was looked up.
+    pub fn judged(&self, verdict: Verdict) {
+        let counter = match verdict {
+            Verdict::Listed => &self.sources[0],
+            Verdict::Unlisted => &self.sources[1],
+            Verdict::NoList => &self.sources[2],
+        };
+        counter.inc();
     }
 
     /// For the disk log: how long its syncs take.
@@ -207,6 +227,37 @@ fn raise(counter: &IntCounter, to: u64) {
     counter.inc_by(to.saturating_sub(counter.get()));
 }
 
+/// What is looked up when somebody asks: how old the lists of Bitrix24's addresses are.
+pub struct ListGauges {
+    known: Arc<Known>,
+    age_seconds: Gauge,
+    addresses: IntGauge,
+}
+
+impl ListGauges {
+    /// Registers them.
+    pub fn register(registry: &Registry, known: Arc<Known>) {
+        let about = "How long ago the oldest source list was read, or the start where one never was.";
+        let age_seconds = Gauge::new("source_list_age_seconds", about).expect("names in the code are valid");
+        let about = "Addresses and networks in the source lists.";
+        let addresses = IntGauge::new("source_list_addresses", about).expect("names in the code are valid");
+        let gauges = Self { known, age_seconds, addresses };
+        registry.register(Box::new(gauges)).expect("each metric is registered once");
+    }
+}
+
+impl Collector for ListGauges {
+    fn desc(&self) -> Vec<&Desc> {
+        [self.age_seconds.desc(), self.addresses.desc()].concat()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.age_seconds.set(self.known.age(Instant::now()).as_secs_f64());
+        self.addresses.set(i64::try_from(self.known.entries()).unwrap_or(i64::MAX));
+        [self.age_seconds.collect(), self.addresses.collect()].concat()
+    }
+}
+
 fn buckets(name: &str, help: &str) -> HistogramOpts {
     HistogramOpts::new(name, help).buckets(BUCKETS_S.to_vec())
 }
@@ -219,6 +270,15 @@ mod tests {
     fn every_outcome_has_a_counter_of_its_own() {
         for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome.index(), index, "{}", outcome.label());
+        }
+    }
+
+    #[test]
+    fn every_verdict_has_a_counter_of_its_own() {
+        let metrics = Metrics::new(&common::telemetry::registry());
+        for (index, verdict) in Verdict::ALL.into_iter().enumerate() {
+            metrics.judged(verdict);
+            assert_eq!(metrics.sources[index].get(), 1, "{}", verdict.label());
         }
     }
 }

@@ -18,6 +18,8 @@ pub enum Refusal {
     NotAnEvent(Option<Uuid>),
     /// There is no such app.
     UnknownApp,
+    /// The sender is in no source list. Kept aside all the same under this id, within a budget.
+    UnknownSource(Option<Uuid>),
     /// The body is longer than this.
     TooLarge {
         /// The limit in bytes.
@@ -48,7 +50,7 @@ impl Refusal {
             Self::WrongMethod => _ = response.insert_header((ALLOW, "GET, HEAD, POST")),
             // What is left of the body is not read.
             Self::TooLarge { .. } | Self::UnreadableBody | Self::BodyTooSlow { .. } => _ = response.force_close(),
-            Self::NotAnEvent(_) | Self::UnknownApp | Self::UnknownPath => {}
+            Self::NotAnEvent(_) | Self::UnknownApp | Self::UnknownSource(_) | Self::UnknownPath => {}
         }
         response
     }
@@ -61,7 +63,7 @@ impl Refusal {
             "status": self.status().as_u16(),
             "detail": self.detail(),
         });
-        if let Self::NotAnEvent(Some(id)) = self {
+        if let Self::NotAnEvent(Some(id)) | Self::UnknownSource(Some(id)) = self {
             document["id"] = json!(id);
         }
         document.to_string()
@@ -71,6 +73,7 @@ impl Refusal {
         match self {
             Self::NotAnEvent(_) | Self::UnreadableBody => StatusCode::BAD_REQUEST,
             Self::UnknownApp | Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::UnknownSource(_) => StatusCode::FORBIDDEN,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Nowhere => StatusCode::SERVICE_UNAVAILABLE,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
@@ -83,6 +86,7 @@ impl Refusal {
         match self {
             Self::NotAnEvent(_) => "not-an-event",
             Self::UnknownApp => "unknown-app",
+            Self::UnknownSource(_) => "unknown-source",
             Self::TooLarge { .. } => "too-large",
             Self::Nowhere => "nowhere",
             Self::UnknownPath => "unknown-path",
@@ -96,6 +100,7 @@ impl Refusal {
         match self {
             Self::NotAnEvent(_) => "The body is not a Bitrix24 event",
             Self::UnknownApp => "There is no such app",
+            Self::UnknownSource(_) => "The sender is not one of Bitrix24's",
             Self::TooLarge { .. } => "The body is too large",
             Self::Nowhere => "The event cannot be kept right now",
             Self::UnknownPath => "There is nothing here",
@@ -114,6 +119,10 @@ impl Refusal {
                 )
             }
             Self::UnknownApp => "The app's name in the path is not one of the `apps` in the settings.".into(),
+            Self::UnknownSource(id) => {
+                let kept = if id.is_some() { "The event is kept aside, under `id`." } else { "It was not kept." };
+                format!("The address that this comes from is not in the published list (`source-check`). {kept}")
+            }
             Self::TooLarge { limit } => format!("At most {limit} bytes are taken (`body-limit` in the settings)."),
             Self::Nowhere => "Kafka does not acknowledge and the disk log has no room. Send the event again.".into(),
             Self::UnknownPath => "Webhooks go to `/v1/events/{app}`.".into(),

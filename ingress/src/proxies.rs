@@ -75,7 +75,7 @@ mod tests {
         Proxies(Networks::parse(texts.iter().copied()).expect("networks"))
     }
 
-    /// Who it is behind proxies in 10.0.0.0/8 and fd00::/8.
+    /// Who it is behind proxies in `10.0.0.0/8` and `fd00::/8`.
     fn check(peer: &str, forwarded: &[&str], expected: &str) {
         let lines: Vec<_> = forwarded.iter().map(|line| line.as_bytes()).collect();
         let client = proxies(&["10.0.0.0/8", "fd00::/8"]).client(peer.parse().expect("an address"), &lines);

@@ -152,7 +152,8 @@ impl Oracle {
             self.rejected.insert((record.partition, record.offset));
             return;
         };
-        if !fields.is_whole() {
+        // Ingress refused it, and kept it aside.
+        if record.header("hl_unknown_source").is_some() || !fields.is_whole() {
             self.rejected.insert((record.partition, record.offset));
             return;
         }

@@ -19,6 +19,8 @@ mod redact;
 pub enum Reason {
     /// The record in `raw` is not one that ingress wrote.
     NotARawEvent,
+    /// Ingress refused the sender, who is in no source list.
+    UnknownSource,
     /// The body has no `event`: an install page's form, or junk.
     NoEvent,
     /// The body does not say which portal it is about, or not in a way that can be a key.
@@ -35,8 +37,9 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NotARawEvent,
+        Self::UnknownSource,
         Self::NoEvent,
         Self::NoMember,
         Self::NoProof,
@@ -49,6 +52,7 @@ impl Reason {
     pub fn label(self) -> &'static str {
         match self {
             Self::NotARawEvent => "not_a_raw_event",
+            Self::UnknownSource => "unknown_source",
             Self::NoEvent => "no_event",
             Self::NoMember => "no_member",
             Self::NoProof => "no_proof",
@@ -70,6 +74,9 @@ const TOKEN_BYTES_MAX: usize = 512;
 
 /// Reads a raw event for what it means. Total: every body is an event, or set aside for a reason.
 pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
+    if raw.unknown_source {
+        return Err(Reason::UnknownSource);
+    }
     let form = Form::parse(&raw.body);
     let kind = form.head().kind.ok_or(Reason::NoEvent)?;
     let member_id = form.text("auth[member_id]").and_then(MemberId::parse).ok_or(Reason::NoMember)?;

@@ -1,0 +1,143 @@
+//! Whose path it is: the one table of apps, their keys and their older paths.
+
+use std::collections::{BTreeMap, HashMap};
+
+use common::event::AppName;
+use common::path;
+use common::secret::Fingerprint;
+use common::settings::App;
+
+use crate::problem::Refusal;
+
+/// Before every app's path.
+const EVENTS_PATH: &str = "/v1/events";
+
+/// Which apps there are; none means any name.
+pub struct Apps {
+    /// With the fingerprint of its key, if it has one.
+    known: BTreeMap<AppName, Option<Fingerprint>>,
+    /// Older paths that belong to an app, in their one form.
+    older: HashMap<String, AppName>,
+}
+
+impl Apps {
+    /// As they are set.
+    pub fn new(apps: &BTreeMap<AppName, App>) -> Self {
+        let key = |app: &App| app.path_key.as_ref().map(|key| Fingerprint::of(key.reveal()));
+        let older = |(name, app): (&AppName, &App)| -> Vec<_> {
+            app.paths.iter().map(|path| (path::canonical(path).into_owned(), name.clone())).collect()
+        };
+        Self {
+            known: apps.iter().map(|(name, app)| (name.clone(), key(app))).collect(),
+            older: apps.iter().flat_map(older).collect(),
+        }
+    }
+
+    /// Whose path this is. An app that has a key is not there without it, nor with another.
+    pub fn owner(&self, path: &str) -> Result<AppName, Refusal> {
+        let path = path::canonical(path);
+        if let Some(app) = self.older.get(&*path) {
+            return Ok(app.clone());
+        }
+        let rest = path.strip_prefix(EVENTS_PATH).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let mut segments = rest.ok_or(Refusal::UnknownPath)?.splitn(3, '/').skip(1);
+        let (name, key) = (segments.next().unwrap_or_default(), segments.next());
+        let app = AppName::parse(name).ok_or(Refusal::UnknownApp)?;
+        let wanted = self.known.get(&app);
+        let known = self.known.is_empty() || wanted.is_some();
+        // Fingerprints: how long a comparison takes says nothing about the key.
+        let opens = key.map(Fingerprint::of) == wanted.copied().flatten();
+        if known && opens { Ok(app) } else { Err(Refusal::UnknownApp) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::secret::Secret;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: &str = "s6p6eclrvim6da22ft9ch94ekreb52lv";
+
+    fn apps() -> Apps {
+        let name = |name| AppName::parse(name).expect("a name");
+        let open = App { paths: vec!["/b24/handler.php".into(), "/b24/(a)".into()], ..App::default() };
+        let shut = App { path_key: Some(Secret::new(KEY)), paths: vec!["/shut".into()], ..App::default() };
+        Apps::new(&BTreeMap::from([(name("open"), open), (name("shut"), shut)]))
+    }
+
+    fn check(path: &str, expected: Result<&str, &Refusal>) {
+        let owner = apps().owner(path);
+        assert_eq!(owner.as_ref().map(AppName::as_str), expected, "{path}");
+    }
+
+    #[test]
+    fn a_path_belongs_to_its_app_however_it_is_written() {
+        for path in [
+            "/v1/events/open",
+            "/v1/events/open/",
+            "//v1/events//open",
+            "/v1/events/%6Fpen",
+            "/%76%31/events/open",
+            "/b24/handler.php",
+            "/b24/handler.php/",
+            "/b24/%68andler%2ephp",
+            "/b24/%28a%29",
+        ] {
+            check(path, Ok("open"));
+        }
+        check("/shut", Ok("shut"));
+    }
+
+    #[test]
+    fn an_app_with_a_key_is_there_with_its_key_only() {
+        check(&format!("/v1/events/shut/{KEY}"), Ok("shut"));
+        check(&format!("/v1/events/shut/{KEY}/"), Ok("shut"));
+        check(&format!("/v1/events/shut/%73{}", &KEY[1..]), Ok("shut"));
+        for path in [
+            "/v1/events/shut".to_owned(),
+            "/v1/events/shut/".to_owned(),
+            format!("/v1/events/shut/{}", &KEY[1..]),
+            format!("/v1/events/shut/{}", KEY.to_uppercase()),
+            format!("/v1/events/shut/{KEY}x"),
+            format!("/v1/events/shut/{KEY}/{KEY}"),
+            format!("/v1/events/shut%2F{KEY}"),
+            format!("/v1/events/open/{KEY}"),
+            format!("/v1/events/other/{KEY}"),
+            "/v1/events".to_owned(),
+            "/v1/events/".to_owned(),
+            "/v1/events/open/x".to_owned(),
+            "/v1/events/OPEN".to_owned(),
+            "/v1/events/../events/open".to_owned(),
+        ] {
+            check(&path, Err(&Refusal::UnknownApp));
+        }
+    }
+
+    #[test]
+    fn what_is_no_apps_path_is_unknown() {
+        for path in
+            ["", "/", "/v1", "/v1/event", "/v1/eventsopen", "/v2/events/open", "/b24", "/b24%2Fhandler.php", "*"]
+        {
+            check(path, Err(&Refusal::UnknownPath));
+        }
+    }
+
+    #[test]
+    fn any_name_is_taken_where_none_is_set() {
+        let any = Apps::new(&BTreeMap::new());
+        assert!(any.owner("/v1/events/whatever").is_ok_and(|app| app.as_str() == "whatever"));
+        assert_eq!(any.owner("/v1/events/whatever/key"), Err(Refusal::UnknownApp));
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_has_an_answer_and_no_answer_repeats_it(path in "\\PC{0,40}") {
+            if let Err(refusal) = apps().owner(&format!("/v1/events/shut/{path}{KEY}x")) {
+                prop_assert!(!refusal.document().contains(KEY));
+            }
+            let _ = apps().owner(&path);
+        }
+    }
+}

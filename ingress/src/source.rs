@@ -1,0 +1,130 @@
+//! Whether a sender is one of Bitrix24's: looked up in its published list, and counted or refused.
+//!
+//! Who is refused is answered 403, but not thrown away: a list may be behind the truth, and Bitrix24 sends
+//! once. The event is kept in `raw` within the budget for junk and with a mark, so that it is folded nowhere.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use common::settings::{Settings, SettingsError};
+use prometheus::Registry;
+
+use crate::metrics::{ListGauges, Metrics};
+use crate::source_list::{Place, SourceList, Verdict};
+
+/// Asked more often than this, somebody's server is annoyed for nothing.
+const REFRESH_WAIT_MIN: Duration = Duration::from_secs(1);
+/// Strangers are told of so often.
+const TELL_WAIT: Duration = Duration::from_secs(60);
+
+/// How senders are looked at: the settings.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// What becomes of it.
+    pub check: Check,
+    /// Where the lists lie.
+    pub places: Vec<Place>,
+    /// How often they are renewed.
+    pub refresh: Duration,
+}
+
+/// What becomes of a sender who is in no list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Nobody looks.
+    Off,
+    /// It is counted and told.
+    Observe,
+    /// It is refused.
+    Enforce,
+}
+
+impl Sources {
+    /// Reads `source-check`, `source-list` and `source-refresh`.
+    pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        let check = match settings.text("source-check") {
+            Some("off") | None => Check::Off,
+            Some("observe") => Check::Observe,
+            Some("enforce") => Check::Enforce,
+            Some(_) => return Err(SettingsError("source-check is `off`, `observe` or `enforce`".into())),
+        };
+        let refresh = settings.duration("source-refresh")?;
+        if refresh < REFRESH_WAIT_MIN {
+            return Err(SettingsError("source-refresh is at least 1s; Bitrix24 asks for a minute or more".into()));
+        }
+        let given = settings.all("source-list");
+        let places: Option<Vec<_>> = given.iter().map(|text| Place::parse(text)).collect();
+        let wrong = "source-list takes files, and URLs with http or https and without a password";
+        match places {
+            Some(places) if check == Check::Off || !places.is_empty() => Ok(Self { check, places, refresh }),
+            Some(_) | None => Err(SettingsError(wrong.into())),
+        }
+    }
+}
+
+/// Looks at senders.
+pub struct SourceCheck {
+    enforce: bool,
+    list: Option<SourceList>,
+    metrics: Metrics,
+    told: Mutex<Option<Instant>>,
+}
+
+impl SourceCheck {
+    /// Begins to renew the lists, if somebody looks.
+    pub fn start(sources: &Sources, registry: &Registry, metrics: Metrics) -> io::Result<Self> {
+        let list = match sources.check {
+            Check::Off => None,
+            Check::Observe | Check::Enforce => Some(SourceList::start(&sources.places, sources.refresh)?),
+        };
+        if let Some(list) = &list {
+            ListGauges::register(registry, list.known());
+        }
+        Ok(Self { enforce: sources.check == Check::Enforce, list, metrics, told: Mutex::default() })
+    }
+
+    /// Whether a webhook from here is refused.
+    pub fn refuses(&self, source: Option<IpAddr>) -> bool {
+        let (Some(list), Some(source)) = (&self.list, source) else { return false };
+        let verdict = list.judge(source, Instant::now());
+        self.metrics.judged(verdict);
+        match verdict {
+            Verdict::Listed | Verdict::NoList => false,
+            Verdict::Unlisted => {
+                self.tell(source);
+                self.enforce
+            }
+        }
+    }
+
+    /// One line, not a flood.
+    fn tell(&self, source: IpAddr) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|told| told.elapsed() < TELL_WAIT) {
+            return;
+        }
+        *told = Some(Instant::now());
+        drop(told);
+        let then = match (self.enforce, is_inside(source)) {
+            (true, true) => {
+                "they are answered 403. An address like this is not the internet's: is it a proxy that trusted-proxies does not name?"
+            }
+            (true, false) => "they are answered 403, and kept aside in raw within the budget for junk",
+            (false, true) => {
+                "they are taken. An address like this is not the internet's: is it a proxy that trusted-proxies does not name?"
+            }
+            (false, false) => "they are taken; with `source-check = enforce` they would be answered 403",
+        };
+        tracing::warn!(%source, "webhooks come from {source}, which is not in the source list: {then}");
+    }
+}
+
+/// Whether nobody of the internet can have this address.
+fn is_inside(source: IpAddr) -> bool {
+    match source.to_canonical() {
+        IpAddr::V4(address) => address.is_private() || address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
+    }
+}

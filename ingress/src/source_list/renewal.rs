@@ -1,0 +1,257 @@
+//! The thread that renews lists: each in its time, a file as soon as it changes, sooner if strangers come.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::place::Stamp;
+use super::{Known, LIST_AGE_MAX, List, Place, parse};
+
+/// Bitrix24 asks to be asked not more than once in a minute. Also how soon a failure is tried again.
+const ASK_AGAIN_WAIT: Duration = Duration::from_secs(60);
+/// How often a file is looked at. A change is read when it looks the same twice: it may be half written.
+const LOOK: Duration = Duration::from_secs(1);
+/// A failure that lasts is told so often.
+const TELL_AGAIN_WAIT: Duration = Duration::from_secs(10 * 60);
+
+/// All lists, and when each is due.
+pub struct Renewal {
+    known: Arc<Known>,
+    tended: Vec<Tended>,
+    refresh: Duration,
+}
+
+/// One list.
+struct Tended {
+    place: Place,
+    /// When it is read again, whatever happens.
+    due: Instant,
+    tried: Instant,
+    /// How the file looked when it was read.
+    read: Option<Stamp>,
+    /// How the file looked when it was last looked at.
+    seen: Option<Stamp>,
+    /// When a failure that lasts was told.
+    told: Option<Instant>,
+}
+
+impl Renewal {
+    /// Of these lists, all of which are due.
+    pub fn new(known: Arc<Known>, places: &[Place], refresh: Duration) -> Self {
+        let now = Instant::now();
+        let tended = |place: &Place| Tended {
+            place: place.clone(),
+            due: now,
+            tried: now,
+            read: None,
+            seen: place.stamp(),
+            told: None,
+        };
+        Self { known, tended: places.iter().map(tended).collect(), refresh }
+    }
+
+    /// Reads what is there at once.
+    pub fn read_files(&mut self) {
+        for index in 0..self.tended.len() {
+            if matches!(self.tended[index].place, Place::File(_)) {
+                self.renew(index);
+            }
+        }
+    }
+
+    /// Renews until nobody can ask any more.
+    pub fn run(mut self, nudges: &Receiver<()>) {
+        loop {
+            for index in 0..self.tended.len() {
+                if self.tended[index].is_due(Instant::now()) {
+                    self.renew(index);
+                }
+            }
+            let now = Instant::now();
+            let next = self.tended.iter().map(|tended| tended.next(now)).min().unwrap_or(self.refresh);
+            match nudges.recv_timeout(next) {
+                Ok(()) => self.tended.iter_mut().for_each(Tended::hasten),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn renew(&mut self, index: usize) {
+        let (tended, before) = (&mut self.tended[index], self.known.list(index));
+        tended.tried = Instant::now();
+        self.known.nudged.store(false, Ordering::Relaxed);
+        match tended.list() {
+            Ok(list) => {
+                tended.due = tended.tried + self.refresh;
+                tended.tell_list(&list, before.as_ref());
+                self.known.put(index, list);
+            }
+            Err(error) => {
+                tended.due = tended.tried + self.refresh.min(ASK_AGAIN_WAIT);
+                tended.tell_failure(&error, before.as_ref());
+            }
+        }
+    }
+}
+
+impl Tended {
+    /// Whether it is to be read now.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let Some(stamp) = self.place.stamp() else { return now >= self.due };
+        let settled = self.seen.replace(stamp) == Some(stamp);
+        settled && (now >= self.due || self.read != Some(stamp))
+    }
+
+    /// For how long nothing is to be done.
+    fn next(&self, now: Instant) -> Duration {
+        let due = self.due.saturating_duration_since(now);
+        match self.place {
+            Place::File(_) => due.min(LOOK),
+            Place::Url(_) => due,
+        }
+    }
+
+    /// Somebody came who is not in it.
+    fn hasten(&mut self) {
+        self.due = self.due.min(self.tried + ASK_AGAIN_WAIT);
+    }
+
+    fn list(&mut self) -> anyhow::Result<List> {
+        // What is not good is not read again until it changes or is due.
+        self.read = self.place.stamp();
+        let bytes = self.place.read()?;
+        anyhow::ensure!(self.place.stamp() == self.read, "it changed while it was read");
+        let (networks, entries) = parse::parse(&bytes)?;
+        Ok(List { networks, entries, read_at: Instant::now() })
+    }
+
+    fn tell_list(&mut self, list: &List, before: Option<&List>) {
+        let place = &self.place;
+        let entries = list.entries;
+        if self.told.take().is_some() {
+            tracing::info!(%place, entries, "the source list is good again: {entries} entries from {place}");
+        } else if before.is_none_or(|before| before.networks != list.networks) {
+            let before = before.map_or(0, |before| before.entries);
+            tracing::info!(%place, entries, "the source list has {entries} entries from {place}, {before} before");
+        }
+    }
+
+    fn tell_failure(&mut self, error: &anyhow::Error, before: Option<&List>) {
+        if self.told.is_some_and(|told| told.elapsed() < TELL_AGAIN_WAIT) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let place = &self.place;
+        if let Some(list) = before.filter(|list| list.read_at.elapsed() <= LIST_AGE_MAX) {
+            let minutes = list.read_at.elapsed().as_secs() / 60;
+            tracing::warn!(
+                %place, minutes,
+                "the source list from {place} cannot be had: {error:#}. The one from {minutes} minutes ago goes on; \
+                 after a day it refuses nobody any more"
+            );
+        } else {
+            tracing::error!(
+                %place,
+                "there is no source list from {place}: {error:#}. Until there is one, nobody can be told to be a \
+                 stranger, and source-check refuses nobody"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// One list in a file.
+    struct World {
+        renewal: Renewal,
+        dir: TempDir,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            let place = Place::File(dir.path().join("list"));
+            Self { renewal: Renewal::new(Arc::new(Known::new(1)), &[place], HOUR), dir }
+        }
+
+        /// Replaces the file as a whole, or takes it away.
+        fn write(&self, list: Option<&str>) {
+            let (file, new) = (self.dir.path().join("list"), self.dir.path().join("new"));
+            match list {
+                Some(list) => fs::write(&new, list).and_then(|()| fs::rename(new, file)).expect("written"),
+                None => fs::remove_file(file).expect("removed"),
+            }
+        }
+
+        /// Looks twice, as the thread does in two seconds.
+        fn look(&mut self) -> Option<usize> {
+            for _ in 0..2 {
+                if self.renewal.tended[0].is_due(Instant::now()) {
+                    self.renewal.renew(0);
+                }
+            }
+            self.renewal.known.list(0).map(|list| list.entries)
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_when_it_changes_and_a_bad_one_changes_nothing() {
+        let mut world = World::new();
+        assert_eq!(world.look(), None, "there is none yet");
+        world.write(Some("3.3.3.3"));
+        assert_eq!(world.look(), Some(1));
+        world.write(Some("3.3.3.3\n4.4.4.4"));
+        assert_eq!(world.look(), Some(2));
+        for bad in ["", "garbage", "{\"nodes\":[]}"] {
+            world.write(Some(bad));
+            assert_eq!(world.look(), Some(2), "{bad}");
+        }
+        world.write(None);
+        assert_eq!(world.look(), Some(2));
+        world.write(Some("5.5.5.5"));
+        assert_eq!(world.look(), Some(1));
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_read() {
+        let mut world = World::new();
+        world.write(Some("3.3.3.3"));
+        assert_eq!(world.look(), Some(1));
+        for written in ["3.3.3.3\n4.4.4.", "3.3.3.3\n4.4.4.4\n5", "3.3.3.3\n4.4.4.4\n5.5.5.5"] {
+            world.write(Some(written));
+            assert!(!world.renewal.tended[0].is_due(Instant::now()), "it has just changed");
+        }
+        assert_eq!(world.look(), Some(3));
+    }
+
+    #[test]
+    fn a_stranger_hastens_what_was_not_asked_for_in_the_last_minute() {
+        let mut world = World::new();
+        world.write(Some("3.3.3.3"));
+        world.look();
+        let tended = &mut world.renewal.tended[0];
+        assert_eq!(tended.due, tended.tried + HOUR);
+        tended.hasten();
+        assert_eq!(tended.due, tended.tried + ASK_AGAIN_WAIT);
+        tended.hasten();
+        assert_eq!(tended.due, tended.tried + ASK_AGAIN_WAIT);
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_soon() {
+        let mut world = World::new();
+        world.look();
+        let tended = &world.renewal.tended[0];
+        assert_eq!(tended.due, tended.tried + ASK_AGAIN_WAIT);
+    }
+}
