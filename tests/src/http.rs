@@ -1,10 +1,11 @@
 //! A small HTTP/1.1 client: one connection, kept open, nothing repeated.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 /// How long an answer is awaited.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -46,13 +47,29 @@ impl Answer {
 /// A client of one server.
 pub struct Client {
     address: SocketAddr,
+    /// Where it comes from, unless the system chooses.
+    source: Option<IpAddr>,
+    headers: Vec<(String, String)>,
     connection: Option<BufReader<TcpStream>>,
 }
 
 impl Client {
     /// A client that connects when it is first used.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, connection: None }
+        Self { address, source: None, headers: Vec::new(), connection: None }
+    }
+
+    /// The same from this address of the machine, such as 127.0.0.2.
+    #[must_use]
+    pub fn from(self, source: impl Into<IpAddr>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+
+    /// The same with one more header in each request.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Asks; once more on a new connection if the old one was closed meanwhile.
@@ -72,6 +89,9 @@ impl Client {
 
     fn request(&mut self, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Answer> {
         let mut message = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.address).into_bytes();
+        for (name, value) in &self.headers {
+            write!(message, "{name}: {value}\r\n")?;
+        }
         if let Some((content_type, body)) = body {
             write!(message, "content-type: {content_type}\r\ncontent-length: {}\r\n\r\n", body.len())?;
             message.extend_from_slice(body);
@@ -92,7 +112,12 @@ impl Client {
     }
 
     fn connect(&self) -> io::Result<BufReader<TcpStream>> {
-        let stream = TcpStream::connect_timeout(&self.address, ANSWER_WITHIN)?;
+        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
+        if let Some(source) = self.source {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        socket.connect_timeout(&self.address.into(), ANSWER_WITHIN)?;
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
         stream.set_nodelay(true)?;
         Ok(BufReader::new(stream))
