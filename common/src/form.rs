@@ -1,24 +1,29 @@
 //! A flat view of a body: PHP's bracketed form fields, or JSON of the same shape.
 //!
 //! Fields are names such as `auth[member_id]`; nothing is nested, so nothing can be mistaken for
-//! something nested. Names are read as PHP reads them, because PHP is what Bitrix24 speaks: the last
-//! of two equal names wins, a plain field and a bracketed one of the same name replace each other.
+//! something nested. Forms are read as PHP reads them into `$_POST`, because PHP is what Bitrix24 speaks
+//! (`tests/php.rs` compares the two): the last of two equal names wins, and a plain field and a bracketed one of
+//! the same name replace each other. Two things differ. PHP stops after `max_input_vars` fields, by default 1,000;
+//! here the body's length is the limit. And what is not UTF-8 is shown with U+FFFD in its place.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use serde_json::Value;
-
+use self::name::{Key, Name};
+use self::tree::Node;
 use crate::event::MemberId;
 use crate::time::Timestamp;
 
-/// PHP takes no deeper brackets, and neither do we.
-const DEPTH_MAX: usize = 64;
+mod json;
+mod name;
+mod tree;
+
 /// An event's name is no longer than this; what is longer is no event that we could pass on.
 const KIND_BYTES_MAX: usize = 128;
 
-/// The fields that ingress looks at.
-const HEAD_FIELDS: [&str; 4] = ["event", "ts", "auth[member_id]", "member_id"];
+/// The variables that ingress looks at; of `auth`, only the `member_id`.
+const HEAD: [&str; 4] = ["event", "ts", "member_id", AUTH];
+const AUTH: &str = "auth";
 
 /// What ingress reads of a body, and all that it reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,44 +43,45 @@ pub struct Form(BTreeMap<String, String>);
 impl Form {
     /// Reads a body. Total: what makes no sense is merely not there.
     ///
-    /// A body that starts with `{` is JSON, whatever its content type says: no form of Bitrix24 does,
-    /// and people with curl forget the header.
+    /// A body that is a JSON object is read as such, whatever its content type says: no form of Bitrix24 begins
+    /// with `{`, and people with curl forget the header.
     pub fn parse(body: &[u8]) -> Self {
-        Self::read(body, |_| true, |_| true)
+        if let Some(json) = json::read(body, |_| true) {
+            return Self::of(json);
+        }
+        let mut root = Node::default();
+        for (name, value) in fields(body) {
+            if let Some(name) = Name::parse(&decode(name)) {
+                root.set(&name, text(decode(value)));
+            }
+        }
+        Self::of(root)
     }
 
     /// Reads of a body what [`Form::head`] and [`Form::says_something`] look at, for whoever needs no more.
     pub fn scan(body: &[u8]) -> Self {
-        let concerns = |name: &str, other: &str| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('['));
-        let wanted = |path: &str| {
-            HEAD_FIELDS.iter().any(|field| path == *field || concerns(path, field) || concerns(field, path))
-        };
-        // A letter that begins none of these names decides before anything is decoded.
-        let may_be = |name: &[u8]| {
-            name.first().is_none_or(|first| {
-                !first.is_ascii_alphanumeric() || HEAD_FIELDS.iter().any(|field| field.as_bytes()[0] == *first)
-            })
-        };
-        Self::read(body, may_be, wanted)
-    }
-
-    fn read(body: &[u8], may_be: impl Fn(&[u8]) -> bool, wanted: impl Fn(&str) -> bool) -> Self {
-        let mut form = Self::default();
-        if body.trim_ascii_start().first() == Some(&b'{')
-            && let Ok(json) = serde_json::from_slice::<Value>(body)
-        {
-            form.flatten(String::new(), json, 0);
-            return form;
+        if let Some(json) = json::read(body, |variable| HEAD.contains(&variable)) {
+            return Self::of(json);
         }
-        let mut names = Names::default();
-        for field in body.split(|byte| *byte == b'&').filter(|field| !field.is_empty() && may_be(field)) {
-            let at = field.iter().position(|byte| *byte == b'=');
-            let (name, value) = at.map_or((field, &b""[..]), |at| (&field[..at], &field[at + 1..]));
-            if let Some(path) = names.path(&decode(name)).filter(|path| wanted(path)) {
-                form.set(path, text(&decode(value)));
+        let mut root = Node::default();
+        for (name, value) in fields(body).filter(|(name, _)| may_be_of_head(name)) {
+            let name = decode(name);
+            let Some(name) = Name::parse(&name).filter(|name| HEAD.iter().any(|base| base.as_bytes() == &*name.base))
+            else {
+                continue;
+            };
+            if &*name.base == AUTH.as_bytes() {
+                if name.may_be_too_deep() {
+                    // It may take away all of `auth`, and whether it does depends on all of it.
+                    return Self::parse(body);
+                }
+                if !matches!(name.keys().next(), None | Some(Key::Named(b"member_id"))) {
+                    continue;
+                }
             }
+            root.set(&name, text(decode(value)));
         }
-        form
+        Self::of(root)
     }
 
     /// The value of a field, by its full name.
@@ -104,48 +110,24 @@ impl Form {
         present("event") || present("auth[member_id]") || present("member_id")
     }
 
-    /// Scalars become the texts that PHP's form encoder makes of them; `null` and empty lists vanish.
-    fn flatten(&mut self, name: String, value: Value, depth: usize) {
-        let below = |key: &str| {
-            let key = key.replace(['[', ']'], "_");
-            if name.is_empty() { key } else { format!("{name}[{key}]") }
-        };
-        match value {
-            Value::Null => {}
-            Value::Bool(yes) => self.set(name, if yes { "1" } else { "0" }.to_owned()),
-            Value::Number(number) => self.set(name, number.to_string()),
-            Value::String(text) => self.set(name, text),
-            Value::Array(_) | Value::Object(_) if depth == DEPTH_MAX => {}
-            Value::Array(items) => {
-                for (index, item) in items.into_iter().enumerate() {
-                    self.flatten(below(&index.to_string()), item, depth + 1);
-                }
-            }
-            Value::Object(fields) => {
-                for (key, value) in fields {
-                    self.flatten(below(&key), value, depth + 1);
-                }
-            }
-        }
+    fn of(root: Node) -> Self {
+        let mut fields = BTreeMap::new();
+        root.visit(&mut |name, value| _ = fields.insert(name, value));
+        Self(fields)
     }
+}
 
-    /// The last one wins, also between a plain field and a bracketed one of the same name.
-    fn set(&mut self, name: String, value: String) {
-        if name.is_empty() {
-            return;
-        }
-        for (at, _) in name.match_indices('[') {
-            self.0.remove(&name[..at]);
-        }
-        let inside = format!("{name}[");
-        while let Some((below, _)) =
-            self.0.range(inside.clone()..).next().filter(|(below, _)| below.starts_with(&inside))
-        {
-            let below = below.clone();
-            self.0.remove(&below);
-        }
-        self.0.insert(name, value);
-    }
+/// A form's fields, names and values as they came.
+fn fields(body: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    body.split(|byte| *byte == b'&').filter(|field| !field.is_empty()).map(|field| {
+        let at = field.iter().position(|byte| *byte == b'=');
+        at.map_or((field, &b""[..]), |at| (&field[..at], &field[at + 1..]))
+    })
+}
+
+/// Whether a name may be one of [`HEAD`], by its first letter, before anything is decoded.
+fn may_be_of_head(name: &[u8]) -> bool {
+    name.first().is_some_and(|first| !first.is_ascii_alphanumeric() || b"etma".contains(first))
 }
 
 /// An event's name in lower case, if it can be one.
@@ -176,65 +158,10 @@ fn decode(encoded: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(decoded)
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Names as PHP understands them.
-#[derive(Default)]
-struct Names {
-    /// For each name that holds a list: one more than its highest index so far.
-    next_index: HashMap<String, u64>,
-}
-
-impl Names {
-    /// A field's full name, none where PHP drops the field.
-    fn path(&mut self, name: &[u8]) -> Option<String> {
-        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-        let name = String::from_utf8_lossy(name);
-        let name = name.trim_start_matches(' ');
-        let (base, mut rest) = name.find('[').map_or((name, ""), |at| name.split_at(at));
-        if base.is_empty() {
-            return None;
-        }
-        let mut path = base.replace([' ', '.'], "_");
-        let mut depth = 0;
-        while let Some(inside) = rest.strip_prefix('[') {
-            let Some((key, behind)) = inside.split_once(']') else {
-                // A bracket that never closes is part of a plain name.
-                if depth == 0 {
-                    path.push('_');
-                    path.push_str(&inside.replace([' ', '.', '['], "_"));
-                }
-                break;
-            };
-            depth += 1;
-            if depth > DEPTH_MAX {
-                return None;
-            }
-            let key = key.trim_start_matches([' ', '\t', '\r', '\n', '\x0b', '\x0c']);
-            let key = self.index(&path, key);
-            path.push('[');
-            path.push_str(&key);
-            path.push(']');
-            rest = behind;
-        }
-        Some(path)
-    }
-
-    /// The key within a list: an empty one means the next index.
-    fn index<'a>(&mut self, list: &str, key: &'a str) -> Cow<'a, str> {
-        let index = match key {
-            "" => self.next_index.get(list).copied().unwrap_or(0),
-            _ => match key.parse::<u64>() {
-                Ok(index) => index,
-                Err(_) => return Cow::Borrowed(key),
-            },
-        };
-        let next = self.next_index.entry(list.to_owned()).or_default();
-        *next = (*next).max(index.saturating_add(1));
-        if key.is_empty() { Cow::Owned(index.to_string()) } else { Cow::Borrowed(key) }
-    }
+/// What is not UTF-8 becomes U+FFFD.
+fn text<'a>(bytes: impl Into<Cow<'a, [u8]>>) -> String {
+    let bytes = bytes.into().into_owned();
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 #[cfg(test)]
