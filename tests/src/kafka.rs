@@ -37,15 +37,24 @@ pub fn shared(test: &str) -> Option<&'static str> {
 
 /// A broker for one test alone, which may kill or freeze it; none, said loudly, if there can be none.
 pub fn own(test: &str) -> Option<Broker> {
+    may_break(test).then(|| Broker::start().expect("start a broker"))
+}
+
+/// The same behind a proxy that listens on the port `front`, see [`Broker::back`].
+pub fn own_behind(test: &str, front: u16) -> Option<Broker> {
+    may_break(test).then(|| Broker::start_behind(Some(front), broker::STEADY).expect("start a broker"))
+}
+
+fn may_break(test: &str) -> bool {
     if let Ok(servers) = std::env::var(RUNNING) {
         not_run(test, &format!("it breaks the broker, and {RUNNING}={servers} is not ours to break"));
-        return None;
+        return false;
     }
     if !can_start() {
         not_run(test, &why_not());
-        return None;
+        return false;
     }
-    Some(Broker::start().expect("start a broker"))
+    true
 }
 
 enum Shared {

@@ -12,6 +12,8 @@ pub mod oracle;
 pub mod portal;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod topics;
+pub mod truth;
 pub mod verify;
 pub mod wait;

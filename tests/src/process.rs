@@ -123,6 +123,17 @@ impl Process {
         self.running = Some(Running { child, _guard: guard });
     }
 
+    /// Gives it another value of a variable, from its next start on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.running.as_ref().expect("it runs").child.id()
+    }
+
     /// Waits until `/readyz` says so.
     pub fn ready(&self) {
         let mut admin = self.admin();

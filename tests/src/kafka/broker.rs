@@ -3,6 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -22,12 +23,17 @@ const UP_WITHIN: Duration = Duration::from_secs(90);
 /// Up soon rather than fast later, and small.
 const QUICK: &[&str] = &["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 
+/// For a broker that takes millions of records: up later, and cheaper once it runs.
+pub(super) const STEADY: &[&str] = &["-Xmx768m", "-XX:+UseSerialGC"];
+
 /// How often other ports are tried.
 const STARTS_MAX: usize = 5;
 
 /// A broker that listens on 127.0.0.1. Dropping it ends it and removes its data.
 pub struct Broker {
     bootstrap: String,
+    /// Where those are served who are told to come back elsewhere.
+    back: Option<SocketAddr>,
     jars: PathBuf,
     options: &'static [&'static str],
     directory: TempDir,
@@ -47,9 +53,15 @@ impl Broker {
 
     /// The same with other options for Java, for who measures.
     pub fn start_with(options: &'static [&'static str]) -> anyhow::Result<Self> {
+        Self::start_behind(None, options)
+    }
+
+    /// The same with a second listener, [`Self::back`]. Whoever comes to that one is told to come back to `front`,
+    /// a port of 127.0.0.1, where a proxy can be.
+    pub fn start_behind(front: Option<u16>, options: &'static [&'static str]) -> anyhow::Result<Self> {
         let jars = jars::fetch().context("fetch Kafka")?;
         for _ in 0..STARTS_MAX {
-            let mut broker = Self::prepare(jars.clone(), options)?;
+            let mut broker = Self::prepare(jars.clone(), front, options)?;
             broker.launch()?;
             match broker.answers() {
                 Ok(()) => return Ok(broker),
@@ -64,6 +76,11 @@ impl Broker {
     /// Where clients begin.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// The second listener.
+    pub fn back(&self) -> SocketAddr {
+        self.back.expect("it was started behind something")
     }
 
     /// Ends it as a power cut would, but for the page cache.
@@ -102,15 +119,19 @@ impl Broker {
         self.running.as_ref().expect("the broker runs").java.id()
     }
 
-    fn prepare(jars: PathBuf, options: &'static [&'static str]) -> anyhow::Result<Self> {
+    fn prepare(jars: PathBuf, front: Option<u16>, options: &'static [&'static str]) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("hookledger-kafka-").tempdir().context("make a directory")?;
         let (clients, controller) = (ports::free(), ports::free());
         let bootstrap = format!("127.0.0.1:{clients}");
         let data = directory.path().join("data");
-        let settings = settings(&bootstrap, controller, &data.display().to_string());
+        let mut settings = settings(&bootstrap, controller, &data.display().to_string());
+        let back = front.map(|front| (front, SocketAddr::from(([127, 0, 0, 1], ports::free()))));
+        if let Some((front, back)) = back {
+            settings += &behind(&bootstrap, controller, front, back);
+        }
         fs::write(directory.path().join("server.properties"), settings).context("write server.properties")?;
 
-        let broker = Self { bootstrap, jars, options, directory, running: None };
+        let broker = Self { bootstrap, back: back.map(|(_, back)| back), jars, options, directory, running: None };
         let format = broker
             .java("kafka.tools.StorageTool")
             .args(["format", "--standalone", "-t", &cluster_id(), "-c", "server.properties"])
@@ -206,6 +227,16 @@ group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false
+"
+    )
+}
+
+/// Of two settings of one name, the later one holds.
+fn behind(clients: &str, controller: u16, front: u16, back: SocketAddr) -> String {
+    format!(
+        "listeners=PLAINTEXT://{clients},CONTROLLER://127.0.0.1:{controller},BACK://{back}
+advertised.listeners=PLAINTEXT://{clients},BACK://127.0.0.1:{front}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,BACK:PLAINTEXT
 "
     )
 }

@@ -1,0 +1,231 @@
+//! A TCP proxy in front of a server, which is slow, deaf, or hangs up when it is told to.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::ports;
+
+/// How soon a change of mood is noticed.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What is read at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A proxy. Dropping it ends it, with all connections.
+pub struct Proxy {
+    port: u16,
+    /// Held until there is a server to pass on to.
+    listener: Option<TcpListener>,
+    mood: Arc<Mood>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+/// What it does to what comes through.
+#[derive(Debug, Default)]
+struct Mood {
+    /// Each chunk waits so long.
+    delay_ms: AtomicU64,
+    /// So many bytes pass in a second in each direction of a connection; 0 is no limit.
+    bytes_per_second: AtomicU64,
+    /// Nothing is read from anybody.
+    deaf: AtomicBool,
+    /// Whoever connects is hung up on.
+    refusing: AtomicBool,
+    /// Goes up with each cut; connections of an earlier one end.
+    cuts: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Proxy {
+    /// A proxy on a port of its own, in front of nothing yet.
+    pub fn bind() -> Self {
+        let port = ports::free();
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port was free a moment ago");
+        Self { port, listener: Some(listener), mood: Arc::default(), acceptor: None }
+    }
+
+    /// Begins to pass on what comes to a server.
+    pub fn serve(&mut self, server: SocketAddr) {
+        let (listener, mood) = (self.listener.take().expect("it serves once"), Arc::clone(&self.mood));
+        listener.set_nonblocking(true).expect("a listener that does not block");
+        self.acceptor = Some(thread::spawn(move || accept(&listener, &mood, server)));
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Lets each chunk wait, from now on.
+    pub fn delay(&self, by: Duration) {
+        self.mood.delay_ms.store(u64::try_from(by.as_millis()).expect("a short time"), Ordering::Relaxed);
+    }
+
+    /// Lets so many bytes pass in a second, from now on; 0 is no limit.
+    pub fn narrow(&self, bytes_per_second: u64) {
+        self.mood.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    /// Reads nothing any more, or reads on.
+    pub fn deaf(&self, deaf: bool) {
+        self.mood.deaf.store(deaf, Ordering::Relaxed);
+    }
+
+    /// Hangs up on whoever connects, or no longer.
+    pub fn refuse(&self, refusing: bool) {
+        self.mood.refusing.store(refusing, Ordering::Relaxed);
+    }
+
+    /// Hangs up on everybody, in the middle of what they are saying.
+    pub fn cut(&self) {
+        self.mood.cuts.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.mood.over.store(true, Ordering::Relaxed);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, mood: &Arc<Mood>, server: SocketAddr) {
+    while !mood.over.load(Ordering::Relaxed) {
+        match listener.accept() {
+            Ok((client, _)) if !mood.refusing.load(Ordering::Relaxed) => {
+                // A server that is away has hung up; so do we.
+                if let Ok(server) = TcpStream::connect(server) {
+                    let _ = join(client, server, mood);
+                }
+            }
+            Ok(_) => {}
+            Err(_) => thread::sleep(LOOK),
+        }
+    }
+}
+
+/// Passes on in both directions, each in a thread of its own.
+fn join(client: TcpStream, server: TcpStream, mood: &Arc<Mood>) -> std::io::Result<()> {
+    client.set_nonblocking(false)?;
+    let cuts = mood.cuts.load(Ordering::Relaxed);
+    for stream in [&client, &server] {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(LOOK))?;
+    }
+    let back = (server.try_clone()?, client.try_clone()?);
+    for (from, to) in [(client, server), back] {
+        let mood = Arc::clone(mood);
+        thread::spawn(move || {
+            pump(&from, &to, &mood, cuts);
+            // The other direction ends with this one.
+            let _ = from.shutdown(Shutdown::Both);
+            let _ = to.shutdown(Shutdown::Both);
+        });
+    }
+    Ok(())
+}
+
+fn pump(mut from: &TcpStream, mut to: &TcpStream, mood: &Mood, cuts: u64) {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let is_cut = || mood.cuts.load(Ordering::Relaxed) != cuts || mood.over.load(Ordering::Relaxed);
+    while !is_cut() {
+        if mood.deaf.load(Ordering::Relaxed) {
+            thread::sleep(LOOK);
+            continue;
+        }
+        let read = match from.read(&mut chunk) {
+            Ok(0) => return,
+            Ok(read) => read,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
+            Err(_) => return,
+        };
+        wait(mood, read, is_cut);
+        // A cut comes in the middle of a message.
+        let passed = if is_cut() { read / 2 } else { read };
+        if to.write_all(&chunk[..passed]).is_err() {
+            return;
+        }
+    }
+}
+
+/// As long as the mood wants, or until a cut.
+fn wait(mood: &Mood, bytes: usize, is_cut: impl Fn() -> bool) {
+    let mut left = Duration::from_millis(mood.delay_ms.load(Ordering::Relaxed));
+    let narrow = mood.bytes_per_second.load(Ordering::Relaxed);
+    left += Duration::from_millis((bytes as u64 * 1_000).checked_div(narrow).unwrap_or(0));
+    while !left.is_zero() && !is_cut() {
+        let some = left.min(LOOK);
+        thread::sleep(some);
+        left -= some;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::wait::eventually_ok;
+
+    /// A server that says what it hears.
+    fn echo() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                thread::spawn(move || io::copy(&mut &client, &mut &client));
+            }
+        });
+        address
+    }
+
+    fn said(client: &mut TcpStream, text: &[u8]) -> io::Result<Vec<u8>> {
+        client.write_all(text)?;
+        let mut heard = vec![0; text.len()];
+        client.read_exact(&mut heard)?;
+        Ok(heard)
+    }
+
+    #[test]
+    fn what_comes_through_is_unchanged_whatever_the_mood_and_a_cut_is_an_end() {
+        let mut proxy = Proxy::bind();
+        proxy.serve(echo());
+        let connect = || {
+            let client = TcpStream::connect(("127.0.0.1", proxy.port())).expect("connect");
+            client.set_read_timeout(Some(Duration::from_secs(30))).expect("a time limit");
+            client
+        };
+        let mut client = connect();
+        let long: Vec<u8> = (0..=255).cycle().take(200_000).collect();
+        assert_eq!(said(&mut client, &long).expect("an echo"), long);
+        proxy.delay(Duration::from_millis(30));
+        assert_eq!(said(&mut client, b"slow").expect("an echo"), b"slow");
+        proxy.delay(Duration::ZERO);
+        proxy.narrow(1_000);
+        assert_eq!(said(&mut client, b"narrow").expect("an echo"), b"narrow");
+        proxy.narrow(0);
+
+        proxy.deaf(true);
+        client.write_all(b"deaf").expect("the system takes it");
+        client.set_read_timeout(Some(LOOK * 5)).expect("a time limit");
+        let mut heard = [0; 4];
+        client.read_exact(&mut heard).expect_err("nothing is passed on");
+        proxy.deaf(false);
+        client.set_read_timeout(Some(Duration::from_secs(30))).expect("a time limit");
+        client.read_exact(&mut heard).expect("what was held is passed on");
+        assert_eq!(&heard, b"deaf");
+
+        proxy.refuse(true);
+        proxy.cut();
+        said(&mut client, b"cut").expect_err("the connection was cut");
+        said(&mut connect(), b"refused").expect_err("nobody is let in");
+        proxy.refuse(false);
+        eventually_ok(Duration::from_secs(30), "a new connection", || Ok(said(&mut connect(), b"again")?));
+    }
+}
