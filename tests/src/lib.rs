@@ -13,6 +13,7 @@ pub mod portal;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod tmpfs;
 pub mod topics;
 pub mod truth;
 pub mod verify;
