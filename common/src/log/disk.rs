@@ -4,6 +4,12 @@
 //! (`frame`, `record`) in segments (`segment`), whose files are made ahead (`spare`). Every opening
 //! begins a new segment, so that a torn end needs no repair (`recovery`). Readers (`reader`) see what is
 //! durable, never what is merely written. [`Settled`] and [`DiskLedger`] are built upon such logs.
+//! Where the disk lost what it had confirmed, the log stops and says so; [`salvage`] goes on knowingly.
+//!
+//! What is supposed of a disk: a sync that succeeds means that all is there that was written to the file
+//! since it was opened or since the last sync that did; a sector of 512 bytes is written wholly or not at
+//! all; sectors that are not written stay as they are. Nothing is supposed of what was not synced, nor of a
+//! file after a sync of it has failed.
 
 use std::fmt;
 use std::fs::File;
@@ -33,6 +39,7 @@ mod ledger;
 mod reader;
 mod record;
 mod recovery;
+mod salvage;
 mod segment;
 mod settled;
 mod spare;
@@ -43,6 +50,7 @@ mod writer;
 
 pub use self::ledger::DiskLedger;
 pub use self::reader::Reader;
+pub use self::salvage::{Salvaged, salvage};
 pub use self::settled::Settled;
 
 const KIB: u64 = 1024;
@@ -51,6 +59,8 @@ const MIB: u64 = 1024 * KIB;
 const QUEUE_BYTES_MAX: u32 = 8 * 1024 * 1024;
 /// The same in appends.
 const QUEUE_GROUPS_MAX: usize = 16 * 1024;
+/// When nothing can be written, the next attempt is so far off: others need the disk too.
+const RETRY_AFTER: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 1_000 });
 
 /// How a disk log is kept.
 #[derive(Clone)]
@@ -126,12 +136,14 @@ impl DiskLog {
         files::make_dir(dir)?;
         let lock = files::lock_dir(dir)?;
         let found = recovery::recover(dir)?;
-        let shared = Arc::new(Shared::new(dir.to_owned(), found.log, found.segments.clone(), found.base));
-        let writer = Writer::open(shared.clone(), options, files, found)?;
+        let segments = found.older.iter().chain(&found.newest).copied().collect();
+        let shared = Arc::new(Shared::new(dir.to_owned(), files, found.log, segments, found.end));
         let (queue, requests) = mpsc::channel(QUEUE_GROUPS_MAX);
+        let bytes_max = options.bytes_max.unwrap_or(u64::MAX);
+        let writer = Writer::open(shared.clone(), options, found, queue.downgrade())?;
         let writer = thread::Builder::new().name("disk-log-writer".into()).spawn(move || writer.run(requests))?;
         let places = Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize));
-        let handle = Arc::new(Handle { queue: Some(queue), places, writer: Some(writer), _lock: lock });
+        let handle = Arc::new(Handle { queue: Some(queue), places, writer: Some(writer), bytes_max, _lock: lock });
         Ok(Self { shared, handle })
     }
 
@@ -209,6 +221,20 @@ impl DiskLog {
         self.shared.bytes()
     }
 
+    /// About how many bytes more can be kept, for metrics: what the limit leaves, or the disk, if that is less.
+    pub fn room(&self) -> io::Result<u64> {
+        let beyond = |path: PathBuf, used: u64| path.metadata().map_or(0, |file| file.len().saturating_sub(used));
+        let current = self.shared.current();
+        let left = current.map_or(0, |current| beyond(segment::path(&self.shared.dir, current.number), current.bytes));
+        let disk = self.shared.files.room(&self.shared.dir)? + left + beyond(spare::path(&self.shared.dir), 0);
+        Ok(disk.min(self.handle.bytes_max.saturating_sub(self.bytes())))
+    }
+
+    /// Why nothing can be kept at the moment, if that is so. The log looks by itself whether it is over.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.trouble()
+    }
+
     /// The directory.
     pub fn dir(&self) -> PathBuf {
         self.shared.dir.clone()
@@ -227,6 +253,7 @@ struct Handle {
     /// Bytes that may still be queued.
     places: Arc<Semaphore>,
     writer: Option<JoinHandle<()>>,
+    bytes_max: u64,
     _lock: File,
 }
 

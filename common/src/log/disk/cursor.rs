@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 
-use super::frame::{BODY_BYTES_MAX, Body, HEAD_BYTES, Head, Salt};
+use super::frame::{self, BODY_BYTES_MAX, Body, HEAD_BYTES, Head, MARK_BYTES, Salt};
 use super::segment::{HEADER_BYTES, Segment};
 
 /// Read from the file at once, unless a record is longer.
@@ -25,8 +25,10 @@ pub(super) struct Cursor {
 
 /// What stands at the cursor.
 pub(super) enum Found {
-    /// A frame; the cursor stands behind it now.
-    Body(Body),
+    /// A record; the cursor stands behind it now.
+    Record(Body),
+    /// All before it was synced; the cursor stands behind it now.
+    Mark,
     /// Nothing good. The cursor has not moved.
     Nothing,
 }
@@ -63,27 +65,53 @@ impl Cursor {
         }
         let body = Body(Bytes::copy_from_slice(body));
         self.position += length as u64;
+        if body.is_mark() {
+            return Ok(Found::Mark);
+        }
         self.offset += 1;
-        Ok(Found::Body(body))
+        Ok(Found::Record(body))
     }
 
-    /// Whether behind something bad there is a frame that was written after a sync: then this was no torn write.
-    ///
-    /// Goes by the lengths of the frames, so it finds damage to bodies and checksums, not to lengths.
-    pub fn sees_sync(&mut self, limit: u64) -> io::Result<bool> {
-        while let Some(head) = self.peek(HEAD_BYTES, limit)? {
-            let length = Head::read(head).length;
-            if length == 0 || length > BODY_BYTES_MAX {
-                break;
-            }
-            self.position += HEAD_BYTES as u64 + u64::from(length);
-            self.offset += 1;
-            if let Found::Body(body) = self.next(limit)?
-                && body.follows_sync()
-            {
+    /// Whether nothing was written from here on, as far as the next few bytes tell.
+    pub fn is_over(&mut self, limit: u64) -> io::Result<bool> {
+        let head = usize::try_from(limit.saturating_sub(self.position)).unwrap_or(HEAD_BYTES).min(HEAD_BYTES);
+        Ok(self.peek(head, limit)?.is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0)))
+    }
+
+    /// Steps over a bad record if a good frame follows it: whether that is so.
+    pub fn skip_record(&mut self, limit: u64) -> io::Result<bool> {
+        let from = (self.position, self.offset);
+        let Some(head) = self.peek(HEAD_BYTES, limit)? else { return Ok(false) };
+        let length = Head::read(head).length;
+        if length == 0 || length > BODY_BYTES_MAX {
+            return Ok(false);
+        }
+        let behind = (self.position + HEAD_BYTES as u64 + u64::from(length), self.offset + 1);
+        (self.position, self.offset) = behind;
+        let is_good = !matches!(self.next(limit)?, Found::Nothing);
+        (self.position, self.offset) = if is_good { behind } else { from };
+        self.buffered_at = self.position;
+        self.buffer.clear();
+        Ok(is_good)
+    }
+
+    /// Goes on to the next good mark behind something bad, wherever it lies: whether there is one.
+    pub fn skip_to_mark(&mut self, limit: u64) -> io::Result<bool> {
+        let (salt, offset, from) = (self.salt, self.offset, self.position);
+        let mut at = from;
+        while limit.saturating_sub(at) >= MARK_BYTES as u64 {
+            self.position = at;
+            let length = CHUNK_BYTES.min(limit - at);
+            let Some(bytes) = self.peek(usize::try_from(length).map_err(io::Error::other)?, limit)? else { break };
+            if let Some((within, offset)) = frame::find_mark(bytes, salt, offset) {
+                (self.position, self.offset) = (at + within as u64, offset);
                 return Ok(true);
             }
+            // A mark may lie across the two.
+            at += length - (MARK_BYTES as u64 - 1);
         }
+        (self.position, self.buffered_at) = (from, from);
+        self.buffer.clear();
         Ok(false)
     }
 

@@ -1,4 +1,4 @@
-//! The calls that a disk may fail, in one place, so that tests can make them fail.
+//! The calls that a disk may fail, in one place, so that tests can make them fail and write down what was asked of the disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,8 +7,13 @@ use std::path::Path;
 
 use fs4::fs_std::FileExt as _;
 
+#[cfg(test)]
+pub(super) mod faults;
+
 /// Zeros are written so many at a time.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+/// Left free by files that are made ahead: for small files, and for those who share the disk.
+const ROOM_BYTES_MIN: u64 = 256 * 1024;
 
 /// The disk under a log.
 #[derive(Clone, Debug, Default)]
@@ -19,19 +24,24 @@ pub(super) struct Files {
 
 #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests make a disk fail"))]
 impl Files {
-    /// Makes a file of zeros that are on the disk.
+    /// Makes a file of zeros that are on the disk. Does not even begin where there is no room.
     pub fn make(&self, path: &Path, bytes: u64) -> io::Result<File> {
-        #[cfg(test)]
-        self.faults.make()?;
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        if let Some(dir) = path.parent()
+            && self.room(dir)? < bytes
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut file = self.create(path)?;
         let mut left = bytes;
         while left > 0 {
             let some = &ZEROS[..usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len())];
             file.write_all(some)?;
             left -= some.len() as u64;
         }
-        file.sync_all()?;
-        Ok(file)
+        #[cfg(test)]
+        return self.faults.zeroed(file, bytes);
+        #[cfg(not(test))]
+        file.sync_all().map(|()| file)
     }
 
     /// Writes all or fails: a short write counts as failure, since nobody knows what became of the rest.
@@ -40,24 +50,102 @@ impl Files {
         self.faults.write(file, bytes, at)?;
         loop {
             match file.write_at(bytes, at) {
-                Ok(written) if written == bytes.len() => return Ok(()),
+                Ok(written) if written == bytes.len() => break,
                 Ok(_) => return Err(io::Error::new(io::ErrorKind::WriteZero, "the disk took only a part")),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+        #[cfg(test)]
+        self.faults.wrote(file, bytes, at);
+        Ok(())
     }
 
     /// Returns when all that was written to the file is on the disk.
     pub fn sync(&self, file: &File) -> io::Result<()> {
         #[cfg(test)]
-        self.faults.sync()?;
+        return self.faults.sync(file);
+        #[cfg(not(test))]
         file.sync_data()
+    }
+
+    /// Cuts a file to this length, if it is longer.
+    pub fn cut(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let file = File::options().write(true).open(path)?;
+        if file.metadata()?.len() > bytes {
+            file.set_len(bytes)?;
+            #[cfg(test)]
+            self.faults.cut(&file, bytes);
+        }
+        Ok(())
+    }
+
+    /// Gives a file another name. Durable once the directory is synced.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)?;
+        #[cfg(test)]
+        self.faults.renamed(from, to);
+        Ok(())
+    }
+
+    /// Removes a file that may be gone already. Durable once the directory is synced.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => {
+                #[cfg(test)]
+                self.faults.removed(path);
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns when the directory's entries are on the disk.
+    pub fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        #[cfg(test)]
+        if self.faults.sync_dir()? {
+            return Ok(());
+        }
+        sync_dir(dir)
+    }
+
+    /// Replaces a small file, durably: it is the old one or the new one, whatever happens.
+    pub fn replace(&self, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = dir.join(format!("{name}.tmp"));
+        let replaced = self.create(&temporary).and_then(|file| {
+            self.write(&file, bytes, 0)?;
+            self.sync(&file)?;
+            self.rename(&temporary, &dir.join(name))?;
+            self.sync_dir(dir)
+        });
+        if replaced.is_err() {
+            // It may hold the last free block.
+            let _ = self.remove(&temporary);
+        }
+        replaced
+    }
+
+    /// How many bytes the disk can still take, without the little that is left to others.
+    pub fn room(&self, dir: &Path) -> io::Result<u64> {
+        #[cfg(test)]
+        if let Some(room) = self.faults.room() {
+            return Ok(room);
+        }
+        Ok(fs4::available_space(dir)?.saturating_sub(ROOM_BYTES_MIN))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<File> {
+        #[cfg(test)]
+        self.faults.make()?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        #[cfg(test)]
+        self.faults.made(&file, path);
+        Ok(file)
     }
 }
 
-/// Returns when the directory's entries are on the disk.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
@@ -84,79 +172,7 @@ pub(super) fn lock_dir(dir: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
 }
 
-/// Removes a file that may be gone already.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
-/// Replaces a small file, durably: it is the old one or the new one, whatever happens.
-pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = dir.join(format!("{name}.tmp"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, dir.join(name))?;
-    sync_dir(dir)
-}
-
 /// Whether a call failed for want of room.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-#[cfg(test)]
-pub(super) mod faults {
-    use std::fs::File;
-    use std::io;
-    use std::os::unix::fs::FileExt;
-    use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
-
-    /// What fails next.
-    #[derive(Debug)]
-    pub(in crate::log::disk) struct Faults {
-        /// No new file fits.
-        pub full: AtomicBool,
-        /// So many syncs fail, from the next one on.
-        pub syncs: AtomicU32,
-        /// After so many more syncs, all fail; never if negative.
-        pub dies_after: AtomicI64,
-        /// So many writes stop halfway, from the next one on.
-        pub writes: AtomicU32,
-    }
-
-    impl Default for Faults {
-        fn default() -> Self {
-            let (full, syncs, writes) = Default::default();
-            Self { full, syncs, dies_after: AtomicI64::new(-1), writes }
-        }
-    }
-
-    impl Faults {
-        pub(super) fn make(&self) -> io::Result<()> {
-            if self.full.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-        }
-
-        pub(super) fn sync(&self) -> io::Result<()> {
-            let left = self.dies_after.load(Ordering::SeqCst);
-            if left > 0 {
-                self.dies_after.store(left - 1, Ordering::SeqCst);
-            }
-            if left == 0 || one(&self.syncs) { Err(io::Error::other("a bad block")) } else { Ok(()) }
-        }
-
-        pub(super) fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-            if !one(&self.writes) {
-                return Ok(());
-            }
-            file.write_all_at(&bytes[..bytes.len() / 2], at)?;
-            Err(io::ErrorKind::WriteZero.into())
-        }
-    }
-
-    fn one(left: &AtomicU32) -> bool {
-        left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
-    }
 }

@@ -42,7 +42,7 @@ impl Group {
         let _ = self.answer.send(Err(error));
     }
 
-    /// What it takes in the queue and in a segment.
+    /// What it takes in the queue and in a segment, but for the mark of its write.
     pub fn bytes(&self) -> u64 {
         self.frames.len() as u64
     }
@@ -60,6 +60,8 @@ struct Waiting {
 pub(super) struct Batch {
     /// Their records.
     pub tail: Tail,
+    /// It takes no more bytes.
+    pub room: u64,
     waiting: Vec<Waiting>,
 }
 
@@ -67,6 +69,9 @@ impl Batch {
     /// Adds a group behind the others.
     pub fn push(&mut self, group: Group) {
         let Group { frames, records, latest, answer, place } = group;
+        if self.is_empty() {
+            frame::lay_mark(&mut self.tail.frames);
+        }
         self.waiting.push(Waiting { before: self.tail.records, answer, _place: place });
         self.tail.frames.extend_from_slice(&frames);
         self.tail.records += records;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 
 use super::cursor::{Cursor, Found};
-use super::segment::{self, Segment, corrupt};
+use super::segment::{self, Segment, corrupt, damage};
 use super::{DiskLog, record};
 use crate::log::Record;
 
@@ -41,10 +41,17 @@ impl Reader {
                 && cursor.position() < segment.bytes
             {
                 let offset = cursor.offset();
-                let record = step(&self.log, segment, cursor, self.next)?;
-                if let Some(record) = record {
-                    self.next = offset + 1;
-                    return Ok(Some((offset, record)));
+                match step(&self.log, segment, cursor, self.next) {
+                    Ok(Some(record)) => {
+                        self.next = offset + 1;
+                        return Ok(Some((offset, record)));
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        // Whoever asks again hears the same again.
+                        self.open = None;
+                        return Err(error);
+                    }
                 }
             } else if !self.advance()? {
                 return Ok(None);
@@ -77,16 +84,20 @@ impl Reader {
     }
 }
 
-/// Takes the next frame; none if it lies before `wanted`.
+/// Takes the next frame; none if it is no record, or one before `wanted`.
 fn step(log: &DiskLog, segment: &Segment, cursor: &mut Cursor, wanted: u64) -> io::Result<Option<Record>> {
-    let offset = cursor.offset();
-    let damaged = |how: &dyn std::fmt::Display| {
-        let path = segment::path(&log.shared.dir, segment.number);
-        corrupt(&path, format!("the record at offset {offset} was synced and is damaged now: {how}"))
-    };
+    let (offset, at) = (cursor.offset(), cursor.position());
+    let path = || segment::path(&log.shared.dir, segment.number);
     match cursor.next(segment.bytes)? {
-        Found::Body(_) if offset < wanted => Ok(None),
-        Found::Body(body) => record::decode(&body.record()).map(Some).map_err(|why| damaged(&why)),
-        Found::Nothing => Err(damaged(&"its checksum does not match")),
+        Found::Mark => Ok(None),
+        Found::Record(_) if offset < wanted => Ok(None),
+        Found::Record(body) => {
+            let decoded = record::decode(&body.record()).map(Some);
+            decoded.map_err(|why| corrupt(&path(), format!("{}: {why}", damage(at, offset, offset))))
+        }
+        Found::Nothing => {
+            let good = if cursor.skip_to_mark(segment.bytes)? { cursor.offset() } else { segment.end };
+            Err(corrupt(&path(), damage(at, offset, good)))
+        }
     }
 }

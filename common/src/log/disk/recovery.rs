@@ -1,9 +1,21 @@
 //! Finds out, when a log is opened, what it holds.
 //!
 //! A segment that others follow holds what the next one's header says, no more and no less. Only the
-//! newest is read: up to its first bad frame. Of that, everything before the last write is known to be
-//! durable. The last write may be in the page cache only, perhaps after a failed sync; it is therefore
-//! handed back, to be written anew with the segment that every opening begins.
+//! newest is read: up to its first bad frame. What may be concluded from that one:
+//!
+//! - A good mark behind it proves damage: a mark is written only after all before it was synced. The log
+//!   refuses to open, and says what is lost.
+//! - Without such a mark, the bad frame is in the last write, or nothing is there any more. Its pages
+//!   reach the disk in any order, so good frames may well stand behind bad ones. Nobody was answered before
+//!   all of it was synced: it counts as a write that was cut short, and only whole groups before the bad
+//!   frame are taken.
+//! - That the last write of all was synced and damaged later cannot be told from that, as long as the mark
+//!   behind it is not on the disk. It is written as soon as the writer has nothing else to do, and synced at
+//!   an orderly end.
+//!
+//! Everything before the last mark is known to be durable. The write behind it may be in the page cache
+//! only, perhaps after a failed sync; it is therefore handed back, to be written anew with the segment that
+//! every opening begins.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -11,11 +23,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use tracing::warn;
 use uuid::Uuid;
 
 use super::cursor::{Cursor, Found};
+use super::frame::MARK_BYTES;
 use super::record;
-use super::segment::{self, HEADER_BYTES, Header, Segment, corrupt};
+use super::segment::{self, HEADER_BYTES, Header, Segment, corrupt, damage};
 use crate::time::Timestamp;
 
 /// What was found.
@@ -23,24 +37,26 @@ use crate::time::Timestamp;
 pub(super) struct Recovered {
     /// The log's identity; a new one if there was no log.
     pub log: Uuid,
-    /// Segments that hold records, in order.
-    pub segments: Vec<Segment>,
-    /// What is to be written anew.
+    /// Segments that hold records, in order, without the newest.
+    pub older: Vec<Segment>,
+    /// The newest, as far as it is known to be durable; perhaps without a record.
+    pub newest: Option<Segment>,
+    /// What follows in the newest, and is to be written anew.
     pub tail: Tail,
     /// The number of the next segment.
     pub number: u64,
-    /// Where its records begin.
-    pub base: u64,
-    /// Segments of which nothing counts: to be deleted once the next one is durable.
+    /// The offset behind the last durable record.
+    pub end: u64,
+    /// Segments of which nothing counts.
     pub void: Vec<u64>,
 }
 
 /// Whole groups of the last write, as frames.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
-    /// The frames.
+    /// A mark and the frames; nothing at all without records.
     pub frames: Vec<u8>,
-    /// How many they are.
+    /// How many records they are.
     pub records: u64,
     /// The youngest record's time.
     pub latest: Timestamp,
@@ -53,22 +69,16 @@ pub(super) fn recover(dir: &Path) -> io::Result<Recovered> {
         headers.push(header(dir, number)?);
     }
     let Some(newest) = headers.pop() else {
-        let (segments, tail, void) = (vec![], Tail::default(), vec![]);
-        return Ok(Recovered { log: Uuid::now_v7(), segments, tail, number: 0, base: 0, void });
+        let (older, newest, tail, void) = (vec![], None, Tail::default(), vec![]);
+        return Ok(Recovered { log: Uuid::now_v7(), older, newest, tail, number: 0, end: 0, void });
     };
     if let Some(other) = headers.iter().find(|header| header.log != newest.log) {
         return Err(corrupt(&segment::path(dir, other.number), "it belongs to another log"));
     }
-
-    let (segments, mut void) = older(dir, &headers, &newest)?;
-    let mut segments = Vec::from(segments);
+    let (older, void) = older(dir, &headers, &newest)?;
     let (last, tail) = scan(dir, &newest)?;
-    if last.is_empty() {
-        void.push(last.number);
-    } else {
-        segments.push(last);
-    }
-    Ok(Recovered { log: newest.log, segments, tail, number: newest.number + 1, base: last.end, void })
+    let (number, end) = (newest.number + 1, last.end);
+    Ok(Recovered { log: newest.log, older: older.into(), newest: Some(last), tail, number, end, void })
 }
 
 fn header(dir: &Path, number: u64) -> io::Result<Header> {
@@ -88,10 +98,18 @@ fn older(dir: &Path, headers: &[Header], newest: &Header) -> io::Result<(VecDequ
                 return Err(corrupt(&segment::path(dir, previous.number), "it is missing"));
             }
             Some(previous) if previous.number == header.number => {
-                if header.base >= next.base || fs::metadata(&path)?.len() < previous.bytes {
-                    return Err(corrupt(&path, "it is shorter than it was when it was synced"));
+                if header.base >= previous.end || previous.end > next.base {
+                    return Err(corrupt(&path, "it and the one behind it do not fit together"));
                 }
-                let (number, id, base, end) = (header.number, header.id, header.base, next.base);
+                let found = fs::metadata(&path)?.len();
+                if found < previous.bytes {
+                    let (wanted, first, last) = (previous.bytes, header.base, previous.end - 1);
+                    let how = format!(
+                        "it has {found} bytes, and had {wanted} when they were synced; it held offsets {first} to {last}"
+                    );
+                    return Err(corrupt(&path, how));
+                }
+                let (number, id, base, end) = (header.number, header.id, header.base, previous.end);
                 let (bytes, latest) = (previous.bytes, previous.latest);
                 segments.push_front(Segment { number, id, base, end, bytes, latest });
                 next = *header;
@@ -112,30 +130,49 @@ fn scan(dir: &Path, header: &Header) -> io::Result<(Segment, Tail)> {
     let (number, id, base) = (header.number, header.id, header.base);
     let mut synced = Segment { number, id, base, end: base, bytes: HEADER_BYTES, latest: Timestamp::default() };
     let mut whole = synced;
-    let mut latest = whole.latest;
 
     let mut cursor = Cursor::new(file.try_clone()?, &synced);
-    while let Found::Body(body) = cursor.next(limit)? {
-        if body.follows_sync() {
-            synced = Segment { latest: synced.latest.max(whole.latest), ..whole };
-            latest = Timestamp::default();
-        }
-        latest = latest.max(record::time(&body.record()).map_err(|why| corrupt(&path, why))?);
-        if body.ends_group() {
-            whole = Segment { end: cursor.offset(), bytes: cursor.position(), latest, ..whole };
+    let mut latest = Timestamp::default();
+    loop {
+        match cursor.next(limit)? {
+            Found::Mark => {
+                if whole.bytes + MARK_BYTES as u64 != cursor.position() {
+                    let offset = whole.end;
+                    return Err(corrupt(&path, format!("the group that begins at offset {offset} has no end")));
+                }
+                synced = Segment { latest: synced.latest.max(whole.latest), ..whole };
+                (whole.latest, latest) = Default::default();
+            }
+            Found::Record(body) => {
+                latest = latest.max(record::time(&body.record()).map_err(|why| corrupt(&path, why))?);
+                if body.ends_group() {
+                    whole = Segment { end: cursor.offset(), bytes: cursor.position(), latest, ..whole };
+                }
+            }
+            Found::Nothing => break,
         }
     }
-    let torn_at = cursor.offset();
-    if cursor.sees_sync(limit)? {
-        return Err(corrupt(
-            &path,
-            format!("the record at offset {torn_at} is damaged, though later ones were synced"),
-        ));
-    }
+    refuse_damage(&path, &mut cursor, limit)?;
 
-    let mut frames = vec![0; usize::try_from(whole.bytes - synced.bytes).map_err(io::Error::other)?];
-    file.read_exact_at(&mut frames, synced.bytes)?;
     let records = whole.end - synced.end;
-    let latest = if records == 0 { Timestamp::default() } else { whole.latest };
-    Ok((synced, Tail { frames, records, latest }))
+    let wanted = if records == 0 { 0 } else { whole.bytes - synced.bytes };
+    let mut frames = vec![0; usize::try_from(wanted).map_err(io::Error::other)?];
+    file.read_exact_at(&mut frames, synced.bytes)?;
+    Ok((synced, Tail { frames, records, latest: whole.latest }))
+}
+
+/// Tells, where nothing good stands, damage from a write that was cut short.
+fn refuse_damage(path: &Path, cursor: &mut Cursor, limit: u64) -> io::Result<()> {
+    let (at, offset) = (cursor.position(), cursor.offset());
+    let is_over = cursor.is_over(limit)?;
+    if cursor.skip_to_mark(limit)? {
+        return Err(corrupt(path, damage(at, offset, cursor.offset())));
+    }
+    if !is_over {
+        warn!(
+            "{}: the last write was cut short at byte {at}, offset {offset}: nobody had been told that it was kept",
+            path.display()
+        );
+    }
+    Ok(())
 }

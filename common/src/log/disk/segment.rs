@@ -1,7 +1,8 @@
 //! A segment: one file of records in order, and the header that ties it to those before it.
 //!
-//! Offsets have no gaps. The base of a segment is therefore also the synced end of all before it: what
-//! an older file holds beyond was never promised, and is not there for anybody.
+//! The header says up to where the segment before it was synced: what that older file holds beyond was
+//! never promised, and is not there for anybody. Offsets have no gaps, unless somebody had what was
+//! damaged set aside (`salvage`).
 
 use std::fs::File;
 use std::io;
@@ -16,7 +17,7 @@ use crate::time::Timestamp;
 pub(super) const HEADER_BYTES: u64 = HEADER_LEN as u64;
 const HEADER_LEN: usize = 128;
 /// What a segment file begins with; the last byte is the version of the format.
-const MAGIC: [u8; 8] = *b"hlsegm\0\x01";
+const MAGIC: [u8; 8] = *b"hlsegm\0\x02";
 /// How the names of segment files end.
 const EXTENSION: &str = "segment";
 
@@ -64,6 +65,8 @@ pub(super) struct Header {
 pub(super) struct Previous {
     /// Its number.
     pub number: u64,
+    /// The offset behind its last synced record.
+    pub end: u64,
     /// Where its last synced record ends in the file.
     pub bytes: u64,
     /// Its youngest record's time.
@@ -77,7 +80,7 @@ impl Header {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(self.id.as_bytes());
         out.extend_from_slice(self.log.as_bytes());
-        let previous = self.previous.map_or([0; 4], |p| [1, p.number, p.bytes, p.latest.ms()]);
+        let previous = self.previous.map_or([0; 5], |p| [1, p.number, p.end, p.bytes, p.latest.ms()]);
         for number in [self.number, self.base].into_iter().chain(previous) {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -93,7 +96,8 @@ impl Header {
         }
         let uuid = |at: usize| Uuid::from_slice(&covered[at..at + 16]).ok();
         let number = |index: usize| covered[40..].as_chunks::<8>().0.get(index).map(|chunk| u64::from_le_bytes(*chunk));
-        let previous = Previous { number: number(3)?, bytes: number(4)?, latest: Timestamp::from_ms(number(5)?) };
+        let (end, bytes) = (number(4)?, number(5)?);
+        let previous = Previous { number: number(3)?, end, bytes, latest: Timestamp::from_ms(number(6)?) };
         Some(Self {
             id: uuid(8)?,
             log: uuid(24)?,
@@ -108,7 +112,8 @@ impl Header {
         let mut bytes = [0; HEADER_LEN];
         let read = File::open(path)?.read_exact_at(&mut bytes, 0);
         match read {
-            Ok(()) => Self::decode(&bytes).ok_or_else(|| corrupt(path, "its header is damaged, or of another version")),
+            Ok(()) => Self::decode(&bytes)
+                .ok_or_else(|| corrupt(path, "its header is damaged, or of another version of the format")),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(corrupt(path, "it has no header")),
             Err(error) => Err(error),
         }
@@ -132,9 +137,26 @@ pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// An error that says which file is not what was once made durable, and how.
+/// An error that says which file is not what was once made durable, how, and how to go on knowingly.
 pub(super) fn corrupt(path: &Path, how: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("corrupt disk log: {}: {how}", path.display()))
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let text = format!(
+        "corrupt disk log: {}: {how}. Nothing is thrown away; to go on with what can be read, run: hookledger salvage --dir {}",
+        path.display(),
+        dir.display()
+    );
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// What is lost where the place at this byte is bad, and the next good one carries the offset `good`.
+pub(super) fn damage(at: u64, offset: u64, good: u64) -> String {
+    if good <= offset + 1 {
+        return format!("the record at offset {offset}, byte {at}, was synced and is damaged now");
+    }
+    let last = good - 1;
+    format!(
+        "of the records at offsets {offset} to {last}, from byte {at} on, one or more were synced and are damaged now"
+    )
 }
 
 #[cfg(test)]
@@ -142,7 +164,7 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        let previous = Previous { number: 6, bytes: 4711, latest: Timestamp::from_s(5) };
+        let previous = Previous { number: 6, end: 42, bytes: 4711, latest: Timestamp::from_s(5) };
         Header { number: 7, id: Uuid::now_v7(), log: Uuid::now_v7(), base: 42, previous: Some(previous) }
     }
 

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::io;
+use std::ops::Range;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{DiskLog, files};
+use super::DiskLog;
+use super::files::{Files, is_full};
 
 /// The file beside the segments.
 const FILE: &str = "settled";
@@ -57,6 +60,9 @@ impl Settled {
         });
         let mut offsets = saved.clone();
         offsets.raise(first);
+        for gap in log.shared.gaps() {
+            offsets.add_all(gap);
+        }
         Ok(Self { log: log.clone(), offsets: Mutex::new(offsets), saved: Mutex::new(saved) })
     }
 
@@ -84,11 +90,22 @@ impl Settled {
     }
 
     /// Saves durably what is settled by now, then deletes the segments that hold nothing else.
+    ///
+    /// On a disk without room for the file they go before it, which makes room: that they are gone says as
+    /// durably that all in them was settled.
     pub fn save(&self) -> io::Result<()> {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let offsets = self.offsets().clone();
         if offsets != *saved {
-            files::replace(&self.log.dir(), FILE, offsets.text(self.log.identity()).as_bytes())?;
+            let text = offsets.text(self.log.identity());
+            let replace = || self.log.shared.files.replace(&self.log.shared.dir, FILE, text.as_bytes());
+            match replace() {
+                Err(error) if is_full(&error) => {
+                    self.log.delete_before(offsets.watermark)?;
+                    replace()?;
+                }
+                done => done?,
+            }
             *saved = offsets;
         }
         self.log.delete_before(saved.watermark)
@@ -99,6 +116,16 @@ impl Settled {
     }
 }
 
+/// Takes over what is settled of one log for another that has the same offsets.
+pub(super) fn carry(files: &Files, (dir, log): (&Path, Uuid), (to_dir, to_log): (&Path, Uuid)) -> io::Result<()> {
+    let text = match fs::read_to_string(dir.join(FILE)) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => return Ok(()),
+        text => text?,
+    };
+    let Some(offsets) = Offsets::parse(&text, log) else { return Ok(()) };
+    files.replace(to_dir, FILE, offsets.text(to_log).as_bytes())
+}
+
 impl Offsets {
     fn contains(&self, offset: u64) -> bool {
         let before = self.beyond.range(..=offset).next_back();
@@ -106,14 +133,22 @@ impl Offsets {
     }
 
     fn add(&mut self, offset: u64) {
-        if self.contains(offset) {
-            return;
+        if !self.contains(offset) {
+            self.add_all(offset..offset + 1);
         }
-        let end = self.beyond.remove(&(offset + 1)).unwrap_or(offset + 1);
-        match self.beyond.range_mut(..offset).next_back() {
-            Some((_, before)) if *before == offset => *before = end,
-            Some(_) | None => _ = self.beyond.insert(offset, end),
+    }
+
+    /// Adds a stretch.
+    fn add_all(&mut self, stretch: Range<u64>) {
+        let (mut start, mut end) = (stretch.start, stretch.end);
+        // What it overlaps or touches becomes one with it.
+        while let Some((first, last)) = self.beyond.range(..=end).next_back().map(|(first, last)| (*first, *last))
+            && last >= start
+        {
+            (start, end) = (start.min(first), end.max(last));
+            self.beyond.remove(&first);
         }
+        self.beyond.insert(start, end);
         self.raise(self.watermark);
     }
 

@@ -1,104 +1,222 @@
 //! One file of zeros ahead, made in the background: the next segment never waits for room, and lack of it is known early.
+//!
+//! Where a whole segment does not fit any more, a smaller one is made: events are refused at the disk's
+//! end, not a segment before it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::files::{self, Files};
+use super::RETRY_AFTER;
+use super::files::{Files, is_full};
 
 /// The finished spare.
 const SPARE: &str = "spare";
 /// The spare while it is being filled with zeros.
 const UNFINISHED: &str = "spare.tmp";
-/// A file for a group that is larger than a segment.
+/// A file for a group that is larger than a segment, or than the spare.
 const LARGE: &str = "large.tmp";
+/// No smaller spare is made.
+const BYTES_MIN: u64 = 64 * 1024;
+/// With room for fewer segments than that behind the spare, somebody should know.
+const SEGMENTS_LEFT_MIN: u64 = 2;
+
+/// Where the finished spare lies.
+pub(super) fn path(dir: &Path) -> PathBuf {
+    dir.join(SPARE)
+}
+
+/// A file for a segment: its size, and where it is for now.
+pub(super) struct Spare {
+    pub file: File,
+    pub bytes: u64,
+    pub path: PathBuf,
+}
 
 /// Makes files for segments.
 pub(super) struct Spares {
-    dir: PathBuf,
-    files: Files,
-    bytes: u64,
-    making: Option<JoinHandle<io::Result<File>>>,
+    workshop: Workshop,
+    making: Making,
+    /// What lies under the spare's name was begun by a writer that failed: its pages are not to be trusted.
+    is_spoilt: bool,
+}
+
+/// How far the next one is.
+enum Making {
+    Nothing,
+    UnderWay(JoinHandle<io::Result<(File, u64)>>),
+    Made(File, u64),
+    Failed(Instant),
 }
 
 impl Spares {
     /// Begins with what a former process left.
     pub fn new(dir: PathBuf, files: Files, bytes: u64) -> io::Result<Self> {
         for unfinished in [UNFINISHED, LARGE] {
-            files::remove(&dir.join(unfinished))?;
+            files.remove(&dir.join(unfinished))?;
         }
-        Ok(Self { dir, files, bytes, making: None })
+        let workshop = Workshop { dir, files, bytes, told: Arc::default() };
+        Ok(Self { workshop, making: Making::Nothing, is_spoilt: false })
     }
 
-    /// A file of at least so many bytes, and where it is for now. Once it was renamed or removed, [`Self::prepare`] the next.
-    pub fn take(&mut self, bytes: u64) -> io::Result<(File, PathBuf)> {
-        if bytes > self.bytes {
-            let path = self.dir.join(LARGE);
-            let made = self.files.make(&path, bytes);
-            if made.is_err() {
-                let _ = files::remove(&path);
+    /// A file of at least so many bytes. Once it was renamed or removed, [`Self::prepare`] the next.
+    pub fn take(&mut self, bytes: u64) -> io::Result<Spare> {
+        let spare = |(file, bytes)| Spare { file, bytes, path: path(&self.workshop.dir) };
+        if bytes > self.workshop.bytes {
+            return self.workshop.make_large(bytes);
+        }
+        self.making = match std::mem::replace(&mut self.making, Making::Nothing).joined() {
+            Making::Made(file, made) if made >= bytes => return Ok(spare((file, made))),
+            // A small one remains for small groups.
+            Making::Made(file, made) => {
+                self.making = Making::Made(file, made);
+                return self.workshop.make_large(bytes);
             }
-            return Ok((made?, path));
-        }
-        let path = self.dir.join(SPARE);
-        let made = self.making.take().map(JoinHandle::join);
-        if let Some(Ok(Ok(file))) = made {
-            return Ok((file, path));
-        }
-        if let Some(file) = left(&path, self.bytes)? {
-            return Ok((file, path));
-        }
-        Ok((make(&self.dir, &self.files, self.bytes)?, path))
+            other => other,
+        };
+        let left = if self.is_spoilt { None } else { self.workshop.left(bytes)? };
+        let found = if let Some(left) = left { left } else { self.workshop.make(bytes)? };
+        self.is_spoilt = false;
+        Ok(spare(found))
+    }
+
+    /// A file that was taken could not be used, nor removed.
+    pub fn spoil(&mut self) {
+        self.is_spoilt = true;
     }
 
     /// Begins to make the next one, unless there is one.
     pub fn prepare(&mut self) {
-        if self.making.is_some() {
-            return;
-        }
-        let (dir, files, bytes) = (self.dir.clone(), self.files.clone(), self.bytes);
-        let make = move || {
-            make(&dir, &files, bytes).inspect_err(|error| {
-                warn!(%error, "no room for the next segment of the disk log in {}: {error}", dir.display());
-            })
+        self.making = match std::mem::replace(&mut self.making, Making::Nothing) {
+            Making::Nothing | Making::Failed(_) => self.workshop.clone().begin(),
+            making @ (Making::UnderWay(_) | Making::Made(..)) => making,
         };
-        // Without a thread the spare is made when it is needed.
-        self.making = thread::Builder::new().name("disk-log-spare".into()).spawn(make).ok();
+    }
+
+    /// Tries again now and then, if there was no room.
+    pub fn tend(&mut self) {
+        self.making = match std::mem::replace(&mut self.making, Making::Nothing) {
+            Making::UnderWay(making) if making.is_finished() => Making::UnderWay(making).joined(),
+            Making::Failed(at) if at.elapsed() >= RETRY_AFTER => self.workshop.clone().begin(),
+            making => making,
+        };
     }
 }
 
 impl Drop for Spares {
     /// Nothing of this log is touched once it is closed.
     fn drop(&mut self) {
-        if let Some(making) = self.making.take() {
-            let _ = making.join();
+        let _ = std::mem::replace(&mut self.making, Making::Nothing).joined();
+    }
+}
+
+impl Making {
+    fn joined(self) -> Self {
+        let Self::UnderWay(making) = self else { return self };
+        match making.join() {
+            Ok(Ok((file, bytes))) => Self::Made(file, bytes),
+            Ok(Err(_)) | Err(_) => Self::Failed(Instant::now()),
         }
     }
 }
 
-/// What a former process made and did not use. What it may hold is no record of ours: checksums are salted.
-fn left(path: &Path, bytes: u64) -> io::Result<Option<File>> {
-    match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) if file.metadata()?.len() == bytes => Ok(Some(file)),
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+/// Where and how files are made.
+#[derive(Clone)]
+struct Workshop {
+    dir: PathBuf,
+    files: Files,
+    bytes: u64,
+    /// What was said last of the room that is left: [`ENOUGH`], [`LITTLE`] or [`NONE`].
+    told: Arc<AtomicU8>,
 }
 
-/// Under the spare's name there are only whole files.
-fn make(dir: &Path, files: &Files, bytes: u64) -> io::Result<File> {
-    let unfinished = dir.join(UNFINISHED);
-    let made = files.make(&unfinished, bytes).and_then(|file| {
-        fs::rename(&unfinished, dir.join(SPARE))?;
-        files::sync_dir(dir)?;
-        Ok(file)
-    });
-    if made.is_err() {
-        let _ = files::remove(&unfinished);
+const ENOUGH: u8 = 0;
+const LITTLE: u8 = 1;
+const NONE: u8 = 2;
+
+impl Workshop {
+    fn begin(self) -> Making {
+        let work = move || self.make(0).inspect(|_| self.tell_room()).inspect_err(|error| self.tell_failure(error));
+        // Without a thread the spare is made when it is needed.
+        let making = thread::Builder::new().name("disk-log-spare".into()).spawn(work);
+        making.map_or_else(|_| Making::Nothing, Making::UnderWay)
     }
-    made
+
+    /// Makes the spare, of the size of a segment or as large as there is room. Under its name there are only whole files.
+    fn make(&self, needed: u64) -> io::Result<(File, u64)> {
+        let unfinished = self.dir.join(UNFINISHED);
+        let made = self.fitting(&unfinished, needed).and_then(|made| {
+            self.files.rename(&unfinished, &path(&self.dir))?;
+            self.files.sync_dir(&self.dir)?;
+            Ok(made)
+        });
+        if made.is_err() {
+            let _ = self.files.remove(&unfinished);
+        }
+        made
+    }
+
+    fn fitting(&self, path: &Path, needed: u64) -> io::Result<(File, u64)> {
+        let mut bytes = self.bytes;
+        loop {
+            match self.files.make(path, bytes) {
+                Err(error) if is_full(&error) && bytes / 2 >= needed.max(BYTES_MIN) => bytes /= 2,
+                made => return made.map(|file| (file, bytes)),
+            }
+        }
+    }
+
+    fn make_large(&self, bytes: u64) -> io::Result<Spare> {
+        let path = self.dir.join(LARGE);
+        let made = self.files.make(&path, bytes);
+        if made.is_err() {
+            let _ = self.files.remove(&path);
+        }
+        Ok(Spare { file: made?, bytes, path })
+    }
+
+    /// What a former process made and did not use. What it may hold is no record of ours: checksums are salted.
+    fn left(&self, needed: u64) -> io::Result<Option<(File, u64)>> {
+        match OpenOptions::new().read(true).write(true).open(path(&self.dir)) {
+            Ok(file) => {
+                let bytes = file.metadata()?.len();
+                Ok((needed.max(BYTES_MIN.min(self.bytes))..=self.bytes).contains(&bytes).then_some((file, bytes)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says once that room is getting scarce, and once that it is not any more.
+    fn tell_room(&self) {
+        let Ok(room) = self.files.room(&self.dir) else { return };
+        let (left, dir) = (room / self.bytes, self.dir.display());
+        let now = if left < SEGMENTS_LEFT_MIN { LITTLE } else { ENOUGH };
+        let before = self.told.swap(now, Ordering::Relaxed);
+        if now == LITTLE && before != LITTLE {
+            warn!(
+                "the disk under the log in {dir} is nearly full: behind the spare there is room for {left} more \
+                 segments of {} bytes. Make room before events are refused",
+                self.bytes
+            );
+        } else if now == ENOUGH && before != ENOUGH {
+            info!("the disk under the log in {dir} has room again");
+        }
+    }
+
+    fn tell_failure(&self, error: &io::Error) {
+        if self.told.swap(NONE, Ordering::Relaxed) != NONE {
+            warn!(
+                %error,
+                "no next segment for the disk log in {}: {error}. Events are refused once the current one is full",
+                self.dir.display()
+            );
+        }
+    }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::files;
+use super::files::Files;
 use super::segment::{self, Previous, Segment};
 use crate::time::Timestamp;
 
@@ -17,22 +18,27 @@ use crate::time::Timestamp;
 pub(super) struct Shared {
     /// Where the files are.
     pub dir: PathBuf,
+    /// The disk.
+    pub files: Files,
     /// The log's identity.
     pub log: Uuid,
-    /// In order, without gaps; the last one is the current one. Empty only while the log is being opened.
+    /// In order; the last one is the current one, if there is room for one.
     segments: Mutex<VecDeque<Segment>>,
     /// The end while there is no segment.
     base: u64,
     grown: Condvar,
-    /// Held while files are deleted, so that they go in order.
-    deleting: Mutex<()>,
+    /// Held while files are deleted, so that they go in order: whether the directory still has to be synced.
+    deleting: Mutex<bool>,
+    /// Why nothing can be written at the moment.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Shared {
-    /// Of a log whose older segments are these, the next one beginning at `base`.
-    pub fn new(dir: PathBuf, log: Uuid, older: Vec<Segment>, base: u64) -> Self {
-        let segments = Mutex::new(older.into());
-        Self { dir, log, segments, base, grown: Condvar::new(), deleting: Mutex::new(()) }
+    /// Of a log whose segments so far are these, the next one beginning at `base`.
+    pub fn new(dir: PathBuf, files: Files, log: Uuid, segments: VecDeque<Segment>, base: u64) -> Self {
+        let (segments, grown, deleting, trouble) =
+            (Mutex::new(segments), Condvar::new(), Mutex::default(), Mutex::default());
+        Self { dir, files, log, segments, base, grown, deleting, trouble }
     }
 
     fn segments(&self) -> MutexGuard<'_, VecDeque<Segment>> {
@@ -76,12 +82,29 @@ impl Shared {
     pub fn previous(&self) -> Option<Previous> {
         let segments = self.segments();
         let last = segments.iter().rev().find(|segment| !segment.is_empty())?;
-        Some(Previous { number: last.number, bytes: last.bytes, latest: last.latest })
+        Some(Previous { number: last.number, end: last.end, bytes: last.bytes, latest: last.latest })
     }
 
     /// The current segment.
     pub fn current(&self) -> Option<Segment> {
         self.segments().back().copied()
+    }
+
+    /// Stretches of offsets before the last one that hold no record, since somebody had them set aside.
+    pub fn gaps(&self) -> Vec<Range<u64>> {
+        let segments = self.segments();
+        let pairs = segments.iter().zip(segments.iter().skip(1));
+        pairs.map(|(one, next)| one.end..next.base).filter(|gap| !gap.is_empty()).collect()
+    }
+
+    /// Why nothing can be written at the moment, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Nothing can be written for this reason, or it can again.
+    pub fn set_trouble(&self, why: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// The current segment has become this.
@@ -109,15 +132,19 @@ impl Shared {
     ///
     /// Each deletion is durable before the next begins: what is left never has a hole.
     pub fn delete_while(&self, doomed: impl Fn(&Segment) -> bool) -> io::Result<()> {
-        let _one_at_a_time = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(oldest) = self.pop_oldest(&doomed) {
-            let path = segment::path(&self.dir, oldest.number);
-            if let Err(error) = files::remove(&path).and_then(|()| files::sync_dir(&self.dir)) {
+        let mut owes_sync = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if *owes_sync {
+                self.files.sync_dir(&self.dir)?;
+                *owes_sync = false;
+            }
+            let Some(oldest) = self.pop_oldest(&doomed) else { return Ok(()) };
+            if let Err(error) = self.files.remove(&segment::path(&self.dir, oldest.number)) {
                 self.segments().push_front(oldest);
                 return Err(error);
             }
+            *owes_sync = true;
         }
-        Ok(())
     }
 
     fn end(&self, segments: &VecDeque<Segment>) -> u64 {

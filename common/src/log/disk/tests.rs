@@ -11,6 +11,7 @@ use super::*;
 
 mod faults;
 mod model;
+mod power;
 mod torn;
 
 /// Small enough that a few records fill one.

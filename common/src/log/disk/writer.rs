@@ -3,29 +3,31 @@
 //! A file whose write or sync failed is never written or synced again: what the kernel says of it from
 //! then on proves nothing. The records that were not answered yet go to the next segment.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::files::{self, Files, is_full};
-use super::frame::{self, Salt};
+use super::files::is_full;
+use super::frame::{self, MARK_BYTES, Salt};
 use super::group::{Batch, Group};
 use super::recovery::{Recovered, Tail};
 use super::segment::{self, HEADER_BYTES, Header, Segment};
 use super::spare::Spares;
 use super::state::Shared;
-use super::{AppendError, Options};
+use super::{AppendError, Options, RETRY_AFTER};
 use crate::time::Timestamp;
 
 /// So many requests are served at once.
 const BATCH_REQUESTS_MAX: usize = 16 * 1024;
-/// When nothing can be written, the next attempt is so far off: filling a full disk takes time, and others wait.
-const RETRY_AFTER: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 1_000 });
+/// Files that could be made but neither used nor removed; with more of them nothing is begun any more.
+const LEFTOVERS_MAX: usize = 16;
 
 /// What is asked of the writer.
 pub(super) enum Request {
@@ -33,6 +35,8 @@ pub(super) enum Request {
     Append(Group),
     /// End the current segment if all its records are older than this.
     Retire(Timestamp, oneshot::Sender<()>),
+    /// Find out whether the disk is well again.
+    Probe,
 }
 
 /// The file that is being written to.
@@ -42,33 +46,56 @@ struct Current {
     room: u64,
     segment: Segment,
     begun_at: Instant,
+    /// Whether a mark stands behind the last record.
+    is_marked: bool,
+}
+
+impl Current {
+    fn left(&self) -> u64 {
+        self.room.saturating_sub(self.segment.bytes)
+    }
 }
 
 /// Adds to the log.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     options: Options,
-    files: Files,
     spares: Spares,
     number: u64,
-    /// None once it has ended or failed.
+    /// None once it has failed, and as long as there is no room for one.
     current: Option<Current>,
-    /// When nothing could be written, and why.
-    failed_at: Option<(Instant, io::ErrorKind)>,
+    /// Files that count for nothing, and that could not be removed.
+    leftovers: Vec<PathBuf>,
+    /// When no segment could be begun, and why.
+    failed_at: Option<(Instant, AppendError)>,
+    /// To ask ourselves.
+    requests: mpsc::WeakSender<Request>,
 }
 
 impl Writer {
     /// Begins a segment with what recovery left to be written, then tidies up.
-    pub fn open(shared: Arc<Shared>, options: Options, files: Files, mut found: Recovered) -> io::Result<Self> {
-        let spares = Spares::new(shared.dir.clone(), files.clone(), options.segment_bytes)?;
-        let number = found.number;
-        let mut writer = Self { shared, options, files, spares, number, current: None, failed_at: None };
-        writer.begin(&mut found.tail)?;
-        for number in found.void {
-            files::remove(&segment::path(&writer.shared.dir, number))?;
-        }
-        for former in &found.segments {
+    pub fn open(
+        shared: Arc<Shared>,
+        options: Options,
+        found: Recovered,
+        requests: mpsc::WeakSender<Request>,
+    ) -> io::Result<Self> {
+        let spares = Spares::new(shared.dir.clone(), shared.files.clone(), options.segment_bytes)?;
+        let (number, current, leftovers, failed_at) = (found.number, None, vec![], None);
+        let mut writer = Self { shared, options, spares, number, current, leftovers, failed_at, requests };
+        for former in &found.older {
             writer.trim(former);
+        }
+        for number in found.void {
+            writer.shared.files.remove(&segment::path(&writer.shared.dir, number))?;
+        }
+        let mut tail = found.tail;
+        // A bad block may be anywhere; a full disk is full everywhere.
+        let begun = writer.begin(&mut tail);
+        let begun = begun.or_else(|error| if is_full(&error) { Err(error) } else { writer.begin(&mut tail) });
+        match (begun, found.newest) {
+            (Err(error), Some(newest)) if is_full(&error) => writer.do_without(newest, tail, error)?,
+            (begun, _) => begun?,
         }
         Ok(writer)
     }
@@ -86,39 +113,45 @@ impl Writer {
                         self.retire(at);
                         let _ = done.send(());
                     }
+                    Request::Probe => {
+                        self.commit(&mut batch);
+                        self.probe();
+                    }
                 }
             }
             self.commit(&mut batch);
+            self.spares.tend();
+            if queue.is_empty() {
+                self.mark();
+            }
         }
+        self.close();
     }
 
     /// Adds a group to the batch; commits what cannot share a write with it.
     fn add(&mut self, group: Group, batch: &mut Batch) {
-        // It may be the first of a segment, with a header.
-        let taken = || self.shared.bytes() + batch.bytes() + HEADER_BYTES + group.bytes();
+        // It may be the first of a segment, with a header and a mark.
+        let taken = || self.shared.bytes() + batch.bytes() + HEADER_BYTES + MARK_BYTES as u64 + group.bytes();
         if self.options.bytes_max.is_some_and(|max| taken() > max) {
             return group.refuse(AppendError::Full);
         }
-        if !batch.is_empty() && batch.bytes() + group.bytes() > self.room() {
+        if !batch.is_empty() && batch.bytes() + group.bytes() > batch.room {
             self.commit(batch);
         }
-        if batch.is_empty() && (group.bytes() > self.room() || self.is_old()) {
-            self.current = None;
+        if batch.is_empty() {
+            batch.room = self.room_for(MARK_BYTES as u64 + group.bytes());
         }
         batch.push(group);
     }
 
-    /// What fits into the current segment, or into the next one if this one has ended.
-    fn room(&self) -> u64 {
-        match &self.current {
-            Some(current) => current.room.saturating_sub(current.segment.bytes),
-            None => self.options.segment_bytes.saturating_sub(HEADER_BYTES),
-        }
+    /// What a write may take that begins with so many bytes.
+    fn room_for(&self, bytes: u64) -> u64 {
+        let current = self.current.as_ref().filter(|current| !self.is_old(current)).map_or(0, Current::left);
+        if bytes <= current { current } else { self.options.segment_bytes.saturating_sub(HEADER_BYTES) }
     }
 
-    /// Whether the current segment has records and has been open for long enough.
-    fn is_old(&self) -> bool {
-        let Some(current) = &self.current else { return false };
+    /// Whether the segment has records and has been open for long enough.
+    fn is_old(&self, current: &Current) -> bool {
         let old = self.options.segment_age_max.is_some_and(|max| current.begun_at.elapsed() >= max);
         old && !current.segment.is_empty()
     }
@@ -131,47 +164,69 @@ impl Writer {
         }
         let first = self.shared.bounds().1;
         let kept = self.keep(&mut batch.tail).map(|()| first);
-        batch.answer(
-            &kept.map_err(|error| if is_full(&error) { AppendError::Full } else { AppendError::Io(error.into()) }),
-        );
+        batch.answer(&kept);
     }
 
     /// Writes and syncs, and once more elsewhere if that fails.
-    fn keep(&mut self, tail: &mut Tail) -> io::Result<()> {
-        if let Some((at, kind)) = self.failed_at
+    fn keep(&mut self, tail: &mut Tail) -> Result<(), AppendError> {
+        let fits = |current: &Current| tail.frames.len() as u64 <= current.left() && !self.is_old(current);
+        let mut failed = None;
+        if self.current.as_ref().is_some_and(fits)
+            && let Some(current) = self.current.take()
+        {
+            match self.extend(current, tail) {
+                Ok(()) => return Ok(()),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some((at, error)) = &self.failed_at
             && at.elapsed() < RETRY_AFTER
         {
-            return Err(kind.into());
+            return Err(error.clone());
         }
-        let kept = match self.current.take() {
-            Some(current) => self.extend(current, tail),
-            None => self.begin(tail),
-        };
-        let kept = kept.or_else(|error| {
-            error!(%error, "go on in another file of the disk log in {}: {error}", self.shared.dir.display());
-            self.begin(tail)
-        });
-        self.failed_at = kept.as_ref().err().map(|error| (Instant::now(), error.kind()));
-        kept
+        if failed.is_none() {
+            match self.begin(tail) {
+                Err(error) if !is_full(&error) => failed = Some(error),
+                begun => return self.begun(begun),
+            }
+        }
+        if let Some(error) = failed {
+            let dir = self.shared.dir.display();
+            error!(%error, "the disk failed under the disk log in {dir}: {error}. What was answered is on it; go on in another file");
+        }
+        let begun = self.begin(tail);
+        self.begun(begun)
+    }
+
+    fn begun(&mut self, begun: io::Result<()>) -> Result<(), AppendError> {
+        begun.map_err(|error| self.fail(error))?;
+        self.mended();
+        Ok(())
     }
 
     /// Adds to the current segment. It stays the current one only if that succeeds.
     fn extend(&mut self, mut current: Current, tail: &mut Tail) -> io::Result<()> {
         frame::seal(&mut tail.frames, Salt::of(current.segment.id), current.segment.end);
-        self.files.write(&current.file, &tail.frames, current.segment.bytes)?;
+        self.shared.files.write(&current.file, &tail.frames, current.segment.bytes)?;
         self.sync(&current.file)?;
         current.segment.bytes += tail.frames.len() as u64;
         current.segment.end += tail.records;
         current.segment.latest = current.segment.latest.max(tail.latest);
+        current.is_marked = false;
         self.shared.grow(current.segment);
         self.current = Some(current);
         Ok(())
     }
 
-    /// Begins a segment with these records, of which there may be none.
+    /// Begins a segment with these records, of which there may be none. If that fails, the current one stays.
     fn begin(&mut self, tail: &mut Tail) -> io::Result<()> {
+        let files = self.shared.files.clone();
+        self.leftovers.retain(|path| files.remove(path).is_err());
+        if self.leftovers.len() > LEFTOVERS_MAX {
+            return Err(io::Error::other("files of failed attempts cannot be removed"));
+        }
         let bytes = HEADER_BYTES + tail.frames.len() as u64;
-        let (file, path) = self.spares.take(bytes.max(self.options.segment_bytes))?;
+        let spare = self.spares.take(bytes)?;
         let number = self.number;
         self.number += 1;
         let (id, base) = (Uuid::now_v7(), self.shared.bounds().1);
@@ -179,20 +234,25 @@ impl Writer {
         frame::seal(&mut tail.frames, Salt::of(id), base);
 
         let home = segment::path(&self.shared.dir, number);
-        let placed = self.place(&file, &header, tail).and_then(|()| {
-            fs::rename(&path, &home)?;
-            files::sync_dir(&self.shared.dir)
+        let placed = self.place(&spare.file, &header, tail).and_then(|()| {
+            files.rename(&spare.path, &home)?;
+            files.sync_dir(&self.shared.dir)
         });
         if placed.is_err() {
-            // Should it remain, the next segment begins where it does, and it counts for nothing.
-            let _ = files::remove(&path).and_then(|()| files::remove(&home));
+            if files.remove(&spare.path).is_err() {
+                self.spares.spoil();
+            }
+            // As long as it remains, the next segment begins where it does, and it counts for nothing.
+            if files.remove(&home).is_err() {
+                self.leftovers.push(home);
+            }
         }
         self.spares.prepare();
         placed?;
 
         let segment = Segment { number, id, base, end: base + tail.records, bytes, latest: tail.latest };
-        let room = bytes.max(self.options.segment_bytes);
-        self.current = Some(Current { file, room, segment, begun_at: Instant::now() });
+        let (file, room, begun_at) = (spare.file, spare.bytes, Instant::now());
+        self.current = Some(Current { file, room, segment, begun_at, is_marked: false });
         if let Some(former) = self.shared.begin(segment) {
             self.tidy(&former);
         }
@@ -200,19 +260,83 @@ impl Writer {
     }
 
     fn place(&self, file: &File, header: &Header, tail: &Tail) -> io::Result<()> {
-        self.files.write(file, &header.encode(), 0)?;
-        self.files.write(file, &tail.frames, HEADER_BYTES)?;
-        if tail.frames.is_empty() { self.files.sync(file) } else { self.sync(file) }
+        self.shared.files.write(file, &header.encode(), 0)?;
+        if tail.frames.is_empty() {
+            return self.shared.files.sync(file);
+        }
+        self.shared.files.write(file, &tail.frames, HEADER_BYTES)?;
+        self.sync(file)
     }
 
     /// A sync that somebody waits for.
     fn sync(&self, file: &File) -> io::Result<()> {
         let begun_at = Instant::now();
-        self.files.sync(file)?;
+        self.shared.files.sync(file)?;
         if let Some(on_sync) = &self.options.on_sync {
             on_sync(begun_at.elapsed());
         }
         Ok(())
+    }
+
+    /// There is no room for a segment, not even for a small one: what is there can be read and delivered all
+    /// the same, and with that room comes back.
+    fn do_without(&mut self, newest: Segment, mut tail: Tail, error: io::Error) -> io::Result<()> {
+        let path = segment::path(&self.shared.dir, newest.number);
+        let bytes = newest.bytes + tail.frames.len() as u64;
+        self.shared.files.cut(&path, bytes)?;
+        if self.begin(&mut tail).is_ok() {
+            return Ok(());
+        }
+        if !tail.frames.is_empty() {
+            // Written anew in its place, every page of it is the kernel's concern again, and the sync is honest.
+            let file = File::options().write(true).open(&path)?;
+            frame::seal(&mut tail.frames, Salt::of(newest.id), newest.end);
+            self.shared.files.write(&file, &tail.frames, newest.bytes)?;
+            self.shared.files.sync(&file)?;
+            let (end, latest) = (newest.end + tail.records, newest.latest.max(tail.latest));
+            self.shared.grow(Segment { end, bytes, latest, ..newest });
+        }
+        self.fail(error);
+        Ok(())
+    }
+
+    /// Nothing can be kept for now. Says so once, and looks again later by itself.
+    fn fail(&mut self, error: io::Error) -> AppendError {
+        let dir = self.shared.dir.display();
+        let what = if is_full(&error) { "has no room" } else { "failed" };
+        if self.failed_at.is_none() {
+            error!(%error, "the disk {what} for the disk log in {dir}: {error}. It takes no events until that is mended");
+        }
+        self.shared.set_trouble(Some(format!("the disk {what} for the disk log: {error}")));
+        let error = if is_full(&error) { AppendError::Full } else { AppendError::Io(error.into()) };
+        self.failed_at = Some((Instant::now(), error.clone()));
+        let requests = self.requests.clone();
+        // Without a thread the next append finds out.
+        let _ = thread::Builder::new().name("disk-log-probe".into()).spawn(move || {
+            thread::sleep(RETRY_AFTER);
+            if let Some(requests) = requests.upgrade() {
+                // If the queue is full of appends, they find out.
+                let _ = requests.try_send(Request::Probe);
+            }
+        });
+        error
+    }
+
+    fn mended(&mut self) {
+        if self.failed_at.take().is_some() {
+            self.shared.set_trouble(None);
+            info!("the disk log in {} takes events again", self.shared.dir.display());
+        }
+    }
+
+    fn probe(&mut self) {
+        if self.failed_at.as_ref().is_none_or(|(at, _)| at.elapsed() < RETRY_AFTER) {
+            return;
+        }
+        match self.begin(&mut Tail::default()) {
+            Ok(()) => self.mended(),
+            Err(error) => _ = self.fail(error),
+        }
     }
 
     /// Ends the current segment, so that it can be deleted.
@@ -227,22 +351,45 @@ impl Writer {
         }
     }
 
+    /// Puts a mark behind the last record while there is nothing else to do. The next write begins with the same bytes.
+    fn mark(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        if current.is_marked || current.segment.is_empty() || current.left() < MARK_BYTES as u64 {
+            return;
+        }
+        let mut mark = Vec::with_capacity(MARK_BYTES);
+        frame::lay_mark(&mut mark);
+        frame::seal(&mut mark, Salt::of(current.segment.id), current.segment.end);
+        match self.shared.files.write(&current.file, &mark, current.segment.bytes) {
+            Ok(()) => current.is_marked = true,
+            Err(error) => {
+                warn!(%error, "the disk failed under the disk log in {}: {error}", self.shared.dir.display());
+                self.current = None;
+            }
+        }
+    }
+
+    /// At an orderly end all is known to have been synced, and the next opening knows it too.
+    fn close(&mut self) {
+        self.mark();
+        let Some(current) = self.current.take().filter(|current| current.is_marked) else { return };
+        if let Err(error) = self.shared.files.sync(&current.file) {
+            warn!(%error, "mark the end of the disk log in {}: {error}", self.shared.dir.display());
+        }
+    }
+
     /// A segment that has ended takes no more room than its records do.
     fn tidy(&self, former: &Segment) {
         if !former.is_empty() {
             self.trim(former);
-        } else if let Err(error) = files::remove(&segment::path(&self.shared.dir, former.number)) {
+        } else if let Err(error) = self.shared.files.remove(&segment::path(&self.shared.dir, former.number)) {
             warn!(%error, "remove an empty segment of the disk log in {}: {error}", self.shared.dir.display());
         }
     }
 
     fn trim(&self, former: &Segment) {
         let path = segment::path(&self.shared.dir, former.number);
-        let trimmed = File::options()
-            .write(true)
-            .open(&path)
-            .and_then(|file| if file.metadata()?.len() > former.bytes { file.set_len(former.bytes) } else { Ok(()) });
-        if let Err(error) = trimmed
+        if let Err(error) = self.shared.files.cut(&path, former.bytes)
             && error.kind() != io::ErrorKind::NotFound
         {
             warn!(%error, "cut {} to its records: {error}", path.display());

@@ -2,16 +2,23 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::super::segment::Segment;
+use super::super::frame::MARK_BYTES;
+use super::super::segment::{HEADER_BYTES, Segment};
 use super::*;
 
-/// A log that a crash left with records in one segment, and where that segment's records end.
+/// A log that a crash left with records in one segment, and where that segment's records end. The crash
+/// came before the mark behind the last record.
 fn left(dir: &Path, records: u64) -> (tempfile::TempDir, PathBuf, u64) {
     let log = log_of(dir, records);
     let Segment { number, bytes, .. } = log.shared.current().expect("a segment");
     let crashed = crashed(dir);
     let path = segment::path(crashed.path(), number);
+    write(&path, bytes, &[0; MARK_BYTES]);
     (crashed, path, bytes)
+}
+
+fn write(path: &Path, at: u64, bytes: &[u8]) {
+    File::options().write(true).open(path).and_then(|file| file.write_all_at(bytes, at)).expect("write");
 }
 
 /// Where the last record of one more begins.
@@ -52,7 +59,7 @@ fn garbage_anywhere_in_the_last_record_costs_only_that_record() {
         check(&log_of(copy.path(), 0), 0..4);
     }
     // And behind it, nothing at all.
-    flip(&path, end + 20);
+    flip(&path, end + 40);
     check(&log_of(crashed.path(), 0), 0..5);
 }
 
@@ -85,21 +92,77 @@ fn a_damaged_record_of_an_older_segment_is_corruption_and_never_served() {
 }
 
 #[test]
-fn damage_in_the_newest_segment_before_what_was_synced_later_is_corruption() {
+fn damage_anywhere_before_what_was_synced_later_is_refused_and_costs_nothing_more() {
     let dir = tempfile::tempdir().expect("a directory");
-    let begin = last_record(dir.path(), 3);
+    let begin = last_record(dir.path(), 5);
     drop(fs::remove_dir_all(dir.path()));
     let (crashed, path, _) = left(dir.path(), 6);
-    flip(&path, begin + 10);
-    let refused = DiskLog::open(crashed.path(), options()).expect_err("refused").to_string();
-    assert!(refused.contains("the record at offset 3 is damaged, though later ones were synced"), "{refused}");
+    // Lengths, checksums, kinds, marks and records alike, up to the mark with which the last write begins.
+    for at in HEADER_BYTES..begin {
+        let (copy, path) = copy_of(crashed.path(), &path);
+        flip(&path, at);
+        let refused = DiskLog::open(copy.path(), options()).expect_err("damage").to_string();
+        let place = refused.contains(&path.display().to_string()) && refused.contains(", byte ");
+        assert!(place || refused.contains("from byte"), "{refused}");
+        assert!(refused.contains("damaged now") && refused.contains("hookledger salvage --dir"), "{refused}");
+    }
+    for at in 0..HEADER_BYTES {
+        let (copy, path) = copy_of(crashed.path(), &path);
+        flip(&path, at);
+        let refused = DiskLog::open(copy.path(), options()).expect_err("damage").to_string();
+        assert!(refused.contains("its header is damaged"), "{refused}");
+    }
+}
+
+#[test]
+fn a_block_that_was_synced_and_reads_as_zeros_is_damage() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = DiskLog::open(dir.path(), Options::progress()).expect("open");
+    (0..200).for_each(|number| _ = log.append_blocking(records(number..number + 1)).expect("append"));
+    let crashed = crashed(dir.path());
+    let path = segment::path(crashed.path(), log.shared.current().expect("a segment").number);
+    write(&path, 4096, &[0; 4096]);
+    let refused = DiskLog::open(crashed.path(), Options::progress()).expect_err("damage").to_string();
+    assert!(refused.contains("of the records at offsets") && refused.contains("were synced"), "{refused}");
+}
+
+#[test]
+fn after_an_orderly_end_damage_to_the_last_record_is_known_for_what_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = log_of(dir.path(), 5);
+    let Segment { number, bytes, .. } = log.shared.current().expect("a segment");
+    drop(log);
+    flip(&segment::path(dir.path(), number), bytes - 3);
+    let refused = DiskLog::open(dir.path(), options()).expect_err("damage").to_string();
+    assert!(refused.contains("the record at offset 4"), "{refused}");
+}
+
+#[test]
+fn a_record_at_another_offset_does_not_pass_for_the_one_that_belongs_there() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = DiskLog::open(dir.path(), options()).expect("open");
+    // Two of one length.
+    let end_of = |number| {
+        log.append_blocking(vec![record(number)]).expect("append");
+        log.shared.current().expect("a segment").bytes
+    };
+    let (first, second) = (end_of(150), end_of(200));
+    let crashed = crashed(dir.path());
+    let path = segment::path(crashed.path(), log.shared.current().expect("a segment").number);
+    let begin = HEADER_BYTES + MARK_BYTES as u64;
+    let bytes = fs::read(&path).expect("read");
+    let frame = &bytes[usize::try_from(begin).expect("small")..usize::try_from(first).expect("small")];
+    assert_eq!(first - begin, second - first - MARK_BYTES as u64);
+    write(&path, first + MARK_BYTES as u64, frame);
+    write(&path, second, &[0; MARK_BYTES]);
+    assert_eq!(read(&log_of(crashed.path(), 0), 0).expect("read"), [(0, record(150))]);
 }
 
 #[test]
 fn an_older_segment_that_is_cut_damaged_or_gone_is_refused() {
     type Damage = fn(&[PathBuf]);
     let damages: [(&str, Damage); 4] = [
-        ("it is shorter", |files| {
+        ("and had", |files| {
             File::options().write(true).open(&files[1]).expect("open").set_len(300).expect("cut");
         }),
         ("its header is damaged", |files| flip(&files[1], 20)),

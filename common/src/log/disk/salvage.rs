@@ -1,0 +1,229 @@
+//! Goes on knowingly after damage: a log anew of every record that can still be read, each at its offset.
+//!
+//! The damaged directory is kept under another name. Offsets that are lost stay empty in the new log, so
+//! that positions in it mean what they meant; readers pass over them, and nobody waits for their delivery.
+//! The new log has a new identity: a state that was folded from the old one is not taken for its own.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::cursor::{Cursor, Found};
+use super::files::{self, Files};
+use super::frame::{self, Body, HEAD_BYTES, MARK_BYTES, Salt};
+use super::segment::{self, HEADER_BYTES, Header, Previous, Segment};
+use super::{record, settled};
+use crate::time::Timestamp;
+
+/// New segments are about as large.
+const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+/// No record takes less in a file.
+const RECORD_BYTES_MIN: u64 = HEAD_BYTES as u64 + 12;
+
+/// What became of a damaged log.
+#[derive(Debug)]
+pub struct Salvaged {
+    /// How many records the new log holds.
+    pub records: u64,
+    /// Offsets that cannot be read any more; of the last stretch, perhaps not all were ever taken.
+    pub lost: Vec<Lost>,
+    /// Where the damaged files are now; none if nothing is damaged, and nothing was done.
+    pub set_aside: Option<PathBuf>,
+}
+
+/// A stretch of records that cannot be read any more.
+#[derive(Debug)]
+pub struct Lost {
+    /// The file that holds what is left of them, before it was set aside.
+    pub file: PathBuf,
+    /// Their offsets.
+    pub offsets: Range<u64>,
+}
+
+/// Makes a log in place of a damaged one that nobody has open. Needs as much room again, and memory for a segment.
+pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
+    let lock = files::lock_dir(dir)?;
+    let (fresh, aside) = (beside(dir, "salvaged"), free(dir)?);
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh)?;
+    }
+    files::make_dir(&fresh)?;
+    let mut press = Press::new(fresh.clone());
+    let (old, lost) = read(dir, &mut press)?;
+    let records = press.records;
+    if lost.is_empty() {
+        fs::remove_dir_all(&fresh)?;
+        return Ok(Salvaged { records, lost, set_aside: None });
+    }
+    let end = lost.iter().map(|lost| lost.offsets.end).max().unwrap_or(0).max(press.next);
+    let log = press.end(end)?;
+    if let Some(old) = old {
+        settled::carry(&Files::default(), (dir, old), (&fresh, log))?;
+    }
+    fs::rename(dir, &aside)?;
+    fs::rename(&fresh, dir)?;
+    Files::default().sync_dir(parent(dir))?;
+    drop(lock);
+    Ok(Salvaged { records, lost, set_aside: Some(aside) })
+}
+
+/// Reads all segments, good places and bad ones. Returns the log's identity and what is lost.
+fn read(dir: &Path, press: &mut Press) -> io::Result<(Option<Uuid>, Vec<Lost>)> {
+    let numbers = segment::numbers(dir)?;
+    let paths: Vec<_> = numbers.iter().map(|number| segment::path(dir, *number)).collect();
+    let mut headers = Vec::with_capacity(paths.len());
+    for path in &paths {
+        headers.push(match Header::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+            header => Some(header?),
+        });
+    }
+    let mut lost: Vec<Lost> = Vec::new();
+    // What stands before the oldest segment was deleted when it was not needed any more.
+    let mut next = headers.iter().flatten().next().map_or(0, |header| header.base);
+    for (index, path) in paths.iter().enumerate() {
+        let follower = headers[index + 1..].iter().flatten().next().map(|header| {
+            let knows = header.previous.filter(|previous| previous.number == numbers[index]);
+            knows.map_or(header.base, |previous| previous.end)
+        });
+        let limit = fs::metadata(path)?.len();
+        let end = match &headers[index] {
+            Some(header) => read_segment(path, header, follower, &mut next, press, &mut lost)?,
+            // Of which offsets they were cannot be told: as many as may have fitted are left out.
+            None => follower.unwrap_or(next + limit / RECORD_BYTES_MIN),
+        };
+        if end > next {
+            lost.push(Lost { file: path.clone(), offsets: next..end });
+            next = end;
+        }
+    }
+    Ok((headers.iter().flatten().next_back().map(|header| header.log), lost))
+}
+
+/// Takes over what is good in a segment and belongs to it. Returns where it ends for certain.
+fn read_segment(
+    path: &Path,
+    header: &Header,
+    follower: Option<u64>,
+    next: &mut u64,
+    press: &mut Press,
+    lost: &mut Vec<Lost>,
+) -> io::Result<u64> {
+    let file = File::open(path)?;
+    let limit = file.metadata()?.len();
+    let (number, id, base) = (header.number, header.id, header.base);
+    let blank = Segment { number, id, base, end: base, bytes: HEADER_BYTES, latest: Timestamp::default() };
+    let mut cursor = Cursor::new(file, &blank);
+    let until = follower.unwrap_or(u64::MAX);
+    let mut end = base;
+    loop {
+        let offset = cursor.offset();
+        match cursor.next(limit)? {
+            Found::Mark => end = end.max(offset.min(until)),
+            // What lies behind the follower's beginning was never promised.
+            Found::Record(_) if offset < *next || offset >= until => {}
+            Found::Record(body) => {
+                if offset > *next {
+                    lost.push(Lost { file: path.to_owned(), offsets: *next..offset });
+                }
+                press.take(offset, &body)?;
+                (*next, end) = (offset + 1, end.max(offset + 1));
+            }
+            Found::Nothing if cursor.skip_record(limit)? || cursor.skip_to_mark(limit)? => {}
+            Found::Nothing => return Ok(follower.unwrap_or(end)),
+        }
+    }
+}
+
+/// Writes a log of records whose offsets may have gaps.
+struct Press {
+    dir: PathBuf,
+    files: Files,
+    log: Uuid,
+    number: u64,
+    previous: Option<Previous>,
+    records: u64,
+    /// Behind the last record.
+    next: u64,
+    /// Of the segment that is being collected.
+    base: u64,
+    frames: Vec<u8>,
+    latest: Timestamp,
+}
+
+impl Press {
+    fn new(dir: PathBuf) -> Self {
+        let (files, log, latest) = (Files::default(), Uuid::now_v7(), Timestamp::default());
+        Self { dir, files, log, number: 0, previous: None, records: 0, next: 0, base: 0, frames: vec![], latest }
+    }
+
+    fn take(&mut self, offset: u64, body: &Body) -> io::Result<()> {
+        if offset != self.next || self.frames.len() > SEGMENT_BYTES {
+            self.print()?;
+            self.base = offset;
+        }
+        let record = body.record();
+        let at = record::time(&record).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+        if self.frames.is_empty() {
+            frame::lay_mark(&mut self.frames);
+        }
+        frame::lay_body(&record, &mut self.frames);
+        (self.latest, self.next, self.records) = (self.latest.max(at), offset + 1, self.records + 1);
+        Ok(())
+    }
+
+    /// The next record gets this offset. Returns the log's identity.
+    fn end(mut self, end: u64) -> io::Result<Uuid> {
+        self.print()?;
+        (self.base, self.next) = (end, end);
+        self.write()?;
+        self.files.sync_dir(&self.dir)?;
+        Ok(self.log)
+    }
+
+    fn print(&mut self) -> io::Result<()> {
+        if self.frames.is_empty() { Ok(()) } else { self.write() }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let (number, id, base) = (self.number, Uuid::now_v7(), self.base);
+        let header = Header { number, id, log: self.log, base, previous: self.previous };
+        frame::seal(&mut self.frames, Salt::of(id), base);
+        let bytes = HEADER_BYTES + self.frames.len() as u64;
+        // Room for a mark behind the last record, as everywhere.
+        let file = self.files.make(&segment::path(&self.dir, number), bytes + MARK_BYTES as u64)?;
+        self.files.write(&file, &header.encode(), 0)?;
+        self.files.write(&file, &self.frames, HEADER_BYTES)?;
+        self.files.sync(&file)?;
+        self.previous = Some(Previous { number, end: self.next, bytes, latest: self.latest });
+        self.number += 1;
+        self.frames.clear();
+        self.latest = Timestamp::default();
+        Ok(())
+    }
+}
+
+fn parent(dir: &Path) -> &Path {
+    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn beside(dir: &Path, what: &str) -> PathBuf {
+    let mut name = dir.file_name().map_or_else(|| OsString::from("log"), OsString::from);
+    name.push(format!(".{what}"));
+    dir.with_file_name(name)
+}
+
+/// A name beside the directory that nobody has.
+fn free(dir: &Path) -> io::Result<PathBuf> {
+    for number in 1..1_000 {
+        let path = beside(dir, &format!("damaged-{number}"));
+        if !path.exists() {
+            return Ok(path);
+        }
+    }
+    Err(io::Error::other("there are a thousand damaged directories already"))
+}

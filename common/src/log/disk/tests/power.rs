@@ -1,0 +1,377 @@
+//! Power is lost at any moment, and nothing that was answered is missing.
+//!
+//! A log lives through a history of its own: appends, failed syncs, short writes, restarts, deletions, on real
+//! files. All that it asks of the disk is written down, with what it told its user. Then the plug is pulled
+//! somewhere on that tape, again and again: what was synced is there, anything else perhaps, by the page or
+//! by the sector. What is found then is opened by the real log; now and then the plug is pulled once more
+//! while it does that. `HOOKLEDGER_TEST_POWER_LOSSES` says how often; a failure names its seed for
+//! `HOOKLEDGER_TEST_SEED` and keeps its directory.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Instant;
+
+use super::super::files::faults::Act;
+use super::*;
+
+mod medium;
+
+use medium::Medium;
+
+/// How often the plug is pulled unless one says so.
+const LOSSES: u64 = 2_000;
+/// Of one history.
+const LOSSES_PER_HISTORY: u64 = 40;
+const THREADS: u64 = 2;
+
+/// Numbers that look random, the same for the same seed.
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Less than this; 0 for 0.
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        let end = u64::try_from(end).expect("small").max(1);
+        usize::try_from(self.next() % end).expect("small")
+    }
+
+    pub(super) fn one_in(&mut self, of: usize) -> bool {
+        self.below(of) == 0
+    }
+}
+
+fn number_from(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.replace('_', "").parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+#[test]
+fn no_loss_of_power_costs_what_was_answered_nor_brings_what_was_never_sent() {
+    let losses = number_from("HOOKLEDGER_TEST_POWER_LOSSES").unwrap_or(LOSSES);
+    let seed = number_from("HOOKLEDGER_TEST_SEED").unwrap_or_else(|| Timestamp::now().ms());
+    let begun = Instant::now();
+    let histories = losses.div_ceil(LOSSES_PER_HISTORY);
+    let done = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for worker in 0..THREADS {
+            let done = &done;
+            scope.spawn(move || {
+                for history in (worker..histories).step_by(usize::try_from(THREADS).expect("small")) {
+                    // The history's own seed: alone, `HOOKLEDGER_TEST_SEED` of it repeats it as the first one.
+                    live_through(seed.wrapping_add(history));
+                    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    if done.is_multiple_of(500) {
+                        eprintln!("{} losses of power, {:.0?}", done * LOSSES_PER_HISTORY, begun.elapsed());
+                    }
+                }
+            });
+        }
+    });
+    eprintln!(
+        "{} losses of power in {histories} histories, nothing missing, {:.1?} (seed {seed})",
+        histories * LOSSES_PER_HISTORY,
+        begun.elapsed()
+    );
+}
+
+/// One history, and many losses of power in it.
+fn live_through(seed: u64) {
+    let mut dice = Dice::new(seed);
+    let History { tape, sent } = History::live(&mut dice);
+    for _ in 0..LOSSES_PER_HISTORY {
+        let cut = dice.below(tape.len() + 1);
+        let mut state = State::default();
+        let mut medium = Medium::default();
+        for act in &tape[..cut] {
+            medium.apply(act);
+            state.learn(act);
+        }
+        let mut twice = 0;
+        loop {
+            let dir = tempfile::tempdir().expect("a directory");
+            medium.lose_power(&mut dice, dir.path());
+            let checked = catch_unwind(AssertUnwindSafe(|| come_back(dir.path(), &state, &sent, &mut dice)));
+            let tape = checked.unwrap_or_else(|panic| {
+                eprintln!("seed {seed}, cut at {cut} of {}, found in {}", tape.len(), dir.keep().display());
+                resume_unwind(panic);
+            });
+            // The plug is pulled again while the log comes back, or in what it does then.
+            twice += 1;
+            if twice > 2 || !dice.one_in(4) {
+                break;
+            }
+            let again = dice.below(tape.acts.len() + 1);
+            medium = tape.before;
+            for act in &tape.acts[..again] {
+                medium.apply(act);
+                state.learn(act);
+            }
+        }
+    }
+}
+
+/// What is known to everybody at a moment.
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// Number of the record at each offset that was answered.
+    answered: BTreeMap<u64, u64>,
+    settled: BTreeSet<u64>,
+}
+
+impl State {
+    fn learn(&mut self, act: &Act) {
+        match act {
+            Act::Answered { offset, number } => _ = self.answered.insert(*offset, *number),
+            Act::Settled { offset } => _ = self.settled.insert(*offset),
+            Act::Made { .. }
+            | Act::Zeroed { .. }
+            | Act::Wrote { .. }
+            | Act::Synced { .. }
+            | Act::NotSynced { .. }
+            | Act::Cut { .. }
+            | Act::Renamed { .. }
+            | Act::Removed { .. }
+            | Act::SyncedDir
+            | Act::NotSyncedDir => {}
+        }
+    }
+}
+
+/// What a log asked of the disk.
+struct Tape {
+    before: Medium,
+    acts: Vec<Act>,
+}
+
+/// Numbers of the records of each group that was ever passed to the log, by the first of them.
+type Sent = BTreeMap<u64, u64>;
+
+/// Opens what is left, looks at everything, and goes on.
+fn come_back(dir: &Path, state: &State, sent: &Sent, dice: &mut Dice) -> Tape {
+    let before = Medium::of(dir);
+    let files = Files::default();
+    files.faults.hasty.store(true, Ordering::SeqCst);
+    files.faults.record();
+    let log = DiskLog::open_on(files.clone(), dir, power_options()).expect("open what is left");
+    let found = look(&log, state, sent);
+    let settled = Settled::load(&log).expect("load what is settled");
+    let (first, end) = log.bounds();
+    for offset in first..end {
+        assert!(!settled.is_settled(offset) || state.settled.contains(&offset), "{offset} was never settled");
+    }
+    for (offset, number) in &found {
+        files.faults.note(Act::Answered { offset: *offset, number: *number });
+    }
+
+    // It takes more, under the numbers of a group that was sent.
+    let (number, records) =
+        sent.iter().nth(dice.below(sent.len())).map_or((0, 1), |(number, records)| (*number, *records));
+    let again: Vec<_> = (number..number + records).map(big).collect();
+    let is_new = found.values().all(|found| !(number..number + records).contains(found));
+    if is_new {
+        assert_eq!(log.append_blocking(again).expect("append"), end);
+        for index in 0..records {
+            files.faults.note(Act::Answered { offset: end + index, number: number + index });
+        }
+    }
+    drop((log, settled));
+    let tape = Tape { before, acts: files.faults.recorded() };
+    let log = DiskLog::open_on(files, dir, power_options()).expect("open it again");
+    assert_eq!(log.bounds(), (first, if is_new { end + records } else { end }));
+    let after = look(&log, state, sent);
+    assert!(found.iter().all(|(offset, number)| after.get(offset) == Some(number)), "{found:?} {after:?}");
+    tape
+}
+
+/// Everything that can be read: what was answered is there, and what else is there was sent, in whole groups, once.
+fn look(log: &DiskLog, state: &State, sent: &Sent) -> BTreeMap<u64, u64> {
+    let (first, end) = log.bounds();
+    let mut found = BTreeMap::new();
+    for (index, (offset, record)) in read(log, 0).expect("read").into_iter().enumerate() {
+        assert_eq!(offset, first + index as u64, "offsets have no gaps");
+        let number = number_of(&record);
+        assert_eq!(record, big(number), "byte for byte");
+        found.insert(offset, number);
+    }
+    assert_eq!(found.len() as u64, end - first, "all up to the end");
+
+    for (offset, number) in &state.answered {
+        match found.get(offset) {
+            Some(found) => assert_eq!(found, number, "another record at {offset}"),
+            None => assert!(
+                *offset < first && state.settled.contains(offset),
+                "the record at {offset} was answered, not settled, and is gone: {first} to {end}"
+            ),
+        }
+    }
+    let settled_first = (0..first).all(|offset| state.settled.contains(&offset));
+    assert!(settled_first, "deleted before it was settled: {first}");
+
+    let numbers: BTreeSet<_> = found.values().copied().collect();
+    assert_eq!(numbers.len(), found.len(), "a record is there twice");
+    let mut offset = first;
+    while let Some(number) = found.get(&offset) {
+        // Segments are deleted whole, and groups are not divided between them.
+        let records = sent.get(number).unwrap_or_else(|| panic!("the group of record {number} has no beginning"));
+        for index in 0..*records {
+            assert_eq!(found.get(&(offset + index)), Some(&(number + index)), "a group is there in part");
+        }
+        offset += records;
+    }
+    found
+}
+
+/// Several pages each: what is torn is torn anywhere.
+fn power_options() -> Options {
+    Options { segment_bytes: 16 * KIB, bytes_max: None, segment_age_max: None, on_sync: None }
+}
+
+/// A record of up to 1.5 KiB that can be told from others.
+fn big(number: u64) -> Record {
+    let filler = number.wrapping_mul(0x9e37_79b9) % 1_500;
+    let value: Vec<u8> = (0..filler).map(|index| u8::try_from((index ^ number) & 0xff).expect("a byte")).collect();
+    Record { value: Some(value.into()), ..record(number) }
+}
+
+fn number_of(record: &Record) -> u64 {
+    let number = std::str::from_utf8(record.header("ce_id").expect("a number")).expect("text");
+    number.parse().expect("a number")
+}
+
+/// What a log lived through.
+struct History {
+    tape: Vec<Act>,
+    sent: Sent,
+}
+
+impl History {
+    fn live(dice: &mut Dice) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = Files::default();
+        files.faults.record();
+        let mut life = Life { dir, files, dice, sent: Sent::new(), next: 0 };
+        let mut open = Some(life.open());
+        for _ in 0..12 + life.dice.below(12) {
+            open = Some(life.step(open.take().expect("open between steps")));
+        }
+        // The end is on the tape too.
+        drop(open);
+        let Life { files, sent, .. } = life;
+        Self { tape: files.faults.recorded(), sent }
+    }
+}
+
+struct Life<'a> {
+    dir: tempfile::TempDir,
+    files: Files,
+    dice: &'a mut Dice,
+    sent: Sent,
+    /// The next record's number.
+    next: u64,
+}
+
+impl Life<'_> {
+    fn open(&self) -> (DiskLog, Settled) {
+        let log = DiskLog::open_on(self.files.clone(), self.dir.path(), power_options()).expect("open");
+        let settled = Settled::load(&log).expect("load");
+        // What a reader can see is as good as answered.
+        for (offset, record) in read(&log, 0).expect("read") {
+            self.files.faults.note(Act::Answered { offset, number: number_of(&record) });
+        }
+        (log, settled)
+    }
+
+    fn step(&mut self, (log, settled): (DiskLog, Settled)) -> (DiskLog, Settled) {
+        let faults = self.files.faults.clone();
+        match self.dice.below(16) {
+            0..=6 => self.append(&log),
+            7 => {
+                faults.syncs.store(1, Ordering::SeqCst);
+                self.append(&log);
+                faults.syncs.store(0, Ordering::SeqCst);
+            }
+            8 => {
+                faults.syncs.store(2 + u32::from(self.dice.one_in(2)), Ordering::SeqCst);
+                self.append(&log);
+                faults.syncs.store(0, Ordering::SeqCst);
+            }
+            9 => {
+                faults.writes.store(1, Ordering::SeqCst);
+                self.append(&log);
+                faults.writes.store(0, Ordering::SeqCst);
+            }
+            10 => {
+                faults.dirs.store(1, Ordering::SeqCst);
+                self.append(&log);
+                faults.dirs.store(0, Ordering::SeqCst);
+            }
+            11..=13 => self.settle(&log, &settled),
+            14 => {
+                let _ = log.delete_before(settled.watermark());
+            }
+            _ => {
+                drop((log, settled));
+                return self.open();
+            }
+        }
+        (log, settled)
+    }
+
+    /// Some groups, which mostly share a write.
+    fn append(&mut self, log: &DiskLog) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let groups: Vec<_> = (0..=self.dice.below(4))
+            .map(|_| {
+                let (number, records) = (self.next, 1 + self.dice.below(4) as u64);
+                self.next += records;
+                self.sent.insert(number, records);
+                (number, records)
+            })
+            .collect();
+        runtime.block_on(async {
+            let appends: Vec<_> = groups
+                .into_iter()
+                .map(|(number, records)| {
+                    let (log, files) = (log.clone(), self.files.clone());
+                    tokio::spawn(async move {
+                        let group = (number..number + records).map(big).collect();
+                        if let Ok(first) = log.append(group).await {
+                            for index in 0..records {
+                                files.faults.note(Act::Answered { offset: first + index, number: number + index });
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for append in appends {
+                append.await.expect("an append ends");
+            }
+        });
+    }
+
+    /// Some entries, mostly the first ones, and perhaps that is saved.
+    fn settle(&mut self, log: &DiskLog, settled: &Settled) {
+        let (_, end) = log.bounds();
+        for offset in settled.watermark()..end {
+            if !self.dice.one_in(8) {
+                self.files.faults.note(Act::Settled { offset });
+                settled.settle(offset);
+            }
+        }
+        if self.dice.one_in(2) {
+            let _ = settled.save();
+        }
+    }
+}
