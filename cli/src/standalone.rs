@@ -73,6 +73,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _identity = Identity::take(&config.service.dir, None)?;
     let (registry, readiness) = (telemetry::registry(), Readiness::default());
     let metrics = Metrics::new(&registry);
+    readiness.unless(metrics.refusing());
 
     let logs = config.data_dir.join("logs");
     let raw = logs.join("raw");

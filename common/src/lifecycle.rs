@@ -126,25 +126,44 @@ fn listen(stop: &Stop, listening: &mpsc::SyncSender<io::Result<()>>) {
     }
 }
 
-/// Ready when nothing is pending any more. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<Vec<&'static str>>>);
+/// Ready when nothing is pending any more and nothing is in the way. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Readiness {
+    pending: Arc<Mutex<Vec<&'static str>>>,
+    looks: Arc<Mutex<Vec<Look>>>,
+}
+
+/// Says what is in the way now, if something is.
+type Look = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
 impl Readiness {
     /// One more thing that has to come to pass; dropping it says that it has.
     pub fn pending(&self, what: &'static str) -> Pending {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).push(what);
         Pending { readiness: self.clone(), what }
     }
 
-    /// Whether nothing is pending any more.
-    pub fn ready(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// One more look at what may come and go, taken whenever somebody asks.
+    pub fn unless(&self, look: impl Fn() -> Option<&'static str> + Send + Sync + 'static) {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(look));
     }
 
-    /// What is still pending, in words.
+    /// Whether nothing is pending any more and nothing is in the way.
+    pub fn ready(&self) -> bool {
+        self.missing().is_empty()
+    }
+
+    /// What is still pending or in the way, in words.
     pub fn missing(&self) -> Vec<&'static str> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut missing = self.pending.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        missing.extend(self.looks.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(|look| look()));
+        missing
+    }
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readiness").field("missing", &self.missing()).finish()
     }
 }
 
@@ -158,7 +177,7 @@ pub struct Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let mut pending = self.readiness.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.readiness.pending.lock().unwrap_or_else(PoisonError::into_inner);
         // Two of the same name are alike: either may go.
         if let Some(index) = pending.iter().position(|what| *what == self.what) {
             pending.remove(index);
@@ -229,6 +248,19 @@ mod tests {
         drop(kafka);
         assert_eq!(readiness.missing(), ["store"]);
         drop(store);
+        assert!(readiness.ready());
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_looked_at_whenever_somebody_asks() {
+        let readiness = Readiness::default();
+        let full = Arc::new(AtomicBool::new(false));
+        let look = Arc::clone(&full);
+        readiness.unless(move || look.load(Ordering::Relaxed).then_some("no room"));
+        assert!(readiness.ready());
+        full.store(true, Ordering::Relaxed);
+        assert_eq!(readiness.missing(), ["no room"]);
+        full.store(false, Ordering::Relaxed);
         assert!(readiness.ready());
     }
 

@@ -20,7 +20,11 @@ pub fn run(desk: &Desk) {
             }
             Err(error) => {
                 if !failing {
-                    tracing::error!(%error, "the disk log takes no events: {error}");
+                    tracing::error!(
+                        %error,
+                        "the disk log takes no events: {error}. What Kafka does not acknowledge either is answered 503 and \
+                         lost: bring Kafka back, make room where the disk log lies, or raise disk-log-limit"
+                    );
                 }
                 failing = true;
                 desk.not_appended(group);

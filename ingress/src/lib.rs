@@ -54,6 +54,7 @@ use link::Link;
 pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
     let (registry, readiness) = (telemetry::registry(), Readiness::default());
     let metrics = Metrics::new(&registry);
+    readiness.unless(metrics.refusing());
     let desk = open(&config, &metrics, &registry)?;
     let mut lines = Lines::start(&desk, &config, &readiness)?;
 

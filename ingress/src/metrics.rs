@@ -1,6 +1,7 @@
 //! What can be measured, in one place: how many came, what became of them, how long it took.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::log::kafka::Trouble;
@@ -85,6 +86,7 @@ pub struct Metrics {
     discarded: IntCounter,
     sources: [IntCounter; Verdict::ALL.len()],
     fsync_seconds: Histogram,
+    refused: Arc<Refused>,
 }
 
 impl Metrics {
@@ -108,13 +110,25 @@ impl Metrics {
             discarded: registered(registry, IntCounter::new("ingress_discarded_total", about)),
             sources: Verdict::ALL.map(|verdict| sources.with_label_values(&[verdict.label()])),
             fsync_seconds,
+            refused: Arc::default(),
         }
     }
 
     /// A webhook was answered.
     pub fn answered(&self, outcome: Outcome, took: Duration) {
+        match outcome {
+            Outcome::Nowhere => self.refused.refused(),
+            Outcome::Kept(_) => self.refused.kept(),
+            Outcome::NotAnEvent | Outcome::UnknownApp | Outcome::TooLarge | Outcome::Unreadable => {}
+        }
         self.events[outcome.index()].inc();
         self.request_seconds.observe(took.as_secs_f64());
+    }
+
+    /// For readiness: says that events are refused, as long as the newest news is that.
+    pub fn refusing(&self) -> impl Fn() -> Option<&'static str> + Send + Sync + use<> {
+        let refused = Arc::clone(&self.refused);
+        move || refused.lately().then_some("events are refused: neither Kafka nor the disk takes them")
     }
 
     /// An event was kept.
@@ -145,6 +159,39 @@ impl Metrics {
     pub fn on_sync(&self) -> Arc<dyn Fn(Duration) + Send + Sync> {
         let seconds = self.fsync_seconds.clone();
         Arc::new(move |took| seconds.observe(took.as_secs_f64()))
+    }
+}
+
+/// Not ready for so long after an event had nowhere to be kept, unless another one was kept since. Whether there
+/// is room again shows only when one comes, so it must be let in once in a while.
+const REFUSED_LATELY: Duration = Duration::from_secs(15);
+
+/// When an event last had nowhere to be kept, if none was kept since.
+#[derive(Debug, Default)]
+struct Refused {
+    at: Mutex<Option<Instant>>,
+    /// Whether there is such a time, for who has no time to lock.
+    is_set: AtomicBool,
+}
+
+impl Refused {
+    fn refused(&self) {
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        *at = Some(Instant::now());
+        self.is_set.store(true, Ordering::Relaxed);
+    }
+
+    fn kept(&self) {
+        if self.is_set.load(Ordering::Relaxed) {
+            let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+            *at = None;
+            self.is_set.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn lately(&self) -> bool {
+        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() < REFUSED_LATELY)
     }
 }
 
@@ -280,5 +327,21 @@ mod tests {
             metrics.judged(verdict);
             assert_eq!(metrics.sources[index].get(), 1, "{}", verdict.label());
         }
+    }
+
+    #[test]
+    fn whoever_had_to_refuse_is_not_ready_until_an_event_is_kept() {
+        let metrics = Metrics::new(&Registry::new());
+        let refusing = metrics.refusing();
+        let answered = |outcome| metrics.answered(outcome, Duration::ZERO);
+        assert_eq!(refusing(), None);
+        answered(Outcome::Nowhere);
+        assert!(refusing().is_some());
+        answered(Outcome::NotAnEvent);
+        assert!(refusing().is_some(), "that says nothing about room");
+        answered(Outcome::Kept(Kept::Disk));
+        assert_eq!(refusing(), None);
+        answered(Outcome::Nowhere);
+        assert!(refusing().is_some());
     }
 }

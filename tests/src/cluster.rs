@@ -1,6 +1,6 @@
 //! Ingress, processors and the topics between them, each cluster with names of its own on the same broker.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
@@ -46,7 +46,12 @@ impl Names {
 
     /// The settings of an ingress or processor whose data lie in `home`.
     pub fn arguments(&self, home: &str) -> Vec<String> {
-        let data = self.home(home).display().to_string();
+        self.arguments_in(&self.home(home))
+    }
+
+    /// The same with their data in any directory.
+    pub fn arguments_in(&self, data: &Path) -> Vec<String> {
+        let data = data.display().to_string();
         let partitions = PARTITIONS.to_string();
         let pairs = [
             ("--kafka", &*self.servers),

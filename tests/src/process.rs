@@ -63,6 +63,8 @@ pub struct Process {
     program: Program,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Words that the command is put behind.
+    entrance: Vec<String>,
     ports: BTreeMap<&'static str, u16>,
     log: PathBuf,
     running: Option<Running>,
@@ -76,11 +78,23 @@ struct Running {
 impl Process {
     /// Starts a server, with its log in `log`, and waits until it listens. Its ports stay the same for its life.
     pub fn start(program: Program, arguments: &[&str], environment: &[(&str, &str)], log: &Path) -> Self {
+        Self::start_inside(&[], program, arguments, environment, log)
+    }
+
+    /// The same behind other words of a command line, which lead it into surroundings of its own and then become it.
+    pub fn start_inside(
+        entrance: &[String],
+        program: Program,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        log: &Path,
+    ) -> Self {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut process = Self {
             program,
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             environment: environment.iter().map(owned).collect(),
+            entrance: entrance.to_vec(),
             ports: program.listeners().iter().map(|(what, _)| (*what, ports::free())).collect(),
             log: log.to_owned(),
             running: None,
@@ -108,7 +122,7 @@ impl Process {
     pub fn restart_without_waiting(&mut self) {
         assert!(self.running.is_none(), "{:?} runs already", self.program);
         let log = File::options().create(true).append(true).open(&self.log).expect("open the log");
-        let mut command = command(self.program);
+        let mut command = inside(&self.entrance, command(self.program));
         command
             .args(&self.arguments)
             .args(["--log-format", "json"])
@@ -261,6 +275,14 @@ fn command(program: Program) -> Command {
         Ok(folder) => Command::new(folder.join(program.file())),
         Err(error) => panic!("{error}"),
     }
+}
+
+/// Puts a command behind other words.
+fn inside(entrance: &[String], command: Command) -> Command {
+    let Some((first, words)) = entrance.split_first() else { return command };
+    let mut whole = Command::new(first);
+    whole.args(words).arg(command.get_program());
+    whole
 }
 
 /// Builds the programs as this test was built, unless they are given; returns where they lie.
