@@ -87,7 +87,8 @@ fn beyond_a_thousand_fields_php_stops_unless_told_otherwise_and_we_read_on() {
 /// What differs between our reading and PHP's, if anything.
 fn difference(body: &[u8], php: &Fields) -> Option<String> {
     let whole = Form::parse(body);
-    if body.trim_ascii_start().starts_with(b"{") && whole.iter().next().is_some_and(|(name, _)| !name.starts_with('{')) {
+    if body.trim_ascii_start().starts_with(b"{") && whole.iter().next().is_some_and(|(name, _)| !name.starts_with('{'))
+    {
         return None;
     }
     let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
@@ -116,7 +117,11 @@ fn complain(body: &[u8], seed: u64) -> ! {
         step /= 2;
     }
     let how = differs(&least).or_else(|| differs(body));
-    panic!("HOOKLEDGER_TEST_SEED={seed}: in {}, {}", least.escape_ascii(), how.as_deref().unwrap_or("something differed once"));
+    panic!(
+        "HOOKLEDGER_TEST_SEED={seed}: in {}, {}",
+        least.escape_ascii(),
+        how.as_deref().unwrap_or("something differed once")
+    );
 }
 
 fn seed() -> u64 {

@@ -119,7 +119,11 @@ impl Metrics {
         match outcome {
             Outcome::Nowhere => self.refused.refused(),
             Outcome::Kept(_) => self.refused.kept(),
-            Outcome::NotAnEvent | Outcome::UnknownApp | Outcome::TooLarge | Outcome::Unreadable => {}
+            Outcome::NotAnEvent
+            | Outcome::UnknownApp
+            | Outcome::TooLarge
+            | Outcome::Unreadable
+            | Outcome::UnknownSource => {}
         }
         self.events[outcome.index()].inc();
         self.request_seconds.observe(took.as_secs_f64());

@@ -44,21 +44,87 @@ pub fn honest() -> Vec<Vec<u8>> {
 }
 
 const BASES: [&str; 16] = [
-    "event", "ts", "auth", "auth", "auth", "member_id", "data", "a", "EVENT", "Auth", "event ", "_", "au.th", "0", "7",
+    "event",
+    "ts",
+    "auth",
+    "auth",
+    "auth",
+    "member_id",
+    "data",
+    "a",
+    "EVENT",
+    "Auth",
+    "event ",
+    "_",
+    "au.th",
+    "0",
+    "7",
     "a]b",
 ];
 const KEYS: [&str; 24] = [
-    "member_id", "member_id", "application_token", "domain", "", "", "x", "METHOD", "0", "1", "7", "07", "-5", "-0",
-    "+3", "9223372036854775807", "9223372036854775806", "9223372036854775808", "-9223372036854775808", "member.id",
-    " member_id", "member_id ", "a[b", "member[id",
+    "member_id",
+    "member_id",
+    "application_token",
+    "domain",
+    "",
+    "",
+    "x",
+    "METHOD",
+    "0",
+    "1",
+    "7",
+    "07",
+    "-5",
+    "-0",
+    "+3",
+    "9223372036854775807",
+    "9223372036854775806",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "member.id",
+    " member_id",
+    "member_id ",
+    "a[b",
+    "member[id",
 ];
 const VALUES: [&str; 12] =
     ["", "ONAPPINSTALL", "a223c6b3", "1696527000", "x y", "a+b", "%41%zz%4", "%", "%00", "%ff%fe", "%C3%A9", "=a=b"];
 /// What may stand anywhere.
 const SIGNS: [&[u8]; 34] = [
-    b"[", b"]", b"[", b"]", b"[]", b"[[", b"]]", b"&", b"&&", b"=", b"%", b"+", b" ", b".", b";", b"\0", b"%00", b"\xff",
-    b"\xc3\xa9", b"\xef\xbb\xbf", b"%5B", b"%5D", b"%5b", b"%5d", b"%3D", b"%26", b"%2", b"%g1", b"%20", b"%2E", b"%09",
-    b"\t", b"\n", b"m",
+    b"[",
+    b"]",
+    b"[",
+    b"]",
+    b"[]",
+    b"[[",
+    b"]]",
+    b"&",
+    b"&&",
+    b"=",
+    b"%",
+    b"+",
+    b" ",
+    b".",
+    b";",
+    b"\0",
+    b"%00",
+    b"\xff",
+    b"\xc3\xa9",
+    b"\xef\xbb\xbf",
+    b"%5B",
+    b"%5D",
+    b"%5b",
+    b"%5d",
+    b"%3D",
+    b"%26",
+    b"%2",
+    b"%g1",
+    b"%20",
+    b"%2E",
+    b"%09",
+    b"\t",
+    b"\n",
+    b"m",
 ];
 
 /// The body of this number.
@@ -85,7 +151,8 @@ fn field(random: &mut Random) -> Vec<u8> {
     let mut field = random.pick(&[" ", "+", ".", "%20", "", "", "", "", "", "", "", ""]).as_bytes().to_vec();
     field.extend(random.pick(&BASES).bytes());
     for _ in 0..random.below(4) {
-        let (open, close) = random.pick(&[&("[", "]"), &("[", "]"), &("[", "]"), &("%5B", "%5D"), &("[", ""), &("", "]")]);
+        let (open, close) =
+            random.pick(&[&("[", "]"), &("[", "]"), &("[", "]"), &("%5B", "%5D"), &("[", ""), &("", "]")]);
         let key: &str = random.pick(&KEYS);
         field.extend([*open, key, *close].concat().bytes());
         if random.one_in(12) {
