@@ -147,25 +147,30 @@ impl Webhooks {
             sources: Sources::read(settings)?,
             junk: Allowance::read(settings)?,
         };
-        webhooks.check_address(webhooks.listen)?;
+        webhooks.check_apps(webhooks.listen)?;
         Ok(webhooks)
     }
 
     /// Whether these webhooks may be taken at this address: the socket's own, which may have been handed to
     /// us and is then none of the settings.
     pub fn check_address(&self, address: SocketAddr) -> Result<(), SettingsError> {
-        let is_loopback = address.ip().to_canonical().is_loopback();
-        if self.apps.is_empty() && !is_loopback {
-            let why = format!(
-                "webhooks are taken at {address}, which is not loopback, so the apps must be named: \
-                 set apps, for example `--apps crm-sync`; without it strangers could make up any"
-            );
-            return Err(SettingsError(why));
-        }
-        if self.sources.check == Check::Enforce && is_loopback && self.proxies.is_empty() {
+        self.check_apps(address)?;
+        if self.sources.check == Check::Enforce && is_loopback(address) && self.proxies.is_empty() {
             let why = format!(
                 "source-check is enforce and webhooks are taken at {address}: whoever comes there is a proxy, \
                  and all would be refused; name it, for example `--trusted-proxies 127.0.0.1`"
+            );
+            return Err(SettingsError(why));
+        }
+        Ok(())
+    }
+
+    /// Any app's name is taken on loopback only.
+    fn check_apps(&self, address: SocketAddr) -> Result<(), SettingsError> {
+        if self.apps.is_empty() && !is_loopback(address) {
+            let why = format!(
+                "webhooks are taken at {address}, which is not loopback, so the apps must be named: \
+                 set apps, for example `--apps crm-sync`; without it strangers could make up any"
             );
             return Err(SettingsError(why));
         }
@@ -228,6 +233,10 @@ impl Config {
     pub fn disk_log_dir(&self) -> PathBuf {
         self.data_dir.join("ingress")
     }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 fn rules(settings: &Settings) -> Result<Rules, SettingsError> {
@@ -295,10 +304,15 @@ mod tests {
 
     #[test]
     fn senders_on_loopback_are_refused_only_if_their_proxy_is_known() {
-        let enforce = ["--kafka", "h:1", "--source-check", "enforce"];
-        assert!(read(&enforce).is_err_and(|error| error.contains("--trusted-proxies")));
-        assert!(read(&[&enforce[..], &["--trusted-proxies", "127.0.0.1"]].concat()).is_ok());
-        assert!(read(&[&enforce[..], &["--ingress-listen", "0.0.0.0:80", "--apps", "a"]].concat()).is_ok());
+        let check = |more: &[&str], address: &str| {
+            let webhooks = read(&[&["--kafka", "h:1", "--apps", "a", "--source-check", "enforce"], more].concat());
+            let address = address.parse().expect("an address");
+            webhooks.expect("valid settings").webhooks.check_address(address)
+        };
+        assert!(check(&[], "127.0.0.1:80").is_err_and(|error| error.0.contains("--trusted-proxies")));
+        assert_eq!(check(&["--trusted-proxies", "127.0.0.1"], "127.0.0.1:80"), Ok(()));
+        // A socket that was handed over may be open although ingress-listen is loopback.
+        assert_eq!(check(&[], "0.0.0.0:80"), Ok(()));
     }
 
     #[test]

@@ -19,7 +19,12 @@ impl Proxies {
             let what = "an address, or a network such as `10.0.0.0/8`";
             SettingsError(format!("trusted-proxies has `{text}`, but it takes {what}, separated by commas"))
         };
-        Networks::parse(texts).map(Self).map_err(wrong)
+        Networks::parse(texts).map(Self::new).map_err(wrong)
+    }
+
+    /// These.
+    pub fn new(networks: Networks) -> Self {
+        Self(networks)
     }
 
     /// Whether this peer is one of them.
@@ -72,7 +77,7 @@ mod tests {
     const PROXY: [u8; 4] = [10, 0, 0, 1];
 
     fn proxies(texts: &[&str]) -> Proxies {
-        Proxies(Networks::parse(texts.iter().copied()).expect("networks"))
+        Proxies::new(Networks::parse(texts.iter().copied()).expect("networks"))
     }
 
     /// Who it is behind proxies in `10.0.0.0/8` and `fd00::/8`.

@@ -307,18 +307,21 @@ fn a_path_key_is_found_in_nothing_that_is_said() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_before_anything_is_opened() {
-    let enforce: &[&str] = &["--source-check", "enforce"];
-    let open: &[&str] = &["--ingress-listen", "0.0.0.0:1"];
+fn what_makes_no_sense_ends_the_programs_and_is_named() {
+    let (home, file) = home("source-check = 'enforce'");
+    let data = home.path().join("data").display().to_string();
+    let loopback: &[&str] = &["--config", &file, "--ingress-listen", "127.0.0.1:0"];
+    let open: &[&str] = &["--ingress-listen", "0.0.0.0:0"];
     let proxy: &[&str] = &["--trusted-proxies", "10.0.0.0/99"];
     let ftp: &[&str] = &["--source-check", "observe", "--source-list", "ftp://example.org/list"];
-    for (settings, named) in
-        [(enforce, "trusted-proxies"), (open, "apps"), (proxy, "trusted-proxies"), (ftp, "source-list")]
-    {
-        for program in [&["standalone"][..], &[]] {
-            let kafka: &[&str] = if program.is_empty() { &["--kafka", "127.0.0.1:1"] } else { &[] };
-            let arguments = [program, kafka, settings].concat();
-            let ended = run(if program.is_empty() { Program::Ingress } else { Program::Hookledger }, &arguments);
+    let cases = [(loopback, "trusted-proxies"), (open, "apps"), (proxy, "trusted-proxies"), (ftp, "source-list")];
+    for (settings, named) in cases {
+        for (program, form) in [
+            (Program::Hookledger, &["standalone", "--query-listen", "127.0.0.1:0"][..]),
+            (Program::Ingress, &["--kafka", "127.0.0.1:1"]),
+        ] {
+            let arguments = [form, &["--data-dir", &data, "--admin-listen", "127.0.0.1:0"], settings].concat();
+            let ended = run(program, &arguments);
             assert!(ended.code.is_some_and(|code| code != 0), "{ended:?}");
             assert!(ended.stderr.contains(named), "{arguments:?}: {}", ended.stderr);
         }

@@ -92,15 +92,19 @@ impl fmt::Display for Place {
 /// Proxies from the environment (`HTTPS_PROXY`, `NO_PROXY`) are used; certificates are checked against
 /// Mozilla's list, which is built in.
 fn fetch(url: &str) -> anyhow::Result<Vec<u8>> {
+    let mut answer = agent(url).get(url).call()?;
+    Ok(answer.body_mut().with_config().limit(LIST_BYTES_MAX).read_to_vec()?)
+}
+
+fn agent(url: &str) -> Agent {
     let config = Agent::config_builder()
         .timeout_global(Some(FETCH_WAIT_MAX))
         .max_redirects(REDIRECTS_MAX)
         // Who asked for TLS is not led away from it.
-        .https_only(url.to_ascii_lowercase().starts_with("https://"))
+        .https_only(url.to_ascii_lowercase().starts_with("https:"))
         .user_agent(concat!("hookledger/", env!("CARGO_PKG_VERSION")))
         .build();
-    let mut answer = Agent::new_with_config(config).get(url).call()?;
-    Ok(answer.body_mut().with_config().limit(LIST_BYTES_MAX).read_to_vec()?)
+    Agent::new_with_config(config)
 }
 
 #[cfg(test)]
@@ -190,9 +194,10 @@ mod tests {
 
     #[test]
     fn who_asked_for_tls_is_not_led_away_from_it() {
-        // Plain HTTP on an https URL never gets so far as to be answered; the rule itself is ureq's.
-        let (url, serving) = server(&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"]);
-        assert!(Place::Url(url.replace("http:", "https:")).read().is_err());
-        drop(serving);
+        for (url, only) in [("https://a/list", true), ("HTTPS://a/list", true), ("http://a/list", false)] {
+            assert_eq!(agent(url).config().https_only(), only, "{url}");
+        }
+        let led_away = agent("https://a/list").get("http://127.0.0.1:1/list").call();
+        assert!(led_away.is_err_and(|error| matches!(error, ureq::Error::RequireHttpsOnly(_))));
     }
 }
