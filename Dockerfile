@@ -3,9 +3,9 @@
 
 FROM rust:1.95-slim-bookworm AS builder
 
-# librdkafka is C, comes with its crate, and is built by its own configure and make.
+# librdkafka is C, comes with its crate, and is built by its own configure and make. For TLS it wants OpenSSL's headers.
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends g++ make \
+ && apt-get install --yes --no-install-recommends g++ libssl-dev make pkg-config \
  && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /src
@@ -21,7 +21,8 @@ RUN --mount=type=cache,id=hookledger-registry,target=/usr/local/cargo/registry,s
     set -eu; \
     if [ -s /run/secrets/ca ]; then export CARGO_HTTP_CAINFO=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca; fi; \
     find . -path ./target -prune -o -name '*.rs' -exec touch {} +; \
-    cargo build --release --locked --package ingress --package processor --package cli --bins; \
+    cargo build --release --locked --features ingress/tls,processor/tls,cli/tls \
+        --package ingress --package processor --package cli --bins; \
     mkdir /out; \
     for program in ingress processor hookledger; do \
         objcopy --compress-debug-sections "target/release/$program" "/out/$program"; \
@@ -29,6 +30,11 @@ RUN --mount=type=cache,id=hookledger-registry,target=/usr/local/cargo/registry,s
 
 
 FROM debian:bookworm-slim
+
+# For TLS to Kafka: OpenSSL, and the authorities that Debian trusts.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends ca-certificates libssl3 \
+ && rm -rf /var/lib/apt/lists/*
 
 # The number is fixed, because volumes remember it.
 RUN groupadd --gid 10001 hookledger \

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::contract::{Retention, Topic};
 use common::lifecycle::Stop;
-use common::log::kafka::{KafkaLedger, KafkaSettings, RawProducer, ReportError, Reports, SendError};
+use common::log::kafka::{
+    Batches, Fault, KafkaLedger, KafkaSettings, RawProducer, ReportError, Reports, SendError, Trouble,
+};
 use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
 use common::time::Timestamp;
 use rdkafka::ClientConfig;
@@ -162,6 +164,86 @@ fn a_broker_that_lost_the_end_of_its_log_makes_the_producer_fatal() {
     assert!(matches!(heard.0.lock().expect("no panic").as_slice(), [(1, Err(_))]));
     assert!(producer.fatal().is_some());
     assert_eq!(producer.send(0, &record("y"), 2), Err(SendError::Fatal));
+}
+
+#[test]
+fn a_refusal_of_the_cluster_is_told_as_what_it_is() {
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    let world = World::on(&mock.bootstrap_servers());
+    mock.create_topic(&world.settings.topic(Topic::Raw), 2, 1).expect("creates");
+    for (error, trouble) in [
+        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, Trouble::Authorization),
+        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, Trouble::Authorization),
+        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD, Trouble::Other),
+    ] {
+        mock.request_errors(RDKafkaApiKey::Produce, &[error]);
+        let (heard, producer) = world.producer();
+        assert_eq!(producer.send(0, &record("x"), 1), Ok(()));
+        assert!(producer.flush(PATIENCE));
+        let heard = heard.0.lock().expect("no panic");
+        let [(1, Err(error))] = heard.as_slice() else { panic!("{heard:?}") };
+        assert_eq!((error.trouble, error.fault), (trouble, Fault::Producer), "{error}");
+    }
+}
+
+#[test]
+fn a_batch_that_is_too_large_blames_a_record_only_if_that_is_to_blame() {
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    let world = World::on(&mock.bootstrap_servers());
+    mock.create_topic(&world.settings.topic(Topic::Raw), 2, 1).expect("creates");
+    let blamed = |batches: Batches, bytes: usize| {
+        mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+        let heard = Arc::new(Heard::default());
+        let producer = RawProducer::with(&world.settings, heard.clone(), &Arc::default(), batches).expect("a producer");
+        assert_eq!(producer.send(0, &record(&"x".repeat(bytes)), 1), Ok(()));
+        assert_eq!(producer.send(0, &record("behind it"), 2), Ok(()));
+        assert!(producer.flush(PATIENCE));
+        let heard = heard.0.lock().expect("no panic");
+        let (_, outcome) = heard.iter().find(|(ticket, _)| *ticket == 1).expect("is reported");
+        let error = outcome.clone().expect_err("too large");
+        assert_eq!(error.trouble, Trouble::TooLarge);
+        (error.fault, producer.fatal().is_some())
+    };
+    assert_eq!(blamed(Batches::Usual, 9_000), (Fault::Producer, false), "the limit is not known");
+    assert_eq!(blamed(Batches::UpTo(10_000), 100), (Fault::Producer, false), "the record is smaller");
+    assert_eq!(blamed(Batches::UpTo(4_000), 9_000), (Fault::Record, false));
+    assert_eq!(blamed(Batches::Alone, 100), (Fault::Record, false), "there was no other in its batch");
+}
+
+#[test]
+fn a_record_that_the_client_never_takes_lets_others_go_on() {
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    let mut world = World::on(&mock.bootstrap_servers());
+    world.settings.set.push(("message.max.bytes".into(), "2000".into()));
+    mock.create_topic(&world.settings.topic(Topic::Raw), 2, 1).expect("creates");
+    let (heard, producer) = world.producer();
+    assert_eq!(producer.send(0, &record(&"x".repeat(3_000)), 1), Err(SendError::TooLarge));
+    assert_eq!(producer.send(0, &record("small"), 2), Ok(()));
+    assert!(producer.flush(PATIENCE));
+    assert_eq!(producer.fatal(), None);
+    assert!(matches!(heard.0.lock().expect("no panic").as_slice(), [(2, Ok(()))]));
+}
+
+#[test]
+fn a_topic_that_has_other_partitions_than_it_should_ends_the_producer() {
+    let Some(mut world) = World::real("a_topic_that_has_other_partitions_than_it_should_ends_the_producer") else {
+        return;
+    };
+    world.create(Topic::Raw, 5, "delete");
+    world.settings.partitions = 2;
+    let (_, producer) = world.producer();
+    // It would be refused at the start; so it was made anew while somebody ran.
+    let began = Instant::now();
+    let _ = producer.send(0, &record("x"), 1);
+    let found = loop {
+        if let Some((trouble, reason)) = producer.fatal() {
+            break (trouble, reason);
+        }
+        assert!(began.elapsed() < PATIENCE, "nobody noticed");
+        thread::sleep(POLL);
+    };
+    assert_eq!(found.0, Trouble::TopicShape);
+    assert!(found.1.contains("has 5 partitions where partitions is 2"), "{}", found.1);
 }
 
 #[test]

@@ -194,6 +194,14 @@ impl Desk {
         self.lock().is_empty_after_failure()
     }
 
+    /// Has a producer that is done for report what it holds.
+    pub fn give_up(&self, in_flight: bool) {
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(producer) = producer {
+            producer.give_up(in_flight);
+        }
+    }
+
     /// Takes the producer out.
     pub fn take_producer(&self) -> Option<Arc<RawProducer>> {
         self.producer.write().unwrap_or_else(PoisonError::into_inner).take()

@@ -36,6 +36,9 @@ const DRAIN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// At the end: how long reports are awaited, and without any of them.
 const FLUSH_WAIT_MAX: Duration = Duration::from_secs(10);
 const FLUSH_SILENCE_MAX: Duration = Duration::from_secs(2);
+/// How long a producer that is done for may wait for answers to what it sent, and how often that is looked at.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
+const RENEW_LOOK: Duration = Duration::from_millis(50);
 /// How exactly the end looks at reports.
 const FLUSH_LOOK: Duration = Duration::from_millis(10);
 /// The file beside the disk log that says that Kafka was once reached with it.
@@ -113,6 +116,8 @@ impl Link {
     /// Makes a producer and connects it, however long that takes.
     fn connect(&mut self, mut ready: Option<Pending>) -> anyhow::Result<()> {
         let (started, mut backoff) = (Instant::now(), BACKOFF_MIN);
+        // Hears why no connection comes about: questions for topics are told only that none did.
+        let mut listener = None;
         let first = ready.is_some();
         let reached = self.desk.log().dir().join(REACHED_FILE);
         while !self.stop.requested() {
@@ -129,6 +134,10 @@ impl Link {
                 // Nothing was ever answered on the strength of these settings: better say so now.
                 Err(error) if first && RawProducer::needs_a_person(&error) && !reached.exists() => return Err(error),
                 Err(error) => tracing::debug!("connect to Kafka: {error:#}"),
+            }
+            if listener.is_none() {
+                let heard = RawProducer::with(&self.kafka, self.desk.clone(), self.desk.complaints(), Batches::Usual);
+                listener = Some(heard.context("make a Kafka producer")?);
             }
             self.look();
             if started.elapsed() >= READY_WITHOUT_KAFKA_AFTER && ready.take().is_some() {
@@ -178,9 +187,11 @@ impl Link {
             );
         }
         self.batch_refused = trouble == Trouble::TooLarge;
+        let began = Instant::now();
         while !self.desk.is_empty_after_failure() {
             self.look();
-            if self.stop.sleep(FLUSH_LOOK) {
+            self.desk.give_up(began.elapsed() >= ANSWER_WAIT_MAX);
+            if self.stop.sleep(RENEW_LOOK) {
                 return Ok(());
             }
         }

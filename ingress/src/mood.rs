@@ -15,6 +15,8 @@ const CALM_MIN: Duration = Duration::from_secs(1);
 const CALM_MAX: Duration = Duration::from_secs(60);
 /// A cause that was heard so long before the first missing acknowledgement belongs to it.
 const CAUSE_BEFORE: Duration = Duration::from_secs(2);
+/// A cause that was not heard of for so long is no longer one. Whoever tries to connect hears it more often.
+const CAUSE_LASTS: Duration = Duration::from_secs(15);
 
 /// How Kafka is just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +75,8 @@ impl Mood {
     /// Since when complaints may be the cause of what is seen.
     pub fn cause_since(&self, now: Instant) -> Instant {
         let since = self.ill.as_ref().map_or(now, |ill| ill.since);
-        since.checked_sub(CAUSE_BEFORE).unwrap_or(since)
+        let first = since.checked_sub(CAUSE_BEFORE).unwrap_or(since);
+        now.checked_sub(CAUSE_LASTS).map_or(first, |newest| newest.max(first))
     }
 
     /// Whether somebody should find out the cause before it is said.

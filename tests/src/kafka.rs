@@ -9,9 +9,11 @@ use std::sync::OnceLock;
 use crate::wait::not_run;
 
 mod broker;
+mod brokers;
 mod jars;
 
-pub use broker::Broker;
+pub use broker::{Broker, Place, QUICK};
+pub use brokers::Brokers;
 
 /// Names a running Kafka: bootstrap servers.
 const RUNNING: &str = "HOOKLEDGER_TEST_KAFKA";
@@ -42,7 +44,17 @@ pub fn own(test: &str) -> Option<Broker> {
 
 /// The same behind a proxy that listens on the port `front`, see [`Broker::back`].
 pub fn own_behind(test: &str, front: u16) -> Option<Broker> {
-    may_break(test).then(|| Broker::start_behind(Some(front), broker::STEADY).expect("start a broker"))
+    may_break(test).then(|| Broker::start_behind(front, broker::STEADY).expect("start a broker"))
+}
+
+/// As [`own`], with lines of its settings that come last and win.
+pub fn own_as(test: &str, more: &dyn Fn(&Place) -> String) -> Option<Broker> {
+    may_break(test).then(|| Broker::start_as(QUICK, more).expect("start a broker"))
+}
+
+/// A Kafka of so many brokers for one test alone, which may kill or freeze each; none, said loudly, if there can be none.
+pub fn cluster(test: &str, count: u32) -> Option<Brokers> {
+    may_break(test).then(|| Brokers::start(count).expect("start brokers"))
 }
 
 fn may_break(test: &str) -> bool {

@@ -8,6 +8,7 @@ pub mod guard;
 pub mod http;
 pub mod kafka;
 pub mod load;
+pub mod night;
 pub mod oracle;
 pub mod portal;
 pub mod ports;

@@ -37,6 +37,8 @@ pub struct Outcome {
     pub portals: Vec<Portal>,
     /// The slowest answer.
     pub slowest: Duration,
+    /// When each of `acked` was answered, and how long that took.
+    pub took: Vec<(Instant, Duration)>,
 }
 
 /// Sends one webhook, which must be answered 200.
@@ -120,6 +122,7 @@ impl Load {
             whole.unanswered.extend(outcome.unanswered);
             whole.unsent += outcome.unsent;
             whole.slowest = whole.slowest.max(outcome.slowest);
+            whole.took.extend(outcome.took);
         }
         whole
     }
@@ -154,6 +157,7 @@ impl Connection {
             Ok(answer) if answer.status == 200 => {
                 self.outcome.acked.push(acked(&answer, webhook));
                 self.outcome.slowest = self.outcome.slowest.max(start.elapsed());
+                self.outcome.took.push((Instant::now(), start.elapsed()));
                 self.acked.fetch_add(1, Ordering::Relaxed);
             }
             Ok(answer) => self.outcome.refused.push(format!("{} {}", answer.status, answer.text())),

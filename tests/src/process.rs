@@ -206,6 +206,29 @@ impl Process {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
+    /// The lines of its log with a field of that value, or of that level: `trouble` and `dns`, `level` and `ERROR`.
+    pub fn lines(&self, field: &str, value: &str) -> Vec<String> {
+        let logs = self.logs();
+        let has = |line: &&str| {
+            let Ok(line) = serde_json::from_str::<Value>(line) else { return false };
+            line["fields"][field].as_str().or(line[field].as_str()) == Some(value)
+        };
+        logs.lines().filter(has).map(str::to_owned).collect()
+    }
+
+    /// The bound below which so large a part of a histogram's values lie, in seconds; none if it has none.
+    pub fn quantile(&self, name: &str, part: f64) -> Option<f64> {
+        let text = self.admin().get("/metrics").ok()?.text();
+        let prefix = format!("{name}_bucket{{le=\"");
+        let buckets = text.lines().filter_map(|line| {
+            let (bound, count) = line.strip_prefix(&prefix)?.split_once("\"} ")?;
+            Some((bound.parse::<f64>().ok()?, count.parse::<f64>().ok()?))
+        });
+        let buckets: Vec<_> = buckets.collect();
+        let (_, all) = buckets.last().filter(|(_, all)| *all > 0.0)?;
+        buckets.iter().find(|(_, count)| *count >= all * part).map(|(bound, _)| *bound)
+    }
+
     /// The sum of a metric over all its labels that contain `label`; none if there is no such metric.
     pub fn metric(&self, name: &str, label: &str) -> Option<f64> {
         let text = self.admin().get("/metrics").ok()?.text();
@@ -299,6 +322,9 @@ fn build() -> anyhow::Result<PathBuf> {
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
+    }
+    if cfg!(feature = "tls") {
+        cargo.args(["--features", "ingress/tls,processor/tls,cli/tls"]);
     }
     let built = cargo.output().context("start cargo")?;
     ensure!(built.status.success(), "the programs do not build:\n{}", String::from_utf8_lossy(&built.stderr));

@@ -155,11 +155,34 @@ pub fn set(servers: &str, topic: &str, settings: &[(&str, &str)]) {
     assert_eq!(set.expect("an answer"), [Ok(OwnedResourceSpecifier::Topic(topic.to_owned()))]);
 }
 
+/// Deletes a topic and waits until it is gone.
+pub fn delete(servers: &str, topic: &str) {
+    let admin = admin(servers);
+    let deleted = wait_for(admin.delete_topics(&[topic], &AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN))));
+    assert_eq!(deleted.expect("an answer"), [Ok(topic.to_owned())]);
+    eventually_ok(ANSWER_WITHIN, &format!("{topic} is gone"), || {
+        anyhow::ensure!(partitions(servers, topic).is_none(), "it is still there");
+        Ok(())
+    });
+}
+
 /// How many partitions a topic has; none if there is no such topic.
 pub fn partitions(servers: &str, topic: &str) -> Option<usize> {
     let consumer: BaseConsumer = client(servers).create().expect("a consumer");
     let metadata = consumer.fetch_metadata(None, ANSWER_WITHIN).expect("metadata");
     metadata.topics().iter().find(|found| found.name() == topic).map(|found| found.partitions().len())
+}
+
+/// Of a topic's partitions, the fewest replicas that are in sync with a leader; none if one has no leader, or if nobody
+/// answers.
+pub fn replicas_in_sync(servers: &str, topic: &str) -> Option<usize> {
+    let consumer: BaseConsumer = client(servers).create().expect("a consumer");
+    let metadata = consumer.fetch_metadata(None, Duration::from_secs(2)).ok()?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic)?;
+    let of = |partition: &rdkafka::metadata::MetadataPartition| {
+        if partition.leader() < 0 { 0 } else { partition.isr().len() }
+    };
+    found.partitions().iter().map(of).min().filter(|fewest| *fewest > 0)
 }
 
 /// The value of a topic's setting.

@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,29 @@ use crate::ports;
 const UP_WITHIN: Duration = Duration::from_secs(90);
 
 /// Up soon rather than fast later, and small.
-const QUICK: &[&str] = &["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+pub const QUICK: &[&str] = &["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+
+/// Its data, within its directory.
+const DATA: &str = "data";
 
 /// For a broker that takes millions of records: up later, and cheaper once it runs.
 pub(super) const STEADY: &[&str] = &["-Xmx768m", "-XX:+UseSerialGC"];
 
 /// How often other ports are tried.
-const STARTS_MAX: usize = 5;
+pub(super) const STARTS_MAX: usize = 5;
+
+/// Where a broker is, for who changes its settings.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its number in its cluster.
+    pub id: u32,
+    /// The port for clients.
+    pub clients: u16,
+    /// The port for controllers.
+    pub controller: u16,
+    /// Where its settings, data and log lie.
+    pub directory: PathBuf,
+}
 
 /// A broker that listens on 127.0.0.1. Dropping it ends it and removes its data.
 pub struct Broker {
@@ -53,15 +69,24 @@ impl Broker {
 
     /// The same with other options for Java, for who measures.
     pub fn start_with(options: &'static [&'static str]) -> anyhow::Result<Self> {
-        Self::start_behind(None, options)
+        Self::start_as(options, &|_| String::new())
     }
 
     /// The same with a second listener, [`Self::back`]. Whoever comes to that one is told to come back to `front`,
     /// a port of 127.0.0.1, where a proxy can be.
-    pub fn start_behind(front: Option<u16>, options: &'static [&'static str]) -> anyhow::Result<Self> {
+    pub fn start_behind(front: u16, options: &'static [&'static str]) -> anyhow::Result<Self> {
+        let back = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+        let broker = Self::start_as(options, &|place| behind(place, front, back))?;
+        Ok(Self { back: Some(back), ..broker })
+    }
+
+    /// The same with lines of its settings that come last and win.
+    pub fn start_as(options: &'static [&'static str], more: &dyn Fn(&Place) -> String) -> anyhow::Result<Self> {
         let jars = jars::fetch().context("fetch Kafka")?;
         for _ in 0..STARTS_MAX {
-            let mut broker = Self::prepare(jars.clone(), front, options)?;
+            let ports = (ports::free(), ports::free());
+            let mut broker = Self::prepare(jars.clone(), options, 1, ports, more)?;
+            broker.format(&["--standalone", "-t", &cluster_id()])?;
             broker.launch()?;
             match broker.answers() {
                 Ok(()) => return Ok(broker),
@@ -119,30 +144,73 @@ impl Broker {
         self.running.as_ref().expect("the broker runs").java.id()
     }
 
-    fn prepare(jars: PathBuf, front: Option<u16>, options: &'static [&'static str]) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("hookledger-kafka-").tempdir().context("make a directory")?;
-        let (clients, controller) = (ports::free(), ports::free());
-        let bootstrap = format!("127.0.0.1:{clients}");
-        let data = directory.path().join("data");
-        let mut settings = settings(&bootstrap, controller, &data.display().to_string());
-        let back = front.map(|front| (front, SocketAddr::from(([127, 0, 0, 1], ports::free()))));
-        if let Some((front, back)) = back {
-            settings += &behind(&bootstrap, controller, front, back);
-        }
-        fs::write(directory.path().join("server.properties"), settings).context("write server.properties")?;
+    /// A copy of its data, taken while it is down.
+    pub fn copy_of_data(&self) -> TempDir {
+        assert!(self.running.is_none(), "its data change while it runs");
+        let copy = tempfile::tempdir().expect("a directory");
+        self.copy_data(&self.data(), &copy.path().join(DATA));
+        copy
+    }
 
-        let broker = Self { bootstrap, back: back.map(|(_, back)| back), jars, options, directory, running: None };
-        let format = broker
+    /// Gives it the data of a copy, as if all since then had been lost.
+    pub fn put_back(&self, copy: &TempDir) {
+        assert!(self.running.is_none(), "its data change while it runs");
+        fs::remove_dir_all(self.data()).expect("remove its data");
+        self.copy_data(&copy.path().join(DATA), &self.data());
+    }
+
+    /// Runs one of Kafka's tools and returns what it said; it must end well.
+    pub fn tool(&self, class: &str, arguments: &[&str]) -> String {
+        let ran = self.java(class).args(["--bootstrap-server", &self.bootstrap]).args(arguments).output();
+        let ran = ran.expect("start java");
+        let said = [&ran.stdout, &ran.stderr].map(|said| String::from_utf8_lossy(said)).concat();
+        assert!(ran.status.success(), "{class} {arguments:?}: {said}");
+        said
+    }
+
+    /// Where its settings, data and log lie.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join(DATA)
+    }
+
+    fn copy_data(&self, from: &Path, to: &Path) {
+        let status = Command::new("cp").arg("-a").args([from, to]).status().expect("start cp");
+        assert!(status.success(), "copy the data of {}", self.bootstrap);
+    }
+
+    pub(super) fn prepare(
+        jars: PathBuf,
+        options: &'static [&'static str],
+        id: u32,
+        (clients, controller): (u16, u16),
+        more: &dyn Fn(&Place) -> String,
+    ) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("hookledger-kafka-").tempdir().context("make a directory")?;
+        let bootstrap = format!("127.0.0.1:{clients}");
+        let data = directory.path().join(DATA);
+        let mut settings = settings(&bootstrap, controller, &data.display().to_string());
+        settings.push_str(&more(&Place { id, clients, controller, directory: directory.path().to_owned() }));
+        fs::write(directory.path().join("server.properties"), settings).context("write server.properties")?;
+        Ok(Self { bootstrap, back: None, jars, options, directory, running: None })
+    }
+
+    pub(super) fn format(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let format = self
             .java("kafka.tools.StorageTool")
-            .args(["format", "--standalone", "-t", &cluster_id(), "-c", "server.properties"])
+            .args(["format", "-c", "server.properties"])
+            .args(arguments)
             .output()
             .context("start java")?;
         let said = String::from_utf8_lossy(&format.stderr);
         anyhow::ensure!(format.status.success(), "Kafka could not format its directory: {said}");
-        Ok(broker)
+        Ok(())
     }
 
-    fn launch(&mut self) -> anyhow::Result<()> {
+    pub(super) fn launch(&mut self) -> anyhow::Result<()> {
         let log =
             File::options().create(true).append(true).open(self.directory.path().join("log")).context("open log")?;
         let java = self
@@ -169,7 +237,7 @@ impl Broker {
     }
 
     /// Waits until metadata come, or the process ends.
-    fn answers(&mut self) -> anyhow::Result<()> {
+    pub(super) fn answers(&mut self) -> anyhow::Result<()> {
         let client: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
             .set("log_level", "0")
@@ -192,7 +260,8 @@ impl Broker {
         }
     }
 
-    fn log(&self) -> String {
+    /// What it wrote to its log.
+    pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 }
@@ -232,17 +301,18 @@ auto.create.topics.enable=false
 }
 
 /// Of two settings of one name, the later one holds.
-fn behind(clients: &str, controller: u16, front: u16, back: SocketAddr) -> String {
+fn behind(place: &Place, front: u16, back: SocketAddr) -> String {
+    let Place { clients, controller, .. } = place;
     format!(
-        "listeners=PLAINTEXT://{clients},CONTROLLER://127.0.0.1:{controller},BACK://{back}
-advertised.listeners=PLAINTEXT://{clients},BACK://127.0.0.1:{front}
+        "listeners=PLAINTEXT://127.0.0.1:{clients},CONTROLLER://127.0.0.1:{controller},BACK://{back}
+advertised.listeners=PLAINTEXT://127.0.0.1:{clients},BACK://127.0.0.1:{front}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,BACK:PLAINTEXT
 "
     )
 }
 
 /// 16 random bytes as Kafka writes them: 22 characters of which the last has two bits.
-fn cluster_id() -> String {
+pub(super) fn cluster_id() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut random = [(); 2].map(|()| RandomState::new().build_hasher().finish());
     let mut id = String::new();

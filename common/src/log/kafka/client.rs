@@ -308,7 +308,9 @@ impl Voice {
         let client = self.role;
         let line = self.harmless(line);
         match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical
+                if self.complaints.is_none() =>
+            {
                 tracing::error!(client, facility, "librdkafka: {line}");
             }
             // A setting for producers, given to all clients, is not worth a warning per consumer.
@@ -319,7 +321,12 @@ impl Voice {
                 tracing::warn!(client, facility, "librdkafka: {line}");
             }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(client, facility, "librdkafka: {line}"),
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Debug => {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning
+            | RDKafkaLogLevel::Debug => {
                 tracing::debug!(client, facility, "librdkafka: {line}");
             }
         }

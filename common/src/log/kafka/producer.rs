@@ -12,7 +12,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Headers, Message};
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 use serde::Deserialize;
 
 use super::KafkaSettings;
@@ -190,6 +190,15 @@ impl RawProducer {
     /// Records handed over and not reported.
     pub fn in_flight(&self) -> usize {
         self.line().in_flight.load(Ordering::Acquire)
+    }
+
+    /// After a fatal error: has the client report what it still holds and will never send. With `in_flight` also what
+    /// it sent and has no answer to. It does that once by itself, but some records come back to it after that.
+    pub fn give_up(&self, in_flight: bool) {
+        if self.producer.client().fatal_error().is_some() {
+            let what = PurgeConfig::default().queue();
+            self.producer.purge(if in_flight { what.inflight() } else { what });
+        }
     }
 
     /// Waits until every record is reported; whether that came to pass.

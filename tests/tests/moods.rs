@@ -1,0 +1,307 @@
+//! Kafka in every mood: webhooks are answered 200 all the while, people are told once what is wrong and once that it
+//! is over, and afterwards everything is in `raw`, once unless it is marked.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tests::cluster::{Names, PARTITIONS};
+use tests::http::FORM;
+use tests::kafka::{self, Broker};
+use tests::load::{Acked, send};
+use tests::night::{BETWEEN, Night, PORTALS, SHOWS_WITHIN};
+use tests::portal::{Portal, Webhook};
+use tests::process::Program;
+use tests::topics::{self, Isolation};
+use tests::verify::{nothing_acked_is_missing, order_per_portal_is_kept, raw_of};
+use tests::wait::{alone, eventually, report};
+
+#[test]
+fn a_kafka_that_stands_still_is_waited_for_on_the_disk_and_nothing_is_doubled() {
+    let test = "a_kafka_that_stands_still_is_waited_for_on_the_disk_and_nothing_is_doubled";
+    let Some((_alone, broker)) = own(test) else { return };
+    let night = Night::begin(broker.bootstrap());
+    broker.freeze();
+    night.shows("unreachable");
+    broker.thaw();
+    let morning = night.is_over();
+    morning.nothing_is_doubled();
+    morning.was_said("unreachable", 1);
+}
+
+#[test]
+fn a_slow_kafka_answers_within_the_deadline_or_the_disk_does() {
+    let test = "a_slow_kafka_answers_within_the_deadline_or_the_disk_does";
+    let Some((_alone, broker)) = own(test) else { return };
+    let night = Night::begin(broker.bootstrap());
+    let slow = Slow::begin(broker, Duration::from_millis(100));
+    let (before, acked) = (night.kept_on_disk(), night.load.acked());
+    night.load.goes_on(BETWEEN, SHOWS_WITHIN);
+    let (disk, all) = (night.kept_on_disk() - before, night.load.acked() - acked);
+    report(&format!("moods: with pauses of 100 ms the disk kept {disk} of {all}"));
+
+    let slow = Slow::begin(slow.end(), Duration::from_millis(700));
+    night.shows("unreachable");
+    let _broker = slow.end();
+    let morning = night.is_over();
+    morning.nothing_is_doubled();
+    morning.was_said("unreachable", 1);
+}
+
+#[test]
+fn a_killed_kafka_is_named_as_unreachable_and_caught_up_with_when_it_is_back() {
+    let test = "a_killed_kafka_is_named_as_unreachable_and_caught_up_with_when_it_is_back";
+    let Some((_alone, mut broker)) = own(test) else { return };
+    let night = Night::begin(broker.bootstrap());
+    broker.kill();
+    night.shows("unreachable");
+    broker.restart();
+    let morning = night.is_over();
+    morning.nothing_is_doubled();
+    morning.was_said("unreachable", 1);
+}
+
+#[test]
+fn a_broker_that_lost_the_end_of_its_log_costs_only_what_it_had_acknowledged() {
+    let test = "a_broker_that_lost_the_end_of_its_log_costs_only_what_it_had_acknowledged";
+    let Some((_alone, mut broker)) = own(test) else { return };
+    let mut night = Night::begin(broker.bootstrap());
+    broker.kill();
+    let copy = broker.copy_of_data();
+    broker.restart();
+    night.goes_straight();
+    // What is acknowledged from here on is lost by the broker: nobody else can have it.
+    night.load.goes_on(BETWEEN, SHOWS_WITHIN);
+    broker.kill();
+    broker.put_back(&copy);
+    broker.restart();
+    night.shows("lost_tail");
+    let outcome = night.quiet();
+    eventually(SHOWS_WITHIN, "the producer is replaced", || {
+        (night.metric("hookledger_ingress_producers_renewed_total", "") > 0.5).then_some(())
+    });
+
+    let raw = eventually(SHOWS_WITHIN, "all that was kept on disk is in raw", || {
+        let raw = night.names.read("raw", Isolation::Uncommitted);
+        let is_there = |acked: &&Acked| raw.iter().any(|record| record.header("ce_id") == Some(&acked.id));
+        outcome.acked.iter().filter(|acked| acked.kept == "disk").all(|acked| is_there(&acked)).then_some(raw)
+    });
+    let (there, lost): (Vec<Acked>, Vec<Acked>) =
+        outcome.acked.into_iter().partition(|acked| raw.iter().any(|record| record.header("ce_id") == Some(&acked.id)));
+    let doubled = nothing_acked_is_missing(&there, &raw);
+    assert!(!lost.is_empty(), "the broker lost nothing, so this test shows nothing");
+    assert!(lost.iter().all(|acked| acked.kept == "kafka"), "only what this broker had acknowledged");
+    report(&format!("moods: a broker lost {} events, {doubled} of {} are in raw twice", lost.len(), there.len()));
+    night.was_said("lost_tail", 1);
+}
+
+#[test]
+fn a_deleted_topic_is_made_anew_and_loses_only_what_the_deletion_took() {
+    let test = "a_deleted_topic_is_made_anew_and_loses_only_what_the_deletion_took";
+    let Some((_alone, broker)) = own(test) else { return };
+    let mut night = Night::begin(broker.bootstrap());
+    topics::delete(broker.bootstrap(), &night.names.topic("raw"));
+    let gone_at = Instant::now();
+    night.shows("topic_missing");
+    night.goes_straight();
+    let outcome = night.quiet();
+    // What was acknowledged before is gone with the topic.
+    let taken = outcome.acked.into_iter().zip(outcome.took).filter(|(_, (at, _))| *at > gone_at);
+    let since: Vec<Acked> = taken.map(|(acked, _)| acked).collect();
+    assert!(since.iter().filter(|acked| acked.kept == "disk").count() as u64 > BETWEEN, "it was gone for a while");
+    let raw = raw_of(&night.names, &since);
+    nothing_acked_is_missing(&since, &raw);
+    night.was_said("topic_missing", 1);
+}
+
+#[test]
+fn a_topic_made_anew_with_other_partitions_gets_nothing_until_it_is_right() {
+    let test = "a_topic_made_anew_with_other_partitions_gets_nothing_until_it_is_right";
+    let Some((_alone, broker)) = own(test) else { return };
+    let servers = broker.bootstrap();
+    for wrong in [PARTITIONS + 3, PARTITIONS - 2] {
+        let mut night = Night::begin(servers);
+        let topic = night.names.topic("raw");
+        topics::delete(servers, &topic);
+        topics::make(servers, &topic, i32::try_from(wrong).expect("few"), &[("cleanup.policy", "delete")]);
+        night.shows("topic_shape");
+        let settled = topics::ends(servers, &topic);
+        night.load.goes_on(BETWEEN, SHOWS_WITHIN);
+        assert_eq!(topics::ends(servers, &topic), settled, "nothing is put where nobody looks for it");
+
+        // Even a restart in this mood takes webhooks: Kafka was reached once with this disk log.
+        let first = night.quiet();
+        let status = night.ingress.terminate();
+        assert!(status.success(), "ingress ended with {status}");
+        night.ingress.restart();
+        let mut portal = Portal::new("crm-sync", PORTALS);
+        let meanwhile = send(&mut night.ingress.webhooks(), portal.next_webhook());
+        assert_eq!(meanwhile.kept, "disk");
+
+        topics::delete(servers, &topic);
+        topics::make(servers, &topic, i32::try_from(PARTITIONS).expect("few"), &[("cleanup.policy", "delete")]);
+        let mut disk: Vec<Acked> = first.acked.into_iter().filter(|acked| acked.kept == "disk").collect();
+        disk.push(meanwhile);
+        // A few went to the wrong topic before ingress knew, and are gone with it: those that it acknowledged late.
+        let raw = eventually(SHOWS_WITHIN, "what is on disk goes to the right topic", || {
+            let raw = night.names.read("raw", Isolation::Uncommitted);
+            (night.metric("hookledger_disk_log_events", "") < 0.5 && !raw.is_empty()).then_some(raw)
+        });
+        let there = |acked: &&Acked| raw.iter().any(|record| record.header("ce_id") == Some(&acked.id));
+        assert!(disk.iter().rev().take(BETWEEN as usize).all(|acked| there(&acked)), "the newest are in raw");
+        let found: Vec<Acked> = disk.iter().filter(there).cloned().collect();
+        report(&format!(
+            "moods: {} of {} on disk went to the topic of {wrong} partitions",
+            disk.len() - found.len(),
+            disk.len()
+        ));
+        nothing_acked_is_missing(&found, &raw);
+    }
+}
+
+#[test]
+fn who_may_not_write_any_more_keeps_everything_until_he_may() {
+    let _alone = alone();
+    let more = |_: &kafka::Place| {
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\nallow.everyone.if.no.acl.found=true\n"
+            .to_owned()
+    };
+    let Some(broker) = kafka::own_as("who_may_not_write_any_more_keeps_everything_until_he_may", &more) else { return };
+    let night = Night::begin(broker.bootstrap());
+    let topic = night.names.topic("raw");
+    let deny = ["--deny-principal", "User:*", "--operation", "Write", "--topic", &topic];
+    // With a rule that denies there are rules, and what is not allowed by one is denied.
+    let allow = ["--allow-principal", "User:*", "--operation", "All", "--topic", &topic];
+    acl(&broker, &[&["--add"], &allow[..]].concat());
+    acl(&broker, &[&["--add"], &deny[..]].concat());
+    night.shows("authorization");
+    acl(&broker, &[&["--remove", "--force"], &deny[..]].concat());
+    let morning = night.is_over();
+    morning.was_said("authorization", 1);
+}
+
+#[test]
+fn an_event_too_large_for_the_topic_stays_on_disk_and_others_go_on() {
+    let test = "an_event_too_large_for_the_topic_stays_on_disk_and_others_go_on";
+    let Some((_alone, broker)) = own(test) else { return };
+    let night = Night::begin(broker.bootstrap());
+    configure(&broker, &night.names.topic("raw"), "max.message.bytes=4000");
+    let body = format!("event=ONCRMLEADADD&auth[member_id]=large&filler={}", "x".repeat(20_000));
+    let large = Webhook { app: "crm-sync".to_owned(), content_type: FORM, body: body.into_bytes() };
+    let large = send(&mut night.ingress.webhooks(), large);
+    assert_eq!(large.kept, "disk", "it is kept, so it is answered 200");
+    let refused = "hookledger_ingress_refused_by_kafka_events";
+    eventually(SHOWS_WITHIN, "it is counted", || (night.metric(refused, "") > 0.5).then_some(()));
+    night.goes_straight();
+    assert!((night.metric(refused, "") - 1.0).abs() < 0.5, "only the large one is refused");
+    assert!((night.metric("hookledger_disk_log_events", "") - 1.0).abs() < 0.5, "nobody waits behind it");
+
+    configure(&broker, &night.names.topic("raw"), "max.message.bytes=100000");
+    eventually(SHOWS_WITHIN, "it is taken", || (night.metric(refused, "") < 0.5).then_some(()));
+    let mut morning = night.is_over();
+    morning.outcome.acked.push(large);
+    let doubled =
+        nothing_acked_is_missing(&morning.outcome.acked, &raw_of(&morning.night.names, &morning.outcome.acked));
+    report(&format!("moods: a limit of 4,000 bytes made {doubled} events lie in raw twice"));
+    assert!(morning.night.ingress.logs().contains("has taken all events that it had refused"));
+}
+
+#[test]
+fn too_few_replicas_in_sync_are_named_and_waited_for() {
+    let test = "too_few_replicas_in_sync_are_named_and_waited_for";
+    let Some((_alone, broker)) = own(test) else { return };
+    let night = Night::begin(broker.bootstrap());
+    configure(&broker, &night.names.topic("raw"), "min.insync.replicas=2");
+    night.shows("not_enough_replicas");
+    configure(&broker, &night.names.topic("raw"), "min.insync.replicas=1");
+    let morning = night.is_over();
+    morning.nothing_is_doubled();
+    morning.was_said("not_enough_replicas", 1);
+}
+
+#[test]
+fn a_name_that_does_not_resolve_at_the_start_keeps_no_webhook_out() {
+    let test = "a_name_that_does_not_resolve_at_the_start_keeps_no_webhook_out";
+    let Some((_alone, broker)) = own(test) else { return };
+    let names = Names::new("hookledger-test.invalid:9092");
+    let mut ingress = names.start(Program::Ingress, "ingress", &[]);
+    ingress.ready();
+    let mut portal = Portal::new("crm-sync", 0);
+    let acked: Vec<Acked> = (0..20).map(|_| send(&mut ingress.webhooks(), portal.next_webhook())).collect();
+    assert!(acked.iter().all(|acked| acked.kept == "disk"));
+    eventually(SHOWS_WITHIN, "it is said", || (!ingress.lines("trouble", "dns").is_empty()).then_some(()));
+    assert!(ingress.terminate().success());
+    assert_eq!(ingress.lines("trouble", "dns").len(), 1, "once");
+    assert!(ingress.metric("hookledger_kafka_up", "").is_none(), "it has ended");
+
+    let names = Names { servers: broker.bootstrap().to_owned(), ..names };
+    let ingress = names.start(Program::Ingress, "ingress", &[]);
+    ingress.ready();
+    let raw = raw_of(&names, &acked);
+    assert_eq!(raw.len(), acked.len());
+    order_per_portal_is_kept(&acked, &raw);
+}
+
+#[test]
+fn a_name_that_is_gone_while_we_run_is_told_and_waited_for() {
+    let test = "a_name_that_is_gone_while_we_run_is_told_and_waited_for";
+    let Some((_alone, mut broker)) = own(test) else { return };
+    let night = Night::begin(broker.bootstrap());
+    let file = broker.directory().join("server.properties");
+    let settings = fs::read_to_string(&file).expect("its settings");
+    broker.kill();
+    let nameless = format!("{settings}advertised.listeners=PLAINTEXT://hookledger-test.invalid:9092\n");
+    fs::write(&file, nameless).expect("write its settings");
+    broker.restart();
+    night.shows("dns");
+    broker.kill();
+    fs::write(&file, settings).expect("write its settings");
+    broker.restart();
+    let morning = night.is_over();
+    morning.nothing_is_doubled();
+}
+
+/// A broker that stands still for so long, again and again.
+struct Slow {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Broker>,
+}
+
+impl Slow {
+    fn begin(broker: Broker, pause: Duration) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !asked.load(Ordering::Relaxed) {
+                broker.freeze();
+                std::thread::sleep(pause);
+                broker.thaw();
+                std::thread::sleep(pause / 10);
+            }
+            broker
+        });
+        Self { stop, thread }
+    }
+
+    fn end(self) -> Broker {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no panic")
+    }
+}
+
+/// One at a time, each with a broker of its own.
+fn own(test: &str) -> Option<(std::sync::MutexGuard<'static, ()>, Broker)> {
+    let alone = alone();
+    Some((alone, kafka::own(test)?))
+}
+
+fn acl(broker: &Broker, arguments: &[&str]) {
+    broker.tool("org.apache.kafka.tools.AclCommand", arguments);
+}
+
+fn configure(broker: &Broker, topic: &str, setting: &str) {
+    let what = ["--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", setting];
+    broker.tool("kafka.admin.ConfigCommand", &what);
+}
