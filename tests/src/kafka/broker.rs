@@ -76,8 +76,9 @@ impl Broker {
     /// a port of 127.0.0.1, where a proxy can be.
     pub fn start_behind(front: u16, options: &'static [&'static str]) -> anyhow::Result<Self> {
         let back = SocketAddr::from(([127, 0, 0, 1], ports::free()));
-        let broker = Self::start_as(options, &|place| behind(place, front, back))?;
-        Ok(Self { back: Some(back), ..broker })
+        let mut broker = Self::start_as(options, &|place| behind(place, front, back))?;
+        broker.back = Some(back);
+        Ok(broker)
     }
 
     /// The same with lines of its settings that come last and win.
