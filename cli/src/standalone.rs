@@ -14,7 +14,7 @@ use common::log::LedgerError;
 use common::log::disk::{DiskLedger, DiskLog, Options};
 use common::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError, admin_listen};
 use common::telemetry::{self, LogFormat};
-use ingress::{Keeper, Metrics, Reception, Webhooks};
+use ingress::{Keeper, Metrics, Reception, Webhooks, hold, notify};
 use processor::config::{QUERIES, ServiceConfig};
 use processor::identity::Identity;
 use processor::service;
@@ -35,6 +35,9 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     });
     let Some(config) = config? else { return Ok(()) };
     telemetry::init_logs(config.log_format);
+    if config.hold && !hold::is_held() {
+        return hold::run(&config.webhooks);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(config))
 }
@@ -48,6 +51,7 @@ fn settings() -> Vec<Setting> {
 
 struct Config {
     webhooks: Webhooks,
+    hold: bool,
     service: ServiceConfig,
     admin_listen: SocketAddr,
     data_dir: PathBuf,
@@ -59,6 +63,7 @@ impl Config {
     fn read(settings: &Settings) -> Result<Self, SettingsError> {
         Ok(Self {
             webhooks: Webhooks::read(settings)?,
+            hold: settings.on("hold"),
             service: ServiceConfig::read(settings)?,
             admin_listen: settings.address("admin-listen")?,
             data_dir: settings.path("data-dir")?,
@@ -70,8 +75,10 @@ impl Config {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = Stop::on_signals().context("listen for signals")?;
+    hold::obey(&stop).context("listen to the parent")?;
     let _identity = Identity::take(&config.service.dir, None)?;
     let (registry, readiness) = (telemetry::registry(), Readiness::default());
+    let stop = ingress::after_notice(stop, config.webhooks.stop_notice, readiness.clone());
     let metrics = Metrics::new(&registry);
     readiness.unless(metrics.refusing());
 
@@ -93,6 +100,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         telemetry::serve_admin(config.admin_listen, registry.clone(), readiness.clone(), || true, stop.clone())
             .with_context(|| format!("listen on {}", config.admin_listen))?;
     tracing::info!(what = "admin", address = %admin, "listening");
+    notify::ready();
     welcome(webhooks, config.service.query_listen, admin, &config.data_dir);
 
     let (retention, stop_all) = (config.retention, stop.clone());

@@ -19,6 +19,8 @@ use crate::source_list::Place;
 
 /// Kafka takes records up to about a megabyte unless told otherwise; a body leaves room for key and headers.
 const BODY_LIMIT_BYTES_MAX: u64 = 900 * 1024;
+/// Whoever supervises us waits as long for our end.
+const STOP_NOTICE_MAX: Duration = Duration::from_secs(300);
 /// A restart waits for as long as a connection may idle.
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Records that are handed over and not acknowledged at most; beyond it events are on disk only.
@@ -37,9 +39,21 @@ pub const WEBHOOKS: &[Setting] = &[
         kind: Kind::Plain,
     },
     Setting {
+        name: "hold",
+        help: "A small parent holds the socket for webhooks: SIGHUP to it restarts the server behind it, and refuses nobody.",
+        default: None,
+        kind: Kind::Switch,
+    },
+    Setting {
         name: "idle-timeout",
         help: "How long a connection may idle between two requests; longer than the idle timeout of a proxy before it.",
         default: Some("5s"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "stop-notice",
+        help: "At the end, how long `/readyz` says so before connections are closed; where proxies look at it.",
+        default: Some("0s"),
         kind: Kind::Plain,
     },
     Setting { name: "body-limit", help: "Larger bodies are refused.", default: Some("64KiB"), kind: Kind::Plain },
@@ -113,6 +127,8 @@ pub fn table() -> Vec<Setting> {
 pub struct Webhooks {
     /// Where.
     pub listen: SocketAddr,
+    /// How long `/readyz` tells of the end before it begins.
+    pub stop_notice: Duration,
     /// What a connection may do.
     pub limits: Limits,
     /// The longest body.
@@ -140,6 +156,7 @@ impl Webhooks {
         }
         let webhooks = Self {
             listen: settings.address("ingress-listen")?,
+            stop_notice: stop_notice(settings)?,
             limits,
             body_bytes_max: usize::try_from(body_limit).expect("checked above"),
             apps: settings.apps().clone(),
@@ -239,6 +256,14 @@ fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
+fn stop_notice(settings: &Settings) -> Result<Duration, SettingsError> {
+    let notice = settings.duration("stop-notice")?;
+    if notice > STOP_NOTICE_MAX {
+        return Err(SettingsError("stop-notice is at most 5m".into()));
+    }
+    Ok(notice)
+}
+
 fn rules(settings: &Settings) -> Result<Rules, SettingsError> {
     let disk_first = match settings.text("keep") {
         Some("kafka") | None => false,
@@ -329,6 +354,7 @@ mod tests {
             (&["--kafka", "h:1", "--junk-per-minute", "100001"][..], "junk-per-minute"),
             (&["--kafka", "h:1", "--idle-timeout", "0s"][..], "idle-timeout"),
             (&["--kafka", "h:1", "--idle-timeout", "11m"][..], "idle-timeout"),
+            (&["--kafka", "h:1", "--stop-notice", "6m"][..], "stop-notice"),
         ] {
             assert!(read(args).is_err_and(|error| error.contains(name)), "{args:?}");
         }

@@ -14,11 +14,13 @@ use tokio::time::sleep;
 
 /// At the end: how much longer than they may idle connections are given to be used once more, or to time out.
 const RETIRE_SLACK: Duration = Duration::from_millis(500);
-/// At the end: how long those who came last are awaited before the server is told to stop, which would drop
-/// connections whose request has not begun.
-const DRAIN_WAIT_MAX: Duration = Duration::from_millis(300);
-/// At the end: a connection that was accepted is known to us after so long at the latest.
-const DRAIN_WAIT_MIN: Duration = Duration::from_millis(50);
+/// At the end: nobody has been inside for so long. A connection that was accepted is known to us after a moment
+/// only, however busy the machine is.
+const QUIET: Duration = Duration::from_millis(200);
+/// At the end: how long those who came last are awaited, for the server drops connections whose request has not begun
+/// when it is told to stop. A lost packet comes again within this; whoever connects without need is not waited for
+/// longer, since everybody else waits as well.
+const DRAIN_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How exactly the end looks at connections.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -48,11 +50,24 @@ impl Door {
 
     /// Ends without refusing anybody, once a stop was requested.
     pub(crate) async fn end(&self, handle: &ServerHandle) {
-        wait_until(self.idle_timeout + RETIRE_SLACK, || self.kept_alive.load(Ordering::Acquire) == 0).await;
+        let retired_by = Instant::now() + self.idle_timeout + RETIRE_SLACK;
+        while self.kept_alive.load(Ordering::Acquire) > 0 && Instant::now() < retired_by {
+            sleep(LOOK).await;
+        }
         handle.pause().await;
-        sleep(DRAIN_WAIT_MIN).await;
-        wait_until(DRAIN_WAIT_MAX, || self.open.load(Ordering::Acquire) == 0).await;
+        self.drain().await;
         handle.stop(true).await;
+    }
+
+    /// Waits until nobody is inside, as far as they can be waited for.
+    async fn drain(&self) {
+        let (started, mut quiet_since) = (Instant::now(), Instant::now());
+        while quiet_since.elapsed() < QUIET && started.elapsed() < DRAIN_WAIT_MAX {
+            sleep(LOOK).await;
+            if self.open.load(Ordering::Acquire) > 0 {
+                quiet_since = Instant::now();
+            }
+        }
     }
 }
 
@@ -76,12 +91,5 @@ impl Drop for Guest {
     fn drop(&mut self) {
         self.door.kept_alive.fetch_sub(usize::from(self.early), Ordering::AcqRel);
         self.door.open.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-async fn wait_until(wait_max: Duration, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() && started.elapsed() < wait_max {
-        sleep(LOOK).await;
     }
 }

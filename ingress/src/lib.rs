@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::Context;
 use common::lifecycle::{Readiness, Stop};
@@ -27,12 +28,14 @@ mod disk;
 mod door;
 mod drain;
 pub mod handover;
+pub mod hold;
 pub mod keep;
 mod link;
 pub mod listener;
 pub mod metrics;
 mod mood;
 pub mod networks;
+pub mod notify;
 pub mod problem;
 pub mod proxies;
 pub mod server;
@@ -53,6 +56,7 @@ use link::Link;
 /// Runs ingress in its cluster form until stopped.
 pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
     let (registry, readiness) = (telemetry::registry(), Readiness::default());
+    let stop = after_notice(stop, config.webhooks.stop_notice, readiness.clone());
     let metrics = Metrics::new(&registry);
     readiness.unless(metrics.refusing());
     let desk = open(&config, &metrics, &registry)?;
@@ -71,6 +75,8 @@ pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
     let admin = telemetry::serve_admin(config.admin_listen, registry, readiness, alive, stop.clone());
     let (address, admin) = admin.with_context(|| format!("listen on {} for the admin", config.admin_listen))?;
     tracing::info!(what = "admin", %address, "listening");
+
+    notify::ready();
 
     let busy = stop.busy();
     let working = async {
@@ -93,6 +99,22 @@ pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
     administered.context("serve the admin")?;
     tracing::info!("stopped; whatever Kafka has not acknowledged is on disk");
     Ok(())
+}
+
+/// The stop that was asked for, later: until then only `/readyz` tells of it, and proxies look elsewhere. Called on a
+/// runtime.
+pub fn after_notice(asked: Stop, notice: Duration, readiness: Readiness) -> Stop {
+    let stop = Stop::default();
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            asked.wait().await;
+            let _not_ready = readiness.pending("stopping soon");
+            tokio::time::sleep(notice).await;
+            stop.request();
+        }
+    });
+    stop
 }
 
 /// Opens the disk log and what is known of it.

@@ -3,8 +3,8 @@
 //! Who holds it (systemd, or `ingress --hold`) says so in `LISTEN_FDS`, as systemd does. Connections that
 //! come while nobody accepts wait in the socket's backlog, which outlives us.
 
-use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::{fs, io};
 
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -12,12 +12,16 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 /// Connections that the system accepts for us before we do. Linux caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// Where Linux keeps the cap.
+const BACKLOG_CAP: &str = "/proc/sys/net/core/somaxconn";
+
 /// The socket that was handed to us, else one of our own on this address.
 pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    warn_if_capped();
     let Some(held) = held()? else { return bind(address) };
     let held_on = held.local_addr()?;
     if held_on != address && address.port() != 0 {
-        tracing::warn!(%held_on, %address, "the socket that was handed to us listens on {held_on}: ingress-listen, {address}, is not used");
+        tracing::warn!(%held_on, %address, "the socket that was handed to us listens on {held_on}; ingress-listen, {address}, is not used");
     }
     // Whoever bound it may have asked for a shorter backlog.
     SockRef::from(&held).listen(BACKLOG)?;
@@ -32,6 +36,18 @@ fn held() -> io::Result<Option<TcpListener>> {
         count => {
             Err(io::Error::other(format!("LISTEN_FDS brings {count} sockets, but there is one port for webhooks")))
         }
+    }
+}
+
+/// A cap that cannot be read is no reason to say anything: other systems keep it elsewhere.
+fn warn_if_capped() {
+    let cap = fs::read_to_string(BACKLOG_CAP).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if let Some(cap) = cap.filter(|cap| *cap < BACKLOG) {
+        tracing::warn!(
+            cap,
+            "the system lets {cap} connections wait where we ask for {BACKLOG}: more than that during a restart are slowed down; \
+             raise net.core.somaxconn"
+        );
     }
 }
 

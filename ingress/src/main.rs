@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use common::lifecycle::Stop;
 use common::settings::read_from_process;
 use common::telemetry;
-use ingress::{Config, config};
+use ingress::{Config, config, hold};
 
 fn main() -> ExitCode {
     let settings = read_from_process("ingress", "Takes Bitrix24 webhooks and keeps them in Kafka.", &config::table());
@@ -15,11 +15,13 @@ fn main() -> ExitCode {
         return finish(config.check(), |error| eprintln!("error: {error:#}"));
     }
     telemetry::init_logs(config.log_format);
-    finish(run(config), |error| tracing::error!("{error:#}"))
+    let ended = if settings.on("hold") && !hold::is_held() { hold::run(&config.webhooks) } else { run(config) };
+    finish(ended, |error| tracing::error!("{error:#}"))
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
+    hold::obey(&stop)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(ingress::run(config, stop))
 }

@@ -44,6 +44,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("toml", &["common/src/settings"]),
     ("tracing_subscriber", &["common/src/telemetry.rs"]),
     ("fs4", &["common/src/log/disk/files.rs", "processor/src/identity.rs"]),
+    ("command_fds", &["ingress/src/hold.rs"]),
     ("listenfd", &["ingress/src/listener.rs"]),
     ("socket2", &["ingress/src/listener.rs"]),
     ("clap", &["common/src/settings.rs", "common/src/settings", "cli/src"]),

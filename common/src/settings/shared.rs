@@ -94,6 +94,7 @@ pub(super) const ANYWHERE: &[&str] = &[
     "disk-log-limit",
     "events-retention",
     "group",
+    "hold",
     "idle-timeout",
     "ingress-listen",
     "instance-id",

@@ -1,0 +1,322 @@
+//! A small parent that holds the listening socket: a restart, an upgrade or a crash of the server refuses nobody.
+//!
+//! The server proper is its child. While there is none, connections wait in the backlog of the socket, which the
+//! parent keeps open. There is never more than one child, for two would want one disk log. The parent touches
+//! neither Kafka nor disk nor a byte of a webhook, so that there is little in it to fail.
+//!
+//! SIGHUP takes a new child, by the name that the parent was started by, so that it may be another version. First
+//! it is tried whether that one likes the settings as they are now; then the old one ends in order. SIGTERM and
+//! SIGINT end both for good. The parent's word to end is the end of a pipe, the child's stdin, not a signal: so a
+//! child ends in order when its parent is killed, and a supervisor that signals both of them does no harm.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, process, thread};
+
+use anyhow::{Context, bail, ensure};
+use command_fds::{CommandFdExt, FdMapping};
+use common::lifecycle::Stop;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{sleep, timeout};
+
+use crate::config::Webhooks;
+use crate::listener::listener;
+use crate::notify;
+
+/// Tells the child that it is one: in systemd's protocol, what the sockets that are handed over are called.
+const NAMES: &str = "LISTEN_FDNAMES";
+const NAME: &str = "hookledger-hold";
+/// The first descriptor that is handed over in systemd's protocol.
+const FIRST_FD: i32 = 3;
+/// More than an orderly end takes on top of notice and idle timeout: what is under way is answered within half a minute,
+/// and Kafka's acknowledgements are awaited for ten seconds.
+const END_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long the next version may take to look at its settings.
+const TRY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Between the end of a child that nobody asked to end and the next one: at first, and at most.
+const BACK_OFF_MIN: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+/// A child that ran for so long was well: its successor begins with the shortest wait.
+const WELL_AFTER: Duration = Duration::from_secs(10);
+
+/// Whether this process is the child.
+pub fn is_held() -> bool {
+    env::var_os(NAMES).is_some_and(|names| names == NAME)
+}
+
+/// In a child: requests the stop when the parent says so, or is gone.
+pub fn obey(stop: &Stop) -> io::Result<()> {
+    if is_held() {
+        let stop = stop.clone();
+        thread::Builder::new().name("parent".into()).spawn(move || {
+            // Nothing ever comes; an error is an end as well.
+            let _ = io::stdin().read_to_end(&mut Vec::new());
+            if !stop.requested() {
+                tracing::info!("the parent says to end: stop in order");
+                stop.request();
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// In a parent: holds the socket for webhooks and runs this very program as a child, until told to end.
+pub fn run(webhooks: &Webhooks) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut operator = Operator::listen().context("listen for signals")?;
+        let holder = Holder::new(webhooks)?;
+        tracing::info!(address = %holder.listener.local_addr()?, "holding the socket; SIGHUP restarts the server behind it");
+        // From now on nobody is refused.
+        notify::ready();
+        holder.hold(&mut operator).await
+    })
+}
+
+struct Holder {
+    listener: TcpListener,
+    program: OsString,
+    arguments: Vec<OsString>,
+    end_wait_max: Duration,
+}
+
+/// The server proper. It ends when `word` is dropped.
+struct Server {
+    child: Child,
+    word: ChildStdin,
+}
+
+/// What comes after a server.
+enum After {
+    Next,
+    Nothing,
+    /// It ended by itself, or did not even start.
+    Failure(String),
+}
+
+impl Holder {
+    fn new(webhooks: &Webhooks) -> anyhow::Result<Self> {
+        let address = webhooks.listen;
+        let listener = listener(address).with_context(|| format!("listen on {address} for webhooks"))?;
+        let mut words = env::args_os();
+        // By the name that we were called, not by what that led to: a link may lead to another version by now.
+        let program = words.next().map_or_else(|| env::current_exe().map(Into::into), Ok)?;
+        let end_wait_max = webhooks.stop_notice + webhooks.limits.idle_timeout + END_WAIT_MAX;
+        Ok(Self { listener, program, arguments: words.collect(), end_wait_max })
+    }
+
+    async fn hold(&self, operator: &mut Operator) -> anyhow::Result<()> {
+        let mut back_off = BACK_OFF_MIN;
+        loop {
+            let started = Instant::now();
+            let reason = match self.serve(operator).await? {
+                After::Next => continue,
+                After::Nothing => return Ok(()),
+                After::Failure(reason) => reason,
+            };
+            if started.elapsed() >= WELL_AFTER {
+                back_off = BACK_OFF_MIN;
+            }
+            tracing::error!(
+                reason,
+                "the server failed ({reason}); nobody is refused, but connections wait until the next one, which starts in {back_off:?}"
+            );
+            tokio::select! {
+                () = sleep(back_off) => back_off = (back_off * 2).min(BACK_OFF_MAX),
+                wish = operator.next() => match wish {
+                    Wish::Restart => back_off = BACK_OFF_MIN,
+                    Wish::End => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// The life of one server.
+    async fn serve(&self, operator: &mut Operator) -> anyhow::Result<After> {
+        let mut server = match self.start() {
+            Ok(server) => server,
+            Err(error) => return Ok(After::Failure(format!("{error:#}"))),
+        };
+        loop {
+            let wish = tokio::select! {
+                ended = server.child.wait() => return Ok(After::Failure(ended?.to_string())),
+                wish = operator.next() => wish,
+            };
+            match (wish, self.try_next(wish).await) {
+                (Wish::Restart, Err(error)) => tracing::error!("not restarted, the server goes on: {error:#}"),
+                (Wish::Restart, Ok(())) | (Wish::End, _) => return self.end(server, wish, operator).await,
+            }
+        }
+    }
+
+    fn start(&self) -> anyhow::Result<Server> {
+        let socket = FdMapping { parent_fd: OwnedFd::from(self.listener.try_clone()?), child_fd: FIRST_FD };
+        let mut command = process::Command::new(&self.program);
+        // Without LISTEN_PID: nobody knows it before the child is there, and our listener does not ask for it.
+        command.args(&self.arguments).env("LISTEN_FDS", "1").env(NAMES, NAME).env_remove("LISTEN_PID");
+        // It is the parent that systemd knows.
+        command.env_remove(notify::SOCKET);
+        command.stdin(Stdio::piped()).fd_mappings(vec![socket])?;
+        // A group of its own: the Ctrl-C of a terminal is for the parent.
+        let started = Command::from(command).process_group(0).spawn();
+        let mut child = started.with_context(|| format!("start {}", self.program.display()))?;
+        // Taken out, for whoever waits for a child closes its stdin first.
+        let word = child.stdin.take().context("the server has no stdin")?;
+        tracing::info!(pid = child.id(), "the server is started");
+        Ok(Server { child, word })
+    }
+
+    /// Before a restart: whether what would be started can be, and likes the settings as they are now.
+    async fn try_next(&self, wish: Wish) -> anyhow::Result<()> {
+        if wish == Wish::End {
+            return Ok(());
+        }
+        let program = self.program.display();
+        let mut trial = Command::new(&self.program);
+        trial.args(&self.arguments).arg("--check-config").stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        let mut trial = trial.spawn().with_context(|| format!("start {program}"))?;
+        let status = timeout(TRY_WAIT_MAX, trial.wait()).await;
+        let status = status.with_context(|| format!("{program} --check-config does not end"))??;
+        ensure!(status.success(), "{program} --check-config, which says what is wrong, ended with {status}");
+        Ok(())
+    }
+
+    /// Has a server end in order, and waits for that: never two at once.
+    async fn end(&self, server: Server, mut wish: Wish, operator: &mut Operator) -> anyhow::Result<After> {
+        let Server { mut child, word } = server;
+        drop(word);
+        let mut patience = std::pin::pin!(sleep(self.end_wait_max));
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => break status?,
+                () = &mut patience => {
+                    let waited = self.end_wait_max;
+                    tracing::error!("the server does not end within {waited:?}: it is killed; webhooks that it had not answered are lost");
+                    break kill(&mut child).await?;
+                }
+                more = operator.next() => match (wish, more) {
+                    (Wish::Restart, more) => wish = more,
+                    (Wish::End, Wish::Restart) => {}
+                    (Wish::End, Wish::End) => {
+                        tracing::warn!("told to end again: the server is killed");
+                        break kill(&mut child).await?;
+                    }
+                },
+            }
+        };
+        match wish {
+            Wish::End if status.success() => Ok(After::Nothing),
+            Wish::End => bail!("the server ended with {status}"),
+            Wish::Restart => Ok(After::Next),
+        }
+    }
+}
+
+async fn kill(child: &mut Child) -> io::Result<ExitStatus> {
+    child.start_kill()?;
+    child.wait().await
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Restart,
+    End,
+}
+
+/// Whoever sends us signals.
+struct Operator {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Operator {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        let (name, wish) = tokio::select! {
+            _ = self.hangup.recv() => ("SIGHUP", Wish::Restart),
+            _ = self.terminate.recv() => ("SIGTERM", Wish::End),
+            _ = self.interrupt.recv() => ("SIGINT", Wish::End),
+        };
+        match wish {
+            Wish::Restart => tracing::info!("{name}: a new server takes the place of this one"),
+            Wish::End => tracing::info!("{name}: stop in order; a second signal ends the server at once"),
+        }
+        wish
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Far longer than any test takes.
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// Holds a socket for a script in the place of a server.
+    fn holder(script: &str, end_wait_max: Duration) -> Holder {
+        Holder {
+            listener: listener(([127, 0, 0, 1], 0).into()).expect("a free port"),
+            program: "sh".into(),
+            arguments: ["-c", script, "script"].map(Into::into).to_vec(),
+            end_wait_max,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_has_the_socket_and_ends_with_the_pipe() {
+        let mut operator = Operator::listen().expect("signals");
+        let holder = holder(
+            "test -S /dev/fd/3 && test $LISTEN_FDS = 1 && test -z \"$LISTEN_PID\" || exit 1; read -r _; exit 7",
+            LONG,
+        );
+        let server = holder.start().expect("a server");
+        let ended = holder.end(server, Wish::End, &mut operator).await.map(drop).expect_err("it ended with 7");
+        assert!(ended.to_string().contains("exit status: 7"), "{ended}");
+
+        let server = holder.start().expect("another one");
+        let after = holder.end(server, Wish::Restart, &mut operator).await.expect("an end");
+        assert!(matches!(after, After::Next), "how the old one ended does not keep the next one from its start");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_end_is_killed() {
+        let mut operator = Operator::listen().expect("signals");
+        let holder = holder("exec sleep 3600", Duration::from_millis(50));
+        let server = holder.start().expect("a server");
+        let pid = server.child.id().expect("a process");
+        let after = holder.end(server, Wish::Restart, &mut operator).await.expect("an end");
+        assert!(matches!(after, After::Next));
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "it is gone before the next one starts");
+    }
+
+    #[tokio::test]
+    async fn what_would_not_start_is_not_tried_on_the_living() {
+        let refuses = holder("test \"$1\" != --check-config", LONG);
+        assert!(refuses.try_next(Wish::Restart).await.is_err());
+        let likes = holder("test \"$1\" = --check-config", LONG);
+        likes.try_next(Wish::Restart).await.expect("settings that it likes");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_fails_or_cannot_start_is_told_of() {
+        let mut operator = Operator::listen().expect("signals");
+        let failed = holder("exit 3", LONG).serve(&mut operator).await.expect("an end");
+        assert!(matches!(failed, After::Failure(reason) if reason.contains("exit status: 3")));
+        let nowhere = Holder { program: "/nowhere/ingress".into(), ..holder("", LONG) };
+        let failed = nowhere.serve(&mut operator).await.expect("an end");
+        assert!(matches!(failed, After::Failure(reason) if reason.contains("/nowhere/ingress")));
+    }
+}
