@@ -87,6 +87,23 @@ impl Client {
         self.request(method, path, None)
     }
 
+    /// Whether the server has closed the connection that was kept; then the next request makes a new one.
+    pub fn was_closed(&mut self) -> io::Result<bool> {
+        let Some(connection) = self.connection.take() else { return Ok(false) };
+        let stream = connection.get_ref();
+        stream.set_nonblocking(true)?;
+        match stream.peek(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                stream.set_nonblocking(false)?;
+                self.connection = Some(connection);
+                Ok(false)
+            }
+            Ok(0) => Ok(true),
+            Ok(_) => Err(malformed("bytes that nobody asked for")),
+            Err(error) => Err(error),
+        }
+    }
+
     fn request(&mut self, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Answer> {
         let mut message = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.address).into_bytes();
         for (name, value) in &self.headers {

@@ -18,4 +18,5 @@ pub mod tmpfs;
 pub mod topics;
 pub mod truth;
 pub mod verify;
+pub mod visitors;
 pub mod wait;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use command_fds::{CommandFdExt, FdMapping};
 use serde_json::Value;
 
 use crate::guard::{Guard, signal};
@@ -67,6 +68,8 @@ pub struct Process {
     entrance: Vec<String>,
     ports: BTreeMap<&'static str, u16>,
     log: PathBuf,
+    held: Option<TcpListener>,
+    file: Option<PathBuf>,
     running: Option<Running>,
 }
 
@@ -97,10 +100,23 @@ impl Process {
             entrance: entrance.to_vec(),
             ports: program.listeners().iter().map(|(what, _)| (*what, ports::free())).collect(),
             log: log.to_owned(),
+            held: None,
+            file: None,
             running: None,
         };
         process.restart();
         process
+    }
+
+    /// From now on hands it the socket for webhooks when it is started, as systemd does, and keeps that open.
+    pub fn hold(&mut self, listener: TcpListener) {
+        self.ports.insert("webhooks", listener.local_addr().expect("an address").port());
+        self.held = Some(listener);
+    }
+
+    /// From now on starts it from another file.
+    pub fn run_from(&mut self, file: &Path) {
+        self.file = Some(file.to_owned());
     }
 
     /// Starts it again with the same settings, and waits until it listens.
@@ -122,7 +138,12 @@ impl Process {
     pub fn restart_without_waiting(&mut self) {
         assert!(self.running.is_none(), "{:?} runs already", self.program);
         let log = File::options().create(true).append(true).open(&self.log).expect("open the log");
-        let mut command = inside(&self.entrance, command(self.program));
+        let file = self.file.clone().unwrap_or_else(|| path(self.program));
+        let command = match &self.held {
+            Some(listener) => activated(&file, listener),
+            None => Command::new(file),
+        };
+        let mut command = inside(&self.entrance, command);
         command
             .args(&self.arguments)
             .args(["--log-format", "json"])
@@ -174,6 +195,12 @@ impl Process {
         let status = eventually(DOWN_WITHIN, &what, || self.ended());
         self.running = None;
         status
+    }
+
+    /// How often it has said that it listens for webhooks or whatever `what` is.
+    pub fn times_listening(&self, what: &str) -> usize {
+        let (listens, what) = ("\"message\":\"listening\"", format!("\"what\":\"{what}\""));
+        self.logs().lines().filter(|line| line.contains(listens) && line.contains(&what)).count()
     }
 
     /// How it ended, if it has.
@@ -266,7 +293,7 @@ pub struct Ended {
 pub fn run(program: Program, arguments: &[&str]) -> Ended {
     let directory = tempfile::tempdir().expect("a directory");
     let (out, err) = (directory.path().join("out"), directory.path().join("err"));
-    let mut child = command(program)
+    let mut child = Command::new(path(program))
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(File::create(&out).expect("a file"))
@@ -290,12 +317,12 @@ pub fn run(program: Program, arguments: &[&str]) -> Ended {
     Ended { code: status.code(), stdout: text(&out), stderr: text(&err) }
 }
 
-/// A command for a program that has been built.
-fn command(program: Program) -> Command {
+/// Where a program lies that has been built.
+pub fn path(program: Program) -> PathBuf {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| build().map_err(|error| format!("{error:#}")));
     match folder {
-        Ok(folder) => Command::new(folder.join(program.file())),
+        Ok(folder) => folder.join(program.file()),
         Err(error) => panic!("{error}"),
     }
 }
@@ -329,6 +356,17 @@ fn build() -> anyhow::Result<PathBuf> {
     let built = cargo.output().context("start cargo")?;
     ensure!(built.status.success(), "the programs do not build:\n{}", String::from_utf8_lossy(&built.stderr));
     Ok(profile)
+}
+
+/// The same program with a socket as systemd hands it over: descriptor 3, and the process' own id beside it.
+fn activated(program: &Path, listener: &TcpListener) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""]).arg(program);
+    shell.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "hookledger-ingress.socket");
+    let socket = listener.try_clone().expect("another descriptor");
+    let mapped = shell.fd_mappings(vec![FdMapping { parent_fd: socket.into(), child_fd: 3 }]);
+    mapped.expect("one descriptor");
+    shell
 }
 
 /// Which addresses a log says that its program listens on.

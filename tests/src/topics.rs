@@ -80,6 +80,14 @@ pub fn client(servers: &str) -> ClientConfig {
 
 /// All records that a topic holds now, by partition and offset.
 pub fn read(servers: &str, topic: &str, isolation: Isolation) -> Vec<Found> {
+    let mut found = Vec::new();
+    visit(servers, topic, isolation, |record| found.push(record));
+    found.sort_by_key(|record| (record.partition, record.offset));
+    found
+}
+
+/// Shows each record that a topic holds now, those of one partition in their order.
+pub fn visit(servers: &str, topic: &str, isolation: Isolation, mut look: impl FnMut(Found)) {
     let ends = ends(servers, topic);
     let level = if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" };
     let consumer: BaseConsumer = client(servers)
@@ -98,12 +106,11 @@ pub fn read(servers: &str, topic: &str, isolation: Isolation) -> Vec<Found> {
     }
     consumer.assign(&from).expect("assign");
 
-    let mut found = Vec::new();
     let start = Instant::now();
     while !open.is_empty() {
         assert!(start.elapsed() < READ_WITHIN, "could not read {topic} to its end, open: {open:?}");
         match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => found.push(Found::of(&message)),
+            Some(Ok(message)) => look(Found::of(&message)),
             // The position counts what is no record, such as the marks of transactions.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 let at = position(&consumer, topic, partition);
@@ -114,8 +121,6 @@ pub fn read(servers: &str, topic: &str, isolation: Isolation) -> Vec<Found> {
             Some(Err(_)) | None => {}
         }
     }
-    found.sort_by_key(|record| (record.partition, record.offset));
-    found
 }
 
 /// For each partition, the first and the next offset, open transactions included.
