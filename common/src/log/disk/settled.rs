@@ -111,8 +111,12 @@ impl Settled {
         self.log.delete_before(saved.watermark)
     }
 
+    /// What is not there any more is settled.
     fn offsets(&self) -> MutexGuard<'_, Offsets> {
-        self.offsets.lock().unwrap_or_else(PoisonError::into_inner)
+        let first = self.log.bounds().0;
+        let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
+        offsets.raise(first);
+        offsets
     }
 }
 
@@ -198,11 +202,12 @@ impl Offsets {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::atomic::Ordering;
 
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::tests::{log_of, record};
+    use super::super::tests::{log_of, options as small, record};
     use super::*;
 
     proptest! {
@@ -263,6 +268,29 @@ mod tests {
         assert_eq!(Settled::load(&log).expect("load").watermark(), 0);
         fs::write(dir.path().join(FILE), good.text(log.identity())).expect("write");
         assert_eq!(Settled::load(&log).expect("load").watermark(), 2);
+    }
+
+    #[test]
+    fn nothing_goes_before_what_is_settled_is_saved_but_where_there_is_no_room_for_that() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = Files::default();
+        let log = DiskLog::open_on(files.clone(), dir.path(), small()).expect("open");
+        (0..100).for_each(|number| _ = log.append_blocking(vec![record(number)]).expect("append"));
+        let settled = Settled::load(&log).expect("load");
+        (0..60).for_each(|offset| settled.settle(offset));
+
+        files.faults.syncs.store(1, Ordering::SeqCst);
+        settled.save().expect_err("the disk is bad");
+        assert_eq!(log.bounds(), (0, 100));
+        files.faults.full.store(true, Ordering::SeqCst);
+        settled.save().expect_err("the disk is full");
+        let (first, _) = log.bounds();
+        assert!((1..=60).contains(&first), "{first}");
+        assert_eq!(settled.unsettled(), 40);
+        drop((settled, log));
+
+        let log = log_of(dir.path(), 0);
+        assert_eq!(Settled::load(&log).expect("load").watermark(), first);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What a log promises, seen from outside; `torn` and `faults` damage its files and its disk, `model` compares histories.
+//! What a log promises, seen from outside; `torn` and `faults` damage its files and its disk, `power` pulls the plug,
+//! `histories` compares it with a `model`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use super::*;
 
 mod faults;
+mod histories;
 mod model;
 mod power;
 mod torn;
@@ -17,7 +19,7 @@ mod torn;
 /// Small enough that a few records fill one.
 const SEGMENT_BYTES: u64 = 2 * KIB;
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options { segment_bytes: SEGMENT_BYTES, bytes_max: None, segment_age_max: None, on_sync: None }
 }
 

@@ -52,8 +52,10 @@ pub(in crate::log::disk) enum Act {
     NotSyncedDir,
     /// The log's user was answered: the record of this number is kept at this offset.
     Answered { offset: u64, number: u64 },
-    /// The log's user is about to say that it needs these no longer.
+    /// The log's user is about to say that it needs this one no longer.
     Settled { offset: u64 },
+    /// That it needs these no longer was saved.
+    Saved { offsets: Vec<u64> },
 }
 
 impl Default for Faults {
@@ -65,6 +67,16 @@ impl Default for Faults {
 }
 
 impl Faults {
+    /// From now on nothing fails.
+    pub fn mend(&self) {
+        self.full.store(false, Ordering::SeqCst);
+        self.room.store(u64::MAX, Ordering::SeqCst);
+        for counted in [&self.syncs, &self.writes, &self.dirs] {
+            counted.store(0, Ordering::SeqCst);
+        }
+        self.dies_after.store(-1, Ordering::SeqCst);
+    }
+
     /// From now on all is written down.
     pub fn record(&self) {
         *self.tape() = Some(Vec::new());

@@ -1,107 +1,168 @@
-//! Any history comes to the same as it does with a list.
+//! What a log is, in few words: a small state machine, without files, threads or clocks.
+//!
+//! Each step says what the log may answer, takes what it did answer, and knows afterwards what must be seen.
+//! Where the answer depends on how records lie in files, the model leaves a choice and follows the log.
 
-use proptest::collection::vec;
-use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::*;
-
-/// A step of a history.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    /// A group of so many records.
-    Append(u64),
-    /// A failed sync before it.
-    AppendOnABadBlock(u64),
-    /// An orderly end.
-    Reopen,
-    /// A kill, and garbage where the next record would be.
-    Crash,
-    /// Everything below this part of the log, in hundredths.
-    Delete(u64),
-    /// A reader that stays goes on to the end.
-    Follow,
+/// How the disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Disk {
+    /// It does what it is asked.
+    Well,
+    /// The next sync, or the next write, fails. Those of other files succeed.
+    OneBadFile,
+    /// Every sync fails.
+    Dead,
+    /// What was made ahead is there; nothing new fits.
+    NoRoom,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        6 => (0..40_u64).prop_map(Step::Append),
-        1 => (1..10_u64).prop_map(Step::AppendOnABadBlock),
-        1 => Just(Step::Reopen),
-        1 => Just(Step::Crash),
-        2 => (0..110_u64).prop_map(Step::Delete),
-        2 => Just(Step::Follow),
-    ];
-    vec(step, 1..25)
+/// What became of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Kept(u64),
+    Full,
+    Failed,
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-    #[test]
-    fn any_history_comes_to_the_same_as_with_a_list(steps in steps()) {
-        run(&steps);
+/// Records that are kept together, by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    pub number: u64,
+    pub records: u64,
+}
+
+/// The log, as its user sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Model {
+    disk: Disk,
+    /// Number of the record at each offset.
+    records: BTreeMap<u64, u64>,
+    first: u64,
+    end: u64,
+    /// Passed to the log since something was kept last, and refused: real events, which may surface.
+    refused: Vec<Group>,
+    settled: BTreeSet<u64>,
+    saved: BTreeSet<u64>,
+}
+
+impl Model {
+    pub fn new() -> Self {
+        let (records, refused, settled, saved) = Default::default();
+        Self { disk: Disk::Well, records, first: 0, end: 0, refused, settled, saved }
     }
-}
 
-fn run(steps: &[Step]) {
-    let mut dir = tempfile::tempdir().expect("a directory");
-    let files = Files::default();
-    let open = |dir: &Path| DiskLog::open_on(files.clone(), dir, options()).expect("open");
-    let mut log = Some(open(dir.path()));
-    let (mut model, mut followed, mut first) = (0, 0, 0);
-    for step in steps {
-        let current = log.take().expect("open between steps");
-        match *step {
-            Step::Append(records) => append(&current, &mut model, records),
-            Step::AppendOnABadBlock(records) => {
-                files.faults.syncs.store(1, Ordering::SeqCst);
-                append(&current, &mut model, records);
-            }
-            Step::Reopen => {
-                drop(current);
-                log = Some(open(dir.path()));
-                followed = 0;
-                continue;
-            }
-            Step::Crash => {
-                let number = current.shared.current().expect("a segment").number;
-                let bytes = current.shared.current().expect("a segment").bytes;
-                let copy = crashed(dir.path());
-                drop(current);
-                dir = copy;
-                garbage(&segment::path(dir.path(), number), bytes);
-                log = Some(open(dir.path()));
-                followed = 0;
-                continue;
-            }
-            Step::Delete(hundredths) => {
-                let offset = model * hundredths / 100;
-                current.delete_before(offset).expect("delete");
-                let now = current.bounds().0;
-                assert!(first <= now && now <= offset.max(first), "{first} {now} {offset}");
-                first = now;
-            }
-            Step::Follow => {
-                let mut reader = current.reader(followed).expect("a reader");
-                while let Some((offset, found)) = reader.next().expect("read") {
-                    assert_eq!((offset, found), (followed.max(first), record(offset)));
-                    followed = offset + 1;
-                }
-                assert_eq!(followed.max(first), model);
-            }
+    pub fn bounds(&self) -> (u64, u64) {
+        (self.first, self.end)
+    }
+
+    pub fn records(&self) -> Vec<(u64, u64)> {
+        self.records.iter().map(|(offset, number)| (*offset, *number)).collect()
+    }
+
+    pub fn disk(&self) -> Disk {
+        self.disk
+    }
+
+    pub fn becomes(&mut self, disk: Disk) {
+        self.disk = disk;
+    }
+
+    /// A group was answered like this.
+    pub fn answered(&mut self, group: Group, answer: Answer) -> Result<(), String> {
+        let allowed = match (self.disk, answer) {
+            (_, Answer::Kept(offset)) if offset != self.end => false,
+            (Disk::Well | Disk::OneBadFile, Answer::Kept(_))
+            | (Disk::NoRoom, Answer::Kept(_) | Answer::Full)
+            | (Disk::Dead, Answer::Failed) => true,
+            (Disk::Well | Disk::OneBadFile, Answer::Full | Answer::Failed)
+            | (Disk::NoRoom, Answer::Failed)
+            | (Disk::Dead, Answer::Kept(_) | Answer::Full) => false,
+        };
+        if !allowed {
+            return Err(format!("{group:?} on {:?} was answered {answer:?}, the end being {}", self.disk, self.end));
         }
-        assert_eq!(current.bounds(), (first, model));
-        log = Some(current);
+        match answer {
+            Answer::Kept(_) => {
+                self.refused.clear();
+                self.take(group);
+            }
+            Answer::Full | Answer::Failed => self.refused.push(group),
+        }
+        if self.disk == Disk::OneBadFile {
+            self.disk = Disk::Well;
+        }
+        Ok(())
     }
-    check(&log.expect("open between steps"), first..model);
-}
 
-fn append(log: &DiskLog, model: &mut u64, records: u64) {
-    assert_eq!(log.append_blocking(super::records(*model..*model + records)).expect("append"), *model);
-    *model += records;
-}
+    /// The log was closed, or killed, and opened again: this is what it holds now.
+    pub fn reopened(&mut self, found: &[(u64, u64)]) -> Result<(), String> {
+        let known = self.records.len();
+        let (before, surfaced) = found.split_at(known.min(found.len()));
+        if before != self.records() {
+            return Err(format!("opened again, it holds {before:?} in place of {:?}", self.records()));
+        }
+        let mut rest = surfaced;
+        for group in std::mem::take(&mut self.refused) {
+            if rest.first().map(|(_, number)| *number) != Some(group.number) {
+                continue;
+            }
+            let whole = (0..group.records).map(|index| (self.end + index, group.number + index));
+            let length = whole.clone().count();
+            if rest.len() < length || !rest.iter().copied().take(length).eq(whole) {
+                return Err(format!("{group:?} surfaced in part: {rest:?}"));
+            }
+            self.take(group);
+            rest = &rest[length..];
+        }
+        if !rest.is_empty() {
+            return Err(format!("nobody sent these: {rest:?}"));
+        }
+        self.disk = Disk::Well;
+        self.settled = self.saved.clone();
+        self.settled.extend(0..self.first);
+        Ok(())
+    }
 
-fn garbage(path: &Path, at: u64) {
-    use std::os::unix::fs::FileExt;
-    let file = File::options().write(true).open(path).expect("open");
-    file.write_all_at(&[0x5a; 33], at).expect("write");
+    pub fn settle(&mut self, offset: u64) {
+        self.settled.insert(offset);
+    }
+
+    pub fn watermark(&self) -> u64 {
+        (0..).find(|offset| !self.settled.contains(offset)).unwrap_or_default()
+    }
+
+    pub fn is_settled(&self, offset: u64) -> bool {
+        self.settled.contains(&offset)
+    }
+
+    pub fn unsettled(&self) -> u64 {
+        (self.first..self.end).filter(|offset| !self.settled.contains(offset)).count() as u64
+    }
+
+    /// What is settled was saved, so that a first part of it may have been deleted.
+    pub fn saved(&mut self, first: u64) -> Result<(), String> {
+        self.saved = self.settled.clone();
+        self.deleted(self.watermark(), first)
+    }
+
+    /// Whole segments before this offset were to be deleted, and the log begins here now.
+    pub fn deleted(&mut self, before: u64, first: u64) -> Result<(), String> {
+        if first < self.first || first > before.max(self.first) {
+            return Err(format!("it begins at {first} after a deletion before {before}; it began at {}", self.first));
+        }
+        self.first = first;
+        // What is not there any more needs no delivery.
+        self.settled.extend(0..first);
+        self.records = self.records.split_off(&first);
+        Ok(())
+    }
+
+    fn take(&mut self, group: Group) {
+        for index in 0..group.records {
+            self.records.insert(self.end + index, group.number + index);
+        }
+        self.end += group.records;
+    }
 }

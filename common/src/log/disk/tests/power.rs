@@ -128,6 +128,8 @@ struct State {
     /// Number of the record at each offset that was answered.
     answered: BTreeMap<u64, u64>,
     settled: BTreeSet<u64>,
+    /// Of these, what was saved.
+    saved: BTreeSet<u64>,
 }
 
 impl State {
@@ -135,6 +137,7 @@ impl State {
         match act {
             Act::Answered { offset, number } => _ = self.answered.insert(*offset, *number),
             Act::Settled { offset } => _ = self.settled.insert(*offset),
+            Act::Saved { offsets } => self.saved.extend(offsets),
             Act::Made { .. }
             | Act::Zeroed { .. }
             | Act::Wrote { .. }
@@ -170,6 +173,7 @@ fn come_back(dir: &Path, state: &State, sent: &Sent, dice: &mut Dice) -> Tape {
     let (first, end) = log.bounds();
     for offset in first..end {
         assert!(!settled.is_settled(offset) || state.settled.contains(&offset), "{offset} was never settled");
+        assert!(settled.is_settled(offset) || !state.saved.contains(&offset), "{offset} was settled and saved");
     }
     for (offset, number) in &found {
         files.faults.note(Act::Answered { offset: *offset, number: *number });
@@ -370,8 +374,9 @@ impl Life<'_> {
                 settled.settle(offset);
             }
         }
-        if self.dice.one_in(2) {
-            let _ = settled.save();
+        if self.dice.one_in(2) && settled.save().is_ok() {
+            let offsets = (0..end).filter(|offset| settled.is_settled(*offset)).collect();
+            self.files.faults.note(Act::Saved { offsets });
         }
     }
 }

@@ -104,7 +104,7 @@ impl Medium {
                 self.names_synced = self.names.clone();
                 self.changes.clear();
             }
-            Act::NotSyncedDir | Act::Answered { .. } | Act::Settled { .. } => {}
+            Act::NotSyncedDir | Act::Answered { .. } | Act::Settled { .. } | Act::Saved { .. } => {}
         }
     }
 
