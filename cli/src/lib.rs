@@ -14,6 +14,7 @@ pub mod outcome;
 pub mod output;
 pub mod portal;
 pub mod query;
+pub mod salvage;
 pub mod send;
 pub mod show;
 pub mod standalone;

@@ -14,6 +14,7 @@ use common::log::LedgerError;
 use common::log::disk::{DiskLedger, DiskLog, Options};
 use common::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError, admin_listen};
 use common::telemetry::{self, LogFormat};
+use ingress::metrics::LogGauges;
 use ingress::{Keeper, Metrics, Reception, Webhooks, hold, notify};
 use processor::config::{QUERIES, ServiceConfig};
 use processor::identity::Identity;
@@ -86,6 +87,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let raw = logs.join("raw");
     let options = Options { on_sync: Some(metrics.on_sync()), ..Options::log() };
     let raw = DiskLog::open(&raw, options).with_context(|| format!("open the disk log in {}", raw.display()))?;
+    LogGauges::register(&registry, raw.clone());
+    let log = raw.clone();
+    readiness.unless(move || log.trouble().is_some().then_some("the disk log takes no events"));
 
     let reception = Reception::start(&config.webhooks, &registry, metrics).context("start to look at senders")?;
     let reception = Arc::new(reception);

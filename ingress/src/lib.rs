@@ -61,6 +61,11 @@ pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
     readiness.unless(metrics.refusing());
     let desk = open(&config, &metrics, &registry)?;
     let mut lines = Lines::start(&desk, &config, &readiness)?;
+    readiness.unless({
+        let desk = Arc::downgrade(&desk);
+        let nowhere = |desk: Arc<Desk>| desk.log().trouble().is_some() && !desk.standing().kafka_up;
+        move || desk.upgrade().is_some_and(nowhere).then_some("neither Kafka nor the disk log takes events")
+    });
 
     let webhooks = &config.webhooks;
     let reception = Reception::start(webhooks, &registry, metrics).context("start to look at senders")?;

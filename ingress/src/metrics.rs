@@ -15,6 +15,10 @@ use crate::desk::Desk;
 use crate::keep::Kept;
 use crate::source_list::{Known, Verdict};
 
+mod disk_log;
+
+pub use disk_log::LogGauges;
+
 /// From a fsync to what Bitrix24 may call slow, in seconds.
 const BUCKETS_S: &[f64] =
     &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0];
@@ -203,7 +207,6 @@ impl Refused {
 pub struct Gauges {
     desk: Arc<Desk>,
     events: IntGauge,
-    bytes: IntGauge,
     oldest_age_seconds: Gauge,
     kafka_up: IntGauge,
     refused: IntGauge,
@@ -215,11 +218,11 @@ impl Gauges {
     /// Registers them.
     pub fn register(registry: &Registry, desk: Arc<Desk>) {
         let whole = |name: &str, help: &str| IntGauge::new(name, help).expect("names in the code are valid");
+        LogGauges::register(registry, desk.log().clone());
         let age = Gauge::new("disk_log_oldest_age_seconds", "Age of the oldest event that is on disk only, or 0.");
         let gauges = Self {
             desk,
             events: whole("disk_log_events", "Events in the disk log that Kafka has not acknowledged."),
-            bytes: whole("disk_log_bytes", "Bytes of the disk log."),
             oldest_age_seconds: age.expect("names in the code are valid"),
             kafka_up: whole("kafka_up", "Whether Kafka acknowledges what is handed over."),
             refused: whole(
@@ -237,9 +240,9 @@ impl Gauges {
         registry.register(Box::new(gauges)).expect("each metric is registered once");
     }
 
-    fn all(&self) -> [&dyn Collector; 7] {
-        let Self { desk: _, events, bytes, oldest_age_seconds, kafka_up, refused, renewed, troubles } = self;
-        [events, bytes, oldest_age_seconds, kafka_up, refused, renewed, troubles]
+    fn all(&self) -> [&dyn Collector; 6] {
+        let Self { desk: _, events, oldest_age_seconds, kafka_up, refused, renewed, troubles } = self;
+        [events, oldest_age_seconds, kafka_up, refused, renewed, troubles]
     }
 
     fn oldest_age(&self) -> Duration {
@@ -260,7 +263,6 @@ impl Collector for Gauges {
     fn collect(&self) -> Vec<MetricFamily> {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.events.set(whole(self.desk.settled().unsettled()));
-        self.bytes.set(whole(self.desk.log().bytes()));
         self.oldest_age_seconds.set(self.oldest_age().as_secs_f64());
         let standing = self.desk.standing();
         self.kafka_up.set(i64::from(standing.kafka_up));

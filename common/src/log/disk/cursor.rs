@@ -86,13 +86,22 @@ impl Cursor {
         if length == 0 || length > BODY_BYTES_MAX {
             return Ok(false);
         }
-        let behind = (self.position + HEAD_BYTES as u64 + u64::from(length), self.offset + 1);
-        (self.position, self.offset) = behind;
-        let is_good = !matches!(self.next(limit)?, Found::Nothing);
-        (self.position, self.offset) = if is_good { behind } else { from };
-        self.buffered_at = self.position;
+        let behind = self.position + HEAD_BYTES as u64 + u64::from(length);
+        // It may have been a mark, which has no offset of its own.
+        for offset in [self.offset + 1, self.offset] {
+            self.go(behind, offset);
+            if !matches!(self.next(limit)?, Found::Nothing) {
+                self.go(behind, offset);
+                return Ok(true);
+            }
+        }
+        self.go(from.0, from.1);
+        Ok(false)
+    }
+
+    fn go(&mut self, position: u64, offset: u64) {
+        (self.position, self.buffered_at, self.offset) = (position, position, offset);
         self.buffer.clear();
-        Ok(is_good)
     }
 
     /// Goes on to the next good mark behind something bad, wherever it lies: whether there is one.
@@ -110,8 +119,7 @@ impl Cursor {
             // A mark may lie across the two.
             at += length - (MARK_BYTES as u64 - 1);
         }
-        (self.position, self.buffered_at) = (from, from);
-        self.buffer.clear();
+        self.go(from, offset);
         Ok(false)
     }
 

@@ -114,9 +114,11 @@ fn older(dir: &Path, headers: &[Header], newest: &Header) -> io::Result<(VecDequ
                 segments.push_front(Segment { number, id, base, end, bytes, latest });
                 next = *header;
             }
+            // When the next one began, this one was about to be deleted, or it would be named.
+            None => void.push(header.number),
             // Nothing that it may hold was ever promised, or the next one would begin behind it.
-            Some(_) | None if header.base == next.base => void.push(header.number),
-            Some(_) | None => return Err(corrupt(&path, "those that follow it do not know it")),
+            Some(_) if header.base == next.base => void.push(header.number),
+            Some(_) => return Err(corrupt(&path, "those that follow it do not know it")),
         }
     }
     Ok((segments, void))

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::cursor::{Cursor, Found};
+use super::cursor::{self, Cursor};
 use super::files::{self, Files};
 use super::frame::{self, Body, HEAD_BYTES, MARK_BYTES, Salt};
 use super::segment::{self, HEADER_BYTES, Header, Previous, Segment};
@@ -53,9 +53,9 @@ pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
     }
     files::make_dir(&fresh)?;
     let mut press = Press::new(fresh.clone());
-    let (old, lost) = read(dir, &mut press)?;
+    let Found { log: old, lost, is_damaged } = read(dir, &mut press)?;
     let records = press.records;
-    if lost.is_empty() {
+    if !is_damaged {
         fs::remove_dir_all(&fresh)?;
         return Ok(Salvaged { records, lost, set_aside: None });
     }
@@ -71,8 +71,15 @@ pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
     Ok(Salvaged { records, lost, set_aside: Some(aside) })
 }
 
-/// Reads all segments, good places and bad ones. Returns the log's identity and what is lost.
-fn read(dir: &Path, press: &mut Press) -> io::Result<(Option<Uuid>, Vec<Lost>)> {
+/// What the damaged files hold.
+struct Found {
+    log: Option<Uuid>,
+    lost: Vec<Lost>,
+    is_damaged: bool,
+}
+
+/// Reads all segments, good places and bad ones.
+fn read(dir: &Path, press: &mut Press) -> io::Result<Found> {
     let numbers = segment::numbers(dir)?;
     let paths: Vec<_> = numbers.iter().map(|number| segment::path(dir, *number)).collect();
     let mut headers = Vec::with_capacity(paths.len());
@@ -82,59 +89,73 @@ fn read(dir: &Path, press: &mut Press) -> io::Result<(Option<Uuid>, Vec<Lost>)> 
             header => Some(header?),
         });
     }
-    let mut lost: Vec<Lost> = Vec::new();
-    // What stands before the oldest segment was deleted when it was not needed any more.
-    let mut next = headers.iter().flatten().next().map_or(0, |header| header.base);
+    let log = headers.iter().flatten().next_back().map(|header| header.log);
+    let mut sieve = Sieve { press, next: 0, lost: vec![], is_damaged: headers.iter().any(Option::is_none) };
     for (index, path) in paths.iter().enumerate() {
-        let follower = headers[index + 1..].iter().flatten().next().map(|header| {
+        let until = headers[index + 1..].iter().flatten().next().map(|header| {
             let knows = header.previous.filter(|previous| previous.number == numbers[index]);
             knows.map_or(header.base, |previous| previous.end)
         });
-        let limit = fs::metadata(path)?.len();
-        let end = match &headers[index] {
-            Some(header) => read_segment(path, header, follower, &mut next, press, &mut lost)?,
-            // Of which offsets they were cannot be told: as many as may have fitted are left out.
-            None => follower.unwrap_or(next + limit / RECORD_BYTES_MIN),
-        };
-        if end > next {
-            lost.push(Lost { file: path.clone(), offsets: next..end });
-            next = end;
+        // Of a segment without a header one cannot tell how many records it held, only how many it may have.
+        let held = fs::metadata(path)?.len() / RECORD_BYTES_MIN;
+        if index == 0 {
+            // What stood before the oldest segment was deleted when nobody needed it any more.
+            let least = until.map_or(0, |until| until.saturating_sub(held));
+            sieve.next = headers[0].map_or(least, |header| header.base);
         }
+        let end = match &headers[index] {
+            Some(header) => sieve.take(path, header, until)?,
+            None => until.unwrap_or(sieve.next + held),
+        };
+        sieve.miss(path, end);
     }
-    Ok((headers.iter().flatten().next_back().map(|header| header.log), lost))
+    Ok(Found { log, lost: sieve.lost, is_damaged: sieve.is_damaged })
 }
 
-/// Takes over what is good in a segment and belongs to it. Returns where it ends for certain.
-fn read_segment(
-    path: &Path,
-    header: &Header,
-    follower: Option<u64>,
-    next: &mut u64,
-    press: &mut Press,
-    lost: &mut Vec<Lost>,
-) -> io::Result<u64> {
-    let file = File::open(path)?;
-    let limit = file.metadata()?.len();
-    let (number, id, base) = (header.number, header.id, header.base);
-    let blank = Segment { number, id, base, end: base, bytes: HEADER_BYTES, latest: Timestamp::default() };
-    let mut cursor = Cursor::new(file, &blank);
-    let until = follower.unwrap_or(u64::MAX);
-    let mut end = base;
-    loop {
-        let offset = cursor.offset();
-        match cursor.next(limit)? {
-            Found::Mark => end = end.max(offset.min(until)),
-            // What lies behind the follower's beginning was never promised.
-            Found::Record(_) if offset < *next || offset >= until => {}
-            Found::Record(body) => {
-                if offset > *next {
-                    lost.push(Lost { file: path.to_owned(), offsets: *next..offset });
+/// Parts good records from bad ones.
+struct Sieve<'a> {
+    press: &'a mut Press,
+    /// The next offset that is expected.
+    next: u64,
+    lost: Vec<Lost>,
+    is_damaged: bool,
+}
+
+impl Sieve<'_> {
+    /// Takes over what is good in a segment and belongs to it. Returns where it ends for certain.
+    fn take(&mut self, path: &Path, header: &Header, until: Option<u64>) -> io::Result<u64> {
+        let file = File::open(path)?;
+        let limit = file.metadata()?.len();
+        let (number, id, base) = (header.number, header.id, header.base);
+        let blank = Segment { number, id, base, end: base, bytes: HEADER_BYTES, latest: Timestamp::default() };
+        let mut cursor = Cursor::new(file, &blank);
+        let mut end = base;
+        loop {
+            let offset = cursor.offset();
+            match cursor.next(limit)? {
+                cursor::Found::Mark => end = end.max(offset),
+                // What lies behind the next one's beginning was never promised.
+                cursor::Found::Record(_) if offset < self.next || until.is_some_and(|until| offset >= until) => {}
+                cursor::Found::Record(body) => {
+                    self.miss(path, offset);
+                    self.press.take(offset, &body)?;
+                    self.next = offset + 1;
+                    end = end.max(self.next);
                 }
-                press.take(offset, &body)?;
-                (*next, end) = (offset + 1, end.max(offset + 1));
+                cursor::Found::Nothing if cursor.skip_record(limit)? || cursor.skip_to_mark(limit)? => {
+                    self.is_damaged = true;
+                }
+                cursor::Found::Nothing => return Ok(until.unwrap_or(end)),
             }
-            Found::Nothing if cursor.skip_record(limit)? || cursor.skip_to_mark(limit)? => {}
-            Found::Nothing => return Ok(follower.unwrap_or(end)),
+        }
+    }
+
+    /// Nothing was found before this offset.
+    fn miss(&mut self, path: &Path, offset: u64) {
+        if offset > self.next {
+            self.lost.push(Lost { file: path.to_owned(), offsets: self.next..offset });
+            self.next = offset;
+            self.is_damaged = true;
         }
     }
 }

@@ -14,6 +14,7 @@ mod faults;
 mod histories;
 mod model;
 mod power;
+mod salvage;
 mod torn;
 
 /// Small enough that a few records fill one.

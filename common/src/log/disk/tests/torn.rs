@@ -182,6 +182,22 @@ fn an_older_segment_that_is_cut_damaged_or_gone_is_refused() {
 }
 
 #[test]
+fn a_segment_that_was_being_deleted_when_the_next_one_began_stays_deleted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = log_of(dir.path(), 5);
+    let doomed = segment_files(dir.path())[0].clone();
+    let bytes = fs::read(&doomed).expect("read");
+    log.delete_older_than(Timestamp::from_s(100)).expect("delete");
+    check(&log, 5..5);
+    drop(log);
+    // Its deletion had not reached the disk.
+    fs::write(&doomed, bytes).expect("write");
+    check(&log_of(dir.path(), 1), 5..6);
+    assert!(!doomed.exists());
+    check(&log_of(dir.path(), 0), 5..6);
+}
+
+#[test]
 fn a_segment_of_another_log_is_refused() {
     let (dir, other) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("another"));
     drop((log_of(dir.path(), 100), log_of(other.path(), 100)));
