@@ -483,7 +483,9 @@ fn a_refused_event_for_which_the_disk_has_no_room_is_nowhere() {
 #[test]
 fn a_new_producer_is_tried_with_one_record_before_it_gets_more() {
     let mut world = connected(rules());
-    (0..4).for_each(|_| drop(world.offer()));
+    for _ in 0..4 {
+        world.offer();
+    }
     while !world.client.is_empty() {
         world.report(Reported::Failed);
     }
