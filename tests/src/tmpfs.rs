@@ -4,7 +4,7 @@
 //! may do so as root of a user namespace, where the system allows these.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -79,6 +79,18 @@ impl Tmpfs {
     pub fn take_room(&self, bytes: usize) -> anyhow::Result<()> {
         let mut file = File::create(self.ballast()).context("make a file")?;
         file.write_all(&vec![1; bytes]).context("fill it")
+    }
+
+    /// Puts a file there that takes all the room that is left.
+    pub fn take_all_room(&self) -> anyhow::Result<()> {
+        let mut file = File::create(self.ballast()).context("make a file")?;
+        loop {
+            match file.write(&[1; 4096]) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error).context("fill it"),
+            }
+        }
     }
 
     /// Takes that file away.

@@ -12,13 +12,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use serde_json::Value;
 use tests::cluster::{Names, PARTITIONS};
 use tests::kafka::{self, Broker};
 use tests::process::{Process, Program};
 use tests::topics;
 use tests::truth::{Book, Plan, Random, Reader, Senders, Verdict};
-use tests::wait::{alone, eventually, report};
+use tests::wait::{alone, eventually, eventually_ok, report};
 
 const KILLS: &str = "HOOKLEDGER_TEST_KILLS";
 const KILLS_IN_CI: u64 = 30;
@@ -144,7 +145,11 @@ fn kill_again_and_again(
 /// Waits until some more of what was sent is in Kafka.
 fn some_are_found(book: &Book, random: &mut Random) {
     let until = book.seen() + 1 + random.below(BETWEEN_MAX);
-    eventually(GOES_ON_WITHIN, "events come to Kafka", || (book.seen() >= until).then_some(()));
+    eventually_ok(GOES_ON_WITHIN, "events come to Kafka", || {
+        let (seen, (kafka, disk)) = (book.seen(), book.kept());
+        ensure!(seen >= until, "found {seen} of {until}; answered 200: {kafka} by Kafka, {disk} by disk");
+        Ok(())
+    });
 }
 
 /// Waits until hardly anything is on the disk alone: new events go past it, unless it is told to keep them there first.

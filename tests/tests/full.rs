@@ -76,8 +76,7 @@ fn an_ingress_that_is_killed_on_a_full_file_system_starts_again_and_brings_all_t
     let mut scene = Scene::begin(test, broker, &names, ingress);
     scene.fill_without_kafka();
     // Down to the last byte, as other people's files do it.
-    let free = usize::try_from(small.free().expect("look")).expect("fits");
-    small.take_room(free).expect("so much is free");
+    small.take_all_room().expect("fill it");
     scene.ingress.kill9();
     scene.ingress.restart();
     scene.kafka_comes_back();

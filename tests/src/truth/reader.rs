@@ -15,6 +15,9 @@ use crate::topics;
 /// Without any record for so long, while there are some to come, something is broken.
 const SILENCE_MAX: Duration = Duration::from_secs(180);
 
+/// Without any record for so long, another client is tried.
+const NEW_CLIENT_AFTER: Duration = Duration::from_secs(10);
+
 /// A reader in a thread of its own.
 pub struct Reader {
     servers: String,
@@ -28,15 +31,10 @@ impl Reader {
     /// Begins at the first record of a topic that exists.
     pub fn start(servers: &str, topic: &str, book: &Arc<Book>) -> Self {
         let ends = Arc::new(Mutex::new(None));
-        let consumer = consumer(servers);
-        let mut next = BTreeMap::new();
-        for partition in topics::ends(servers, topic).into_keys() {
-            next.insert(partition, 0);
-        }
         let reading = Reading {
-            consumer,
+            servers: servers.to_owned(),
             topic: topic.to_owned(),
-            next,
+            next: topics::ends(servers, topic).into_keys().map(|partition| (partition, 0)).collect(),
             book: Arc::clone(book),
             ends: Arc::clone(&ends),
             made: Made::default(),
@@ -56,7 +54,7 @@ impl Reader {
 }
 
 struct Reading {
-    consumer: BaseConsumer,
+    servers: String,
     topic: String,
     /// What is read next of each partition.
     next: BTreeMap<i32, i64>,
@@ -67,29 +65,43 @@ struct Reading {
 
 impl Reading {
     fn run(mut self) {
-        let mut from = TopicPartitionList::new();
-        for partition in self.next.keys() {
-            from.add_partition_offset(&self.topic, *partition, Offset::Beginning).expect("a partition");
-        }
-        self.consumer.assign(&from).expect("assign");
-        let mut silent_since = Instant::now();
+        let mut consumer = self.consumer();
+        let (mut read_at, mut begun_at) = (Instant::now(), Instant::now());
         loop {
             // A broker that is away is an error too, and comes back.
-            if let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(100)) {
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
                 let next = self.next.get_mut(&message.partition()).expect("a partition that was assigned");
                 // What a client reads again after an error of its own is no second copy.
                 if message.offset() >= *next {
                     *next = message.offset() + 1;
                     look(&message, &self.book, &mut self.made);
                 }
-                silent_since = Instant::now();
-            } else if let Some(missing) = self.missing() {
+                read_at = Instant::now();
+                continue;
+            }
+            if let Some(missing) = self.missing() {
                 if missing.is_empty() {
                     return;
                 }
-                assert!(silent_since.elapsed() < SILENCE_MAX, "no record of {}: {missing:?}", self.topic);
+                assert!(read_at.elapsed() < SILENCE_MAX, "no record of {}: {missing:?}", self.topic);
+            }
+            // A client may be long in finding a leader that was away and is back. It is not what is tested.
+            if read_at.max(begun_at).elapsed() > NEW_CLIENT_AFTER {
+                consumer = self.consumer();
+                begun_at = Instant::now();
             }
         }
+    }
+
+    /// A client that goes on where the last one was.
+    fn consumer(&self) -> BaseConsumer {
+        let consumer = consumer(&self.servers);
+        let mut from = TopicPartitionList::new();
+        for (partition, next) in &self.next {
+            from.add_partition_offset(&self.topic, *partition, Offset::Offset(*next)).expect("a partition");
+        }
+        consumer.assign(&from).expect("assign");
+        consumer
     }
 
     /// Partitions that were not read to where the reader shall end; none before that is known.
