@@ -212,6 +212,7 @@ impl Desk {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(fatal) = producer.and_then(|producer| producer.fatal()) {
             self.fail();
+            self.complaints.note(fatal.0, fatal.1.clone());
             return Some(fatal);
         }
         let failing = self.lock().link() == Link::Failing;
@@ -335,7 +336,9 @@ impl Desk {
             handover.sent(partition, back);
             if !too_large.is_empty() {
                 drop(handover);
-                too_large.into_iter().for_each(|ticket| self.reported(ticket, Err(refused_by_client())));
+                for ticket in too_large {
+                    self.reported(ticket, Err(refused_by_client()));
+                }
                 handover = self.lock();
             }
             match error {

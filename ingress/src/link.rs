@@ -121,7 +121,7 @@ impl Link {
         let first = ready.is_some();
         let reached = self.desk.log().dir().join(REACHED_FILE);
         while !self.stop.requested() {
-            match self.try_to_connect(first) {
+            match self.try_to_connect(!reached.exists()) {
                 Ok(producer) => {
                     self.missing_since = None;
                     self.desk.connected(Arc::new(producer));
@@ -149,10 +149,10 @@ impl Link {
         Ok(())
     }
 
-    fn try_to_connect(&mut self, first: bool) -> anyhow::Result<RawProducer> {
+    fn try_to_connect(&mut self, anew: bool) -> anyhow::Result<RawProducer> {
         let complaints = self.desk.complaints();
         let overdue = self.missing_since.is_some_and(|since| since.elapsed() >= MAKE_ANEW_AFTER);
-        let may_create = if first || overdue { MayCreate::Yes } else { MayCreate::No };
+        let may_create = if anew || overdue { MayCreate::Yes } else { MayCreate::No };
         let until = Instant::now() + CONNECT_WAIT_MAX;
         let raw = RawTopic::ensure(&self.kafka, complaints, may_create, CONNECT_WAIT_MAX).inspect_err(|error| {
             if RawTopic::is_missing(error) {
@@ -232,6 +232,12 @@ impl Link {
             RawTopic::diagnose(&self.kafka, self.desk.complaints(), DIAGNOSIS_WAIT_MAX);
         }
         let cause = self.desk.complaints().telling(self.mood.cause_since(now));
+        match &cause {
+            // The client itself does not believe it at once, and asks again for a while.
+            Some(cause) if cause.trouble == Trouble::TopicMissing => _ = self.missing_since.get_or_insert(cause.at),
+            Some(_) | None if kafka_up => self.missing_since = None,
+            Some(_) | None => {}
+        }
         let on_disk = self.desk.settled().unsettled();
         let how = match (kafka_up, direct) {
             (true, true) => How::Well,

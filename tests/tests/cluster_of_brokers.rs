@@ -1,6 +1,7 @@
 //! Three brokers, one of them killed and replaced again and again: webhooks are answered 200 within `kafka-deadline`
 //! plus a sync, and everything is in `raw`, once and in order.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use tests::cluster::Names;
@@ -74,8 +75,8 @@ struct Leg {
     names: Names,
     ingress: Process,
     load: Load,
-    /// Until here nothing was broken.
-    quiet_until: Instant,
+    /// From when until when nothing was broken, and all was warm.
+    quiet: Range<Instant>,
 }
 
 impl Leg {
@@ -86,9 +87,12 @@ impl Leg {
         let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
         let amount = Amount { each: usize::MAX, pause: PAUSE };
         let load = Load::start(ingress.address("webhooks"), portals, CONNECTIONS, amount);
-        load.goes_on(BETWEEN * 2, HEALED_WITHIN);
-        let leg = Self { names, ingress, load, quiet_until: Instant::now() };
+        let mut leg = Self { names, ingress, load, quiet: Instant::now()..Instant::now() };
         leg.is_whole(brokers);
+        leg.goes_straight();
+        leg.quiet.start = Instant::now();
+        leg.load.goes_on(BETWEEN * 4, HEALED_WITHIN);
+        leg.quiet.end = Instant::now();
         leg
     }
 
@@ -137,7 +141,8 @@ impl Leg {
             order_per_portal_is_kept(&outcome.acked, &raw);
         }
 
-        let (quiet, faulty): (Vec<_>, Vec<_>) = outcome.took.iter().partition(|(at, _)| *at < self.quiet_until);
+        let quiet: Vec<_> = outcome.took.iter().filter(|(at, _)| self.quiet.contains(at)).copied().collect();
+        let faulty: Vec<_> = outcome.took.iter().filter(|(at, _)| *at >= self.quiet.end).copied().collect();
         let (quiet, faulty) = (sorted(&quiet), sorted(&faulty));
         let on_disk = outcome.acked.iter().filter(|acked| acked.kept == "disk").count();
         assert!(on_disk > 0, "no fault was felt, so this shows nothing");

@@ -53,6 +53,7 @@ pub enum Reported {
 
 impl Reported {
     /// Where nothing more can be set aside, a refusal is a failure.
+    #[must_use]
     pub fn or_failed(self) -> Self {
         match self {
             Self::Kept => Self::Kept,
