@@ -118,6 +118,7 @@ pub(super) const ANYWHERE: &[&str] = &[
     "source-check",
     "source-list",
     "source-refresh",
+    "stop-notice",
     "topic-prefix",
     "trusted-proxies",
     "vault-key-file",
