@@ -190,9 +190,10 @@ fn a_segment_that_was_being_deleted_when_the_next_one_began_stays_deleted() {
     log.delete_older_than(Timestamp::from_s(100)).expect("delete");
     check(&log, 5..5);
     drop(log);
+    check(&log_of(dir.path(), 1), 5..6);
     // Its deletion had not reached the disk.
     fs::write(&doomed, bytes).expect("write");
-    check(&log_of(dir.path(), 1), 5..6);
+    check(&log_of(dir.path(), 0), 5..6);
     assert!(!doomed.exists());
     check(&log_of(dir.path(), 0), 5..6);
 }
