@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 
 use crate::outcome::Outcome;
-use crate::{check, history, installations, output, salvage, send, show, standalone};
+use crate::{check, drain, history, installations, output, salvage, send, show, standalone};
 
 /// A command: how it is called, and what it does.
 struct Entry {
@@ -14,7 +14,7 @@ struct Entry {
     run: fn(&ArgMatches) -> anyhow::Result<Outcome>,
 }
 
-const COMMANDS: [Entry; 7] = [
+const COMMANDS: [Entry; 8] = [
     Entry { command: standalone::command, run: |arguments| standalone::run(arguments).map(|()| Outcome::Done) },
     Entry { command: send::command, run: send::run },
     Entry { command: installations::command, run: installations::run },
@@ -22,6 +22,7 @@ const COMMANDS: [Entry; 7] = [
     Entry { command: history::command, run: history::run },
     Entry { command: check::command, run: check::run },
     Entry { command: salvage::command, run: salvage::run },
+    Entry { command: drain::command, run: drain::run },
 ];
 
 /// Runs what the arguments ask for; the first argument is the program's name.

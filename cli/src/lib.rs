@@ -7,6 +7,7 @@
 pub mod check;
 pub mod client;
 pub mod command;
+pub mod drain;
 pub mod history;
 pub mod installations;
 pub mod load;

@@ -115,6 +115,18 @@ const KEEPING: &[Setting] = &[
         default: Some("8GiB"),
         kind: Kind::Plain,
     },
+    Setting {
+        name: "adopt-dirs",
+        help: "Data directories of other ingresses, whose events we bring to Kafka when they stay away. Ours may be among them.",
+        default: None,
+        kind: Kind::Repeated,
+    },
+    Setting {
+        name: "adopt-after",
+        help: "How long nobody must have had such a directory before we do.",
+        default: Some("2m"),
+        kind: Kind::Plain,
+    },
 ];
 
 /// All settings of the program `ingress`.
@@ -218,6 +230,10 @@ pub struct Config {
     pub disk_log_bytes_max: u64,
     /// How events are handed over.
     pub rules: Rules,
+    /// Where other ingresses keep theirs.
+    pub adopt_dirs: Vec<PathBuf>,
+    /// How long these may be away.
+    pub adopt_after: Duration,
     /// How logs are written.
     pub log_format: LogFormat,
 }
@@ -233,6 +249,8 @@ impl Config {
             data_dir: settings.path("data-dir")?,
             disk_log_bytes_max: settings.size("disk-log-limit")?,
             rules: rules(settings)?,
+            adopt_dirs: settings.all("adopt-dirs").into_iter().map(PathBuf::from).collect(),
+            adopt_after: settings.duration("adopt-after")?,
             log_format: settings.log_format()?,
         })
     }

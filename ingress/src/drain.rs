@@ -41,9 +41,12 @@ impl Drain {
 fn read(reader: &mut Reader, count_max: usize, end: u64) -> std::io::Result<Vec<(u64, Record)>> {
     let mut entries = Vec::new();
     while entries.len() < count_max && reader.position() < end {
-        match reader.next()? {
-            Some(entry) => entries.push(entry),
-            None => break,
+        match reader.next() {
+            Ok(Some(entry)) => entries.push(entry),
+            Ok(None) => break,
+            // What lies before it goes first; it is met again then.
+            Err(_) if !entries.is_empty() => break,
+            Err(error) => return Err(error),
         }
     }
     Ok(entries)

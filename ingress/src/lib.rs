@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use common::lifecycle::{Readiness, Stop};
-use common::log::disk::{DiskLog, Options, Settled};
+use common::log::disk::{Options, Settled};
 use common::telemetry;
 use prometheus::Registry;
 use tokio::sync::oneshot;
 
 pub mod accept;
+pub mod adopt;
 pub mod apps;
 pub mod budget;
 pub mod config;
@@ -56,10 +57,11 @@ use link::Link;
 /// Runs ingress in its cluster form until stopped.
 pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
     let (registry, readiness) = (telemetry::registry(), Readiness::default());
+    let asked = stop.clone();
     let stop = after_notice(stop, config.webhooks.stop_notice, readiness.clone());
     let metrics = Metrics::new(&registry);
     readiness.unless(metrics.refusing());
-    let desk = open(&config, &metrics, &registry)?;
+    let desk = open(&config, &metrics, &registry, &asked)?;
     let mut lines = Lines::start(&desk, &config, &readiness)?;
     readiness.unless({
         let desk = Arc::downgrade(&desk);
@@ -68,7 +70,7 @@ pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
     });
 
     let webhooks = &config.webhooks;
-    let reception = Reception::start(webhooks, &registry, metrics).context("start to look at senders")?;
+    let reception = Reception::start(webhooks, &registry, metrics.clone()).context("start to look at senders")?;
     let reception = Arc::new(reception);
     let listener = listener(webhooks.listen).with_context(|| format!("listen on {} for webhooks", webhooks.listen))?;
     webhooks.check_address(listener.local_addr().context("ask the socket where it listens")?)?;
@@ -83,6 +85,7 @@ pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
 
     notify::ready();
 
+    let watch = watch(&desk, &config, &metrics, &asked)?;
     let busy = stop.busy();
     let working = async {
         let mut serving = std::pin::pin!(serving);
@@ -96,6 +99,8 @@ pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
         };
         stop.request();
         let kept = lines.end().await;
+        let watched = tokio::task::spawn_blocking(|| watch.map_or(Ok(()), JoinHandle::join)).await;
+        let kept = kept.and(watched?.map_err(|_| anyhow::anyhow!("the thread that adopts panicked")));
         drop(busy);
         ended.and(kept)
     };
@@ -123,10 +128,11 @@ pub fn after_notice(asked: Stop, notice: Duration, readiness: Readiness) -> Stop
 }
 
 /// Opens the disk log and what is known of it.
-fn open(config: &Config, metrics: &Metrics, registry: &Registry) -> anyhow::Result<Arc<Desk>> {
+fn open(config: &Config, metrics: &Metrics, registry: &Registry, stop: &Stop) -> anyhow::Result<Arc<Desk>> {
     let dir = config.disk_log_dir();
     let options = Options { on_sync: Some(metrics.on_sync()), ..Options::spool(config.disk_log_bytes_max) };
-    let log = DiskLog::open(&dir, options).with_context(|| format!("open the disk log in {}", dir.display()))?;
+    let log =
+        adopt::open_own(&dir, &options, stop).with_context(|| format!("open the disk log in {}", dir.display()))?;
     let settled = Settled::load(&log).context("load what Kafka has of the disk log")?;
     let unsettled = settled.unsettled();
     if unsettled > 0 {
@@ -135,6 +141,23 @@ fn open(config: &Config, metrics: &Metrics, registry: &Registry) -> anyhow::Resu
     let desk = Arc::new(Desk::new(log, settled, config.kafka.partitions, config.rules));
     metrics::Gauges::register(registry, Arc::clone(&desk));
     Ok(desk)
+}
+
+/// Looks after the directories of other ingresses, if we were told of any.
+fn watch(desk: &Arc<Desk>, config: &Config, metrics: &Metrics, stop: &Stop) -> anyhow::Result<Option<JoinHandle<()>>> {
+    if config.adopt_dirs.is_empty() {
+        return Ok(None);
+    }
+    let watch = adopt::Watch {
+        dirs: config.adopt_dirs.clone(),
+        after: config.adopt_after,
+        kafka: config.kafka.clone(),
+        desk: Arc::clone(desk),
+        metrics: metrics.clone(),
+        who: format!("the ingress with its data in {} (process {})", config.data_dir.display(), std::process::id()),
+    };
+    let stop = stop.clone();
+    Ok(Some(thread::Builder::new().name("adopt".into()).spawn(move || watch.run(&stop))?))
 }
 
 /// The threads behind the desk.
@@ -166,7 +189,7 @@ impl Lines {
             let running = Arc::clone(&running);
             move || {
                 // Nobody listens at an orderly end.
-                let _ = ended.send(link.run(ready));
+                let _ = ended.send(link.run(Some(ready)));
                 drop(running);
             }
         })?;

@@ -49,6 +49,8 @@ pub struct Link {
     desk: Arc<Desk>,
     kafka: KafkaSettings,
     stop: Stop,
+    /// Whether the disk log is that of an ingress that is gone: nothing is added to it, and it has an end.
+    adopted: bool,
     drain: Drain,
     mood: Mood,
     saved_at: Instant,
@@ -79,6 +81,7 @@ impl Link {
             desk,
             kafka,
             stop,
+            adopted: false,
             drain: Drain::default(),
             mood: Mood::new(Instant::now()),
             saved_at: Instant::now(),
@@ -90,20 +93,29 @@ impl Link {
         }
     }
 
+    /// The same for the disk log of an ingress that is gone: what cannot be read of it ends the link, and people are told
+    /// by whoever adopts it how Kafka is.
+    pub fn adopting(desk: Arc<Desk>, kafka: KafkaSettings, stop: Stop) -> Self {
+        Self { adopted: true, ..Self::new(desk, kafka, stop) }
+    }
+
     /// Works until stopped; what Kafka has not acknowledged then is on the disk. An error is for a person.
-    pub fn run(mut self, ready: Pending) -> anyhow::Result<()> {
+    pub fn run(mut self, ready: Option<Pending>) -> anyhow::Result<()> {
         let worked = self.work(ready);
         self.flush();
         worked
     }
 
-    fn work(&mut self, ready: Pending) -> anyhow::Result<()> {
-        self.connect(Some(ready))?;
+    fn work(&mut self, ready: Option<Pending>) -> anyhow::Result<()> {
+        self.connect(true, ready)?;
         while !self.stop.requested() {
             if let Some((trouble, reason)) = self.desk.failure() {
                 self.renew(trouble, &reason)?;
             }
             if let Err(error) = self.drain.step(&self.desk) {
+                if self.adopted {
+                    return Err(error).context("read the disk log");
+                }
                 tracing::error!(%error, "cannot read the disk log; its events stay there: {error}");
                 self.stop.sleep(DRAIN_AGAIN_AFTER);
             }
@@ -114,11 +126,10 @@ impl Link {
     }
 
     /// Makes a producer and connects it, however long that takes.
-    fn connect(&mut self, mut ready: Option<Pending>) -> anyhow::Result<()> {
+    fn connect(&mut self, first: bool, mut ready: Option<Pending>) -> anyhow::Result<()> {
         let (started, mut backoff) = (Instant::now(), BACKOFF_MIN);
         // Hears why no connection comes about: questions for topics are told only that none did.
         let mut listener = None;
-        let first = ready.is_some();
         let reached = self.desk.log().dir().join(REACHED_FILE);
         while !self.stop.requested() {
             match self.try_to_connect(!reached.exists()) {
@@ -127,12 +138,16 @@ impl Link {
                     self.desk.connected(Arc::new(producer));
                     if first {
                         tracing::info!(servers = self.kafka.servers, "connected to Kafka");
-                        note_reached(&reached);
+                        if !self.adopted {
+                            note_reached(&reached);
+                        }
                     }
                     return Ok(());
                 }
                 // Nothing was ever answered on the strength of these settings: better say so now.
-                Err(error) if first && RawProducer::needs_a_person(&error) && !reached.exists() => return Err(error),
+                Err(error) if first && RawProducer::needs_a_person(&error) && (self.adopted || !reached.exists()) => {
+                    return Err(error);
+                }
                 Err(error) => tracing::debug!("connect to Kafka: {error:#}"),
             }
             if listener.is_none() {
@@ -179,10 +194,14 @@ impl Link {
     fn renew(&mut self, trouble: Trouble, reason: &str) -> anyhow::Result<()> {
         if self.mood.is_news(Instant::now(), trouble) {
             let remedy = trouble.remedy();
+            let meanwhile = if self.adopted {
+                "The events stay where they are"
+            } else {
+                "Webhooks are answered 200 and kept on disk"
+            };
             tracing::error!(
                 trouble = trouble.label(),
-                "the Kafka producer is done for and is replaced: {reason}. Webhooks are answered 200 and kept on disk until \
-                 then. What Kafka has not acknowledged is sent again, marked hl_resent, and may lie in raw twice or out of \
+                "the Kafka producer is done for and is replaced: {reason}. {meanwhile} until then. What Kafka has not acknowledged is sent again, marked hl_resent, and may lie in raw twice or out of \
                  order. What to do: {remedy}"
             );
         }
@@ -202,7 +221,7 @@ impl Link {
             return Ok(());
         }
         self.failures = self.failures.saturating_add(1);
-        self.connect(None)
+        self.connect(false, None)
     }
 
     /// Lets the producer go here, never in a thread of its own, which would wait for itself.
@@ -226,6 +245,9 @@ impl Link {
         let Standing { kafka_up, direct, connected, .. } = self.desk.standing();
         if kafka_up {
             self.failures = 0;
+        }
+        if self.adopted {
+            return;
         }
         let now = Instant::now();
         if connected && !kafka_up && self.mood.wants_cause(now) {
@@ -272,6 +294,9 @@ impl Link {
 
     /// Tries events again that Kafka refused for what they are, the smallest first, and tells people of them.
     fn look_after_refused(&mut self) {
+        if self.adopted {
+            return;
+        }
         let Standing { refused, .. } = self.desk.standing();
         let taken = self.refused.trying.is_some_and(|offset| self.desk.settled().is_settled(offset));
         let due = self.refused.tried_at.is_none_or(|at| at.elapsed() >= REFUSED_AGAIN_AFTER);

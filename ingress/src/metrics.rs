@@ -23,6 +23,9 @@ pub use disk_log::LogGauges;
 const BUCKETS_S: &[f64] =
     &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0];
 
+/// Of the directories that are watched for others.
+const ADOPTED: &str = "Events of other ingresses, which were gone, that were brought to Kafka from their disk logs.";
+
 /// What became of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -89,6 +92,7 @@ pub struct Metrics {
     kept_on_disk_seconds: Histogram,
     discarded: IntCounter,
     sources: [IntCounter; Verdict::ALL.len()],
+    adopted: IntCounter,
     fsync_seconds: Histogram,
     refused: Arc<Refused>,
 }
@@ -113,6 +117,7 @@ impl Metrics {
             kept_on_disk_seconds: kept_seconds.with_label_values(&[Kept::Disk.label()]),
             discarded: registered(registry, IntCounter::new("ingress_discarded_total", about)),
             sources: Verdict::ALL.map(|verdict| sources.with_label_values(&[verdict.label()])),
+            adopted: registered(registry, IntCounter::new("ingress_adopted_events_total", ADOPTED)),
             fsync_seconds,
             refused: Arc::default(),
         }
@@ -161,6 +166,11 @@ impl Metrics {
             Verdict::NoList => &self.sources[2],
         };
         counter.inc();
+    }
+
+    /// So many events of another ingress, which is gone, are in Kafka now.
+    pub fn adopted(&self, events: u64) {
+        self.adopted.inc_by(events);
     }
 
     /// For the disk log: how long its syncs take.

@@ -6,11 +6,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::guard::{Guard, signal};
 use crate::http::Client;
@@ -22,6 +23,9 @@ pub const UP_WITHIN: Duration = Duration::from_secs(60);
 
 /// From SIGTERM to the end.
 pub const DOWN_WITHIN: Duration = Duration::from_secs(30);
+
+/// From the start of a command to its end.
+const DONE_WITHIN: Duration = Duration::from_secs(180);
 
 /// Names a folder of programs that were built before, such as those of a release.
 const GIVEN: &str = "HOOKLEDGER_TEST_PROGRAMS";
@@ -291,30 +295,78 @@ pub struct Ended {
 
 /// Runs a command that ends by itself.
 pub fn run(program: Program, arguments: &[&str]) -> Ended {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (out, err) = (directory.path().join("out"), directory.path().join("err"));
-    let mut child = Command::new(path(program))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(File::create(&out).expect("a file"))
-        .stderr(File::create(&err).expect("a file"))
-        .spawn()
-        .expect("start a program");
-    let _guard = Guard::watch(child.id(), None).expect("watch it");
-    let text = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-    let start = std::time::Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("look at a program") {
-            break status;
+    Job::start(program, arguments).wait()
+}
+
+/// A command that ends by itself, while it runs. Dropping it ends it.
+pub struct Job {
+    what: String,
+    child: Child,
+    directory: TempDir,
+    _guard: Guard,
+}
+
+impl Job {
+    /// Starts a command.
+    pub fn start(program: Program, arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = |name: &str| File::create(directory.path().join(name)).expect("a file");
+        let child = Command::new(path(program))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file("out"))
+            .stderr(file("err"))
+            .spawn()
+            .expect("start a program");
+        let guard = Guard::watch(child.id(), None).expect("watch it");
+        Self { what: format!("{program:?} {arguments:?}"), child, directory, _guard: guard }
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Ended {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("look at a program") {
+                return Ended { code: status.code(), stdout: self.stdout(), stderr: self.stderr() };
+            }
+            let in_time = start.elapsed() < DONE_WITHIN;
+            assert!(in_time, "{} does not end:\n{}{}", self.what, self.stdout(), self.stderr());
+            std::thread::sleep(Duration::from_millis(10));
         }
-        if start.elapsed() > UP_WITHIN {
-            child.kill().expect("kill a program");
-            child.wait().expect("wait for its end");
-            panic!("{program:?} {arguments:?} does not end:\n{}{}", text(&out), text(&err));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    Ended { code: status.code(), stdout: text(&out), stderr: text(&err) }
+    }
+
+    /// Ends it at once: `kill -9`. What it had said by then.
+    pub fn kill9(mut self) -> Ended {
+        self.child.kill().expect("kill a program");
+        self.wait()
+    }
+
+    /// Sends a signal, by its name.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.id(), name).expect("send a signal");
+    }
+
+    /// What it wrote to stdout so far.
+    pub fn stdout(&self) -> String {
+        self.written("out")
+    }
+
+    /// What it wrote to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.written("err")
+    }
+
+    fn written(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // One that has ended needs no ending.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Where a program lies that has been built.

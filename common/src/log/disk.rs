@@ -44,6 +44,7 @@ mod segment;
 mod settled;
 mod spare;
 mod state;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -52,6 +53,7 @@ pub use self::ledger::DiskLedger;
 pub use self::reader::Reader;
 pub use self::salvage::{Salvaged, salvage};
 pub use self::settled::Settled;
+pub use self::survey::{Contents, Survey, SurveyError};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;

@@ -87,6 +87,8 @@ pub const fn admin_listen(default: &'static str) -> Setting {
 /// both: what is meant for another is no mistake.
 pub(super) const ANYWHERE: &[&str] = &[
     "admin-listen",
+    "adopt-after",
+    "adopt-dirs",
     "apps",
     "body-limit",
     "config",

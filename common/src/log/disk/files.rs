@@ -172,6 +172,21 @@ pub(super) fn lock_dir(dir: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
 }
 
+/// Keeps others from taking the directory for as long as the file is open, without writing anything; none if somebody
+/// has it. Whoever only looks may look beside others who do.
+pub(super) fn look_at_dir(dir: &Path) -> io::Result<Option<Looking>> {
+    match File::open(dir.join("lock")) {
+        Ok(file) => Ok(fs4::fs_std::FileExt::try_lock_shared(&file)?.then_some(Looking(Some(file)))),
+        // A copy need not have one.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(Looking(None))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Nobody takes the directory while this lives.
+#[derive(Debug)]
+pub(super) struct Looking(#[expect(dead_code, reason = "what counts is that it is open")] Option<File>);
+
 /// Whether a call failed for want of room.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

@@ -33,7 +33,7 @@ pub struct Settled {
 
 /// All below `watermark`, and some beyond.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Offsets {
+pub(super) struct Offsets {
     watermark: u64,
     /// Begin and end of each stretch beyond the watermark; they neither overlap nor touch.
     ///
@@ -45,12 +45,7 @@ impl Settled {
     /// What was saved for this log; nothing is settled if there is no file, or none that makes sense.
     pub fn load(log: &DiskLog) -> io::Result<Self> {
         let (first, end) = log.bounds();
-        let saved = match fs::read_to_string(log.dir().join(FILE)) {
-            Ok(text) => Offsets::parse(&text, log.identity()).filter(|offsets| offsets.end() <= end),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Offsets::default()),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
-            Err(error) => return Err(error),
-        };
+        let saved = Offsets::read(&log.dir(), log.identity(), end)?;
         let saved = saved.unwrap_or_else(|| {
             warn!(
                 "what is settled of the disk log in {} cannot be read: all of it is delivered again",
@@ -84,9 +79,7 @@ impl Settled {
     /// How many durable entries are not settled.
     pub fn unsettled(&self) -> u64 {
         let end = self.log.bounds().1;
-        let offsets = self.offsets();
-        let beyond: u64 = offsets.beyond.iter().map(|(start, end)| end - start).sum();
-        end.saturating_sub(offsets.watermark).saturating_sub(beyond)
+        self.offsets().unsettled(end)
     }
 
     /// Saves durably what is settled by now, then deletes the segments that hold nothing else.
@@ -131,7 +124,18 @@ pub(super) fn carry(files: &Files, (dir, log): (&Path, Uuid), (to_dir, to_log): 
 }
 
 impl Offsets {
-    fn contains(&self, offset: u64) -> bool {
+    /// What the file says of a log that ends here; none if there is one that makes no sense for it.
+    pub fn read(dir: &Path, log: Uuid, end: u64) -> io::Result<Option<Self>> {
+        match fs::read_to_string(dir.join(FILE)) {
+            Ok(text) => Ok(Self::parse(&text, log).filter(|offsets| offsets.end() <= end)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(Self::default())),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the entry at this offset is settled.
+    pub fn contains(&self, offset: u64) -> bool {
         let before = self.beyond.range(..=offset).next_back();
         offset < self.watermark || before.is_some_and(|(_, end)| offset < *end)
     }
@@ -143,7 +147,7 @@ impl Offsets {
     }
 
     /// Adds a stretch.
-    fn add_all(&mut self, stretch: Range<u64>) {
+    pub fn add_all(&mut self, stretch: Range<u64>) {
         let (mut start, mut end) = (stretch.start, stretch.end);
         // What it overlaps or touches becomes one with it.
         while let Some((first, last)) = self.beyond.range(..=end).next_back().map(|(first, last)| (*first, *last))
@@ -157,7 +161,7 @@ impl Offsets {
     }
 
     /// Everything below `watermark` is settled.
-    fn raise(&mut self, watermark: u64) {
+    pub fn raise(&mut self, watermark: u64) {
         self.watermark = self.watermark.max(watermark);
         while let Some((start, end)) = self.beyond.first_key_value().map(|(start, end)| (*start, *end))
             && start <= self.watermark
@@ -165,6 +169,12 @@ impl Offsets {
             self.watermark = self.watermark.max(end);
             self.beyond.remove(&start);
         }
+    }
+
+    /// How many before `end` are not settled.
+    pub fn unsettled(&self, end: u64) -> u64 {
+        let beyond: u64 = self.beyond.iter().map(|(start, end)| end - start).sum();
+        end.saturating_sub(self.watermark).saturating_sub(beyond)
     }
 
     fn end(&self) -> u64 {

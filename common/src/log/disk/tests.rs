@@ -73,7 +73,7 @@ fn segment_files(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The directory as a crash would leave it now.
-fn crashed(dir: &Path) -> tempfile::TempDir {
+pub(super) fn crashed(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a directory");
     for entry in fs::read_dir(dir).expect("list") {
         let entry = entry.expect("an entry");

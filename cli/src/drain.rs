@@ -1,0 +1,145 @@
+//! `hookledger drain`: brings what an ingress left on its disk to Kafka, when that ingress will not come back.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use common::lifecycle::Stop;
+use common::log::disk::{Contents, Survey, SurveyError};
+use common::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError};
+use common::telemetry;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use ingress::adopt::{AdoptError, Adoption, Ending, Progress, look};
+
+use crate::outcome::{Outcome, Usage};
+use crate::output::print;
+
+/// A rate over less than this says nothing.
+const RATE_TIME_MIN: Duration = Duration::from_millis(1);
+
+/// How it is called.
+pub fn command() -> Command {
+    common::settings::command("drain", "Brings the events on the disk of an ingress that is gone to Kafka", &settings())
+        .after_help(
+            "Each event goes to the topic raw, in the order of the log, marked as one that may be there already. What \
+             Kafka has acknowledged is noted in DIR: drain may be interrupted and killed, and goes on where it was. \
+             The directory itself stays; at the end it holds no event any more.",
+        )
+        .arg(
+            Arg::new("dir")
+                .long("dir")
+                .value_name("DIR")
+                .required(true)
+                .value_parser(value_parser!(std::path::PathBuf))
+                .help("The data directory of that ingress, or `ingress` below it"),
+        )
+        .arg(
+            Arg::new("dry-run")
+                .long("dry-run")
+                .action(ArgAction::SetTrue)
+                .help("Only say what is there; needs no Kafka and changes nothing"),
+        )
+}
+
+/// Runs until everything is in Kafka, or somebody stops it.
+pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
+    let settings = Settings::from_matches_and_process(&settings(), arguments)?;
+    let dir = arguments.get_one::<std::path::PathBuf>("dir").expect("clap requires it");
+    let survey = look(dir).map_err(told)?;
+    let contents = survey.read().map_err(|error| told(error.into()))?;
+    if arguments.get_flag("dry-run") {
+        print(&format!("{}\n", described(survey.dir(), &contents)))?;
+        return Ok(Outcome::Done);
+    }
+    let without = "kafka is not set: for example `--kafka localhost:9092`; `--dry-run` needs none";
+    let kafka = settings.kafka()?.ok_or_else(|| SettingsError(without.into()))?;
+    telemetry::init_logs(settings.log_format()?);
+    print(&format!("{}\n", described(survey.dir(), &contents)))?;
+    if contents.events == 0 {
+        return Ok(Outcome::Done);
+    }
+    bring(survey, &kafka)
+}
+
+/// Of Kafka's settings all, since topics that are missing are made.
+fn settings() -> Vec<Setting> {
+    let process = PROCESS.iter().filter(|setting| setting.name == "log-format");
+    KAFKA.iter().chain(process).copied().collect()
+}
+
+fn bring(survey: Survey, kafka: &common::log::kafka::KafkaSettings) -> anyhow::Result<Outcome> {
+    let dir = survey.dir().to_owned();
+    let stop = Stop::on_signals().context("listen for signals")?;
+    let who = format!("hookledger drain (process {})", std::process::id());
+    let adoption = Adoption::open(survey, kafka.partitions, &who).map_err(told)?;
+    let (bar, started) = (bar(adoption.events()), Instant::now());
+    let ended = adoption.run(kafka, &stop, |Progress { brought, .. }| bar.set_position(brought));
+    bar.finish_and_clear();
+    let Progress { brought, left } = adoption.progress();
+    let took = started.elapsed();
+    print(&format!("{brought} events are in Kafka now, {}.\n", rate(brought, took)))?;
+    let dir = dir.display();
+    match ended.with_context(|| format!("{left} events are left in {dir}"))? {
+        Ending::AllSettled => {
+            print(&format!("Nothing is left in {dir}: it may be deleted.\n"))?;
+            Ok(Outcome::Done)
+        }
+        ending @ (Ending::AskedBack | Ending::Refused | Ending::Stopped) => {
+            let why = ending.why();
+            print(&format!("{left} events are left in {dir}: {why}. The same command goes on.\n"))?;
+            Ok(Outcome::Failed)
+        }
+    }
+}
+
+/// What was asked for in vain is told apart from what went wrong.
+fn told(error: AdoptError) -> anyhow::Error {
+    let advice = match &error {
+        AdoptError::Survey(SurveyError::InUse(_)) => {
+            "an ingress that runs brings its events to Kafka itself; stop it if it never will"
+        }
+        AdoptError::Survey(SurveyError::Nothing(_)) | AdoptError::Standalone(_) => {
+            "name the data directory of an ingress"
+        }
+        AdoptError::Survey(SurveyError::Damaged(_) | SurveyError::Unreadable(..)) | AdoptError::Disk(..) => {
+            return error.into();
+        }
+    };
+    Usage(format!("{error}: {advice}")).into()
+}
+
+fn described(dir: &Path, contents: &Contents) -> String {
+    let (dir, Contents { events, bytes, span }) = (dir.display(), *contents);
+    match span {
+        None => format!("{dir} holds no event that Kafka does not have."),
+        Some((oldest, youngest)) => {
+            let bytes = HumanBytes(bytes);
+            format!(
+                "{dir} holds {events} events that Kafka may not have, {bytes}, received from {oldest} to {youngest}."
+            )
+        }
+    }
+}
+
+fn rate(events: u64, took: Duration) -> String {
+    let per_second = u128::from(events) * 1_000 / took.max(RATE_TIME_MIN).as_millis();
+    format!("{per_second} a second")
+}
+
+/// On a terminal only; indicatif sees to that.
+fn bar(events: u64) -> ProgressBar {
+    let template = "{bar:40} {pos}/{len} events, {per_sec}, {eta} left";
+    ProgressBar::new(events).with_style(ProgressStyle::with_template(template).expect("the template is well formed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_told_also_of_what_took_no_time() {
+        assert_eq!(rate(5, Duration::ZERO), "5000 a second");
+        assert_eq!(rate(5, Duration::from_secs(10)), "0 a second");
+    }
+}

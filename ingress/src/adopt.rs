@@ -1,0 +1,376 @@
+//! Brings the events of an ingress that is gone from its disk log to Kafka, each at least once, in their order.
+//!
+//! The desk and the link do it, as they do for an ingress' own disk log; only nothing is added to it. Every event is
+//! flagged: whoever is gone may have handed it over before. What was brought is saved each second, so that a kill
+//! costs some flagged second copies, and nothing else.
+//!
+//! Whoever adopts a directory holds its lock and leaves a mark in it. An ingress that comes back to its directory
+//! asks for it by removing the mark, and is given it within moments: webhooks are waiting for it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use common::lifecycle::Stop;
+use common::log::disk::{DiskLog, Options, Settled, Survey, SurveyError};
+use common::log::kafka::{Complaint, KafkaSettings, Trouble};
+
+use crate::desk::{Desk, Standing};
+use crate::handover::Rules;
+use crate::link::Link;
+
+mod vacancy;
+mod watch;
+
+pub use watch::Watch;
+
+/// The mark of whoever has adopted a directory.
+const MARK: &str = "adopted-by";
+/// Below a data directory, the disk log of ingress.
+const INGRESS: &str = "ingress";
+/// What an opening of the log takes for itself, on a disk that may be full.
+const SEGMENT_BYTES: u64 = 64 * 1024;
+/// How often the desk is told that time goes by.
+const TICK: Duration = Duration::from_millis(20);
+/// How often it is looked whether somebody wants the directory back.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Without a word of Kafka for so long, people are told.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How often a directory of ours that somebody has is tried again.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+/// How long it is tried: others who only look, and an ingress that is ending, need moments.
+const BUSY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long we wait for a directory that we have asked back: Kafka's last acknowledgements are awaited for up to 10 s,
+/// and a shared file system may show the adopter up to a minute late that its mark is gone. systemd waits for 90 s.
+const RETURN_WAIT_MAX: Duration = Duration::from_secs(80);
+
+/// Beside an ingress' own traffic, a part of its bounds.
+const RULES: Rules = Rules {
+    disk_first: false,
+    deadline: SILENCE_MAX,
+    report_wait_max: SILENCE_MAX,
+    records_max: 10_000,
+    bytes_max: 16 * 1024 * 1024,
+    // Nothing is added to the log.
+    carry_above_bytes: u64::MAX,
+};
+
+/// Why a directory is not adopted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// There is nothing to adopt, or it cannot be had.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
+    /// It is no ingress' log. To hand it over and delete it would destroy what others read.
+    #[error("{0} is a log of the standalone form, which is no ingress' disk log: it stays as it is")]
+    Standalone(PathBuf),
+    /// The disk does not do what is needed.
+    #[error("adopt the disk log in {0}: {1}")]
+    Disk(PathBuf, io::Error),
+}
+
+/// How an adoption ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All events are in Kafka, and that is noted durably.
+    AllSettled,
+    /// The ingress whose directory it is has come back and goes on by itself.
+    AskedBack,
+    /// What is left Kafka does not take as things are: the events are larger than the topic allows.
+    Refused,
+    /// We were told to stop.
+    Stopped,
+}
+
+impl Ending {
+    /// In words, for whoever is told what is left.
+    pub fn why(self) -> String {
+        match self {
+            Self::AllSettled => "nothing is left".to_owned(),
+            Self::AskedBack => "its ingress has come back and brings them itself".to_owned(),
+            Self::Refused => {
+                format!("Kafka refuses them, they are larger than it takes: {}", Trouble::TooLarge.remedy())
+            }
+            Self::Stopped => "stopped".to_owned(),
+        }
+    }
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Events that are in Kafka by now.
+    pub brought: u64,
+    /// Events that are not.
+    pub left: u64,
+}
+
+/// Looks, without changing anything, at the disk log in a data directory of ingress, or in the log's own directory.
+pub fn look(dir: &Path) -> Result<Survey, AdoptError> {
+    let below = dir.join(INGRESS);
+    let dir = if below.is_dir() { below } else { dir.to_owned() };
+    if [dir.with_file_name("facts"), dir.join("logs").join("facts")].iter().any(|facts| facts.is_dir()) {
+        return Err(AdoptError::Standalone(dir));
+    }
+    Ok(Survey::of(&dir)?)
+}
+
+/// A disk log that has lost its ingress and is ours for now.
+pub struct Adoption {
+    // Goes first: who sees the mark may ask for the directory, who does not see it may take the lock.
+    mark: Mark,
+    desk: Arc<Desk>,
+    events: u64,
+}
+
+impl Adoption {
+    /// Takes over a log that was looked at. `who` is what others are told who want it.
+    pub fn open(survey: Survey, partitions: u32, who: &str) -> Result<Self, AdoptError> {
+        let dir = survey.dir().to_owned();
+        // Its lock would keep us out.
+        drop(survey);
+        let options = Options { segment_bytes: SEGMENT_BYTES, bytes_max: None, ..Options::log() };
+        let log = DiskLog::open(&dir, options).map_err(|error| SurveyError::new(&dir, error))?;
+        let failed = |error| AdoptError::Disk(dir.clone(), error);
+        let mark = Mark::set(&dir, who).map_err(failed)?;
+        let settled = Settled::load(&log).map_err(failed)?;
+        let events = settled.unsettled();
+        Ok(Self { mark, desk: Arc::new(Desk::new(log, settled, partitions, RULES)), events })
+    }
+
+    /// How many events there were to bring.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Where it stands.
+    pub fn progress(&self) -> Progress {
+        let left = self.desk.settled().unsettled();
+        Progress { brought: self.events.saturating_sub(left), left }
+    }
+
+    /// Brings everything to Kafka, however long that takes; `told` hears now and then how far it is.
+    pub fn run(&self, kafka: &KafkaSettings, stop: &Stop, told: impl FnMut(Progress)) -> anyhow::Result<Ending> {
+        let link_stop = Stop::default();
+        let link = Link::adopting(Arc::clone(&self.desk), kafka.clone(), link_stop.clone());
+        let span = tracing::Span::current();
+        let link = thread::Builder::new().name("adopt-link".into()).spawn(move || span.in_scope(|| link.run(None)))?;
+        let mut told = told;
+        let ending = self.wait(stop, || link.is_finished(), &mut told);
+        link_stop.request();
+        let linked = link.join().map_err(|_| anyhow::anyhow!("the link panicked"))?;
+        self.desk.settled().save().context("save what Kafka has acknowledged")?;
+        let progress = self.progress();
+        told(progress);
+        if progress.left == 0 {
+            return Ok(Ending::AllSettled);
+        }
+        linked.map(|()| ending)
+    }
+
+    /// Waits for the end, and for every reason to end before.
+    fn wait(&self, stop: &Stop, over: impl Fn() -> bool, told: &mut impl FnMut(Progress)) -> Ending {
+        let (mut looked_at, mut silence) = (Instant::now(), Silence::default());
+        loop {
+            self.desk.tick();
+            let progress = self.progress();
+            told(progress);
+            if progress.left == 0 {
+                return Ending::AllSettled;
+            }
+            if looked_at.elapsed() >= LOOK_EVERY {
+                looked_at = Instant::now();
+                if !self.mark.is_there() {
+                    return Ending::AskedBack;
+                }
+                let Standing { connected, refused, .. } = self.desk.standing();
+                let open = self.desk.open();
+                if refused as u64 == progress.left && open == 0 {
+                    return Ending::Refused;
+                }
+                silence.look(&self.desk, progress.brought, !connected || open > 0);
+            }
+            if over() || stop.sleep(TICK) {
+                return Ending::Stopped;
+            }
+        }
+    }
+}
+
+/// Says when Kafka takes nothing and when it does again, once each.
+#[derive(Default)]
+struct Silence {
+    /// What had been brought, and since when that has not changed.
+    since: Option<(u64, Instant)>,
+    told: bool,
+}
+
+impl Silence {
+    fn look(&mut self, desk: &Desk, brought: u64, waiting: bool) {
+        let now = Instant::now();
+        let (before, since) = self.since.filter(|_| waiting).unwrap_or((brought, now));
+        let silent = brought == before && now - since > SILENCE_MAX;
+        self.since = Some(if brought == before { (before, since) } else { (brought, now) });
+        if silent && !self.told {
+            tell_of_silence(desk.complaints().telling(since).as_ref());
+        } else if self.told && brought > before {
+            tracing::info!("Kafka takes events again");
+        }
+        self.told = silent || (self.told && brought == before);
+    }
+}
+
+fn tell_of_silence(cause: Option<&Complaint>) {
+    if let Some(Complaint { trouble, reason, .. }) = cause {
+        tracing::warn!(
+            trouble = trouble.label(),
+            "Kafka takes no events: {reason}. They stay where they are until it does. What to do: {}",
+            trouble.remedy()
+        );
+    } else {
+        tracing::warn!(
+            "Kafka takes no events and does not say why. They stay where they are until it does. What to do: look at the \
+             brokers, they are slow or stand still"
+        );
+    }
+}
+
+/// Opens the disk log of this ingress. If somebody has adopted it meanwhile, it is asked back.
+///
+/// Blocks for moments as a rule, and for 80 s at most.
+pub fn open_own(dir: &Path, options: &Options, stop: &Stop) -> anyhow::Result<DiskLog> {
+    let (started, mark) = (Instant::now(), dir.join(MARK));
+    let mut wait_max = BUSY_WAIT_MAX;
+    loop {
+        let busy = match DiskLog::open(dir, options.clone()) {
+            Ok(log) => {
+                // One that was killed leaves its mark.
+                remove(&mark).with_context(|| format!("remove {}", mark.display()))?;
+                return Ok(log);
+            }
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => error,
+            Err(error) => return Err(error.into()),
+        };
+        if let Ok(who) = fs::read_to_string(&mark) {
+            wait_max = RETURN_WAIT_MAX;
+            remove(&mark).with_context(|| format!("remove {}", mark.display()))?;
+            let (dir, who) = (dir.display(), who.trim());
+            tracing::warn!(
+                "{who} is bringing the events in {dir} to Kafka; asked it to let go, webhooks wait until then"
+            );
+        }
+        if started.elapsed() >= wait_max || stop.sleep(RETRY_EVERY) {
+            return Err(busy.into());
+        }
+    }
+}
+
+/// A file that says who has adopted a directory. It is removed by whoever wants the directory back, or by us.
+struct Mark(PathBuf);
+
+impl Mark {
+    fn set(dir: &Path, who: &str) -> io::Result<Self> {
+        let path = dir.join(MARK);
+        fs::write(&path, format!("{who}\n"))?;
+        Ok(Self(path))
+    }
+
+    fn is_there(&self) -> bool {
+        self.0.exists()
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.0) {
+            tracing::warn!(%error, "remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::log::Record;
+    use common::time::Timestamp;
+
+    use super::*;
+
+    fn record(number: u64) -> Record {
+        Record { key: None, value: None, headers: vec![], at: Timestamp::from_s(number) }
+    }
+
+    /// The log of an ingress that is gone, with so many events.
+    fn left_behind(data_dir: &Path, events: u64) -> PathBuf {
+        let dir = data_dir.join(INGRESS);
+        let log = DiskLog::open(&dir, Options::spool(1 << 20)).expect("open");
+        log.append_blocking((0..events).map(record).collect()).expect("append");
+        dir
+    }
+
+    #[test]
+    fn a_data_directory_and_the_log_in_it_are_the_same() {
+        let data_dir = tempfile::tempdir().expect("a directory");
+        let dir = left_behind(data_dir.path(), 3);
+        for named in [data_dir.path(), &dir] {
+            assert_eq!(look(named).expect("a log").unsettled(), 3);
+        }
+    }
+
+    #[test]
+    fn a_log_of_the_standalone_form_is_never_adopted() {
+        let data_dir = tempfile::tempdir().expect("a directory");
+        let logs = data_dir.path().join("logs");
+        for name in ["raw", "facts"] {
+            drop(DiskLog::open(&logs.join(name), Options::log()).expect("open"));
+        }
+        for named in [data_dir.path(), &logs.join("raw")] {
+            assert!(matches!(look(named), Err(AdoptError::Standalone(_))), "{}", named.display());
+        }
+    }
+
+    #[test]
+    fn nothing_is_made_where_there_was_no_log() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(matches!(look(dir.path()), Err(AdoptError::Survey(SurveyError::Nothing(_)))));
+        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0);
+    }
+
+    #[test]
+    fn who_comes_back_asks_for_its_directory_and_is_given_it() {
+        let data_dir = tempfile::tempdir().expect("a directory");
+        let dir = left_behind(data_dir.path(), 3);
+        let adoption = Adoption::open(look(&dir).expect("a log"), 1, "a test").expect("adopted");
+        assert_eq!(adoption.progress(), Progress { brought: 0, left: 3 });
+        let adopter = thread::spawn(move || {
+            let ending = adoption.wait(&Stop::default(), || false, &mut |_| {});
+            (ending, adoption.progress().left)
+        });
+        let log = open_own(&dir, &Options::spool(1 << 20), &Stop::default()).expect("given back");
+        assert_eq!(adopter.join().expect("no panic"), (Ending::AskedBack, 3));
+        assert_eq!(log.bounds(), (0, 3));
+        assert!(!dir.join(MARK).exists());
+    }
+
+    #[test]
+    fn the_mark_of_one_that_was_killed_holds_nobody_up() {
+        let data_dir = tempfile::tempdir().expect("a directory");
+        let dir = left_behind(data_dir.path(), 1);
+        fs::write(dir.join(MARK), "somebody").expect("a mark");
+        let log = open_own(&dir, &Options::spool(1 << 20), &Stop::default());
+        assert!(log.is_ok() && !dir.join(MARK).exists());
+        let stopped = Stop::default();
+        stopped.request();
+        assert!(open_own(&dir, &Options::spool(1 << 20), &stopped).is_err(), "a second one is refused");
+    }
+}

@@ -1,0 +1,96 @@
+//! Looks after the directories of other ingresses, and adopts those whose owner stays away.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::lifecycle::Stop;
+use common::log::disk::SurveyError;
+use common::log::kafka::KafkaSettings;
+
+use super::vacancy::{Seen, Vacancy};
+use super::{AdoptError, Adoption, Ending, Progress, look};
+use crate::desk::Desk;
+use crate::metrics::Metrics;
+
+/// How often directories are looked at: at least so many times before one is adopted, and not more rarely than this.
+const LOOKS_MIN: u32 = 8;
+const LOOK_WAIT_MAX: Duration = Duration::from_secs(10);
+const LOOK_WAIT_MIN: Duration = Duration::from_millis(50);
+
+/// What the thread that watches works with.
+pub struct Watch {
+    /// Data directories of other ingresses.
+    pub dirs: Vec<PathBuf>,
+    /// How long an owner may be away.
+    pub after: Duration,
+    /// Where events are brought.
+    pub kafka: KafkaSettings,
+    /// Our own desk: while it has no Kafka, an adopted directory would only be kept from its owner.
+    pub desk: Arc<Desk>,
+    /// Where adopted events are counted.
+    pub metrics: Metrics,
+    /// What an owner is told who wants its directory back.
+    pub who: String,
+}
+
+impl Watch {
+    /// Watches until stopped. One directory at a time is adopted.
+    pub fn run(self, stop: &Stop) {
+        let mut vacancies = vec![Vacancy::default(); self.dirs.len()];
+        let every = (self.after / LOOKS_MIN).clamp(LOOK_WAIT_MIN, LOOK_WAIT_MAX);
+        while !stop.sleep(every) {
+            for (dir, vacancy) in self.dirs.iter().zip(&mut vacancies) {
+                let due = vacancy.look(Instant::now(), seen(dir), self.after);
+                if due && self.desk.standing().kafka_up && !stop.requested() {
+                    // Whatever comes of it, the next attempt is as far off as the first was.
+                    *vacancy = Vacancy::default();
+                    tracing::info_span!("adopt", dir = %dir.display()).in_scope(|| self.adopt(dir, stop));
+                }
+            }
+        }
+    }
+
+    fn adopt(&self, dir: &Path, stop: &Stop) {
+        let opened = look(dir).and_then(|survey| Adoption::open(survey, self.kafka.partitions, &self.who));
+        let adoption = match opened {
+            Ok(adoption) => adoption,
+            // Its owner or another ingress was quicker.
+            Err(AdoptError::Survey(SurveyError::InUse(_) | SurveyError::Nothing(_))) => return,
+            Err(error) => {
+                return tracing::error!(%error, "the events in {} stay there, a person must look: {error}", dir.display());
+            }
+        };
+        let (dir, events) = (dir.display(), adoption.events());
+        tracing::warn!(events, "nobody has had {dir} for a while: bringing its {events} events to Kafka");
+        let mut counted = 0;
+        let told = |Progress { brought, .. }| {
+            self.metrics.adopted(brought - counted);
+            counted = brought;
+        };
+        match adoption.run(&self.kafka, stop, told) {
+            Ok(Ending::AllSettled) => tracing::info!(events, "all {events} events of {dir} are in Kafka"),
+            Ok(ending) => {
+                let (Progress { brought, left }, why) = (adoption.progress(), ending.why());
+                tracing::warn!(
+                    brought,
+                    left,
+                    "let {dir} go: {brought} events are in Kafka, {left} are left there: {why}"
+                );
+            }
+            Err(error) => {
+                let left = adoption.progress().left;
+                tracing::error!(left, "let {dir} go with {left} events left there; tried again later: {error:#}");
+            }
+        }
+    }
+}
+
+fn seen(dir: &Path) -> Seen {
+    match look(dir) {
+        Ok(survey) if survey.unsettled() > 0 => Seen::Left(survey.openings()),
+        // Damage is said when the directory is to be adopted: until then its owner says it.
+        Err(AdoptError::Survey(SurveyError::Damaged(_)) | AdoptError::Standalone(_)) => Seen::Left(0),
+        Ok(_) | Err(AdoptError::Survey(_) | AdoptError::Disk(..)) => Seen::Fine,
+    }
+}

@@ -1,0 +1,371 @@
+//! The events of an ingress that is gone: brought from its disk to Kafka by hand or by another ingress, none lost.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tests::cluster::{Names, Standalone};
+use tests::kafka::{self, Broker};
+use tests::load::{Acked, Amount, Load, send};
+use tests::portal::Portal;
+use tests::process::{Ended, Job, Process, Program, run};
+use tests::topics::{self, Found, Isolation};
+use tests::verify::{nothing_acked_is_missing, order_per_portal_is_kept};
+use tests::wait::{alone, eventually, report};
+
+const CONNECTIONS: usize = 32;
+const EACH: usize = 5;
+
+/// How many events lie on the disk: enough that a slow drain takes some seconds.
+const EVENTS: u64 = 1_600;
+const EVENTS_VARIABLE: &str = "HOOKLEDGER_TEST_DRAIN_EVENTS";
+
+/// A client that takes few records at a time, and waits for more, is slow enough to be met in the middle.
+const SLOW: [&str; 4] = ["--kafka-set", "queue.buffering.max.messages=10", "--kafka-set", "linger.ms=50"];
+
+const BACK_WITHIN: Duration = Duration::from_secs(120);
+
+#[test]
+fn what_a_killed_ingress_left_is_brought_to_raw_once_flagged_and_byte_for_byte() {
+    let _alone = alone();
+    let test = "what_a_killed_ingress_left_is_brought_to_raw_once_flagged_and_byte_for_byte";
+    let Some(mut broker) = kafka::own(test) else { return };
+    let (names, mut ingress, acked) = left_on_disk(&mut broker, "ingress");
+
+    let before = files_of(&names.home("ingress"));
+    let looked =
+        run(Program::Hookledger, &["drain", "--dry-run", "--dir", &names.home("ingress").display().to_string()]);
+    assert_eq!(looked.code, Some(0), "{looked:?}");
+    assert!(looked.stdout.contains(&format!("holds {} events", acked.len())), "{looked:?}");
+    assert_eq!(files_of(&names.home("ingress")), before, "a dry run changes nothing");
+
+    broker.restart();
+    let drained = drain(&names, "ingress", &[]);
+    assert_eq!(drained.code, Some(0), "{drained:?}");
+    assert!(drained.stdout.contains("it may be deleted"), "{drained:?}");
+    let raw = raw(&names);
+    assert_eq!(raw.len(), acked.len(), "each once");
+    nothing_acked_is_missing(&acked, &raw);
+    order_per_portal_is_kept(&acked, &raw);
+    assert!(raw.iter().all(|record| record.header("hl_resent") == Some("1")), "each may be a second copy");
+
+    let again = drain(&names, "ingress", &[]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert!(again.stdout.contains("no event that Kafka does not have"), "{again:?}");
+    // And its ingress, should it come back after all, begins with nothing.
+    ingress.restart();
+    ingress.ready();
+    let one = send(&mut ingress.webhooks(), Portal::new("crm-sync", 1_000_000).next_webhook());
+    eventually(BACK_WITHIN, "the new event is in raw", || (count(&names) == acked.len() as u64 + 1).then_some(()));
+    nothing_acked_is_missing(&[one], &self::raw(&names));
+}
+
+#[test]
+fn a_drain_that_is_killed_over_and_over_loses_nothing_and_goes_on_where_it_was() {
+    let _alone = alone();
+    let test = "a_drain_that_is_killed_over_and_over_loses_nothing_and_goes_on_where_it_was";
+    let Some(mut broker) = kafka::own(test) else { return };
+    let (names, _ingress, acked) = left_on_disk(&mut broker, "ingress");
+    broker.restart();
+    for round in 1..=3_u64 {
+        let before = count(&names);
+        let job = start_drain(&names, "ingress", &SLOW);
+        // Longer than a second's worth, so that some of it was noted.
+        let enough = before + acked.len() as u64 / 4;
+        eventually(BACK_WITHIN, "events are brought", || (count(&names) >= enough).then_some(()));
+        let killed = job.kill9();
+        assert_eq!(killed.code, None, "round {round}: it was still at it: {killed:?}");
+    }
+    let last = drain(&names, "ingress", &[]);
+    assert_eq!(last.code, Some(0), "{last:?}");
+    let left = left_at_the_start(&last);
+    assert!(left < acked.len() as u64, "what was brought and noted is not brought again: {left}");
+
+    let raw = raw(&names);
+    let doubled = nothing_acked_is_missing(&acked, &raw);
+    order_per_portal_is_kept(&acked, &raw);
+    report(&format!(
+        "drain: killed 3 times, {} events, {doubled} of them twice, {left} left for the last",
+        acked.len()
+    ));
+}
+
+#[test]
+fn a_drain_that_is_interrupted_notes_all_that_kafka_has_and_doubles_nothing() {
+    let _alone = alone();
+    let test = "a_drain_that_is_interrupted_notes_all_that_kafka_has_and_doubles_nothing";
+    let Some(mut broker) = kafka::own(test) else { return };
+    let (names, _ingress, acked) = left_on_disk(&mut broker, "ingress");
+    broker.restart();
+    let job = start_drain(&names, "ingress", &SLOW);
+    eventually(BACK_WITHIN, "events are brought", || (count(&names) > 100).then_some(()));
+    job.signal("TERM");
+    let stopped = job.wait();
+    assert_eq!(stopped.code, Some(1), "{stopped:?}");
+    assert!(stopped.stdout.contains("The same command goes on"), "{stopped:?}");
+    let brought = count(&names);
+    let rest = drain(&names, "ingress", &[]);
+    assert_eq!((rest.code, left_at_the_start(&rest)), (Some(0), acked.len() as u64 - brought), "{rest:?}");
+    let raw = raw(&names);
+    assert_eq!(raw.len(), acked.len(), "nothing is there twice");
+    nothing_acked_is_missing(&acked, &raw);
+}
+
+#[test]
+fn a_broker_that_dies_in_the_middle_of_a_drain_is_waited_for() {
+    let _alone = alone();
+    let test = "a_broker_that_dies_in_the_middle_of_a_drain_is_waited_for";
+    let Some(mut broker) = kafka::own(test) else { return };
+    let (names, _ingress, acked) = left_on_disk(&mut broker, "ingress");
+    broker.restart();
+    let job = start_drain(&names, "ingress", &SLOW);
+    eventually(BACK_WITHIN, "events are brought", || (count(&names) > 100).then_some(()));
+    broker.kill();
+    eventually(BACK_WITHIN, "it says that it waits", || job.stderr().contains("Kafka takes no events").then_some(()));
+    broker.restart();
+    let drained = job.wait();
+    assert_eq!(drained.code, Some(0), "{drained:?}");
+    assert!(drained.stderr.contains("Kafka takes events again"), "{drained:?}");
+    let raw = raw(&names);
+    assert_eq!(raw.len(), acked.len(), "nothing is there twice");
+    nothing_acked_is_missing(&acked, &raw);
+    order_per_portal_is_kept(&acked, &raw);
+}
+
+#[test]
+fn what_kafka_refuses_for_its_size_is_left_and_said_and_all_else_is_brought() {
+    let _alone = alone();
+    let test = "what_kafka_refuses_for_its_size_is_left_and_said_and_all_else_is_brought";
+    let Some(mut broker) = kafka::own(test) else { return };
+    let names = Names::new(broker.bootstrap());
+    let partitions = i32::try_from(tests::cluster::PARTITIONS).expect("few");
+    let limit = [("max.message.bytes", "4096"), ("cleanup.policy", "delete"), ("message.timestamp.type", "CreateTime")];
+    topics::make(broker.bootstrap(), &names.topic("raw"), partitions, &limit);
+    let mut ingress = names.start(Program::Ingress, "ingress", &[]);
+    ingress.ready();
+    broker.kill();
+    let mut webhooks = ingress.webhooks();
+    let mut portals: Vec<_> = (0..20).map(|number| Portal::new("crm-sync", number)).collect();
+    let mut acked = Vec::new();
+    for (number, portal) in portals.iter_mut().enumerate() {
+        acked.push(send(&mut webhooks, portal.next_webhook()));
+        if number % 10 == 5 {
+            let body = format!("event=ONCRMDEALUPDATE&auth[member_id]=large{number}&data[x]={}", "x".repeat(10_000));
+            let answer = webhooks.post("/v1/events/crm-sync", "application/x-www-form-urlencoded", body.as_bytes());
+            assert_eq!(answer.expect("an answer").status, 200, "ingress keeps it all the same");
+        }
+    }
+    ingress.kill9();
+    broker.restart();
+
+    let drained = drain(&names, "ingress", &[]);
+    assert_eq!(drained.code, Some(1), "{drained:?}");
+    assert!(drained.stdout.contains("2 events are left"), "{drained:?}");
+    assert!(drained.stdout.contains("max.message.bytes"), "what to do: {drained:?}");
+    let raw = raw(&names);
+    assert_eq!(raw.len(), acked.len(), "each of the others once");
+    nothing_acked_is_missing(&acked, &raw);
+    assert_eq!(left_at_the_start(&drain(&names, "ingress", &["--dry-run"])), 2, "they are still there");
+}
+
+#[test]
+fn a_damaged_log_is_refused_with_the_way_on_and_what_can_be_read_is_brought_then() {
+    let _alone = alone();
+    let test = "a_damaged_log_is_refused_with_the_way_on_and_what_can_be_read_is_brought_then";
+    let Some(mut broker) = kafka::own(test) else { return };
+    let (names, _ingress, acked) = left_on_disk(&mut broker, "ingress");
+    broker.restart();
+    let log = names.home("ingress").join("ingress");
+    damage_in_the_middle(&log);
+    let before = files_of(&log);
+    let refused = drain(&names, "ingress", &[]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("hookledger salvage --dir"), "the way on is said: {refused:?}");
+    assert_eq!((files_of(&log), count(&names)), (before, 0), "nothing is changed, nothing is brought");
+
+    let salvaged = run(Program::Hookledger, &["salvage", "--dir", &log.display().to_string()]);
+    assert_eq!(salvaged.code, Some(0), "{salvaged:?}");
+    let drained = drain(&names, "ingress", &[]);
+    assert_eq!(drained.code, Some(0), "{drained:?}");
+    let raw = raw(&names);
+    let is_there = |acked: &Acked| raw.iter().any(|record| record.header("ce_id") == Some(&acked.id));
+    let (there, lost): (Vec<Acked>, Vec<Acked>) = acked.into_iter().partition(is_there);
+    assert_eq!(raw.len(), there.len(), "each once");
+    nothing_acked_is_missing(&there, &raw);
+    order_per_portal_is_kept(&there, &raw);
+    assert!(!lost.is_empty(), "a byte of a record was changed");
+    assert_eq!(offsets_lost(&salvaged.stdout), lost.len(), "it says how many are lost: {salvaged:?}");
+}
+
+#[test]
+fn a_drain_of_what_is_in_use_or_no_ingress_log_is_refused_and_changes_nothing() {
+    let test = "a_drain_of_what_is_in_use_or_no_ingress_log_is_refused_and_changes_nothing";
+    let Some(servers) = kafka::shared(test) else { return };
+    let names = Names::new(servers);
+    let ingress = names.start(Program::Ingress, "ingress", &[]);
+    ingress.ready();
+    let refused = drain(&names, "ingress", &[]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("in use"), "{refused:?}");
+    let mut portal = Portal::new("crm-sync", 1);
+    send(&mut ingress.webhooks(), portal.next_webhook());
+
+    let missing = drain(&names, "nowhere", &[]);
+    assert_eq!(missing.code, Some(2), "{missing:?}");
+    assert!(!names.home("nowhere").exists(), "nothing is made");
+    fs::create_dir(names.home("empty")).expect("a directory");
+    let empty = drain(&names, "empty", &[]);
+    assert_eq!(empty.code, Some(2), "{empty:?}");
+    assert_eq!(fs::read_dir(names.home("empty")).expect("a directory").count(), 0, "nothing is made");
+
+    let mut standalone = Standalone::start();
+    send(&mut standalone.process.webhooks(), portal.next_webhook());
+    standalone.process.kill9();
+    let before = files_of(&standalone.data());
+    for dir in [standalone.data(), standalone.data().join("logs/raw")] {
+        let refused = drain_of(&names, &dir, &[]).wait();
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains("standalone"), "{refused:?}");
+    }
+    assert_eq!(files_of(&standalone.data()), before, "nothing is changed");
+}
+
+#[test]
+fn an_ingress_that_stays_away_is_adopted_by_another_and_may_come_back_afterwards() {
+    let _alone = alone();
+    let test = "an_ingress_that_stays_away_is_adopted_by_another_and_may_come_back_afterwards";
+    let Some(mut broker) = kafka::own(test) else { return };
+    let (names, mut gone, acked) = left_on_disk(&mut broker, "gone");
+    broker.restart();
+    let other = names.start(Program::Ingress, "other", &adopting(&names, "gone"));
+    eventually(BACK_WITHIN, "all is adopted", || {
+        let adopted = other.metric("hookledger_ingress_adopted_events_total", "")?;
+        (adopted >= f64::from(u32::try_from(acked.len()).expect("few"))).then_some(())
+    });
+    eventually(BACK_WITHIN, "it is let go", || other.logs().contains("are in Kafka").then_some(()));
+    let raw = raw(&names);
+    assert_eq!(raw.len(), acked.len(), "each once");
+    nothing_acked_is_missing(&acked, &raw);
+    order_per_portal_is_kept(&acked, &raw);
+    assert!(raw.iter().all(|record| record.header("hl_resent") == Some("1")), "each may be a second copy");
+
+    gone.restart();
+    gone.ready();
+    let one = send(&mut gone.webhooks(), Portal::new("crm-sync", 1_000_000).next_webhook());
+    eventually(BACK_WITHIN, "the new event is in raw", || (count(&names) == acked.len() as u64 + 1).then_some(()));
+    nothing_acked_is_missing(&[one], &self::raw(&names));
+}
+
+#[test]
+fn an_ingress_that_comes_back_while_it_is_adopted_is_given_its_directory() {
+    let _alone = alone();
+    let test = "an_ingress_that_comes_back_while_it_is_adopted_is_given_its_directory";
+    let Some(mut broker) = kafka::own(test) else { return };
+    let (names, mut gone, acked) = left_on_disk(&mut broker, "gone");
+    broker.restart();
+    let other = names.start(Program::Ingress, "other", &[&adopting(&names, "gone")[..], &SLOW].concat());
+    eventually(BACK_WITHIN, "events are adopted", || (count(&names) > 100).then_some(()));
+    gone.restart();
+    gone.ready();
+    assert!(gone.logs().contains("asked it to let go"), "{}", gone.logs());
+    eventually(BACK_WITHIN, "it is let go", || other.logs().contains("its ingress has come back").then_some(()));
+    let one = send(&mut gone.webhooks(), Portal::new("crm-sync", 1_000_000).next_webhook());
+
+    let all = [acked, vec![one]].concat();
+    let raw = eventually(BACK_WITHIN, "all is in raw", || {
+        let raw = raw(&names);
+        let there = |acked: &Acked| raw.iter().any(|record| record.header("ce_id") == Some(&acked.id));
+        all.iter().all(there).then_some(raw)
+    });
+    nothing_acked_is_missing(&all, &raw);
+    order_per_portal_is_kept(&all, &raw);
+    let adopted = other.metric("hookledger_ingress_adopted_events_total", "").expect("a metric");
+    report(&format!("drain: {adopted} of {} events were adopted when their ingress came back", all.len() - 1));
+}
+
+/// An ingress whose Kafka went away took all of this to its disk, and was killed.
+fn left_on_disk(broker: &mut Broker, home: &str) -> (Names, Process, Vec<Acked>) {
+    let names = Names::new(broker.bootstrap());
+    let mut ingress = names.start(Program::Ingress, home, &[]);
+    ingress.ready();
+    broker.kill();
+    let events = std::env::var(EVENTS_VARIABLE).ok().map_or(EVENTS, |text| text.parse().expect("a number"));
+    let portals = (0..events / EACH as u64).map(|number| Portal::new("crm-sync", number)).collect();
+    let amount = Amount { each: EACH, pause: Duration::ZERO };
+    let outcome = Load::start(ingress.address("webhooks"), portals, CONNECTIONS, amount).finish();
+    assert_eq!(outcome.refused, Vec::<String>::new());
+    assert!(outcome.acked.iter().all(|acked| acked.kept == "disk"), "there is no Kafka to keep anything");
+    ingress.kill9();
+    (names, ingress, outcome.acked)
+}
+
+fn adopting(names: &Names, home: &str) -> [&'static str; 4] {
+    let home = Box::leak(names.home(home).display().to_string().into_boxed_str());
+    ["--adopt-dirs", home, "--adopt-after", "1s"]
+}
+
+/// Runs `hookledger drain` to its end.
+fn drain(names: &Names, home: &str, more: &[&str]) -> Ended {
+    start_drain(names, home, more).wait()
+}
+
+fn start_drain(names: &Names, home: &str, more: &[&str]) -> Job {
+    drain_of(names, &names.home(home), more)
+}
+
+fn drain_of(names: &Names, dir: &Path, more: &[&str]) -> Job {
+    let partitions = tests::cluster::PARTITIONS.to_string();
+    let dir = dir.display().to_string();
+    let own = ["drain", "--dir", &dir, "--kafka", &names.servers];
+    let topics = ["--topic-prefix", &names.prefix, "--partitions", &partitions];
+    Job::start(Program::Hookledger, &[&own[..], &topics, more].concat())
+}
+
+/// How many events a drain found.
+fn left_at_the_start(drained: &Ended) -> u64 {
+    let number = drained.stdout.split("holds ").nth(1).and_then(|rest| rest.split(' ').next());
+    number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no number: {drained:?}"))
+}
+
+fn raw(names: &Names) -> Vec<Found> {
+    names.read("raw", Isolation::Uncommitted)
+}
+
+/// How many records raw holds.
+fn count(names: &Names) -> u64 {
+    let ends = topics::ends(&names.servers, &names.topic("raw"));
+    ends.values().map(|(low, high)| u64::try_from(high - low).expect("in order")).sum()
+}
+
+/// How many offsets a salvage said were lost.
+fn offsets_lost(told: &str) -> usize {
+    let stretches = told.lines().filter_map(|line| line.strip_prefix("lost: offsets ")?.split(", in").next());
+    let length = |stretch: &str| {
+        let (first, last) = stretch.split_once(" to ").expect("a stretch");
+        last.parse::<usize>().expect("an offset") + 1 - first.parse::<usize>().expect("an offset")
+    };
+    stretches.map(length).sum()
+}
+
+/// Changes a byte in the middle of what the log's newest segment holds.
+fn damage_in_the_middle(log: &Path) {
+    let is_segment = |(path, _): &(PathBuf, _)| path.extension().is_some_and(|name| name == "segment");
+    let (path, mut bytes) = files_of(log).into_iter().rfind(is_segment).expect("a segment");
+    let held = bytes.iter().rposition(|byte| *byte != 0).expect("it holds something");
+    bytes[held / 2] ^= 0x55;
+    fs::write(path, bytes).expect("write a segment");
+}
+
+/// Every file below a directory with its bytes.
+fn files_of(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        match fs::read(&path) {
+            Ok(bytes) => files.push((path, bytes)),
+            Err(_) => files.extend(files_of(&path)),
+        }
+    }
+    files.sort();
+    files
+}
