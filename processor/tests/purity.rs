@@ -41,6 +41,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("base64", &["processor/src/ask/access.rs"]),
     ("crc32c", &["common/src/log/disk"]),
     ("ipnet", &["ingress/src/networks.rs"]),
+    ("ureq", &["ingress/src/source_list/place.rs"]),
     ("toml", &["common/src/settings"]),
     ("tracing_subscriber", &["common/src/telemetry.rs"]),
     ("fs4", &["common/src/log/disk/files.rs", "processor/src/identity.rs"]),
