@@ -4,13 +4,12 @@
 //! of which PHP makes no form. `HOOKLEDGER_TEST_BODIES` says how many bodies, `HOOKLEDGER_TEST_SEED` from which number on.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
-use std::{env, thread};
+use std::thread;
 
 use common::form::Form;
+use tests::random::{Random, number, seed};
 use tests::wait::{not_run, report};
 
-use self::bodies::Random;
 use self::interpreter::{Fields, Interpreter, Server};
 
 #[path = "php/bodies.rs"]
@@ -122,15 +121,4 @@ fn complain(body: &[u8], seed: u64) -> ! {
         least.escape_ascii(),
         how.as_deref().unwrap_or("something differed once")
     );
-}
-
-fn seed() -> u64 {
-    number("HOOKLEDGER_TEST_SEED").unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("later than 1970");
-        u64::try_from(now.as_micros()).expect("a number of 64 bits")
-    })
-}
-
-fn number(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|text| text.replace('_', "").parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }

@@ -14,6 +14,7 @@ pub mod portal;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod random;
 pub mod tmpfs;
 pub mod topics;
 pub mod truth;

@@ -37,7 +37,7 @@ mod frame;
 mod group;
 mod ledger;
 mod reader;
-mod record;
+pub mod record;
 mod recovery;
 mod salvage;
 mod segment;

@@ -16,7 +16,7 @@ const NUMBER_BYTES_MAX: usize = 10;
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
+pub enum Malformed {
     /// Another version of this program wrote it.
     #[error("the record has version {0}, which is not known here")]
     Version(u8),
@@ -35,7 +35,7 @@ pub(super) enum Malformed {
 }
 
 /// Appends the record's bytes.
-pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
+pub fn encode(record: &Record, out: &mut Vec<u8>) {
     out.push(VERSION);
     out.extend_from_slice(&record.at.ms().to_le_bytes());
     put_optional(out, record.key.as_deref().map(str::as_bytes));
@@ -48,7 +48,7 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
 }
 
 /// Reads what [`encode`] wrote. The value shares the bytes' memory.
-pub(super) fn decode(bytes: &Bytes) -> Result<Record, Malformed> {
+pub fn decode(bytes: &Bytes) -> Result<Record, Malformed> {
     let at = time(bytes)?;
     let mut rest = Rest { bytes, at: 1 + size_of::<u64>() };
     let key = rest.optional()?.map(|key| text(&key)).transpose()?;

@@ -1,0 +1,49 @@
+//! What a body means: `processor::domain`.
+
+use bytes::Bytes;
+use common::event::{AppName, RawEvent};
+use common::form::Form;
+use common::time::Timestamp;
+use processor::domain::{Place, interpret as read};
+use serde_json::Value;
+
+/// Shorter values are not looked for: they would be found everywhere.
+const SECRET_BYTES_MIN: usize = 8;
+/// The fields that hold secrets, whatever else does.
+const SECRETS: [&str; 5] =
+    ["auth[application_token]", "auth[access_token]", "auth[refresh_token]", "data[TOKEN]", "auth[client_secret]"];
+
+/// Every body is an event or set aside, the same one each time, and nothing that may be shown holds a secret.
+pub fn interpret(body: &[u8]) {
+    let form = Form::parse(body);
+    let app = AppName::parse("crm").expect("an app's name");
+    let raw = RawEvent::new(app, form.head(), Bytes::copy_from_slice(body), Timestamp::from_s(1_700_000_000));
+    let place = Place { partition: 0, offset: 7 };
+    let event = read(&raw, place);
+    assert_eq!(event, read(&raw, place));
+    let Ok(event) = event else { return };
+
+    assert_eq!(Some(&event.installation.member_id), raw.member_id.as_ref());
+    let shown = [&event.public.data, &event.public.auth];
+    for secret in SECRETS.iter().filter_map(|name| form.text(name)).filter(|secret| secret.len() >= SECRET_BYTES_MIN) {
+        assert!(!shown.iter().any(|value| holds(value, secret)), "{secret} is shown");
+    }
+    let fact = format!("{:?}", event.told);
+    for name in ["data[TOKEN]", "auth[application_token]"] {
+        // A value that is given as something harmless as well is told as that.
+        let elsewhere = |text: &str| form.iter().filter(|(_, value)| value.contains(text)).count() > 1;
+        if let Some(text) = form.text(name).filter(|text| text.len() >= SECRET_BYTES_MIN && !elsewhere(text)) {
+            assert!(!fact.contains(text), "a fact tells {name}");
+        }
+    }
+    serde_json::to_string(&event.public).expect("it can be written");
+}
+
+fn holds(value: &Value, secret: &str) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        Value::String(text) => text.contains(secret),
+        Value::Array(items) => items.iter().any(|item| holds(item, secret)),
+        Value::Object(fields) => fields.iter().any(|(key, value)| key.contains(secret) || holds(value, secret)),
+    }
+}

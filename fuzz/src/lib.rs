@@ -1,0 +1,29 @@
+//! What must hold of whatever comes in, one function for each door that bytes come through.
+//!
+//! `fuzz/libfuzzer` calls them with what libFuzzer makes up, `tests/mutations.rs` with the corpus and small changes of
+//! it. A target panics when something does not hold; whatever the bytes are, it comes to its end soon.
+
+mod disk_log;
+mod form;
+mod input;
+mod interpret;
+mod record;
+mod segment;
+mod settings;
+
+pub use disk_log::disk_log;
+pub use form::form;
+pub use interpret::interpret;
+pub use record::record;
+pub use segment::segment;
+pub use settings::settings;
+
+/// All targets by the names of their corpora.
+pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+    ("form", form),
+    ("interpret", interpret),
+    ("record", record),
+    ("disk_log", disk_log),
+    ("segment", segment),
+    ("settings", settings),
+];
