@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use common::log::Record;
-use common::log::disk::{DiskLog, Options, Settled};
+use common::log::disk::{DiskLog, Options, Settled, salvage};
 use common::time::Timestamp;
 use tempfile::TempDir;
 
@@ -15,7 +15,7 @@ use crate::input::Input;
 
 /// Few enough records for many openings, in more than one segment.
 const SEGMENT_BYTES: u64 = 2 * 1024;
-const RECORDS: u64 = 24;
+const RECORDS: u64 = 40;
 /// So many of them are settled.
 const SETTLED: u64 = 3;
 /// More changes than this are no damage any more.
@@ -23,34 +23,44 @@ const CHANGES_MAX: usize = 8;
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// Whatever becomes of a log's files: it opens or is refused; what it reads is what was written, at its place, and
-/// when it says that it has read all, it has. What opens takes more, and keeps it.
+/// Whatever becomes of a log's files: it opens, or is refused and can be salvaged; what it reads is what was written,
+/// at its place, and when it says that it has read all, it has. What opens takes more, and keeps it.
 pub fn disk_log(data: &[u8]) {
     let written = written();
     let mut files = written.clone();
     change(&mut files, &mut Input(data));
+    let is_whole = files == *written;
     let dir = lay(&files);
     let Some((log, first, end)) = open(dir.path()) else {
-        assert_ne!(files, *written, "what nobody touched opens");
-        return;
+        assert!(!is_whole, "what nobody touched opens");
+        return check_salvage(dir.path());
     };
-    if files == *written {
+    if is_whole {
         assert_eq!((first, end), (0, RECORDS));
     }
-    check_settled(&log, files == *written);
-    let whole = check_records(&log, end);
+    check_settled(&log, is_whole);
+    let all = check_records(&log, end, false);
 
     // Kept at its end, and there after the next opening, with all that was there before.
     assert_eq!(log.append_blocking(vec![record(end)]).expect("a log that opened takes more"), end);
     drop(log);
     let (log, first_now, end_now) = open(dir.path()).expect("a log that opened opens again");
     assert_eq!((first_now, end_now), (first, end + 1));
-    assert_eq!(check_records(&log, end_now), whole);
+    assert_eq!(check_records(&log, end_now, false), all);
+}
+
+/// What can be read of a log that was refused is in a new one, at its place.
+fn check_salvage(dir: &Path) {
+    let salvaged = salvage(&log_in(dir)).expect("a damaged log can be salvaged");
+    assert!(salvaged.set_aside.is_some(), "a refused log is damaged");
+    let (log, _, end) = open(dir).expect("a salvaged log opens");
+    assert!(check_records(&log, end, true), "a salvaged log is whole");
+    assert_eq!(log.append_blocking(vec![record(end)]).expect("a salvaged log takes more"), end);
 }
 
 /// Opens a log; a refusal says what is wrong with which file.
 pub fn open(dir: &Path) -> Option<(DiskLog, u64, u64)> {
-    match DiskLog::open(dir, options()) {
+    match DiskLog::open(&log_in(dir), options()) {
         Ok(log) => {
             let (first, end) = log.bounds();
             assert!(first <= end, "{first} to {end}");
@@ -69,25 +79,32 @@ pub fn lay(files: &Files) -> TempDir {
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     let dir = dir.expect("a directory");
+    let log = log_in(dir.path());
+    fs::create_dir(&log).expect("make the log's directory");
     for (name, bytes) in files {
-        fs::write(dir.path().join(name), bytes).expect("write a file");
+        fs::write(log.join(name), bytes).expect("write a file");
     }
     dir
 }
 
-/// Reads all that there is; whether it came to the end.
-fn check_records(log: &DiskLog, end: u64) -> bool {
+/// The log's own directory: a damaged one is set aside beside it.
+pub fn log_in(dir: &Path) -> PathBuf {
+    dir.join("log")
+}
+
+/// Reads all that there is, perhaps with gaps; whether it came to the end.
+fn check_records(log: &DiskLog, end: u64, with_gaps: bool) -> bool {
     let mut reader = log.reader(0).expect("a reader");
     let mut expected = log.bounds().0;
     loop {
         match reader.next() {
             Ok(Some((offset, found))) => {
-                assert_eq!(offset, expected, "offsets have no gaps");
+                assert!(offset == expected || with_gaps && offset > expected, "{offset} follows {expected}");
                 assert_eq!(found, record(offset), "what was never written");
-                expected += 1;
+                expected = offset + 1;
             }
             Ok(None) => {
-                assert_eq!(expected, end, "all of it was read");
+                assert!(expected == end || with_gaps && expected < end, "all of it was read");
                 return true;
             }
             Err(error) => {
@@ -126,7 +143,7 @@ fn written() -> &'static Files {
     static WRITTEN: OnceLock<Files> = OnceLock::new();
     WRITTEN.get_or_init(|| {
         let dir = lay(&Files::new());
-        let log = DiskLog::open(dir.path(), options()).expect("open");
+        let log = DiskLog::open(&log_in(dir.path()), options()).expect("open");
         let mut number = 0;
         while number < RECORDS {
             // Groups of one, two and three.
@@ -139,7 +156,7 @@ fn written() -> &'static Files {
         (0..SETTLED).for_each(|offset| settled.settle(offset));
         settled.save().expect("save");
         // Taken while the log is open.
-        let paths = fs::read_dir(dir.path()).expect("list").map(|entry| entry.expect("an entry").path());
+        let paths = fs::read_dir(log_in(dir.path())).expect("list").map(|entry| entry.expect("an entry").path());
         let kept = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "segment") || path.ends_with("settled");
         let name = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
         let files: Files = paths.filter(kept).map(|path| (name(&path), fs::read(&path).expect("a file"))).collect();

@@ -5,7 +5,7 @@ use std::fs;
 
 use common::settings::{Setting, Settings, read};
 
-use crate::disk_log::lay;
+use crate::disk_log::{lay, log_in};
 
 /// Stands where a secret is; it is nowhere else.
 const SECRET: &str = "Xq7Zp2Vw9";
@@ -36,7 +36,7 @@ pub fn settings(data: &[u8]) {
     let file: Vec<String> = file.map(|line| if has_long_texts { (*line).to_owned() } else { line_of_file(line) }).collect();
 
     let dir = lay(&[("settings.toml".to_owned(), file.join("\n").into_bytes())].into());
-    let path = dir.path().join("settings.toml");
+    let path = log_in(dir.path()).join("settings.toml");
     let flags = flags.iter().filter(|flag| !reads_a_file(flag)).map(|flag| with_secret(flag, &SECRET_FLAGS));
     let args: Vec<OsString> = [OsString::from("program"), "--config".into(), path.clone().into()]
         .into_iter()

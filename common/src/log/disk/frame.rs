@@ -12,6 +12,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::record;
+use super::segment::NUMBER_MAX;
 use crate::log::Record;
 
 /// Length and checksum.
@@ -88,7 +89,7 @@ pub(super) fn find_mark(bytes: &[u8], salt: Salt, at_least: u64) -> Option<(usiz
         }
         let body = &frame[HEAD_BYTES..];
         let offset = u64::from_le_bytes(body[1..].try_into().expect("8 bytes"));
-        let is_good = offset >= at_least && salt.crc(offset, body) == Head::read(frame).crc;
+        let is_good = (at_least..=NUMBER_MAX).contains(&offset) && salt.crc(offset, body) == Head::read(frame).crc;
         is_good.then_some((at, offset))
     })
 }

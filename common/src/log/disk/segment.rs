@@ -20,6 +20,8 @@ const HEADER_LEN: usize = 128;
 const MAGIC: [u8; 8] = *b"hlsegm\0\x02";
 /// How the names of segment files end.
 const EXTENSION: &str = "segment";
+/// No log ever comes so far, with its records or with its segments.
+pub(super) const NUMBER_MAX: u64 = u64::MAX / 4;
 
 /// What is known of a segment without reading its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,9 @@ impl Header {
         let number = |index: usize| covered[40..].as_chunks::<8>().0.get(index).map(|chunk| u64::from_le_bytes(*chunk));
         let (end, bytes) = (number(4)?, number(5)?);
         let previous = Previous { number: number(3)?, end, bytes, latest: Timestamp::from_ms(number(6)?) };
+        if (0..6).filter_map(number).any(|number| number > NUMBER_MAX) {
+            return None;
+        }
         Some(Self {
             id: uuid(8)?,
             log: uuid(24)?,
