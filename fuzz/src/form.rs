@@ -28,7 +28,9 @@ pub fn form(body: &[u8]) {
     let fields = body.split(|byte| matches!(byte, b'&' | b',')).count();
     assert!(whole.iter().count() <= fields, "more fields than were sent");
 
-    if !is_json {
+    // Two names that are not UTF-8 may look alike.
+    let is_text = whole.iter().all(|(name, _)| !name.contains(char::REPLACEMENT_CHARACTER));
+    if !is_json && is_text {
         let again = encoded(&whole);
         assert_eq!(Form::parse(again.as_bytes()), whole, "{again}");
     }

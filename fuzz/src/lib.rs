@@ -5,6 +5,7 @@
 
 mod disk_log;
 mod form;
+mod forwarded;
 mod input;
 mod interpret;
 mod record;
@@ -13,17 +14,19 @@ mod settings;
 
 pub use disk_log::disk_log;
 pub use form::form;
+pub use forwarded::forwarded;
 pub use interpret::interpret;
 pub use record::record;
 pub use segment::segment;
 pub use settings::settings;
 
 /// All targets by the names of their corpora.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, fn(&[u8])); 7] = [
     ("form", form),
     ("interpret", interpret),
     ("record", record),
     ("disk_log", disk_log),
     ("segment", segment),
     ("settings", settings),
+    ("forwarded", forwarded),
 ];

@@ -37,7 +37,8 @@ pub fn settings(data: &[u8]) {
 
     let dir = lay(&[("settings.toml".to_owned(), file.join("\n").into_bytes())].into());
     let path = log_in(dir.path()).join("settings.toml");
-    let flags = flags.iter().filter(|flag| !reads_a_file(flag)).map(|flag| with_secret(flag, &SECRET_FLAGS));
+    // Behind `--` nothing is a flag any more.
+    let flags = flags.iter().filter(|flag| **flag != "--" && !reads_a_file(flag)).map(|flag| with_secret(flag, &SECRET_FLAGS));
     let args: Vec<OsString> = [OsString::from("program"), "--config".into(), path.clone().into()]
         .into_iter()
         .chain(flags.map(OsString::from))

@@ -114,6 +114,11 @@ fn settings_are_read_or_refused_without_a_secret() {
 }
 
 #[test]
+fn what_strangers_write_into_a_proxys_header_changes_nothing() {
+    check("forwarded");
+}
+
+#[test]
 fn every_target_has_a_corpus_and_a_shell() {
     let shells = Path::new(env!("CARGO_MANIFEST_DIR")).join("libfuzzer/fuzz_targets");
     for (name, _) in TARGETS {

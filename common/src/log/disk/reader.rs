@@ -66,7 +66,13 @@ impl Reader {
                 && open.segment.number == segment.number
             {
                 open.segment = segment;
-                return Ok(true);
+                let (at, offset) = (open.cursor.position(), open.cursor.offset());
+                if at < segment.bytes {
+                    return Ok(true);
+                }
+                // More records are promised than there are bytes: to look again would be to look for ever.
+                let path = segment::path(&self.log.shared.dir, segment.number);
+                return Err(corrupt(&path, damage(at, offset, segment.end)));
             }
             match File::open(segment::path(&self.log.shared.dir, segment.number)) {
                 Ok(file) => {
