@@ -169,6 +169,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use super::json::NAME_BYTES_MAX;
     use super::*;
 
     fn check(body: &str, fields: &[(&str, &str)]) {
@@ -202,6 +203,12 @@ mod tests {
         check("a[b]c=1&a[d]x[e]=2", &[("a[b]", "1"), ("a[d]", "2")]);
         check("[a]=1&=2&&", &[]);
         check("a[]=1&a[]=2&a[7]=3&a[]=4", &[("a[0]", "1"), ("a[1]", "2"), ("a[7]", "3"), ("a[8]", "4")]);
+        check("a[]=1&a=2&a[]=3&a[07]=4&a[]=5", &[("a[07]", "4"), ("a[0]", "3"), ("a[1]", "5")]);
+        check(
+            "auth[ member_id]=1&auth[member_id]x=2&auth[x][member_id=3",
+            &[("auth[ member_id]", "1"), ("auth[member_id]", "2"), ("auth[x]", "3")],
+        );
+        check(&format!("a[x]=1&b=2&a{}=3", "[]".repeat(65)), &[("b", "2")]);
     }
 
     #[test]
@@ -217,6 +224,44 @@ mod tests {
             ("ts", "5"),
         ];
         check(json, &fields);
+    }
+
+    #[test]
+    fn json_numbers_are_what_was_written_or_nothing() {
+        check(r#"{"member_id":123,"ts":1696527000}"#, &[("member_id", "123"), ("ts", "1696527000")]);
+        check(
+            r#"{"a":18446744073709551615,"b":-5,"c":1.50,"d":1e3}"#,
+            &[("a", "18446744073709551615"), ("b", "-5"), ("c", "1.5"), ("d", "1000")],
+        );
+        // As a number of 64 bits it would be another portal.
+        check(r#"{"member_id":123456789012345678901234567890,"event":"x"}"#, &[("event", "x")]);
+        assert_eq!(Form::scan(br#"{"auth":{"member_id":7}}"#).head().member_id, MemberId::parse("7"));
+    }
+
+    #[test]
+    fn of_a_json_key_that_stands_twice_the_last_one_wins_with_all_below_it() {
+        check(r#"{"auth":{"member_id":"a"},"auth":{"x":1}}"#, &[("auth[x]", "1")]);
+        check(r#"{"auth":{"member_id":"a"},"auth":5}"#, &[("auth", "5")]);
+        check(r#"{"auth":{"member[id":{"x":"a"},"member_id":"b"}}"#, &[("auth[member_id]", "b")]);
+    }
+
+    #[test]
+    fn json_names_that_are_too_long_or_too_deep_are_left_out() {
+        let (long, deep) = ("k".repeat(NAME_BYTES_MAX - 1), format!("{}1{}", "[".repeat(70), "]".repeat(70)));
+        check(&format!(r#"{{"{long}":1,"k":{{"{long}":1}},"a":{deep},"event":"x"}}"#), &[("event", "x")]);
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_a_form() {
+        check("[1]", &[]);
+        check(r#"{"event":"x""#, &[(r#"{"event":"x""#, "")]);
+        check("{event=x", &[("{event", "x")]);
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_shown_as_such() {
+        let form = Form::parse(b"event=\xff%fe&a\xff=\xc3\xa9");
+        assert_eq!(form.iter().collect::<Vec<_>>(), [("a\u{fffd}", "é"), ("event", "\u{fffd}\u{fffd}")]);
     }
 
     #[test]

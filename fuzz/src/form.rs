@@ -8,8 +8,8 @@ use common::form::Form;
 const HEAD: [&str; 4] = ["event", "ts", "auth[member_id]", "member_id"];
 /// A form's field takes no more than its share of the body: U+FFFD has three bytes, `[]` becomes an index.
 const FORM_BYTES_MAX: usize = 16;
-/// JSON's share is larger: names are repeated, up to 256 bytes, for items of two bytes.
-const JSON_BYTES_MAX: usize = 512;
+/// JSON's share is larger: names are repeated, up to 128 bytes, for items of two bytes.
+const JSON_BYTES_MAX: usize = 400;
 
 /// A body is read within bounds, a scan finds what a whole reading finds, and what was read is read again from a
 /// form that was made of it.

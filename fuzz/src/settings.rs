@@ -33,12 +33,14 @@ pub fn settings(data: &[u8]) {
     // A text of several lines makes something harmless of a line that looks like a secret's.
     let has_long_texts = text.contains("\"\"\"") || text.contains("'''");
     let file = file.iter().filter(|line| !reads_a_file(line));
-    let file: Vec<String> = file.map(|line| if has_long_texts { (*line).to_owned() } else { line_of_file(line) }).collect();
+    let file: Vec<String> =
+        file.map(|line| if has_long_texts { (*line).to_owned() } else { line_of_file(line) }).collect();
 
     let dir = lay(&[("settings.toml".to_owned(), file.join("\n").into_bytes())].into());
     let path = log_in(dir.path()).join("settings.toml");
     // Behind `--` nothing is a flag any more.
-    let flags = flags.iter().filter(|flag| **flag != "--" && !reads_a_file(flag)).map(|flag| with_secret(flag, &SECRET_FLAGS));
+    let flags =
+        flags.iter().filter(|flag| **flag != "--" && !reads_a_file(flag)).map(|flag| with_secret(flag, &SECRET_FLAGS));
     let args: Vec<OsString> = [OsString::from("program"), "--config".into(), path.clone().into()]
         .into_iter()
         .chain(flags.map(OsString::from))
@@ -46,7 +48,11 @@ pub fn settings(data: &[u8]) {
     let variables: Vec<(String, String)> = variables
         .iter()
         .filter(|line| !reads_a_file(line))
-        .filter_map(|line| with_secret(line, &SECRET_VARIABLES).split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .filter_map(|line| {
+            with_secret(line, &SECRET_VARIABLES)
+                .split_once('=')
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        })
         .collect();
     let env = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     for (program, table) in [("ingress", ingress::config::table()), ("processor", processor::config::settings())] {
@@ -73,12 +79,17 @@ fn shown(program: &str, table: &[Setting], settings: &Settings) -> String {
 }
 
 fn line_of_file(line: &str) -> String {
-    let key = |key: &&str| line.strip_prefix(*key).is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with('='));
+    let key =
+        |key: &&str| line.strip_prefix(*key).is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with('='));
     if SECRET_KEYS.iter().any(|known| key(&known)) { line.replace(SIGN, SECRET) } else { line.to_owned() }
 }
 
 fn with_secret(line: &str, beginnings: &[&str]) -> String {
-    if beginnings.iter().any(|beginning| line.starts_with(beginning)) { line.replace(SIGN, SECRET) } else { line.to_owned() }
+    if beginnings.iter().any(|beginning| line.starts_with(beginning)) {
+        line.replace(SIGN, SECRET)
+    } else {
+        line.to_owned()
+    }
 }
 
 /// Files beside ours are nobody's business here.

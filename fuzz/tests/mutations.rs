@@ -11,13 +11,40 @@ use tests::random::{Random, number, seed};
 use tests::wait::report;
 
 /// In CI for a target that only computes; one that opens files gets fewer.
-const MUTATIONS: u64 = 20_000;
+const MUTATIONS: u64 = 100_000;
 /// Of these so many fewer.
 const WITH_FILES: [(&str, u64); 3] = [("disk_log", 40), ("segment", 20), ("settings", 10)];
 /// What has a meaning somewhere.
 const WORDS: [&[u8]; 30] = [
-    b"[", b"]", b"[]", b"=", b"&", b"%", b"+", b".", b" ", b"\0", b"\xff", b"\"", b"\n", b"{", b"}", b",", b":", b"0",
-    b"-1", b"9223372036854775807", b"auth", b"auth[member_id]", b"event", b"ts", b"data", b"%5B", b"@", b"\x80", b"\x01",
+    b"[",
+    b"]",
+    b"[]",
+    b"=",
+    b"&",
+    b"%",
+    b"+",
+    b".",
+    b" ",
+    b"\0",
+    b"\xff",
+    b"\"",
+    b"\n",
+    b"{",
+    b"}",
+    b",",
+    b":",
+    b"0",
+    b"-1",
+    b"9223372036854775807",
+    b"auth",
+    b"auth[member_id]",
+    b"event",
+    b"ts",
+    b"data",
+    b"%5B",
+    b"@",
+    b"\x80",
+    b"\x01",
     b"\xff\xff\xff\xff\xff\xff\xff\xff",
 ];
 

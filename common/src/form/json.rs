@@ -6,7 +6,7 @@ use super::name::DEPTH_MAX;
 use super::tree::Node;
 
 /// A form spells out every name, JSON does not: with longer ones, a small body would become a large one.
-const NAME_BYTES_MAX: usize = 256;
+pub(super) const NAME_BYTES_MAX: usize = 128;
 /// Beyond it a number may not be the one that was written.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 

@@ -1,6 +1,6 @@
 //! What may be shown of a body: its fields as a tree again, without secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use common::form::Form;
 use serde_json::{Map, Value};
@@ -23,6 +23,8 @@ const AUTH_SHOWN: [&str; 9] = [
 const SECRET_NAMES: [&str; 6] = ["token", "secret", "password", "authid", "refreshid", "signature"];
 /// Shorter values are not looked for elsewhere: they would be found everywhere.
 const SECRET_BYTES_MIN: usize = 8;
+/// Each secret is looked for in all values and keys; an event has a handful.
+const SECRETS_MAX: usize = 64;
 
 /// `data` and `auth`, fit to be seen.
 pub struct Redacted {
@@ -31,30 +33,32 @@ pub struct Redacted {
 }
 
 /// Takes `data` and the harmless part of `auth`. A value is hidden where its name says so, and wherever it holds a
-/// value that was hidden elsewhere in the same body.
+/// value that was hidden elsewhere in the same body. Nothing is shown of a body with more secrets than any event has.
 pub fn redact(form: &Form) -> Redacted {
-    let hidden: Vec<&str> = form
-        .iter()
-        .filter(|(name, value)| names_secret(name) && value.len() >= SECRET_BYTES_MIN)
-        .map(|(_, value)| value)
-        .collect();
-    let shown = |name: &str, value: &str| {
-        if names_secret(name) || hidden.iter().any(|secret| value.contains(secret)) {
-            SECRET.to_owned()
-        } else {
-            value.to_owned()
-        }
+    let fields: Vec<_> = form.iter().map(|(name, value)| (name, value, names_secret(name))).collect();
+    let is_hidden = |(_, value, is_secret): &&(_, &str, bool)| *is_secret && value.len() >= SECRET_BYTES_MIN;
+    let hidden: BTreeSet<&str> = fields.iter().filter(is_hidden).map(|(_, value, _)| *value).collect();
+    if hidden.len() > SECRETS_MAX {
+        return Redacted { data: Value::String(SECRET.to_owned()), auth: Value::Object(Map::new()) };
+    }
+    let shown = |text: &str| {
+        let holds_secret = hidden.iter().any(|secret| text.contains(secret));
+        if holds_secret { SECRET.to_owned() } else { text.to_owned() }
     };
     let mut data = Branch::default();
     let mut auth = Map::new();
-    for (name, value) in form.iter() {
+    // A field's name may hold a secret as well as its value may. Many names share their keys.
+    let mut keys_shown: HashMap<&str, String> = HashMap::new();
+    for (name, value, is_secret) in &fields {
+        let value = || if *is_secret { SECRET.to_owned() } else { shown(value) };
         if let Some(path) = name.strip_prefix("data[") {
-            let mut keys = path.trim_end_matches(']').split("][").map(|key| key_shown(key, &hidden));
-            data.insert(&mut keys, shown(name, value));
+            let keys = path.trim_end_matches(']').split("][");
+            let mut keys = keys.map(|key| keys_shown.entry(key).or_insert_with(|| shown(key)).clone());
+            data.insert(&mut keys, value());
         } else if let Some(key) = name.strip_prefix("auth[").and_then(|key| key.strip_suffix(']'))
             && AUTH_SHOWN.contains(&key)
         {
-            auth.insert(key.to_owned(), Value::String(shown(name, value)));
+            auth.insert(key.to_owned(), Value::String(value()));
         }
     }
     Redacted { data: data.into_value(), auth: Value::Object(auth) }
@@ -63,11 +67,6 @@ pub fn redact(form: &Form) -> Redacted {
 fn names_secret(name: &str) -> bool {
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     SECRET_NAMES.iter().any(|secret| name.contains(secret))
-}
-
-/// A field's name may hold a secret as well as its value may.
-fn key_shown(key: &str, hidden: &[&str]) -> String {
-    if hidden.iter().any(|secret| key.contains(secret)) { SECRET.to_owned() } else { key.to_owned() }
 }
 
 /// A tree of fields.
