@@ -97,7 +97,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("listen on {} for webhooks", config.webhooks.listen))?;
     config.webhooks.check_address(listener.local_addr().context("ask the socket where it listens")?)?;
     let (webhooks, serving) =
-        ingress::serve(listener, config.webhooks.limits, reception, Keeper::Disk(raw.clone()), stop.clone())
+        ingress::serve(listener, &config.webhooks, reception, Keeper::Disk(raw.clone()), stop.clone())
             .context("take webhooks")?;
     tracing::info!(what = "webhooks", address = %webhooks, "listening");
     let (admin, administering) =

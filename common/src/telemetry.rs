@@ -19,8 +19,9 @@ use crate::lifecycle::{Readiness, Stop};
 /// Before the name of every metric.
 const PREFIX: &str = "hookledger";
 
-/// What is logged unless somebody wishes otherwise: the web server tells much at each start and end.
-const FILTER: &str = "info,actix_server=warn";
+/// What is logged unless somebody wishes otherwise: the web server tells much at each start and end, and
+/// of every request that is malformed, which strangers may send as many of as they like.
+const FILTER: &str = "info,actix_server=warn,actix_http=off";
 
 /// More than a Prometheus and a few people need.
 const ADMIN_CONNECTIONS_MAX: usize = 64;

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, X_FORWARDED_FOR};
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, X_FORWARDED_FOR};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
@@ -12,7 +12,6 @@ use common::event::{AppName, RawEvent};
 use common::form::Form;
 use common::time::Timestamp;
 use prometheus::Registry;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::apps::Apps;
@@ -22,10 +21,9 @@ use crate::keep::{Hand, Kept, Nowhere};
 use crate::metrics::{Metrics, Outcome};
 use crate::problem::Refusal;
 use crate::proxies::Proxies;
+use crate::server::{body, peer};
 use crate::source::SourceCheck;
 
-/// How long a body is awaited.
-const BODY_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Given by us, passed on as it came.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -50,6 +48,11 @@ impl Reception {
             junk: Budget::new(webhooks.junk),
             metrics,
         })
+    }
+
+    /// What is measured.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Answers an unknown path, a wrong method, or a GET that looks whether there is a handler.
@@ -78,8 +81,8 @@ impl Reception {
         let app = self.apps.owner(request.path())?;
         let source = self.source(request);
         let is_unknown = self.sources.refuses(source);
-        let body = self.read(request, payload).await?;
-        let form = Form::scan(&body);
+        let received = body::receive(request, payload, self.body_bytes_max).await?;
+        let form = Form::scan(&received.bytes);
         let refusal: Option<fn(Option<Uuid>) -> Refusal> = match (is_unknown, form.says_something()) {
             (true, _) => Some(Refusal::UnknownSource),
             (false, false) => Some(Refusal::NotAnEvent),
@@ -92,7 +95,7 @@ impl Reception {
             self.metrics.discarded();
             return Err(refusal(None));
         }
-        let mut event = raw_event(app, &form, body, request);
+        let mut event = raw_event(app, &form, received.bytes.clone(), request);
         (event.source, event.unknown_source) = (source, is_unknown);
         let id = event.id;
         let read = Instant::now();
@@ -109,27 +112,9 @@ impl Reception {
 
     /// Who sent it, as far as anybody whom we believe knows.
     fn source(&self, request: &HttpRequest) -> Option<IpAddr> {
-        let peer = request.peer_addr()?.ip();
+        let peer = peer(request)?;
         let forwarded: Vec<_> = request.headers().get_all(X_FORWARDED_FOR).map(HeaderValue::as_bytes).collect();
         Some(self.proxies.client(peer, &forwarded))
-    }
-
-    async fn read(&self, request: &HttpRequest, payload: Payload) -> Result<Bytes, Refusal> {
-        let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let too_large = Refusal::TooLarge { limit: self.body_bytes_max };
-        if announced.is_some_and(|length: usize| length > self.body_bytes_max) {
-            return Err(too_large);
-        }
-        // No timer is set where the body is there already.
-        let Ok(read) = timeout(BODY_WAIT_MAX, payload.to_bytes_limited(self.body_bytes_max)).await else {
-            return Err(Refusal::BodyTooSlow { wait: BODY_WAIT_MAX });
-        };
-        match read {
-            // A copy of exactly its length: what it was read into is larger.
-            Ok(Ok(body)) => Ok(Bytes::copy_from_slice(&body)),
-            Ok(Err(_)) => Err(Refusal::UnreadableBody),
-            Err(_) => Err(too_large),
-        }
     }
 }
 
@@ -163,6 +148,24 @@ impl Answer {
         response.body(body)
     }
 
+    /// Whether it was made without a look at the body.
+    pub(crate) fn leaves_body(&self) -> bool {
+        match self {
+            Self::Kept { .. } => false,
+            Self::Here => true,
+            Self::Refused(refusal) => match refusal {
+                Refusal::UnknownApp | Refusal::UnknownPath | Refusal::WrongMethod | Refusal::Encoded => true,
+                Refusal::NotAnEvent(_)
+                | Refusal::UnknownSource(_)
+                | Refusal::TooLarge { .. }
+                | Refusal::Nowhere
+                | Refusal::Overloaded
+                | Refusal::UnreadableBody
+                | Refusal::BodyTooSlow { .. } => false,
+            },
+        }
+    }
+
     fn outcome(&self) -> Option<Outcome> {
         match self {
             Self::Kept { kept, .. } => Some(Outcome::Kept(*kept)),
@@ -173,7 +176,8 @@ impl Answer {
                 Refusal::UnknownSource(_) => Some(Outcome::UnknownSource),
                 Refusal::TooLarge { .. } => Some(Outcome::TooLarge),
                 Refusal::Nowhere => Some(Outcome::Nowhere),
-                Refusal::UnreadableBody | Refusal::BodyTooSlow { .. } => Some(Outcome::Unreadable),
+                Refusal::Overloaded => Some(Outcome::Overloaded),
+                Refusal::UnreadableBody | Refusal::BodyTooSlow { .. } | Refusal::Encoded => Some(Outcome::Unreadable),
                 Refusal::UnknownPath | Refusal::WrongMethod => None,
             },
         }

@@ -13,7 +13,7 @@ use common::telemetry::LogFormat;
 use crate::budget::Allowance;
 use crate::handover::Rules;
 use crate::proxies::Proxies;
-use crate::server::Limits;
+use crate::server::{Limits, TlsFiles};
 use crate::source::{Check, Sources};
 use crate::source_list::Place;
 
@@ -21,8 +21,6 @@ use crate::source_list::Place;
 const BODY_LIMIT_BYTES_MAX: u64 = 900 * 1024;
 /// Whoever supervises us waits as long for our end.
 const STOP_NOTICE_MAX: Duration = Duration::from_secs(300);
-/// A restart waits for as long as a connection may idle.
-const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Records that are handed over and not acknowledged at most; beyond it events are on disk only.
 const HANDED_OVER_RECORDS_MAX: usize = 20_000;
 /// The same in bytes.
@@ -56,7 +54,44 @@ pub const WEBHOOKS: &[Setting] = &[
         default: Some("0s"),
         kind: Kind::Plain,
     },
+    Setting {
+        name: "head-timeout",
+        help: "How long the head of a request may take, with all that comes before it.",
+        default: Some("5s"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "body-timeout",
+        help: "How long the body of a request may take.",
+        default: Some("10s"),
+        kind: Kind::Plain,
+    },
     Setting { name: "body-limit", help: "Larger bodies are refused.", default: Some("64KiB"), kind: Kind::Plain },
+    Setting {
+        name: "connections-limit",
+        help: "How many connections there may be at a time; beyond it, who idles for longest has to go.",
+        default: Some("2048"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "request-memory-limit",
+        help: "What bodies may take of memory in all, beyond 8KiB for each; beyond it, the slowest body loses.",
+        default: Some("64MiB"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "proxy-protocol",
+        help: "`v2`: every connection begins with the PROXY protocol, from trusted-proxies only; or `off`.",
+        default: Some("off"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "tls-cert-file",
+        help: "The certificate chain as PEM, for TLS on ingress-listen; read again when it changes.",
+        default: None,
+        kind: Kind::Plain,
+    },
+    Setting { name: "tls-key-file", help: "The certificate's private key as PEM.", default: None, kind: Kind::Plain },
     Setting {
         name: "trusted-proxies",
         help: "Networks of the proxies in front, such as `10.0.0.0/8`: they are believed about the client's address.",
@@ -153,6 +188,10 @@ pub struct Webhooks {
     pub sources: Sources,
     /// How much is kept of what is refused.
     pub junk: Allowance,
+    /// Whether they tell it by the PROXY protocol, version 2.
+    pub proxy_protocol: bool,
+    /// For TLS.
+    pub tls: Option<TlsFiles>,
 }
 
 impl Webhooks {
@@ -162,17 +201,15 @@ impl Webhooks {
         if body_limit == 0 || body_limit > BODY_LIMIT_BYTES_MAX {
             return Err(SettingsError("body-limit is more than nothing and at most 900KiB".into()));
         }
-        let limits = Limits { idle_timeout: settings.duration("idle-timeout")? };
-        if limits.idle_timeout.is_zero() || limits.idle_timeout > IDLE_TIMEOUT_MAX {
-            return Err(SettingsError("idle-timeout is more than nothing and at most 10m".into()));
-        }
         let webhooks = Self {
             listen: settings.address("ingress-listen")?,
             stop_notice: stop_notice(settings)?,
-            limits,
+            limits: Limits::read(settings)?,
             body_bytes_max: usize::try_from(body_limit).expect("checked above"),
             apps: settings.apps().clone(),
             proxies: Proxies::read(settings)?,
+            proxy_protocol: proxy_protocol(settings)?,
+            tls: tls_files(settings)?,
             sources: Sources::read(settings)?,
             junk: Allowance::read(settings)?,
         };
@@ -212,6 +249,28 @@ impl Webhooks {
             Check::Off => Ok(()),
             Check::Observe | Check::Enforce => self.sources.places.iter().try_for_each(Place::check),
         }
+    }
+}
+
+fn proxy_protocol(settings: &Settings) -> Result<bool, SettingsError> {
+    match settings.text("proxy-protocol") {
+        Some("off") | None => Ok(false),
+        Some("v2") if settings.all("trusted-proxies").is_empty() => Err(SettingsError(
+            "proxy-protocol is v2, so trusted-proxies must say from whom: nobody else is believed, and nobody would be let in".into(),
+        )),
+        Some("v2") => Ok(true),
+        Some(_) => Err(SettingsError("proxy-protocol is `off` or `v2`".into())),
+    }
+}
+
+fn tls_files(settings: &Settings) -> Result<Option<TlsFiles>, SettingsError> {
+    match (settings.text("tls-cert-file"), settings.text("tls-key-file")) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => {
+            Ok(Some(TlsFiles { cert: settings.path("tls-cert-file")?, key: settings.path("tls-key-file")? }))
+        }
+        (Some(_), None) => Err(SettingsError("tls-cert-file is set, so tls-key-file must name its private key".into())),
+        (None, Some(_)) => Err(SettingsError("tls-key-file is set, so tls-cert-file must name its certificate".into())),
     }
 }
 
@@ -298,13 +357,19 @@ fn rules(settings: &Settings) -> Result<Rules, SettingsError> {
     })
 }
 
+/// How webhooks are taken with these settings.
+#[cfg(test)]
+pub(crate) fn webhooks(args: &[&str]) -> Webhooks {
+    let args = std::iter::once("ingress").chain(args.iter().copied()).map(Into::into);
+    let settings = common::settings::read("ingress", "", &table(), args, &|_| None, []).expect("known settings");
+    Webhooks::read(&settings).expect("valid settings")
+}
+
 #[cfg(test)]
 impl Webhooks {
     /// What is set where nothing is.
     pub fn by_default() -> Self {
-        let args = ["ingress", "--kafka", "h:1"].map(Into::into);
-        let settings = common::settings::read("ingress", "", &table(), args, &|_| None, []).expect("defaults");
-        Self::read(&settings).expect("valid defaults")
+        webhooks(&[])
     }
 }
 
@@ -364,6 +429,12 @@ mod tests {
             (&[][..], "kafka"),
             (&["--kafka", "h:1", "--keep", "both"][..], "keep"),
             (&["--kafka", "h:1", "--body-limit", "2MiB"][..], "body-limit"),
+            (&["--kafka", "h:1", "--connections-limit", "0"][..], "connections-limit"),
+            (&["--kafka", "h:1", "--head-timeout", "0s"][..], "head-timeout"),
+            (&["--kafka", "h:1", "--proxy-protocol", "v1"][..], "proxy-protocol"),
+            (&["--kafka", "h:1", "--proxy-protocol", "v2"][..], "trusted-proxies"),
+            (&["--kafka", "h:1", "--tls-cert-file", "a.pem"][..], "tls-key-file"),
+            (&["--kafka", "h:1", "--tls-key-file", "a.pem"][..], "tls-cert-file"),
             (&["--kafka", "h:1", "--trusted-proxies", "10.0.0.0/33"][..], "trusted-proxies"),
             (&["--kafka", "h:1", "--source-check", "on"][..], "source-check"),
             (&["--kafka", "h:1", "--source-list", "ftp://h/list"][..], "source-list"),

@@ -74,7 +74,7 @@ pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
     let reception = Arc::new(reception);
     let listener = listener(webhooks.listen).with_context(|| format!("listen on {} for webhooks", webhooks.listen))?;
     webhooks.check_address(listener.local_addr().context("ask the socket where it listens")?)?;
-    let serving = serve(listener, webhooks.limits, reception, Keeper::Kafka(Arc::clone(&desk)), stop.clone());
+    let serving = serve(listener, webhooks, reception, Keeper::Kafka(Arc::clone(&desk)), stop.clone());
     let (address, serving) = serving.context("take webhooks")?;
     tracing::info!(what = "webhooks", %address, "listening");
 

@@ -9,7 +9,9 @@ use common::telemetry::registered;
 use common::time::Timestamp;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use crate::desk::Desk;
 use crate::keep::Kept;
@@ -43,10 +45,12 @@ pub enum Outcome {
     Unreadable,
     /// There was nowhere to keep it.
     Nowhere,
+    /// There was no room in memory for its body.
+    Overloaded,
 }
 
 impl Outcome {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Kept(Kept::Kafka),
         Self::Kept(Kept::Disk),
         Self::NotAnEvent,
@@ -55,6 +59,7 @@ impl Outcome {
         Self::TooLarge,
         Self::Unreadable,
         Self::Nowhere,
+        Self::Overloaded,
     ];
 
     fn label(self) -> &'static str {
@@ -66,6 +71,7 @@ impl Outcome {
             Self::TooLarge => "too_large",
             Self::Unreadable => "unreadable",
             Self::Nowhere => "nowhere",
+            Self::Overloaded => "overloaded",
         }
     }
 
@@ -79,7 +85,68 @@ impl Outcome {
             Self::TooLarge => 5,
             Self::Unreadable => 6,
             Self::Nowhere => 7,
+            Self::Overloaded => 8,
         }
+    }
+}
+
+/// Why a connection was ended by us, or before it had said anything of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The next request did not come.
+    Idle,
+    /// A head did not come to its end in time, nor what comes before it.
+    SlowHead,
+    /// A head was too long.
+    LargeHead,
+    /// What came is not HTTP/1, or could be understood in two ways.
+    Malformed,
+    /// The client did not read its answers.
+    Unread,
+    /// There were too many connections.
+    Crowded,
+    /// No proxy that we trust said whom it speaks for.
+    NoProxy,
+    /// The TLS handshake failed.
+    NoTls,
+    /// The client went away.
+    Gone,
+}
+
+impl Ended {
+    const ALL: [Self; 9] = [
+        Self::Idle,
+        Self::SlowHead,
+        Self::LargeHead,
+        Self::Malformed,
+        Self::Unread,
+        Self::Crowded,
+        Self::NoProxy,
+        Self::NoTls,
+        Self::Gone,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::SlowHead => "slow_head",
+            Self::LargeHead => "large_head",
+            Self::Malformed => "malformed",
+            Self::Unread => "unread",
+            Self::Crowded => "crowded",
+            Self::NoProxy => "no_proxy",
+            Self::NoTls => "no_tls",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// A connection, counted for as long as it is open.
+pub(crate) struct Open(IntGauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -95,6 +162,9 @@ pub struct Metrics {
     adopted: IntCounter,
     fsync_seconds: Histogram,
     refused: Arc<Refused>,
+    connections: IntGauge,
+    ended: [IntCounter; Ended::ALL.len()],
+    certificate_expires_seconds: IntGaugeVec,
 }
 
 impl Metrics {
@@ -109,6 +179,11 @@ impl Metrics {
         let fsync_seconds = seconds("disk_log_fsync_duration_seconds", "Syncs of the disk log that somebody awaited.");
         let about = Opts::new("ingress_source_total", "Webhooks whose sender was looked up, by where it stands.");
         let sources = registered(registry, IntCounterVec::new(about, &["verdict"]));
+        let about = Opts::new("ingress_connections_ended_total", "Connections that we ended, or that failed, by why.");
+        let ended = registered(registry, IntCounterVec::new(about, &["reason"]));
+        let about = "When the TLS certificate in use expires, Unix time.";
+        let certificate = IntGaugeVec::new(Opts::new("tls_certificate_expires_seconds", about), &[]);
+        let connections = IntGauge::new("ingress_connections", "Connections for webhooks that are open.");
         let about = "Bodies that were no events, or from unknown sources, beyond the budget for such: not kept.";
         Self {
             events: Outcome::ALL.map(|outcome| events.with_label_values(&[outcome.label()])),
@@ -120,6 +195,9 @@ impl Metrics {
             adopted: registered(registry, IntCounter::new("ingress_adopted_events_total", ADOPTED)),
             fsync_seconds,
             refused: Arc::default(),
+            connections: registered(registry, connections),
+            ended: Ended::ALL.map(|reason| ended.with_label_values(&[reason.label()])),
+            certificate_expires_seconds: registered(registry, certificate),
         }
     }
 
@@ -132,6 +210,7 @@ impl Metrics {
             | Outcome::UnknownApp
             | Outcome::TooLarge
             | Outcome::Unreadable
+            | Outcome::Overloaded
             | Outcome::UnknownSource => {}
         }
         self.events[outcome.index()].inc();
@@ -171,6 +250,24 @@ impl Metrics {
     /// So many events of another ingress, which is gone, are in Kafka now.
     pub fn adopted(&self, events: u64) {
         self.adopted.inc_by(events);
+    }
+
+    /// A connection came in.
+    pub(crate) fn connection(&self) -> Open {
+        self.connections.inc();
+        Open(self.connections.clone())
+    }
+
+    /// A connection ended before its time.
+    pub(crate) fn connection_ended(&self, ended: Ended) {
+        self.ended[ended as usize].inc();
+    }
+
+    /// The TLS certificate that clients see expires then.
+    pub(crate) fn certificate_expires(&self, at_s: Option<i64>) {
+        if let Some(at_s) = at_s {
+            self.certificate_expires_seconds.with_label_values::<&str>(&[]).set(at_s);
+        }
     }
 
     /// For the disk log: how long its syncs take.
@@ -328,6 +425,13 @@ fn buckets(name: &str, help: &str) -> HistogramOpts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_reason_has_a_counter_of_its_own() {
+        for (index, ended) in Ended::ALL.into_iter().enumerate() {
+            assert_eq!(ended as usize, index, "{}", ended.label());
+        }
+    }
 
     #[test]
     fn every_outcome_has_a_counter_of_its_own() {

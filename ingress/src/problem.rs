@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, RETRY_AFTER};
+use actix_web::http::header::{ACCEPT_ENCODING, ALLOW, RETRY_AFTER};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde_json::json;
 use uuid::Uuid;
@@ -27,12 +27,16 @@ pub enum Refusal {
     },
     /// Neither Kafka nor the disk took it.
     Nowhere,
+    /// There is no room in memory for it, and nobody slower to take it from.
+    Overloaded,
     /// There is nothing at this path.
     UnknownPath,
     /// The path takes no such method.
     WrongMethod,
     /// The body ended early, or was not encoded as its headers say.
     UnreadableBody,
+    /// The body is compressed, or encoded otherwise.
+    Encoded,
     /// The body did not come in time.
     BodyTooSlow {
         /// How long it was awaited.
@@ -47,6 +51,10 @@ impl Refusal {
         response.insert_header(("content-type", "application/problem+json"));
         match self {
             Self::Nowhere => _ = response.insert_header((RETRY_AFTER, RETRY_AFTER_S.to_string())),
+            Self::Overloaded => {
+                response.insert_header((RETRY_AFTER, RETRY_AFTER_S.to_string())).force_close();
+            }
+            Self::Encoded => _ = response.insert_header((ACCEPT_ENCODING, "identity")),
             Self::WrongMethod => _ = response.insert_header((ALLOW, "GET, HEAD, POST")),
             // What is left of the body is not read.
             Self::TooLarge { .. } | Self::UnreadableBody | Self::BodyTooSlow { .. } => _ = response.force_close(),
@@ -75,7 +83,8 @@ impl Refusal {
             Self::UnknownApp | Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::UnknownSource(_) => StatusCode::FORBIDDEN,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Nowhere => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Nowhere | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
         }
@@ -89,6 +98,8 @@ impl Refusal {
             Self::UnknownSource(_) => "unknown-source",
             Self::TooLarge { .. } => "too-large",
             Self::Nowhere => "nowhere",
+            Self::Overloaded => "overloaded",
+            Self::Encoded => "encoded",
             Self::UnknownPath => "unknown-path",
             Self::WrongMethod => "wrong-method",
             Self::UnreadableBody => "unreadable-body",
@@ -103,6 +114,8 @@ impl Refusal {
             Self::UnknownSource(_) => "The sender is not one of Bitrix24's",
             Self::TooLarge { .. } => "The body is too large",
             Self::Nowhere => "The event cannot be kept right now",
+            Self::Overloaded => "There are too many large bodies at a time",
+            Self::Encoded => "The body is compressed",
             Self::UnknownPath => "There is nothing here",
             Self::WrongMethod => "This takes POST, and GET or HEAD to see that it is there",
             Self::UnreadableBody => "The body cannot be read",
@@ -125,6 +138,11 @@ impl Refusal {
             }
             Self::TooLarge { limit } => format!("At most {limit} bytes are taken (`body-limit` in the settings)."),
             Self::Nowhere => "Kafka does not acknowledge and the disk log has no room. Send the event again.".into(),
+            Self::Overloaded => {
+                "No room was left for it in memory (`request-memory-limit` in the settings). Send the event again."
+                    .into()
+            }
+            Self::Encoded => "Bodies are taken as they are, without `Content-Encoding`.".into(),
             Self::UnknownPath => "Webhooks go to `/v1/events/{app}`.".into(),
             Self::WrongMethod => "Webhooks are sent with POST.".into(),
             Self::UnreadableBody => "It ended early, or is not encoded as the request's headers say.".into(),

@@ -1,73 +1,111 @@
-//! The only port that faces the internet: sockets and limits.
+//! The only port that faces the internet: from a socket to a request, within limits.
+//!
+//! A connection comes in (`crowd`: who has to go when there are too many), says perhaps through a proxy who it
+//! is and perhaps speaks TLS (`entrance`, `proxy`, `tls`), and then HTTP/1. Between its socket and the HTTP/1
+//! server stands the `wire`; what it is doing is known to the `connection`, and `watch` ends what takes too long.
+//! For the server itself knows a time limit for the first head only, none for what it writes, and reads on
+//! while it works.
 
-use std::any::Any;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use actix_web::dev::Extensions;
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, KeepAlive};
+use actix_server::{GracefulShutdownSignal, Server};
+use actix_service::{Service, ServiceFactory, fn_factory, fn_service, map_config};
+use actix_web::dev::{AppConfig, Extensions};
 use actix_web::http::Method;
 use actix_web::web::{Data, Payload};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpRequest, HttpResponse, web};
+use anyhow::Context;
 use common::lifecycle::Stop;
+use tokio::net::TcpStream;
 
 use crate::accept::Reception;
+use crate::config::Webhooks;
 use crate::door::{Door, Guest};
 use crate::keep::{Hand, Keeper};
+use crate::metrics::{Ended, Metrics};
+use connection::Connection;
+use crowd::Crowd;
+use entrance::Entrance;
+use tls::Tls;
+use watch::watch;
+use wire::Wire;
 
-/// Per worker thread; each may hold one body in memory.
-const CONNECTIONS_MAX: usize = 10_000;
-/// How long the head of a request may take.
-const HEAD_WAIT_MAX: Duration = Duration::from_secs(5);
+pub(crate) mod body;
+mod connection;
+mod crowd;
+mod entrance;
+mod expiry;
+mod limits;
+#[cfg(test)]
+mod over_sockets;
+pub mod proxy;
+mod tls;
+mod watch;
+mod wire;
+
+pub use entrance::peer;
+pub use limits::Limits;
+pub use tls::TlsFiles;
+
 /// How long a client may take to end its side of a connection.
 const DISCONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
 /// At the end: how long the server awaits those who are inside, which is longer than anything that they wait for.
 const SHUTDOWN_S_MAX: u64 = 30;
-
-/// What a connection may do.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How long it may idle between two requests.
-    pub idle_timeout: Duration,
-}
+/// Answers that are written at once, at most; for one who sends many requests ahead.
+const ANSWERS_BYTES_MAX: usize = 8 * 1024;
 
 /// Serves webhooks until stopped. Returns the address it listens on; the future must be polled.
 pub fn serve(
     listener: TcpListener,
-    limits: Limits,
+    webhooks: &Webhooks,
     reception: Arc<Reception>,
     keeper: Keeper,
     stop: Stop,
-) -> io::Result<(SocketAddr, impl Future<Output = io::Result<()>>)> {
-    let address = listener.local_addr()?;
-    let door = Arc::new(Door::new(stop.clone(), limits.idle_timeout));
-    let server = HttpServer::new({
-        let door = Arc::clone(&door);
-        move || {
-            let room = Room { reception: Arc::clone(&reception), hand: keeper.for_worker(), door: Arc::clone(&door) };
-            App::new().app_data(Data::new(room)).default_service(web::to(answer))
-        }
-    });
-    let bound = server
-        .on_connect({
-            let door = Arc::clone(&door);
-            move |_: &dyn Any, connection: &mut Extensions| drop(connection.insert(Guest::new(&door)))
-        })
-        .max_connections(CONNECTIONS_MAX)
-        .keep_alive(limits.idle_timeout)
-        .client_request_timeout(HEAD_WAIT_MAX)
-        .client_disconnect_timeout(DISCONNECT_WAIT_MAX)
+) -> anyhow::Result<(SocketAddr, impl Future<Output = io::Result<()>> + use<>)> {
+    let address = listener.local_addr().context("look where it listens")?;
+    let workers = thread::available_parallelism().map_or(2, NonZero::get);
+    let mut limits = webhooks.limits;
+    limits.fit_open_files();
+    let limits = limits.share(workers, webhooks.body_bytes_max);
+    let tls = webhooks.tls.clone().map(Tls::open).transpose()?;
+    let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
+    let metrics = reception.metrics().clone();
+    let door = Arc::new(Door::new(stop.clone(), webhooks.limits.idle_timeout));
+
+    let server = Server::build().workers(workers);
+    let house = House {
+        limits,
+        webhooks: webhooks.clone(),
+        entrance: Entrance { told_by: webhooks.proxy_protocol.then(|| webhooks.proxies.clone()), tls: acceptor },
+        reception,
+        keeper,
+        door: Arc::clone(&door),
+        metrics: metrics.clone(),
+        draining: server.graceful_shutdown_signal(),
+    };
+    let server = server
+        // Twice as many: those who have to go are still there when those come for whom they go.
+        .max_concurrent_connections(2 * limits.connections_max)
         .shutdown_timeout(SHUTDOWN_S_MAX)
         .disable_signals()
-        .listen(listener)?;
-    let mut server = bound.run();
+        .listen("webhooks", listener, move || house.clone().worker())
+        .context("listen for webhooks")?;
+    let mut server = server.run();
     let handle = server.handle();
     // Taken now, so that nobody finds the process idle between the request to stop and our hearing of it.
     let busy = stop.busy();
     Ok((address, async move {
         let ended = tokio::select! {
             ended = &mut server => ended,
+            () = renew(tls.as_deref(), &metrics) => unreachable!("it looks for ever"),
             () = stop.wait() => {
                 let ((), ended) = tokio::join!(door.end(&handle), server);
                 ended
@@ -78,14 +116,114 @@ pub fn serve(
     }))
 }
 
+/// Looks for ever whether there is a newer certificate.
+async fn renew(tls: Option<&Tls>, metrics: &Metrics) {
+    let Some(tls) = tls else { return std::future::pending().await };
+    loop {
+        metrics.certificate_expires(tls.expires_at_s());
+        tokio::time::sleep(tls::LOOK).await;
+        tls.look();
+    }
+}
+
+/// All that a worker thread is made of.
+#[derive(Clone)]
+struct House {
+    limits: Limits,
+    webhooks: Webhooks,
+    entrance: Entrance,
+    reception: Arc<Reception>,
+    keeper: Keeper,
+    door: Arc<Door>,
+    metrics: Metrics,
+    draining: GracefulShutdownSignal,
+}
+
+impl House {
+    /// What a worker thread does with the sockets that it gets.
+    fn worker(self) -> impl ServiceFactory<TcpStream, Config = ()> {
+        fn_factory(move || {
+            let house = self.clone();
+            async move {
+                let http = Rc::new(house.http().await?);
+                let crowd = Crowd::new(house.limits, house.webhooks.proxies.clone());
+                let house = Rc::new(house);
+                let attend = move |socket| attend(socket, Rc::clone(&crowd), Rc::clone(&http), Rc::clone(&house));
+                Ok::<_, ()>(fn_service::<_, _, _, _, _, ()>(attend))
+            }
+        })
+    }
+
+    /// HTTP/1 on wires. Its own time limits are off: they do not cover enough.
+    async fn http(
+        &self,
+    ) -> Result<impl Service<(Wire, Option<SocketAddr>), Response = (), Error = DispatchError> + use<>, ()> {
+        let room = Room {
+            reception: Arc::clone(&self.reception),
+            hand: self.keeper.for_worker(),
+            door: Arc::clone(&self.door),
+        };
+        let app = App::new().app_data(Data::new(room)).default_service(web::to(answer));
+        let draining = self.draining.clone();
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let draining = draining.clone();
+                async move { draining.notified().await }
+            })
+            .keep_alive(KeepAlive::Os)
+            .client_request_timeout(Duration::ZERO)
+            .client_disconnect_timeout(DISCONNECT_WAIT_MAX)
+            .h1_write_buffer_size(ANSWERS_BYTES_MAX)
+            .on_connect_ext(|wire: &Wire, data: &mut Extensions| drop(data.insert(Rc::clone(wire.connection()))))
+            .h1(map_config(app, |()| AppConfig::default()));
+        http.new_service(()).await
+    }
+}
+
+/// Goes along with a connection from the moment that it is accepted to its end.
+async fn attend<H>(socket: TcpStream, crowd: Rc<Crowd>, http: Rc<H>, house: Rc<House>) -> Result<(), ()>
+where
+    H: Service<(Wire, Option<SocketAddr>), Response = (), Error = DispatchError>,
+{
+    let Ok(peer) = socket.peer_addr() else { return Err(()) };
+    let _guest = Guest::new(&house.door);
+    let _open = house.metrics.connection();
+    let member = crowd.enter(peer.ip());
+    let connection = Rc::clone(&member.connection);
+    let inside = async {
+        let (line, peer) = house.entrance.greet(socket, &member).await?;
+        connection.greeted();
+        let served = http.call((Wire::new(line, Rc::clone(&connection)), Some(peer))).await;
+        served.map_err(|error| if matches!(error, DispatchError::Parse(_)) { Ended::Malformed } else { Ended::Gone })
+    };
+    let ended = match watch(&connection, inside).await {
+        Some(Err(ended)) => Some(ended),
+        Some(Ok(())) | None => connection.ended(),
+    };
+    if let Some(ended) = ended {
+        house.metrics.connection_ended(ended);
+    }
+    Ok(())
+}
+
 /// Every request comes here: which path belongs to whom is the reception's to say.
 async fn answer(request: HttpRequest, payload: Payload, room: Data<Room>) -> HttpResponse {
+    let connection = request.conn_data::<Rc<Connection>>();
+    if let Some(connection) = connection {
+        connection.begin();
+    }
     let answer = if request.method() == Method::POST {
         room.reception.accept(&request, payload, &room.hand).await
     } else {
         room.reception.look(&request)
     };
-    answer.respond(room.door.is_closing())
+    // What is left of a body is not awaited.
+    let last = room.door.is_closing() || answer.leaves_body() && body::has_body(request.headers());
+    let response = answer.respond(last);
+    if let Some(connection) = connection {
+        connection.answered(response.head().connection_type() == actix_web::http::ConnectionType::Close);
+    }
+    response
 }
 
 /// What a worker thread works with.
@@ -114,11 +252,9 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::config::Webhooks;
     use crate::listener::listener;
     use crate::metrics::Metrics;
 
-    const LIMITS: Limits = Limits { idle_timeout: Duration::from_secs(5) };
     const BODY: &str = "event=ONAPPINSTALL&auth%5Bmember_id%5D=a223";
 
     /// The standalone form: a server without Kafka, and the log behind it.
@@ -151,7 +287,7 @@ mod tests {
             if closing {
                 stop.request();
             }
-            let door = Arc::new(Door::new(stop, LIMITS.idle_timeout));
+            let door = Arc::new(Door::new(stop, Duration::from_secs(5)));
             let hand = Keeper::Disk(self.log.clone()).for_worker();
             let room = Room { reception: Arc::clone(&self.reception), hand, door };
             let app = init_service(App::new().app_data(Data::new(room)).default_service(web::to(answer))).await;
@@ -289,9 +425,10 @@ mod tests {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 runtime.block_on(async {
                     let listener = listener(([127, 0, 0, 1], 0).into())?;
-                    let (address, serving) = serve(listener, LIMITS, reception, keeper, stop)?;
+                    let (address, serving) = serve(listener, &Webhooks::by_default(), reception, keeper, stop)?;
                     told.send(address).expect("the test listens");
-                    serving.await
+                    serving.await?;
+                    anyhow::Ok(())
                 })
             }
         });

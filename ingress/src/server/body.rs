@@ -1,0 +1,136 @@
+//! Receives a body: within its length, its time, and the memory that all bodies share.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
+use actix_web::web::Payload;
+use bytes::Bytes;
+use futures_core::Stream;
+
+use super::connection::Connection;
+use super::crowd::BODY_BYTES_FREE;
+use crate::problem::Refusal;
+
+/// A body, and its place in memory: to be held for as long as the body is.
+pub(crate) struct Body {
+    /// Its bytes, as they came.
+    pub(crate) bytes: Bytes,
+    /// Gives the memory back.
+    _held: Option<Held>,
+}
+
+/// Whether a request has a body, or says so.
+pub(crate) fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) || announced(headers).is_some_and(|length| length > 0)
+}
+
+/// Receives the body of a request.
+pub(crate) async fn receive(request: &HttpRequest, payload: Payload, bytes_max: usize) -> Result<Body, Refusal> {
+    let too_large = Refusal::TooLarge { limit: bytes_max };
+    let headers = request.headers();
+    if !headers.get_all(CONTENT_ENCODING).all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Refusal::Encoded);
+    }
+    // The server takes everything that follows for the body then, whatever length was announced.
+    if headers.get_all(UPGRADE).any(|protocol| protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket")) {
+        return Err(Refusal::UnreadableBody);
+    }
+    let announced = announced(headers);
+    if announced.is_some_and(|length| length > bytes_max) {
+        return Err(too_large);
+    }
+    let most = announced.unwrap_or(bytes_max);
+    let mut coming = Coming { payload, held: Held::of(request) };
+    let mut body = Vec::new();
+    while let Some(chunk) = coming.next().await? {
+        let length = body.len() + chunk.len();
+        if length > bytes_max {
+            return Err(too_large);
+        }
+        if length > body.capacity() {
+            let room = length.max((2 * body.capacity()).min(most));
+            coming.hold(body.capacity(), room).await?;
+            body.reserve_exact(room - body.len());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    if let Some(Held(connection)) = &coming.held {
+        connection.work();
+    }
+    body.shrink_to_fit();
+    Ok(Body { bytes: body.into(), _held: coming.held })
+}
+
+fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse().ok())
+}
+
+/// A body on its way.
+struct Coming {
+    payload: Payload,
+    /// None where a request did not come through a connection, as in some tests.
+    held: Option<Held>,
+}
+
+impl Coming {
+    /// The next piece of it; none when it is complete.
+    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Refusal>> {
+        if self.is_lost() {
+            return Poll::Ready(Err(self.too_slow()));
+        }
+        Poll::Ready(match ready!(Pin::new(&mut self.payload).poll_next(cx)) {
+            Some(Ok(chunk)) => Ok(Some(chunk)),
+            Some(Err(_)) => Err(Refusal::UnreadableBody),
+            None => Ok(None),
+        })
+    }
+
+    /// Makes room for a body that grows from `old` bytes to `new` bytes.
+    async fn hold(&self, old: usize, new: usize) -> Result<(), Refusal> {
+        let more = new.saturating_sub(old.max(BODY_BYTES_FREE));
+        let Some(Held(connection)) = self.held.as_ref().filter(|_| more > 0) else { return Ok(()) };
+        poll_fn(|cx| {
+            if connection.body_is_lost() {
+                return Poll::Ready(Err(Refusal::Overloaded));
+            }
+            connection.crowd().hold(connection, more, cx).map(Ok)
+        })
+        .await?;
+        if self.is_lost() { Err(self.too_slow()) } else { Ok(()) }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.held.as_ref().is_some_and(|Held(connection)| connection.body_is_lost())
+    }
+
+    fn too_slow(&self) -> Refusal {
+        let wait = self.held.as_ref().map_or(Duration::ZERO, |Held(connection)| connection.limits().body_timeout);
+        Refusal::BodyTooSlow { wait }
+    }
+}
+
+/// What a body holds of the memory for bodies, from its first byte until nobody needs it any more.
+struct Held(Rc<Connection>);
+
+impl Held {
+    fn of(request: &HttpRequest) -> Option<Self> {
+        let connection = request.conn_data::<Rc<Connection>>()?;
+        connection.await_body();
+        Some(Self(Rc::clone(connection)))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.crowd().release(&self.0);
+    }
+}

@@ -1,0 +1,202 @@
+//! What stands between a socket and HTTP/1: it hands over in portions, and tells the connection what
+//! comes and goes.
+//!
+//! The HTTP/1 server reads on while it works, up to 128 KiB, and makes a request of every head in there: a few
+//! kilobytes of the shortest heads become half a megabyte. Here a client that sends ahead waits.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use memchr::memchr_iter;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::connection::Connection;
+
+/// So many bytes are handed over in one turn of the server.
+const PORTION_BYTES: usize = 16 * 1024;
+/// And so many lines, which is a little more than the longest head that is taken has.
+const PORTION_LINES: usize = 100;
+/// For what nobody looks at.
+const SCRATCH_BYTES: usize = 2 * 1024;
+
+/// A socket, plain or with TLS.
+pub(super) enum Line {
+    /// As it comes.
+    Plain(TcpStream),
+    /// Behind TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A socket and what is known of its connection.
+pub(super) struct Wire {
+    line: Line,
+    connection: Rc<Connection>,
+    /// Handed over in this turn.
+    bytes: usize,
+    lines: usize,
+    /// Read, and left for later turns.
+    rest: Vec<u8>,
+    /// The last words have been said.
+    is_last: bool,
+}
+
+impl Wire {
+    pub(super) fn new(line: Line, connection: Rc<Connection>) -> Self {
+        Self { line, connection, bytes: 0, lines: 0, rest: Vec::new(), is_last: false }
+    }
+
+    /// The connection that it belongs to.
+    pub(super) fn connection(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+
+    /// Says the last words, and takes what still comes until the client has ended its side: if it were left
+    /// lying, the words would be lost with it.
+    fn say(&mut self, cx: &mut Context<'_>, words: &[u8]) -> Poll<io::Result<()>> {
+        let mut line = Pin::new(&mut self.line);
+        if words.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.is_last {
+            self.is_last = true;
+            // Whoever does not take so few bytes does without them.
+            if line.as_mut().poll_write(cx, words)?.is_ready() {
+                let _ = line.as_mut().poll_flush(cx)?;
+                let _ = line.as_mut().poll_shutdown(cx)?;
+            }
+        }
+        let mut scratch = [0; SCRATCH_BYTES];
+        for _ in 0..PORTION_BYTES / SCRATCH_BYTES {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            ready!(line.as_mut().poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Keeps back what goes beyond a portion; `before` is what the buffer held already.
+    fn portion(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
+        let new = &buffer.filled()[before..];
+        let cut = memchr_iter(b'\n', new).nth(PORTION_LINES.saturating_sub(self.lines + 1)).map(|end| end + 1);
+        let taken = cut.unwrap_or(new.len());
+        self.lines += memchr_iter(b'\n', &new[..taken]).count();
+        self.bytes += taken;
+        if taken < new.len() {
+            self.rest.extend_from_slice(&new[taken..]);
+            buffer.set_filled(before + taken);
+        }
+    }
+
+    /// What was kept back before.
+    fn hand_rest(&mut self, buffer: &mut ReadBuf<'_>) {
+        let before = buffer.filled().len();
+        let rest = std::mem::take(&mut self.rest);
+        let fits = rest.len().min(buffer.remaining());
+        buffer.put_slice(&rest[..fits]);
+        self.portion(buffer, before);
+        self.rest.extend_from_slice(&rest[fits..]);
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.bytes == 0 {
+            this.connection.turn();
+        }
+        if let Some(words) = this.connection.farewell() {
+            return this.say(cx, words);
+        }
+        let full = this.bytes >= PORTION_BYTES || this.lines >= PORTION_LINES;
+        (this.bytes, this.lines) = if full { (0, 0) } else { (this.bytes, this.lines) };
+        if full {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if !this.connection.may_read() {
+            (this.bytes, this.lines) = (0, 0);
+            return Poll::Pending;
+        }
+        if !this.rest.is_empty() {
+            let before = buffer.filled().len();
+            this.hand_rest(buffer);
+            this.connection.came(buffer.filled().len() - before);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.line).poll_read(cx, buffer);
+        if read.is_pending() {
+            (this.bytes, this.lines) = (0, 0);
+        }
+        ready!(read)?;
+        if buffer.filled().len() > before {
+            this.portion(buffer, before);
+            this.connection.came(buffer.filled().len() - before);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.line).poll_write(cx, bytes);
+        if written.is_pending() {
+            self.connection.blocked();
+        }
+        written
+    }
+
+    /// The server flushes when it has written everything that there is.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.line).poll_flush(cx);
+        if flushed.is_pending() {
+            self.connection.blocked();
+        } else {
+            self.connection.flushed();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.line).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Self::Tls(session) => Pin::new(session).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Tls(session) => Pin::new(session).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(session) => Pin::new(session).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(session) => Pin::new(session).poll_shutdown(cx),
+        }
+    }
+}
