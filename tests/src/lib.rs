@@ -16,6 +16,7 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod tmpfs;
+pub mod swarm;
 pub mod topics;
 pub mod truth;
 pub mod verify;

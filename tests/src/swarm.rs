@@ -1,0 +1,155 @@
+//! Clients that do not behave, many at a time, and what they were answered.
+//!
+//! What one of them does is data: what it says at first, what it goes on saying bit by bit, whether it reads.
+//! When it is closed, it comes again.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How often each client says a bit more, or comes again.
+const STEP: Duration = Duration::from_millis(25);
+/// Threads that all clients of a swarm share.
+const THREADS: usize = 4;
+/// Before every status in an answer.
+const VERSION: &[u8] = b"HTTP/1.";
+/// The version's last digit, a space, and the status.
+const STATUS_BYTES: usize = 5;
+
+/// What each client of a swarm does.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    /// Said at once.
+    pub opening: Vec<u8>,
+    /// Said after that, again and again, at each step.
+    pub drip: Vec<u8>,
+    /// Whether it reads what it is answered.
+    pub reads: bool,
+    /// After so many steps it hangs up by itself.
+    pub steps_max: usize,
+}
+
+/// A swarm at work.
+pub struct Swarm {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<BTreeMap<u16, usize>>>,
+}
+
+impl Swarm {
+    /// Lets so many clients loose, which behave in these ways in turn.
+    pub fn start(address: SocketAddr, clients: usize, behaviours: &[Behaviour]) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let share = |thread: usize| clients / THREADS + usize::from(thread < clients % THREADS);
+        let start = |thread: usize| {
+            let (stop, behaviours, share) = (Arc::clone(&stop), behaviours.to_vec(), share(thread));
+            thread::spawn(move || {
+                let mut clients: Vec<_> = (0..share).map(|_| Client::default()).collect();
+                while !stop.load(Ordering::Relaxed) {
+                    for (client, behaviour) in clients.iter_mut().zip(behaviours.iter().cycle()) {
+                        client.step(address, behaviour);
+                    }
+                    thread::sleep(STEP);
+                }
+                clients.into_iter().flat_map(|client| client.statuses).fold(
+                    BTreeMap::new(),
+                    |mut all, (status, count)| {
+                        *all.entry(status).or_default() += count;
+                        all
+                    },
+                )
+            })
+        };
+        Self { threads: (0..THREADS).map(start).collect(), stop }
+    }
+
+    /// Ends all of them; what they were answered, by status.
+    pub fn stop(self) -> BTreeMap<u16, usize> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = BTreeMap::new();
+        for thread in self.threads {
+            for (status, count) in thread.join().expect("a swarm does not panic") {
+                *all.entry(status).or_default() += count;
+            }
+        }
+        all
+    }
+}
+
+#[derive(Default)]
+struct Client {
+    socket: Option<TcpStream>,
+    /// Of the opening, then of the drip.
+    said: usize,
+    steps: usize,
+    /// The end of what was read, in which a status may have begun.
+    tail: Vec<u8>,
+    statuses: BTreeMap<u16, usize>,
+}
+
+impl Client {
+    fn step(&mut self, address: SocketAddr, behaviour: &Behaviour) {
+        self.steps += 1;
+        if self.steps > behaviour.steps_max {
+            self.socket = None;
+        }
+        if self.socket.is_none() {
+            let Ok(socket) = TcpStream::connect(address) else { return };
+            socket.set_nonblocking(true).expect("a socket that does not block");
+            (self.socket, self.said, self.steps) = (Some(socket), 0, 0);
+            self.tail.clear();
+        }
+        let open = self.say(behaviour) && (!behaviour.reads || self.read());
+        if !open {
+            self.socket = None;
+        }
+    }
+
+    /// Whether the connection is still open.
+    fn say(&mut self, behaviour: &Behaviour) -> bool {
+        let Some(socket) = &mut self.socket else { return false };
+        let opening = self.said < behaviour.opening.len();
+        let words = if opening { &behaviour.opening[self.said..] } else { &behaviour.drip };
+        if words.is_empty() {
+            return true;
+        }
+        match socket.write(words) {
+            Ok(written) => {
+                self.said += if opening { written } else { 0 };
+                true
+            }
+            // One that is closed may have been told why.
+            Err(error) => error.kind() == ErrorKind::WouldBlock || behaviour.reads && self.read(),
+        }
+    }
+
+    /// Whether the connection is still open.
+    fn read(&mut self) -> bool {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            let Some(socket) = &mut self.socket else { return false };
+            match socket.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(read) => self.count(&buffer[..read]),
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    fn count(&mut self, read: &[u8]) {
+        self.tail.extend_from_slice(read);
+        let whole = VERSION.len() + STATUS_BYTES;
+        let mut at = 0;
+        while let Some(window) = self.tail.get(at..at + whole) {
+            if window.starts_with(VERSION) {
+                let status = std::str::from_utf8(&window[VERSION.len() + 2..]).ok().and_then(|text| text.parse().ok());
+                *self.statuses.entry(status.unwrap_or(0)).or_default() += 1;
+            }
+            at += 1;
+        }
+        self.tail.drain(..at);
+    }
+}
