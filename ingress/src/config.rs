@@ -243,8 +243,9 @@ impl Webhooks {
         Ok(())
     }
 
-    /// Whether the source lists can be read now, if they are used.
+    /// Whether certificate and source lists can be read now, if they are used.
     pub fn check(&self) -> anyhow::Result<()> {
+        self.tls.as_ref().map_or(Ok(()), TlsFiles::check)?;
         match self.sources.check {
             Check::Off => Ok(()),
             Check::Observe | Check::Enforce => self.sources.places.iter().try_for_each(Place::check),

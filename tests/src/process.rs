@@ -207,11 +207,6 @@ impl Process {
         self.logs().lines().filter(|line| line.contains(listens) && line.contains(&what)).count()
     }
 
-    /// Its number among the system's processes.
-    pub fn pid(&self) -> u32 {
-        self.running.as_ref().expect("it runs").child.id()
-    }
-
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.running.as_mut().and_then(|running| running.child.try_wait().expect("look at a program"))

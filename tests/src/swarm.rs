@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// How often each client says a bit more, or comes again.
 const STEP: Duration = Duration::from_millis(25);
+/// How many of a thread's clients come in one step: those who come all at once hurt by the system's work, not by ours.
+const ARRIVALS_MAX: usize = 8;
 /// Threads that all clients of a swarm share.
 const THREADS: usize = 4;
 /// Before every status in an answer.
@@ -36,22 +38,26 @@ pub struct Behaviour {
 /// A swarm at work.
 pub struct Swarm {
     stop: Arc<AtomicBool>,
+    came: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<BTreeMap<u16, usize>>>,
 }
 
 impl Swarm {
     /// Lets so many clients loose, which behave in these ways in turn.
     pub fn start(address: SocketAddr, clients: usize, behaviours: &[Behaviour]) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, came) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let share = |thread: usize| clients / THREADS + usize::from(thread < clients % THREADS);
         let start = |thread: usize| {
-            let (stop, behaviours, share) = (Arc::clone(&stop), behaviours.to_vec(), share(thread));
+            let (stop, came) = (Arc::clone(&stop), Arc::clone(&came));
+            let (behaviours, share) = (behaviours.to_vec(), share(thread));
             thread::spawn(move || {
                 let mut clients: Vec<_> = (0..share).map(|_| Client::default()).collect();
                 while !stop.load(Ordering::Relaxed) {
+                    let mut arrivals = ARRIVALS_MAX;
                     for (client, behaviour) in clients.iter_mut().zip(behaviours.iter().cycle()) {
-                        client.step(address, behaviour);
+                        client.step(address, behaviour, &mut arrivals);
                     }
+                    came.fetch_add(ARRIVALS_MAX - arrivals, Ordering::Relaxed);
                     thread::sleep(STEP);
                 }
                 clients.into_iter().flat_map(|client| client.statuses).fold(
@@ -63,7 +69,12 @@ impl Swarm {
                 )
             })
         };
-        Self { threads: (0..THREADS).map(start).collect(), stop }
+        Self { threads: (0..THREADS).map(start).collect(), stop, came }
+    }
+
+    /// How many connections were made.
+    pub fn came(&self) -> usize {
+        self.came.load(Ordering::Relaxed)
     }
 
     /// Ends all of them; what they were answered, by status.
@@ -91,12 +102,16 @@ struct Client {
 }
 
 impl Client {
-    fn step(&mut self, address: SocketAddr, behaviour: &Behaviour) {
+    fn step(&mut self, address: SocketAddr, behaviour: &Behaviour, arrivals: &mut usize) {
         self.steps += 1;
         if self.steps > behaviour.steps_max {
             self.socket = None;
         }
         if self.socket.is_none() {
+            if *arrivals == 0 {
+                return;
+            }
+            *arrivals -= 1;
             let Ok(socket) = TcpStream::connect(address) else { return };
             socket.set_nonblocking(true).expect("a socket that does not block");
             (self.socket, self.said, self.steps) = (Some(socket), 0, 0);

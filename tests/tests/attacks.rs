@@ -1,11 +1,11 @@
 //! Clients that do not behave hurt nobody else: the attack list, each while honest clients go on.
 //!
-//! Under each attack every honest webhook is answered 200, and as fast as when all is quiet; attackers are
+//! Under each attack every honest webhook is answered 200, and as fast as without it; attackers are
 //! answered with what was promised and nothing else; memory stays under what is stated in docs/operations.md;
 //! afterwards all their connections are gone. The brokers are away: events go to the disk log.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -23,23 +23,23 @@ const QUIET: Duration = Duration::from_millis(250);
 /// All attacks are run so often. An attack that seems to hurt is run again before it is said to: this machine
 /// has other things to do.
 const ROUNDS: usize = 2;
-const AGAIN_MAX: usize = 6;
+const AGAIN_MAX: usize = 8;
 /// Honest clients: half of them keep their connection, half come with a new one each time.
-const HONEST: u8 = 6;
+const HONEST: u8 = 4;
 const THINK: Duration = Duration::from_millis(8);
 
-/// The settings under which ingress is attacked. The times are short, so that each limit is met.
+/// The settings under which ingress is attacked. The times are short, so that the limits are met.
 const SETTINGS: &[&str] = &[
     "--keep",
     "disk",
     "--apps",
     "crm-sync",
     "--head-timeout",
-    "500ms",
+    "2s",
     "--body-timeout",
-    "700ms",
+    "800ms",
     "--idle-timeout",
-    "500ms",
+    "2s",
     "--connections-limit",
     "1100",
     "--request-memory-limit",
@@ -63,43 +63,40 @@ struct Attack {
 #[test]
 fn clients_that_do_not_behave_hurt_nobody_else() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (kafka, data) = (format!("127.0.0.1:{}", ports::free()), directory.path().join("data").display().to_string());
-    let settings = [&["--kafka", &kafka, "--data-dir", &data], SETTINGS].concat();
-    let mut ingress = Process::start(Program::Ingress, &settings, &[], &directory.path().join("log"));
-    let address = ingress.address("webhooks");
+    let start = |name: &str| {
+        let (kafka, data) = (format!("127.0.0.1:{}", ports::free()), directory.path().join(name).display().to_string());
+        let settings = [&["--kafka", &kafka, "--data-dir", &data], SETTINGS].concat();
+        Process::start(Program::Ingress, &settings, &[], &directory.path().join(format!("{name}.log")))
+    };
+    let (mut ingress, calm) = (start("attacked"), start("calm"));
     let attacks = attacks();
-    let honest = Honest::start(address);
-    honest.times(QUIET);
-
+    let (honest, others) = (Honest::start(&ingress), Honest::start(&calm));
+    let run = |attack: &Attack| under(attack, &ingress, &honest, &others);
     let mut quiet: Vec<Duration> = (0..5).map(|_| p99(honest.times(QUIET))).collect();
-    let mut best = BTreeMap::new();
+    let mut seen: BTreeMap<&str, Vec<Waits>> = BTreeMap::new();
     let mut memory_kib = Vec::new();
     for round in 0..ROUNDS {
         for attack in &attacks {
-            let attacked = under(attack, &ingress, &honest);
+            let waits = run(attack);
             quiet.push(p99(honest.times(QUIET)));
-            let best = best.entry(attack.name).or_insert(attacked);
-            *best = attacked.min(*best);
-            eprintln!("round {round}: {:<40} {attacked:>9.1?}, {} KiB", attack.name, resident_kib(&ingress, "VmRSS"));
+            eprintln!("{round} {:<40} {waits}, {} KiB", attack.name, resident_kib(&ingress, "VmRSS"));
+            seen.entry(attack.name).or_default().push(waits);
         }
         memory_kib.push(resident_kib(&ingress, "VmRSS"));
     }
+    let quiet = median(&quiet);
     for attack in &attacks {
-        let mut again = 0;
-        while best[attack.name] > 2 * median(&quiet) && again < AGAIN_MAX {
-            again += 1;
-            let attacked = under(attack, &ingress, &honest);
-            quiet.push(p99(honest.times(QUIET)));
-            let best = best.get_mut(attack.name).expect("every attack was run");
-            *best = attacked.min(*best);
-            eprintln!("again: {:<40} {attacked:>9.1?}", attack.name);
+        let seen = seen.get_mut(attack.name).expect("every attack was run");
+        while !seen.iter().any(|waits| waits.hurt_nobody(quiet)) {
+            assert!(seen.len() < ROUNDS + AGAIN_MAX, "{} hurts others, p99 {seen:?}, quiet {quiet:?}", attack.name);
+            seen.push(run(attack));
+            eprintln!("again {:<40} {}", attack.name, seen[seen.len() - 1]);
         }
-        let (attacked, quiet) = (best[attack.name], median(&quiet));
-        assert!(attacked <= 2 * quiet, "{}: p99 of others {attacked:?}, quiet {quiet:?}", attack.name);
     }
-    let answered = honest.stop();
+    let answered = honest.stop() + others.stop();
     let peak_kib = resident_kib(&ingress, "VmHWM");
-    eprintln!("{answered} honest webhooks, memory after each round {memory_kib:?} KiB, at most {peak_kib} KiB");
+    eprintln!("{answered} honest webhooks, p99 {quiet:.1?} when all is quiet");
+    eprintln!("memory after each round {memory_kib:?} KiB, at most {peak_kib} KiB");
     assert!(peak_kib < MEMORY_KIB_MAX, "{peak_kib} KiB, but {MEMORY_KIB_MAX} KiB is stated");
     assert!(memory_kib[ROUNDS - 1] < memory_kib[0] + GROWTH_KIB_MAX, "memory grows: {memory_kib:?} KiB");
     assert!(ingress.ended().is_none());
@@ -109,19 +106,44 @@ fn clients_that_do_not_behave_hurt_nobody_else() {
     assert!(log.lines().count() < 200, "attackers write the log: {} lines", log.lines().count());
 }
 
-/// The 99th percentile of what honest clients wait under an attack, which has to be over when it is over.
-fn under(attack: &Attack, ingress: &Process, honest: &Honest) -> Duration {
+/// The 99th percentile of what honest clients wait: those of the ingress that is attacked, and, at the same time
+/// on the same machine, those of one that is not.
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    attacked: Duration,
+    calm: Duration,
+}
+
+impl Waits {
+    /// At most twice what it is without the attack: when all is quiet, or for those beside it, who share the machine
+    /// with the attackers and with whatever else it does, but not the ingress.
+    fn hurt_nobody(self, quiet: Duration) -> bool {
+        self.attacked <= 2 * quiet.max(self.calm)
+    }
+}
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>8.1?} (beside it {:>8.1?})", self.attacked, self.calm)
+    }
+}
+
+/// What honest clients wait under an attack, which has to be over when it is over.
+fn under(attack: &Attack, ingress: &Process, honest: &Honest, others: &Honest) -> Waits {
     let swarm = Swarm::start(ingress.address("webhooks"), attack.clients, &attack.behaviours);
-    let times = honest.times(ATTACK);
+    eventually(Duration::from_secs(60), attack.name, || (swarm.came() >= attack.clients).then_some(()));
+    others.times(Duration::ZERO);
+    let attacked = p99(honest.times(ATTACK));
+    let waits = Waits { attacked, calm: p99(others.times(Duration::ZERO)) };
     let statuses = swarm.stop();
     for (status, count) in &statuses {
         assert!(attack.statuses.contains(status), "{}: {status} was answered {count} times", attack.name);
     }
-    eventually(Duration::from_secs(20), "the attackers' connections are closed", || {
+    eventually(Duration::from_secs(60), "the attackers' connections are closed", || {
         let open = ingress.metric("hookledger_ingress_connections", "").expect("it is counted");
         (open <= f64::from(HONEST)).then_some(())
     });
-    p99(times)
+    waits
 }
 
 /// Clients that behave, until they are stopped.
@@ -132,7 +154,8 @@ struct Honest {
 }
 
 impl Honest {
-    fn start(address: SocketAddr) -> Self {
+    fn start(ingress: &Process) -> Self {
+        let address = ingress.address("webhooks");
         let (stop, times) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let start = |number: u8| {
             let (stop, times) = (Arc::clone(&stop), Arc::clone(&times));
@@ -156,10 +179,12 @@ impl Honest {
         Self { threads: (0..HONEST).map(start).collect(), stop, times }
     }
 
-    /// How long they waited for their answers, from now on for so long.
+    /// How long they waited for their answers, from now on for so long; for no time, since it was asked last.
     fn times(&self, during: Duration) -> Vec<Duration> {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        thread::sleep(during);
+        if !during.is_zero() {
+            self.times.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            thread::sleep(during);
+        }
         assert!(self.threads.iter().all(|thread| !thread.is_finished()), "a client that behaves was hurt");
         std::mem::take(&mut *self.times.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -177,3 +177,88 @@ fn network(peer: IpAddr) -> IpAddr {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll::{Pending, Ready};
+
+    use super::*;
+    use crate::config;
+
+    const ANN: [u8; 4] = [203, 0, 113, 1];
+    const BOB: [u8; 4] = [203, 0, 113, 2];
+    const EVE: [u8; 4] = [198, 51, 100, 6];
+
+    fn crowd(connections_max: usize, args: &[&str]) -> Rc<Crowd> {
+        let webhooks = config::webhooks(args);
+        let limits = Limits { connections_max, request_bytes_max: 1_000, ..webhooks.limits };
+        Crowd::new(limits, webhooks.proxies)
+    }
+
+    fn enter<const N: usize>(crowd: &Rc<Crowd>, peers: [[u8; 4]; N]) -> [Member; N] {
+        peers.map(|peer| crowd.enter(peer.into()))
+    }
+
+    fn sent_away<const N: usize>(members: &[Member; N]) -> [bool; N] {
+        std::array::from_fn(|at| members[at].connection.is_over())
+    }
+
+    #[test]
+    fn whoever_has_the_most_connections_pays_first_with_the_one_that_waits_longest() {
+        let crowd = crowd(5, &[]);
+        let members = enter(&crowd, [ANN, EVE, EVE, BOB, EVE]);
+        let _late = crowd.enter(BOB.into());
+        assert_eq!(sent_away(&members), [false, true, false, false, false]);
+        let _later = crowd.enter(BOB.into());
+        assert_eq!(sent_away(&members), [false, true, true, false, false]);
+    }
+
+    #[test]
+    fn who_comes_through_a_proxy_counts_for_who_it_is_and_a_proxy_for_nobody() {
+        let crowd = crowd(4, &["--trusted-proxies", "203.0.113.2"]);
+        let members = enter(&crowd, [ANN, BOB, BOB, BOB]);
+        members[3].comes_from(ANN.into());
+        let _late = crowd.enter(EVE.into());
+        assert_eq!(sent_away(&members), [true, false, false, false]);
+    }
+
+    #[test]
+    fn a_request_that_waits_for_us_is_never_given_up() {
+        let crowd = crowd(2, &[]);
+        let members = enter(&crowd, [EVE, EVE]);
+        members[0].connection.begin();
+        let late = enter(&crowd, [ANN]);
+        assert_eq!(sent_away(&members), [false, true]);
+        late[0].connection.begin();
+        let _later = crowd.enter(BOB.into());
+        assert_eq!((sent_away(&members), sent_away(&late)), ([false, true], [false]));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_source() {
+        let one = network("2001:db8::1".parse().expect("an address"));
+        assert_eq!(one, network("2001:db8::ffff:1:2:3".parse().expect("an address")));
+        assert_ne!(one, network("2001:db8:0:1::1".parse().expect("an address")));
+        assert_eq!(network("::ffff:203.0.113.1".parse().expect("an address")), IpAddr::from(ANN));
+    }
+
+    #[test]
+    fn of_bodies_the_one_that_is_coming_for_longest_loses_and_who_has_come_is_waited_for() {
+        let (crowd, mut task) = (crowd(9, &[]), Context::from_waker(Waker::noop()));
+        let members = enter(&crowd, [ANN, BOB, EVE]);
+        let [slow, fast, third] = std::array::from_fn(|at| &members[at].connection);
+        slow.await_body();
+        assert_eq!(crowd.hold(slow, 600, &mut task), Ready(()));
+        fast.await_body();
+        assert_eq!(crowd.hold(fast, 900, &mut task), Ready(()));
+        assert_eq!((slow.body_is_lost(), fast.body_is_lost(), slow.held.get()), (true, false, 0));
+
+        third.await_body();
+        fast.work();
+        assert_eq!(crowd.hold(third, 200, &mut task), Pending);
+        crowd.release(fast);
+        assert_eq!(crowd.hold(third, 200, &mut task), Ready(()));
+        drop(members);
+        assert_eq!((crowd.held.get(), crowd.sources.borrow().len()), (0, 0));
+    }
+}

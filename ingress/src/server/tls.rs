@@ -121,6 +121,11 @@ impl ResolvesServerCert for Tls {
 }
 
 impl TlsFiles {
+    /// Whether they can be used now.
+    pub fn check(&self) -> anyhow::Result<()> {
+        certified(&self.read()?).map(drop).with_context(|| self.named())
+    }
+
     fn read(&self) -> anyhow::Result<Pem> {
         let read = |path: &PathBuf| {
             let length = fs::metadata(path).with_context(|| format!("look at {}", path.display()))?.len();
