@@ -200,3 +200,86 @@ impl AsyncWrite for Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config;
+    use crate::server::crowd::{Crowd, Member};
+
+    /// A wire, its connection and the client at the other end.
+    async fn wire() -> (Wire, Member, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let (socket, peer) = listener.accept().await.expect("the connection");
+        let webhooks = config::webhooks(&[]);
+        let member = Crowd::new(webhooks.limits, webhooks.proxies).enter(peer.ip());
+        member.connection.greeted();
+        (Wire::new(Line::Plain(socket), Rc::clone(&member.connection)), member, client)
+    }
+
+    /// What the server reads in one turn, which is until there is nothing for the moment.
+    async fn turn(wire: &mut Wire) -> usize {
+        let mut scratch = vec![0; 128 * 1024];
+        let mut buffer = ReadBuf::new(&mut scratch);
+        wire.line_is_readable().await;
+        poll_fn(|cx| {
+            while Pin::new(&mut *wire).poll_read(cx, &mut buffer).is_ready() {}
+            Poll::Ready(buffer.filled().len())
+        })
+        .await
+    }
+
+    impl Wire {
+        async fn line_is_readable(&self) {
+            let Line::Plain(socket) = &self.line else { panic!("it is plain") };
+            if self.rest.is_empty() {
+                socket.readable().await.expect("bytes");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn no_turn_gets_more_lines_than_a_head_may_have() {
+        let (mut wire, _member, mut client) = wire().await;
+        client.write_all("GET / HTTP/1.1\nhost:\n\n".repeat(200).as_bytes()).await.expect("heads sent ahead");
+        let mut turns = 0;
+        let mut left = 200 * "GET / HTTP/1.1\nhost:\n\n".len();
+        while left > 0 {
+            let read = turn(&mut wire).await;
+            assert!(read <= PORTION_LINES * 15, "{read} bytes");
+            left -= read;
+            turns += 1;
+        }
+        assert!(turns >= 6, "600 lines in {turns} turns");
+    }
+
+    #[tokio::test]
+    async fn who_sends_ahead_waits_until_the_last_request_is_answered() {
+        let (mut wire, member, mut client) = wire().await;
+        client.write_all(b"GET / HTTP/1.1\r\n").await.expect("a part");
+        assert_eq!(turn(&mut wire).await, 16);
+        member.connection.begin();
+        client.write_all(&[b'x'; 1000]).await.expect("more");
+        assert_eq!(turn(&mut wire).await, 1000, "who is there already may say a little more");
+        client.write_all(&[b'x'; 1000]).await.expect("even more");
+        assert_eq!(turn(&mut wire).await, 0);
+        member.connection.answered(false);
+        assert_eq!(turn(&mut wire).await, 1000);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_while_answers_are_not() {
+        let (mut wire, member, mut client) = wire().await;
+        client.write_all(b"GET / HTTP/1.1\r\n").await.expect("a part");
+        member.connection.blocked();
+        assert_eq!(turn(&mut wire).await, 0);
+        member.connection.flushed();
+        assert_eq!(turn(&mut wire).await, 16);
+    }
+}
