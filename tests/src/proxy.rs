@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a server, which is slow, deaf, or hangs up when it is told to.
+//! A TCP proxy in front of a server, which is slow, deaf, hangs up or, in front of Kafka, lies when it is told to.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,11 +9,24 @@ use std::time::Duration;
 
 use crate::ports;
 
+mod produce;
+
+use produce::{Asked, next_message};
+
 /// How soon a change of mood is noticed.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// What is spoken through it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// Anything: it is not listened to.
+    Any,
+    /// Kafka's protocol.
+    Kafka,
+}
 
 /// A proxy. Dropping it ends it, with all connections.
 pub struct Proxy {
@@ -35,6 +48,10 @@ struct Mood {
     deaf: AtomicBool,
     /// Whoever connects is hung up on.
     refusing: AtomicBool,
+    /// Answers to Kafka's produce requests say that they failed.
+    lying: AtomicBool,
+    /// How many said so.
+    lies: AtomicU64,
     /// Goes up with each cut; connections of an earlier one end.
     cuts: AtomicU64,
     over: AtomicBool,
@@ -49,10 +66,10 @@ impl Proxy {
     }
 
     /// Begins to pass on what comes to a server.
-    pub fn serve(&mut self, server: SocketAddr) {
+    pub fn serve(&mut self, server: SocketAddr, language: Language) {
         let (listener, mood) = (self.listener.take().expect("it serves once"), Arc::clone(&self.mood));
         listener.set_nonblocking(true).expect("a listener that does not block");
-        self.acceptor = Some(thread::spawn(move || accept(&listener, &mood, server)));
+        self.acceptor = Some(thread::spawn(move || accept(&listener, &mood, server, language)));
     }
 
     /// Where it listens.
@@ -80,6 +97,16 @@ impl Proxy {
         self.mood.refusing.store(refusing, Ordering::Relaxed);
     }
 
+    /// Lets Kafka's answers to produce requests say that they failed, or no longer.
+    pub fn lie(&self, lying: bool) {
+        self.mood.lying.store(lying, Ordering::Relaxed);
+    }
+
+    /// How many answers were made to say so.
+    pub fn lies(&self) -> u64 {
+        self.mood.lies.load(Ordering::Relaxed)
+    }
+
     /// Hangs up on everybody, in the middle of what they are saying.
     pub fn cut(&self) {
         self.mood.cuts.fetch_add(1, Ordering::Relaxed);
@@ -95,13 +122,13 @@ impl Drop for Proxy {
     }
 }
 
-fn accept(listener: &TcpListener, mood: &Arc<Mood>, server: SocketAddr) {
+fn accept(listener: &TcpListener, mood: &Arc<Mood>, server: SocketAddr, language: Language) {
     while !mood.over.load(Ordering::Relaxed) {
         match listener.accept() {
             Ok((client, _)) if !mood.refusing.load(Ordering::Relaxed) => {
                 // A server that is away has hung up; so do we.
                 if let Ok(server) = TcpStream::connect(server) {
-                    let _ = join(client, server, mood);
+                    let _ = join(client, server, mood, language);
                 }
             }
             Ok(_) => {}
@@ -111,18 +138,23 @@ fn accept(listener: &TcpListener, mood: &Arc<Mood>, server: SocketAddr) {
 }
 
 /// Passes on in both directions, each in a thread of its own.
-fn join(client: TcpStream, server: TcpStream, mood: &Arc<Mood>) -> std::io::Result<()> {
+fn join(client: TcpStream, server: TcpStream, mood: &Arc<Mood>, language: Language) -> std::io::Result<()> {
     client.set_nonblocking(false)?;
     let cuts = mood.cuts.load(Ordering::Relaxed);
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LOOK))?;
     }
-    let back = (server.try_clone()?, client.try_clone()?);
-    for (from, to) in [(client, server), back] {
+    let asked = Arc::new(Asked::default());
+    let (requests, answers) = match language {
+        Language::Any => (Ear::Plain, Ear::Plain),
+        Language::Kafka => (Ear::Requests(Arc::clone(&asked), Vec::new()), Ear::Answers(asked, Vec::new())),
+    };
+    let back = (server.try_clone()?, client.try_clone()?, answers);
+    for (from, to, mut ear) in [(client, server, requests), back] {
         let mood = Arc::clone(mood);
         thread::spawn(move || {
-            pump(&from, &to, &mood, cuts);
+            pump(&from, &to, &mood, cuts, &mut ear);
             // The other direction ends with this one.
             let _ = from.shutdown(Shutdown::Both);
             let _ = to.shutdown(Shutdown::Both);
@@ -131,7 +163,7 @@ fn join(client: TcpStream, server: TcpStream, mood: &Arc<Mood>) -> std::io::Resu
     Ok(())
 }
 
-fn pump(mut from: &TcpStream, mut to: &TcpStream, mood: &Mood, cuts: u64) {
+fn pump(mut from: &TcpStream, mut to: &TcpStream, mood: &Mood, cuts: u64, ear: &mut Ear) {
     let mut chunk = vec![0; CHUNK_BYTES];
     let is_cut = || mood.cuts.load(Ordering::Relaxed) != cuts || mood.over.load(Ordering::Relaxed);
     while !is_cut() {
@@ -146,11 +178,47 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, mood: &Mood, cuts: u64) {
             Err(_) => return,
         };
         wait(mood, read, is_cut);
+        let heard = ear.hear(&chunk[..read], mood);
         // A cut comes in the middle of a message.
-        let passed = if is_cut() { read / 2 } else { read };
-        if to.write_all(&chunk[..passed]).is_err() {
+        let passed = if is_cut() { heard.len() / 2 } else { heard.len() };
+        if to.write_all(&heard[..passed]).is_err() {
             return;
         }
+    }
+}
+
+/// What listens in on one direction of a connection.
+enum Ear {
+    Plain,
+    /// With what was read of the message that is not whole yet.
+    Requests(Arc<Asked>, Vec<u8>),
+    Answers(Arc<Asked>, Vec<u8>),
+}
+
+impl Ear {
+    /// What is passed on for what was read.
+    fn hear(&mut self, read: &[u8], mood: &Mood) -> Vec<u8> {
+        match self {
+            Self::Plain => {}
+            Self::Requests(asked, part) => {
+                part.extend_from_slice(read);
+                while let Some(request) = next_message(part) {
+                    asked.note(&request);
+                }
+            }
+            Self::Answers(asked, part) => {
+                part.extend_from_slice(read);
+                let mut passed = Vec::new();
+                while let Some(mut answer) = next_message(part) {
+                    let lying = mood.lying.load(Ordering::Relaxed);
+                    let lie = asked.answered(&mut answer, lying);
+                    mood.lies.fetch_add(u64::from(lie), Ordering::Relaxed);
+                    passed.append(&mut answer);
+                }
+                return passed;
+            }
+        }
+        read.to_vec()
     }
 }
 
@@ -195,7 +263,7 @@ mod tests {
     #[test]
     fn what_comes_through_is_unchanged_whatever_the_mood_and_a_cut_is_an_end() {
         let mut proxy = Proxy::bind();
-        proxy.serve(echo());
+        proxy.serve(echo(), Language::Any);
         let connect = || {
             let client = TcpStream::connect(("127.0.0.1", proxy.port())).expect("connect");
             client.set_read_timeout(Some(Duration::from_secs(30))).expect("a time limit");

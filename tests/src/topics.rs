@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, ConfigEntry, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
-    TopicReplication,
-};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigEntry, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -147,17 +144,6 @@ pub fn make(servers: &str, topic: &str, partitions: i32, settings: &[(&str, &str
     let admin = admin(servers);
     let made = wait_for(admin.create_topics([&new], &AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN))));
     assert_eq!(made.expect("an answer"), [Ok(topic.to_owned())]);
-}
-
-/// Gives a topic these settings and no others.
-pub fn set(servers: &str, topic: &str, settings: &[(&str, &str)]) {
-    let mut wanted = AlterConfig::new(ResourceSpecifier::Topic(topic));
-    for (name, value) in settings {
-        wanted = wanted.set(name, value);
-    }
-    let admin = admin(servers);
-    let set = wait_for(admin.alter_configs([&wanted], &AdminOptions::new().request_timeout(Some(ANSWER_WITHIN))));
-    assert_eq!(set.expect("an answer"), [Ok(OwnedResourceSpecifier::Topic(topic.to_owned()))]);
 }
 
 /// Deletes a topic and waits until it is gone.

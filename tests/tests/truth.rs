@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tests::cluster::{Names, PARTITIONS};
 use tests::kafka;
 use tests::process::Program;
-use tests::proxy::Proxy;
+use tests::proxy::{Language, Proxy};
 use tests::topics;
 use tests::truth::{Book, Fault, Plan, Random, Reader, Senders, Stage, Verdict};
 use tests::wait::{alone, eventually, report};
@@ -35,7 +35,7 @@ fn whatever_happens_to_kafka_each_200_is_in_raw_once_in_order_byte_for_byte_and_
     let _alone = alone();
     let mut proxy = Proxy::bind();
     let Some(mut broker) = kafka::own_behind(test, proxy.port()) else { return };
-    proxy.serve(broker.back());
+    proxy.serve(broker.back(), Language::Kafka);
     let requests = std::env::var(REQUESTS).map_or(REQUESTS_IN_CI, |number| number.parse().expect("a number"));
     let mut random = Random::of_this_run("truth");
 
@@ -51,8 +51,7 @@ fn whatever_happens_to_kafka_each_200_is_in_raw_once_in_order_byte_for_byte_and_
     let plan = Plan { hang_up_one_in: HANG_UP_ONE_IN, ..Plan::default() };
     let start = Instant::now();
     let senders = Senders::start(ingress.address("webhooks"), &book, plan, &mut random);
-    let stage =
-        Stage { broker: &mut broker, proxy: &proxy, ingress: &ingress, senders: &senders, raw: &raw, settings: RAW };
+    let stage = Stage { broker: &mut broker, proxy: &proxy, ingress: &ingress, senders: &senders };
     let faults = play(stage, &book, requests, &mut random);
     let (hung_up, not_connected) = senders.stop();
     book.comes_to_rest(&ingress);

@@ -8,7 +8,6 @@ use crate::guard::signal;
 use crate::kafka::Broker;
 use crate::process::Process;
 use crate::proxy::Proxy;
-use crate::topics;
 
 /// By when webhooks are answered, whatever is broken.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(60);
@@ -35,7 +34,7 @@ pub enum Fault {
     Deaf,
     /// Nobody can connect.
     Refusing,
-    /// The broker answers that it has not enough replicas.
+    /// The broker takes records and answers that it may not have done so.
     Error,
     /// Ingress itself stands still.
     IngressFrozen,
@@ -67,10 +66,6 @@ pub struct Stage<'a> {
     pub ingress: &'a Process,
     /// Who is to be answered all the while.
     pub senders: &'a Senders,
-    /// The whole name of `raw`.
-    pub raw: &'a str,
-    /// The settings that `raw` has without faults.
-    pub settings: &'a [(&'a str, &'a str)],
 }
 
 impl Stage<'_> {
@@ -119,10 +114,11 @@ impl Stage<'_> {
                 self.proxy.refuse(false);
             }
             Fault::Error => {
-                let short = [("min.insync.replicas", "2")];
-                topics::set(self.broker.bootstrap(), self.raw, &[self.settings, &short].concat());
-                self.lasts(random.between_ms(500, 4_000));
-                topics::set(self.broker.bootstrap(), self.raw, self.settings);
+                let before = self.proxy.lies();
+                self.proxy.lie(true);
+                self.lasts(random.between_ms(300, 3_000));
+                self.proxy.lie(false);
+                assert!(self.proxy.lies() > before, "no answer of the broker was an error");
             }
             Fault::IngressFrozen => {
                 signal(self.ingress.pid(), "STOP").expect("freeze ingress");
