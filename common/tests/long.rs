@@ -46,7 +46,9 @@ fn a_log_takes_no_more_memory_the_longer_it_is() {
             settled.save().expect("save");
         }
     }
-    window.into_iter().for_each(|offset| settled.settle(offset));
+    for offset in window {
+        settled.settle(offset);
+    }
     settled.save().expect("save");
     assert_eq!((settled.watermark(), settled.unsettled()), (records, 0));
     assert_eq!(fs::read_dir(dir.path()).expect("list").filter(is_segment).count(), 1, "the current one alone is left");

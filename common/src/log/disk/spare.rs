@@ -78,7 +78,7 @@ impl Spares {
                 self.making = Making::Made(file, made);
                 return self.workshop.make_large(bytes);
             }
-            other => other,
+            making @ (Making::Nothing | Making::UnderWay(_) | Making::Failed(_)) => making,
         };
         let left = if self.is_spoilt { None } else { self.workshop.left(bytes)? };
         let found = if let Some(left) = left { left } else { self.workshop.make(bytes)? };
@@ -104,7 +104,7 @@ impl Spares {
         self.making = match std::mem::replace(&mut self.making, Making::Nothing) {
             Making::UnderWay(making) if making.is_finished() => Making::UnderWay(making).joined(),
             Making::Failed(at) if at.elapsed() >= RETRY_AFTER => self.workshop.clone().begin(),
-            making => making,
+            making @ (Making::Nothing | Making::UnderWay(_) | Making::Made(..) | Making::Failed(_)) => making,
         };
     }
 }

@@ -117,10 +117,22 @@ impl Pair {
         let at = |hundredths: u64| first + (end - first) * hundredths / 100;
         match step {
             Step::Append(records) => self.append(records),
-            Step::BadSync => self.becomes(Disk::OneBadFile, |faults| faults.syncs.store(1, Ordering::SeqCst)),
-            Step::ShortWrite => self.becomes(Disk::OneBadFile, |faults| faults.writes.store(1, Ordering::SeqCst)),
-            Step::Die => self.becomes(Disk::Dead, |faults| faults.dies_after.store(0, Ordering::SeqCst)),
-            Step::Fill => self.becomes(Disk::NoRoom, |faults| faults.full.store(true, Ordering::SeqCst)),
+            Step::BadSync => {
+                self.becomes(Disk::OneBadFile, |faults| faults.syncs.store(1, Ordering::SeqCst));
+                Ok(())
+            }
+            Step::ShortWrite => {
+                self.becomes(Disk::OneBadFile, |faults| faults.writes.store(1, Ordering::SeqCst));
+                Ok(())
+            }
+            Step::Die => {
+                self.becomes(Disk::Dead, |faults| faults.dies_after.store(0, Ordering::SeqCst));
+                Ok(())
+            }
+            Step::Fill => {
+                self.becomes(Disk::NoRoom, |faults| faults.full.store(true, Ordering::SeqCst));
+                Ok(())
+            }
             Step::Mend => self.mend(),
             Step::Restart => self.restart(false),
             Step::Kill => self.restart(true),
@@ -154,13 +166,12 @@ impl Pair {
         }
     }
 
-    fn becomes(&mut self, disk: Disk, set: impl Fn(&Faults)) -> Result<(), String> {
+    fn becomes(&mut self, disk: Disk, set: impl Fn(&Faults)) {
         // One trouble at a time: what two of them do is a matter of their order in files.
         if self.model.disk() == Disk::Well {
             set(&self.files.faults);
             self.model.becomes(disk);
         }
-        Ok(())
     }
 
     fn mend(&mut self) -> Result<(), String> {

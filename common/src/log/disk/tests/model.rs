@@ -130,7 +130,7 @@ impl Model {
     }
 
     pub fn watermark(&self) -> u64 {
-        (0..).find(|offset| !self.settled.contains(offset)).unwrap_or_default()
+        (0..u64::MAX).find(|offset| !self.settled.contains(offset)).unwrap_or_default()
     }
 
     pub fn is_settled(&self, offset: u64) -> bool {

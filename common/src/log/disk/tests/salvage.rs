@@ -90,7 +90,9 @@ fn what_is_settled_stays_so() {
     let damaged = Damaged::new(100);
     let log = log_of(&damaged.dir, 0);
     let settled = Settled::load(&log).expect("load");
-    [0, 1, 2, 50].iter().for_each(|offset| settled.settle(*offset));
+    for offset in [0, 1, 2, 50] {
+        settled.settle(offset);
+    }
     settled.save().expect("save");
     drop((log, settled));
     change(&damaged.segment(2), 300, &[0xff; 40]);

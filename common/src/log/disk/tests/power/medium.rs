@@ -86,11 +86,12 @@ impl Medium {
                 self.names.insert(name.clone(), file);
                 self.changes.push(Change::Named(name.clone(), file));
             }
-            Act::Zeroed { node, bytes } => self.file(*node).resize(usize::try_from(*bytes).expect("small")),
+            Act::Zeroed { node, bytes } | Act::Cut { node, bytes } => {
+                self.file(*node).resize(usize::try_from(*bytes).expect("small"))
+            }
             Act::Wrote { node, at, bytes } => self.file(*node).write(usize::try_from(*at).expect("small"), bytes),
             Act::Synced { node } => self.file(*node).sync(),
             Act::NotSynced { node } => self.file(*node).fail(),
-            Act::Cut { node, bytes } => self.file(*node).resize(usize::try_from(*bytes).expect("small")),
             Act::Renamed { from, to } => {
                 let file = self.names.remove(from).expect("it was there");
                 self.names.insert(to.clone(), file);
