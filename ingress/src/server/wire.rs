@@ -20,6 +20,8 @@ use super::connection::Connection;
 const PORTION_BYTES: usize = 16 * 1024;
 /// And so many lines, which is a little more than the longest head that is taken has.
 const PORTION_LINES: usize = 100;
+/// So much is still taken of a client that has been told to go, so that it can read why.
+const IGNORED_BYTES_MAX: usize = 64 * 1024;
 /// For what nobody looks at.
 const SCRATCH_BYTES: usize = 2 * 1024;
 
@@ -62,7 +64,7 @@ impl Wire {
             return Poll::Ready(Ok(()));
         }
         if !self.is_last {
-            self.is_last = true;
+            (self.is_last, self.bytes) = (true, 0);
             // Whoever does not take so few bytes does without them.
             if line.as_mut().poll_write(cx, words)?.is_ready() {
                 let _ = line.as_mut().poll_flush(cx)?;
@@ -73,7 +75,8 @@ impl Wire {
         for _ in 0..PORTION_BYTES / SCRATCH_BYTES {
             let mut buffer = ReadBuf::new(&mut scratch);
             ready!(line.as_mut().poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
+            self.bytes += buffer.filled().len();
+            if buffer.filled().is_empty() || self.bytes > IGNORED_BYTES_MAX {
                 return Poll::Ready(Ok(()));
             }
         }

@@ -87,7 +87,7 @@ impl Medium {
                 self.changes.push(Change::Named(name.clone(), file));
             }
             Act::Zeroed { node, bytes } | Act::Cut { node, bytes } => {
-                self.file(*node).resize(usize::try_from(*bytes).expect("small"))
+                self.file(*node).resize(usize::try_from(*bytes).expect("small"));
             }
             Act::Wrote { node, at, bytes } => self.file(*node).write(usize::try_from(*at).expect("small"), bytes),
             Act::Synced { node } => self.file(*node).sync(),
