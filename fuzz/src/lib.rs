@@ -20,8 +20,11 @@ pub use record::record;
 pub use segment::segment;
 pub use settings::settings;
 
+/// What is done with an input: it panics where a property does not hold.
+pub type Target = fn(&[u8]);
+
 /// All targets by the names of their corpora.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("form", form),
     ("interpret", interpret),
     ("record", record),
