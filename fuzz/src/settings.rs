@@ -81,7 +81,7 @@ fn shown(program: &str, table: &[Setting], settings: &Settings) -> String {
 fn line_of_file(line: &str) -> String {
     let key =
         |key: &&str| line.strip_prefix(*key).is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with('='));
-    if SECRET_KEYS.iter().any(|known| key(known)) { line.replace(SIGN, SECRET) } else { line.to_owned() }
+    if SECRET_KEYS.iter().any(key) { line.replace(SIGN, SECRET) } else { line.to_owned() }
 }
 
 fn with_secret(line: &str, beginnings: &[&str]) -> String {

@@ -244,20 +244,20 @@ mod tests {
 
     #[test]
     fn of_bodies_the_one_that_is_coming_for_longest_loses_and_who_has_come_is_waited_for() {
-        let (crowd, mut task) = (crowd(9, &[]), Context::from_waker(Waker::noop()));
+        let (crowd, task) = (crowd(9, &[]), Context::from_waker(Waker::noop()));
         let members = enter(&crowd, [ANN, BOB, EVE]);
         let [slow, fast, third] = std::array::from_fn(|at| &members[at].connection);
         slow.await_body();
-        assert_eq!(crowd.hold(slow, 600, &mut task), Ready(()));
+        assert_eq!(crowd.hold(slow, 600, &task), Ready(()));
         fast.await_body();
-        assert_eq!(crowd.hold(fast, 900, &mut task), Ready(()));
+        assert_eq!(crowd.hold(fast, 900, &task), Ready(()));
         assert_eq!((slow.body_is_lost(), fast.body_is_lost(), slow.held.get()), (true, false, 0));
 
         third.await_body();
         fast.work();
-        assert_eq!(crowd.hold(third, 200, &mut task), Pending);
+        assert_eq!(crowd.hold(third, 200, &task), Pending);
         crowd.release(fast);
-        assert_eq!(crowd.hold(third, 200, &mut task), Ready(()));
+        assert_eq!(crowd.hold(third, 200, &task), Ready(()));
         drop(members);
         assert_eq!((crowd.held.get(), crowd.sources.borrow().len()), (0, 0));
     }
