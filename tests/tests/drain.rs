@@ -133,6 +133,35 @@ fn a_broker_that_dies_in_the_middle_of_a_drain_is_waited_for() {
 }
 
 #[test]
+fn a_producer_that_is_done_for_is_replaced_in_the_middle_of_a_drain() {
+    let _alone = alone();
+    let test = "a_producer_that_is_done_for_is_replaced_in_the_middle_of_a_drain";
+    let Some(mut broker) = kafka::own(test) else { return };
+    let (names, _ingress, acked) = left_on_disk(&mut broker, "ingress");
+    broker.restart();
+    let job = start_drain(&names, "ingress", &SLOW);
+    eventually(BACK_WITHIN, "events are brought", || (count(&names) > 100).then_some(()));
+    broker.kill();
+    let copy = broker.copy_of_data();
+    broker.restart();
+    let there = count(&names);
+    eventually(BACK_WITHIN, "more events are brought", || (count(&names) > there + 100).then_some(()));
+    broker.kill();
+    // It has lost what it acknowledged since the copy: what comes next is out of order, which ends the producer.
+    broker.put_back(&copy);
+    broker.restart();
+    let drained = job.wait();
+    assert_eq!(drained.code, Some(0), "{drained:?}");
+    assert!(drained.stderr.contains("is replaced"), "{drained:?}");
+    let raw = raw(&names);
+    let is_there = |acked: &Acked| raw.iter().any(|record| record.header("ce_id") == Some(&acked.id));
+    let (there, lost): (Vec<Acked>, Vec<Acked>) = acked.into_iter().partition(is_there);
+    nothing_acked_is_missing(&there, &raw);
+    assert!(!lost.is_empty(), "the broker lost nothing, so this test shows nothing");
+    assert!(lost.len() < there.len(), "only what this broker had acknowledged: {} of {}", lost.len(), there.len());
+}
+
+#[test]
 fn what_kafka_refuses_for_its_size_is_left_and_said_and_all_else_is_brought() {
     let _alone = alone();
     let test = "what_kafka_refuses_for_its_size_is_left_and_said_and_all_else_is_brought";
