@@ -8,6 +8,7 @@ mod form;
 mod forwarded;
 mod input;
 mod interpret;
+mod proxy;
 mod record;
 mod segment;
 mod settings;
@@ -16,6 +17,7 @@ pub use disk_log::disk_log;
 pub use form::form;
 pub use forwarded::forwarded;
 pub use interpret::interpret;
+pub use proxy::proxy;
 pub use record::record;
 pub use segment::segment;
 pub use settings::settings;
@@ -24,7 +26,7 @@ pub use settings::settings;
 pub type Target = fn(&[u8]);
 
 /// All targets by the names of their corpora.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("form", form),
     ("interpret", interpret),
     ("record", record),
@@ -32,4 +34,5 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("segment", segment),
     ("settings", settings),
     ("forwarded", forwarded),
+    ("proxy", proxy),
 ];

@@ -146,6 +146,11 @@ fn what_strangers_write_into_a_proxys_header_changes_nothing() {
 }
 
 #[test]
+fn a_proxys_header_is_whole_at_its_end_and_never_before() {
+    check("proxy");
+}
+
+#[test]
 fn every_target_has_a_corpus_and_a_shell() {
     let shells = Path::new(env!("CARGO_MANIFEST_DIR")).join("libfuzzer/fuzz_targets");
     for (name, _) in TARGETS {

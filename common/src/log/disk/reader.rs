@@ -39,6 +39,7 @@ impl Reader {
         loop {
             if let Some(Open { segment, cursor }) = &mut self.open
                 && cursor.position() < segment.bytes
+                && cursor.offset() < segment.end
             {
                 let offset = cursor.offset();
                 match step(&self.log, segment, cursor, self.next) {

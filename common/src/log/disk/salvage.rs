@@ -16,7 +16,7 @@ use super::cursor::{self, Cursor};
 use super::files::{self, Files};
 use super::frame::{self, Body, HEAD_BYTES, MARK_BYTES, Salt};
 use super::segment::{self, HEADER_BYTES, Header, Previous, Segment};
-use super::{record, settled};
+use super::{record, recovery, settled};
 use crate::time::Timestamp;
 
 /// New segments are about as large.
@@ -55,7 +55,8 @@ pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
     let mut press = Press::new(fresh.clone());
     let Found { log: old, lost, is_damaged } = read(dir, &mut press)?;
     let records = press.records;
-    if !is_damaged {
+    // Files that look good each for itself may not fit together, so that the log does not open.
+    if !is_damaged && recovery::recover(dir).is_ok() {
         fs::remove_dir_all(&fresh)?;
         return Ok(Salvaged { records, lost, set_aside: None });
     }
