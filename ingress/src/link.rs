@@ -270,8 +270,8 @@ impl Link {
             Some(Saying::Ill(lasts, Some(cause))) => tracing::error!(
                 trouble = cause.trouble.label(),
                 on_disk,
-                "Kafka has taken no events for {:.1} s: {}. Webhooks are answered 200 and kept on disk, {on_disk} events so \
-                 far; nothing is lost while the disk has room. What to do: {}",
+                "Kafka has taken no events for {:.1} s: {}. Webhooks are answered 200 and kept on disk, {on_disk} are \
+                 there now; nothing is lost while the disk has room. What to do: {}",
                 lasts.as_secs_f64(),
                 cause.reason,
                 cause.trouble.remedy()
@@ -280,7 +280,7 @@ impl Link {
                 trouble = "silent",
                 on_disk,
                 "Kafka has acknowledged no events in time for {:.1} s and does not say why. Webhooks are answered 200 and \
-                 kept on disk, {on_disk} events so far; nothing is lost while the disk has room. What to do: look at the \
+                 kept on disk, {on_disk} are there now; nothing is lost while the disk has room. What to do: look at the \
                  brokers, they are slow or stand still",
                 lasts.as_secs_f64()
             ),
