@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
 use super::KafkaSettings;
 use super::client::{self, ConfigError, Plain, RECORD_BYTES_MAX, Role, Voice};
@@ -161,7 +161,9 @@ impl<'a> Topics<'a> {
             return complaints.note(Trouble::Leaders, reason);
         }
         let Some(in_sync_min) = self.in_sync_min(&name) else { return };
-        let short = partitions.iter().filter(|partition| partition.isr().len() < in_sync_min).count();
+        // Kafka never demands more than there are.
+        let demands = |partition: &MetadataPartition| in_sync_min.min(partition.replicas().len());
+        let short = partitions.iter().filter(|partition| partition.isr().len() < demands(partition)).count();
         if short > 0 {
             let reason = format!(
                 "{short} of {count} partitions of {name} have fewer replicas in sync than its min.insync.replicas={in_sync_min}"
