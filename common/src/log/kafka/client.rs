@@ -191,6 +191,9 @@ pub(super) fn config(settings: &KafkaSettings, role: Role<'_>) -> Result<ClientC
     config.set("enable.metrics.push", "false");
     config.set("socket.keepalive.enable", "true");
     config.set("reconnect.backoff.max.ms", "2000");
+    // Brokers whose advertised names are gone are forgotten after so long, and those in `kafka` asked again. The
+    // default would wait five minutes after the names are back.
+    config.set("metadata.recovery.rebootstrap.trigger.ms", "10000");
     role.set(&mut config);
     for (name, value) in &settings.set {
         if let Some(why) = refused(name, value).or_else(|| (!HAS_TLS && needs_tls(name, value)).then_some(NO_TLS)) {
