@@ -11,12 +11,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 /// How often each client says a bit more, or comes again.
 const STEP: Duration = Duration::from_millis(25);
 /// How many of a thread's clients come in one step: those who come all at once hurt by the system's work, not by ours.
 const ARRIVALS_MAX: usize = 8;
 /// Threads that all clients of a swarm share.
 const THREADS: usize = 4;
+/// What the system keeps of the answers for a client that does not read: little, or it would read for it.
+const UNREAD_BYTES: usize = 4096;
 /// Before every status in an answer.
 const VERSION: &[u8] = b"HTTP/1.";
 /// The version's last digit, a space, and the status.
@@ -114,6 +118,9 @@ impl Client {
             *arrivals -= 1;
             let Ok(socket) = TcpStream::connect(address) else { return };
             socket.set_nonblocking(true).expect("a socket that does not block");
+            if !behaviour.reads {
+                SockRef::from(&socket).set_recv_buffer_size(UNREAD_BYTES).expect("a small buffer");
+            }
             (self.socket, self.said, self.steps) = (Some(socket), 0, 0);
             self.tail.clear();
         }

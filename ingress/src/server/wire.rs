@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, BytesMut};
 use memchr::memchr_iter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -20,6 +21,9 @@ use super::connection::Connection;
 const PORTION_BYTES: usize = 16 * 1024;
 /// And so many lines, which is a little more than the longest head that is taken has.
 const PORTION_LINES: usize = 100;
+/// And so many empty ones: a request, and whatever came with it up to the end of the next head. Who sends many
+/// requests at once takes turns with everybody else after each of them.
+const PORTION_HEADS: usize = 2;
 /// So much is still taken of a client that has been told to go, so that it can read why.
 const IGNORED_BYTES_MAX: usize = 64 * 1024;
 /// For what nobody looks at.
@@ -37,18 +41,46 @@ pub(super) enum Line {
 pub(super) struct Wire {
     line: Line,
     connection: Rc<Connection>,
-    /// Handed over in this turn.
-    bytes: usize,
-    lines: usize,
+    turn: Turn,
     /// Read, and left for later turns.
-    rest: Vec<u8>,
+    rest: BytesMut,
     /// The last words have been said.
     is_last: bool,
 }
 
+/// What has been handed over in one turn of the server.
+#[derive(Default)]
+struct Turn {
+    bytes: usize,
+    lines: usize,
+    heads: usize,
+}
+
+impl Turn {
+    /// How many of the bytes that come now belong to this turn.
+    fn take(&mut self, coming: &[u8]) -> usize {
+        let mut line = 0;
+        for end in memchr_iter(b'\n', coming) {
+            self.lines += 1;
+            self.heads += usize::from(matches!(&coming[line..end], b"" | b"\r"));
+            line = end + 1;
+            if self.lines >= PORTION_LINES || self.heads >= PORTION_HEADS {
+                break;
+            }
+        }
+        let taken = if self.is_full() { line } else { coming.len() };
+        self.bytes += taken;
+        taken
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= PORTION_BYTES || self.lines >= PORTION_LINES || self.heads >= PORTION_HEADS
+    }
+}
+
 impl Wire {
     pub(super) fn new(line: Line, connection: Rc<Connection>) -> Self {
-        Self { line, connection, bytes: 0, lines: 0, rest: Vec::new(), is_last: false }
+        Self { line, connection, turn: Turn::default(), rest: BytesMut::new(), is_last: false }
     }
 
     /// The connection that it belongs to.
@@ -64,7 +96,7 @@ impl Wire {
             return Poll::Ready(Ok(()));
         }
         if !self.is_last {
-            (self.is_last, self.bytes) = (true, 0);
+            (self.is_last, self.turn) = (true, Turn::default());
             // Whoever does not take so few bytes does without them.
             if line.as_mut().poll_write(cx, words)?.is_ready() {
                 let _ = line.as_mut().poll_flush(cx)?;
@@ -75,8 +107,8 @@ impl Wire {
         for _ in 0..PORTION_BYTES / SCRATCH_BYTES {
             let mut buffer = ReadBuf::new(&mut scratch);
             ready!(line.as_mut().poll_read(cx, &mut buffer))?;
-            self.bytes += buffer.filled().len();
-            if buffer.filled().is_empty() || self.bytes > IGNORED_BYTES_MAX {
+            self.turn.bytes += buffer.filled().len();
+            if buffer.filled().is_empty() || self.turn.bytes > IGNORED_BYTES_MAX {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -84,64 +116,59 @@ impl Wire {
         Poll::Pending
     }
 
-    /// Keeps back what goes beyond a portion; `before` is what the buffer held already.
+    /// Keeps back what goes beyond this turn; `before` is what the buffer held already.
     fn portion(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         let new = &buffer.filled()[before..];
-        let cut = memchr_iter(b'\n', new).nth(PORTION_LINES.saturating_sub(self.lines + 1)).map(|end| end + 1);
-        let taken = cut.unwrap_or(new.len());
-        self.lines += memchr_iter(b'\n', &new[..taken]).count();
-        self.bytes += taken;
-        if taken < new.len() {
-            self.rest.extend_from_slice(&new[taken..]);
-            buffer.set_filled(before + taken);
-        }
+        let taken = self.turn.take(new);
+        self.rest.extend_from_slice(&new[taken..]);
+        buffer.set_filled(before + taken);
     }
 
     /// What was kept back before.
     fn hand_rest(&mut self, buffer: &mut ReadBuf<'_>) {
-        let before = buffer.filled().len();
-        let rest = std::mem::take(&mut self.rest);
-        let fits = rest.len().min(buffer.remaining());
-        buffer.put_slice(&rest[..fits]);
-        self.portion(buffer, before);
-        self.rest.extend_from_slice(&rest[fits..]);
+        let fits = self.rest.len().min(buffer.remaining());
+        let taken = self.turn.take(&self.rest[..fits]);
+        buffer.put_slice(&self.rest[..taken]);
+        self.rest.advance(taken);
+        if self.rest.is_empty() {
+            self.rest = BytesMut::new();
+        }
     }
 }
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.bytes == 0 {
+        if this.turn.bytes == 0 {
             this.connection.turn();
         }
         if let Some(words) = this.connection.farewell() {
             return this.say(cx, words);
         }
-        let full = this.bytes >= PORTION_BYTES || this.lines >= PORTION_LINES;
-        (this.bytes, this.lines) = if full { (0, 0) } else { (this.bytes, this.lines) };
-        if full {
+        if this.turn.is_full() {
+            this.turn = Turn::default();
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         if !this.connection.may_read() {
-            (this.bytes, this.lines) = (0, 0);
+            this.turn = Turn::default();
             return Poll::Pending;
         }
-        if !this.rest.is_empty() {
-            let before = buffer.filled().len();
-            this.hand_rest(buffer);
-            this.connection.came(buffer.filled().len() - before);
-            return Poll::Ready(Ok(()));
-        }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut this.line).poll_read(cx, buffer);
-        if read.is_pending() {
-            (this.bytes, this.lines) = (0, 0);
-        }
-        ready!(read)?;
-        if buffer.filled().len() > before {
+        if this.rest.is_empty() {
+            let read = Pin::new(&mut this.line).poll_read(cx, buffer);
+            if read.is_pending() {
+                this.turn = Turn::default();
+            }
+            ready!(read)?;
             this.portion(buffer, before);
-            this.connection.came(buffer.filled().len() - before);
+        } else {
+            this.hand_rest(buffer);
+        }
+        // None are the end.
+        let came = buffer.filled().len() - before;
+        if came > 0 {
+            this.connection.came(came);
         }
         Poll::Ready(Ok(()))
     }
@@ -247,19 +274,34 @@ mod tests {
         }
     }
 
+    /// How many bytes the server reads in each turn until it has all of this.
+    async fn turns(said: &str) -> Vec<usize> {
+        let (mut wire, _member, mut client) = wire().await;
+        client.write_all(said.as_bytes()).await.expect("it is taken");
+        let mut turns = Vec::new();
+        while turns.iter().sum::<usize>() < said.len() {
+            turns.push(turn(&mut wire).await);
+        }
+        turns
+    }
+
     #[tokio::test]
     async fn no_turn_gets_more_lines_than_a_head_may_have() {
-        let (mut wire, _member, mut client) = wire().await;
-        client.write_all("GET / HTTP/1.1\nhost:\n\n".repeat(200).as_bytes()).await.expect("heads sent ahead");
-        let mut turns = 0;
-        let mut left = 200 * "GET / HTTP/1.1\nhost:\n\n".len();
-        while left > 0 {
-            let read = turn(&mut wire).await;
-            assert!(read <= PORTION_LINES * 15, "{read} bytes");
-            left -= read;
-            turns += 1;
-        }
-        assert!(turns >= 6, "600 lines in {turns} turns");
+        let turns = turns(&"x: y\r\n".repeat(600)).await;
+        assert!(turns.iter().all(|read| *read <= PORTION_LINES * 6), "{turns:?} bytes");
+    }
+
+    #[tokio::test]
+    async fn no_turn_gets_more_than_a_request_and_what_came_with_it() {
+        let shortest = "GET / HTTP/1.1\nhost:\n\n";
+        let turns = turns(&shortest.repeat(200)).await;
+        assert!(turns.iter().all(|read| *read <= PORTION_HEADS * shortest.len()), "{turns:?} bytes");
+    }
+
+    #[tokio::test]
+    async fn a_request_comes_in_one_turn() {
+        let request = "POST / HTTP/1.1\r\nhost:\r\ncontent-length: 17\r\n\r\nevent=ONAPPUPDATE";
+        assert_eq!(turns(request).await, [request.len()]);
     }
 
     #[tokio::test]
