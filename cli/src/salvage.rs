@@ -43,7 +43,8 @@ fn told(saved: &Salvaged) -> String {
     let mut lines = vec![format!("{} records are saved", saved.records)];
     for lost in &saved.lost {
         let (first, last) = (lost.offsets.start, lost.offsets.end.saturating_sub(1));
-        lines.push(format!("lost: offsets {first} to {last}, in {}", lost.file.display()));
+        let doubt = if lost.is_certain { "" } else { ", at most: perhaps not all were ever taken" };
+        lines.push(format!("lost: offsets {first} to {last}, in {}{doubt}", lost.file.display()));
     }
     if saved.lost.is_empty() {
         lines.push("nothing is lost: the damage was between records".to_owned());

@@ -2,7 +2,6 @@
 //!
 //! `HOOKLEDGER_TEST_LOG_RECORDS` says how long. The test has a process of its own, whose memory it measures.
 
-use std::env;
 use std::fs;
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use bytes::Bytes;
 use common::log::Record;
 use common::log::disk::{DiskLog, Options, Settled};
 use common::time::Timestamp;
+use tests::random::number;
 use tests::wait::report;
 
 const RECORDS: u64 = 400_000;
@@ -19,8 +19,7 @@ const GROWTH_BYTES_MAX: u64 = 24 * 1024 * 1024;
 
 #[test]
 fn a_log_takes_no_more_memory_the_longer_it_is() {
-    let records = env::var("HOOKLEDGER_TEST_LOG_RECORDS")
-        .map_or(RECORDS, |text| text.replace('_', "").parse().expect("a number"));
+    let records = number("HOOKLEDGER_TEST_LOG_RECORDS").unwrap_or(RECORDS);
     let dir = tempfile::tempdir().expect("a directory");
     let options = || Options { bytes_max: None, segment_bytes: 1024 * 1024, ..Options::spool(u64::MAX) };
     let begun = Instant::now();

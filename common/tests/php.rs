@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::thread;
 
 use common::form::Form;
-use tests::random::{Random, number, seed};
+use tests::random::{Rng, number, seed};
 use tests::wait::{not_run, report};
 
 use self::interpreter::{Fields, Interpreter, Server};
@@ -34,7 +34,7 @@ fn php_sees_the_same_fields_in_every_body() {
     let (seed, count, honest) = (seed(), number("HOOKLEDGER_TEST_BODIES").unwrap_or(BODIES), bodies::honest());
     let mut php = Interpreter::start(FIELDS_MAX);
     let (mut input, mut output) = php.ends();
-    let drawn = |nth: u64| bodies::body(&honest, &mut Random::new(seed.wrapping_add(nth)));
+    let drawn = |nth: u64| bodies::body(&honest, &mut Rng::with_seed(seed.wrapping_add(nth)));
     let (mut fields, mut with_member, mut different) = (0, 0, None);
     thread::scope(|scope| {
         scope.spawn(move || (0..count).try_for_each(|nth| interpreter::ask(&mut input, &drawn(nth))));
@@ -65,7 +65,7 @@ fn a_handler_in_php_finds_the_same_fields_in_a_post() {
     }
     let (seed, honest, server) = (seed(), bodies::honest(), Server::start());
     for nth in 0..POSTS {
-        let body = bodies::body(&honest, &mut Random::new(seed.wrapping_add(nth)));
+        let body = bodies::body(&honest, &mut Rng::with_seed(seed.wrapping_add(nth)));
         let found = difference(&body, &server.post(&body));
         assert_eq!(found, None, "HOOKLEDGER_TEST_SEED={} {}", seed.wrapping_add(nth), body.escape_ascii());
     }

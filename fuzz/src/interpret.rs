@@ -30,15 +30,20 @@ pub fn interpret(body: &[u8]) {
     for secret in SECRETS.iter().filter_map(|name| form.text(name)).filter(|secret| secret.len() >= SECRET_BYTES_MIN) {
         assert!(!shown.iter().any(|value| holds(value, secret)), "{secret} is shown");
     }
-    let fact = format!("{:?}", event.told);
+    let told = values(&format!("{:?}", event.told));
     for name in ["data[TOKEN]", "auth[application_token]"] {
         // A value that is given as something harmless as well is told as that.
         let elsewhere = |text: &str| form.iter().filter(|(_, value)| value.contains(text)).count() > 1;
         if let Some(text) = form.text(name).filter(|text| text.len() >= SECRET_BYTES_MIN && !elsewhere(text)) {
-            assert!(!fact.contains(text), "a fact tells {name}");
+            assert!(!told.iter().any(|value| value.contains(text)), "a fact tells {name}");
         }
     }
     serde_json::to_string(&event.public).expect("it can be written");
+}
+
+/// What stands in quotes: the rest are names of ours, and a secret may be a part of one.
+fn values(debug: &str) -> Vec<String> {
+    debug.replace(r"\\", "").replace(r#"\""#, "").split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 fn holds(value: &Value, secret: &str) -> bool {

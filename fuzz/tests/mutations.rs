@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use fuzz::TARGETS;
-use tests::random::{Random, number, seed};
+use tests::random::{Rng, number, pick, seed};
 use tests::wait::report;
 
 /// In CI for a target that only computes; one that opens files gets fewer.
@@ -58,7 +58,7 @@ fn check(name: &str) {
     let divisor = WITH_FILES.iter().find(|(known, _)| *known == name).map_or(1, |(_, divisor)| *divisor);
     let (seed, count) = (seed(), number("HOOKLEDGER_TEST_MUTATIONS").unwrap_or(MUTATIONS) / divisor);
     for nth in 0..count {
-        let mut random = Random::new(seed.wrapping_add(nth));
+        let mut random = Rng::with_seed(seed.wrapping_add(nth));
         let input = mutated(&corpus, &mut random);
         attempt(*target, &input, &format!("HOOKLEDGER_TEST_SEED={}", seed.wrapping_add(nth)));
     }
@@ -83,25 +83,25 @@ fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 /// One input of the corpus after a few small changes.
-fn mutated(corpus: &[(String, Vec<u8>)], random: &mut Random) -> Vec<u8> {
-    let mut input = corpus[random.below(corpus.len())].1.clone();
-    for _ in 0..=random.below(5) {
-        let at = random.below(input.len() + 1);
-        let end = (at + random.below(16)).min(input.len());
-        match random.below(8) {
-            0 | 1 => _ = input.splice(at..at, random.pick(&WORDS).iter().copied()),
+fn mutated(corpus: &[(String, Vec<u8>)], random: &mut Rng) -> Vec<u8> {
+    let mut input = corpus[random.usize(..corpus.len())].1.clone();
+    for _ in 0..=random.usize(..5) {
+        let at = random.usize(..=input.len());
+        let end = (at + random.usize(..16)).min(input.len());
+        match random.usize(..8) {
+            0 | 1 => _ = input.splice(at..at, pick(random, &WORDS).iter().copied()),
             2 => _ = input.drain(at..end),
             3 => input.truncate(at),
-            4 if at < input.len() => input[at] ^= 1 << random.below(8),
-            5 if at < input.len() => input[at] = u8::try_from(random.below(256)).expect("a byte"),
+            4 if at < input.len() => input[at] ^= 1 << random.usize(..8),
+            5 if at < input.len() => input[at] = random.u8(..),
             6 => {
                 let piece = input[at..end].to_vec();
-                let to = random.below(input.len() + 1);
+                let to = random.usize(..=input.len());
                 input.splice(to..to, piece);
             }
             _ => {
-                let other = &corpus[random.below(corpus.len())].1;
-                let from = random.below(other.len() + 1);
+                let other = &corpus[random.usize(..corpus.len())].1;
+                let from = random.usize(..=other.len());
                 input.truncate(at);
                 input.extend_from_slice(&other[from..]);
             }

@@ -8,12 +8,10 @@
 pub mod body;
 pub mod book;
 pub mod faults;
-pub mod random;
 pub mod reader;
 pub mod sender;
 
 pub use book::{Book, Verdict};
 pub use faults::{Fault, Stage};
-pub use random::Random;
 pub use reader::Reader;
 pub use sender::{Plan, Senders};

@@ -9,6 +9,7 @@ use tests::kafka::{self, Brokers};
 use tests::load::{Amount, Load};
 use tests::portal::Portal;
 use tests::process::{Process, Program};
+use tests::random::number;
 use tests::topics;
 use tests::verify::{nothing_acked_is_missing, order_per_portal_is_kept, raw_of};
 use tests::wait::{alone, eventually, report};
@@ -38,7 +39,7 @@ fn with_a_broker_killed_over_and_over_answers_take_no_longer_than_the_deadline_a
     let _alone = alone();
     let test = "with_a_broker_killed_over_and_over_answers_take_no_longer_than_the_deadline_and_a_sync";
     let Some(mut brokers) = kafka::cluster(test, BROKERS) else { return };
-    let kills = std::env::var(KILLS).map_or(KILLS_USUAL, |kills| kills.parse().expect("a number of kills"));
+    let kills = number(KILLS).map_or(KILLS_USUAL, |kills| usize::try_from(kills).expect("not that many"));
     let mut done = 0;
     while done < kills {
         let more = KILLS_PER_LEG.min(kills - done);

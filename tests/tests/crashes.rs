@@ -17,8 +17,9 @@ use serde_json::Value;
 use tests::cluster::{Names, PARTITIONS};
 use tests::kafka::{self, Broker};
 use tests::process::{Process, Program};
+use tests::random::{Rng, milliseconds, number, of_this_run};
 use tests::topics;
-use tests::truth::{Book, Plan, Random, Reader, Senders, Verdict};
+use tests::truth::{Book, Plan, Reader, Senders, Verdict};
 use tests::wait::{alone, eventually, eventually_ok, report};
 
 const KILLS: &str = "HOOKLEDGER_TEST_KILLS";
@@ -54,8 +55,8 @@ fn however_often_ingress_is_killed_what_it_answered_200_is_in_raw_and_second_cop
     let test = "however_often_ingress_is_killed_what_it_answered_200_is_in_raw_and_second_copies_say_so";
     let _alone = alone();
     let Some(mut broker) = kafka::own(test) else { return };
-    let kills = std::env::var(KILLS).map_or(KILLS_IN_CI, |number| number.parse().expect("a number"));
-    let mut random = Random::of_this_run("crashes");
+    let kills = number(KILLS).unwrap_or(KILLS_IN_CI);
+    let mut random = of_this_run("crashes");
 
     let names = Names::new(broker.bootstrap());
     let raw = names.topic("raw");
@@ -104,7 +105,7 @@ fn kill_again_and_again(
     broker: &mut Broker,
     senders: &Senders,
     book: &Book,
-    random: &mut Random,
+    random: &mut Rng,
 ) {
     let mut told = Instant::now();
     let mut mood = Mood::Well;
@@ -118,17 +119,17 @@ fn kill_again_and_again(
             }
             mood = mood.next(broker);
         }
-        match random.below(4) {
+        match random.u64(..4) {
             // Hardly started.
-            0 => std::thread::sleep(random.between_ms(0, 150)),
+            0 => std::thread::sleep(milliseconds(random, 0..=150)),
             // With what it left on the disk on its way to Kafka.
             1 | 2 if mood.is_well() => some_are_found(book, random),
-            _ => senders.goes_on(1 + random.below(BETWEEN_MAX), GOES_ON_WITHIN),
+            _ => senders.goes_on(1 + random.u64(..BETWEEN_MAX), GOES_ON_WITHIN),
         }
         assert_eq!(ingress.ended(), None, "it ended by itself");
         ingress.kill9();
         // Mostly as Kafka lets it, so that events that are nowhere but on their way are there to be lost.
-        ingress.set_variable("HOOKLEDGER_KEEP", if random.below(3) > 0 { "kafka" } else { "disk" });
+        ingress.set_variable("HOOKLEDGER_KEEP", if random.u64(..3) > 0 { "kafka" } else { "disk" });
         ingress.restart_without_waiting();
         if told.elapsed() > TELL_EVERY {
             told = Instant::now();
@@ -143,8 +144,8 @@ fn kill_again_and_again(
 }
 
 /// Waits until some more of what was sent is in Kafka.
-fn some_are_found(book: &Book, random: &mut Random) {
-    let until = book.seen() + 1 + random.below(BETWEEN_MAX);
+fn some_are_found(book: &Book, random: &mut Rng) {
+    let until = book.seen() + 1 + random.u64(..BETWEEN_MAX);
     eventually_ok(GOES_ON_WITHIN, "events come to Kafka", || {
         let (seen, (kafka, disk)) = (book.seen(), book.kept());
         ensure!(seen >= until, "found {seen} of {until}; answered 200: {kafka} by Kafka, {disk} by disk");

@@ -9,10 +9,13 @@ use tests::kafka::{self, Broker};
 use tests::load::{Acked, Amount, Load, send};
 use tests::portal::Portal;
 use tests::process::{Ended, Job, Process, Program, run};
+use tests::random::number;
 use tests::topics::{self, Found, Isolation};
 use tests::verify::{nothing_acked_is_missing, order_per_portal_is_kept};
 use tests::wait::{alone, eventually, report};
 
+/// Where the ingress that is gone has its data.
+const HOME: &str = "ingress";
 const CONNECTIONS: usize = 32;
 const EACH: usize = 5;
 
@@ -29,136 +32,98 @@ const BACK_WITHIN: Duration = Duration::from_secs(120);
 fn what_a_killed_ingress_left_is_brought_to_raw_once_flagged_and_byte_for_byte() {
     let _alone = alone();
     let test = "what_a_killed_ingress_left_is_brought_to_raw_once_flagged_and_byte_for_byte";
-    let Some(mut broker) = kafka::own(test) else { return };
-    let (names, mut ingress, acked) = left_on_disk(&mut broker, "ingress");
-
-    let before = files_of(&names.home("ingress"));
-    let looked =
-        run(Program::Hookledger, &["drain", "--dry-run", "--dir", &names.home("ingress").display().to_string()]);
+    let Some(mut scene) = Scene::set_without_kafka(test) else { return };
+    let before = files_of(&scene.home());
+    let looked = run(Program::Hookledger, &["drain", "--dry-run", "--dir", &scene.home().display().to_string()]);
     assert_eq!(looked.code, Some(0), "{looked:?}");
-    assert!(looked.stdout.contains(&format!("holds {} events", acked.len())), "{looked:?}");
-    assert_eq!(files_of(&names.home("ingress")), before, "a dry run changes nothing");
+    assert!(looked.stdout.contains(&format!("holds {} events", scene.acked.len())), "{looked:?}");
+    assert_eq!(files_of(&scene.home()), before, "a dry run changes nothing");
 
-    broker.restart();
-    let drained = drain(&names, "ingress", &[]);
+    scene.broker.restart();
+    let drained = scene.drain(&[]);
     assert_eq!(drained.code, Some(0), "{drained:?}");
     assert!(drained.stdout.contains("it may be deleted"), "{drained:?}");
-    let raw = raw(&names);
-    assert_eq!(raw.len(), acked.len(), "each once");
-    nothing_acked_is_missing(&acked, &raw);
-    order_per_portal_is_kept(&acked, &raw);
-    assert!(raw.iter().all(|record| record.header("hl_resent") == Some("1")), "each may be a second copy");
+    scene.each_is_in_raw_once_and_flagged();
 
-    let again = drain(&names, "ingress", &[]);
+    let again = scene.drain(&[]);
     assert_eq!(again.code, Some(0), "{again:?}");
     assert!(again.stdout.contains("no event that Kafka does not have"), "{again:?}");
-    // And its ingress, should it come back after all, begins with nothing.
-    ingress.restart();
-    ingress.ready();
-    let one = send(&mut ingress.webhooks(), Portal::new("crm-sync", 1_000_000).next_webhook());
-    eventually(BACK_WITHIN, "the new event is in raw", || (count(&names) == acked.len() as u64 + 1).then_some(()));
-    nothing_acked_is_missing(&[one], &self::raw(&names));
+    scene.its_ingress_comes_back_to_nothing();
 }
 
 #[test]
 fn a_drain_that_is_killed_over_and_over_loses_nothing_and_goes_on_where_it_was() {
     let _alone = alone();
     let test = "a_drain_that_is_killed_over_and_over_loses_nothing_and_goes_on_where_it_was";
-    let Some(mut broker) = kafka::own(test) else { return };
-    let (names, _ingress, acked) = left_on_disk(&mut broker, "ingress");
-    broker.restart();
+    let Some(scene) = Scene::set(test) else { return };
+    let sent = scene.acked.len() as u64;
     for round in 1..=3_u64 {
-        let before = count(&names);
-        let job = start_drain(&names, "ingress", &SLOW);
+        let job = scene.start_drain(&SLOW);
         // Longer than a second's worth, so that some of it was noted.
-        let enough = before + acked.len() as u64 / 4;
-        eventually(BACK_WITHIN, "events are brought", || (count(&names) >= enough).then_some(()));
+        scene.more_are_brought(sent / 4);
         let killed = job.kill9();
         assert_eq!(killed.code, None, "round {round}: it was still at it: {killed:?}");
     }
-    let last = drain(&names, "ingress", &[]);
+    let last = scene.drain(&[]);
     assert_eq!(last.code, Some(0), "{last:?}");
     let left = left_at_the_start(&last);
-    assert!(left < acked.len() as u64, "what was brought and noted is not brought again: {left}");
+    assert!(left < sent, "what was brought and noted is not brought again: {left}");
 
-    let raw = raw(&names);
-    let doubled = nothing_acked_is_missing(&acked, &raw);
-    order_per_portal_is_kept(&acked, &raw);
-    report(&format!(
-        "drain: killed 3 times, {} events, {doubled} of them twice, {left} left for the last",
-        acked.len()
-    ));
+    let doubled = scene.all_is_in_raw();
+    report(&format!("drain: killed 3 times, {sent} events, {doubled} of them twice, {left} left for the last"));
 }
 
 #[test]
 fn a_drain_that_is_interrupted_notes_all_that_kafka_has_and_doubles_nothing() {
     let _alone = alone();
     let test = "a_drain_that_is_interrupted_notes_all_that_kafka_has_and_doubles_nothing";
-    let Some(mut broker) = kafka::own(test) else { return };
-    let (names, _ingress, acked) = left_on_disk(&mut broker, "ingress");
-    broker.restart();
-    let job = start_drain(&names, "ingress", &SLOW);
-    eventually(BACK_WITHIN, "events are brought", || (count(&names) > 100).then_some(()));
+    let Some(scene) = Scene::set(test) else { return };
+    let job = scene.drain_in_the_middle();
     job.signal("TERM");
     let stopped = job.wait();
     assert_eq!(stopped.code, Some(1), "{stopped:?}");
     assert!(stopped.stdout.contains("The same command goes on"), "{stopped:?}");
-    let brought = count(&names);
-    let rest = drain(&names, "ingress", &[]);
-    assert_eq!((rest.code, left_at_the_start(&rest)), (Some(0), acked.len() as u64 - brought), "{rest:?}");
-    let raw = raw(&names);
-    assert_eq!(raw.len(), acked.len(), "nothing is there twice");
-    nothing_acked_is_missing(&acked, &raw);
+    let brought = count(&scene.names);
+    let rest = scene.drain(&[]);
+    assert_eq!((rest.code, left_at_the_start(&rest)), (Some(0), scene.acked.len() as u64 - brought), "{rest:?}");
+    scene.each_is_in_raw_once();
 }
 
 #[test]
 fn a_broker_that_dies_in_the_middle_of_a_drain_is_waited_for() {
     let _alone = alone();
     let test = "a_broker_that_dies_in_the_middle_of_a_drain_is_waited_for";
-    let Some(mut broker) = kafka::own(test) else { return };
-    let (names, _ingress, acked) = left_on_disk(&mut broker, "ingress");
-    broker.restart();
-    let job = start_drain(&names, "ingress", &SLOW);
-    eventually(BACK_WITHIN, "events are brought", || (count(&names) > 100).then_some(()));
-    broker.kill();
+    let Some(mut scene) = Scene::set(test) else { return };
+    let job = scene.drain_in_the_middle();
+    scene.broker.kill();
     eventually(BACK_WITHIN, "it says that it waits", || job.stderr().contains("Kafka takes no events").then_some(()));
-    broker.restart();
+    scene.broker.restart();
     let drained = job.wait();
     assert_eq!(drained.code, Some(0), "{drained:?}");
     assert!(drained.stderr.contains("Kafka takes events again"), "{drained:?}");
-    let raw = raw(&names);
-    assert_eq!(raw.len(), acked.len(), "nothing is there twice");
-    nothing_acked_is_missing(&acked, &raw);
-    order_per_portal_is_kept(&acked, &raw);
+    scene.each_is_in_raw_once();
 }
 
 #[test]
 fn a_producer_that_is_done_for_is_replaced_in_the_middle_of_a_drain() {
     let _alone = alone();
     let test = "a_producer_that_is_done_for_is_replaced_in_the_middle_of_a_drain";
-    let Some(mut broker) = kafka::own(test) else { return };
-    let (names, _ingress, acked) = left_on_disk(&mut broker, "ingress");
-    broker.restart();
-    let job = start_drain(&names, "ingress", &SLOW);
-    eventually(BACK_WITHIN, "events are brought", || (count(&names) > 100).then_some(()));
-    broker.kill();
-    let copy = broker.copy_of_data();
-    broker.restart();
-    let there = count(&names);
-    eventually(BACK_WITHIN, "more events are brought", || (count(&names) > there + 100).then_some(()));
-    broker.kill();
+    let Some(mut scene) = Scene::set(test) else { return };
+    let job = scene.drain_in_the_middle();
+    scene.broker.kill();
+    let copy = scene.broker.copy_of_data();
+    scene.broker.restart();
+    scene.more_are_brought(100);
+    scene.broker.kill();
     // It has lost what it acknowledged since the copy: what comes next is out of order, which ends the producer.
-    broker.put_back(&copy);
-    broker.restart();
+    scene.broker.put_back(&copy);
+    scene.broker.restart();
     let drained = job.wait();
     assert_eq!(drained.code, Some(0), "{drained:?}");
     assert!(drained.stderr.contains("is replaced"), "{drained:?}");
-    let raw = raw(&names);
-    let is_there = |acked: &Acked| raw.iter().any(|record| record.header("ce_id") == Some(&acked.id));
-    let (there, lost): (Vec<Acked>, Vec<Acked>) = acked.into_iter().partition(is_there);
-    nothing_acked_is_missing(&there, &raw);
-    assert!(!lost.is_empty(), "the broker lost nothing, so this test shows nothing");
-    assert!(lost.len() < there.len(), "only what this broker had acknowledged: {} of {}", lost.len(), there.len());
+    let (there, lost) = scene.there_and_lost();
+    assert!(lost > 0, "the broker lost nothing, so this test shows nothing");
+    assert!(lost < there.len(), "only what this broker had acknowledged: {lost} of {}", scene.acked.len());
 }
 
 #[test]
@@ -187,43 +152,38 @@ fn what_kafka_refuses_for_its_size_is_left_and_said_and_all_else_is_brought() {
     ingress.kill9();
     broker.restart();
 
-    let drained = drain(&names, "ingress", &[]);
+    let drained = drain(&names, &names.home("ingress"), &[]);
     assert_eq!(drained.code, Some(1), "{drained:?}");
     assert!(drained.stdout.contains("2 events are left"), "{drained:?}");
     assert!(drained.stdout.contains("max.message.bytes"), "what to do: {drained:?}");
     let raw = raw(&names);
     assert_eq!(raw.len(), acked.len(), "each of the others once");
     nothing_acked_is_missing(&acked, &raw);
-    assert_eq!(left_at_the_start(&drain(&names, "ingress", &["--dry-run"])), 2, "they are still there");
+    assert_eq!(left_at_the_start(&drain(&names, &names.home("ingress"), &["--dry-run"])), 2, "they are still there");
 }
 
 #[test]
 fn a_damaged_log_is_refused_with_the_way_on_and_what_can_be_read_is_brought_then() {
     let _alone = alone();
     let test = "a_damaged_log_is_refused_with_the_way_on_and_what_can_be_read_is_brought_then";
-    let Some(mut broker) = kafka::own(test) else { return };
-    let (names, _ingress, acked) = left_on_disk(&mut broker, "ingress");
-    broker.restart();
-    let log = names.home("ingress").join("ingress");
+    let Some(scene) = Scene::set(test) else { return };
+    let log = scene.home().join("ingress");
     damage_in_the_middle(&log);
     let before = files_of(&log);
-    let refused = drain(&names, "ingress", &[]);
+    let refused = scene.drain(&[]);
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("hookledger salvage --dir"), "the way on is said: {refused:?}");
-    assert_eq!((files_of(&log), count(&names)), (before, 0), "nothing is changed, nothing is brought");
+    assert_eq!((files_of(&log), count(&scene.names)), (before, 0), "nothing is changed, nothing is brought");
 
     let salvaged = run(Program::Hookledger, &["salvage", "--dir", &log.display().to_string()]);
     assert_eq!(salvaged.code, Some(0), "{salvaged:?}");
-    let drained = drain(&names, "ingress", &[]);
+    let drained = scene.drain(&[]);
     assert_eq!(drained.code, Some(0), "{drained:?}");
-    let raw = raw(&names);
-    let is_there = |acked: &Acked| raw.iter().any(|record| record.header("ce_id") == Some(&acked.id));
-    let (there, lost): (Vec<Acked>, Vec<Acked>) = acked.into_iter().partition(is_there);
-    assert_eq!(raw.len(), there.len(), "each once");
-    nothing_acked_is_missing(&there, &raw);
-    order_per_portal_is_kept(&there, &raw);
-    assert!(!lost.is_empty(), "a byte of a record was changed");
-    assert_eq!(offsets_lost(&salvaged.stdout), lost.len(), "it says how many are lost: {salvaged:?}");
+    let (there, lost) = scene.there_and_lost();
+    assert_eq!(count(&scene.names), there.len() as u64, "each once");
+    order_per_portal_is_kept(&there, &raw(&scene.names));
+    assert!(lost > 0, "a byte of a record was changed");
+    assert_eq!(offsets_lost(&salvaged.stdout), lost, "it says how many are lost: {salvaged:?}");
 }
 
 #[test]
@@ -233,17 +193,17 @@ fn a_drain_of_what_is_in_use_or_no_ingress_log_is_refused_and_changes_nothing() 
     let names = Names::new(servers);
     let ingress = names.start(Program::Ingress, "ingress", &[]);
     ingress.ready();
-    let refused = drain(&names, "ingress", &[]);
+    let refused = drain(&names, &names.home("ingress"), &[]);
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.stderr.contains("in use"), "{refused:?}");
     let mut portal = Portal::new("crm-sync", 1);
     send(&mut ingress.webhooks(), portal.next_webhook());
 
-    let missing = drain(&names, "nowhere", &[]);
+    let missing = drain(&names, &names.home("nowhere"), &[]);
     assert_eq!(missing.code, Some(2), "{missing:?}");
     assert!(!names.home("nowhere").exists(), "nothing is made");
     fs::create_dir(names.home("empty")).expect("a directory");
-    let empty = drain(&names, "empty", &[]);
+    let empty = drain(&names, &names.home("empty"), &[]);
     assert_eq!(empty.code, Some(2), "{empty:?}");
     assert_eq!(fs::read_dir(names.home("empty")).expect("a directory").count(), 0, "nothing is made");
 
@@ -252,7 +212,7 @@ fn a_drain_of_what_is_in_use_or_no_ingress_log_is_refused_and_changes_nothing() 
     standalone.process.kill9();
     let before = files_of(&standalone.data());
     for dir in [standalone.data(), standalone.data().join("logs/raw")] {
-        let refused = drain_of(&names, &dir, &[]).wait();
+        let refused = drain(&names, &dir, &[]);
         assert_eq!(refused.code, Some(2), "{refused:?}");
         assert!(refused.stderr.contains("standalone"), "{refused:?}");
     }
@@ -263,89 +223,150 @@ fn a_drain_of_what_is_in_use_or_no_ingress_log_is_refused_and_changes_nothing() 
 fn an_ingress_that_stays_away_is_adopted_by_another_and_may_come_back_afterwards() {
     let _alone = alone();
     let test = "an_ingress_that_stays_away_is_adopted_by_another_and_may_come_back_afterwards";
-    let Some(mut broker) = kafka::own(test) else { return };
-    let (names, mut gone, acked) = left_on_disk(&mut broker, "gone");
-    broker.restart();
-    let other = names.start(Program::Ingress, "other", &adopting(&names, "gone"));
+    let Some(mut scene) = Scene::set(test) else { return };
+    let other = scene.start_neighbour(&[]);
     eventually(BACK_WITHIN, "all is adopted", || {
         let adopted = other.metric("hookledger_ingress_adopted_events_total", "")?;
-        (adopted >= f64::from(u32::try_from(acked.len()).expect("few"))).then_some(())
+        (adopted >= f64::from(u32::try_from(scene.acked.len()).expect("few"))).then_some(())
     });
     eventually(BACK_WITHIN, "it is let go", || other.logs().contains("are in Kafka").then_some(()));
-    let raw = raw(&names);
-    assert_eq!(raw.len(), acked.len(), "each once");
-    nothing_acked_is_missing(&acked, &raw);
-    order_per_portal_is_kept(&acked, &raw);
-    assert!(raw.iter().all(|record| record.header("hl_resent") == Some("1")), "each may be a second copy");
-
-    gone.restart();
-    gone.ready();
-    let one = send(&mut gone.webhooks(), Portal::new("crm-sync", 1_000_000).next_webhook());
-    eventually(BACK_WITHIN, "the new event is in raw", || (count(&names) == acked.len() as u64 + 1).then_some(()));
-    nothing_acked_is_missing(&[one], &self::raw(&names));
+    scene.each_is_in_raw_once_and_flagged();
+    scene.its_ingress_comes_back_to_nothing();
 }
 
 #[test]
 fn an_ingress_that_comes_back_while_it_is_adopted_is_given_its_directory() {
     let _alone = alone();
     let test = "an_ingress_that_comes_back_while_it_is_adopted_is_given_its_directory";
-    let Some(mut broker) = kafka::own(test) else { return };
-    let (names, mut gone, acked) = left_on_disk(&mut broker, "gone");
-    broker.restart();
-    let other = names.start(Program::Ingress, "other", &[&adopting(&names, "gone")[..], &SLOW].concat());
-    eventually(BACK_WITHIN, "events are adopted", || (count(&names) > 100).then_some(()));
-    gone.restart();
-    gone.ready();
-    assert!(gone.logs().contains("asked it to let go"), "{}", gone.logs());
+    let Some(mut scene) = Scene::set(test) else { return };
+    let other = scene.start_neighbour(&SLOW);
+    scene.more_are_brought(100);
+    scene.ingress.restart();
+    scene.ingress.ready();
+    assert!(scene.ingress.logs().contains("asked it to let go"), "{}", scene.ingress.logs());
     eventually(BACK_WITHIN, "it is let go", || other.logs().contains("its ingress has come back").then_some(()));
-    let one = send(&mut gone.webhooks(), Portal::new("crm-sync", 1_000_000).next_webhook());
-
-    let all = [acked, vec![one]].concat();
-    let raw = eventually(BACK_WITHIN, "all is in raw", || {
-        let raw = raw(&names);
-        let there = |acked: &Acked| raw.iter().any(|record| record.header("ce_id") == Some(&acked.id));
-        all.iter().all(there).then_some(raw)
-    });
-    nothing_acked_is_missing(&all, &raw);
-    order_per_portal_is_kept(&all, &raw);
     let adopted = other.metric("hookledger_ingress_adopted_events_total", "").expect("a metric");
-    report(&format!("drain: {adopted} of {} events were adopted when their ingress came back", all.len() - 1));
+    report(&format!("drain: {adopted} of {} events were adopted when their ingress came back", scene.acked.len()));
+
+    scene.acked.push(send(&mut scene.ingress.webhooks(), Portal::new("crm-sync", 1_000_000).next_webhook()));
+    eventually(BACK_WITHIN, "all is in raw", || (scene.there_and_lost().1 == 0).then_some(()));
+    scene.all_is_in_raw();
 }
 
-/// An ingress whose Kafka went away took all of this to its disk, and was killed.
-fn left_on_disk(broker: &mut Broker, home: &str) -> (Names, Process, Vec<Acked>) {
-    let names = Names::new(broker.bootstrap());
-    let mut ingress = names.start(Program::Ingress, home, &[]);
-    ingress.ready();
-    broker.kill();
-    let events = std::env::var(EVENTS_VARIABLE).ok().map_or(EVENTS, |text| text.parse().expect("a number"));
-    let portals = (0..events / EACH as u64).map(|number| Portal::new("crm-sync", number)).collect();
-    let amount = Amount { each: EACH, pause: Duration::ZERO };
-    let outcome = Load::start(ingress.address("webhooks"), portals, CONNECTIONS, amount).finish();
-    assert_eq!(outcome.refused, Vec::<String>::new());
-    assert!(outcome.acked.iter().all(|acked| acked.kept == "disk"), "there is no Kafka to keep anything");
-    ingress.kill9();
-    (names, ingress, outcome.acked)
+/// An ingress whose Kafka went away took events to its disk, and was killed.
+struct Scene {
+    broker: Broker,
+    names: Names,
+    ingress: Process,
+    /// What lies on its disk and nowhere else.
+    acked: Vec<Acked>,
 }
 
-fn adopting(names: &Names, home: &str) -> [&'static str; 4] {
-    let home = Box::leak(names.home(home).display().to_string().into_boxed_str());
-    ["--adopt-dirs", home, "--adopt-after", "1s"]
+impl Scene {
+    /// Kafka is back; none where a test may not have a broker of its own, which is said.
+    fn set(test: &str) -> Option<Self> {
+        let mut scene = Self::set_without_kafka(test)?;
+        scene.broker.restart();
+        Some(scene)
+    }
+
+    /// The same, Kafka still away.
+    fn set_without_kafka(test: &str) -> Option<Self> {
+        let mut broker = kafka::own(test)?;
+        let names = Names::new(broker.bootstrap());
+        let mut ingress = names.start(Program::Ingress, HOME, &[]);
+        ingress.ready();
+        broker.kill();
+        let events = number(EVENTS_VARIABLE).unwrap_or(EVENTS);
+        let portals = (0..events / EACH as u64).map(|number| Portal::new("crm-sync", number)).collect();
+        let amount = Amount { each: EACH, pause: Duration::ZERO };
+        let outcome = Load::start(ingress.address("webhooks"), portals, CONNECTIONS, amount).finish();
+        assert_eq!(outcome.refused, Vec::<String>::new());
+        assert!(outcome.acked.iter().all(|acked| acked.kept == "disk"), "there is no Kafka to keep anything");
+        ingress.kill9();
+        Some(Self { broker, names, ingress, acked: outcome.acked })
+    }
+
+    fn home(&self) -> PathBuf {
+        self.names.home(HOME)
+    }
+
+    fn drain(&self, more: &[&str]) -> Ended {
+        drain(&self.names, &self.home(), more)
+    }
+
+    fn start_drain(&self, more: &[&str]) -> Job {
+        start_drain(&self.names, &self.home(), more)
+    }
+
+    /// A drain that has brought some events, and has most of them before it.
+    fn drain_in_the_middle(&self) -> Job {
+        let job = self.start_drain(&SLOW);
+        self.more_are_brought(100);
+        job
+    }
+
+    fn more_are_brought(&self, more: u64) {
+        let until = count(&self.names) + more;
+        eventually(BACK_WITHIN, "events are brought", || (count(&self.names) >= until).then_some(()));
+    }
+
+    /// Another ingress that adopts the directory.
+    fn start_neighbour(&self, more: &[&str]) -> Process {
+        let home = self.home().display().to_string();
+        let adopting = ["--adopt-dirs", &home, "--adopt-after", "1s"];
+        self.names.start(Program::Ingress, "other", &[&adopting[..], more].concat())
+    }
+
+    /// All that was acknowledged, byte for byte and in order; how many were doubled.
+    fn all_is_in_raw(&self) -> usize {
+        let raw = raw(&self.names);
+        order_per_portal_is_kept(&self.acked, &raw);
+        nothing_acked_is_missing(&self.acked, &raw)
+    }
+
+    fn each_is_in_raw_once(&self) {
+        assert_eq!(self.all_is_in_raw(), 0, "nothing is there twice");
+        assert_eq!(count(&self.names), self.acked.len() as u64, "nothing else is there");
+    }
+
+    fn each_is_in_raw_once_and_flagged(&self) {
+        self.each_is_in_raw_once();
+        let flagged = |record: &Found| record.header("hl_resent") == Some("1");
+        assert!(raw(&self.names).iter().all(flagged), "each may be a second copy");
+    }
+
+    /// What was acknowledged and is in raw, byte for byte, and how many are not there.
+    fn there_and_lost(&self) -> (Vec<Acked>, usize) {
+        let raw = raw(&self.names);
+        let is_there = |acked: &&Acked| raw.iter().any(|record| record.header("ce_id") == Some(&acked.id));
+        let there: Vec<Acked> = self.acked.iter().filter(is_there).cloned().collect();
+        nothing_acked_is_missing(&there, &raw);
+        let lost = self.acked.len() - there.len();
+        (there, lost)
+    }
+
+    /// Its ingress, should it come back after all, brings new events and nothing else.
+    fn its_ingress_comes_back_to_nothing(&mut self) {
+        self.ingress.restart();
+        self.ingress.ready();
+        let one = send(&mut self.ingress.webhooks(), Portal::new("crm-sync", 1_000_000).next_webhook());
+        self.acked.push(one);
+        let all = self.acked.len() as u64;
+        eventually(BACK_WITHIN, "the new event is in raw", || (count(&self.names) == all).then_some(()));
+        self.each_is_in_raw_once();
+    }
 }
 
 /// Runs `hookledger drain` to its end.
-fn drain(names: &Names, home: &str, more: &[&str]) -> Ended {
+fn drain(names: &Names, home: &Path, more: &[&str]) -> Ended {
     start_drain(names, home, more).wait()
 }
 
-fn start_drain(names: &Names, home: &str, more: &[&str]) -> Job {
-    drain_of(names, &names.home(home), more)
-}
-
-fn drain_of(names: &Names, dir: &Path, more: &[&str]) -> Job {
+fn start_drain(names: &Names, home: &Path, more: &[&str]) -> Job {
     let partitions = tests::cluster::PARTITIONS.to_string();
-    let dir = dir.display().to_string();
-    let own = ["drain", "--dir", &dir, "--kafka", &names.servers];
+    let home = home.display().to_string();
+    let own = ["drain", "--dir", &home, "--kafka", &names.servers];
     let topics = ["--topic-prefix", &names.prefix, "--partitions", &partitions];
     Job::start(Program::Hookledger, &[&own[..], &topics, more].concat())
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tests::cluster::{Names, PARTITIONS};
 use tests::kafka::{self, Broker};
 use tests::process::{Process, Program};
+use tests::random::of_this_run;
 use tests::tmpfs::Tmpfs;
 use tests::topics;
-use tests::truth::{Book, Plan, Random, Reader, Senders, Verdict};
+use tests::truth::{Book, Plan, Reader, Senders, Verdict};
 use tests::wait::{alone, eventually, eventually_ok, not_run, report};
 
 const CONNECTIONS: usize = 16;
@@ -100,7 +101,7 @@ impl<'a> Scene<'a> {
         let raw = names.topic("raw");
         let partitions = topics::partitions(broker.bootstrap(), &raw);
         assert_eq!(partitions, usize::try_from(PARTITIONS).ok(), "ingress has made its topics");
-        let mut random = Random::of_this_run("full");
+        let mut random = of_this_run("full");
         let book = Arc::new(Book::new(CONNECTIONS, PORTALS_OF_EACH));
         let reader = Reader::start(broker.bootstrap(), &raw, &book);
         let senders = Senders::start(ingress.address("webhooks"), &book, Plan::default(), &mut random);

@@ -9,11 +9,12 @@ use std::time::Duration;
 use tests::cluster::Names;
 use tests::guard::Guard;
 use tests::process::{Process, Program, UP_WITHIN};
+use tests::random::number;
 use tests::visitors::{Manner, Visitors, Visits, each_is_in_raw_once};
 use tests::wait::{eventually, not_run, report};
 use tests::{kafka, ports};
 
-const RESTARTS: u32 = 10;
+const RESTARTS: u64 = 10;
 /// Answers between two restarts.
 const BETWEEN: u64 = 300;
 
@@ -25,8 +26,7 @@ fn two_ingresses_behind_haproxy_are_restarted_in_turn_and_nobody_is_refused() {
         return not_run(test, "needs haproxy");
     }
     let Some(servers) = kafka::shared(test) else { return };
-    let restarts = std::env::var("HOOKLEDGER_TEST_RESTARTS")
-        .map_or(RESTARTS, |restarts| restarts.parse().expect("HOOKLEDGER_TEST_RESTARTS is a number"));
+    let restarts = number("HOOKLEDGER_TEST_RESTARTS").unwrap_or(RESTARTS);
     let names = Names::new(servers);
     let start = |home| names.start(Program::Ingress, home, &["--stop-notice", "2s"]);
     let mut pair = [start("one"), start("two")];
@@ -39,7 +39,7 @@ fn two_ingresses_behind_haproxy_are_restarted_in_turn_and_nobody_is_refused() {
     let think = vec![ms(2)..ms(14), ms(500)..ms(3000)];
     let kept = Visitors::start(proxy.address, 100, 16, &Manner::Stay { think, kept: ms(4000) });
     for restart in 0..restarts {
-        let ingress = &mut pair[restart as usize % 2];
+        let ingress = &mut pair[usize::from(!restart.is_multiple_of(2))];
         asked_again(ingress);
         assert!(ingress.terminate().success(), "an orderly end");
         ingress.restart();

@@ -15,10 +15,11 @@ use tests::guard::signal;
 use tests::http::FORM;
 use tests::kafka;
 use tests::process::{Process, Program, UP_WITHIN, path};
+use tests::random::number;
 use tests::visitors::{Manner, Visitors, Visits, all_are_in_raw, each_is_in_raw_once};
 use tests::wait::{eventually, report};
 
-const RESTARTS: u32 = 20;
+const RESTARTS: u64 = 20;
 const IDLE: Duration = Duration::from_millis(1500);
 /// Unless set.
 const IDLE_DEFAULT: Duration = Duration::from_secs(5);
@@ -187,20 +188,16 @@ fn runs(pid: u32) -> bool {
 
 /// How much is done.
 struct Scale {
-    restarts: u32,
+    restarts: u64,
     idle: Duration,
     idle_setting: Vec<String>,
 }
 
 impl Scale {
     fn read() -> Self {
-        match std::env::var("HOOKLEDGER_TEST_RESTARTS") {
-            Ok(restarts) => Self {
-                restarts: restarts.parse().expect("HOOKLEDGER_TEST_RESTARTS is a number"),
-                idle: IDLE_DEFAULT,
-                idle_setting: Vec::new(),
-            },
-            Err(_) => Self {
+        match number("HOOKLEDGER_TEST_RESTARTS") {
+            Some(restarts) => Self { restarts, idle: IDLE_DEFAULT, idle_setting: Vec::new() },
+            None => Self {
                 restarts: RESTARTS,
                 idle: IDLE,
                 idle_setting: vec!["--idle-timeout".into(), format!("{}ms", IDLE.as_millis())],
@@ -216,7 +213,7 @@ impl Scale {
 /// An ingress and those who visit it.
 struct House {
     started: Instant,
-    restarts: u32,
+    restarts: u64,
     anew: Visitors,
     busy: Visitors,
     thoughtful: Visitors,
@@ -242,7 +239,7 @@ impl House {
         }
     }
 
-    fn goes_on(&self, restart: u32) {
+    fn goes_on(&self, restart: u64) {
         self.anew.go_on(BETWEEN, UP_WITHIN);
         self.busy.go_on(1, UP_WITHIN);
         if restart.is_multiple_of(10) && self.restarts > RESTARTS {

@@ -9,8 +9,9 @@ use tests::cluster::{Names, PARTITIONS};
 use tests::kafka;
 use tests::process::Program;
 use tests::proxy::{Language, Proxy};
+use tests::random::{Rng, number, of_this_run};
 use tests::topics;
-use tests::truth::{Book, Fault, Plan, Random, Reader, Senders, Stage, Verdict};
+use tests::truth::{Book, Fault, Plan, Reader, Senders, Stage, Verdict};
 use tests::wait::{alone, eventually, report};
 
 const REQUESTS: &str = "HOOKLEDGER_TEST_REQUESTS";
@@ -36,8 +37,8 @@ fn whatever_happens_to_kafka_each_200_is_in_raw_once_in_order_byte_for_byte_and_
     let mut proxy = Proxy::bind();
     let Some(mut broker) = kafka::own_behind(test, proxy.port()) else { return };
     proxy.serve(broker.back(), Language::Kafka);
-    let requests = std::env::var(REQUESTS).map_or(REQUESTS_IN_CI, |number| number.parse().expect("a number"));
-    let mut random = Random::of_this_run("truth");
+    let requests = number(REQUESTS).unwrap_or(REQUESTS_IN_CI);
+    let mut random = of_this_run("truth");
 
     let direct = broker.bootstrap().to_owned();
     let names = Names::new(&format!("127.0.0.1:{}", proxy.port()));
@@ -76,7 +77,7 @@ fn whatever_happens_to_kafka_each_200_is_in_raw_once_in_order_byte_for_byte_and_
 }
 
 /// Plays all faults in any order, again and again until enough was answered. Returns how many were played.
-fn play(mut stage: Stage<'_>, book: &Book, requests: u64, random: &mut Random) -> u64 {
+fn play(mut stage: Stage<'_>, book: &Book, requests: u64, random: &mut Rng) -> u64 {
     let (mut played, mut told) = (0, Instant::now());
     let mut deck = Vec::new();
     let enough = |played: u64| {
@@ -93,10 +94,10 @@ fn play(mut stage: Stage<'_>, book: &Book, requests: u64, random: &mut Random) -
         stage.play(fault, random);
         let (after, lasted) = (book.kept(), begun.elapsed());
         // Every other time the next one comes before all is well again.
-        if random.below(2) == 0 {
-            goes_straight_again(book, 1 + random.below(30_000));
+        if random.bool() {
+            goes_straight_again(book, 1 + random.u64(..30_000));
         } else {
-            stage.senders.goes_on(1 + random.below(10_000), STRAIGHT_WITHIN);
+            stage.senders.goes_on(1 + random.u64(..10_000), STRAIGHT_WITHIN);
         }
         played += 1;
         if told.elapsed() > TELL_EVERY {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use tests::random::Random;
+use tests::random::{Rng, pick};
 
 /// The recorded bodies of `tests/payloads`.
 pub fn honest() -> Vec<Vec<u8>> {
@@ -101,60 +101,60 @@ const SIGNS: [&[u8]; 34] = [
 ];
 
 /// The body of this number.
-pub fn body(honest: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
-    let mut body = match random.below(40) {
-        0..10 => honest[random.below(honest.len())].clone(),
+pub fn body(honest: &[Vec<u8>], random: &mut Rng) -> Vec<u8> {
+    let mut body = match random.usize(..40) {
+        0..10 => honest[random.usize(..honest.len())].clone(),
         10..36 => fields(random, 12).join(&b'&'),
         36..39 => signs(random, 60),
         _ => large(random),
     };
-    if !random.one_in(3) {
-        for _ in 0..=random.below(4) {
+    if random.usize(..3) > 0 {
+        for _ in 0..=random.usize(..4) {
             harm(&mut body, random);
         }
     }
     body
 }
 
-fn fields(random: &mut Random, max: usize) -> Vec<Vec<u8>> {
-    (0..=random.below(max)).map(|_| field(random)).collect()
+fn fields(random: &mut Rng, max: usize) -> Vec<Vec<u8>> {
+    (0..=random.usize(..max)).map(|_| field(random)).collect()
 }
 
-fn field(random: &mut Random) -> Vec<u8> {
-    let mut field = random.pick(&[" ", "+", ".", "%20", "", "", "", "", "", "", "", ""]).as_bytes().to_vec();
-    field.extend(random.pick(&BASES).bytes());
-    for _ in 0..random.below(4) {
+fn field(random: &mut Rng) -> Vec<u8> {
+    let mut field = pick(random, &[" ", "+", ".", "%20", "", "", "", "", "", "", "", ""]).as_bytes().to_vec();
+    field.extend(pick(random, &BASES).bytes());
+    for _ in 0..random.usize(..4) {
         let (open, close) =
-            random.pick(&[&("[", "]"), &("[", "]"), &("[", "]"), &("%5B", "%5D"), &("[", ""), &("", "]")]);
-        let key: &str = random.pick(&KEYS);
+            pick(random, &[&("[", "]"), &("[", "]"), &("[", "]"), &("%5B", "%5D"), &("[", ""), &("", "]")]);
+        let key: &str = pick(random, &KEYS);
         field.extend([*open, key, *close].concat().bytes());
-        if random.one_in(12) {
-            field.extend(random.pick(&SIGNS));
+        if random.usize(..12) == 0 {
+            field.extend(pick(random, &SIGNS));
         }
     }
-    if !random.one_in(10) {
+    if random.usize(..10) > 0 {
         field.push(b'=');
-        field.extend(random.pick(&VALUES).bytes());
+        field.extend(pick(random, &VALUES).bytes());
     }
     field
 }
 
-fn signs(random: &mut Random, max: usize) -> Vec<u8> {
-    let sign = |random: &mut Random| {
-        if random.one_in(4) { random.pick(&BASES).as_bytes() } else { random.pick(&SIGNS) }
+fn signs(random: &mut Rng, max: usize) -> Vec<u8> {
+    let sign = |random: &mut Rng| {
+        if random.usize(..4) == 0 { pick(random, &BASES).as_bytes() } else { pick(random, &SIGNS) }
     };
-    (0..random.below(max)).flat_map(|_| sign(random)).copied().collect()
+    (0..random.usize(..max)).flat_map(|_| sign(random)).copied().collect()
 }
 
 /// Very deep, very long, or very many.
-fn large(random: &mut Random) -> Vec<u8> {
+fn large(random: &mut Rng) -> Vec<u8> {
     let mut body = fields(random, 3);
-    let base = random.pick(&["auth", "event", "a", "auth[member_id]", "auth[9223372036854775807]=1&auth[]"]);
-    let key = random.pick(&["[]", "[a]", "[member_id]", "[0]", "[", "]", "[ ]"]);
-    body.push(match random.below(8) {
-        0..5 => [base, &*key.repeat(60 + random.below(10)), "=1"].concat().into_bytes(),
-        5 => [base, &*"x.[".repeat(random.below(3_000)), "=1"].concat().into_bytes(),
-        6 => vec![b'x'; random.below(60_000)],
+    let base = pick(random, &["auth", "event", "a", "auth[member_id]", "auth[9223372036854775807]=1&auth[]"]);
+    let key = pick(random, &["[]", "[a]", "[member_id]", "[0]", "[", "]", "[ ]"]);
+    body.push(match random.usize(..8) {
+        0..5 => [base, &*key.repeat(60 + random.usize(..10)), "=1"].concat().into_bytes(),
+        5 => [base, &*"x.[".repeat(random.usize(..3_000)), "=1"].concat().into_bytes(),
+        6 => vec![b'x'; random.usize(..60_000)],
         _ => fields(random, 2_000).join(&b'&'),
     });
     body.extend(fields(random, 3));
@@ -162,29 +162,29 @@ fn large(random: &mut Random) -> Vec<u8> {
 }
 
 /// Changes something small somewhere.
-fn harm(body: &mut Vec<u8>, random: &mut Random) {
-    let at = random.below(body.len() + 1);
+fn harm(body: &mut Vec<u8>, random: &mut Rng) {
+    let at = random.usize(..=body.len());
     let split = |body: &[u8]| body.split(|byte| *byte == b'&').map(<[u8]>::to_vec).collect::<Vec<_>>();
-    match random.below(12) {
-        0..4 => _ = body.splice(at..at, random.pick(&SIGNS).iter().copied()),
+    match random.usize(..12) {
+        0..4 => _ = body.splice(at..at, pick(random, &SIGNS).iter().copied()),
         4 => body.truncate(at),
-        5 => _ = body.drain(at..(at + random.below(4)).min(body.len())),
+        5 => _ = body.drain(at..(at + random.usize(..4)).min(body.len())),
         6 if at < body.len() => {
             let encoded = format!("%{:02x}", body[at]).into_bytes();
             body.splice(at..=at, encoded);
         }
         7 if at < body.len() => body[at] ^= 0x20,
-        8 if at < body.len() => body[at] = u8::try_from(random.below(256)).expect("a byte"),
+        8 if at < body.len() => body[at] = random.u8(..),
         9 => {
             let mut fields = split(body);
-            let again = fields[random.below(fields.len())].clone();
-            fields.insert(random.below(fields.len() + 1), again);
+            let again = fields[random.usize(..fields.len())].clone();
+            fields.insert(random.usize(..=fields.len()), again);
             *body = fields.join(&b'&');
         }
         10 => _ = body.splice(0..0, *b"\xef\xbb\xbf"),
         _ => {
             let mut fields = split(body);
-            fields.insert(random.below(fields.len() + 1), field(random));
+            fields.insert(random.usize(..=fields.len()), field(random));
             *body = fields.join(&b'&');
         }
     }

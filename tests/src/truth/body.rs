@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::random::Random;
+use crate::random::Rng;
 
 /// In the URL, and in every key.
 pub const APP: &str = "truth";
@@ -49,17 +49,17 @@ pub fn write_key(portal: u32, key: &mut Vec<u8>) {
 }
 
 fn write_member_id(portal: u32, out: &mut Vec<u8>) {
-    let mixed = Random::new(u64::from(portal)).draw();
+    let mixed = Rng::with_seed(u64::from(portal)).u64(..);
     write!(out, "{portal:08x}{mixed:016x}{:08x}", !portal).expect("a Vec takes all");
 }
 
 /// Any bytes but the one that would end the field.
 fn write_rest(portal: u32, number: u32, body: &mut Vec<u8>) {
-    let mut random = Random::new((u64::from(portal) << 32) | u64::from(number));
-    let longest = if random.below(ONE_IN) == 0 { LONG_REST_BYTES_MAX } else { REST_BYTES_MAX };
-    let end = body.len() + usize::try_from(random.below(longest)).expect("fits");
+    let mut random = Rng::with_seed((u64::from(portal) << 32) | u64::from(number));
+    let longest = if random.u64(..ONE_IN) == 0 { LONG_REST_BYTES_MAX } else { REST_BYTES_MAX };
+    let end = body.len() + usize::try_from(random.u64(..longest)).expect("fits");
     while body.len() < end {
-        let eight = random.draw().to_le_bytes();
+        let eight = random.u64(..).to_le_bytes();
         let some = eight.len().min(end - body.len());
         body.extend(eight[..some].iter().map(|byte| if *byte == b'&' { b'+' } else { *byte }));
     }

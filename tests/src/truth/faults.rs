@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::random::Random;
 use super::sender::Senders;
 use crate::guard::signal;
 use crate::kafka::Broker;
 use crate::process::Process;
 use crate::proxy::Proxy;
+use crate::random::{Rng, milliseconds};
 
 /// By when webhooks are answered, whatever is broken.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(60);
@@ -70,39 +70,39 @@ pub struct Stage<'a> {
 
 impl Stage<'_> {
     /// Does it, and ends it.
-    pub fn play(&mut self, fault: Fault, random: &mut Random) {
+    pub fn play(&mut self, fault: Fault, random: &mut Rng) {
         match fault {
             Fault::Frozen => {
                 self.broker.freeze();
-                self.lasts(random.between_ms(300, 4_000));
+                self.lasts(milliseconds(random, 300..=4_000));
                 self.broker.thaw();
             }
             Fault::Stuttering => self.stutter(random),
             Fault::Killed => {
                 self.broker.kill();
-                self.lasts(random.between_ms(0, 3_000));
+                self.lasts(milliseconds(random, 0..=3_000));
                 self.broker.restart();
             }
             Fault::Delayed => {
-                self.proxy.delay(random.between_ms(20, 900));
-                self.lasts(random.between_ms(1_000, 4_000));
+                self.proxy.delay(milliseconds(random, 20..=900));
+                self.lasts(milliseconds(random, 1_000..=4_000));
                 self.proxy.delay(Duration::ZERO);
             }
             Fault::Narrow => {
-                self.proxy.narrow(20_000 + random.below(400_000));
-                self.lasts(random.between_ms(1_000, 4_000));
+                self.proxy.narrow(20_000 + random.u64(..400_000));
+                self.lasts(milliseconds(random, 1_000..=4_000));
                 self.proxy.narrow(0);
             }
             Fault::Cut => {
-                for _ in 0..=random.below(8) {
+                for _ in 0..=random.u64(..8) {
                     self.proxy.cut();
-                    self.lasts(random.between_ms(0, 700));
+                    self.lasts(milliseconds(random, 0..=700));
                 }
             }
             Fault::Deaf => {
                 self.proxy.deaf(true);
-                self.lasts(random.between_ms(300, 3_000));
-                if random.below(2) == 0 {
+                self.lasts(milliseconds(random, 300..=3_000));
+                if random.bool() {
                     self.proxy.cut();
                 }
                 self.proxy.deaf(false);
@@ -110,31 +110,31 @@ impl Stage<'_> {
             Fault::Refusing => {
                 self.proxy.refuse(true);
                 self.proxy.cut();
-                self.lasts(random.between_ms(300, 3_000));
+                self.lasts(milliseconds(random, 300..=3_000));
                 self.proxy.refuse(false);
             }
             Fault::Error => {
                 let before = self.proxy.lies();
                 self.proxy.lie(true);
-                self.lasts(random.between_ms(300, 3_000));
+                self.lasts(milliseconds(random, 300..=3_000));
                 self.proxy.lie(false);
                 assert!(self.proxy.lies() > before, "no answer of the broker was an error");
             }
             Fault::IngressFrozen => {
                 signal(self.ingress.pid(), "STOP").expect("freeze ingress");
-                std::thread::sleep(random.between_ms(50, 1_500));
+                std::thread::sleep(milliseconds(random, 50..=1_500));
                 signal(self.ingress.pid(), "CONT").expect("thaw ingress");
             }
         }
     }
 
-    fn stutter(&self, random: &mut Random) {
-        let end = Instant::now() + random.between_ms(1_000, 4_000);
+    fn stutter(&self, random: &mut Rng) {
+        let end = Instant::now() + milliseconds(random, 1_000..=4_000);
         while Instant::now() < end {
             self.broker.freeze();
-            std::thread::sleep(random.between_ms(20, 500));
+            std::thread::sleep(milliseconds(random, 20..=500));
             self.broker.thaw();
-            std::thread::sleep(random.between_ms(5, 200));
+            std::thread::sleep(milliseconds(random, 5..=200));
         }
     }
 

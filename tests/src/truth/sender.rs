@@ -15,8 +15,8 @@ use tokio::time::{sleep, timeout};
 
 use super::body;
 use super::book::{Book, Told};
-use super::random::Random;
 use crate::http::FORM;
+use crate::random::Rng;
 use crate::wait::eventually;
 
 /// How long an answer is awaited before it counts as none.
@@ -54,7 +54,7 @@ struct Shared {
 
 impl Senders {
     /// Starts as many as the book has.
-    pub fn start(address: SocketAddr, book: &Arc<Book>, plan: Plan, random: &mut Random) -> Self {
+    pub fn start(address: SocketAddr, book: &Arc<Book>, plan: Plan, random: &mut Rng) -> Self {
         let shared = Arc::new(Shared {
             address,
             book: Arc::clone(book),
@@ -105,7 +105,7 @@ impl Senders {
 struct Sender {
     shared: Arc<Shared>,
     portals: Vec<u32>,
-    random: Random,
+    random: Rng,
     request: Vec<u8>,
     body: Vec<u8>,
 }
@@ -117,9 +117,8 @@ impl Sender {
         while !self.shared.stop.load(Ordering::Relaxed) {
             let Some(open) = self.connected(connection.take()).await else { continue };
             // The same portal again every other time: what is out of order shows with what follows at once.
-            if self.random.below(2) == 0 {
-                let one = self.random.below(self.portals.len() as u64);
-                portal = self.portals[usize::try_from(one).expect("below a length")];
+            if self.random.bool() {
+                portal = self.portals[self.random.usize(..self.portals.len())];
             }
             connection = self.send(open, portal).await;
             if !self.shared.plan.pause.is_zero() {
@@ -149,7 +148,7 @@ impl Sender {
         let number = book.begin(portal);
         self.write_request(portal, number);
         let one_in = self.shared.plan.hang_up_one_in;
-        if one_in > 0 && self.random.below(one_in) == 0 {
+        if one_in > 0 && self.random.u64(..one_in) == 0 {
             // Whether it was sent at all is all the same: it is not answered.
             let _ = connection.write(&self.request).await;
             self.shared.hung_up.fetch_add(1, Ordering::Relaxed);

@@ -78,6 +78,22 @@ impl Cursor {
         Ok(self.peek(head, limit)?.is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0)))
     }
 
+    /// How many bytes there are from here to the last one that is not zero.
+    pub fn written(&mut self, limit: u64) -> io::Result<u64> {
+        let (from, mut at, mut written) = (self.position, self.position, 0);
+        while at < limit {
+            self.position = at;
+            let length = CHUNK_BYTES.min(limit - at);
+            let Some(bytes) = self.peek(usize::try_from(length).map_err(io::Error::other)?, limit)? else { break };
+            if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+                written = at - from + last as u64 + 1;
+            }
+            at += length;
+        }
+        self.position = from;
+        Ok(written)
+    }
+
     /// Steps over a bad record if a good frame follows it: whether that is so.
     pub fn skip_record(&mut self, limit: u64) -> io::Result<bool> {
         let from = (self.position, self.offset);

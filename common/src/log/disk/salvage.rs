@@ -29,7 +29,7 @@ const RECORD_BYTES_MIN: u64 = HEAD_BYTES as u64 + 12;
 pub struct Salvaged {
     /// How many records the new log holds.
     pub records: u64,
-    /// Offsets that cannot be read any more; of the last stretch, perhaps not all were ever taken.
+    /// Offsets that cannot be read any more.
     pub lost: Vec<Lost>,
     /// Where the damaged files are now; none if nothing is damaged, and nothing was done.
     pub set_aside: Option<PathBuf>,
@@ -42,6 +42,8 @@ pub struct Lost {
     pub file: PathBuf,
     /// Their offsets.
     pub offsets: Range<u64>,
+    /// There was a record at each of them; else there may have been fewer.
+    pub is_certain: bool,
 }
 
 /// Makes a log in place of a damaged one that nobody has open. Needs as much room again, and memory for a segment.
@@ -53,13 +55,15 @@ pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
     }
     files::make_dir(&fresh)?;
     let mut press = Press::new(fresh.clone());
-    let Found { log: old, lost, is_damaged } = read(dir, &mut press)?;
+    let Found { log: old, mut lost, tail, is_damaged } = read(dir, &mut press)?;
     let records = press.records;
     // Files that look good each for itself may not fit together, so that the log does not open.
     if !is_damaged && recovery::recover(dir).is_ok() {
         fs::remove_dir_all(&fresh)?;
         return Ok(Salvaged { records, lost, set_aside: None });
     }
+    // Whether the last write was cut short or damaged later cannot be told where other damage is.
+    lost.extend(tail);
     let end = lost.iter().map(|lost| lost.offsets.end).max().unwrap_or(0).max(press.next);
     let log = press.end(end)?;
     if let Some(old) = old {
@@ -76,6 +80,8 @@ pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
 struct Found {
     log: Option<Uuid>,
     lost: Vec<Lost>,
+    /// What the last write may have brought, where it has no good end.
+    tail: Option<Lost>,
     is_damaged: bool,
 }
 
@@ -91,7 +97,8 @@ fn read(dir: &Path, press: &mut Press) -> io::Result<Found> {
         });
     }
     let log = headers.iter().flatten().next_back().map(|header| header.log);
-    let mut sieve = Sieve { press, next: 0, lost: vec![], is_damaged: headers.iter().any(Option::is_none) };
+    let is_damaged = headers.iter().any(Option::is_none);
+    let mut sieve = Sieve { press, next: 0, lost: vec![], tail: None, is_damaged };
     for (index, path) in paths.iter().enumerate() {
         let until = headers[index + 1..].iter().flatten().next().map(|header| {
             let knows = header.previous.filter(|previous| previous.number == numbers[index]);
@@ -108,9 +115,9 @@ fn read(dir: &Path, press: &mut Press) -> io::Result<Found> {
             Some(header) => sieve.take(path, header, until)?,
             None => until.unwrap_or(sieve.next + held),
         };
-        sieve.miss(path, end);
+        sieve.miss(path, end, headers[index].is_some() || until.is_some());
     }
-    Ok(Found { log, lost: sieve.lost, is_damaged: sieve.is_damaged })
+    Ok(Found { log, lost: sieve.lost, tail: sieve.tail, is_damaged: sieve.is_damaged })
 }
 
 /// Parts good records from bad ones.
@@ -119,6 +126,7 @@ struct Sieve<'a> {
     /// The next offset that is expected.
     next: u64,
     lost: Vec<Lost>,
+    tail: Option<Lost>,
     is_damaged: bool,
 }
 
@@ -138,7 +146,7 @@ impl Sieve<'_> {
                 // What lies behind the next one's beginning was never promised.
                 cursor::Found::Record(_) if offset < self.next || until.is_some_and(|until| offset >= until) => {}
                 cursor::Found::Record(body) => {
-                    self.miss(path, offset);
+                    self.miss(path, offset, true);
                     self.press.take(offset, &body)?;
                     self.next = offset + 1;
                     end = end.max(self.next);
@@ -146,15 +154,22 @@ impl Sieve<'_> {
                 cursor::Found::Nothing if cursor.skip_record(limit)? || cursor.skip_to_mark(limit)? => {
                     self.is_damaged = true;
                 }
-                cursor::Found::Nothing => return Ok(until.unwrap_or(end)),
+                cursor::Found::Nothing => {
+                    let written = cursor.written(limit)?;
+                    if until.is_none() && written > 0 {
+                        let offsets = end..end + written.div_ceil(RECORD_BYTES_MIN);
+                        self.tail = Some(Lost { file: path.to_owned(), offsets, is_certain: false });
+                    }
+                    return Ok(until.unwrap_or(end));
+                }
             }
         }
     }
 
     /// Nothing was found before this offset.
-    fn miss(&mut self, path: &Path, offset: u64) {
+    fn miss(&mut self, path: &Path, offset: u64, is_certain: bool) {
         if offset > self.next {
-            self.lost.push(Lost { file: path.to_owned(), offsets: self.next..offset });
+            self.lost.push(Lost { file: path.to_owned(), offsets: self.next..offset, is_certain });
             self.next = offset;
             self.is_damaged = true;
         }

@@ -1,7 +1,6 @@
 //! Any history of the log is one of the model: whatever happens, all that can be seen of the two is the same.
 
-use std::env;
-
+use ::tests::random::number;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -64,8 +63,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn cases() -> u32 {
-    let asked = env::var("HOOKLEDGER_TEST_HISTORIES").ok();
-    asked.map_or(48, |text| text.parse().unwrap_or_else(|_| panic!("HOOKLEDGER_TEST_HISTORIES={text}")))
+    number("HOOKLEDGER_TEST_HISTORIES").map_or(48, |cases| u32::try_from(cases).expect("not that many"))
 }
 
 proptest! {

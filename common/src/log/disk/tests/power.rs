@@ -8,9 +8,10 @@
 //! `HOOKLEDGER_TEST_SEED` and keeps its directory.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
+
+use ::tests::random::{Rng, number, seed};
 
 use super::super::files::faults::Act;
 use super::*;
@@ -25,42 +26,10 @@ const LOSSES: u64 = 2_000;
 const LOSSES_PER_HISTORY: u64 = 40;
 const THREADS: u64 = 2;
 
-/// Numbers that look random, the same for the same seed.
-pub(super) struct Dice(u64);
-
-impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Less than this; 0 for 0.
-    pub(super) fn below(&mut self, end: usize) -> usize {
-        let end = u64::try_from(end).expect("small").max(1);
-        usize::try_from(self.next() % end).expect("small")
-    }
-
-    pub(super) fn one_in(&mut self, of: usize) -> bool {
-        self.below(of) == 0
-    }
-}
-
-fn number_from(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|text| text.replace('_', "").parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
-
 #[test]
 fn no_loss_of_power_costs_what_was_answered_nor_brings_what_was_never_sent() {
-    let losses = number_from("HOOKLEDGER_TEST_POWER_LOSSES").unwrap_or(LOSSES);
-    let seed = number_from("HOOKLEDGER_TEST_SEED").unwrap_or_else(|| Timestamp::now().ms());
+    let losses = number("HOOKLEDGER_TEST_POWER_LOSSES").unwrap_or(LOSSES);
+    let seed = seed();
     let begun = Instant::now();
     let histories = losses.div_ceil(LOSSES_PER_HISTORY);
     let done = AtomicU64::new(0);
@@ -88,10 +57,10 @@ fn no_loss_of_power_costs_what_was_answered_nor_brings_what_was_never_sent() {
 
 /// One history, and many losses of power in it.
 fn live_through(seed: u64) {
-    let mut dice = Dice::new(seed);
+    let mut dice = Rng::with_seed(seed);
     let History { tape, sent } = History::live(&mut dice);
     for _ in 0..LOSSES_PER_HISTORY {
-        let cut = dice.below(tape.len() + 1);
+        let cut = dice.usize(..=tape.len());
         let mut state = State::default();
         let mut medium = Medium::default();
         for act in &tape[..cut] {
@@ -109,10 +78,10 @@ fn live_through(seed: u64) {
             });
             // The plug is pulled again while the log comes back, or in what it does then.
             twice += 1;
-            if twice > 2 || !dice.one_in(4) {
+            if twice > 2 || dice.usize(..4) > 0 {
                 break;
             }
-            let again = dice.below(tape.acts.len() + 1);
+            let again = dice.usize(..=tape.acts.len());
             medium = tape.before;
             for act in &tape.acts[..again] {
                 medium.apply(act);
@@ -162,7 +131,7 @@ struct Tape {
 type Sent = BTreeMap<u64, u64>;
 
 /// Opens what is left, looks at everything, and goes on.
-fn come_back(dir: &Path, state: &State, sent: &Sent, dice: &mut Dice) -> Tape {
+fn come_back(dir: &Path, state: &State, sent: &Sent, dice: &mut Rng) -> Tape {
     let before = Medium::of(dir);
     let files = Files::default();
     files.faults.hasty.store(true, Ordering::SeqCst);
@@ -181,7 +150,7 @@ fn come_back(dir: &Path, state: &State, sent: &Sent, dice: &mut Dice) -> Tape {
 
     // It takes more, under the numbers of a group that was sent.
     let (number, records) =
-        sent.iter().nth(dice.below(sent.len())).map_or((0, 1), |(number, records)| (*number, *records));
+        sent.iter().nth(dice.usize(..sent.len().max(1))).map_or((0, 1), |(number, records)| (*number, *records));
     let again: Vec<_> = (number..number + records).map(big).collect();
     let is_new = found.values().all(|found| !(number..number + records).contains(found));
     if is_new {
@@ -261,13 +230,13 @@ struct History {
 }
 
 impl History {
-    fn live(dice: &mut Dice) -> Self {
+    fn live(dice: &mut Rng) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let files = Files::default();
         files.faults.record();
         let mut life = Life { dir, files, dice, sent: Sent::new(), next: 0 };
         let mut open = Some(life.open());
-        for _ in 0..12 + life.dice.below(12) {
+        for _ in 0..12 + life.dice.usize(..12) {
             open = Some(life.step(open.take().expect("open between steps")));
         }
         // The end is on the tape too.
@@ -280,7 +249,7 @@ impl History {
 struct Life<'a> {
     dir: tempfile::TempDir,
     files: Files,
-    dice: &'a mut Dice,
+    dice: &'a mut Rng,
     sent: Sent,
     /// The next record's number.
     next: u64,
@@ -299,7 +268,7 @@ impl Life<'_> {
 
     fn step(&mut self, (log, settled): (DiskLog, Settled)) -> (DiskLog, Settled) {
         let faults = self.files.faults.clone();
-        match self.dice.below(16) {
+        match self.dice.usize(..16) {
             0..=6 => self.append(&log),
             7 => {
                 faults.syncs.store(1, Ordering::SeqCst);
@@ -307,7 +276,7 @@ impl Life<'_> {
                 faults.syncs.store(0, Ordering::SeqCst);
             }
             8 => {
-                faults.syncs.store(2 + u32::from(self.dice.one_in(2)), Ordering::SeqCst);
+                faults.syncs.store(2 + u32::from(self.dice.bool()), Ordering::SeqCst);
                 self.append(&log);
                 faults.syncs.store(0, Ordering::SeqCst);
             }
@@ -336,9 +305,9 @@ impl Life<'_> {
     /// Some groups, which mostly share a write.
     fn append(&mut self, log: &DiskLog) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let groups: Vec<_> = (0..=self.dice.below(4))
+        let groups: Vec<_> = (0..=self.dice.usize(..4))
             .map(|_| {
-                let (number, records) = (self.next, 1 + self.dice.below(4) as u64);
+                let (number, records) = (self.next, 1 + self.dice.usize(..4) as u64);
                 self.next += records;
                 self.sent.insert(number, records);
                 (number, records)
@@ -369,12 +338,12 @@ impl Life<'_> {
     fn settle(&mut self, log: &DiskLog, settled: &Settled) {
         let (_, end) = log.bounds();
         for offset in settled.watermark()..end {
-            if !self.dice.one_in(8) {
+            if self.dice.usize(..8) > 0 {
                 self.files.faults.note(Act::Settled { offset });
                 settled.settle(offset);
             }
         }
-        if self.dice.one_in(2) && settled.save().is_ok() {
+        if self.dice.bool() && settled.save().is_ok() {
             let offsets = (0..end).filter(|offset| settled.is_settled(*offset)).collect();
             self.files.faults.note(Act::Saved { offsets });
         }

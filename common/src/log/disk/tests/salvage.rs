@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::power::Dice;
 use super::*;
+use ::tests::random::of_this_run;
 
 /// A damaged log of so many records, the one of each number at its offset.
 struct Damaged {
@@ -123,15 +123,15 @@ fn a_log_that_is_open_is_left_alone() {
 
 #[test]
 fn any_damage_ends_in_what_is_good_and_what_is_lost() {
-    let mut dice = Dice::new(4711);
+    let mut dice = of_this_run("salvage");
     for _ in 0..60 {
         let damaged = Damaged::new(60);
         let files = segment_files(&damaged.dir);
-        for _ in 0..=dice.below(3) {
-            let file = &files[dice.below(files.len())];
+        for _ in 0..=dice.usize(..3) {
+            let file = &files[dice.usize(..files.len())];
             let length = fs::metadata(file).expect("there").len();
-            let at = dice.below(usize::try_from(length).expect("small")) as u64;
-            let bytes: Vec<u8> = (0..=dice.below(60)).map(|_| dice.next().to_le_bytes()[0]).collect();
+            let at = dice.usize(..usize::try_from(length).expect("small")) as u64;
+            let bytes: Vec<u8> = (0..=dice.usize(..60)).map(|_| dice.u8(..)).collect();
             change(file, at, &bytes[..bytes.len().min(usize::try_from(length - at).expect("small"))]);
         }
         damaged.salvage();

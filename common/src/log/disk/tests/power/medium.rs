@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::super::super::files::faults::Act;
-use super::Dice;
+use ::tests::random::Rng;
 
 const PAGE: usize = 4096;
 const SECTOR: usize = 512;
@@ -115,19 +115,19 @@ impl Medium {
     }
 
     /// Pulls the plug: writes into a directory what somebody finds who starts the machine again.
-    pub fn lose_power(&self, dice: &mut Dice, dir: &Path) {
-        let is_torn = dice.one_in(2);
+    pub fn lose_power(&self, dice: &mut Rng, dir: &Path) {
+        let is_torn = dice.bool();
         for (name, file) in self.draw_names(dice) {
             fs::write(dir.join(name), self.files[file].draw(dice, is_torn)).expect("write");
         }
     }
 
-    fn draw_names(&self, dice: &mut Dice) -> BTreeMap<String, usize> {
+    fn draw_names(&self, dice: &mut Rng) -> BTreeMap<String, usize> {
         let mut names = self.names_synced.clone();
-        let in_order = dice.one_in(2);
-        let upto = dice.below(self.changes.len() + 1);
+        let in_order = dice.bool();
+        let upto = dice.usize(..=self.changes.len());
         for (index, change) in self.changes.iter().enumerate() {
-            let happened = if in_order { index < upto } else { dice.one_in(2) };
+            let happened = if in_order { index < upto } else { dice.bool() };
             if !happened {
                 continue;
             }
@@ -184,19 +184,19 @@ impl Image {
         self.pages.values_mut().for_each(|page| page.is_dirty = false);
     }
 
-    fn draw(&self, dice: &mut Dice, is_torn: bool) -> Vec<u8> {
+    fn draw(&self, dice: &mut Rng, is_torn: bool) -> Vec<u8> {
         let mut found = self.synced.clone();
-        if let Some(length) = self.lengths.get(dice.below(self.lengths.len() + 1)) {
+        if let Some(length) = self.lengths.get(dice.usize(..=self.lengths.len())) {
             // A file that grows may have got halfway.
             let grown = length.saturating_sub(found.len());
-            let length = if grown > 0 && dice.one_in(2) { found.len() + dice.below(grown) } else { *length };
+            let length = if grown > 0 && dice.bool() { found.len() + dice.usize(..grown) } else { *length };
             found.resize(length, 0);
         }
         for (index, page) in &self.pages {
-            let mut version = dice.below(page.versions.len() + 1);
+            let mut version = dice.usize(..=page.versions.len());
             for sector in (0..PAGE).step_by(SECTOR) {
                 if is_torn && sector > 0 {
-                    version = dice.below(page.versions.len() + 1);
+                    version = dice.usize(..=page.versions.len());
                 }
                 let Some(version) = page.versions.get(version) else { continue };
                 let at = index * PAGE + sector;
