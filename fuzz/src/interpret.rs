@@ -9,6 +9,8 @@ use serde_json::Value;
 
 /// Shorter values are not looked for: they would be found everywhere.
 const SECRET_BYTES_MIN: usize = 8;
+/// What stands in a secret's place, which may be the secret.
+const HIDDEN: &str = "[secret]";
 /// The fields that hold secrets, whatever else does.
 const SECRETS: [&str; 5] =
     ["auth[application_token]", "auth[access_token]", "auth[refresh_token]", "data[TOKEN]", "auth[client_secret]"];
@@ -49,7 +51,7 @@ fn values(debug: &str) -> Vec<String> {
 fn holds(value: &Value, secret: &str) -> bool {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
-        Value::String(text) => text.contains(secret),
+        Value::String(text) => text.replace(HIDDEN, "").contains(secret),
         Value::Array(items) => items.iter().any(|item| holds(item, secret)),
         Value::Object(fields) => fields.iter().any(|(key, value)| key.contains(secret) || holds(value, secret)),
     }
