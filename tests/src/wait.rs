@@ -1,7 +1,7 @@
 //! Waits for conditions, never for time to pass; says loudly what could not be run.
 
 use std::io::Write;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often a condition is looked at.
@@ -44,8 +44,37 @@ pub fn report(line: &str) {
 }
 
 /// Lets the heavy tests of one file run one after another, however many threads the test runner has.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    // A test that failed has nothing to do with the next one.
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+pub fn alone() -> Place {
+    place_among(1)
+}
+
+/// As [`alone`], for tests that mostly wait: two of one file share the machine well.
+pub fn in_pairs() -> Place {
+    place_among(2)
+}
+
+/// How many tests of this file have a place.
+static TAKEN: Mutex<u32> = Mutex::new(0);
+/// One of them has ended.
+static FREE: Condvar = Condvar::new();
+
+/// A place among the tests that run, until it is dropped.
+pub struct Place(());
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *taken() -= 1;
+        FREE.notify_one();
+    }
+}
+
+fn place_among(places: u32) -> Place {
+    let free = FREE.wait_while(taken(), |taken| *taken >= places);
+    *free.unwrap_or_else(PoisonError::into_inner) += 1;
+    Place(())
+}
+
+// A test that failed has nothing to do with the next one.
+fn taken() -> MutexGuard<'static, u32> {
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
 }

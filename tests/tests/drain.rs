@@ -12,7 +12,7 @@ use tests::process::{Ended, Job, Process, Program, run};
 use tests::random::number;
 use tests::topics::{self, Found, Isolation};
 use tests::verify::{nothing_acked_is_missing, order_per_portal_is_kept};
-use tests::wait::{alone, eventually, report};
+use tests::wait::{eventually, in_pairs, report};
 
 /// Where the ingress that is gone has its data.
 const HOME: &str = "ingress";
@@ -30,7 +30,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(120);
 
 #[test]
 fn what_a_killed_ingress_left_is_brought_to_raw_once_flagged_and_byte_for_byte() {
-    let _alone = alone();
+    let _place = in_pairs();
     let test = "what_a_killed_ingress_left_is_brought_to_raw_once_flagged_and_byte_for_byte";
     let Some(mut scene) = Scene::set_without_kafka(test) else { return };
     let before = files_of(&scene.home());
@@ -53,7 +53,7 @@ fn what_a_killed_ingress_left_is_brought_to_raw_once_flagged_and_byte_for_byte()
 
 #[test]
 fn a_drain_that_is_killed_over_and_over_loses_nothing_and_goes_on_where_it_was() {
-    let _alone = alone();
+    let _place = in_pairs();
     let test = "a_drain_that_is_killed_over_and_over_loses_nothing_and_goes_on_where_it_was";
     let Some(scene) = Scene::set(test) else { return };
     let sent = scene.acked.len() as u64;
@@ -75,7 +75,7 @@ fn a_drain_that_is_killed_over_and_over_loses_nothing_and_goes_on_where_it_was()
 
 #[test]
 fn a_drain_that_is_interrupted_notes_all_that_kafka_has_and_doubles_nothing() {
-    let _alone = alone();
+    let _place = in_pairs();
     let test = "a_drain_that_is_interrupted_notes_all_that_kafka_has_and_doubles_nothing";
     let Some(scene) = Scene::set(test) else { return };
     let job = scene.drain_in_the_middle();
@@ -91,7 +91,7 @@ fn a_drain_that_is_interrupted_notes_all_that_kafka_has_and_doubles_nothing() {
 
 #[test]
 fn a_broker_that_dies_in_the_middle_of_a_drain_is_waited_for() {
-    let _alone = alone();
+    let _place = in_pairs();
     let test = "a_broker_that_dies_in_the_middle_of_a_drain_is_waited_for";
     let Some(mut scene) = Scene::set(test) else { return };
     let job = scene.drain_in_the_middle();
@@ -106,7 +106,7 @@ fn a_broker_that_dies_in_the_middle_of_a_drain_is_waited_for() {
 
 #[test]
 fn a_producer_that_is_done_for_is_replaced_in_the_middle_of_a_drain() {
-    let _alone = alone();
+    let _place = in_pairs();
     let test = "a_producer_that_is_done_for_is_replaced_in_the_middle_of_a_drain";
     let Some(mut scene) = Scene::set(test) else { return };
     let job = scene.drain_in_the_middle();
@@ -128,7 +128,7 @@ fn a_producer_that_is_done_for_is_replaced_in_the_middle_of_a_drain() {
 
 #[test]
 fn what_kafka_refuses_for_its_size_is_left_and_said_and_all_else_is_brought() {
-    let _alone = alone();
+    let _place = in_pairs();
     let test = "what_kafka_refuses_for_its_size_is_left_and_said_and_all_else_is_brought";
     let Some(mut broker) = kafka::own(test) else { return };
     let names = Names::new(broker.bootstrap());
@@ -164,7 +164,7 @@ fn what_kafka_refuses_for_its_size_is_left_and_said_and_all_else_is_brought() {
 
 #[test]
 fn a_damaged_log_is_refused_with_the_way_on_and_what_can_be_read_is_brought_then() {
-    let _alone = alone();
+    let _place = in_pairs();
     let test = "a_damaged_log_is_refused_with_the_way_on_and_what_can_be_read_is_brought_then";
     let Some(scene) = Scene::set(test) else { return };
     let log = scene.home().join("ingress");
@@ -221,7 +221,7 @@ fn a_drain_of_what_is_in_use_or_no_ingress_log_is_refused_and_changes_nothing() 
 
 #[test]
 fn an_ingress_that_stays_away_is_adopted_by_another_and_may_come_back_afterwards() {
-    let _alone = alone();
+    let _place = in_pairs();
     let test = "an_ingress_that_stays_away_is_adopted_by_another_and_may_come_back_afterwards";
     let Some(mut scene) = Scene::set(test) else { return };
     let other = scene.start_neighbour(&[]);
@@ -236,7 +236,7 @@ fn an_ingress_that_stays_away_is_adopted_by_another_and_may_come_back_afterwards
 
 #[test]
 fn an_ingress_that_comes_back_while_it_is_adopted_is_given_its_directory() {
-    let _alone = alone();
+    let _place = in_pairs();
     let test = "an_ingress_that_comes_back_while_it_is_adopted_is_given_its_directory";
     let Some(mut scene) = Scene::set(test) else { return };
     let other = scene.start_neighbour(&SLOW);

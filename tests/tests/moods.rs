@@ -16,12 +16,12 @@ use tests::portal::{Portal, Webhook};
 use tests::process::Program;
 use tests::topics;
 use tests::verify::{nothing_acked_is_missing, order_per_portal_is_kept, raw_of};
-use tests::wait::{alone, eventually, report};
+use tests::wait::{Place, eventually, in_pairs, report};
 
 #[test]
 fn a_kafka_that_stands_still_is_waited_for_on_the_disk_and_nothing_is_doubled() {
     let test = "a_kafka_that_stands_still_is_waited_for_on_the_disk_and_nothing_is_doubled";
-    let Some((_alone, broker)) = own(test) else { return };
+    let Some((_place, broker)) = own(test) else { return };
     let night = Night::begin(broker.bootstrap());
     broker.freeze();
     night.shows("unreachable");
@@ -34,7 +34,7 @@ fn a_kafka_that_stands_still_is_waited_for_on_the_disk_and_nothing_is_doubled() 
 #[test]
 fn a_slow_kafka_answers_within_the_deadline_or_the_disk_does() {
     let test = "a_slow_kafka_answers_within_the_deadline_or_the_disk_does";
-    let Some((_alone, broker)) = own(test) else { return };
+    let Some((_place, broker)) = own(test) else { return };
     let night = Night::begin(broker.bootstrap());
     let slow = Slow::begin(broker, Duration::from_millis(100));
     let (before, acked) = (night.kept_on_disk(), night.load.acked());
@@ -57,7 +57,7 @@ fn a_slow_kafka_answers_within_the_deadline_or_the_disk_does() {
 #[test]
 fn a_killed_kafka_is_named_as_unreachable_and_caught_up_with_when_it_is_back() {
     let test = "a_killed_kafka_is_named_as_unreachable_and_caught_up_with_when_it_is_back";
-    let Some((_alone, mut broker)) = own(test) else { return };
+    let Some((_place, mut broker)) = own(test) else { return };
     let night = Night::begin(broker.bootstrap());
     broker.kill();
     night.shows("unreachable");
@@ -70,7 +70,7 @@ fn a_killed_kafka_is_named_as_unreachable_and_caught_up_with_when_it_is_back() {
 #[test]
 fn a_broker_that_lost_the_end_of_its_log_costs_only_what_it_had_acknowledged() {
     let test = "a_broker_that_lost_the_end_of_its_log_costs_only_what_it_had_acknowledged";
-    let Some((_alone, mut broker)) = own(test) else { return };
+    let Some((_place, mut broker)) = own(test) else { return };
     let mut night = Night::begin(broker.bootstrap());
     broker.kill();
     let copy = broker.copy_of_data();
@@ -104,7 +104,7 @@ fn a_broker_that_lost_the_end_of_its_log_costs_only_what_it_had_acknowledged() {
 #[test]
 fn a_deleted_topic_is_made_anew_and_loses_only_what_the_deletion_took() {
     let test = "a_deleted_topic_is_made_anew_and_loses_only_what_the_deletion_took";
-    let Some((_alone, broker)) = own(test) else { return };
+    let Some((_place, broker)) = own(test) else { return };
     let mut night = Night::begin(broker.bootstrap());
     topics::delete(broker.bootstrap(), &night.names.topic("raw"));
     let gone_at = Instant::now();
@@ -123,7 +123,7 @@ fn a_deleted_topic_is_made_anew_and_loses_only_what_the_deletion_took() {
 #[test]
 fn a_topic_made_anew_with_other_partitions_gets_nothing_until_it_is_right() {
     let test = "a_topic_made_anew_with_other_partitions_gets_nothing_until_it_is_right";
-    let Some((_alone, broker)) = own(test) else { return };
+    let Some((_place, broker)) = own(test) else { return };
     let servers = broker.bootstrap();
     for wrong in [PARTITIONS + 3, PARTITIONS - 2] {
         let mut night = Night::begin(servers);
@@ -163,7 +163,7 @@ fn a_topic_made_anew_with_other_partitions_gets_nothing_until_it_is_right() {
 
 #[test]
 fn who_may_not_write_any_more_keeps_everything_until_he_may() {
-    let _alone = alone();
+    let _place = in_pairs();
     let more = |_: &kafka::Place| {
         "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\nallow.everyone.if.no.acl.found=true\n"
             .to_owned()
@@ -185,7 +185,7 @@ fn who_may_not_write_any_more_keeps_everything_until_he_may() {
 #[test]
 fn an_event_too_large_for_the_topic_stays_on_disk_and_others_go_on() {
     let test = "an_event_too_large_for_the_topic_stays_on_disk_and_others_go_on";
-    let Some((_alone, broker)) = own(test) else { return };
+    let Some((_place, broker)) = own(test) else { return };
     let night = Night::begin(broker.bootstrap());
     configure(&broker, &night.names.topic("raw"), "max.message.bytes=4000");
     let body = format!("event=ONCRMLEADADD&auth[member_id]=large&filler={}", "x".repeat(20_000));
@@ -212,7 +212,7 @@ fn an_event_too_large_for_the_topic_stays_on_disk_and_others_go_on() {
 
 #[test]
 fn too_few_replicas_in_sync_are_named_and_waited_for() {
-    let _alone = alone();
+    let _place = in_pairs();
     let test = "too_few_replicas_in_sync_are_named_and_waited_for";
     let Some(mut brokers) = kafka::cluster(test, 3) else { return };
     // Two replicas, and both have to acknowledge: without one broker some partitions have one, and two still vote.
@@ -228,7 +228,7 @@ fn too_few_replicas_in_sync_are_named_and_waited_for() {
 #[test]
 fn a_name_that_does_not_resolve_at_the_start_keeps_no_webhook_out() {
     let test = "a_name_that_does_not_resolve_at_the_start_keeps_no_webhook_out";
-    let Some((_alone, broker)) = own(test) else { return };
+    let Some((_place, broker)) = own(test) else { return };
     let names = Names::new("hookledger-test.invalid:9092");
     let mut ingress = names.start(Program::Ingress, "ingress", &[]);
     ingress.ready();
@@ -251,7 +251,7 @@ fn a_name_that_does_not_resolve_at_the_start_keeps_no_webhook_out() {
 #[test]
 fn a_name_that_is_gone_while_we_run_is_told_and_waited_for() {
     let test = "a_name_that_is_gone_while_we_run_is_told_and_waited_for";
-    let Some((_alone, mut broker)) = own(test) else { return };
+    let Some((_place, mut broker)) = own(test) else { return };
     let night = Night::begin(broker.bootstrap());
     let file = broker.directory().join("server.properties");
     let settings = fs::read_to_string(&file).expect("its settings");
@@ -296,9 +296,9 @@ impl Slow {
 }
 
 /// One at a time, each with a broker of its own.
-fn own(test: &str) -> Option<(std::sync::MutexGuard<'static, ()>, Broker)> {
-    let alone = alone();
-    Some((alone, kafka::own(test)?))
+fn own(test: &str) -> Option<(Place, Broker)> {
+    let place = in_pairs();
+    Some((place, kafka::own(test)?))
 }
 
 fn acl(broker: &Broker, arguments: &[&str]) {

@@ -24,6 +24,11 @@ const HANG_UP_ONE_IN: u64 = 5_000;
 /// What is told of a long run, and how often.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
+/// At most so many go straight to Kafka between two faults; in long runs a part of all, so that faults do not become
+/// the rule.
+const BETWEEN_MAX: u64 = 30_000;
+const PART_BETWEEN: u64 = 25;
+
 /// By when events go straight to Kafka again after a fault: all that waits on the disk goes first, while more comes.
 const STRAIGHT_WITHIN: Duration = Duration::from_secs(180);
 
@@ -95,7 +100,12 @@ fn play(mut stage: Stage<'_>, book: &Book, requests: u64, random: &mut Rng) -> u
         let (after, lasted) = (book.kept(), begun.elapsed());
         // Every other time the next one comes before all is well again.
         if random.bool() {
-            goes_straight_again(book, 1 + random.u64(..30_000));
+            let mut more = 1 + random.u64(..BETWEEN_MAX.max(requests / PART_BETWEEN));
+            while more > 0 {
+                let some = more.min(BETWEEN_MAX);
+                goes_straight_again(book, some);
+                more -= some;
+            }
         } else {
             stage.senders.goes_on(1 + random.u64(..10_000), STRAIGHT_WITHIN);
         }
