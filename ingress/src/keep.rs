@@ -1,5 +1,6 @@
 //! Keeps a record: resolves once it cannot be lost any more, and says where it is.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -46,7 +47,7 @@ impl Keeper {
     /// The same for one worker thread, to be called there.
     pub fn for_worker(&self) -> Hand {
         match self {
-            Self::Disk(log) => Hand::Disk(log.clone()),
+            Self::Disk(log) => Hand::Disk { log: log.clone(), failing: Cell::new(false) },
             Self::Kafka(desk) => Hand::Kafka(Worker::start(Arc::clone(desk))),
         }
     }
@@ -55,7 +56,12 @@ impl Keeper {
 /// Where one worker thread keeps records.
 pub enum Hand {
     /// In a disk log alone.
-    Disk(DiskLog),
+    Disk {
+        /// The log.
+        log: DiskLog,
+        /// It did not take the last event, which has been said.
+        failing: Cell<bool>,
+    },
     /// In Kafka or in the disk log.
     Kafka(Rc<Worker>),
 }
@@ -64,10 +70,15 @@ impl Hand {
     /// Resolves once the record cannot be lost any more.
     pub async fn keep(&self, record: Record) -> Result<Kept, Nowhere> {
         match self {
-            Self::Disk(log) => match log.append(vec![record]).await {
-                Ok(_) => Ok(Kept::Disk),
+            Self::Disk { log, failing } => match log.append(vec![record]).await {
+                Ok(_) => {
+                    failing.set(false);
+                    Ok(Kept::Disk)
+                }
                 Err(error) => {
-                    tracing::error!(%error, "an event could not be kept: {error}");
+                    if !failing.replace(true) {
+                        tracing::error!(%error, "events cannot be kept and are answered 503: {error}");
+                    }
                     Err(Nowhere)
                 }
             },
