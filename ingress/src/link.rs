@@ -192,18 +192,19 @@ impl Link {
 
     /// Waits until nothing is left with the producer that failed, and takes a new one.
     fn renew(&mut self, trouble: Trouble, reason: &str) -> anyhow::Result<()> {
+        let meanwhile =
+            if self.adopted { "The events stay where they are" } else { "Webhooks are answered 200 and kept on disk" };
+        // Said each time, for whoever looks later why an event is there twice; the backoff keeps it from being a flood.
+        let label = trouble.label();
         if self.mood.is_news(Instant::now(), trouble) {
             let remedy = trouble.remedy();
-            let meanwhile = if self.adopted {
-                "The events stay where they are"
-            } else {
-                "Webhooks are answered 200 and kept on disk"
-            };
             tracing::error!(
-                trouble = trouble.label(),
-                "the Kafka producer is done for and is replaced: {reason}. {meanwhile} until then. What Kafka has not acknowledged is sent again, marked hl_resent, and may lie in raw twice or out of \
-                 order. What to do: {remedy}"
+                trouble = label,
+                "the Kafka producer is done for and is replaced: {reason}. {meanwhile} until then. What Kafka has not \
+                 acknowledged is sent again, marked hl_resent, and may lie in raw twice or out of order. What to do: {remedy}"
             );
+        } else {
+            tracing::info!("the Kafka producer is done for and is replaced, again for {label}: {reason}");
         }
         self.batch_refused = trouble == Trouble::TooLarge;
         let began = Instant::now();
