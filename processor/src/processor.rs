@@ -1,7 +1,6 @@
 //! The loop: take over what is ours, follow what is not, until asked to stop.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -13,18 +12,29 @@ use common::time::Timestamp;
 use tracing::{error, info, warn};
 
 use crate::folded::Folded;
+use crate::home::Home;
 use crate::metrics::Metrics;
 use crate::owner::Owner;
-use crate::store::sled::Sled;
 use crate::store::{Store, StoreError, Trusts};
 use crate::takeover::{catch_up, follow, take_over};
 
 /// How long the loop waits for something to do.
 const POLL: Duration = Duration::from_millis(50);
-/// How long it waits before it opens the logs anew.
-const BACKOFF: Duration = Duration::from_millis(300);
-/// How often lag and sizes are measured.
-const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// The times that the loop keeps by a clock. Nothing that it folds or publishes depends on them.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How long it waits before it opens the logs anew.
+    pub backoff: Duration,
+    /// How often lag and sizes are measured.
+    pub measure_every: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { backoff: Duration::from_millis(300), measure_every: Duration::from_secs(5) }
+    }
+}
 
 /// Why the loop left a ledger.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +70,9 @@ impl Shared {
 /// Everything that the loop needs besides the logs.
 pub struct Processor {
     /// Where the state lies.
-    pub dir: PathBuf,
+    pub home: Box<dyn Home>,
+    /// How often it looks at the clock.
+    pub pace: Pace,
     /// Whom each app believes.
     pub trusts: Trusts,
     /// For askers.
@@ -95,7 +107,7 @@ impl Processor {
                 Failure::Ledger(LedgerError::StartOver(why)) => {
                     warn!("opening the logs anew: {why}");
                     self.metrics.started_over();
-                    self.stop.sleep(BACKOFF);
+                    self.stop.sleep(self.pace.backoff);
                 }
                 Failure::Ledger(error @ (LedgerError::Fenced(_) | LedgerError::Broken(_))) => {
                     return Err(error).context("go on with the logs");
@@ -156,7 +168,7 @@ impl Processor {
                 }
                 Turn::Quiet => {}
             }
-            if measured.elapsed() >= MEASURE_EVERY {
+            if measured.elapsed() >= self.pace.measure_every {
                 self.measure(ledger, &store, &owned, &newest)?;
                 measured = Instant::now();
             }
@@ -174,8 +186,7 @@ impl Processor {
             return Ok(store);
         }
         let began = Instant::now();
-        let rows = Box::new(Sled::open(&self.dir)?);
-        let store = Arc::new(Store::open(rows, ledger.identity(), ledger.partitions(), self.trusts.clone())?);
+        let store = Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone())?);
         info!(milliseconds = began.elapsed().as_millis(), "opened the state and verified its digest");
         self.shared.set(Some(store.clone()));
         Ok(store)
@@ -183,15 +194,12 @@ impl Processor {
 
     /// Moves the state out of the way; the next round begins with none and reads `facts` again.
     fn set_aside(&self, why: &str) -> anyhow::Result<()> {
-        let aside = self.dir.with_extension("set-aside");
-        error!("setting the state aside as {} and reading facts again: {why}", aside.display());
+        error!("setting the state aside and reading facts again: {why}");
         self.metrics.set_aside();
         // Askers may hold it for the length of a question; sled lets go of its files with the last handle.
         self.shared.set(None);
-        remove_dir(&aside).context("remove what was set aside before")?;
-        if self.dir.exists() {
-            std::fs::rename(&self.dir, &aside).context("set the state aside")?;
-        }
+        let aside = self.home.set_aside()?;
+        info!("the state that was set aside is now {aside}");
         if self.stop.requested() {
             bail!("stopped while the state was set aside");
         }
@@ -224,11 +232,4 @@ impl Processor {
 fn followed(store: &Store, partitions: &BTreeSet<u32>, owned: &BTreeSet<u32>) -> Vec<Position> {
     let start = |partition: &u32| Position { partition: *partition, offset: store.marks(*partition).facts };
     partitions.difference(owned).map(start).collect()
-}
-
-fn remove_dir(dir: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
 }

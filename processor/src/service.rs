@@ -13,7 +13,7 @@ use crate::ask::{Asked, serve};
 use crate::config::ServiceConfig;
 use crate::folded::Folded;
 use crate::metrics::Metrics;
-use crate::processor::{Processor, Shared};
+use crate::processor::{Pace, Processor, Shared};
 
 /// Folds and answers until asked to stop; whatever ends first takes the other along.
 pub async fn run<L: Ledger>(
@@ -24,7 +24,8 @@ pub async fn run<L: Ledger>(
     open: impl FnMut() -> Result<L, LedgerError> + Send + 'static,
 ) -> anyhow::Result<()> {
     let processor = Processor {
-        dir: config.dir.join("state"),
+        home: Box::new(config.dir.join("state")),
+        pace: Pace::default(),
         trusts: config.trusts,
         shared: Shared::default(),
         folded: Folded::default(),

@@ -18,7 +18,7 @@ use common::time::Timestamp;
 use processor::domain::{Answer, Method, RecordStatus, permits};
 use processor::folded::Folded;
 use processor::metrics::Metrics;
-use processor::processor::{Processor, Shared};
+use processor::processor::{Pace, Processor, Shared};
 use processor::store::sled::Sled;
 use processor::store::{Rows, Store, Trusts};
 
@@ -34,7 +34,8 @@ impl Running {
     fn start(dir: &Path, raw: &DiskLog) -> Self {
         let (shared, folded, stop) = (Shared::default(), Folded::default(), Stop::default());
         let processor = Processor {
-            dir: dir.join("state"),
+            home: Box::new(dir.join("state")),
+            pace: Pace::default(),
             trusts: Trusts::default(),
             shared: shared.clone(),
             folded: folded.clone(),
