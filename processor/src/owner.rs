@@ -222,12 +222,18 @@ fn released(
     if ledger.bounds(Topic::Raw, partition)?.0 > waiting.offset {
         return Ok(None);
     }
-    ledger.read(Topic::Raw, from, waiting.offset + 1, &mut |entry| {
+    let read = ledger.read(Topic::Raw, from, waiting.offset + 1, &mut |entry| {
         if entry.position == from {
             found = public(&entry);
         }
         ControlFlow::Break(())
-    })?;
+    });
+    match read {
+        Ok(()) => {}
+        // Retention took it between the question and the read.
+        Err(LedgerError::Broken(_)) if ledger.bounds(Topic::Raw, partition)?.0 > waiting.offset => {}
+        Err(error) => return Err(error),
+    }
     Ok(found)
 }
 

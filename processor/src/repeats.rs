@@ -45,12 +45,21 @@ impl Repeats {
                 Stretch { from, until: from, since: received_at, ids: HashSet::new(), last_resent: offset }
             }
         };
-        if stretch.until < offset {
+        while stretch.until < offset {
             let from = Position { partition, offset: stretch.until };
-            ledger.read(Topic::Raw, from, offset, &mut |entry| {
+            let read = ledger.read(Topic::Raw, from, offset, &mut |entry| {
                 stretch.ids.extend(id_of(&entry));
                 ControlFlow::Continue(())
-            })?;
+            });
+            if let Err(error) = read {
+                let (first, _) = ledger.bounds(Topic::Raw, partition)?;
+                if !matches!(error, LedgerError::Broken(_)) || first <= stretch.until {
+                    return Err(error);
+                }
+                // Retention took where we wanted to begin: what is left is all that there is to look at.
+                stretch.until = first.min(offset);
+                continue;
+            }
             stretch.until = offset;
         }
         stretch.last_resent = offset;
