@@ -81,6 +81,11 @@ pub fn take_over(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partit
         (None, _) => first,
     };
     if offset < first {
+        // Where we stood still, a successor may have gone on meanwhile, and retention behind it: facts tell.
+        catch_up(ledger, store, folded, partition)?;
+        if store.marks(partition).raw > progressed {
+            return take_over(ledger, store, folded, partition);
+        }
         return broken(format!(
             "raw of partition {partition} begins at {first}, but was read only up to {offset}: {} events are gone that \
              were never folded",
