@@ -1,0 +1,288 @@
+//! A simulated Kafka: logs, transactions whose markers come late, and a group.
+//!
+//! A transaction is decided at one moment, as by Kafka's coordinator; its markers reach each log, and the group's
+//! offsets, one by one and later. Until its marker is there, a record is neither seen nor passed by committed readers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::contract::Topic;
+use common::log::{Entry, Position, Record};
+use common::time::Timestamp;
+use fastrand::Rng;
+
+pub mod group;
+mod log;
+
+use group::Group;
+pub use log::{Log, Slot};
+
+/// A transaction that is open for longer is aborted.
+pub const TRANSACTION_MS_MAX: u64 = 10_000;
+
+/// Why the broker did not do what it was asked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Ask again: it is not ready yet.
+    Again,
+    /// The transaction cannot be committed any more.
+    Abort(&'static str),
+    /// The transaction was open for too long, and was aborted.
+    TimedOut,
+    /// Somebody else has this identity.
+    Fenced(&'static str),
+}
+
+/// Everything that outlives the processors.
+pub struct Broker {
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    /// Who owns what.
+    pub group: Group,
+    partitions: u32,
+    logs: BTreeMap<(Topic, u32), Log>,
+    transactions: Vec<Transaction>,
+    producers: BTreeMap<String, Producer>,
+}
+
+#[derive(Default)]
+struct Producer {
+    epoch: u32,
+    /// Whether the coordinator raised the epoch, and nobody has taken the identity since.
+    timed_out: bool,
+    current: Option<usize>,
+}
+
+struct Transaction {
+    state: State,
+    began_ms: u64,
+    producer: String,
+    logs: BTreeSet<(Topic, u32)>,
+    offsets: BTreeMap<u32, u64>,
+    /// Markers that are yet to be written.
+    unmarked: Vec<Mark>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Committed,
+    Aborted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Log(Topic, u32),
+    Offsets,
+}
+
+impl Broker {
+    /// Empty logs.
+    pub fn new(partitions: u32, now_ms: u64) -> Self {
+        let places = Topic::ALL.into_iter().flat_map(|topic| (0..partitions).map(move |partition| (topic, partition)));
+        Self {
+            now_ms,
+            group: Group::new(partitions),
+            partitions,
+            logs: places.map(|place| (place, Log::default())).collect(),
+            transactions: Vec::new(),
+            producers: BTreeMap::new(),
+        }
+    }
+
+    /// How many partitions each topic has.
+    pub fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    /// A log.
+    pub fn log(&self, topic: Topic, partition: u32) -> &Log {
+        &self.logs[&(topic, partition)]
+    }
+
+    /// A log, to be changed.
+    pub fn log_mut(&mut self, topic: Topic, partition: u32) -> &mut Log {
+        self.logs.get_mut(&(topic, partition)).expect("a log for each topic and partition")
+    }
+
+    /// The time by its own clock.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.now_ms)
+    }
+
+    /// Takes an identity: whoever had it before is fenced, and its transaction is decided first.
+    pub fn init(&mut self, id: &str) -> Result<u32, Refusal> {
+        let producer = self.producers.entry(id.to_owned()).or_default();
+        if let Some(current) = producer.current {
+            let transaction = &self.transactions[current];
+            if transaction.state == State::Open {
+                producer.epoch += 1;
+                producer.timed_out = false;
+                self.decide(current, false);
+                return Err(Refusal::Again);
+            }
+            if !transaction.unmarked.is_empty() {
+                return Err(Refusal::Again);
+            }
+        }
+        producer.epoch += 1;
+        producer.timed_out = false;
+        producer.current = None;
+        Ok(producer.epoch)
+    }
+
+    /// Appends a record of a transaction, which begins with its first record. Returns its offset.
+    pub fn produce(
+        &mut self,
+        id: &str,
+        epoch: u32,
+        topic: Topic,
+        partition: u32,
+        record: Record,
+    ) -> Result<u64, Refusal> {
+        let current = self.open_transaction(id, epoch)?;
+        self.transactions[current].logs.insert((topic, partition));
+        Ok(self.log_mut(topic, partition).append(record, Some(current)))
+    }
+
+    /// Appends a record of no transaction.
+    pub fn append(&mut self, topic: Topic, partition: u32, record: Record) -> u64 {
+        self.log_mut(topic, partition).append(record, None)
+    }
+
+    /// Adds offsets of the group to the transaction. Whoever is no member of this generation is refused.
+    pub fn send_offsets(
+        &mut self,
+        id: &str,
+        epoch: u32,
+        member: Option<(&str, u64, u32)>,
+        read: &[Position],
+    ) -> Result<(), Refusal> {
+        let current = self.open_transaction(id, epoch)?;
+        if let Some((instance, member, generation)) = member {
+            self.group.check(instance, member, generation)?;
+        }
+        let offsets = &mut self.transactions[current].offsets;
+        offsets.extend(read.iter().map(|next| (next.partition, next.offset)));
+        Ok(())
+    }
+
+    /// Commits the transaction; asked again, it says the same.
+    pub fn commit(&mut self, id: &str, epoch: u32) -> Result<(), Refusal> {
+        let producer = self.current(id, epoch)?;
+        let Some(current) = producer.current else { return Ok(()) };
+        match self.transactions[current].state {
+            State::Open => self.decide(current, true),
+            State::Committed => {}
+            State::Aborted => return Err(Refusal::Abort("there is no transaction")),
+        }
+        Ok(())
+    }
+
+    /// Aborts the transaction that is open, if one is.
+    pub fn abort(&mut self, id: &str, epoch: u32) {
+        if let Ok(Producer { current: Some(current), .. }) = self.current(id, epoch) {
+            let current = *current;
+            if self.transactions[current].state == State::Open {
+                self.decide(current, false);
+            }
+        }
+    }
+
+    /// Where the group left off, unless an undecided transaction may move it.
+    pub fn committed(&self, partition: u32) -> Result<Option<u64>, Refusal> {
+        let unstable = self.transactions.iter().any(|transaction| {
+            let undecided = transaction.state == State::Open || transaction.unmarked.contains(&Mark::Offsets);
+            undecided && transaction.offsets.contains_key(&partition)
+        });
+        if unstable { Err(Refusal::Again) } else { Ok(self.group.offsets.get(&partition).copied()) }
+    }
+
+    /// Committed records from there on, at most so many.
+    pub fn read(&self, topic: Topic, from: Position, until: u64, most: usize) -> Vec<Entry> {
+        let log = self.log(topic, from.partition);
+        let slots = log.committed(from.offset).take_while(|slot| slot.offset < until).take(most);
+        let place = |slot: &Slot| Position { partition: from.partition, offset: slot.offset };
+        slots.map(|slot| Entry { position: place(slot), record: slot.record.clone() }).collect()
+    }
+
+    /// What time does by itself: sessions end, transactions are aborted, the group goes on.
+    pub fn tick(&mut self) {
+        let now_ms = self.now_ms;
+        for current in 0..self.transactions.len() {
+            let transaction = &self.transactions[current];
+            if transaction.state == State::Open && now_ms > transaction.began_ms + TRANSACTION_MS_MAX {
+                let producer = self.producers.get_mut(&transaction.producer).expect("began it");
+                producer.epoch += 1;
+                producer.timed_out = true;
+                self.decide(current, false);
+            }
+        }
+        self.group.tick(now_ms);
+    }
+
+    /// Writes one of the markers that are due, any; whether there was one.
+    pub fn write_marker(&mut self, random: &mut Rng) -> bool {
+        let due: Vec<usize> =
+            (0..self.transactions.len()).filter(|index| !self.transactions[*index].unmarked.is_empty()).collect();
+        let Some(index) = (!due.is_empty()).then(|| due[random.usize(..due.len())]) else { return false };
+        let transaction = &mut self.transactions[index];
+        let mark = transaction.unmarked.swap_remove(random.usize(..transaction.unmarked.len()));
+        let committed = transaction.state == State::Committed;
+        match mark {
+            Mark::Log(topic, partition) => self.log_mut(topic, partition).mark(index, committed),
+            Mark::Offsets if committed => self.group.offsets.extend(transaction.offsets.clone()),
+            Mark::Offsets => {}
+        }
+        true
+    }
+
+    /// Whether a transaction is open or waits for its markers.
+    pub fn is_undecided(&self) -> bool {
+        self.transactions.iter().any(|one| one.state == State::Open || !one.unmarked.is_empty())
+    }
+
+    fn open_transaction(&mut self, id: &str, epoch: u32) -> Result<usize, Refusal> {
+        let current = self.current(id, epoch)?.current;
+        if let Some(current) = current {
+            let transaction = &self.transactions[current];
+            if transaction.state == State::Open {
+                return Ok(current);
+            }
+            if !transaction.unmarked.is_empty() {
+                return Err(Refusal::Again);
+            }
+        }
+        self.transactions.push(Transaction {
+            state: State::Open,
+            began_ms: self.now_ms,
+            producer: id.to_owned(),
+            logs: BTreeSet::new(),
+            offsets: BTreeMap::new(),
+            unmarked: Vec::new(),
+        });
+        let current = self.transactions.len() - 1;
+        self.producers.get_mut(id).expect("has an epoch").current = Some(current);
+        Ok(current)
+    }
+
+    fn current(&self, id: &str, epoch: u32) -> Result<&Producer, Refusal> {
+        let producer = &self.producers[id];
+        if producer.epoch == epoch {
+            return Ok(producer);
+        }
+        if producer.timed_out && producer.epoch == epoch + 1 {
+            return Err(Refusal::TimedOut);
+        }
+        Err(Refusal::Fenced("the producer has a newer epoch"))
+    }
+
+    fn decide(&mut self, current: usize, commit: bool) {
+        let transaction = &mut self.transactions[current];
+        transaction.state = if commit { State::Committed } else { State::Aborted };
+        transaction.unmarked =
+            transaction.logs.iter().map(|(topic, partition)| Mark::Log(*topic, *partition)).collect();
+        if !transaction.offsets.is_empty() {
+            transaction.unmarked.push(Mark::Offsets);
+        }
+    }
+}

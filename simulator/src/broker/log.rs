@@ -1,0 +1,122 @@
+//! One partition of one topic.
+
+use std::collections::BTreeMap;
+
+use common::log::Record;
+use common::time::Timestamp;
+
+/// A record where it lies.
+pub struct Slot {
+    /// Where.
+    pub offset: u64,
+    /// What.
+    pub record: Record,
+    /// Whether compaction took it.
+    pub is_gone: bool,
+    transaction: Option<usize>,
+}
+
+/// A log. Markers take a place in it, too.
+#[derive(Default)]
+pub struct Log {
+    slots: Vec<Slot>,
+    first: u64,
+    next: u64,
+    /// Transactions without a marker here, and where they begin.
+    open: BTreeMap<usize, u64>,
+    /// What the markers said.
+    committed: BTreeMap<usize, bool>,
+    /// Below it compaction may have taken records.
+    cleaned: u64,
+}
+
+impl Log {
+    /// The first and the next offset, open transactions included.
+    pub fn bounds(&self) -> (u64, u64) {
+        (self.first, self.next)
+    }
+
+    /// The last stable offset: below it everything is decided.
+    pub fn stable_end(&self) -> u64 {
+        self.open.values().copied().min().unwrap_or(self.next)
+    }
+
+    /// Below it compaction may have taken records.
+    pub fn cleaned(&self) -> u64 {
+        self.cleaned
+    }
+
+    /// What a committed reader sees from there on.
+    pub fn committed(&self, from: u64) -> impl Iterator<Item = &Slot> {
+        let (from, stable) = (from.max(self.first), self.stable_end());
+        self.from(from).take_while(move |slot| slot.offset < stable).filter(|slot| !slot.is_gone && self.is_seen(slot))
+    }
+
+    /// All records from there on, whatever became of their transactions.
+    pub fn uncommitted(&self, from: u64) -> impl Iterator<Item = &Slot> {
+        self.from(from.max(self.first)).filter(|slot| !slot.is_gone)
+    }
+
+    /// What a committed reader sees below this, as if nothing had ever been compacted or trimmed.
+    pub fn ever_committed(&self, from: u64) -> impl Iterator<Item = &Slot> {
+        let stable = self.stable_end();
+        self.from(from).take_while(move |slot| slot.offset < stable).filter(|slot| self.is_seen(slot))
+    }
+
+    /// The first offset whose record is as young as this, else the end.
+    pub fn offset_at(&self, at: Timestamp) -> u64 {
+        self.from(self.first).find(|slot| slot.record.at >= at).map_or(self.next, |slot| slot.offset)
+    }
+
+    /// Adds a record.
+    pub fn append(&mut self, record: Record, transaction: Option<usize>) -> u64 {
+        let offset = self.next;
+        self.next += 1;
+        if let Some(transaction) = transaction {
+            self.open.entry(transaction).or_insert(offset);
+        }
+        self.slots.push(Slot { offset, record, is_gone: false, transaction });
+        offset
+    }
+
+    /// Writes the marker of a transaction.
+    pub fn mark(&mut self, transaction: usize, committed: bool) {
+        self.open.remove(&transaction);
+        self.committed.insert(transaction, committed);
+        self.next += 1;
+    }
+
+    /// Deletes what lies below.
+    pub fn trim(&mut self, before: u64) {
+        self.first = self.first.max(before.min(self.next));
+    }
+
+    /// Leaves the newest record of each key, and nothing that was aborted, below the last stable offset.
+    pub fn compact(&mut self, before: u64) {
+        let before = before.min(self.stable_end());
+        let mut newest: BTreeMap<Option<String>, u64> = BTreeMap::new();
+        for slot in self.ever_committed(0).take_while(|slot| slot.offset < before) {
+            newest.insert(slot.record.key.clone(), slot.offset);
+        }
+        for slot in self.slots.iter_mut().take_while(|slot| slot.offset < before) {
+            slot.is_gone |= newest.get(&slot.record.key) != Some(&slot.offset);
+        }
+        self.cleaned = self.cleaned.max(before);
+    }
+
+    /// Takes the newest record of a key, which no honest log does.
+    pub fn lose_newest(&mut self, key: &str) {
+        let newest = self.slots.iter_mut().rev().find(|slot| !slot.is_gone && slot.record.key.as_deref() == Some(key));
+        if let Some(slot) = newest {
+            slot.is_gone = true;
+        }
+    }
+
+    fn from(&self, from: u64) -> impl Iterator<Item = &Slot> {
+        self.slots[self.slots.partition_point(|slot| slot.offset < from)..].iter()
+    }
+
+    fn is_seen(&self, slot: &Slot) -> bool {
+        slot.transaction.is_none_or(|transaction| self.committed.get(&transaction) == Some(&true))
+    }
+}

@@ -1,0 +1,200 @@
+//! Where a simulated processor keeps its state: rows that outlive it, and may be torn, damaged or old when it comes back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fastrand::Rng;
+use processor::home::Home;
+use processor::store::{Row, Rows, Store, StoreError, Trusts};
+use serde_json::Value;
+
+use crate::baton::{Go, Port};
+use crate::ledger::{Being, INJECTED};
+use crate::mutation::Mutation;
+
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Before the row of a partition's marks.
+const MARKS: u8 = b'm';
+
+/// A disk. A clone is another handle to the same one.
+#[derive(Clone, Default)]
+pub struct Disk(Arc<Mutex<Map>>);
+
+impl Disk {
+    /// A disk of its own, with the same on it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.rows().clone())))
+    }
+
+    /// Makes this one hold what the other holds.
+    pub fn restore(&self, older: &Self) {
+        let rows = older.rows().clone();
+        *self.rows() = rows;
+    }
+
+    /// Deletes everything.
+    pub fn wipe(&self) {
+        self.rows().clear();
+    }
+
+    /// Changes, adds to or takes one row, any; whether there was one.
+    pub fn damage(&self, random: &mut Rng) -> bool {
+        let mut rows = self.rows();
+        if rows.is_empty() {
+            return false;
+        }
+        let key = rows.keys().nth(random.usize(..rows.len())).cloned().expect("there are so many");
+        if random.u32(..4) == 0 {
+            rows.remove(&key);
+        } else if let Some(byte) = rows.get_mut(&key).and_then(|value| {
+            let at = random.usize(..value.len().max(1));
+            value.get_mut(at)
+        }) {
+            *byte ^= 1 << random.u32(..8);
+        }
+        true
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Map> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The disk, as one life uses it.
+pub struct SimHome {
+    /// The disk.
+    pub disk: Disk,
+    /// Whose it is.
+    pub being: Being,
+}
+
+impl Home for SimHome {
+    fn open(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
+        self.being.pause("open the state");
+        let rows = SimRows { disk: self.disk.clone(), being: self.being.clone() };
+        Store::open(Box::new(rows), log, partitions, trusts)
+    }
+
+    fn set_aside(&self) -> anyhow::Result<String> {
+        self.being.pause("set the state aside");
+        let mut world = self.being.world.lock();
+        world.note(|| format!("life {} sets its state aside", self.being.life));
+        world.judge.counts.set_aside += 1;
+        self.disk.wipe();
+        Ok("nowhere".to_owned())
+    }
+}
+
+/// Rows on a disk: what a life reads and writes of them.
+struct SimRows {
+    disk: Disk,
+    being: Being,
+}
+
+impl SimRows {
+    fn fail(&self, what: &str) -> Result<(), StoreError> {
+        let Some(mut world) = self.being.world.unless_judged() else { return Ok(()) };
+        let rate = world.faults.rows;
+        if world.chance(rate) {
+            world.note(|| format!("life {}: {what} fails", self.being.life));
+            return Err(StoreError::Rows(format!("{what}, {INJECTED}")));
+        }
+        Ok(())
+    }
+
+    fn put(&self, rows: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>) {
+        let mut known = self.disk.rows();
+        for (key, value) in rows {
+            match value {
+                Some(value) => known.insert(key, value),
+                None => known.remove(&key),
+            };
+        }
+    }
+
+    /// Shows the judge how far the state goes with these rows.
+    fn show(&self, rows: &[(Vec<u8>, Option<Vec<u8>>)]) {
+        for (key, value) in rows {
+            let (Some(value), Some(partition)) = (value, partition(key)) else { continue };
+            let before = self.disk.rows().get(key).map(|row| Marks::read(row));
+            let after = Marks::read(value);
+            let mut world = self.being.world.lock();
+            let line = format!("life {}: applies {partition} to F={} K={:?}", self.being.life, after.facts, after.raw);
+            world.note(|| line);
+            let world = &mut *world;
+            if let Err(wrong) = world.judge.applied(&world.broker, partition, before.as_ref(), &after) {
+                world.violate(format!("life {}: {wrong}", self.being.life));
+            }
+        }
+    }
+}
+
+impl Rows for SimRows {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.fail("read a row")?;
+        Ok(self.disk.rows().get(key).cloned())
+    }
+
+    fn scan<'a>(&'a self, prefix: &'a [u8], from: &[u8]) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a> {
+        let failed = self.fail("scan rows").err();
+        let rows = self.disk.rows();
+        let found = rows.range(from.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+        let found: Vec<_> = found.map(|(key, value)| Ok((key.clone(), value.clone()))).collect();
+        Box::new(failed.map(Err).into_iter().chain(found))
+    }
+
+    fn write(&self, mut rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
+        if self.being.port.pause_or_die("apply") == Go::Die {
+            let mut world = self.being.world.lock();
+            if world.chance(300) {
+                // As after a loss of power: some of it, in no order.
+                world.random.shuffle(&mut rows);
+                rows.truncate(world.random.usize(..=rows.len()));
+                drop(world);
+                self.put(rows);
+            }
+            Port::die();
+        }
+        self.fail("write rows before")?;
+        self.show(&rows);
+        if self.being.world.lock().has(Mutation::LosesRows) {
+            rows.retain(|(key, _)| key.first() == Some(&MARKS));
+        }
+        self.put(rows);
+        self.being.pause("applied");
+        self.fail("write rows after")
+    }
+
+    fn bytes(&self) -> u64 {
+        self.disk.rows().len() as u64
+    }
+}
+
+/// How far a state goes in a partition.
+pub struct Marks {
+    /// `F`.
+    pub facts: u64,
+    /// `K`.
+    pub raw: Option<u64>,
+    /// Of everything, these included.
+    pub digest: String,
+}
+
+impl Marks {
+    /// Reads a row as the store writes it; what is damaged is nothing.
+    fn read(row: &[u8]) -> Self {
+        let row: Value = serde_json::from_slice(row).unwrap_or_default();
+        Self {
+            facts: row["facts"].as_u64().unwrap_or(0),
+            raw: row["raw"].as_u64(),
+            digest: row["digest"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+fn partition(key: &[u8]) -> Option<u32> {
+    let (MARKS, digits) = key.split_first().map(|(kind, digits)| (*kind, digits))? else { return None };
+    digits.try_into().ok().map(u32::from_be_bytes)
+}

@@ -1,0 +1,122 @@
+//! What must follow from `raw`: folded straight through, in order, one record after the other, with nothing in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::contract::{Topic, header};
+use common::event::{EventId, Installation, RawEvent};
+use common::log::Record;
+use processor::domain::{Change, Fact, Place, Portal, Public, interpret};
+use processor::fold::{Effect, fold};
+use processor::publish::Publisher;
+use processor::store::Trusts;
+
+/// What must follow from one partition of `raw`.
+pub struct Expected {
+    /// The records themselves, by offset.
+    pub raw: Vec<Record>,
+    /// What is known in the end.
+    pub portals: BTreeMap<Installation, Portal>,
+    /// All facts.
+    pub history: BTreeMap<Installation, BTreeMap<EventId, Fact>>,
+    partition: u32,
+    trusts: Trusts,
+    outputs: BTreeMap<Topic, Vec<Due>>,
+    seen: BTreeSet<EventId>,
+}
+
+/// A record that must be published.
+pub struct Due {
+    /// The offset of the raw record that it follows from.
+    pub cause: u64,
+    /// Where the event lies that is released with it: it need not be published once `raw` no longer has that.
+    pub waited: Option<u64>,
+    /// The record.
+    pub record: Record,
+}
+
+impl Expected {
+    /// Nothing yet.
+    pub fn new(partition: u32, trusts: Trusts) -> Self {
+        Self {
+            raw: Vec::new(),
+            portals: BTreeMap::new(),
+            history: BTreeMap::new(),
+            partition,
+            trusts,
+            outputs: BTreeMap::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// What must be in a topic, in order; without progress records.
+    pub fn due(&self, topic: Topic) -> &[Due] {
+        self.outputs.get(&topic).map_or(&[], Vec::as_slice)
+    }
+
+    /// The ids of raw events in a stretch of `raw`.
+    pub fn ids(&self, from: u64, until: u64) -> Vec<EventId> {
+        let stretch = self.raw.iter().skip(index(from)).take(index(until.saturating_sub(from)));
+        stretch.filter_map(|record| RawEvent::from_record(record).ok()).map(|raw| raw.id).collect()
+    }
+
+    /// Takes the next record of `raw`.
+    pub fn take(&mut self, record: &Record) {
+        let place = Place { partition: self.partition, offset: self.raw.len() as u64 };
+        self.raw.push(record.clone());
+        let raw = RawEvent::from_record(record);
+        let publisher = Publisher::new(record, place);
+        let was_seen = id_of(record).is_some_and(|id| !self.seen.insert(id));
+        let Ok(Ok(event)) = raw.as_ref().map(|raw| interpret(raw, place)) else {
+            let reason = match &raw {
+                Ok(raw) => interpret(raw, place).expect_err("it is no event"),
+                Err(_) => processor::domain::Reason::NotARawEvent,
+            };
+            self.publish(place, None, Topic::Rejected, publisher.rejected(reason).record);
+            return;
+        };
+        let history = self.history.entry(event.installation.clone()).or_default();
+        let is_known = event.told.is_some() && history.contains_key(&event.stamp.id);
+        if is_known || (was_seen && record.header(header::RESENT) == Some(b"1")) {
+            return;
+        }
+        let portal = self.portals.entry(event.installation.clone()).or_default();
+        let effects = match fold(portal, &event, self.trusts.of(&event.installation.app)) {
+            Ok((_, effects)) => effects,
+            Err(reason) => {
+                self.publish(place, None, Topic::Rejected, publisher.rejected(reason).record);
+                return;
+            }
+        };
+        for effect in effects {
+            if let Effect::Changed(Change::Told(fact)) = &effect {
+                let history = self.history.entry(fact.installation.clone()).or_default();
+                history.insert(fact.stamp.id, (**fact).clone());
+            }
+            if let Effect::Release(waiting) = &effect {
+                let public = self.public(waiting.offset);
+                let output = publisher.event(Topic::Events, &public);
+                self.publish(place, Some(waiting.offset), Topic::Events, output.record);
+            } else if let Some(output) = publisher.output(&effect) {
+                self.publish(place, None, output.topic, output.record);
+            }
+        }
+    }
+
+    fn public(&self, offset: u64) -> Public {
+        let raw = RawEvent::from_record(&self.raw[index(offset)]).expect("it was an event when it came");
+        let place = Place { partition: self.partition, offset };
+        interpret(&raw, place).expect("it was an event when it came").public
+    }
+
+    fn publish(&mut self, place: Place, waited: Option<u64>, topic: Topic, record: Record) {
+        self.outputs.entry(topic).or_default().push(Due { cause: place.offset, waited, record });
+    }
+}
+
+fn id_of(record: &Record) -> Option<EventId> {
+    EventId::parse_str(std::str::from_utf8(record.header(header::ID)?).ok()?).ok()
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).expect("a schedule is short")
+}

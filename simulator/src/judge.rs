@@ -1,0 +1,303 @@
+//! Looks at everything that becomes visible, and says which invariant does not hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::contract::{Topic, header};
+use common::event::EventId;
+use common::log::Record;
+use processor::domain::Portal;
+use processor::publish::Progress;
+use processor::store::{Store, Trusts};
+use serde_json::Value;
+
+use crate::broker::Broker;
+use crate::disk::Marks;
+use crate::expected::Expected;
+
+mod second;
+
+/// The topics that somebody subscribes to.
+pub const DERIVED: [Topic; 6] =
+    [Topic::Facts, Topic::Events, Topic::Unproven, Topic::Installations, Topic::Permissions, Topic::Rejected];
+
+/// What a schedule came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Raw records.
+    pub raw: u64,
+    /// Records in derived topics.
+    pub outputs: u64,
+    /// Lives that were begun.
+    pub lives: u64,
+    /// Lives that were killed.
+    pub kills: u64,
+    /// Lives that stood still.
+    pub stops: u64,
+    /// States that were set aside.
+    pub set_aside: u64,
+    /// Released events that `raw` no longer had.
+    pub lost: u64,
+    /// Digests that were compared with one of the same place.
+    pub digests: u64,
+}
+
+/// What must hold.
+pub struct Judge {
+    /// What there was to look at.
+    pub counts: Counts,
+    expected: Vec<Expected>,
+    trusts: Trusts,
+    /// A subscriber of each derived topic: where it is, and how much of what must be there it has seen.
+    read: BTreeMap<(Topic, u32), (u64, usize)>,
+    /// What it has seen, by topic: partition, cause and id.
+    shown: BTreeMap<Topic, BTreeSet<(u32, u64, String)>>,
+    /// `K`, and the log's id, by the progress records.
+    progress: BTreeMap<u32, (u64, EventId)>,
+    offsets: BTreeMap<u32, u64>,
+    digests: BTreeMap<(u32, u64), String>,
+    places: BTreeMap<(u32, String), u64>,
+}
+
+impl Judge {
+    /// A judge who has seen nothing yet.
+    pub fn new(partitions: u32, trusts: Trusts) -> Self {
+        Self {
+            counts: Counts::default(),
+            expected: (0..partitions).map(|partition| Expected::new(partition, trusts.clone())).collect(),
+            trusts,
+            read: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            offsets: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            places: BTreeMap::new(),
+        }
+    }
+
+    /// `K` of a partition, as its subscribers know it.
+    pub fn read_until(&self, partition: u32) -> u64 {
+        self.progress.get(&partition).map_or(0, |(raw, _)| *raw)
+    }
+
+    /// A record came to `raw`.
+    pub fn came(&mut self, partition: u32, record: &Record) {
+        self.counts.raw += 1;
+        self.expected[partition as usize].take(record);
+    }
+
+    /// The group forgot where it left off, as it may.
+    pub fn offsets_expired(&mut self) {
+        self.offsets.clear();
+    }
+
+    /// Reads on as a committed subscriber of everything.
+    pub fn subscribe(&mut self, broker: &Broker) -> Result<(), String> {
+        for (partition, offset) in &broker.group.offsets {
+            let before = self.offsets.insert(*partition, *offset);
+            if before.is_some_and(|before| before > *offset) {
+                return Err(format!("I4: the group's offset of {partition} went back from {before:?} to {offset}"));
+            }
+        }
+        for partition in 0..broker.partitions() {
+            for topic in DERIVED {
+                self.read(broker, topic, partition)
+                    .map_err(|wrong| format!("{wrong}, in {}/{partition}", topic.name()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A state was written that goes so far.
+    pub fn applied(
+        &mut self,
+        broker: &Broker,
+        partition: u32,
+        before: Option<&Marks>,
+        after: &Marks,
+    ) -> Result<(), String> {
+        if let Some(before) = before
+            && (before.facts > after.facts || before.raw > after.raw)
+        {
+            let (from, to) = ((before.facts, before.raw), (after.facts, after.raw));
+            return Err(format!("I4: the state of {partition} went back from {from:?} to {to:?}"));
+        }
+        if after.facts < broker.log(Topic::Facts, partition).cleaned() {
+            // In the middle of what compaction left, states differ by what they no longer could see.
+            return Ok(());
+        }
+        let known = self.digests.entry((partition, after.facts)).or_insert_with(|| after.digest.clone());
+        if *known != after.digest {
+            return Err(format!("I2: two states of {partition} at F={} have different digests", after.facts));
+        }
+        self.counts.digests += 1;
+        let place = *self.places.entry((partition, after.digest.clone())).or_insert(after.facts);
+        if place != after.facts {
+            return Err(format!("I2: two states of {partition}, at F={place} and {}, have one digest", after.facts));
+        }
+        Ok(())
+    }
+
+    /// Whether a state holds everything that is in the logs.
+    pub fn is_whole(&self, broker: &Broker, store: &Store) -> bool {
+        (0..broker.partitions()).all(|partition| {
+            let marks = store.marks(partition);
+            let facts = broker.log(Topic::Facts, partition).ever_committed(0).last().map_or(0, |slot| slot.offset + 1);
+            let raw = broker.log(Topic::Raw, partition).bounds().1;
+            marks.facts == facts && marks.raw.unwrap_or(0) == raw
+        })
+    }
+
+    /// Now that everything has come to rest, all must be there, and all must be the same.
+    pub fn conclude(&mut self, broker: &Broker, stores: &[&Store], is_orderly: bool) -> Result<(), String> {
+        self.subscribe(broker)?;
+        for ((topic, partition), (_, seen)) in &self.read {
+            let raw_first = broker.log(Topic::Raw, *partition).bounds().0;
+            let due = &self.expected[*partition as usize].due(*topic)[*seen..];
+            if let Some(missing) = due.iter().find(|due| due.waited.is_none_or(|offset| offset >= raw_first)) {
+                return Err(format!("I3: {}/{partition} lacks {}", topic.name(), show(&missing.record)));
+            }
+        }
+        for store in stores {
+            self.compare(store)?;
+        }
+        for partition in 0..broker.partitions() {
+            let digests: BTreeSet<String> = stores.iter().map(|store| store.digest(partition)).collect();
+            if digests.len() > 1 {
+                return Err(format!("I2: digests of {partition} differ: {digests:?}"));
+            }
+            self.compacted(broker, partition)?;
+        }
+        if is_orderly { self.second_opinion() } else { Ok(()) }
+    }
+
+    fn read(&mut self, broker: &Broker, topic: Topic, partition: u32) -> Result<(), String> {
+        let (mut next, mut seen) = self.read.get(&(topic, partition)).copied().unwrap_or_default();
+        let log = broker.log(topic, partition);
+        let raw_first = broker.log(Topic::Raw, partition).bounds().0;
+        for slot in log.ever_committed(next) {
+            next = slot.offset + 1;
+            self.counts.outputs += 1;
+            let record = &slot.record;
+            if topic == Topic::Facts && record.key.as_deref() == Some("progress") {
+                self.progressed(partition, seen, record)?;
+                continue;
+            }
+            let due = self.expected[partition as usize].due(topic);
+            let lost = |waited: Option<u64>| waited.is_some_and(|offset| offset < raw_first);
+            while due.get(seen).is_some_and(|due| due.record != *record && lost(due.waited)) {
+                self.counts.lost += 1;
+                seen += 1;
+            }
+            let Some(due) = due.get(seen) else {
+                return Err(format!("I3: nothing should be at {}, but {}", slot.offset, show(record)));
+            };
+            if due.record != *record {
+                let (should, is) = (show(&due.record), show(record));
+                return Err(format!("I3: at {} should be\n    {should}\n    but there is\n    {is}\n   ", slot.offset));
+            }
+            seen += 1;
+            let id = text(record, header::ID);
+            self.shown.entry(topic).or_default().insert((partition, due.cause, id));
+        }
+        self.read.insert((topic, partition), (next, seen));
+        Ok(())
+    }
+
+    /// A progress record: `facts` before it are exactly what `raw` before it means.
+    fn progressed(&mut self, partition: u32, seen: usize, record: &Record) -> Result<(), String> {
+        let value = record.value.as_deref().unwrap_or_default();
+        let progress: Progress = serde_json::from_slice(value).map_err(|error| format!("progress: {error}"))?;
+        let expected = &self.expected[partition as usize];
+        let due = expected.due(Topic::Facts);
+        let known = self.progress.insert(partition, (progress.raw, progress.log));
+        let from = known.map_or(0, |(raw, _)| raw);
+        if progress.raw <= from {
+            return Err(format!("I4: K goes from {from} to {}", progress.raw));
+        }
+        if known.is_some_and(|(_, log)| log != progress.log) {
+            return Err("I2: the log has another id".to_owned());
+        }
+        if due.get(seen).is_some_and(|due| due.cause < progress.raw)
+            || seen.checked_sub(1).is_some_and(|last| due[last].cause >= progress.raw)
+        {
+            return Err(format!("I2: facts are not the interpretation of raw below K={}", progress.raw));
+        }
+        if progress.folded != expected.ids(from, progress.raw) {
+            return Err(format!("I2: the progress record does not name the events from {from} to {}", progress.raw));
+        }
+        Ok(())
+    }
+
+    /// A state against the straight fold.
+    fn compare(&self, store: &Store) -> Result<(), String> {
+        let failed = |error: processor::store::StoreError| format!("the state cannot be read: {error}");
+        let mut found = BTreeSet::new();
+        while let Some(next) = store.next_installation(found.last()).map_err(failed)? {
+            found.insert(next);
+        }
+        let mut known = BTreeSet::new();
+        for expected in &self.expected {
+            for (installation, portal) in &expected.portals {
+                if *portal != Portal::default() {
+                    known.insert(installation.clone());
+                }
+                if store.portal(installation).map_err(failed)? != *portal {
+                    return Err(format!("I2: the state of {installation} is not what raw means"));
+                }
+                let facts = store.history(installation, None, usize::MAX).map_err(failed)?;
+                if !facts.iter().eq(expected.history[installation].values()) {
+                    return Err(format!("I2: the history of {installation} is not what raw means"));
+                }
+            }
+        }
+        if found == known { Ok(()) } else { Err(format!("I2: the state has {found:?}, raw has {known:?}")) }
+    }
+
+    /// What compaction leaves of records against the straight fold.
+    fn compacted(&self, broker: &Broker, partition: u32) -> Result<(), String> {
+        let newest = |topic: Topic| {
+            let mut newest: BTreeMap<String, Value> = BTreeMap::new();
+            for slot in broker.log(topic, partition).committed(0) {
+                let key = slot.record.key.clone().unwrap_or_default();
+                match &slot.record.value {
+                    Some(value) => newest.insert(key, serde_json::from_slice(value).unwrap_or_default()),
+                    None => newest.remove(&key),
+                };
+            }
+            newest
+        };
+        let (mut installations, mut permissions) = (BTreeMap::new(), BTreeMap::new());
+        for (installation, portal) in &self.expected[partition as usize].portals {
+            let trust = self.trusts.of(&installation.app);
+            if !portal.tellers.is_empty() {
+                let record = portal.record(installation, partition, trust);
+                installations.insert(installation.to_string(), serde_json::to_value(record).unwrap_or_default());
+            }
+            for record in portal.permissions(trust) {
+                let key = format!("{installation}/{}/{}", record.method, record.token);
+                let mut value = serde_json::to_value(record).unwrap_or_default();
+                value["app"] = Value::from(installation.app.as_str());
+                value["member_id"] = Value::from(installation.member_id.as_str());
+                permissions.insert(key, value);
+            }
+        }
+        for (topic, expected) in [(Topic::Installations, installations), (Topic::Permissions, permissions)] {
+            let found = newest(topic);
+            if found != expected {
+                let name = topic.name();
+                return Err(format!("I5: {name}/{partition} hold\n    {found:?}\n    and should\n    {expected:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn text(record: &Record, name: &str) -> String {
+    record.header(name).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+}
+
+fn show(record: &Record) -> String {
+    let value = record.value.as_deref().map(String::from_utf8_lossy);
+    let cause = text(record, header::RAW_OFFSET);
+    format!("{} = {} because of {cause}", record.key.as_deref().unwrap_or("-"), value.unwrap_or("nothing".into()))
+}

@@ -1,0 +1,496 @@
+//! The simulated world as a [`Ledger`]: what `common::log::kafka` does with librdkafka, done with [`Broker`].
+//!
+//! It hands the baton back at each call, and within [`Ledger::publish`] before every step, so that a schedule can stop,
+//! kill or overtake a processor there.
+//!
+//! [`Broker`]: crate::broker::Broker
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::contract::{Topic, header};
+use common::lifecycle::Stop;
+use common::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
+use common::time::Timestamp;
+
+use crate::baton::Port;
+use crate::broker::Refusal;
+use crate::mutation::Mutation;
+use crate::world::{Handle, Life, World};
+
+mod member;
+
+use member::Member;
+
+/// What stands in every error that the schedule made up: a processor may end with it.
+pub const INJECTED: &str = "as the schedule wants it";
+/// Which logs these are.
+pub const IDENTITY: &str = "simulated";
+/// The most records of a batch.
+const BATCH_MAX: usize = 12;
+
+/// Who a life is, and what it moves by.
+#[derive(Clone)]
+pub struct Being {
+    /// Its number.
+    pub life: Life,
+    /// Its name in the group, and of its transactions.
+    pub instance: String,
+    /// Where it moves.
+    pub world: Handle,
+    /// How it waits.
+    pub port: Arc<Port>,
+    /// Whether it is asked to end.
+    pub stop: Stop,
+}
+
+impl Being {
+    /// Waits until it may move.
+    pub fn pause(&self, at: &'static str) {
+        self.port.pause(at);
+    }
+}
+
+/// All logs, as one life sees them until something goes wrong.
+pub struct SimLedger {
+    being: Being,
+    epoch: u32,
+    partitions: u32,
+    member: Member,
+    followed: BTreeMap<u32, u64>,
+    /// A commit that was answered before it was tried: a bug on purpose.
+    owed: bool,
+    /// Facts are not read: a bug on purpose.
+    is_taking_over: bool,
+}
+
+impl SimLedger {
+    /// Fences its former self, and joins the group.
+    pub fn open(being: &Being) -> Result<Self, LedgerError> {
+        being.pause("open");
+        {
+            let mut world = being.world.lock();
+            if world.fenced.contains(&being.life) {
+                world.violate(format!("life {} was fenced, and opened the logs again", being.life));
+            }
+            let broken = world.faults.broken;
+            if world.chance(broken) {
+                return Err(LedgerError::Broken(format!("we may not write, {INJECTED}")));
+            }
+        }
+        let epoch = loop {
+            being.pause("init transactions");
+            let mut world = being.world.lock();
+            if let Ok(epoch) = world.broker.init(&being.instance) {
+                break epoch;
+            }
+            drop(world);
+            if being.stop.requested() {
+                return Err(stopping());
+            }
+        };
+        being.pause("join the group");
+        let mut world = being.world.lock();
+        world.note(|| format!("life {} ({}) has epoch {epoch} and joins", being.life, being.instance));
+        let member = Member::join(&being.instance, &mut world.broker);
+        world.hearts.insert(being.life, (being.instance.clone(), member.id()));
+        let partitions = world.broker.partitions();
+        drop(world);
+        let being = being.clone();
+        Ok(Self { being, epoch, partitions, member, followed: BTreeMap::new(), owed: false, is_taking_over: false })
+    }
+
+    /// Tries a step of a publication again while the broker says so.
+    fn insist<T>(
+        &self,
+        at: &'static str,
+        mut step: impl FnMut(&mut World) -> Result<T, Refusal>,
+    ) -> Result<T, LedgerError> {
+        loop {
+            self.being.pause(at);
+            let mut world = self.being.world.lock();
+            let faults = world.faults;
+            if world.chance(faults.again) {
+                continue;
+            }
+            if world.chance(faults.start_over) {
+                world.note(|| format!("life {}: {at} fails", self.being.life));
+                return Err(LedgerError::StartOver(format!("{at}, {INJECTED}")));
+            }
+            match step(&mut world) {
+                Ok(done) => return Ok(done),
+                Err(Refusal::Again) if self.being.stop.requested() => return Err(stopping()),
+                Err(Refusal::Again) => {}
+                Err(refusal) => return Err(self.judge(&mut world, at, &refusal)),
+            }
+        }
+    }
+
+    /// What a refusal means for the ledger. An own transaction that was open for too long is told either way.
+    fn judge(&self, world: &mut World, at: &'static str, refusal: &Refusal) -> LedgerError {
+        let life = self.being.life;
+        world.note(|| format!("life {life}: {at}: {refusal:?}"));
+        let fenced = |world: &mut World, why: &str| {
+            if world.has(Mutation::FencedIsTriedAgain) {
+                world.fenced.insert(life);
+                return LedgerError::StartOver(why.to_owned());
+            }
+            world.fenced.insert(life);
+            LedgerError::Fenced(why.to_owned())
+        };
+        match refusal {
+            Refusal::Again => LedgerError::StartOver(at.to_owned()),
+            Refusal::Abort(why) => LedgerError::StartOver(format!("{at}: {why}")),
+            Refusal::TimedOut if world.random.bool() => LedgerError::StartOver(format!("{at}: timed out")),
+            Refusal::TimedOut => fenced(world, "the transaction timed out"),
+            Refusal::Fenced(why) => fenced(world, why),
+        }
+    }
+
+    /// Answers the group. While somebody reads, only as long as nothing may come.
+    fn serve(&mut self, world: &mut World, always: bool) -> Result<(), LedgerError> {
+        if always || !self.member.has_started() {
+            let polled = self.member.poll(&mut world.broker);
+            polled.map_err(|refusal| self.judge(world, "poll", &refusal))?;
+            world.hearts.insert(self.being.life, (self.being.instance.clone(), self.member.id()));
+        }
+        Ok(())
+    }
+
+    fn produce(&self, outputs: Vec<Output>, ends: &mut BTreeMap<u32, u64>) -> Result<(), LedgerError> {
+        for output in outputs {
+            let Output { topic, partition, record } = output;
+            let mut offset = None;
+            let put = |world: &mut World| {
+                let (instance, epoch) = (&self.being.instance, self.epoch);
+                world.broker.produce(instance, epoch, topic, partition, record.clone())
+            };
+            // Most records are on their way together; now and then one is alone.
+            let is_alone = self.being.world.lock().chance(250);
+            if !is_alone {
+                let mut world = self.being.world.lock();
+                match put(&mut world) {
+                    Ok(at) => offset = Some(at),
+                    Err(Refusal::Again) => {}
+                    Err(refusal) => return Err(self.judge(&mut world, "produce", &refusal)),
+                }
+            }
+            let offset = match offset {
+                Some(offset) => offset,
+                None => self.insist("produce", put)?,
+            };
+            if topic == Topic::Facts {
+                ends.insert(partition, offset + 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn send_offsets(&self, read: &[Position]) -> Result<(), LedgerError> {
+        let Some(generation) = self.member.generation() else {
+            return Err(LedgerError::StartOver("publish without being a member".into()));
+        };
+        self.insist("send offsets", |world| {
+            let instance = &self.being.instance;
+            let member = (instance.as_str(), self.member.id(), generation);
+            let member = (!world.has(Mutation::NamesNoGeneration)).then_some(member);
+            world.broker.send_offsets(instance, self.epoch, member, read)
+        })
+    }
+
+    fn commit(&self) -> Result<(), LedgerError> {
+        loop {
+            let lost = {
+                self.being.pause("commit");
+                let mut world = self.being.world.lock();
+                let rate = world.faults.answer_lost;
+                world.chance(rate).then(|| world.random.u32(..3))
+            };
+            let life = self.being.life;
+            // The question is lost, the answer is lost, or the answer is lost and the question asked again.
+            if lost != Some(0) {
+                let done = self.insist("commit", |world| {
+                    world.broker.commit(&self.being.instance, self.epoch)?;
+                    world.note(|| format!("life {life}: committed"));
+                    Ok(())
+                });
+                if lost.is_none() {
+                    done?;
+                    self.being.pause("committed");
+                    return Ok(());
+                }
+                done?;
+            }
+            if lost == Some(2) {
+                continue;
+            }
+            let mut world = self.being.world.lock();
+            world.note(|| format!("life {life}: the answer to its commit is lost"));
+            if world.has(Mutation::UnknownIsCommitted) {
+                // The client insists on an end of the transaction before the next one begins.
+                world.broker.abort(&self.being.instance, self.epoch);
+                return Ok(());
+            }
+            return Err(LedgerError::StartOver(format!("commit: no answer, {INJECTED}")));
+        }
+    }
+
+    /// What was answered before it was done: a bug on purpose.
+    fn pay(&mut self) -> Result<(), LedgerError> {
+        if std::mem::take(&mut self.owed) { self.commit() } else { Ok(()) }
+    }
+
+    fn raw(&mut self, world: &mut World) -> Option<Turn> {
+        let places = self.member.places();
+        let most = world.random.usize(1..=BATCH_MAX);
+        let mut batch = Vec::new();
+        for Position { partition, offset } in places {
+            let from = Position { partition, offset };
+            let left = most - batch.len().min(most);
+            for mut entry in world.broker.read(Topic::Raw, from, u64::MAX, left) {
+                self.member.pass(entry.position);
+                world.brought.insert((self.being.life, partition), entry.position.offset + 1);
+                if world.has(Mutation::NoLookBack) {
+                    entry.record.headers.retain(|(name, _)| name != header::RESENT);
+                }
+                batch.push(entry);
+            }
+        }
+        let life = self.being.life;
+        (!batch.is_empty()).then(|| {
+            world.note(|| format!("life {life}: raw {}", span(&batch)));
+            Turn::Raw(batch)
+        })
+    }
+
+    fn facts(&mut self, world: &mut World) -> Option<Turn> {
+        let most = world.random.usize(1..=BATCH_MAX);
+        let mut batch = Vec::new();
+        for (partition, next) in &mut self.followed {
+            let from = Position { partition: *partition, offset: *next };
+            let left = most - batch.len().min(most);
+            let read = if world.has(Mutation::ReadsUncommitted) {
+                uncommitted(world, Topic::Facts, from, u64::MAX, left)
+            } else {
+                world.broker.read(Topic::Facts, from, u64::MAX, left)
+            };
+            for mut entry in read {
+                *next = entry.position.offset + 1;
+                if world.has(Mutation::FactsOfAnotherPartition) {
+                    entry.position.partition = (entry.position.partition + 1) % self.partitions;
+                }
+                batch.push(entry);
+            }
+        }
+        let life = self.being.life;
+        (!batch.is_empty()).then(|| {
+            world.note(|| format!("life {life}: facts {}", span(&batch)));
+            Turn::Facts(batch)
+        })
+    }
+}
+
+impl Ledger for SimLedger {
+    fn identity(&self) -> &str {
+        IDENTITY
+    }
+
+    fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    fn tells_progress(&self) -> bool {
+        true
+    }
+
+    fn next(&mut self, _wait: Duration) -> Result<Turn, LedgerError> {
+        self.pay()?;
+        self.is_taking_over = false;
+        self.being.pause("next");
+        let handle = self.being.world.clone();
+        let mut world = handle.lock();
+        let faults = world.faults;
+        if world.chance(faults.start_over / 4) {
+            return Err(LedgerError::StartOver(format!("read raw, {INJECTED}")));
+        }
+        self.serve(&mut world, true)?;
+        if let Some(change) = self.member.change() {
+            let life = self.being.life;
+            world.note(|| format!("life {life}: {change:?}"));
+            self.is_taking_over = matches!(change, Turn::Gained(_));
+            return Ok(change);
+        }
+        let raw_first = world.random.bool();
+        let first = if raw_first { self.raw(&mut world) } else { self.facts(&mut world) };
+        let turn = first.or_else(|| if raw_first { self.facts(&mut world) } else { self.raw(&mut world) });
+        Ok(turn.unwrap_or(Turn::Quiet))
+    }
+
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError> {
+        loop {
+            self.being.pause("ask where the group left off");
+            let world = self.being.world.lock();
+            match world.broker.committed(partition) {
+                Ok(offset) => return Ok(offset),
+                Err(_) if self.being.stop.requested() => return Err(stopping()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
+        self.being.pause("ask for bounds");
+        let mut world = self.being.world.lock();
+        let faults = world.faults;
+        if world.chance(faults.start_over / 4) {
+            return Err(LedgerError::StartOver(format!("ask for bounds, {INJECTED}")));
+        }
+        Ok(world.broker.log(topic, partition).bounds())
+    }
+
+    fn start(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+        let world = self.being.world.lock();
+        for start in starts {
+            let brought = world.brought.get(&(self.being.life, start.partition)).copied();
+            let beyond = brought.filter(|_| world.has(Mutation::NoRewindAfterAbort)).unwrap_or(0);
+            self.member.start(Position { offset: start.offset.max(beyond), ..*start });
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+        self.followed = starts.iter().map(|start| (start.partition, start.offset)).collect();
+        let world = self.being.world.lock();
+        if world.has(Mutation::FollowsOneTooFar) {
+            self.followed.values_mut().for_each(|next| *next += 1);
+        }
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        let Position { partition, mut offset } = from;
+        if offset >= until {
+            return Ok(());
+        }
+        let handle = self.being.world.clone();
+        if self.is_taking_over && topic == Topic::Facts && handle.lock().has(Mutation::SkipsCatchUp) {
+            return Ok(());
+        }
+        loop {
+            self.being.pause("wait until all is decided");
+            let mut world = handle.lock();
+            self.serve(&mut world, false)?;
+            if is_decided(&world, topic, partition, until) {
+                break;
+            }
+            if self.being.stop.requested() {
+                return Err(stopping());
+            }
+        }
+        loop {
+            self.being.pause("read");
+            let mut world = handle.lock();
+            let (first, _) = world.broker.log(topic, partition).bounds();
+            if offset < first {
+                let name = topic.name();
+                return Err(LedgerError::Broken(format!(
+                    "{name}/{partition} begins at {first}: what lay at {offset} is gone"
+                )));
+            }
+            let most = world.random.usize(1..=BATCH_MAX * 4);
+            let from = Position { partition, offset };
+            let entries = if world.has(Mutation::ReadsUncommitted) {
+                uncommitted(&world, topic, from, until, most)
+            } else {
+                world.broker.read(topic, from, until, most)
+            };
+            drop(world);
+            let Some(last) = entries.last() else { return Ok(()) };
+            offset = last.position.offset + 1;
+            for entry in entries {
+                if visit(entry).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError> {
+        self.being.pause("ask for a time");
+        let world = self.being.world.lock();
+        let at = if world.has(Mutation::LooksBackTooLate) { at.plus(Duration::from_secs(1)) } else { at };
+        Ok(world.broker.log(Topic::Raw, partition).offset_at(at))
+    }
+
+    fn unowned(&mut self) -> Option<usize> {
+        self.being.world.lock().broker.group.unowned()
+    }
+
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
+        self.pay()?;
+        self.being.pause("begin");
+        let mutation = self.being.world.lock().mutation;
+        if mutation == Some(Mutation::OffsetsOutsideTransaction) {
+            let offsets = read.iter().map(|next| (next.partition, next.offset));
+            self.being.world.lock().broker.group.offsets.extend(offsets);
+        }
+        let mut ends = BTreeMap::new();
+        let outputs = if mutation == Some(Mutation::TwoTransactions) {
+            let (facts, others) = outputs.into_iter().partition(|output| output.topic == Topic::Facts);
+            self.produce(facts, &mut ends)?;
+            self.commit()?;
+            others
+        } else {
+            outputs
+        };
+        self.produce(outputs, &mut ends)?;
+        if !read.is_empty() && mutation != Some(Mutation::OffsetsOutsideTransaction) {
+            self.send_offsets(read)?;
+        }
+        if mutation == Some(Mutation::AppliesBeforeCommit) {
+            self.owed = true;
+        } else {
+            self.commit()?;
+        }
+        Ok(ends.into_iter().map(|(partition, offset)| Position { partition, offset }).collect())
+    }
+}
+
+impl Drop for SimLedger {
+    /// Heartbeats end; the place in the group is kept for a session's time.
+    fn drop(&mut self) {
+        self.being.world.lock().hearts.remove(&self.being.life);
+    }
+}
+
+/// Whether no transaction that began below is open; whoever has one of two bugs does not care.
+fn is_decided(world: &World, topic: Topic, partition: u32, until: u64) -> bool {
+    let careless = world.has(Mutation::ReadsBeforeDecided) || world.has(Mutation::ReadsUncommitted);
+    careless || world.broker.log(topic, partition).stable_end() >= until
+}
+
+/// What no committed reader sees.
+fn uncommitted(world: &World, topic: Topic, from: Position, until: u64, most: usize) -> Vec<Entry> {
+    let log = world.broker.log(topic, from.partition);
+    let slots = log.uncommitted(from.offset).take_while(|slot| slot.offset < until).take(most);
+    let place = |offset| Position { partition: from.partition, offset };
+    slots.map(|slot| Entry { position: place(slot.offset), record: slot.record.clone() }).collect()
+}
+
+fn span(batch: &[Entry]) -> String {
+    let places: Vec<String> =
+        batch.iter().map(|entry| format!("{}/{}", entry.position.partition, entry.position.offset)).collect();
+    places.join(" ")
+}
+
+fn stopping() -> LedgerError {
+    LedgerError::StartOver("asked to stop".into())
+}

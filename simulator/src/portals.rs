@@ -1,0 +1,140 @@
+//! What comes in: lives of portals, forgers, junk and second copies, as records of `raw`.
+
+use bytes::Bytes;
+use common::contract::header;
+use common::event::{AppName, EventId, RawEvent};
+use common::form::Form;
+use common::log::Record;
+use common::time::Timestamp;
+use fastrand::Rng;
+
+/// The app that believes the first who speaks.
+pub const FIRST_EVENT_APP: &str = "tasks";
+const APPS: [&str; 3] = ["crm-sync", "telephony", FIRST_EVENT_APP];
+const METHODS: [&str; 3] = ["user.get", "Voximplant.user.get", "crm.lead.list"];
+const CRM: [&str; 3] = ["ONCRMLEADADD", "ONCRMCONTACTUPDATE", "ONTASKADD"];
+
+/// All portals, and how they tell of time.
+pub struct Portals {
+    all: Vec<Portal>,
+    /// Each `ts` is greater than all before: then an oracle that knows nothing of orders can follow.
+    pub is_orderly: bool,
+    ts: u64,
+    events: u64,
+}
+
+struct Portal {
+    app: &'static str,
+    member_id: String,
+    proofs: u32,
+    version: u32,
+}
+
+impl Portals {
+    /// Some portals.
+    pub fn new(random: &mut Rng, now: Timestamp) -> Self {
+        let number = random.u32(2..=6);
+        let portal = |number| Portal {
+            app: APPS[random.usize(..APPS.len())],
+            member_id: format!("m{number}x{:x}", random.u16(..)),
+            proofs: 1,
+            version: 1,
+        };
+        let all = (0..number).map(portal).collect();
+        Self { all, is_orderly: random.bool(), ts: now.s() - 100_000, events: 0 }
+    }
+
+    /// The next event, as ingress would keep it.
+    pub fn next(&mut self, random: &mut Rng, now: Timestamp) -> Record {
+        self.events += 1;
+        let ts = self.ts(random, now);
+        let index = random.usize(..self.all.len());
+        let portal = &mut self.all[index];
+        let (event, data) = event(random, portal);
+        let forged = random.u32(..6) == 0;
+        let proof = if forged {
+            format!("forged-{}", random.u32(..3))
+        } else {
+            format!("proof-{}-{}", portal.member_id, portal.proofs)
+        };
+        let member = &portal.member_id;
+        let domain = format!("{member}.bitrix24.test");
+        let oauth = "oauth.bitrix24.test";
+        let shown = if event == "ONAPPUSERREADY" { oauth } else { &domain };
+        let mut body = format!(
+            "event={event}&ts={ts}{data}&auth[member_id]={member}&auth[domain]={shown}&auth[scope]=crm,user\
+             &auth[client_endpoint]=https://{domain}/rest/&auth[server_endpoint]=https://{oauth}/rest/"
+        );
+        match random.u32(..40) {
+            // Nobody can say who sent it.
+            0 => {}
+            1 => body = format!("hello=world&auth[member_id]={member}&auth[application_token]={proof}"),
+            2 => "junk".clone_into(&mut body),
+            _ => body.extend(["&auth[application_token]=", &proof]),
+        }
+        let app = AppName::parse(portal.app).expect("a name");
+        let received_at = Timestamp::from_s(now.s());
+        let mut raw = RawEvent::new(app, Form::parse(body.as_bytes()).head(), Bytes::from(body), received_at);
+        raw.id = EventId::from_u128(u128::from(received_at.ms()) << 80 | u128::from(random.u64(..)));
+        raw.unknown_source = random.u32(..40) == 0;
+        // A crash of ingress before the first copy came anywhere.
+        raw.resent = random.u32(..25) == 0;
+        let mut record = raw.into_record();
+        if random.u32(..80) == 0 {
+            // Somebody else writes to our topic.
+            record.headers.retain(|(name, _)| name != header::RECEIVED);
+        }
+        record
+    }
+
+    fn ts(&mut self, random: &mut Rng, now: Timestamp) -> u64 {
+        if self.is_orderly {
+            self.ts += 1;
+            return self.ts;
+        }
+        match random.u32(..10) {
+            0 => now.s() + 200_000,
+            1 => now.s() - 9 * 86_400,
+            2..=4 => now.s() - random.u64(..30),
+            _ => now.s(),
+        }
+    }
+}
+
+/// A second copy of a record, as ingress hands it over after a crash.
+pub fn second_copy(record: &Record) -> Record {
+    let mut copy = record.clone();
+    if copy.header(header::RESENT).is_none() {
+        copy.headers.push((header::RESENT.to_owned(), b"1".to_vec()));
+    }
+    copy
+}
+
+fn event(random: &mut Rng, portal: &mut Portal) -> (&'static str, String) {
+    match random.u32(..24) {
+        0..=2 => ("ONAPPINSTALL", format!("&data[VERSION]={}&data[LANGUAGE_ID]=de", portal.version)),
+        3 => ("ONAPPINSTALL", "&data[VERSION]=1&data[INSTALLED]=N".to_owned()),
+        4 => {
+            portal.version += 1;
+            ("ONAPPUPDATE", format!("&data[VERSION]={}&data[PREVIOUS_VERSION]=1", portal.version))
+        }
+        5..=6 => {
+            // Installed again, it has another token.
+            let data = format!("&data[CLEAN]={}", random.u32(..2));
+            portal.proofs += random.u32(..2);
+            ("ONAPPUNINSTALL", data)
+        }
+        7..=10 => {
+            let (method, token) = (METHODS[random.usize(..METHODS.len())], random.u32(..2));
+            // Of no meaning, now and then.
+            let decision = if random.u32(..20) == 0 { "maybe" } else { ["0", "1"][random.usize(..2)] };
+            (
+                "ONAPPMETHODCONFIRM",
+                format!("&data[METHOD]={method}&data[TOKEN]=token{token}&data[CONFIRMED]={decision}"),
+            )
+        }
+        11 => ("ONAPPPAYMENT", "&data[CODE]=c&data[STATUS]=P&data[PAYMENT_EXPIRED]=N&data[DAYS]=30".to_owned()),
+        12 => ("ONAPPUSERREADY", "&data[user_id]=7&data[client_id]=c".to_owned()),
+        _ => (CRM[random.usize(..CRM.len())], format!("&data[FIELDS][ID]={}", random.u32(..100))),
+    }
+}
