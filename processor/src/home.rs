@@ -1,11 +1,10 @@
 //! Where the state lies between two lives of the loop: on a disk, or in a simulated world.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::store::sled::Sled;
-use crate::store::{Store, StoreError, Trusts};
+use crate::store::{Store, StoreError, Trusts, opening};
 
 /// A place for one state.
 pub trait Home: Send + Sync {
@@ -19,22 +18,11 @@ pub trait Home: Send + Sync {
 /// A directory, with sled in it.
 impl Home for PathBuf {
     fn open(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
-        Store::open(Box::new(Sled::open(self)?), log, partitions, trusts)
+        opening::open(self, log, partitions, trusts)
     }
 
     fn set_aside(&self) -> anyhow::Result<String> {
-        let aside = self.with_extension("set-aside");
-        remove_dir(&aside).context("remove what was set aside before")?;
-        if self.exists() {
-            std::fs::rename(self, &aside).context("set the state aside")?;
-        }
+        let aside = opening::set_aside(self).context("set the state aside")?;
         Ok(aside.display().to_string())
-    }
-}
-
-fn remove_dir(dir: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result,
     }
 }

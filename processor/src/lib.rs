@@ -14,6 +14,7 @@ pub mod metrics;
 mod owner;
 pub mod processor;
 pub mod publish;
+pub mod rebuild;
 mod repeats;
 pub mod service;
 pub mod store;

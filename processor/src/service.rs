@@ -14,6 +14,7 @@ use crate::config::ServiceConfig;
 use crate::folded::Folded;
 use crate::metrics::Metrics;
 use crate::processor::{Pace, Processor, Shared};
+use crate::store::watch;
 
 /// Folds and answers until asked to stop; whatever ends first takes the other along.
 pub async fn run<L: Ledger>(
@@ -23,8 +24,10 @@ pub async fn run<L: Ledger>(
     stop: Stop,
     open: impl FnMut() -> Result<L, LedgerError> + Send + 'static,
 ) -> anyhow::Result<()> {
+    let dir = config.dir.join("state");
+    watch::end_with(&dir);
     let processor = Processor {
-        home: Box::new(config.dir.join("state")),
+        home: Box::new(dir),
         pace: Pace::default(),
         trusts: config.trusts,
         shared: Shared::default(),

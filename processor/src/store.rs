@@ -15,9 +15,12 @@ use crate::domain::{Change, Claims, Decision, Fact, Latest, Portal, RecordStatus
 use digest::Digest;
 
 mod digest;
+mod doubt;
 mod keys;
 pub mod memory;
+pub mod opening;
 pub mod sled;
+pub mod watch;
 
 /// Rows of bytes, ordered by key.
 pub trait Rows: Send + Sync {
@@ -122,7 +125,13 @@ impl Store {
     pub fn open(rows: Box<dyn Rows>, log: &str, partitions: u32, trusts: Trusts) -> Result<Self, StoreError> {
         let owner = Owner { log: log.to_owned(), partitions, fold_version: FOLD_VERSION };
         match rows.get(keys::OWNER)? {
-            None => rows.write(vec![(keys::OWNER.to_vec(), Some(encode(&owner)))])?,
+            None => {
+                // Its first row is written before any other: without it there must be nothing.
+                if rows.scan(b"", b"").next().transpose()?.is_some() {
+                    return Err(StoreError::Damaged("there are rows, but not the one that says whose".to_owned()));
+                }
+                rows.write(vec![(keys::OWNER.to_vec(), Some(encode(&owner)))])?;
+            }
             Some(stored) => {
                 let stored: Owner = decode(&stored)?;
                 if stored != owner {
@@ -146,6 +155,12 @@ impl Store {
         }
         let log = owner.log;
         Ok(Self { rows, log, trusts, partitions, marks: Mutex::new(marks), counts: Mutex::new(counts) })
+    }
+
+    /// Whose fold these rows say they are: the log, and how many partitions. None if they do not say.
+    pub fn whose(rows: &dyn Rows) -> Result<Option<(String, u32)>, StoreError> {
+        let Some(stored) = rows.get(keys::OWNER)? else { return Ok(None) };
+        decode(&stored).map(|Owner { log, partitions, .. }| Some((log, partitions)))
     }
 
     /// The log that this was folded from.
@@ -270,10 +285,13 @@ impl Store {
         self.rows.bytes()
     }
 
-    /// The digest of everything that was folded, position included: equal on every processor at the same position.
+    /// The digest of everything that was folded, and of `F`: equal on every processor at the same `F`.
+    ///
+    /// Without `K`, which an owner knows sooner than `facts` tell it where nobody follows.
     pub fn digest(&self, partition: u32) -> String {
+        let at = |marks: &Marks| Marks { facts: marks.facts, ..Marks::default() };
         let marks = self.locked_marks();
-        marks.get(partition as usize).map(|(marks, digest)| digest::seal(*digest, marks)).unwrap_or_default()
+        marks.get(partition as usize).map(|(marks, digest)| digest::seal(*digest, &at(marks))).unwrap_or_default()
     }
 
     fn locked_marks(&self) -> std::sync::MutexGuard<'_, Vec<(Marks, Digest)>> {
@@ -355,28 +373,29 @@ fn add_row(portal: &mut Portal, key: &[u8], value: &[u8]) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Reads every row: the digest of each partition, and the counts.
+/// Reads every row: the digest of each partition, and the counts. A row that nobody can have written is damage.
 fn read_all(rows: &dyn Rows, partitions: u32, trusts: &Trusts) -> Result<(Vec<Digest>, Counts), StoreError> {
     let mut digests = vec![Digest::default(); partitions as usize];
     let mut counts = Counts::default();
     let mut current: Option<(Installation, Portal)> = None;
-    for prefix in [keys::FACTS, keys::PORTALS] {
-        for row in rows.scan(prefix, prefix) {
-            let (key, value) = row?;
-            let installation =
-                keys::installation(&key).ok_or_else(|| StoreError::Damaged("a key is malformed".to_owned()))?;
-            digests[installation.partition(partitions) as usize].replace(&key, None, Some(&value));
-            if prefix == keys::FACTS {
-                continue;
-            }
-            if current.as_ref().is_none_or(|(current, _)| *current != installation)
-                && let Some((past, portal)) = current.replace((installation.clone(), Portal::default()))
-            {
-                counts.remember(&portal, trusts.of(&past.app));
-            }
-            if let Some((_, portal)) = &mut current {
-                add_row(portal, &key[keys::portal(&installation).len()..], &value)?;
-            }
+    let malformed = || StoreError::Damaged("a key is malformed".to_owned());
+    for row in rows.scan(b"", b"") {
+        let (key, value) = row?;
+        if key == keys::OWNER || keys::is_marks(&key, partitions) {
+            continue;
+        }
+        let installation = keys::installation(&key).ok_or_else(malformed)?;
+        digests[installation.partition(partitions) as usize].replace(&key, None, Some(&value));
+        if key.starts_with(keys::FACTS) {
+            continue;
+        }
+        if current.as_ref().is_none_or(|(current, _)| *current != installation)
+            && let Some((past, portal)) = current.replace((installation.clone(), Portal::default()))
+        {
+            counts.remember(&portal, trusts.of(&past.app));
+        }
+        if let Some((_, portal)) = &mut current {
+            add_row(portal, &key[keys::portal(&installation).len()..], &value)?;
         }
     }
     if let Some((past, portal)) = current {

@@ -24,10 +24,20 @@ pub fn catch_up(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partiti
         let why = format!("facts of partition {partition} end at {end}, but the state goes on to {known}");
         return Err(StoreError::Foreign(why).into());
     }
-    let from = Position { partition, offset: known.max(first) };
-    let mut step = Step::new(store, folded, partition);
+    read_facts(ledger, store, folded, Position { partition, offset: known.max(first) }, end)
+}
+
+/// Applies what is committed in `facts` of a partition from there to before `until`.
+pub fn read_facts(
+    ledger: &mut dyn Ledger,
+    store: &Store,
+    folded: &Folded,
+    from: Position,
+    until: u64,
+) -> Result<(), Failure> {
+    let mut step = Step::new(store, folded, from.partition);
     let mut failed = None;
-    ledger.read(Topic::Facts, from, end, &mut |entry| match step.take(&entry) {
+    ledger.read(Topic::Facts, from, until, &mut |entry| match step.take(&entry) {
         Ok(()) => ControlFlow::Continue(()),
         Err(failure) => {
             failed = Some(failure);

@@ -12,6 +12,7 @@ mod client;
 mod facts;
 mod group;
 mod ledger;
+mod look;
 mod producer;
 mod reader;
 mod record;
@@ -20,6 +21,7 @@ mod transaction;
 mod trouble;
 
 pub use ledger::KafkaLedger;
+pub use look::KafkaLook;
 pub use producer::{Batches, Fault, RawProducer, ReportError, Reports, SendError};
 pub use topics::{MayCreate, RawTopic};
 pub use trouble::{Complaint, Complaints, Trouble};

@@ -2,6 +2,7 @@ use bytes::Bytes;
 use common::event::{AppName, RawEvent};
 use common::form::Form;
 use common::time::Timestamp;
+use proptest::prelude::*;
 
 use super::*;
 use crate::domain::{Place, RecordStatus, interpret};
@@ -157,5 +158,102 @@ fn of_two_decisions_the_later_one_holds_whichever_comes_first() {
         let (portal, _) = fold_all(Trust::FirstInstall, &steps);
         let decisions: Vec<_> = portal.permissions(Trust::FirstInstall).iter().map(|record| record.decision).collect();
         assert_eq!(decisions, [crate::domain::Decision::Denied]);
+    }
+}
+
+/// What a portal may tell, as lines of [`event`].
+const TELLS: [&str; 6] = ["install", "begin to install", "uninstall", "grant", "deny", "contact"];
+
+prop_compose! {
+    fn histories()(steps in prop::collection::vec((0..4_usize, 1..30_u64, 0..TELLS.len()), 0..60)) -> Vec<Event> {
+        let tellers = ["t", "x", "y", "z"];
+        let step = |(offset, (teller, ts, tells)): (u64, &(usize, u64, usize))| {
+            event(offset, tellers[*teller], *ts, TELLS[*tells])
+        };
+        (0..).zip(&steps).map(step).collect()
+    }
+}
+
+fn trusts() -> impl Strategy<Value = Trust> {
+    prop_oneof![Just(Trust::FirstInstall), Just(Trust::FirstEvent)]
+}
+
+fn effects_of(portal: &mut Portal, events: &[Event], trust: Trust) -> Vec<Effect> {
+    events.iter().flat_map(|event| fold(portal, event, trust).expect("not rejected").1).collect()
+}
+
+fn changes_of(effects: &[Effect]) -> Vec<Change> {
+    let change = |effect: &Effect| match effect {
+        Effect::Changed(change) => Some(change.clone()),
+        Effect::Proven(_)
+        | Effect::Unproven(_)
+        | Effect::Release(_)
+        | Effect::Installation(_)
+        | Effect::Permission(_)
+        | Effect::PermissionGone(_) => None,
+    };
+    effects.iter().filter_map(change).collect()
+}
+
+proptest! {
+    #[test]
+    fn the_same_events_have_the_same_effects((events, trust) in (histories(), trusts())) {
+        let (mut one, mut other) = (Portal::default(), Portal::default());
+        prop_assert_eq!(effects_of(&mut one, &events, trust), effects_of(&mut other, &events, trust));
+        prop_assert_eq!(one, other);
+    }
+
+    #[test]
+    fn what_is_published_for_facts_is_all_that_a_follower_needs((events, trust) in (histories(), trusts())) {
+        let mut owned = Portal::default();
+        let effects = effects_of(&mut owned, &events, trust);
+        let mut followed = Portal::default();
+        for change in changes_of(&effects) {
+            followed.apply(&change);
+            // A record of facts may be read twice.
+            followed.apply(&change);
+        }
+        prop_assert_eq!(owned, followed);
+    }
+
+    #[test]
+    fn facts_in_any_order_and_number_are_the_same_knowledge(
+        (events, trust, seed) in (histories(), trusts(), any::<u64>())
+    ) {
+        let mut owned = Portal::default();
+        let effects = effects_of(&mut owned, &events, trust);
+        // Waits begin before they end, and that order is the log's; all else has none.
+        let facts: Vec<Change> =
+            changes_of(&effects).into_iter().filter(|change| matches!(change, Change::Told(_))).collect();
+        let mut shuffled = [facts.clone(), facts.clone()].concat();
+        fastrand::Rng::with_seed(seed).shuffle(&mut shuffled);
+        let (mut one, mut other) = (Portal::default(), Portal::default());
+        for change in &facts {
+            one.apply(change);
+        }
+        for change in &shuffled {
+            other.apply(change);
+        }
+        prop_assert_eq!(&one, &other);
+        prop_assert_eq!(one.believed(trust), owned.believed(trust));
+        prop_assert_eq!(one.permissions(trust), owned.permissions(trust));
+        prop_assert_eq!(one.status(trust), owned.status(trust));
+    }
+
+    #[test]
+    fn no_event_is_shown_as_proven_twice((events, trust) in (histories(), trusts())) {
+        let mut shown = std::collections::BTreeSet::new();
+        for effect in effects_of(&mut Portal::default(), &events, trust) {
+            let id = match effect {
+                Effect::Proven(public) => public.id,
+                Effect::Release(waiting) => waiting.id,
+                Effect::Changed(_)
+                | Effect::Unproven(_)
+                | Effect::Installation(_)
+                | Effect::Permission(_)
+                | Effect::PermissionGone(_) => continue,
+            };
+            prop_assert!(shown.insert(id), "{} twice", id);
+        }
     }
 }

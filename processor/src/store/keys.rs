@@ -59,6 +59,12 @@ pub fn marks(partition: u32) -> Vec<u8> {
     [b"m", &partition.to_be_bytes()[..]].concat()
 }
 
+/// Whether this is the key of one of so many partitions' marks.
+pub fn is_marks(key: &[u8], partitions: u32) -> bool {
+    let number = key.strip_prefix(b"m").and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
+    number.is_some_and(|number| number < partitions)
+}
+
 /// The first key that can stand behind this one.
 pub fn behind(mut key: Vec<u8>) -> Vec<u8> {
     key.push(0);
@@ -73,6 +79,9 @@ pub fn behind_all(mut prefix: Vec<u8>) -> Vec<u8> {
 
 /// The installation of a portal's row or a fact.
 pub fn installation(key: &[u8]) -> Option<Installation> {
+    if !(key.starts_with(PORTALS) || key.starts_with(FACTS)) {
+        return None;
+    }
     let mut parts = key.get(1..)?.splitn(3, |byte| *byte == 0);
     let app = std::str::from_utf8(parts.next()?).ok()?;
     let member_id = std::str::from_utf8(parts.next()?).ok()?;

@@ -5,10 +5,9 @@
 
 use std::fs;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use super::{Row, Rows, StoreError};
+use super::{Row, Rows, StoreError, watch};
 
 /// sled's page cache. Its own accounting, a hint: live data costs about twice its size in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
@@ -19,22 +18,22 @@ const FLUSH_EVERY_MS: u64 = 1_000;
 pub struct Sled(sled::Db);
 
 impl Sled {
-    /// Opens or makes the database in a directory.
+    /// Opens or makes the database in a directory. It may panic: see `opening`.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         remove_unfinished_snapshots(dir).map_err(|error| StoreError::Rows(error.to_string()))?;
         let config = sled::Config::default().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
-        // Damage makes sled panic more often than it makes it return an error.
-        match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(Ok(db)) => Ok(Self(db)),
-            Ok(Err(error)) => Err(StoreError::Damaged(error.to_string())),
-            Err(_) => Err(StoreError::Damaged("sled panicked while it opened".to_owned())),
-        }
+        config.open().map(Self).map_err(|error| told(&error))
+    }
+
+    /// Waits until everything that was written has left this process.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.0.flush().map(drop).map_err(|error| told(&error))
     }
 }
 
 impl Rows for Sled {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.get(key)?.map(|value| value.to_vec()))
+        Ok(self.0.get(key).map_err(|error| told(&error))?.map(|value| value.to_vec()))
     }
 
     fn scan<'a>(&'a self, prefix: &'a [u8], from: &[u8]) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a> {
@@ -42,7 +41,7 @@ impl Rows for Sled {
             row.as_ref().map_or(true, |(key, _)| key.starts_with(prefix))
         };
         let row = |row: sled::Result<(sled::IVec, sled::IVec)>| {
-            let (key, value) = row?;
+            let (key, value) = row.map_err(|error| told(&error))?;
             Ok((key.to_vec(), value.to_vec()))
         };
         Box::new(self.0.range(from.to_vec()..).take_while(inside).map(row))
@@ -56,7 +55,7 @@ impl Rows for Sled {
                 None => batch.remove(key),
             }
         }
-        Ok(self.0.apply_batch(batch)?)
+        self.0.apply_batch(batch).map_err(|error| told(&error))
     }
 
     fn bytes(&self) -> u64 {
@@ -64,11 +63,34 @@ impl Rows for Sled {
     }
 }
 
-impl From<sled::Error> for StoreError {
-    fn from(error: sled::Error) -> Self {
-        Self::Rows(error.to_string())
+/// What an error of sled means. While a state is opened, all is damage that a person cannot take out of the way; once
+/// it is open, the process ends.
+fn told(error: &sled::Error) -> StoreError {
+    let text = error.to_string();
+    watch::failed(&text);
+    if let sled::Error::Io(error) = error
+        && is_for_a_person(error)
+    {
+        return StoreError::Rows(text);
     }
+    if watch::is_opening() { StoreError::Damaged(text) } else { StoreError::Rows(text) }
 }
+
+/// Whether the files are as they should be, but not to be had.
+fn is_for_a_person(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let kinds = [OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
+    // This is how sled says that another process has the files, and that this one has too many.
+    let is_taken = error.to_string().contains("could not acquire lock");
+    kinds.contains(&error.kind())
+        || is_taken
+        || matches!(error.raw_os_error(), Some(TOO_MANY_FILES | TOO_MANY_FILES_IN_ALL))
+}
+
+/// `EMFILE`, for which the standard library has no name.
+const TOO_MANY_FILES: i32 = 24;
+/// `ENFILE`.
+const TOO_MANY_FILES_IN_ALL: i32 = 23;
 
 /// A kill during `open` leaves half a snapshot that sled would take for the newest one, for ever. Removing it is safe:
 /// the snapshot before it is only removed once the new one has its final name.

@@ -108,6 +108,28 @@ proptest! {
     }
 
     #[test]
+    fn the_same_changes_in_any_order_have_the_same_digest((changes, shuffled) in changes().prop_flat_map(|changes| {
+        (Just(changes.clone()), Just(changes).prop_shuffle())
+    })) {
+        let (one, other) = (open(Memory::default()).expect("open"), open(Memory::default()).expect("open"));
+        apply(&one, &changes, 7);
+        apply(&other, &shuffled, 5);
+        prop_assert_eq!(digests(&one), digests(&other));
+        prop_assert_eq!(one.counts(), other.counts());
+    }
+
+    #[test]
+    fn what_is_applied_a_second_time_changes_no_row(changes in changes()) {
+        let (once, twice) = (Memory::default(), Memory::default());
+        apply(&open(once.clone()).expect("open"), &changes, 7);
+        let store = open(twice.clone()).expect("open");
+        apply(&store, &changes, 7);
+        apply(&store, &changes, 4);
+        let rows = |rows: &Memory| -> Vec<Row> { rows.scan(b"", b"").map(|row| row.expect("read")).collect() };
+        prop_assert_eq!(rows(&once), rows(&twice));
+    }
+
+    #[test]
     fn the_digest_that_grew_is_the_digest_of_a_full_scan(changes in changes()) {
         let rows = Memory::default();
         let store = open(rows.clone()).expect("open");
@@ -146,6 +168,24 @@ fn a_row_that_was_changed_behind_our_back_is_damage() {
     let forged = String::from_utf8(value).expect("JSON").replace("installed", "uninstalled");
     rows.write(vec![(key, Some(forged.into_bytes()))]).expect("written");
     assert!(matches!(open(rows), Err(StoreError::Damaged(_))));
+}
+
+#[test]
+fn rows_without_the_one_that_says_whose_they_are_are_damage() {
+    let rows = Memory::default();
+    apply(&open(rows.clone()).expect("open"), &[fact(installation(1), 1, 5, 0, Told::Spoke)], 1);
+    rows.write(vec![(keys::OWNER.to_vec(), None)]).expect("written");
+    assert!(matches!(open(rows), Err(StoreError::Damaged(_))));
+}
+
+#[test]
+fn a_row_that_nobody_writes_is_damage() {
+    for key in [&b"zebra"[..], b"p", b"m\0\0\0\x03", b"m", b"hcrm-sync\0a223"] {
+        let rows = Memory::default();
+        drop(open(rows.clone()).expect("open"));
+        rows.write(vec![(key.to_vec(), Some(b"{}".to_vec()))]).expect("written");
+        assert!(matches!(open(rows), Err(StoreError::Damaged(_))), "{key:?}");
+    }
 }
 
 #[test]

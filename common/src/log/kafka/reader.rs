@@ -50,6 +50,16 @@ impl Reader {
         })
     }
 
+    /// Which cluster this is, and how many partitions it has of a topic; none if it does not answer in time.
+    pub(super) fn cluster_and_partitions(&self, topic: Topic) -> Option<(String, u32)> {
+        let name = self.settings.topic(topic);
+        let metadata = self.uncommitted.fetch_metadata(Some(&name), CALL_WAIT).ok()?;
+        let found = metadata.topics().iter().find(|found| found.name() == name);
+        let partitions = found.map_or(0, |found| found.partitions().len());
+        let cluster = self.uncommitted.client().fetch_cluster_id(CALL_WAIT)?;
+        Some((cluster, u32::try_from(partitions).ok()?))
+    }
+
     /// The first and the next offset, open transactions included.
     pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
         let name = self.settings.topic(topic);

@@ -1,0 +1,134 @@
+//! `hookledger rebuild`: makes a processor's state anew from `facts`, beside the old one, and puts it there.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::{ArgMatches, Command};
+use common::lifecycle::Stop;
+use common::log::Ledger;
+use common::log::disk::{DiskLedger, DiskLog, Options};
+use common::log::kafka::KafkaLook;
+use common::settings::{KAFKA, PROCESS, Setting, Settings};
+use common::telemetry;
+use indicatif::{ProgressBar, ProgressStyle};
+use processor::config::PROCESSOR;
+use processor::rebuild::{Progress, rebuild};
+use processor::store::{opening, watch};
+
+use crate::outcome::Outcome;
+use crate::output::{complain, print};
+use crate::state::{State, described, is_missing, setting_names};
+
+/// Where no bar can be shown, a line tells how far it is.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// How it is called.
+pub fn command() -> Command {
+    common::settings::command("rebuild", "Makes a processor's state anew from facts", &settings()).after_help(
+        "Reads facts from Kafka, or, where kafka is not set, from the disk logs of a standalone in data-dir. The old \
+         state stays as it is until the new one is whole and verified; then it is set aside, as `state.set-aside`. \
+         Publishes nothing. The processor must not be running.",
+    )
+}
+
+/// Reads, puts in place, and tells.
+pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
+    let settings = Settings::from_matches_and_process(&settings(), arguments)?;
+    telemetry::init_logs(settings.log_format()?);
+    let stop = Stop::on_signals().context("listen for signals")?;
+    let state = State::take(&settings)?;
+    watch::end_with(&opening::beside(&state.dir, "rebuilding"));
+    let mut ledger = logs(&settings, &state, &stop)?;
+
+    let mut shown = Shown::new();
+    let ended = rebuild(&mut *ledger, &state.dir, state.trusts.clone(), &stop, &mut |progress| shown.tell(progress));
+    let told = shown.end();
+    ended.with_context(|| format!("{told}; the old state is as it was"))?;
+    print(&format!("{told}.\n"))?;
+    let store = opening::open(&state.dir, ledger.identity(), ledger.partitions(), state.trusts.clone())?;
+    print(&described(&store))?;
+    let aside = opening::beside(&state.dir, "set-aside");
+    if aside.is_dir() {
+        print(&format!("The old state is in {}; nothing needs it any more.\n", aside.display()))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn settings() -> Vec<Setting> {
+    let process = PROCESS.iter().filter(|setting| setting_names().contains(&setting.name));
+    let group = PROCESSOR.iter().filter(|setting| setting.name == "group");
+    KAFKA.iter().chain(process).chain(group).copied().collect()
+}
+
+fn logs(settings: &Settings, state: &State, stop: &Stop) -> anyhow::Result<Box<dyn Ledger>> {
+    if let Some(kafka) = settings.kafka()? {
+        let group = settings.text("group").unwrap_or_default();
+        return Ok(Box::new(KafkaLook::open(&kafka, group, stop)?));
+    }
+    let logs = state.data_dir.join("logs");
+    if !logs.join("facts").is_dir() {
+        return Err(is_missing(&logs));
+    }
+    let raw = DiskLog::open(&logs.join("raw"), Options::log()).context("open the log raw")?;
+    Ok(Box::new(DiskLedger::open(&logs, raw, settings.retention()?)?))
+}
+
+/// What a person sees of it: a bar on a terminal, lines elsewhere.
+struct Shown {
+    bar: ProgressBar,
+    is_terminal: bool,
+    began: Instant,
+    said: Instant,
+    progress: Progress,
+}
+
+impl Shown {
+    fn new() -> Self {
+        let template = "{bar:40} {pos}/{len} places of facts, {per_sec}, {eta} left";
+        let style = ProgressStyle::with_template(template).expect("the template is well formed");
+        let (is_terminal, now) = (io::stderr().is_terminal(), Instant::now());
+        let bar = ProgressBar::new(0).with_style(style);
+        Self { bar, is_terminal, began: now, said: now, progress: Progress::default() }
+    }
+
+    fn tell(&mut self, progress: Progress) {
+        self.progress = progress;
+        self.bar.set_length(progress.all);
+        self.bar.set_position(progress.read);
+        if !self.is_terminal && self.said.elapsed() >= LINE_EVERY {
+            self.said = Instant::now();
+            let left = left(progress, self.began.elapsed());
+            complain(&format!("{}, about {} s left", self.sentence(), left.as_secs()));
+        }
+    }
+
+    fn end(&self) -> String {
+        self.bar.finish_and_clear();
+        self.sentence()
+    }
+
+    fn sentence(&self) -> String {
+        let (Progress { read, all }, took) = (self.progress, self.began.elapsed());
+        let per_second = u128::from(read) * 1_000 / took.as_millis().max(1);
+        format!("{read} of {all} places of facts are read in {:.1} s, {per_second} a second", took.as_secs_f64())
+    }
+}
+
+/// How long the rest takes at the pace so far.
+fn left(Progress { read, all }: Progress, took: Duration) -> Duration {
+    let rest = u32::try_from(all.saturating_sub(read).saturating_mul(1_000) / read.max(1)).unwrap_or(u32::MAX);
+    took.saturating_mul(rest) / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_takes_as_long_as_what_was_done_in_proportion() {
+        let took = Duration::from_secs(10);
+        assert_eq!(left(Progress { read: 25, all: 100 }, took), Duration::from_secs(30));
+        assert_eq!(left(Progress { read: 100, all: 100 }, took), Duration::ZERO);
+    }
+}

@@ -1,0 +1,61 @@
+//! The state directory, as the commands see it that look after it: found, and locked against processors.
+
+use std::path::{Path, PathBuf};
+
+use common::settings::{Settings, SettingsError};
+use processor::identity::Identity;
+use processor::store::{Store, Trusts};
+
+use crate::outcome::Usage;
+use crate::output::aligned;
+
+/// A state that no processor has while this lives.
+pub struct State {
+    /// Where it lies, or would.
+    pub dir: PathBuf,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Whom each app believes: what is counted depends on it.
+    pub trusts: Trusts,
+    _lock: Identity,
+}
+
+impl State {
+    /// Takes the processor's directory below `data-dir`, which has to be there.
+    pub fn take(settings: &Settings) -> anyhow::Result<Self> {
+        let data_dir = settings.path("data-dir")?;
+        let dir = data_dir.join("processor");
+        if !dir.is_dir() {
+            let dir = dir.display();
+            return Err(Usage(format!("there is no directory {dir}: name a processor's data-dir")).into());
+        }
+        // With a name of its own, so that none is made and kept.
+        let lock = Identity::take(&dir, Some("hookledger"));
+        let lock = lock.map_err(|error| Usage(format!("{error:#}: stop that processor first")))?;
+        let trusts = Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust)));
+        Ok(Self { dir: dir.join("state"), data_dir, trusts, _lock: lock })
+    }
+}
+
+/// The settings that say where it lies.
+pub fn setting_names() -> [&'static str; 3] {
+    ["data-dir", "apps", "log-format"]
+}
+
+/// Positions and digests, a line for each partition.
+pub fn described(store: &Store) -> String {
+    let mut rows = vec![["partition", "facts", "raw", "digest"].map(str::to_owned).to_vec()];
+    for partition in 0..store.partitions() {
+        let marks = store.marks(partition);
+        let raw = marks.raw.map_or_else(|| "-".to_owned(), |raw| raw.to_string());
+        rows.push(vec![partition.to_string(), marks.facts.to_string(), raw, store.digest(partition)]);
+    }
+    let installations: i64 = store.counts().installations.values().sum();
+    let told = format!("{installations} installations, folded from {}\n", store.log());
+    aligned(&rows) + &told
+}
+
+/// That a directory is needed which is not there.
+pub fn is_missing(dir: &Path) -> anyhow::Error {
+    SettingsError(format!("kafka is not set, and there are no disk logs in {}", dir.display())).into()
+}

@@ -1,0 +1,110 @@
+//! The logs in Kafka for whoever only looks: joins no group, fences nobody, makes no topic and publishes nothing.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use super::KafkaSettings;
+use super::reader::Reader;
+use crate::contract::Topic;
+use crate::lifecycle::Stop;
+use crate::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
+use crate::time::Timestamp;
+
+/// How long Kafka may be away before a command gives up.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Between two questions.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// The logs of a [`super::KafkaLedger`], to be read.
+pub struct KafkaLook {
+    identity: String,
+    partitions: u32,
+    reader: Reader,
+}
+
+impl KafkaLook {
+    /// Finds the cluster and its topics. `group` is named to brokers that ask, and not joined.
+    pub fn open(settings: &KafkaSettings, group: &str, stop: &Stop) -> Result<Self, LedgerError> {
+        let reader = Reader::new(settings, group, stop.clone())?;
+        let began = Instant::now();
+        let (cluster, found) = loop {
+            if let Some(found) = reader.cluster_and_partitions(Topic::Facts) {
+                break found;
+            }
+            if stop.sleep(ASK_AGAIN) || began.elapsed() >= ANSWER_WAIT_MAX {
+                let servers = &settings.servers;
+                return Err(LedgerError::Broken(format!("Kafka at {servers} does not say which cluster it is")));
+            }
+        };
+        let topic = settings.topic(Topic::Facts);
+        if found != settings.partitions {
+            let partitions = settings.partitions;
+            return Err(LedgerError::Broken(match found {
+                0 => format!("there is no topic {topic} in this cluster"),
+                found => format!("topic {topic} has {found} partitions where partitions is {partitions}"),
+            }));
+        }
+        let identity = format!("kafka:{cluster}:{}", settings.topic_prefix);
+        Ok(Self { identity, partitions: settings.partitions, reader })
+    }
+}
+
+impl Ledger for KafkaLook {
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    fn tells_progress(&self) -> bool {
+        true
+    }
+
+    fn next(&mut self, _wait: Duration) -> Result<Turn, LedgerError> {
+        Ok(Turn::Quiet)
+    }
+
+    fn committed(&mut self, _partition: u32) -> Result<Option<u64>, LedgerError> {
+        Err(only_looks())
+    }
+
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
+        self.reader.bounds(topic, partition)
+    }
+
+    fn start(&mut self, _starts: &[Position]) -> Result<(), LedgerError> {
+        Err(only_looks())
+    }
+
+    fn follow(&mut self, _starts: &[Position]) -> Result<(), LedgerError> {
+        Err(only_looks())
+    }
+
+    fn read(
+        &mut self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        self.reader.read(topic, from, until, visit, &mut || Ok(()))
+    }
+
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError> {
+        self.reader.offset_at(partition, at)
+    }
+
+    fn unowned(&mut self) -> Option<usize> {
+        None
+    }
+
+    fn publish(&mut self, _outputs: Vec<Output>, _read: &[Position]) -> Result<Vec<Position>, LedgerError> {
+        Err(only_looks())
+    }
+}
+
+fn only_looks() -> LedgerError {
+    LedgerError::Broken("these logs were opened to be looked at".to_owned())
+}

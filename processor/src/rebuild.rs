@@ -1,0 +1,92 @@
+//! Makes the state anew from `facts` beside the old one, then puts it in the old one's place.
+//!
+//! For a person who does not trust a state: processors do the same by themselves when they find theirs damaged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::contract::Topic;
+use common::lifecycle::Stop;
+use common::log::{Ledger, LedgerError, Position};
+
+use crate::folded::Folded;
+use crate::processor::Failure;
+use crate::store::{Store, StoreError, Trusts, opening};
+use crate::takeover::read_facts;
+
+/// Between two looks whether to stop, and two words about progress.
+const STRETCH_RECORDS: u64 = 20_000;
+
+/// How far a rebuild is, in places of `facts`, not all of which need hold a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Behind us.
+    pub read: u64,
+    /// All.
+    pub all: u64,
+}
+
+/// Reads all of `facts` into a new state beside `dir`, and puts it there. What was there is set aside.
+///
+/// Nobody may have the state in `dir` open. A rebuild that ends early leaves it as it was.
+pub fn rebuild(
+    ledger: &mut dyn Ledger,
+    dir: &Path,
+    trusts: Trusts,
+    stop: &Stop,
+    told: &mut dyn FnMut(Progress),
+) -> Result<(), Failure> {
+    let beside = beside(dir);
+    opening::throw_away(&beside).map_err(|error| in_vain("remove what an earlier rebuild left", &error))?;
+    let store = opening::open(&beside, ledger.identity(), ledger.partitions(), trusts.clone())?;
+    let read = read_all(ledger, &store, stop, told);
+    drop(store);
+    // What lies there now is what will be opened: so it is read once more before it takes the old one's place.
+    let verified =
+        read.and_then(|()| Ok(opening::open(&beside, ledger.identity(), ledger.partitions(), trusts).map(drop)?));
+    if let Err(failure) = verified {
+        opening::throw_away(&beside).map_err(|error| in_vain("remove what was begun", &error))?;
+        return Err(failure);
+    }
+    opening::set_aside(dir).map_err(|error| in_vain("set the old state aside", &error))?;
+    fs::rename(&beside, dir).map_err(|error| in_vain("put the new state in its place", &error))?;
+    Ok(())
+}
+
+/// Applies all of `facts` that the state does not know yet.
+pub fn read_all(
+    ledger: &mut dyn Ledger,
+    store: &Store,
+    stop: &Stop,
+    told: &mut dyn FnMut(Progress),
+) -> Result<(), Failure> {
+    let mut stretches = Vec::new();
+    let mut progress = Progress::default();
+    for partition in 0..ledger.partitions() {
+        let (first, end) = ledger.bounds(Topic::Facts, partition)?;
+        let from = store.marks(partition).facts.max(first);
+        progress.all += end.saturating_sub(from);
+        stretches.push((Position { partition, offset: from }, end));
+    }
+    for (mut from, end) in stretches {
+        while from.offset < end {
+            if stop.requested() {
+                return Err(LedgerError::StartOver("asked to stop".to_owned()).into());
+            }
+            let until = end.min(from.offset + STRETCH_RECORDS);
+            read_facts(ledger, store, &Folded::default(), from, until)?;
+            progress.read += until - from.offset;
+            told(progress);
+            from.offset = until;
+        }
+    }
+    Ok(())
+}
+
+fn beside(dir: &Path) -> PathBuf {
+    opening::beside(dir, "rebuilding")
+}
+
+fn in_vain(what: &str, error: &std::io::Error) -> Failure {
+    StoreError::Rows(format!("{what}: {error}")).into()
+}

@@ -1,0 +1,192 @@
+//! A history of `facts` out of a seed, and logs that hold nothing else.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::contract::Topic;
+use common::event::{EventId, Installation};
+use common::lifecycle::Stop;
+use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
+use common::secret::Fingerprint;
+use common::time::Timestamp;
+use fastrand::Rng;
+use processor::domain::{Decision, Fact, FactKey, Method, Place, Profile, Stamp, Told, Waiting};
+use processor::processor::Shared;
+use serde_json::json;
+
+pub const PARTITIONS: u32 = 2;
+const INSTALLATIONS: u32 = 40;
+/// As a transaction's markers, places that hold nothing for readers.
+const GAPS: u32 = 5;
+
+/// Records of `facts`, by partition.
+pub struct History(Vec<Vec<Entry>>);
+
+impl History {
+    /// So many facts and waits, in steps with a progress record each.
+    pub fn of(seed: u64, records: usize) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let mut partitions = vec![Vec::new(); PARTITIONS as usize];
+        let mut waiting: Vec<Vec<Waiting>> = vec![Vec::new(); PARTITIONS as usize];
+        let mut places = vec![(0_u64, 0_u64); PARTITIONS as usize];
+        let logs: Vec<EventId> = (0..PARTITIONS).map(|_| EventId::from_u128(random.u128(..))).collect();
+        for _ in 0..records {
+            let installation = Installation::parse("crm-sync", &format!("member{}", random.u32(..INSTALLATIONS)));
+            let installation = installation.expect("valid");
+            let partition = installation.partition(PARTITIONS) as usize;
+            let (facts, raw) = &mut places[partition];
+            let (key, value) = match random.u32(..8) {
+                0 if !waiting[partition].is_empty() => {
+                    let known = &mut waiting[partition];
+                    (FactKey::Waiting(known.swap_remove(random.usize(..known.len()))), None)
+                }
+                1 => {
+                    let teller = teller(&mut random);
+                    let id = EventId::from_u128(random.u128(..));
+                    let one = Waiting { installation, id, teller, offset: *raw };
+                    waiting[partition].push(one.clone());
+                    (FactKey::Waiting(one), Some(Bytes::from_static(b"{}")))
+                }
+                _ => {
+                    let fact = fact(&mut random, installation, *raw);
+                    let value = serde_json::to_vec(&fact).expect("JSON");
+                    (FactKey::Fact(fact.installation, fact.stamp.id), Some(value.into()))
+                }
+            };
+            *raw += 1;
+            push(&mut partitions[partition], facts, partition, &key, value);
+            if random.u32(..6) == 0 {
+                let progress = json!({ "raw": *raw, "log": logs[partition], "folded": [] });
+                let value = Some(progress.to_string().into());
+                push(&mut partitions[partition], facts, partition, &FactKey::Progress, value);
+                *facts += u64::from(random.u32(..GAPS) == 0);
+            }
+        }
+        Self(partitions)
+    }
+
+    /// The records of a partition.
+    pub fn facts(&self, partition: u32) -> &[Entry] {
+        &self.0[partition as usize]
+    }
+
+    /// Behind the last record of a partition.
+    pub fn end(&self, partition: u32) -> u64 {
+        self.facts(partition).last().map_or(0, |entry| entry.position.offset + 1)
+    }
+}
+
+fn push(entries: &mut Vec<Entry>, offset: &mut u64, partition: usize, key: &FactKey, value: Option<Bytes>) {
+    let partition = u32::try_from(partition).expect("few");
+    let record = Record { key: Some(key.to_string()), value, headers: vec![], at: Timestamp::from_s(1_700_000_000) };
+    entries.push(Entry { position: Position { partition, offset: *offset }, record });
+    *offset += 1;
+}
+
+fn teller(random: &mut Rng) -> Fingerprint {
+    Fingerprint::of(["one", "two", "three"][random.usize(..3)])
+}
+
+fn fact(random: &mut Rng, installation: Installation, offset: u64) -> Fact {
+    let at = Timestamp::from_s(1_700_000_000 + random.u64(..1_000_000));
+    let profile = Profile { domain: Some(format!("portal{}.bitrix24.com", random.u8(..))), ..Profile::default() };
+    let told = match random.u32(..6) {
+        0 => Told::Installed { complete: random.bool(), profile },
+        1 => Told::Uninstalled { clean: random.bool(), profile },
+        2 => Told::Updated { previous_version: Some("1".to_owned()), profile },
+        3 => Told::Paid { code: None, days: Some(30), expired: Some(false), profile },
+        _ => Told::MethodDecided {
+            method: Method::parse(&format!("method{}.get", random.u8(..20))).expect("a method"),
+            token: Fingerprint::of(&random.u8(..20).to_string()),
+            decision: if random.bool() { Decision::Granted } else { Decision::Denied },
+            profile,
+        },
+    };
+    let place = Place { partition: installation.partition(PARTITIONS), offset };
+    let stamp = Stamp::new(Some(at), at, EventId::from_u128(random.u128(..)));
+    Fact { installation, stamp, teller: teller(random), raw: place, told }
+}
+
+/// Logs of a history: `facts` are there, `raw` has been read to its end, and whoever has taken over is asked to stop.
+pub struct Facts {
+    pub history: Arc<History>,
+    pub shared: Shared,
+    pub stop: Stop,
+    /// What the state was when all had been taken over.
+    pub digests: Arc<Mutex<Vec<String>>>,
+    pub has_gained: bool,
+}
+
+/// Whose facts these are.
+pub const LOG: &str = "a history";
+
+impl Ledger for Facts {
+    fn identity(&self) -> &str {
+        LOG
+    }
+
+    fn partitions(&self) -> u32 {
+        PARTITIONS
+    }
+
+    fn tells_progress(&self) -> bool {
+        false
+    }
+
+    fn next(&mut self, _: Duration) -> Result<Turn, LedgerError> {
+        if std::mem::replace(&mut self.has_gained, true) {
+            return Ok(Turn::Quiet);
+        }
+        Ok(Turn::Gained((0..PARTITIONS).collect()))
+    }
+
+    fn committed(&mut self, _: u32) -> Result<Option<u64>, LedgerError> {
+        Ok(None)
+    }
+
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
+        Ok(if topic == Topic::Facts { (0, self.history.end(partition)) } else { (0, 1 << 40) })
+    }
+
+    fn start(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+        let store = self.shared.get().ok_or_else(|| LedgerError::Broken("there is no state".into()))?;
+        *self.digests.lock().expect("not poisoned") = (0..PARTITIONS).map(|at| store.digest(at)).collect();
+        self.stop.request();
+        Ok(())
+    }
+
+    fn follow(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        assert_eq!(topic, Topic::Facts);
+        let wanted = |entry: &&Entry| (from.offset..until).contains(&entry.position.offset);
+        for entry in self.history.facts(from.partition).iter().filter(wanted) {
+            if visit(entry.clone()).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, LedgerError> {
+        Ok(0)
+    }
+
+    fn unowned(&mut self) -> Option<usize> {
+        None
+    }
+
+    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, LedgerError> {
+        Err(LedgerError::Broken("nothing is published here".into()))
+    }
+}

@@ -1,0 +1,158 @@
+//! How fast `facts` are read again, and that four times as many take four times as long.
+//!
+//! Facts are made on the way, so that memory holds what the processor needs and nothing else.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use common::contract::Topic;
+use common::event::{EventId, Installation};
+use common::lifecycle::Stop;
+use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
+use common::secret::Fingerprint;
+use common::time::Timestamp;
+use fastrand::Rng;
+use processor::domain::{Decision, Fact, FactKey, Method, Place, Profile, Stamp, Told};
+use processor::rebuild::{Progress, rebuild};
+use processor::store::{Trusts, opening};
+
+/// How many facts are read unless told otherwise; the issue's figure is a million.
+const FACTS: u64 = 8_000;
+/// So many facts has an installation.
+const FACTS_OF_ONE: u64 = 20;
+/// A fact may take up to so many times as long when there are four times as many: trees grow deeper, machines are
+/// shared. Something quadratic would take four times as long at least, and more at a million.
+const SLOWER_MAX: f64 = 3.0;
+
+#[test]
+fn four_times_as_many_facts_take_four_times_as_long() {
+    let facts =
+        std::env::var("HOOKLEDGER_TEST_FACTS").map_or(FACTS, |text| text.replace('_', "").parse().expect("a number"));
+    let (quarter, whole) = (read(facts / 4), read(facts));
+    let per_fact = |took: Duration, facts: u64| took.as_secs_f64() / f64::from(u32::try_from(facts).expect("few"));
+    let slower = per_fact(whole, facts) / per_fact(quarter, facts / 4);
+    let rate = 1.0 / per_fact(whole, facts);
+    eprintln!(
+        "facts read again: {facts} in {:.2} s, {rate:.0} a second; a quarter of them in {:.2} s; each took {slower:.2} \
+         times as long among all as among a quarter",
+        whole.as_secs_f64(),
+        quarter.as_secs_f64(),
+    );
+    assert!(slower < SLOWER_MAX, "{slower}");
+}
+
+/// As the command does it, to a state that was verified and put in its place.
+fn read(facts: u64) -> Duration {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    let mut ledger = Facts(facts);
+    let (began, mut told) = (Instant::now(), Progress::default());
+    let mut said = began;
+    let mut tell = |progress: Progress| {
+        told = progress;
+        if said.elapsed() >= Duration::from_secs(5) {
+            said = Instant::now();
+            eprintln!("facts read again: {} of {}", progress.read, progress.all);
+        }
+    };
+    rebuild(&mut ledger, &state, Trusts::default(), &Stop::default(), &mut tell).expect("rebuilt");
+    let took = began.elapsed();
+    assert_eq!(told, Progress { read: facts, all: facts });
+    let store = opening::open(&state, "facts", 1, Trusts::default()).expect("open");
+    assert_eq!(store.marks(0).facts, facts);
+    assert_eq!(store.counts().installations.values().sum::<i64>(), i64::try_from(facts / FACTS_OF_ONE).expect("few"));
+    took
+}
+
+/// So many facts in one partition.
+struct Facts(u64);
+
+impl Facts {
+    /// An install of each installation first, then what administrators and updates tell.
+    fn entry(&self, offset: u64) -> Entry {
+        let mut random = Rng::with_seed(offset);
+        let number = offset % (self.0 / FACTS_OF_ONE);
+        let installation = Installation::parse("crm-sync", &format!("member{number:010}")).expect("valid");
+        let at = Timestamp::from_s(1_700_000_000 + offset);
+        let profile = Profile { domain: Some(format!("portal{number}.bitrix24.com")), ..Profile::default() };
+        let told = match offset / (self.0 / FACTS_OF_ONE) {
+            0 => Told::Installed { complete: true, profile },
+            round if round.is_multiple_of(2) => Told::Updated { previous_version: Some(round.to_string()), profile },
+            round => Told::MethodDecided {
+                method: Method::parse(&format!("voximplant.method{round}.get")).expect("a method"),
+                token: Fingerprint::of(&number.to_string()),
+                decision: if random.bool() { Decision::Granted } else { Decision::Denied },
+                profile,
+            },
+        };
+        let stamp = Stamp::new(Some(at), at, EventId::from_u128(random.u128(..)));
+        let teller = Fingerprint::of(&number.to_string());
+        let fact = Fact { installation, stamp, teller, raw: Place { partition: 0, offset }, told };
+        let key = Some(FactKey::Fact(fact.installation.clone(), fact.stamp.id).to_string());
+        let value = Some(serde_json::to_vec(&fact).expect("JSON").into());
+        Entry { position: Position { partition: 0, offset }, record: Record { key, value, headers: vec![], at } }
+    }
+}
+
+impl Ledger for Facts {
+    fn identity(&self) -> &'static str {
+        "facts"
+    }
+
+    fn partitions(&self) -> u32 {
+        1
+    }
+
+    fn tells_progress(&self) -> bool {
+        true
+    }
+
+    fn next(&mut self, _: Duration) -> Result<Turn, LedgerError> {
+        Ok(Turn::Quiet)
+    }
+
+    fn committed(&mut self, _: u32) -> Result<Option<u64>, LedgerError> {
+        Ok(None)
+    }
+
+    fn bounds(&mut self, topic: Topic, _: u32) -> Result<(u64, u64), LedgerError> {
+        assert_eq!(topic, Topic::Facts, "nothing else is looked at");
+        Ok((0, self.0))
+    }
+
+    fn start(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    fn follow(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        assert_eq!(topic, Topic::Facts, "nothing else is looked at");
+        for offset in from.offset..until {
+            if visit(self.entry(offset)).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, LedgerError> {
+        Ok(0)
+    }
+
+    fn unowned(&mut self) -> Option<usize> {
+        None
+    }
+
+    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, LedgerError> {
+        Err(LedgerError::Broken("nothing is published by a rebuild".into()))
+    }
+}

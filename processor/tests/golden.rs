@@ -1,0 +1,220 @@
+//! What was written once can always be read: every kind of record and row, as the version that first had it wrote it.
+//!
+//! `golden/` has a file for each kind and version. Files are added, never changed: a kind whose form changes gets the
+//! next version, and all older ones must still be understood. `HOOKLEDGER_TEST_GOLDEN=write` makes those that are
+//! missing.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::fs;
+use std::path::PathBuf;
+
+use common::event::{EventId, Installation};
+use common::secret::Fingerprint;
+use common::settings::Trust;
+use common::time::Timestamp;
+use processor::domain::{
+    Change, Claims, Decision, Fact, FactKey, InstallationRecord, Latest, Method, PermissionRecord, Place, Portal,
+    Profile, Public, Stamp, Told, Waiting,
+};
+use processor::publish::Progress;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+#[test]
+fn every_fact_of_every_version_is_read_as_what_it_was() {
+    for told in every_told() {
+        let fact = fact(told);
+        check(&format!("fact-{}", fact.told.name().to_ascii_lowercase()), 1, &fact);
+    }
+}
+
+#[test]
+fn every_record_and_row_of_every_version_is_read_as_what_it_was() {
+    let portal = portal();
+    let teller = &portal.tellers[&Fingerprint::of("proof")];
+    check::<Claims>("row-claims", 1, &teller.claims);
+    check::<Latest<Decision>>("row-decision", 1, teller.decisions.values().next().expect("a decision"));
+    check::<InstallationRecord>("installation", 1, &portal.record(&installation(), 3, Trust::FirstInstall));
+    check::<InstallationRecord>("installation-uninstalled", 1, &gone().record(&installation(), 3, Trust::FirstInstall));
+    check::<InstallationRecord>(
+        "installation-unbelieved",
+        1,
+        &Portal::default().record(&installation(), 3, Trust::FirstInstall),
+    );
+    check::<PermissionRecord>("permission", 1, &portal.permissions(Trust::FirstInstall)[0]);
+    check("progress", 1, &Progress { raw: 43, log: EventId::from_u128(9), folded: vec![EventId::from_u128(7)] });
+    check("event", 1, &public());
+}
+
+#[test]
+fn every_key_of_every_version_is_read_as_what_it_was() {
+    for key in every_key() {
+        let (name, text) = match &key {
+            FactKey::Fact(..) => ("key-fact", key.to_string()),
+            FactKey::Waiting(_) => ("key-waiting", key.to_string()),
+            FactKey::Progress => ("key-progress", key.to_string()),
+        };
+        let golden = golden(name, 1, &json!(text));
+        assert_eq!(golden.as_str().and_then(FactKey::parse), Some(key), "{name}");
+    }
+}
+
+#[test]
+fn no_golden_file_is_left_unread() {
+    let mut known: BTreeSet<String> =
+        every_told().iter().map(|told| format!("fact-{}.v1.json", told.name().to_ascii_lowercase())).collect();
+    let others = [
+        "row-claims",
+        "row-decision",
+        "installation",
+        "installation-uninstalled",
+        "installation-unbelieved",
+        "permission",
+        "progress",
+        "event",
+        "key-fact",
+        "key-waiting",
+        "key-progress",
+    ];
+    known.extend(others.map(|name| format!("{name}.v1.json")));
+    let there = fs::read_dir(directory()).expect("the golden files").map(|file| file.expect("a file").file_name());
+    let there: BTreeSet<String> = there.map(|name| name.to_string_lossy().into_owned()).collect();
+    assert_eq!(there, known);
+}
+
+/// Reads the file, and compares: the value that it means, and the form that we write today.
+fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, version: u32, expected: &T) {
+    let written = serde_json::to_value(expected).expect("JSON");
+    let golden = golden(name, version, &written);
+    let read: T = serde_json::from_value(golden.clone())
+        .unwrap_or_else(|error| panic!("{name} of version {version} cannot be read any more: {error}"));
+    assert_eq!(&read, expected, "{name} of version {version} means something else now");
+    assert_eq!(
+        golden, written,
+        "{name} is written in another form now: that is the next version, with a file of its own"
+    );
+}
+
+fn golden(name: &str, version: u32, written: &Value) -> Value {
+    let path = directory().join(format!("{name}.v{version}.json"));
+    if !path.exists() && std::env::var("HOOKLEDGER_TEST_GOLDEN").is_ok_and(|order| order == "write") {
+        fs::create_dir_all(directory()).expect("a directory");
+        fs::write(&path, format!("{written:#}\n")).expect("written");
+    }
+    let text = fs::read(&path).unwrap_or_else(|error| {
+        panic!("{}: {error}: make it with HOOKLEDGER_TEST_GOLDEN=write, and commit it", path.display())
+    });
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// One of each kind. A new kind is asked for its place here by the compiler.
+fn every_told() -> Vec<Told> {
+    let mut all = vec![Told::Installed { complete: true, profile: profile() }];
+    while let Some(next) = all.last().and_then(told_after) {
+        all.push(next);
+    }
+    all
+}
+
+fn told_after(told: &Told) -> Option<Told> {
+    let profile = profile();
+    match told {
+        Told::Installed { .. } => Some(Told::Updated { previous_version: Some("1".into()), profile }),
+        Told::Updated { .. } => Some(Told::Uninstalled { clean: true, profile }),
+        Told::Uninstalled { .. } => {
+            Some(Told::Paid { code: Some("app.code".into()), days: Some(30), expired: Some(false), profile })
+        }
+        Told::Paid { .. } => Some(decided()),
+        Told::MethodDecided { .. } => {
+            Some(Told::UserReady { user_id: Some("1".into()), client_id: Some("app.1".into()), profile })
+        }
+        Told::UserReady { .. } => Some(Told::Spoke),
+        Told::Spoke => None,
+    }
+}
+
+fn every_key() -> Vec<FactKey> {
+    let (id, teller) = (EventId::from_u128(7), Fingerprint::of("proof"));
+    let waiting = Waiting { installation: installation(), id, teller, offset: 42 };
+    vec![FactKey::Fact(installation(), id), FactKey::Waiting(waiting), FactKey::Progress]
+}
+
+fn installation() -> Installation {
+    Installation::parse("crm-sync", "a223c6b3710f85df22e9377d6c4f7553").expect("valid")
+}
+
+fn profile() -> Profile {
+    Profile {
+        domain: Some("some-domain.bitrix24.com".into()),
+        client_endpoint: Some("https://some-domain.bitrix24.com/rest/".into()),
+        server_endpoint: Some("https://oauth.bitrix.info/rest/".into()),
+        version: Some("1".into()),
+        licence: Some("F".into()),
+        language: Some("de".into()),
+        scope: Some(vec!["crm".into(), "user".into()]),
+    }
+}
+
+fn decided() -> Told {
+    let method = Method::parse("user.get").expect("a method");
+    Told::MethodDecided {
+        method,
+        token: Fingerprint::of("token"),
+        decision: Decision::Granted,
+        profile: Profile::default(),
+    }
+}
+
+fn fact(told: Told) -> Fact {
+    Fact {
+        installation: installation(),
+        stamp: stamp(),
+        teller: Fingerprint::of("proof"),
+        raw: Place { partition: 3, offset: 42 },
+        told,
+    }
+}
+
+fn stamp() -> Stamp {
+    Stamp::new(Some(Timestamp::from_s(1_696_527_000)), Timestamp::from_ms(1_696_527_001_234), EventId::from_u128(7))
+}
+
+fn portal() -> Portal {
+    let mut portal = Portal::default();
+    for told in [Told::Installed { complete: true, profile: profile() }, decided()] {
+        portal.apply(&Change::Told(Box::new(fact(told))));
+    }
+    portal
+}
+
+/// Installed first, then not any more.
+fn gone() -> Portal {
+    let mut portal = Portal::default();
+    portal.apply(&Change::Told(Box::new(fact(Told::Installed { complete: true, profile: profile() }))));
+    let mut last = fact(Told::Uninstalled { clean: true, profile: Profile::default() });
+    last.raw.offset += 1;
+    last.stamp =
+        Stamp::new(Some(Timestamp::from_s(1_696_528_000)), Timestamp::from_s(1_696_528_001), EventId::from_u128(8));
+    portal.apply(&Change::Told(Box::new(last)));
+    portal
+}
+
+fn public() -> Public {
+    let Stamp { told_at, received_at, id } = stamp();
+    Public {
+        id,
+        event: "ONCRMCONTACTADD".into(),
+        installation: installation(),
+        told_at,
+        received_at,
+        teller: Fingerprint::of("proof"),
+        data: json!({ "FIELDS": { "ID": "7" } }),
+        auth: json!({ "domain": "some-domain.bitrix24.com" }),
+    }
+}
