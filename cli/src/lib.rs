@@ -4,6 +4,7 @@
 //! plays Bitrix24, load, and the query API seen from outside. Nothing here decides what an event
 //! means; commands only send, ask and show.
 
+pub mod audit;
 pub mod check;
 pub mod client;
 pub mod command;

@@ -1,6 +1,7 @@
 //! `hookledger rebuild`: makes a processor's state anew from `facts`, beside the old one, and puts it there.
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -39,7 +40,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let stop = Stop::on_signals().context("listen for signals")?;
     let state = State::take(&settings)?;
     watch::end_with(&opening::beside(&state.dir, "rebuilding"));
-    let mut ledger = logs(&settings, &state, &stop)?;
+    let mut ledger = logs(&settings, &state.data_dir, &stop)?;
 
     let mut shown = Shown::new();
     let ended = rebuild(&mut *ledger, &state.dir, state.trusts.clone(), &stop, &mut |progress| shown.tell(progress));
@@ -55,18 +56,20 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn settings() -> Vec<Setting> {
+/// Where the state lies, and the logs that it is made of.
+pub fn settings() -> Vec<Setting> {
     let process = PROCESS.iter().filter(|setting| setting_names().contains(&setting.name));
     let group = PROCESSOR.iter().filter(|setting| setting.name == "group");
     KAFKA.iter().chain(process).chain(group).copied().collect()
 }
 
-fn logs(settings: &Settings, state: &State, stop: &Stop) -> anyhow::Result<Box<dyn Ledger>> {
+/// The logs in Kafka, or, where that is not set, those of the standalone in `data_dir`, whose lock the caller has.
+pub fn logs(settings: &Settings, data_dir: &Path, stop: &Stop) -> anyhow::Result<Box<dyn Ledger>> {
     if let Some(kafka) = settings.kafka()? {
         let group = settings.text("group").unwrap_or_default();
         return Ok(Box::new(KafkaLook::open(&kafka, group, stop)?));
     }
-    let logs = state.data_dir.join("logs");
+    let logs = data_dir.join("logs");
     if !logs.join("facts").is_dir() {
         return Err(is_missing(&logs));
     }
@@ -75,7 +78,7 @@ fn logs(settings: &Settings, state: &State, stop: &Stop) -> anyhow::Result<Box<d
 }
 
 /// What a person sees of it: a bar on a terminal, lines elsewhere.
-struct Shown {
+pub struct Shown {
     bar: ProgressBar,
     is_terminal: bool,
     began: Instant,
@@ -84,7 +87,9 @@ struct Shown {
 }
 
 impl Shown {
-    fn new() -> Self {
+    /// Nothing yet.
+    #[expect(clippy::new_without_default, reason = "it begins to count the time")]
+    pub fn new() -> Self {
         let template = "{bar:40} {pos}/{len} places of facts, {per_sec}, {eta} left";
         let style = ProgressStyle::with_template(template).expect("the template is well formed");
         let (is_terminal, now) = (io::stderr().is_terminal(), Instant::now());
@@ -92,7 +97,8 @@ impl Shown {
         Self { bar, is_terminal, began: now, said: now, progress: Progress::default() }
     }
 
-    fn tell(&mut self, progress: Progress) {
+    /// So far we are.
+    pub fn tell(&mut self, progress: Progress) {
         self.progress = progress;
         self.bar.set_length(progress.all);
         self.bar.set_position(progress.read);
@@ -103,7 +109,8 @@ impl Shown {
         }
     }
 
-    fn end(&self) -> String {
+    /// The last word: how far it came, how fast.
+    pub fn end(&self) -> String {
         self.bar.finish_and_clear();
         self.sentence()
     }

@@ -85,17 +85,37 @@ fn a_rebuild_that_cannot_read_facts_leaves_the_old_state_alone() {
 }
 
 #[test]
+fn facts_are_compared_with_raw_and_what_raw_does_not_tell_is_named() {
+    let data = Data::folded(&[INSTALL, CONTACT, INSTALL]);
+    let agreed = data.run("audit");
+    assert_eq!(agreed.code, 0, "{agreed:?}");
+    assert!(agreed.stdout.contains("3 events of raw, 2 facts and 0 published records"), "{agreed:?}");
+    // Another raw, in which the same places tell of something else.
+    fs::remove_dir_all(data.path().join("logs/raw")).expect("removed");
+    let raw = DiskLog::open(&data.path().join("logs/raw"), Options::log()).expect("a log");
+    for tells in [INSTALL, CONTACT, CONTACT] {
+        send(&raw, tells);
+    }
+    drop(raw);
+    let differs = data.run("audit");
+    assert_eq!(differs.code, 3, "{differs:?}");
+    assert!(differs.stdout.contains("no fact says so") && differs.stdout.contains("3 differences"), "{differs:?}");
+    let left = fs::read_dir(data.path()).expect("read").map(|entry| entry.expect("an entry").file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with("audit")), "nothing is left behind");
+}
+
+#[test]
 fn who_has_the_state_is_not_disturbed_and_what_is_not_there_is_not_made() {
     let data = Data::folded(&[INSTALL]);
     let processor = Identity::take(&data.path().join("processor"), None).expect("taken");
-    for command in ["verify", "rebuild"] {
+    for command in ["verify", "rebuild", "audit"] {
         let refused = data.run(command);
         assert_eq!(refused.code, 2, "{refused:?}");
         assert!(refused.stderr.contains("another processor uses"), "{refused:?}");
     }
     drop(processor);
     let nowhere = data.path().join("nowhere");
-    for command in ["verify", "rebuild"] {
+    for command in ["verify", "rebuild", "audit"] {
         assert_eq!(run(command, &nowhere).code, 2);
     }
     assert!(!nowhere.exists());

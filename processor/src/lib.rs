@@ -4,6 +4,7 @@
 //! whatever crashes on the way. What comes in over HTTP is none of this crate's business; see `ingress`.
 
 pub mod ask;
+pub mod audit;
 pub mod config;
 pub mod domain;
 pub mod fold;

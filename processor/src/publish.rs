@@ -6,7 +6,7 @@ use common::event::{EventId, Installation, RawEvent};
 use common::log::{Output, Record};
 use common::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::domain::{Change, FactKey, PermissionRecord, Place, Public, Reason};
 use crate::fold::Effect;
@@ -47,12 +47,7 @@ impl<'a> Publisher<'a> {
             }
             Effect::Permission(record) => {
                 let about = self.about()?;
-                let mut value = json!({ "app": about.app, "member_id": about.member_id });
-                if let (Some(value), Ok(serde_json::Value::Object(fields))) =
-                    (value.as_object_mut(), serde_json::to_value(record))
-                {
-                    value.extend(fields);
-                }
+                let value = permission_value(&about, record);
                 self.made(Topic::Permissions, permission_key(&about, record), "com.hookledger.permission", &value)
             }
             Effect::PermissionGone(record) => {
@@ -139,7 +134,17 @@ pub fn progress(progress: &Progress, partition: u32, last: &Record) -> Output {
     Output { topic: Topic::Facts, partition, record: Record { key, value: Some(value.into()), headers, at: last.at } }
 }
 
-fn permission_key(about: &Installation, record: &PermissionRecord) -> String {
+/// A method-permission record as subscribers read it.
+pub fn permission_value(about: &Installation, record: &PermissionRecord) -> Value {
+    let mut value = json!({ "app": about.app, "member_id": about.member_id });
+    if let (Some(value), Ok(Value::Object(fields))) = (value.as_object_mut(), serde_json::to_value(record)) {
+        value.extend(fields);
+    }
+    value
+}
+
+/// Its key.
+pub fn permission_key(about: &Installation, record: &PermissionRecord) -> String {
     format!("{about}/{}/{}", record.method, record.token)
 }
 

@@ -253,6 +253,11 @@ impl Store {
         Ok(self.rows.get(&keys::fact(installation, id))?.is_some())
     }
 
+    /// The fact of an event.
+    pub fn fact(&self, installation: &Installation, id: EventId) -> Result<Option<Fact>, StoreError> {
+        self.rows.get(&keys::fact(installation, id))?.map(|row| decode(&row)).transpose()
+    }
+
     /// Facts about an installation, oldest first, behind `after`.
     pub fn history(
         &self,

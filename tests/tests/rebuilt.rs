@@ -31,6 +31,10 @@ fn state_that_was_followed_taken_over_deleted_or_rebuilt_is_the_same_and_publish
     derived_topics_agree(cluster.names(), &oracle);
     let published = published(&cluster);
 
+    let audited = command(&cluster, "audit", 1);
+    assert_eq!(audited.code, Some(0), "{audited:?}");
+    assert!(!audited.stdout.contains("compared: 0"), "{audited:?}");
+
     // Some partitions were owned by the one and followed by the other, the rest the other way round.
     let running = command(&cluster, "verify", 1);
     assert_eq!(running.code, Some(2), "a processor has it: {running:?}");
@@ -94,6 +98,7 @@ fn state(cluster: &Cluster, number: usize) -> std::path::PathBuf {
     cluster.names().home(&home(number)).join("processor/state")
 }
 
+/// Runs a command for a processor, with what that was told.
 fn command(cluster: &Cluster, command: &str, number: usize) -> Ended {
     let mut arguments = vec![command.to_owned()];
     if command == "verify" {

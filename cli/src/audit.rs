@@ -1,0 +1,110 @@
+//! `hookledger audit`: compares facts with `raw`, and the records in the compacted topics with what facts come to.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{ArgMatches, Command};
+use common::lifecycle::Stop;
+use common::settings::Settings;
+use common::telemetry;
+use common::time::Timestamp;
+use processor::audit::Audit;
+use processor::store::{Trusts, opening, watch};
+
+use crate::outcome::Outcome;
+use crate::output::{harmless, print};
+use crate::rebuild::{Shown, logs, settings};
+use crate::state::State;
+
+/// How it is called.
+pub fn command() -> Command {
+    common::settings::command("audit", "Compares facts with raw, and published records with facts", &settings())
+        .after_help(
+            "Interprets raw again as far as it reaches and compares each fact; folds facts and compares the last \
+             record of each key in installations and permissions. Changes nothing, and processors may run meanwhile. \
+             Reads Kafka, or, where kafka is not set, the disk logs of a standalone in data-dir, which must not be \
+             running. Ends with 3 if there are differences, with 4 if there are some but a processor published \
+             meanwhile: then ask again.",
+        )
+}
+
+/// Compares and tells.
+pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
+    let settings = Settings::from_matches_and_process(&settings(), arguments)?;
+    telemetry::init_logs(settings.log_format()?);
+    let stop = Stop::on_signals().context("listen for signals")?;
+    let data_dir = settings.path("data-dir")?;
+    // The logs of a standalone have one user; Kafka has many.
+    let _lock = settings.text("kafka").is_none().then(|| State::take(&settings)).transpose()?;
+    let scratch = Scratch::below(&data_dir);
+    watch::end_with(&scratch.0);
+    let trusts = Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust)));
+    let mut ledger = logs(&settings, &data_dir, &stop)?;
+
+    let mut shown = Shown::new();
+    let audited = Audit::of(&mut *ledger, &scratch.0, trusts, Timestamp::now(), &stop, &mut |progress| {
+        shown.tell(progress);
+    });
+    shown.end();
+    let audit = audited.context("compare")?;
+    for difference in &audit.differences {
+        print(&format!("{}\n", harmless(&difference.to_string())))?;
+    }
+    print(&format!("{}\n", told(&audit)))?;
+    Ok(match audit {
+        Audit { found: 0, .. } => Outcome::Done,
+        Audit { has_moved: true, .. } => Outcome::NotYet,
+        Audit { .. } => Outcome::No,
+    })
+}
+
+fn told(audit: &Audit) -> String {
+    let Audit { events, facts, records, found, .. } = audit;
+    let unnamed = found - audit.differences.len() as u64;
+    let more = if unnamed > 0 { format!(", {unnamed} of them not named here") } else { String::new() };
+    let moved = match (found, audit.has_moved) {
+        (1.., true) => ". A processor published meanwhile: they may have been on their way, so ask again",
+        _ => "",
+    };
+    format!(
+        "{events} events of raw, {facts} facts and {records} published records were compared: {found} \
+         differences{more}{moved}."
+    )
+}
+
+/// A directory for this command alone, gone when it ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn below(data_dir: &Path) -> Self {
+        Self(data_dir.join(format!("audit-{}", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = opening::throw_away(&self.0) {
+            tracing::warn!("{} is left behind: {error}", self.0.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_on_its_way_is_told_only_if_something_differs() {
+        let calm = Audit { has_moved: true, ..Audit::default() };
+        assert!(told(&calm).ends_with(": 0 differences."), "{}", told(&calm));
+        let busy = Audit { found: 3, has_moved: true, ..Audit::default() };
+        assert!(
+            told(&busy).ends_with(
+                "3 of them not named here. A processor published meanwhile: they may have been \
+             on their way, so ask again."
+            ),
+            "{}",
+            told(&busy)
+        );
+    }
+}
