@@ -18,7 +18,7 @@ use common::time::Timestamp;
 use processor::folded::Folded;
 use processor::identity::Identity;
 use processor::metrics::Metrics;
-use processor::processor::{Processor, Shared};
+use processor::processor::{Pace, Processor, Shared};
 use processor::store::sled::Sled;
 use processor::store::{Rows, Trusts};
 use tempfile::TempDir;
@@ -154,7 +154,8 @@ impl Data {
         let ids: Vec<_> = bodies.iter().map(|tells| send(&raw, tells)).collect();
         let (folded, stop) = (Folded::default(), Stop::default());
         let processor = Processor {
-            dir: self.state(),
+            home: Box::new(self.state()),
+            pace: Pace::default(),
             trusts: Trusts::default(),
             shared: Shared::default(),
             folded: folded.clone(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::lifecycle::{Readiness, Stop};
 use processor::folded::Folded;
 use processor::metrics::Metrics;
-use processor::processor::{Processor, Shared};
+use processor::processor::{Pace, Processor, Shared};
 use processor::store::{Trusts, watch};
 
 use crate::history::{Facts, History};
@@ -118,7 +118,8 @@ pub fn take_over(dir: &Path, history: &Arc<History>) -> Vec<String> {
     watch::end_with(dir);
     let (shared, stop, digests) = (Shared::default(), Stop::default(), Arc::new(Mutex::new(Vec::new())));
     let processor = Processor {
-        dir: dir.to_owned(),
+        home: Box::new(dir.to_owned()),
+        pace: Pace::default(),
         trusts: Trusts::default(),
         shared: shared.clone(),
         folded: Folded::default(),
