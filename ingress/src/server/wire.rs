@@ -22,7 +22,7 @@ const PORTION_BYTES: usize = 16 * 1024;
 /// And so many lines, which is a little more than the longest head that is taken has.
 const PORTION_LINES: usize = 100;
 /// And so many empty ones: a request, and whatever came with it up to the end of the next head. Who sends many
-/// requests at once takes turns with everybody else after each of them.
+/// requests at once takes turns with everybody else after two heads at most.
 const PORTION_HEADS: usize = 2;
 /// So much is still taken of a client that has been told to go, so that it can read why.
 const IGNORED_BYTES_MAX: usize = 64 * 1024;
