@@ -117,6 +117,20 @@ mod tests {
         assert!(matches!(open_here(&state), Err(StoreError::Rows(_))));
     }
 
+    /// sled's threads keep its files for a moment longer than whoever had them open.
+    #[test]
+    fn a_state_that_was_let_go_a_moment_ago_can_be_opened() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = dir.path().join("state");
+        let had = open_here(&state).expect("open");
+        let letting_go = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(had);
+        });
+        drop(open_here(&state).expect("open again"));
+        letting_go.join().expect("let go");
+    }
+
     #[test]
     fn half_a_snapshot_is_no_obstacle() {
         let dir = tempfile::tempdir().expect("a directory");

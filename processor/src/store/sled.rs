@@ -6,6 +6,8 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{Row, Rows, StoreError, watch};
 
@@ -13,6 +15,11 @@ use super::{Row, Rows, StoreError, watch};
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// How often sled writes out what it has, in milliseconds. Nothing relies on it.
 const FLUSH_EVERY_MS: u64 = 1_000;
+/// How long a database may still be taken by whoever had it last: sled's threads let go of its files a moment after
+/// its last handle. Another process keeps them for longer.
+const TAKEN_TIME: Duration = Duration::from_secs(5);
+/// Between two tries.
+const TAKEN_PAUSE: Duration = Duration::from_millis(10);
 
 /// Rows in a sled database.
 pub struct Sled(sled::Db);
@@ -22,7 +29,16 @@ impl Sled {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         remove_unfinished_snapshots(dir).map_err(|error| StoreError::Rows(error.to_string()))?;
         let config = sled::Config::default().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
-        config.open().map(Self).map_err(|error| told(&error))
+        let began = Instant::now();
+        loop {
+            match config.open() {
+                Ok(db) => return Ok(Self(db)),
+                Err(sled::Error::Io(error)) if is_taken(&error) && began.elapsed() < TAKEN_TIME => {
+                    thread::sleep(TAKEN_PAUSE);
+                }
+                Err(error) => return Err(told(&error)),
+            }
+        }
     }
 
     /// Waits until everything that was written has left this process.
@@ -80,11 +96,14 @@ fn told(error: &sled::Error) -> StoreError {
 fn is_for_a_person(error: &io::Error) -> bool {
     use io::ErrorKind::{OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let kinds = [OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
-    // This is how sled says that another process has the files, and that this one has too many.
-    let is_taken = error.to_string().contains("could not acquire lock");
     kinds.contains(&error.kind())
-        || is_taken
+        || is_taken(error)
         || matches!(error.raw_os_error(), Some(TOO_MANY_FILES | TOO_MANY_FILES_IN_ALL))
+}
+
+/// Whether somebody has the database open: sled knows no kind of error for it.
+fn is_taken(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 /// `EMFILE`, for which the standard library has no name.
