@@ -21,6 +21,9 @@ use crate::contract::{DAY, Policy, Retention, TOMBSTONES_KEPT, Topic};
 
 /// The longest that one question to the brokers may take.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How far ahead of the broker's clock a record may be. Kafka's default is an hour: the events of an ingress whose clock
+/// was set ahead would be refused until the broker's comes so far, and hold up all behind them.
+const AHEAD_MAX: &str = "message.timestamp.after.max.ms";
 /// Between two looks at whether new topics have leaders.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -302,7 +305,13 @@ impl<'a> Topics<'a> {
         }
         for (setting, wanted) in wanted(topic, self.settings.retention) {
             let found = value(setting);
-            if found != wanted {
+            if setting == AHEAD_MAX && found != wanted {
+                tracing::warn!(
+                    topic = name,
+                    "topic {name} has {setting}={found}: events of an ingress whose clock is set ahead by more wait on \
+                     its disk for as long; set it to {wanted}"
+                );
+            } else if found != wanted {
                 tracing::info!(topic = name, "topic {name} has {setting}={found} where we would set {wanted}");
             }
         }
@@ -382,7 +391,7 @@ fn wanted(topic: Topic, retention: Retention) -> Vec<(&'static str, String)> {
             ("delete.retention.ms", ms(TOMBSTONES_KEPT)),
         ]
     };
-    let mut config = vec![("message.timestamp.type", "CreateTime".to_owned())];
+    let mut config = vec![("message.timestamp.type", "CreateTime".to_owned()), (AHEAD_MAX, i64::MAX.to_string())];
     match topic.policy(retention) {
         Policy::Delete(kept) => {
             config.push(("cleanup.policy", "delete".to_owned()));
