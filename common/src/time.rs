@@ -1,7 +1,7 @@
 //! Points in time, as every log, record and answer writes them: RFC 3339, UTC.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -63,6 +63,32 @@ impl Timestamp {
     }
 }
 
+/// The time of day, for who deletes what is old: it goes no faster than time passes.
+///
+/// A clock that is set ahead, for a moment or for good, makes nothing older than it was. One that is set back is followed,
+/// so that things are kept for longer. While a machine sleeps, it stands still.
+#[derive(Clone, Copy, Debug)]
+pub struct SteadyClock {
+    began: Timestamp,
+    at: Instant,
+}
+
+impl SteadyClock {
+    /// Trusts the clock of this machine once, now.
+    pub fn start() -> Self {
+        Self { began: Timestamp::now(), at: Instant::now() }
+    }
+
+    /// What time it is, at the latest.
+    pub fn now(&self) -> Timestamp {
+        self.judge(Timestamp::now(), self.at.elapsed())
+    }
+
+    fn judge(&self, clock: Timestamp, passed: Duration) -> Timestamp {
+        clock.min(self.began.plus(passed))
+    }
+}
+
 /// Reads a duration with its unit, such as `300ms` or `14d`.
 pub fn duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
@@ -101,6 +127,16 @@ mod tests {
     fn times_are_rfc_3339_with_milliseconds_only_where_there_are_any() {
         assert_eq!(Timestamp::from_s(1_696_527_000).to_string(), "2023-10-05T17:30:00Z");
         assert_eq!(Timestamp::from_ms(1_696_527_000_120).to_string(), "2023-10-05T17:30:00.120Z");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_ahead_makes_nothing_older() {
+        let clock = SteadyClock { began: Timestamp::from_s(1_000), at: Instant::now() };
+        let judge = |clock_s, passed_s| clock.judge(Timestamp::from_s(clock_s), Duration::from_secs(passed_s)).s();
+        assert_eq!(judge(1_060, 60), 1_060);
+        assert_eq!(judge(9_000_000, 60), 1_060, "set ahead");
+        assert_eq!(judge(500, 60), 500, "set back");
+        assert!(SteadyClock::start().now() <= Timestamp::now());
     }
 
     #[test]

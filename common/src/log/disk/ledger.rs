@@ -18,7 +18,7 @@ use super::files::Files;
 use super::{AppendError, DiskLog, Options, Reader};
 use crate::contract::{Policy, Retention, Topic, header};
 use crate::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
-use crate::time::Timestamp;
+use crate::time::{SteadyClock, Timestamp};
 
 /// In the order in which they are published: `facts` last, since they are the state from which the rest follows.
 const PUBLISHED: [Topic; 4] = [Topic::Events, Topic::Unproven, Topic::Rejected, Topic::Facts];
@@ -47,6 +47,7 @@ pub struct DiskLedger {
     has_gained: bool,
     retention: Retention,
     retained_at: Option<Instant>,
+    clock: SteadyClock,
 }
 
 /// A log of derived records.
@@ -82,8 +83,8 @@ impl DiskLedger {
         let has_facts = facts.log.bounds().1 > 0;
         let read_until = progressed.max(has_facts.then_some(facts.until));
         let (identity, has_gained) = (facts.log.identity().to_string(), false);
-        let (reader, retained_at) = (None, None);
-        Ok(Self { identity, raw, published, progress, read_until, reader, has_gained, retention, retained_at })
+        let (reader, retained_at, clock) = (None, None, SteadyClock::start());
+        Ok(Self { identity, raw, published, progress, read_until, reader, has_gained, retention, retained_at, clock })
     }
 
     /// The log in place of a topic, if it has one.
@@ -134,7 +135,7 @@ impl DiskLedger {
         // What was not read yet stays, however old it is.
         for (topic, log, before) in logs.chain([(Topic::Raw, &self.raw, read_until)]) {
             let Policy::Delete(age) = topic.policy(self.retention) else { continue };
-            if let Err(error) = log.delete_older_than_and_before(Timestamp::now().minus(age), before) {
+            if let Err(error) = log.delete_older_than_and_before(self.clock.now().minus(age), before) {
                 warn!(%error, "delete old segments of {}: {error}", topic.name());
             }
         }
