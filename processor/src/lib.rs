@@ -5,6 +5,7 @@
 
 pub mod ask;
 pub mod audit;
+pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod fold;

@@ -7,6 +7,7 @@ use common::lifecycle::{Readiness, Stop};
 use common::log::kafka::KafkaLedger;
 use common::settings::{Settings, read_from_process};
 use common::telemetry;
+use processor::clock;
 use processor::config::{Config, settings};
 use processor::identity::Identity;
 use processor::service;
@@ -34,6 +35,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let stop = Stop::on_signals().context("listen for signals")?;
     let identity = Identity::take(&config.service.dir, config.instance_id.as_deref())?;
     info!(instance = identity.id(), version = env!("CARGO_PKG_VERSION"), "starting");
+    clock::end_when_set_back(stop.clone())?;
 
     let registry = telemetry::registry();
     let readiness = Readiness::default();
