@@ -26,6 +26,8 @@ pub struct Names {
     pub servers: String,
     /// Before the name of each topic.
     pub prefix: String,
+    /// How many partitions each topic has.
+    pub partitions: u32,
     /// Where data and logs lie.
     pub directory: TempDir,
 }
@@ -36,7 +38,8 @@ impl Names {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = tempfile::Builder::new().prefix("hookledger-test-").tempdir().expect("a directory");
-        Self { servers: servers.to_owned(), prefix: format!("t{}-{count}.", std::process::id()), directory }
+        let prefix = format!("t{}-{count}.", std::process::id());
+        Self { servers: servers.to_owned(), prefix, partitions: PARTITIONS, directory }
     }
 
     /// The whole name of a topic.
@@ -52,7 +55,7 @@ impl Names {
     /// The same with their data in any directory.
     pub fn arguments_in(&self, data: &Path) -> Vec<String> {
         let data = data.display().to_string();
-        let partitions = PARTITIONS.to_string();
+        let partitions = self.partitions.to_string();
         let pairs = [
             ("--kafka", &*self.servers),
             ("--topic-prefix", &self.prefix),

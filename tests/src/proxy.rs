@@ -10,8 +10,12 @@ use std::time::Duration;
 use crate::ports;
 
 mod produce;
+mod traps;
 
 use produce::{Asked, next_message};
+use traps::{Client, Fate, Traps};
+
+pub use traps::Point;
 
 /// How soon a change of mood is noticed.
 const LOOK: Duration = Duration::from_millis(20);
@@ -26,6 +30,8 @@ pub enum Language {
     Any,
     /// Kafka's protocol.
     Kafka,
+    /// Kafka's protocol, by clients for whom traps may be set.
+    Transactions,
 }
 
 /// A proxy. Dropping it ends it, with all connections.
@@ -52,6 +58,8 @@ struct Mood {
     lying: AtomicBool,
     /// How many said so.
     lies: AtomicU64,
+    /// What is held back in the middle of a transaction.
+    traps: Arc<Traps>,
     /// Goes up with each cut; connections of an earlier one end.
     cuts: AtomicU64,
     over: AtomicBool,
@@ -107,6 +115,26 @@ impl Proxy {
         self.mood.lies.load(Ordering::Relaxed)
     }
 
+    /// Holds a client back at a point of its next transaction, by its `client.id`.
+    pub fn set_trap(&self, client: &str, point: Point) {
+        self.mood.traps.set(client, point);
+    }
+
+    /// Whether a client has come to the point of its trap, and all before it has been answered.
+    pub fn has_caught(&self, client: &str) -> bool {
+        self.mood.traps.has_caught(client)
+    }
+
+    /// Lets a client go on, with what was held back.
+    pub fn open_trap(&self, client: &str) {
+        self.mood.traps.open(client);
+    }
+
+    /// Hangs up on a client that was caught and has died since: what was held back is lost.
+    pub fn hang_up_on(&self, client: &str) {
+        self.mood.traps.hang_up(client);
+    }
+
     /// Hangs up on everybody, in the middle of what they are saying.
     pub fn cut(&self) {
         self.mood.cuts.fetch_add(1, Ordering::Relaxed);
@@ -149,6 +177,10 @@ fn join(client: TcpStream, server: TcpStream, mood: &Arc<Mood>, language: Langua
     let (requests, answers) = match language {
         Language::Any => (Ear::Plain, Ear::Plain),
         Language::Kafka => (Ear::Requests(Arc::clone(&asked), Vec::new()), Ear::Answers(asked, Vec::new())),
+        Language::Transactions => {
+            let client = Arc::new(Client::new(Arc::clone(&mood.traps)));
+            (Ear::Asks(Arc::clone(&client), Vec::new()), Ear::Answered(client, Vec::new()))
+        }
     };
     let back = (server.try_clone()?, client.try_clone()?, answers);
     for (from, to, mut ear) in [(client, server, requests), back] {
@@ -177,7 +209,25 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, mood: &Mood, cuts: u64, ear: &
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(_) => return,
         };
+        // What was on its way when the mood changed is not passed on either.
+        while mood.deaf.load(Ordering::Relaxed) && !is_cut() {
+            thread::sleep(LOOK);
+        }
         wait(mood, read, is_cut);
+        if let Some((part, fate)) = ear.traps() {
+            part.extend_from_slice(&chunk[..read]);
+            while let Some(message) = next_message(part) {
+                let mut met = fate(&message);
+                while met == Fate::Waits && !is_cut() {
+                    thread::sleep(LOOK);
+                    met = fate(&message);
+                }
+                if met != Fate::Passes || to.write_all(&message).is_err() {
+                    return;
+                }
+            }
+            continue;
+        }
         let heard = ear.hear(&chunk[..read], mood);
         // A cut comes in the middle of a message.
         let passed = if is_cut() { heard.len() / 2 } else { heard.len() };
@@ -193,13 +243,34 @@ enum Ear {
     /// With what was read of the message that is not whole yet.
     Requests(Arc<Asked>, Vec<u8>),
     Answers(Arc<Asked>, Vec<u8>),
+    /// As the two before, for who may be trapped.
+    Asks(Arc<Client>, Vec<u8>),
+    Answered(Arc<Client>, Vec<u8>),
 }
 
+/// What was read of the message that is not whole yet, and what becomes of a whole one.
+type Held<'a> = (&'a mut Vec<u8>, Box<dyn Fn(&[u8]) -> Fate>);
+
 impl Ear {
+    /// Where traps may be set, messages pass one by one.
+    fn traps(&mut self) -> Option<Held<'_>> {
+        match self {
+            Self::Asks(client, part) => {
+                let client = Arc::clone(client);
+                Some((part, Box::new(move |request| client.asks(request))))
+            }
+            Self::Answered(client, part) => {
+                let client = Arc::clone(client);
+                Some((part, Box::new(move |answer| client.hears(answer))))
+            }
+            Self::Plain | Self::Requests(..) | Self::Answers(..) => None,
+        }
+    }
+
     /// What is passed on for what was read.
     fn hear(&mut self, read: &[u8], mood: &Mood) -> Vec<u8> {
         match self {
-            Self::Plain => {}
+            Self::Plain | Self::Asks(..) | Self::Answered(..) => {}
             Self::Requests(asked, part) => {
                 part.extend_from_slice(read);
                 while let Some(request) = next_message(part) {

@@ -99,10 +99,14 @@ impl Tmpfs {
     }
 
     /// As seen from outside.
-    fn ballast(&self) -> PathBuf {
+    pub fn from_outside(&self) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
         let inside = self.path().strip_prefix("/").expect("a temporary directory has an absolute path");
-        root.join(inside).join("ballast")
+        root.join(inside)
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.from_outside().join("ballast")
     }
 
     /// Bytes that are free.

@@ -130,6 +130,11 @@ impl Broker {
         self.launch().expect("start the broker again");
     }
 
+    /// Waits until it answers again.
+    pub fn is_back(&mut self) {
+        self.answers().expect("the broker is back");
+    }
+
     /// Lets it stand still: connections stay open, nothing is answered.
     pub fn freeze(&self) {
         signal(self.pid(), "STOP").expect("freeze the broker");
@@ -294,6 +299,7 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=2000
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false

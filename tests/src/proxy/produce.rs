@@ -91,11 +91,13 @@ fn varint(bytes: &[u8], at: &mut usize) -> Option<usize> {
     None
 }
 
-fn i16_at(bytes: &[u8], at: usize) -> Option<i16> {
+/// A number, as Kafka writes it.
+pub fn i16_at(bytes: &[u8], at: usize) -> Option<i16> {
     bytes.get(at..at + 2)?.try_into().ok().map(i16::from_be_bytes)
 }
 
-fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
+/// The same, of four bytes.
+pub fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
     bytes.get(at..at + 4)?.try_into().ok().map(i32::from_be_bytes)
 }
 
