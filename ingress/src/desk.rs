@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use common::clock::Clock;
 use common::contract::{header, partition_of};
 use common::log::Record;
 use common::log::disk::{DiskLog, Settled};
@@ -20,14 +21,39 @@ const LINK_WAIT_MAX: Duration = Duration::from_millis(100);
 /// Refused events that are carried to the end of the disk log at a time.
 const CARRY_RECORDS_MAX: usize = 64;
 
+/// Whom records are handed to: librdkafka, or somebody who plays it.
+pub trait Client: Send + Sync + 'static {
+    /// Hands a record over. Never blocks.
+    fn send(&self, partition: u32, record: &Record, ticket: u64) -> Result<(), SendError>;
+    /// Why a new one has to be made, if that is so.
+    fn fatal(&self) -> Option<(Trouble, String)>;
+    /// Once it is done for, has it report what it still holds; with `in_flight` also what it has no answer to.
+    fn give_up(&self, in_flight: bool);
+}
+
+impl Client for RawProducer {
+    fn send(&self, partition: u32, record: &Record, ticket: u64) -> Result<(), SendError> {
+        self.send(partition, record, ticket)
+    }
+
+    fn fatal(&self) -> Option<(Trouble, String)> {
+        self.fatal()
+    }
+
+    fn give_up(&self, in_flight: bool) {
+        self.give_up(in_flight);
+    }
+}
+
 /// The hand-over with all that it moves.
-pub struct Desk {
+pub struct Desk<C = RawProducer> {
     partitions: u32,
     rules: Rules,
     handover: Mutex<Handover>,
     log: DiskLog,
     settled: Settled,
-    producer: RwLock<Option<Arc<RawProducer>>>,
+    clock: Clock,
+    producer: RwLock<Option<Arc<C>>>,
     complaints: Arc<Complaints>,
     /// Why the producer failed, until somebody asks.
     failure: Mutex<Option<(Trouble, String)>>,
@@ -53,7 +79,7 @@ pub struct Standing {
     pub refused: usize,
 }
 
-impl Desk {
+impl<C: Client> Desk<C> {
     /// A desk in front of a disk log that may hold entries of an earlier run.
     pub fn new(log: DiskLog, settled: Settled, partitions: u32, rules: Rules) -> Self {
         let handover = Handover::new(rules, partitions, settled.watermark(), log.bounds().1);
@@ -61,9 +87,10 @@ impl Desk {
             partitions,
             rules,
             handover: Mutex::new(handover),
+            clock: log.clock().clone(),
             log,
             settled,
-            producer: RwLock::default(),
+            producer: RwLock::new(None),
             complaints: Arc::default(),
             failure: Mutex::default(),
             producers_renewed: AtomicU64::new(0),
@@ -90,7 +117,7 @@ impl Desk {
 
     /// Hands over what a worker's turn brought.
     pub fn offer(&self, offers: &mut Vec<Offer>) {
-        let now = Instant::now();
+        let now = self.clock.now();
         let mut handover = self.lock();
         for offer in offers.drain(..) {
             handover.offer(now, offer);
@@ -100,7 +127,7 @@ impl Desk {
 
     /// Time goes by.
     pub fn tick(&self) {
-        let now = Instant::now();
+        let now = self.clock.now();
         let mut effects = Effects::default();
         let mut handover = self.lock();
         handover.tick(now, &mut effects);
@@ -108,6 +135,11 @@ impl Desk {
         self.go_on(handover, now);
         self.post(effects.answers);
         self.ring();
+    }
+
+    /// A group that is to be written now, if there is one and none is being written.
+    pub fn group(&self) -> Option<Vec<(Arc<Record>, bool)>> {
+        self.lock().next_append()
     }
 
     /// Waits for a group to be written; none once the desk is closed and all is written.
@@ -147,9 +179,14 @@ impl Desk {
         look(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
+    /// Whether [`Self::drainable`] has an answer now.
+    pub fn is_drainable(&self) -> bool {
+        self.lock().drainable().is_some()
+    }
+
     /// Hands over entries of the disk log, those that still need it.
     pub fn drain(&self, entries: Vec<(u64, Record)>) {
-        let now = Instant::now();
+        let now = self.clock.now();
         let mut handover = self.lock();
         for (offset, mut record) in entries {
             let wanted = if self.settled.is_settled(offset) { None } else { handover.wants(offset) };
@@ -167,7 +204,7 @@ impl Desk {
     }
 
     /// Kafka was reached: from now on records are handed to this producer.
-    pub fn connected(&self, producer: Arc<RawProducer>) {
+    pub fn connected(&self, producer: Arc<C>) {
         *self.producer.write().unwrap_or_else(PoisonError::into_inner) = Some(producer);
         let mut handover = self.lock();
         match handover.link() {
@@ -186,7 +223,7 @@ impl Desk {
     pub fn fail(&self) {
         let mut handover = self.lock();
         handover.fail();
-        self.go_on(handover, Instant::now());
+        self.go_on(handover, self.clock.now());
     }
 
     /// Whether the producer failed and has no record left.
@@ -203,7 +240,7 @@ impl Desk {
     }
 
     /// Takes the producer out.
-    pub fn take_producer(&self) -> Option<Arc<RawProducer>> {
+    pub fn take_producer(&self) -> Option<Arc<C>> {
         self.producer.write().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -232,7 +269,7 @@ impl Desk {
 
     /// Hands the smallest event over that Kafka refused for what it is; its place, if there was one.
     pub fn try_refused(&self) -> io::Result<Option<u64>> {
-        let now = Instant::now();
+        let now = self.clock.now();
         let Some((offset, resent)) = self.lock().next_refused(now) else { return Ok(None) };
         let record = self.entry(offset, resent)?;
         let mut handover = self.lock();
@@ -251,7 +288,7 @@ impl Desk {
             let record = self.entry(offset, resent)?;
             let mut handover = self.lock();
             handover.carry(offset, resent, Arc::new(record));
-            self.go_on(handover, Instant::now());
+            self.go_on(handover, self.clock.now());
         }
         Ok(())
     }
@@ -279,7 +316,7 @@ impl Desk {
 
     /// How things stand.
     pub fn standing(&self) -> Standing {
-        let now = Instant::now();
+        let now = self.clock.now();
         let handover = self.lock();
         let connected = handover.link() == Link::Up;
         let kafka_up = connected && !handover.is_stalled(now) && !handover.on_probation();
@@ -288,7 +325,7 @@ impl Desk {
 
     /// How long the oldest record on its way has not been reported.
     pub fn silence(&self) -> Duration {
-        self.lock().silence(Instant::now())
+        self.lock().silence(self.clock.now())
     }
 
     /// The disk log.
@@ -342,12 +379,12 @@ impl Desk {
                 handover = self.lock();
             }
             match error {
-                None => next = handover.next_batch(Instant::now()),
+                None => next = handover.next_batch(self.clock.now()),
                 // The next tick tries again.
                 Some(SendError::Full | SendError::TooLarge) => return,
                 Some(SendError::Fatal) => {
                     handover.fail();
-                    return self.go_on(handover, Instant::now());
+                    return self.go_on(handover, self.clock.now());
                 }
             }
         }
@@ -414,11 +451,11 @@ impl Desk {
     }
 }
 
-impl Reports for Desk {
+impl<C: Client> Reports for Desk<C> {
     /// The next batch goes before the answers are written, so that broker and workers are busy together.
     /// Workers are woken when a batch is complete; their tick finds what a broken batch left behind.
     fn reported(&self, ticket: u64, outcome: Result<(), ReportError>) {
-        let now = Instant::now();
+        let now = self.clock.now();
         let reported = match outcome {
             Ok(()) => Reported::Kept,
             Err(error) => self.complained(error),

@@ -4,31 +4,34 @@ use std::sync::Arc;
 
 use common::log::Record;
 
-use crate::desk::{Desk, flag};
+use crate::desk::{Client, Desk, flag};
 
 /// Writes groups until the desk is closed and nothing is left.
 pub fn run(desk: &Desk) {
     let mut failing = false;
     while let Some(group) = desk.next_group() {
-        match desk.log().append_blocking(group.iter().map(copy).collect()) {
-            Ok(first) => {
-                if failing {
-                    tracing::info!("the disk log takes events again");
-                }
-                failing = false;
-                desk.appended(first);
+        write(desk, group, &mut failing);
+    }
+}
+
+/// Writes one group, and tells the desk what became of it.
+pub fn write<C: Client>(desk: &Desk<C>, group: Vec<(Arc<Record>, bool)>, failing: &mut bool) {
+    match desk.log().append_blocking(group.iter().map(copy).collect()) {
+        Ok(first) => {
+            if std::mem::replace(failing, false) {
+                tracing::info!("the disk log takes events again");
             }
-            Err(error) => {
-                if !failing {
-                    tracing::error!(
-                        %error,
-                        "the disk log takes no events: {error}. What Kafka does not acknowledge either is answered 503 and \
-                         lost: bring Kafka back, make room where the disk log lies, or raise disk-log-limit"
-                    );
-                }
-                failing = true;
-                desk.not_appended(group);
+            desk.appended(first);
+        }
+        Err(error) => {
+            if !std::mem::replace(failing, true) {
+                tracing::error!(
+                    %error,
+                    "the disk log takes no events: {error}. What Kafka does not acknowledge either is answered 503 and \
+                     lost: bring Kafka back, make room where the disk log lies, or raise disk-log-limit"
+                );
             }
+            desk.not_appended(group);
         }
     }
 }

@@ -3,7 +3,7 @@
 use common::log::Record;
 use common::log::disk::Reader;
 
-use crate::desk::Desk;
+use crate::desk::{Client, Desk};
 
 /// Entries that are handed over under one lock.
 const STEP_RECORDS_MAX: usize = 64;
@@ -17,7 +17,7 @@ pub struct Drain {
 
 impl Drain {
     /// Hands over some entries, or waits a moment if there are none.
-    pub fn step(&mut self, desk: &Desk) -> std::io::Result<()> {
+    pub fn step<C: Client>(&mut self, desk: &Desk<C>) -> std::io::Result<()> {
         let Some((next, room, end)) = desk.drainable() else {
             self.reader = None;
             return Ok(());

@@ -45,7 +45,8 @@ impl Outbox {
         }
     }
 
-    fn take(&self, answers: &mut Vec<(Waiter, Answer)>) {
+    /// Takes all answers that are there.
+    pub fn take(&self, answers: &mut Vec<(Waiter, Answer)>) {
         self.news.store(false, Ordering::Release);
         std::mem::swap(&mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner), answers);
     }

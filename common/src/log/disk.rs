@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
@@ -29,6 +29,7 @@ use self::group::Group;
 use self::state::Shared;
 use self::writer::{Request, Writer};
 use super::Record;
+use crate::clock::Clock;
 use crate::time::Timestamp;
 
 mod cursor;
@@ -36,6 +37,7 @@ mod files;
 mod frame;
 mod group;
 mod ledger;
+mod played;
 mod reader;
 pub mod record;
 mod recovery;
@@ -50,6 +52,7 @@ mod tests;
 mod writer;
 
 pub use self::ledger::DiskLedger;
+pub use self::played::Disk;
 pub use self::reader::Reader;
 pub use self::salvage::{Salvaged, salvage};
 pub use self::settled::Settled;
@@ -137,16 +140,46 @@ impl DiskLog {
     fn open_on(files: Files, dir: &Path, options: Options) -> io::Result<Self> {
         files::make_dir(dir)?;
         let lock = files::lock_dir(dir)?;
-        let found = recovery::recover(dir)?;
+        let (shared, writer, queue, requests) = Self::begin(files, dir, &options)?;
+        let writer = thread::Builder::new().name("disk-log-writer".into()).spawn(move || writer.run(requests))?;
+        Ok(Self::of(shared, &options, Work::Elsewhere { queue, writer }, Some(lock)))
+    }
+
+    /// Opens or makes the log on a disk that somebody plays, who sees to it that nobody else has it.
+    ///
+    /// It has no threads: whoever appends does the writer's work, and [`Self::idle`] what it does besides.
+    pub fn open_played(disk: Arc<dyn Disk>, clock: Clock, options: Options) -> io::Result<Self> {
+        let (shared, writer, ..) = Self::begin(Files::played(disk, clock), Path::new("played"), &options)?;
+        Ok(Self::of(shared, &options, Work::Here(Mutex::new(writer)), None))
+    }
+
+    fn begin(files: Files, dir: &Path, options: &Options) -> io::Result<Begun> {
+        let found = recovery::recover(&files, dir)?;
         let segments = found.older.iter().chain(&found.newest).copied().collect();
         let shared = Arc::new(Shared::new(dir.to_owned(), files, found.log, segments, found.end));
         let (queue, requests) = mpsc::channel(QUEUE_GROUPS_MAX);
-        let bytes_max = options.bytes_max.unwrap_or(u64::MAX);
-        let writer = Writer::open(shared.clone(), options, found, queue.downgrade())?;
-        let writer = thread::Builder::new().name("disk-log-writer".into()).spawn(move || writer.run(requests))?;
+        let writer = Writer::open(shared.clone(), options.clone(), found, queue.downgrade())?;
+        Ok((shared, writer, queue, requests))
+    }
+
+    fn of(shared: Arc<Shared>, options: &Options, work: Work, lock: Option<File>) -> Self {
         let places = Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize));
-        let handle = Arc::new(Handle { queue: Some(queue), places, writer: Some(writer), bytes_max, _lock: lock });
-        Ok(Self { shared, handle })
+        let bytes_max = options.bytes_max.unwrap_or(u64::MAX);
+        Self { shared, handle: Arc::new(Handle { work: Some(work), places, bytes_max, _lock: lock }) }
+    }
+
+    /// On a disk that is played: what the writer does as soon as it has nothing else to do.
+    pub fn idle(&self) {
+        if let Some(Work::Here(writer)) = &self.handle.work {
+            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            writer.serve([Request::Probe]);
+            writer.mark();
+        }
+    }
+
+    /// The clock by which it waits and measures.
+    pub fn clock(&self) -> &Clock {
+        self.shared.files.clock()
     }
 
     /// Made once with the directory.
@@ -225,7 +258,8 @@ impl DiskLog {
 
     /// About how many bytes more can be kept, for metrics: what the limit leaves, or the disk, if that is less.
     pub fn room(&self) -> io::Result<u64> {
-        let beyond = |path: PathBuf, used: u64| path.metadata().map_or(0, |file| file.len().saturating_sub(used));
+        let length = |path: PathBuf| self.shared.files.length(&path);
+        let beyond = |path: PathBuf, used: u64| length(path).map_or(0, |bytes| bytes.saturating_sub(used));
         let current = self.shared.current();
         let left = current.map_or(0, |current| beyond(segment::path(&self.shared.dir, current.number), current.bytes));
         let disk = self.shared.files.room(&self.shared.dir)? + left + beyond(spare::path(&self.shared.dir), 0);
@@ -251,26 +285,45 @@ impl fmt::Debug for DiskLog {
 
 /// What ends with the last handle: first the writer, then the lock.
 struct Handle {
-    queue: Option<mpsc::Sender<Request>>,
+    work: Option<Work>,
     /// Bytes that may still be queued.
     places: Arc<Semaphore>,
-    writer: Option<JoinHandle<()>>,
     bytes_max: u64,
-    _lock: File,
+    _lock: Option<File>,
 }
+
+/// Who does the writer's work.
+enum Work {
+    /// A thread.
+    Elsewhere { queue: mpsc::Sender<Request>, writer: JoinHandle<()> },
+    /// Whoever asks for it.
+    Here(Mutex<Writer>),
+}
+
+/// What every log begins with.
+type Begun = (Arc<Shared>, Writer, mpsc::Sender<Request>, mpsc::Receiver<Request>);
 
 impl Handle {
     async fn send(&self, request: Request) -> Result<(), AppendError> {
-        let queue = self.queue.as_ref().ok_or_else(ended)?;
-        queue.send(request).await.map_err(|_| ended())
+        match self.work.as_ref().ok_or_else(ended)? {
+            Work::Elsewhere { queue, .. } => queue.send(request).await.map_err(|_| ended()),
+            Work::Here(writer) => {
+                writer.lock().unwrap_or_else(PoisonError::into_inner).serve([request]);
+                Ok(())
+            }
+        }
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.queue = None;
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
+        match self.work.take() {
+            Some(Work::Elsewhere { queue, writer }) => {
+                drop(queue);
+                let _ = writer.join();
+            }
+            Some(Work::Here(writer)) => writer.into_inner().unwrap_or_else(PoisonError::into_inner).close(),
+            None => {}
         }
     }
 }

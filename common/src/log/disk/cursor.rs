@@ -1,11 +1,10 @@
 //! Walks through the frames of one segment file, one buffer at a time.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 
+use super::files::DiskFile;
 use super::frame::{self, BODY_BYTES_MAX, Body, HEAD_BYTES, Head, MARK_BYTES, Salt};
 use super::segment::{HEADER_BYTES, Segment};
 
@@ -14,7 +13,7 @@ const CHUNK_BYTES: u64 = 64 * 1024;
 
 /// A place between two frames.
 pub(super) struct Cursor {
-    file: File,
+    file: DiskFile,
     salt: Salt,
     position: u64,
     offset: u64,
@@ -35,7 +34,7 @@ pub(super) enum Found {
 
 impl Cursor {
     /// Stands before the segment's first frame.
-    pub fn new(file: File, segment: &Segment) -> Self {
+    pub fn new(file: DiskFile, segment: &Segment) -> Self {
         let salt = Salt::of(segment.id);
         Self { file, salt, position: HEADER_BYTES, offset: segment.base, buffer: vec![], buffered_at: HEADER_BYTES }
     }

@@ -4,8 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fs4::fs_std::FileExt as _;
+
+use super::played::Disk;
+use crate::clock::Clock;
 
 #[cfg(test)]
 pub(super) mod faults;
@@ -15,29 +20,104 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// Left free by files that are made ahead: for small files, and for those who share the disk.
 const ROOM_BYTES_MIN: u64 = 256 * 1024;
 
-/// The disk under a log.
+/// The disk under a log, and the clock beside it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Files {
+    /// Who plays the disk, if it is not the kernel's.
+    played: Option<Arc<dyn Disk>>,
+    clock: Clock,
     #[cfg(test)]
-    pub faults: std::sync::Arc<faults::Faults>,
+    pub faults: Arc<faults::Faults>,
 }
 
-#[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests make a disk fail"))]
+/// An open file.
+#[derive(Debug)]
+pub(super) enum DiskFile {
+    /// The kernel's.
+    Real(File),
+    /// Of a disk that is played.
+    Played(Arc<dyn Disk>, u64),
+}
+
 impl Files {
+    /// A disk that is played, by this clock.
+    pub fn played(disk: Arc<dyn Disk>, clock: Clock) -> Self {
+        Self { played: Some(disk), clock, ..Self::default() }
+    }
+
+    /// Whether somebody plays the disk: then nothing has a thread of its own.
+    pub fn is_played(&self) -> bool {
+        self.played.is_some()
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What it says.
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// How long ago that was.
+    pub fn since(&self, at: Instant) -> Duration {
+        self.clock.since(at)
+    }
+
+    /// The names in a directory.
+    pub fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        match &self.played {
+            Some(disk) => disk.names(),
+            None => dir.read_dir()?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        }
+    }
+
+    /// Opens a file to be read.
+    pub fn open(&self, path: &Path) -> io::Result<DiskFile> {
+        self.open_as(path, OpenOptions::new().read(true))
+    }
+
+    /// Opens a file to be read and written.
+    pub fn open_to_write(&self, path: &Path) -> io::Result<DiskFile> {
+        self.open_as(path, OpenOptions::new().read(true).write(true))
+    }
+
+    fn open_as(&self, path: &Path, options: &OpenOptions) -> io::Result<DiskFile> {
+        match &self.played {
+            Some(disk) => Ok(DiskFile::Played(disk.clone(), disk.open(name(path))?)),
+            None => options.open(path).map(DiskFile::Real),
+        }
+    }
+
+    /// A small file, whole.
+    pub fn read_to_string(&self, path: &Path) -> io::Result<String> {
+        if self.played.is_none() {
+            return fs::read_to_string(path);
+        }
+        let file = self.open(path)?;
+        let mut bytes = vec![0; usize::try_from(file.length()?).map_err(io::Error::other)?];
+        file.read_exact_at(&mut bytes, 0)?;
+        String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// How long a file is.
+    pub fn length(&self, path: &Path) -> io::Result<u64> {
+        match &self.played {
+            Some(_) => self.open(path)?.length(),
+            None => Ok(fs::metadata(path)?.len()),
+        }
+    }
+
     /// Makes a file of zeros that are on the disk. Does not even begin where there is no room.
-    pub fn make(&self, path: &Path, bytes: u64) -> io::Result<File> {
+    pub fn make(&self, path: &Path, bytes: u64) -> io::Result<DiskFile> {
         if let Some(dir) = path.parent()
             && self.room(dir)? < bytes
         {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let mut file = self.create(path)?;
-        let mut left = bytes;
-        while left > 0 {
-            let some = &ZEROS[..usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len())];
-            file.write_all(some)?;
-            left -= some.len() as u64;
-        }
+        let file = self.create(path)?;
+        file.fill(bytes)?;
         #[cfg(test)]
         return self.faults.zeroed(file, bytes);
         #[cfg(not(test))]
@@ -45,7 +125,8 @@ impl Files {
     }
 
     /// Writes all or fails: a short write counts as failure, since nobody knows what became of the rest.
-    pub fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests make a disk fail"))]
+    pub fn write(&self, file: &DiskFile, bytes: &[u8], at: u64) -> io::Result<()> {
         #[cfg(test)]
         self.faults.write(file, bytes, at)?;
         loop {
@@ -62,7 +143,8 @@ impl Files {
     }
 
     /// Returns when all that was written to the file is on the disk.
-    pub fn sync(&self, file: &File) -> io::Result<()> {
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests make a disk fail"))]
+    pub fn sync(&self, file: &DiskFile) -> io::Result<()> {
         #[cfg(test)]
         return self.faults.sync(file);
         #[cfg(not(test))]
@@ -71,9 +153,9 @@ impl Files {
 
     /// Cuts a file to this length, if it is longer.
     pub fn cut(&self, path: &Path, bytes: u64) -> io::Result<()> {
-        let file = File::options().write(true).open(path)?;
-        if file.metadata()?.len() > bytes {
-            file.set_len(bytes)?;
+        let file = self.open_to_write(path)?;
+        if file.length()? > bytes {
+            file.resize(bytes)?;
             #[cfg(test)]
             self.faults.cut(&file, bytes);
         }
@@ -82,7 +164,10 @@ impl Files {
 
     /// Gives a file another name. Durable once the directory is synced.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)?;
+        match &self.played {
+            Some(disk) => disk.rename(name(from), name(to))?,
+            None => fs::rename(from, to)?,
+        }
         #[cfg(test)]
         self.faults.renamed(from, to);
         Ok(())
@@ -90,7 +175,11 @@ impl Files {
 
     /// Removes a file that may be gone already. Durable once the directory is synced.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
-        match fs::remove_file(path) {
+        let removed = match &self.played {
+            Some(disk) => disk.remove(name(path)),
+            None => fs::remove_file(path),
+        };
+        match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
             Ok(()) => {
@@ -107,7 +196,10 @@ impl Files {
         if self.faults.sync_dir()? {
             return Ok(());
         }
-        sync_dir(dir)
+        match &self.played {
+            Some(disk) => disk.sync_names(),
+            None => sync_dir(dir),
+        }
     }
 
     /// Replaces a small file, durably: it is the old one or the new one, whatever happens.
@@ -132,17 +224,98 @@ impl Files {
         if let Some(room) = self.faults.room() {
             return Ok(room);
         }
-        Ok(fs4::available_space(dir)?.saturating_sub(ROOM_BYTES_MIN))
+        match &self.played {
+            Some(disk) => disk.room(),
+            None => Ok(fs4::available_space(dir)?.saturating_sub(ROOM_BYTES_MIN)),
+        }
     }
 
-    fn create(&self, path: &Path) -> io::Result<File> {
+    fn create(&self, path: &Path) -> io::Result<DiskFile> {
         #[cfg(test)]
         self.faults.make()?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        let file = match &self.played {
+            Some(disk) => DiskFile::Played(disk.clone(), disk.create(name(path))?),
+            None => DiskFile::Real(OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?),
+        };
         #[cfg(test)]
         self.faults.made(&file, path);
         Ok(file)
     }
+}
+
+impl DiskFile {
+    /// How long it is.
+    pub fn length(&self) -> io::Result<u64> {
+        match self {
+            Self::Real(file) => Ok(file.metadata()?.len()),
+            Self::Played(disk, file) => disk.length(*file),
+        }
+    }
+
+    /// Reads; fewer bytes than asked for only at the end.
+    pub fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+        match self {
+            Self::Real(file) => file.read_at(bytes, at),
+            Self::Played(disk, file) => disk.read(*file, bytes, at),
+        }
+    }
+
+    /// Reads all that was asked for.
+    pub fn read_exact_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.read_exact_at(bytes, at),
+            Self::Played(disk, file) if disk.read(*file, bytes, at)? == bytes.len() => Ok(()),
+            Self::Played(..) => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        match self {
+            Self::Real(file) => file.write_at(bytes, at),
+            Self::Played(disk, file) => disk.write(*file, bytes, at),
+        }
+    }
+
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.set_len(bytes),
+            Self::Played(disk, file) => disk.resize(*file, bytes),
+        }
+    }
+
+    /// Makes an empty file this long. Written zeros have their room on a real disk, and holes have none.
+    fn fill(&self, bytes: u64) -> io::Result<()> {
+        let mut file = match self {
+            Self::Real(file) => file,
+            Self::Played(..) => return self.resize(bytes),
+        };
+        let mut left = bytes;
+        while left > 0 {
+            let some = &ZEROS[..usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len())];
+            file.write_all(some)?;
+            left -= some.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.sync_data(),
+            Self::Played(disk, file) => disk.sync(*file),
+        }
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.sync_all(),
+            Self::Played(disk, file) => disk.sync(*file),
+        }
+    }
+}
+
+/// The only part of a path that a disk knows which has one directory.
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

@@ -1,6 +1,5 @@
 //! Reads what is durable, in order, one file at a time, also while the log grows and is deleted from.
 
-use std::fs::File;
 use std::io;
 
 use super::cursor::{Cursor, Found};
@@ -75,7 +74,7 @@ impl Reader {
                 let path = segment::path(&self.log.shared.dir, segment.number);
                 return Err(corrupt(&path, damage(at, offset, segment.end)));
             }
-            match File::open(segment::path(&self.log.shared.dir, segment.number)) {
+            match self.log.shared.files.open(&segment::path(&self.log.shared.dir, segment.number)) {
                 Ok(file) => {
                     self.open = Some(Open { segment, cursor: Cursor::new(file, &segment) });
                     return Ok(true);

@@ -18,15 +18,14 @@
 //! every opening begins.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use tracing::warn;
 use uuid::Uuid;
 
 use super::cursor::{Cursor, Found};
+use super::files::Files;
 use super::frame::MARK_BYTES;
 use super::record;
 use super::segment::{self, HEADER_BYTES, Header, Segment, corrupt, damage};
@@ -63,10 +62,10 @@ pub(super) struct Tail {
 }
 
 /// Looks through the directory.
-pub(super) fn recover(dir: &Path) -> io::Result<Recovered> {
+pub(super) fn recover(files: &Files, dir: &Path) -> io::Result<Recovered> {
     let mut headers = Vec::new();
-    for number in segment::numbers(dir)? {
-        headers.push(header(dir, number)?);
+    for number in segment::numbers(files, dir)? {
+        headers.push(header(files, dir, number)?);
     }
     let Some(newest) = headers.pop() else {
         let (older, newest, tail, void) = (vec![], None, Tail::default(), vec![]);
@@ -75,20 +74,20 @@ pub(super) fn recover(dir: &Path) -> io::Result<Recovered> {
     if let Some(other) = headers.iter().find(|header| header.log != newest.log) {
         return Err(corrupt(&segment::path(dir, other.number), "it belongs to another log"));
     }
-    let (older, void) = older(dir, &headers, &newest)?;
-    let (last, tail) = scan(dir, &newest)?;
+    let (older, void) = older(files, dir, &headers, &newest)?;
+    let (last, tail) = scan(files, dir, &newest)?;
     let (number, end) = (newest.number + 1, last.end);
     Ok(Recovered { log: newest.log, older: older.into(), newest: Some(last), tail, number, end, void })
 }
 
-fn header(dir: &Path, number: u64) -> io::Result<Header> {
+fn header(files: &Files, dir: &Path, number: u64) -> io::Result<Header> {
     let path = segment::path(dir, number);
-    let header = Header::read(&path)?;
+    let header = Header::read(files, &path)?;
     if header.number == number { Ok(header) } else { Err(corrupt(&path, "it was renamed")) }
 }
 
 /// Goes back from the newest segment, each header naming the one before it.
-fn older(dir: &Path, headers: &[Header], newest: &Header) -> io::Result<(VecDeque<Segment>, Vec<u64>)> {
+fn older(files: &Files, dir: &Path, headers: &[Header], newest: &Header) -> io::Result<(VecDeque<Segment>, Vec<u64>)> {
     let (mut segments, mut void) = (VecDeque::new(), Vec::new());
     let mut next = *newest;
     for header in headers.iter().rev() {
@@ -101,7 +100,7 @@ fn older(dir: &Path, headers: &[Header], newest: &Header) -> io::Result<(VecDequ
                 if header.base >= previous.end || previous.end > next.base {
                     return Err(corrupt(&path, "it and the one behind it do not fit together"));
                 }
-                let found = fs::metadata(&path)?.len();
+                let found = files.length(&path)?;
                 if found < previous.bytes {
                     let (wanted, first, last) = (previous.bytes, header.base, previous.end - 1);
                     let how = format!(
@@ -125,15 +124,15 @@ fn older(dir: &Path, headers: &[Header], newest: &Header) -> io::Result<(VecDequ
 }
 
 /// Reads the newest segment: what is known to be durable, and what is to be written anew.
-fn scan(dir: &Path, header: &Header) -> io::Result<(Segment, Tail)> {
+fn scan(files: &Files, dir: &Path, header: &Header) -> io::Result<(Segment, Tail)> {
     let path = segment::path(dir, header.number);
-    let file = File::open(&path)?;
-    let limit = file.metadata()?.len();
+    let file = files.open(&path)?;
+    let limit = file.length()?;
     let (number, id, base) = (header.number, header.id, header.base);
     let mut synced = Segment { number, id, base, end: base, bytes: HEADER_BYTES, latest: Timestamp::default() };
     let mut whole = synced;
 
-    let mut cursor = Cursor::new(file.try_clone()?, &synced);
+    let mut cursor = Cursor::new(files.open(&path)?, &synced);
     let mut latest = Timestamp::default();
     loop {
         match cursor.next(limit)? {

@@ -5,7 +5,7 @@
 //! The new log has a new identity: a state that was folded from the old one is not taken for its own.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
     let Found { log: old, mut lost, tail, is_damaged } = read(dir, &mut press)?;
     let records = press.records;
     // Files that look good each for itself may not fit together, so that the log does not open.
-    if !is_damaged && recovery::recover(dir).is_ok() {
+    if !is_damaged && recovery::recover(&press.files, dir).is_ok() {
         fs::remove_dir_all(&fresh)?;
         return Ok(Salvaged { records, lost, set_aside: None });
     }
@@ -87,11 +87,11 @@ struct Found {
 
 /// Reads all segments, good places and bad ones.
 fn read(dir: &Path, press: &mut Press) -> io::Result<Found> {
-    let numbers = segment::numbers(dir)?;
+    let numbers = segment::numbers(&press.files, dir)?;
     let paths: Vec<_> = numbers.iter().map(|number| segment::path(dir, *number)).collect();
     let mut headers = Vec::with_capacity(paths.len());
     for path in &paths {
-        headers.push(match Header::read(path) {
+        headers.push(match Header::read(&press.files, path) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
             header => Some(header?),
         });
@@ -133,8 +133,8 @@ struct Sieve<'a> {
 impl Sieve<'_> {
     /// Takes over what is good in a segment and belongs to it. Returns where it ends for certain.
     fn take(&mut self, path: &Path, header: &Header, until: Option<u64>) -> io::Result<u64> {
-        let file = File::open(path)?;
-        let limit = file.metadata()?.len();
+        let file = self.press.files.open(path)?;
+        let limit = file.length()?;
         let (number, id, base) = (header.number, header.id, header.base);
         let blank = Segment { number, id, base, end: base, bytes: HEADER_BYTES, latest: Timestamp::default() };
         let mut cursor = Cursor::new(file, &blank);

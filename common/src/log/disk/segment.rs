@@ -4,13 +4,12 @@
 //! never promised, and is not there for anybody. Offsets have no gaps, unless somebody had what was
 //! damaged set aside (`salvage`).
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use super::files::Files;
 use crate::time::Timestamp;
 
 /// Before the first frame.
@@ -113,9 +112,9 @@ impl Header {
     }
 
     /// Reads a segment file's header.
-    pub fn read(path: &Path) -> io::Result<Self> {
+    pub fn read(files: &Files, path: &Path) -> io::Result<Self> {
         let mut bytes = [0; HEADER_LEN];
-        let read = File::open(path)?.read_exact_at(&mut bytes, 0);
+        let read = files.open(path)?.read_exact_at(&mut bytes, 0);
         match read {
             Ok(()) => Self::decode(&bytes)
                 .ok_or_else(|| corrupt(path, "its header is damaged, or of another version of the format")),
@@ -131,10 +130,10 @@ pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
 }
 
 /// The numbers of all segment files in a directory, in order.
-pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
+pub(super) fn numbers(files: &Files, dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
-    for entry in dir.read_dir()? {
-        let found = PathBuf::from(entry?.file_name());
+    for name in files.names(dir)? {
+        let found = PathBuf::from(name);
         let number = found.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
         numbers.extend(number.filter(|number| path(Path::new(""), *number) == found));
     }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -45,7 +44,7 @@ impl Settled {
     /// What was saved for this log; nothing is settled if there is no file, or none that makes sense.
     pub fn load(log: &DiskLog) -> io::Result<Self> {
         let (first, end) = log.bounds();
-        let saved = Offsets::read(&log.dir(), log.identity(), end)?;
+        let saved = Offsets::read(&log.shared.files, &log.dir(), log.identity(), end)?;
         let saved = saved.unwrap_or_else(|| {
             warn!(
                 "what is settled of the disk log in {} cannot be read: all of it is delivered again",
@@ -115,7 +114,7 @@ impl Settled {
 
 /// Takes over what is settled of one log for another that has the same offsets.
 pub(super) fn carry(files: &Files, (dir, log): (&Path, Uuid), (to_dir, to_log): (&Path, Uuid)) -> io::Result<()> {
-    let text = match fs::read_to_string(dir.join(FILE)) {
+    let text = match files.read_to_string(&dir.join(FILE)) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => return Ok(()),
         text => text?,
     };
@@ -125,8 +124,8 @@ pub(super) fn carry(files: &Files, (dir, log): (&Path, Uuid), (to_dir, to_log): 
 
 impl Offsets {
     /// What the file says of a log that ends here; none if there is one that makes no sense for it.
-    pub fn read(dir: &Path, log: Uuid, end: u64) -> io::Result<Option<Self>> {
-        match fs::read_to_string(dir.join(FILE)) {
+    pub fn read(files: &Files, dir: &Path, log: Uuid, end: u64) -> io::Result<Option<Self>> {
+        match files.read_to_string(&dir.join(FILE)) {
             Ok(text) => Ok(Self::parse(&text, log).filter(|offsets| offsets.end() <= end)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(Self::default())),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
@@ -212,6 +211,7 @@ impl Offsets {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::fs;
     use std::sync::atomic::Ordering;
 
     use proptest::collection::vec;

@@ -3,7 +3,6 @@
 //! Where a whole segment does not fit any more, a smaller one is made: events are refused at the disk's
 //! end, not a segment before it.
 
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::RETRY_AFTER;
-use super::files::{Files, is_full};
+use super::files::{DiskFile, Files, is_full};
 
 /// The finished spare.
 const SPARE: &str = "spare";
@@ -34,7 +33,7 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 
 /// A file for a segment: its size, and where it is for now.
 pub(super) struct Spare {
-    pub file: File,
+    pub file: DiskFile,
     pub bytes: u64,
     pub path: PathBuf,
 }
@@ -50,8 +49,8 @@ pub(super) struct Spares {
 /// How far the next one is.
 enum Making {
     Nothing,
-    UnderWay(JoinHandle<io::Result<(File, u64)>>),
-    Made(File, u64),
+    UnderWay(JoinHandle<io::Result<(DiskFile, u64)>>),
+    Made(DiskFile, u64),
     Failed(Instant),
 }
 
@@ -71,7 +70,7 @@ impl Spares {
         if bytes > self.workshop.bytes {
             return self.workshop.make_large(bytes);
         }
-        self.making = match std::mem::replace(&mut self.making, Making::Nothing).joined() {
+        self.making = match std::mem::replace(&mut self.making, Making::Nothing).joined(&self.workshop.files) {
             Making::Made(file, made) if made >= bytes => return Ok(spare((file, made))),
             // A small one remains for small groups.
             Making::Made(file, made) => {
@@ -102,8 +101,8 @@ impl Spares {
     /// Tries again now and then, if there was no room.
     pub fn tend(&mut self) {
         self.making = match std::mem::replace(&mut self.making, Making::Nothing) {
-            Making::UnderWay(making) if making.is_finished() => Making::UnderWay(making).joined(),
-            Making::Failed(at) if at.elapsed() >= RETRY_AFTER => self.workshop.clone().begin(),
+            Making::UnderWay(making) if making.is_finished() => Making::UnderWay(making).joined(&self.workshop.files),
+            Making::Failed(at) if self.workshop.files.since(at) >= RETRY_AFTER => self.workshop.clone().begin(),
             making @ (Making::Nothing | Making::UnderWay(_) | Making::Made(..) | Making::Failed(_)) => making,
         };
     }
@@ -112,17 +111,18 @@ impl Spares {
 impl Drop for Spares {
     /// Nothing of this log is touched once it is closed.
     fn drop(&mut self) {
-        let _ = std::mem::replace(&mut self.making, Making::Nothing).joined();
+        let _ = std::mem::replace(&mut self.making, Making::Nothing).joined(&self.workshop.files);
     }
 }
 
 impl Making {
-    fn joined(self) -> Self {
+    fn joined(self, files: &Files) -> Self {
         let Self::UnderWay(making) = self else { return self };
-        match making.join() {
-            Ok(Ok((file, bytes))) => Self::Made(file, bytes),
-            Ok(Err(_)) | Err(_) => Self::Failed(Instant::now()),
-        }
+        Self::of(making.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked"))), files)
+    }
+
+    fn of(made: io::Result<(DiskFile, u64)>, files: &Files) -> Self {
+        made.map_or_else(|_| Self::Failed(files.now()), |(file, bytes)| Self::Made(file, bytes))
     }
 }
 
@@ -142,14 +142,18 @@ const NONE: u8 = 2;
 
 impl Workshop {
     fn begin(self) -> Making {
+        let files = self.files.clone();
         let work = move || self.make(0).inspect(|_| self.tell_room()).inspect_err(|error| self.tell_failure(error));
+        if files.is_played() {
+            return Making::of(work(), &files);
+        }
         // Without a thread the spare is made when it is needed.
         let making = thread::Builder::new().name("disk-log-spare".into()).spawn(work);
         making.map_or_else(|_| Making::Nothing, Making::UnderWay)
     }
 
     /// Makes the spare, of the size of a segment or as large as there is room. Under its name there are only whole files.
-    fn make(&self, needed: u64) -> io::Result<(File, u64)> {
+    fn make(&self, needed: u64) -> io::Result<(DiskFile, u64)> {
         let unfinished = self.dir.join(UNFINISHED);
         let made = self.fitting(&unfinished, needed).and_then(|made| {
             self.files.rename(&unfinished, &path(&self.dir))?;
@@ -162,7 +166,7 @@ impl Workshop {
         made
     }
 
-    fn fitting(&self, path: &Path, needed: u64) -> io::Result<(File, u64)> {
+    fn fitting(&self, path: &Path, needed: u64) -> io::Result<(DiskFile, u64)> {
         let mut bytes = self.bytes;
         loop {
             match self.files.make(path, bytes) {
@@ -182,10 +186,10 @@ impl Workshop {
     }
 
     /// What a former process made and did not use. What it may hold is no record of ours: checksums are salted.
-    fn left(&self, needed: u64) -> io::Result<Option<(File, u64)>> {
-        match OpenOptions::new().read(true).write(true).open(path(&self.dir)) {
+    fn left(&self, needed: u64) -> io::Result<Option<(DiskFile, u64)>> {
+        match self.files.open_to_write(&path(&self.dir)) {
             Ok(file) => {
-                let bytes = file.metadata()?.len();
+                let bytes = file.length()?;
                 Ok((needed.max(BYTES_MIN.min(self.bytes))..=self.bytes).contains(&bytes).then_some((file, bytes)))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

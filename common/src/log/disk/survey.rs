@@ -1,13 +1,12 @@
 //! Looks at a log that nobody has open, and changes nothing: what is there, and what of it is not settled.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use super::cursor::{Cursor, Found};
-use super::files::{self, Looking};
+use super::files::{self, Files, Looking};
 use super::record;
 use super::recovery::{self, Recovered};
 use super::segment::{self, Segment, corrupt, damage};
@@ -58,15 +57,16 @@ impl Survey {
     /// Looks at files' headers, the newest segment and what is settled.
     pub fn of(dir: &Path) -> Result<Self, SurveyError> {
         let told = |error: io::Error| SurveyError::new(dir, error);
-        if !dir.is_dir() || segment::numbers(dir).map_err(told)?.is_empty() {
+        let files = Files::default();
+        if !dir.is_dir() || segment::numbers(&files, dir).map_err(told)?.is_empty() {
             return Err(SurveyError::Nothing(dir.to_owned()));
         }
         let looking = files::look_at_dir(dir).map_err(told)?;
         let looking = looking.ok_or_else(|| SurveyError::InUse(dir.to_owned()))?;
-        let found = recovery::recover(dir).map_err(told)?;
+        let found = recovery::recover(&files, dir).map_err(told)?;
         let (openings, log, end) = (found.number, found.log, found.end + found.tail.records);
         let segments = segments_of(found);
-        let settled = Offsets::read(dir, log, end).map_err(told)?;
+        let settled = Offsets::read(&files, dir, log, end).map_err(told)?;
         let mut settled = settled.unwrap_or_default();
         settled.raise(segments.first().map_or(end, |first| first.base));
         for (one, next) in segments.iter().zip(segments.iter().skip(1)).filter(|(one, next)| one.end < next.base) {
@@ -106,7 +106,7 @@ impl Survey {
 
     fn read_segment(&self, segment: &Segment, contents: &mut Contents) -> io::Result<()> {
         let path = segment::path(&self.dir, segment.number);
-        let mut cursor = Cursor::new(File::open(&path)?, segment);
+        let mut cursor = Cursor::new(Files::default().open(&path)?, segment);
         while cursor.position() < segment.bytes {
             let (at, offset) = (cursor.position(), cursor.offset());
             match cursor.next(segment.bytes)? {

@@ -69,7 +69,11 @@ fn check(log: &DiskLog, numbers: std::ops::Range<u64>) {
 }
 
 fn segment_files(dir: &Path) -> Vec<PathBuf> {
-    segment::numbers(dir).expect("list").into_iter().map(|number| segment::path(dir, number)).collect()
+    segment::numbers(&Files::default(), dir)
+        .expect("list")
+        .into_iter()
+        .map(|number| segment::path(dir, number))
+        .collect()
 }
 
 /// The directory as a crash would leave it now.

@@ -3,7 +3,6 @@
 //! A file whose write or sync failed is never written or synced again: what the kernel says of it from
 //! then on proves nothing. The records that were not answered yet go to the next segment.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::files::is_full;
+use super::files::{DiskFile, is_full};
 use super::frame::{self, MARK_BYTES, Salt};
 use super::group::{Batch, Group};
 use super::recovery::{Recovered, Tail};
@@ -41,7 +40,7 @@ pub(super) enum Request {
 
 /// The file that is being written to.
 struct Current {
-    file: File,
+    file: DiskFile,
     /// The file's size.
     room: u64,
     segment: Segment,
@@ -104,28 +103,33 @@ impl Writer {
     pub fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut requests = Vec::new();
         while queue.blocking_recv_many(&mut requests, BATCH_REQUESTS_MAX) > 0 {
-            let mut batch = Batch::default();
-            for request in requests.drain(..) {
-                match request {
-                    Request::Append(group) => self.add(group, &mut batch),
-                    Request::Retire(at, done) => {
-                        self.commit(&mut batch);
-                        self.retire(at);
-                        let _ = done.send(());
-                    }
-                    Request::Probe => {
-                        self.commit(&mut batch);
-                        self.probe();
-                    }
-                }
-            }
-            self.commit(&mut batch);
-            self.spares.tend();
+            self.serve(requests.drain(..));
             if queue.is_empty() {
                 self.mark();
             }
         }
         self.close();
+    }
+
+    /// Serves these, in order.
+    pub fn serve(&mut self, requests: impl IntoIterator<Item = Request>) {
+        let mut batch = Batch::default();
+        for request in requests {
+            match request {
+                Request::Append(group) => self.add(group, &mut batch),
+                Request::Retire(at, done) => {
+                    self.commit(&mut batch);
+                    self.retire(at);
+                    let _ = done.send(());
+                }
+                Request::Probe => {
+                    self.commit(&mut batch);
+                    self.probe();
+                }
+            }
+        }
+        self.commit(&mut batch);
+        self.spares.tend();
     }
 
     /// Adds a group to the batch; commits what cannot share a write with it.
@@ -152,7 +156,7 @@ impl Writer {
 
     /// Whether the segment has records and has been open for long enough.
     fn is_old(&self, current: &Current) -> bool {
-        let old = self.options.segment_age_max.is_some_and(|max| current.begun_at.elapsed() >= max);
+        let old = self.options.segment_age_max.is_some_and(|max| self.shared.files.since(current.begun_at) >= max);
         old && !current.segment.is_empty()
     }
 
@@ -180,7 +184,7 @@ impl Writer {
             }
         }
         if let Some((at, error)) = &self.failed_at
-            && at.elapsed() < RETRY_AFTER
+            && self.shared.files.since(*at) < RETRY_AFTER
         {
             return Err(error.clone());
         }
@@ -251,7 +255,7 @@ impl Writer {
         placed?;
 
         let segment = Segment { number, id, base, end: base + tail.records, bytes, latest: tail.latest };
-        let (file, room, begun_at) = (spare.file, spare.bytes, Instant::now());
+        let (file, room, begun_at) = (spare.file, spare.bytes, files.now());
         self.current = Some(Current { file, room, segment, begun_at, is_marked: false });
         if let Some(former) = self.shared.begin(segment) {
             self.tidy(&former);
@@ -259,7 +263,7 @@ impl Writer {
         Ok(())
     }
 
-    fn place(&self, file: &File, header: &Header, tail: &Tail) -> io::Result<()> {
+    fn place(&self, file: &DiskFile, header: &Header, tail: &Tail) -> io::Result<()> {
         self.shared.files.write(file, &header.encode(), 0)?;
         if tail.frames.is_empty() {
             return self.shared.files.sync(file);
@@ -269,11 +273,11 @@ impl Writer {
     }
 
     /// A sync that somebody waits for.
-    fn sync(&self, file: &File) -> io::Result<()> {
-        let begun_at = Instant::now();
+    fn sync(&self, file: &DiskFile) -> io::Result<()> {
+        let begun_at = self.shared.files.now();
         self.shared.files.sync(file)?;
         if let Some(on_sync) = &self.options.on_sync {
-            on_sync(begun_at.elapsed());
+            on_sync(self.shared.files.since(begun_at));
         }
         Ok(())
     }
@@ -289,7 +293,7 @@ impl Writer {
         }
         if !tail.frames.is_empty() {
             // Written anew in its place, every page of it is the kernel's concern again, and the sync is honest.
-            let file = File::options().write(true).open(&path)?;
+            let file = self.shared.files.open_to_write(&path)?;
             frame::seal(&mut tail.frames, Salt::of(newest.id), newest.end);
             self.shared.files.write(&file, &tail.frames, newest.bytes)?;
             self.shared.files.sync(&file)?;
@@ -309,7 +313,11 @@ impl Writer {
         }
         self.shared.set_trouble(Some(format!("the disk {what} for the disk log: {error}")));
         let error = if is_full(&error) { AppendError::Full } else { AppendError::Io(error.into()) };
-        self.failed_at = Some((Instant::now(), error.clone()));
+        self.failed_at = Some((self.shared.files.now(), error.clone()));
+        if self.shared.files.is_played() {
+            // Whoever plays the disk probes, too.
+            return error;
+        }
         let requests = self.requests.clone();
         // Without a thread the next append finds out.
         let _ = thread::Builder::new().name("disk-log-probe".into()).spawn(move || {
@@ -330,7 +338,7 @@ impl Writer {
     }
 
     fn probe(&mut self) {
-        if self.failed_at.as_ref().is_none_or(|(at, _)| at.elapsed() < RETRY_AFTER) {
+        if self.failed_at.as_ref().is_none_or(|(at, _)| self.shared.files.since(*at) < RETRY_AFTER) {
             return;
         }
         match self.begin(&mut Tail::default()) {
@@ -352,7 +360,7 @@ impl Writer {
     }
 
     /// Puts a mark behind the last record while there is nothing else to do. The next write begins with the same bytes.
-    fn mark(&mut self) {
+    pub fn mark(&mut self) {
         let Some(current) = &mut self.current else { return };
         if current.is_marked || current.segment.is_empty() || current.left() < MARK_BYTES as u64 {
             return;
@@ -370,7 +378,7 @@ impl Writer {
     }
 
     /// At an orderly end all is known to have been synced, and the next opening knows it too.
-    fn close(&mut self) {
+    pub fn close(&mut self) {
         self.mark();
         let Some(current) = self.current.take().filter(|current| current.is_marked) else { return };
         if let Err(error) = self.shared.files.sync(&current.file) {

@@ -1,11 +1,12 @@
 //! A disk that fails when it is told to, and a tape of what was asked of it.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use super::DiskFile;
 
 /// What fails next.
 #[derive(Debug)]
@@ -102,12 +103,12 @@ impl Faults {
         Some(self.room.load(Ordering::SeqCst)).filter(|room| *room < u64::MAX)
     }
 
-    pub(super) fn made(&self, file: &File, path: &Path) {
+    pub(super) fn made(&self, file: &DiskFile, path: &Path) {
         self.note(Act::Made { node: node(file), name: name(path) });
     }
 
     /// Files that are made ahead have syncs of their own, which never fail here.
-    pub(super) fn zeroed(&self, file: File, bytes: u64) -> io::Result<File> {
+    pub(super) fn zeroed(&self, file: DiskFile, bytes: u64) -> io::Result<DiskFile> {
         self.note(Act::Zeroed { node: node(&file), bytes });
         if !self.hasty.load(Ordering::SeqCst) {
             file.sync_all()?;
@@ -116,21 +117,21 @@ impl Faults {
         Ok(file)
     }
 
-    pub(super) fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    pub(super) fn write(&self, file: &DiskFile, bytes: &[u8], at: u64) -> io::Result<()> {
         if !one(&self.writes) {
             return Ok(());
         }
         let half = &bytes[..bytes.len() / 2];
-        file.write_all_at(half, at)?;
+        file.write_at(half, at)?;
         self.wrote(file, half, at);
         Err(io::ErrorKind::WriteZero.into())
     }
 
-    pub(super) fn wrote(&self, file: &File, bytes: &[u8], at: u64) {
+    pub(super) fn wrote(&self, file: &DiskFile, bytes: &[u8], at: u64) {
         self.note(Act::Wrote { node: node(file), at, bytes: bytes.to_vec() });
     }
 
-    pub(super) fn sync(&self, file: &File) -> io::Result<()> {
+    pub(super) fn sync(&self, file: &DiskFile) -> io::Result<()> {
         let hasty = self.hasty.load(Ordering::SeqCst);
         let synced = self.fail_sync().and_then(|()| if hasty { Ok(()) } else { file.sync_data() });
         let node = node(file);
@@ -149,7 +150,7 @@ impl Faults {
         Ok(self.hasty.load(Ordering::SeqCst))
     }
 
-    pub(super) fn cut(&self, file: &File, bytes: u64) {
+    pub(super) fn cut(&self, file: &DiskFile, bytes: u64) {
         self.note(Act::Cut { node: node(file), bytes });
     }
 
@@ -178,8 +179,11 @@ fn one(left: &AtomicU32) -> bool {
     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
-fn node(file: &File) -> u64 {
-    file.metadata().expect("an open file").ino()
+fn node(file: &DiskFile) -> u64 {
+    match file {
+        DiskFile::Real(file) => file.metadata().expect("an open file").ino(),
+        DiskFile::Played(_, file) => *file,
+    }
 }
 
 fn name(path: &Path) -> String {
