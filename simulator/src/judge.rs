@@ -37,6 +37,8 @@ pub struct Counts {
     pub set_aside: u64,
     /// Released events that `raw` no longer had.
     pub lost: u64,
+    /// Raw records that a simulated ingress brought.
+    pub by_ingress: u64,
     /// Digests that were compared with one of the same place.
     pub digests: u64,
 }

@@ -13,6 +13,7 @@ pub mod baton;
 pub mod broker;
 pub mod disk;
 pub mod expected;
+pub mod ingress;
 pub mod judge;
 pub mod ledger;
 pub mod mutation;

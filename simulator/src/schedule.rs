@@ -20,28 +20,23 @@ use processor::store::{Store, Trusts};
 use crate::baton::{End, Go, Pause, Runner};
 use crate::broker::Broker;
 use crate::disk::{Disk, SimHome};
-use crate::judge::{Counts, DERIVED, Judge};
+use crate::ingress::company::Company;
+use crate::ingress::judge::id;
+use crate::judge::{DERIVED, Judge};
 use crate::ledger::{Being, INJECTED, SimLedger};
 use crate::mutation::Mutation;
 use crate::portals::{FIRST_EVENT_APP, Portals, second_copy};
+use crate::seeds::Outcome;
 use crate::world::{Faults, Handle, Life, World};
 
 /// When every schedule begins.
 const BEGIN_S: u64 = 1_800_000_000;
 /// So many rounds are enough for everything to come to rest.
 const ROUNDS_MAX: u64 = 3_000;
+/// In so many schedules, one has ingresses of its own.
+const WITH_INGRESS_EVERY: u64 = 4;
 /// Who stood still, and was replaced meanwhile: so many at once.
 const ZOMBIES_MAX: usize = 2;
-
-/// What became of a schedule.
-pub struct Outcome {
-    /// What there was.
-    pub counts: Counts,
-    /// The invariant that does not hold, if there is one.
-    pub violation: Option<String>,
-    /// What happened, if it was asked for.
-    pub trace: Vec<String>,
-}
 
 /// Runs the schedule of a seed, perhaps with a bug in it.
 pub fn run(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome {
@@ -64,6 +59,10 @@ struct Schedule {
     portals: Portals,
     /// What ingress has kept and not handed over yet.
     hand: VecDeque<Record>,
+    /// In some schedules, ingresses that do that.
+    company: Option<Company>,
+    /// What they brought: where its first copy lies.
+    firsts: BTreeMap<Vec<u8>, (u32, u64)>,
     /// Of every second copy in `raw`: its partition, where the first copy lies, where the second does.
     copies: Vec<(u32, u64, u64)>,
     measures: bool,
@@ -94,7 +93,12 @@ impl Schedule {
         let broker = Broker::new(partitions, BEGIN_S * 1_000);
         let first_event = AppName::parse(FIRST_EVENT_APP).expect("a name");
         let trusts = Trusts::new([(first_event, Trust::FirstEvent)]);
-        let portals = Portals::new(&mut random, broker.now());
+        let mut portals = Portals::new(&mut random, broker.now());
+        let company = (seed % WITH_INGRESS_EVERY == 0).then(|| {
+            // Several ingresses keep no order between them.
+            portals.is_orderly = false;
+            Company::new(Rng::with_seed(!seed), partitions, broker.now_ms, None, traced)
+        });
         let rate = |random: &mut Rng, most: u32| if random.bool() { random.u32(..most) } else { 0 };
         let faults = Faults {
             again: rate(&mut random, 200),
@@ -134,6 +138,8 @@ impl Schedule {
             trusts,
             portals,
             hand: VecDeque::new(),
+            company,
+            firsts: BTreeMap::new(),
             copies: Vec::new(),
         }
     }
@@ -159,6 +165,7 @@ impl Schedule {
     fn end(mut self) -> Outcome {
         self.zombies.clear();
         self.seats.clear();
+        self.company = None;
         let mut world = self.world.lock();
         let mut counts = world.judge.counts;
         counts.lives = u64::from(self.lives);
@@ -167,6 +174,12 @@ impl Schedule {
 
     /// One thing happens.
     fn act(&mut self) -> Result<(), String> {
+        if let Some(company) = &mut self.company {
+            for _ in 0..self.random.u32(..4) {
+                company.act()?;
+            }
+            self.bring();
+        }
         match self.random.u32(..1_000) {
             0..=759 => self.step_any(),
             760..=879 => {
@@ -245,7 +258,13 @@ impl Schedule {
         };
         for _ in 0..self.random.u32(..6) {
             let event = self.portals.next(&mut self.random, now);
-            self.hand.push_back(event);
+            match &mut self.company {
+                Some(company) => company.take(event),
+                None => self.hand.push_back(event),
+            }
+        }
+        if self.company.is_some() {
+            return;
         }
         for _ in 0..self.random.u32(..6) {
             let at = if self.portals.is_orderly { 0 } else { self.random.usize(..self.hand.len().max(1)) };
@@ -259,9 +278,31 @@ impl Schedule {
     }
 
     fn hand_over(&mut self, record: &Record) -> (u32, u64) {
+        let partitions = self.world.lock().broker.partitions();
+        let key = record.key.as_deref().unwrap_or_default();
+        self.append(common::contract::partition_of(key, partitions), record)
+    }
+
+    /// What ingresses have brought to Kafka comes to `raw`.
+    fn bring(&mut self) {
+        let Some(company) = &self.company else { return };
+        let (lines, fresh) = (company.told(), company.fresh());
+        for line in lines {
+            self.note(|| format!("ingress: {}", line.trim_start()));
+        }
+        for (partition, record) in fresh {
+            let (partition, offset) = self.append(partition, &record);
+            self.world.lock().judge.counts.by_ingress += 1;
+            let (_, first) = *self.firsts.entry(id(&record)).or_insert((partition, offset));
+            if first < offset {
+                self.copies.push((partition, first, offset));
+            }
+        }
+    }
+
+    fn append(&mut self, partition: u32, record: &Record) -> (u32, u64) {
         let mut world = self.world.lock();
-        let key = record.key.clone().unwrap_or_default();
-        let partition = common::contract::partition_of(&key, world.broker.partitions());
+        let key = record.key.as_deref().unwrap_or_default();
         let offset = world.broker.append(Topic::Raw, partition, record.clone());
         world.note(|| format!("raw {partition}/{offset}: {key} {}", body(record)));
         world.judge.came(partition, record);
@@ -289,6 +330,10 @@ impl Schedule {
 
     /// Retention of `raw`: never what was not read, nor a first copy whose second one was not.
     fn trim(&mut self) {
+        if self.company.is_some() {
+            // A second copy may still come of anything.
+            return;
+        }
         let mut world = self.world.lock();
         let partition = self.random.u32(..world.broker.partitions());
         let read_until = world.judge.read_until(partition);
@@ -452,6 +497,9 @@ impl Schedule {
 
     fn pass_time(&mut self, ms: u64) -> Result<(), String> {
         self.world.lock().broker.now_ms += ms;
+        if let Some(company) = &self.company {
+            company.stage().lock().pass(ms);
+        }
         self.beat();
         let mut world = self.world.lock();
         world.broker.tick();
@@ -477,6 +525,10 @@ impl Schedule {
         for _ in 0..ROUNDS_MAX {
             while let Some(record) = self.hand.pop_front() {
                 self.hand_over(&record);
+            }
+            if let Some(company) = &mut self.company {
+                company.rest()?;
+                self.bring();
             }
             for seat in 0..self.seats.len() {
                 self.start(seat);
@@ -510,13 +562,17 @@ impl Schedule {
         let stores: Vec<Arc<Store>> = self.seats.iter().filter_map(|seat| seat.run.as_ref()?.shared.get()).collect();
         let mut world = self.world.lock();
         let world = &mut *world;
-        let is_calm = self.zombies.is_empty() && world.broker.group.is_stable() && !world.broker.is_undecided();
+        let is_calm = self.company.as_ref().is_none_or(Company::is_at_rest)
+            && self.zombies.is_empty()
+            && world.broker.group.is_stable()
+            && !world.broker.is_undecided();
         let is_whole = || stores.iter().all(|store| world.judge.is_whole(&world.broker, store));
         if !is_calm || stores.len() < self.seats.len() || !is_whole() {
             return None;
         }
         let stores: Vec<&Store> = stores.iter().map(AsRef::as_ref).collect();
-        Some(world.judge.conclude(&world.broker, &stores, self.portals.is_orderly))
+        let kept = self.company.as_ref().map_or(Ok(()), Company::conclude);
+        Some(kept.and_then(|()| world.judge.conclude(&world.broker, &stores, self.portals.is_orderly)))
     }
 
     fn ends(&self) -> Vec<u64> {

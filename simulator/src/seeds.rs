@@ -9,11 +9,25 @@ use std::time::Instant;
 use tests::wait::report;
 
 use crate::judge::Counts;
-use crate::mutation::Mutation;
-use crate::schedule::{Outcome, run};
 
 /// So often is said how far it got.
 const SAY_EVERY: u64 = 10_000;
+
+/// What became of a schedule.
+pub struct Outcome<C = Counts> {
+    /// What there was.
+    pub counts: C,
+    /// The invariant that does not hold, if there is one.
+    pub violation: Option<String>,
+    /// What happened, if it was asked for.
+    pub trace: Vec<String>,
+}
+
+/// What schedules come to together.
+pub trait Tally: Default + Send {
+    /// Adds what another one came to.
+    fn add(&mut self, other: &Self);
+}
 
 /// A seed whose schedule breaks an invariant.
 #[derive(Clone, Debug)]
@@ -24,10 +38,15 @@ pub struct Found {
     pub violation: String,
 }
 
-/// Runs seeds until one breaks an invariant; of several that do, the lowest is told.
-pub fn search(seeds: std::ops::Range<u64>, mutation: Option<Mutation>) -> (Counts, u64, Option<Found>) {
+/// Runs seeds until one breaks an invariant; of several that do, the lowest is told. `what` says how far it got, if that is
+/// wanted.
+pub fn search<C: Tally>(
+    seeds: std::ops::Range<u64>,
+    what: Option<&str>,
+    run: impl Fn(u64) -> Outcome<C> + Sync,
+) -> (C, u64, Option<Found>) {
     let (next, done, is_found) = (AtomicU64::new(seeds.start), AtomicU64::new(0), AtomicBool::new(false));
-    let total = Mutex::new((Counts::default(), None::<Found>));
+    let total = Mutex::new((C::default(), None::<Found>));
     let began = Instant::now();
     let work = || {
         while !is_found.load(Ordering::Relaxed) {
@@ -35,7 +54,7 @@ pub fn search(seeds: std::ops::Range<u64>, mutation: Option<Mutation>) -> (Count
             if seed >= seeds.end {
                 break;
             }
-            let Outcome { counts, violation, .. } = run_caught(seed, mutation, false);
+            let Outcome { counts, violation, .. } = caught(|| run(seed));
             let mut total = total.lock().expect("nobody panics with it");
             total.0.add(&counts);
             if let Some(violation) = violation {
@@ -45,9 +64,9 @@ pub fn search(seeds: std::ops::Range<u64>, mutation: Option<Mutation>) -> (Count
                 }
             }
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            if mutation.is_none() && done % SAY_EVERY == 0 {
+            if let Some(what) = what.filter(|_| done % SAY_EVERY == 0) {
                 let of = seeds.end - seeds.start;
-                report(&format!("simulator: {done} of {of} seeds in {} s", began.elapsed().as_secs()));
+                report(&format!("simulator, {what}: {done} of {of} seeds in {} s", began.elapsed().as_secs()));
             }
         }
     };
@@ -60,25 +79,24 @@ pub fn search(seeds: std::ops::Range<u64>, mutation: Option<Mutation>) -> (Count
     (counts, done.into_inner(), found)
 }
 
-/// Runs one seed again with its trace, and says everything there is to say about it.
-pub fn explain(seed: u64, mutation: Option<Mutation>) -> String {
-    let Outcome { violation, trace, .. } = run_caught(seed, mutation, true);
+/// Says everything there is to say about a seed, from a run of it with its trace; `test` is what runs it.
+pub fn explain<C: Tally>(seed: u64, test: &str, run: impl Fn(u64) -> Outcome<C>) -> String {
+    let Outcome { violation, trace, .. } = caught(|| run(seed));
     let violation = violation.unwrap_or_else(|| "none, this time: the schedule is not deterministic".to_owned());
-    let replay = format!("HOOKLEDGER_TEST_SEED={seed} cargo test -p simulator --test schedules");
+    let replay = format!("HOOKLEDGER_TEST_SEED={seed} cargo test -p simulator --test schedules {test}");
     format!("{}\n\nseed {seed}: {violation}\nreplay it with: {replay}\n", trace.join("\n"))
 }
 
-fn run_caught(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| run(seed, mutation, traced))).unwrap_or_else(|panic| {
+fn caught<C: Tally>(run: impl Fn() -> Outcome<C>) -> Outcome<C> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
-        Outcome { counts: Counts::default(), violation: Some(format!("panic: {words}")), trace: Vec::new() }
+        Outcome { counts: C::default(), violation: Some(format!("panic: {words}")), trace: Vec::new() }
     })
 }
 
-impl Counts {
-    /// Adds what another schedule came to.
-    pub fn add(&mut self, other: &Self) {
+impl Tally for Counts {
+    fn add(&mut self, other: &Self) {
         self.raw += other.raw;
         self.outputs += other.outputs;
         self.lives += other.lives;
@@ -86,6 +104,7 @@ impl Counts {
         self.stops += other.stops;
         self.set_aside += other.set_aside;
         self.lost += other.lost;
+        self.by_ingress += other.by_ingress;
         self.digests += other.digests;
     }
 }

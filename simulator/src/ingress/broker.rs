@@ -1,0 +1,270 @@
+//! Kafka as ingress sees it: a line for each producer, on which records are stored in order, acknowledged later, or not.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use common::log::Record;
+use common::log::kafka::{Fault, ReportError, SendError, Trouble};
+
+use super::mutation::Mutation;
+use super::stage::Stage;
+
+/// The client takes no more at a time.
+const QUEUE_RECORDS_MAX: usize = 40;
+
+/// What is told of a record.
+pub type Report = (u64, Result<(), ReportError>);
+
+/// All brokers, and what producers have brought to them.
+pub struct Broker {
+    /// Whether they answer.
+    pub is_up: bool,
+    /// No larger record is taken, in bytes.
+    pub size_max: usize,
+    /// Records that came to `raw` and were not looked at by anybody else yet.
+    pub fresh: VecDeque<(u32, Record)>,
+    partitions: u32,
+    lines: BTreeMap<u64, Line>,
+    next: u64,
+    /// How many records there are in each partition of `raw`.
+    ends: Vec<u64>,
+}
+
+/// What one producer has on its way.
+struct Line {
+    seat: usize,
+    life: u32,
+    /// Whether it replaced another one.
+    is_successor: bool,
+    lanes: Vec<VecDeque<Parcel>>,
+    reports: VecDeque<Report>,
+    is_done_for: bool,
+}
+
+struct Parcel {
+    ticket: u64,
+    record: Record,
+    is_stored: bool,
+}
+
+impl Broker {
+    /// Empty, and well.
+    pub fn new(partitions: u32) -> Self {
+        Self {
+            is_up: true,
+            size_max: usize::MAX,
+            fresh: VecDeque::new(),
+            partitions,
+            lines: BTreeMap::new(),
+            next: 0,
+            ends: vec![0; partitions as usize],
+        }
+    }
+
+    /// How many partitions `raw` has.
+    pub fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    /// A line for a new producer.
+    pub fn open(&mut self, seat: usize, life: u32, is_successor: bool) -> u64 {
+        self.next += 1;
+        let lanes = (0..self.partitions).map(|_| VecDeque::new()).collect();
+        let line = Line { seat, life, is_successor, lanes, reports: VecDeque::new(), is_done_for: false };
+        self.lines.insert(self.next, line);
+        self.next
+    }
+
+    /// Whether a producer is done for.
+    pub fn is_done_for(&self, line: u64) -> bool {
+        self.lines.get(&line).is_none_or(|line| line.is_done_for)
+    }
+
+    /// What is to be told to a life next.
+    pub fn report(&mut self, life: u32) -> Option<Report> {
+        self.lines.values_mut().filter(|line| line.life == life).find_map(|line| line.reports.pop_front())
+    }
+
+    /// Whether nothing is on its way.
+    pub fn is_quiet(&self) -> bool {
+        self.lines.values().all(|line| line.reports.is_empty() && line.lanes.iter().all(VecDeque::is_empty))
+    }
+
+    fn lane(&mut self, line: u64, partition: u32) -> Option<&mut VecDeque<Parcel>> {
+        self.lines.get_mut(&line)?.lanes.get_mut(partition as usize)
+    }
+}
+
+impl Stage {
+    /// A producer is handed a record.
+    pub fn send(&mut self, line: u64, partition: u32, record: Record, ticket: u64) -> Result<(), SendError> {
+        let (rate, size_max) = (self.faults.full, self.broker.size_max);
+        let is_full = self.chance(rate);
+        // Some are refused by the client already, others by the broker.
+        let is_large = record.size() > size_max && self.random.bool();
+        let judge = &mut self.judge;
+        let Some(lane) = self.broker.lane(line, partition) else { return Err(SendError::Fatal) };
+        if is_large {
+            judge.refused(&record);
+            return Err(SendError::TooLarge);
+        }
+        if is_full || lane.len() >= QUEUE_RECORDS_MAX {
+            return Err(SendError::Full);
+        }
+        lane.push_back(Parcel { ticket, record, is_stored: false });
+        if self.has(Mutation::SettlesBeforeAck) {
+            self.tell(line, (ticket, Ok(())));
+        }
+        Ok(())
+    }
+
+    /// Brokers move: on some line something is stored, acknowledged, or goes wrong.
+    pub fn move_brokers(&mut self) {
+        let lines: Vec<u64> = self.broker.lines.keys().copied().collect();
+        if lines.is_empty() || !self.broker.is_up {
+            return;
+        }
+        let line = lines[self.random.usize(..lines.len())];
+        let partition = self.random.u32(..self.broker.partitions);
+        let faults = self.faults;
+        if self.broker.is_done_for(line) {
+            return;
+        }
+        if self.chance(faults.fatal) {
+            self.end_in_error(line);
+        } else if self.chance(faults.failed) {
+            self.fail_first(line, partition);
+        } else if self.random.bool() {
+            self.store(line, partition);
+        } else {
+            self.acknowledge(line, partition);
+        }
+    }
+
+    /// The next records of a line are stored; one that is too large is refused for itself.
+    fn store(&mut self, line: u64, partition: u32) {
+        for _ in 0..self.random.u32(1..6) {
+            let size_max = self.broker.size_max;
+            let turns = self.has(Mutation::SuccessorTurnsAround) && self.broker.lines[&line].is_successor;
+            let Some(lane) = self.broker.lane(line, partition) else { return };
+            let next = lane.iter().position(|parcel| !parcel.is_stored);
+            let last = lane.iter().rposition(|parcel| !parcel.is_stored);
+            let Some(index) = (if turns { last } else { next }) else { return };
+            if lane[index].record.size() > size_max {
+                let Some(Parcel { ticket, record, .. }) = lane.remove(index) else { return };
+                self.judge.refused(&record);
+                self.note(|| format!("refused, too large: {}", name(&record)));
+                self.tell(line, (ticket, Err(refused())));
+                continue;
+            }
+            lane[index].is_stored = true;
+            let record = lane[index].record.clone();
+            self.keep(partition, record);
+        }
+    }
+
+    fn keep(&mut self, partition: u32, record: Record) {
+        let end = &mut self.broker.ends[partition as usize];
+        let offset = *end;
+        *end += 1;
+        let marked = if record.header("hl_resent").is_some() { " resent" } else { "" };
+        self.note(|| format!("raw {partition}/{offset}: {}{marked}", name(&record)));
+        let verdict = self.judge.stored(partition, &record, self.broker.partitions);
+        self.judged(verdict);
+        self.broker.fresh.push_back((partition, record));
+    }
+
+    fn acknowledge(&mut self, line: u64, partition: u32) {
+        for _ in 0..self.random.u32(1..6) {
+            let Some(lane) = self.broker.lane(line, partition) else { return };
+            if !lane.front().is_some_and(|parcel| parcel.is_stored) {
+                return;
+            }
+            let Some(parcel) = lane.pop_front() else { return };
+            if !self.has(Mutation::SettlesBeforeAck) {
+                self.tell(line, (parcel.ticket, Ok(())));
+            }
+        }
+    }
+
+    /// The oldest record of a line fails, stored or not; those behind it go on.
+    fn fail_first(&mut self, line: u64, partition: u32) {
+        let Some(parcel) = self.broker.lane(line, partition).and_then(VecDeque::pop_front) else { return };
+        self.note(|| format!("fails: {} (stored: {})", name(&parcel.record), parcel.is_stored));
+        self.fail(line, parcel.ticket);
+    }
+
+    /// The producer is done for. Some of what it has is stored all the same; some of it is reported at once.
+    fn end_in_error(&mut self, line: u64) {
+        self.store_rest(line);
+        let Some(done_for) = self.broker.lines.get_mut(&line) else { return };
+        done_for.is_done_for = true;
+        let seat = done_for.seat;
+        self.note(|| format!("the producer of line {line} is done for"));
+        self.judge.broke(seat);
+        self.give_up(line, false);
+    }
+
+    /// A producer that is done for reports what it still holds, or a part of that.
+    pub fn give_up(&mut self, line: u64, all: bool) {
+        if !self.broker.is_done_for(line) {
+            return;
+        }
+        for partition in 0..self.broker.partitions {
+            let Some(held) = self.broker.lane(line, partition).map(|lane| lane.len()) else { return };
+            let kept = if all { 0 } else { self.random.usize(..=held) };
+            let Some(given) = self.broker.lane(line, partition).map(|lane| lane.split_off(kept)) else { return };
+            for parcel in given {
+                self.fail(line, parcel.ticket);
+            }
+        }
+    }
+
+    fn fail(&mut self, line: u64, ticket: u64) {
+        let Some(seat) = self.broker.lines.get(&line).map(|line| line.seat) else { return };
+        self.judge.broke(seat);
+        let kept = self.has(Mutation::FailedIsKept);
+        self.tell(line, (ticket, if kept { Ok(()) } else { Err(failed()) }));
+    }
+
+    /// A producer is let go. What it sent may come through yet, before anybody else sends; nothing of it is reported.
+    pub fn let_go(&mut self, line: u64) {
+        self.store_rest(line);
+        self.broker.lines.remove(&line);
+    }
+
+    /// All producers of a life are gone.
+    pub fn hang_up(&mut self, life: u32) {
+        let lines = self.broker.lines.iter().filter(|(_, line)| line.life == life);
+        for line in lines.map(|(line, _)| *line).collect::<Vec<_>>() {
+            self.let_go(line);
+        }
+    }
+
+    fn store_rest(&mut self, line: u64) {
+        for partition in 0..self.broker.partitions {
+            if self.broker.is_up && !self.broker.is_done_for(line) && self.random.bool() {
+                self.store(line, partition);
+            }
+        }
+    }
+
+    fn tell(&mut self, line: u64, report: Report) {
+        if let Some(line) = self.broker.lines.get_mut(&line) {
+            line.reports.push_back(report);
+        }
+    }
+}
+
+/// What a record is called in traces.
+pub fn name(record: &Record) -> String {
+    let id = record.header(common::contract::header::ID).map(String::from_utf8_lossy).unwrap_or_default();
+    format!("{} of {}", id, record.key.as_deref().unwrap_or("nobody"))
+}
+
+fn failed() -> ReportError {
+    ReportError { fault: Fault::Producer, trouble: Trouble::Other, reason: "it failed".to_owned() }
+}
+
+fn refused() -> ReportError {
+    ReportError { fault: Fault::Record, trouble: Trouble::TooLarge, reason: "it is too large".to_owned() }
+}

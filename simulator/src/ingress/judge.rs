@@ -1,0 +1,219 @@
+//! What ingress promises, held against what was sent, answered and brought to `raw`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::contract::{header, partition_of};
+use common::log::Record;
+use ingress::handover::Answer;
+
+use crate::seeds::Tally;
+
+/// What a schedule came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Events that were sent.
+    pub sent: u64,
+    /// Answers: Kafka has it.
+    pub by_kafka: u64,
+    /// Answers: the disk log has it.
+    pub by_disk: u64,
+    /// Answers: nobody has it.
+    pub nowhere: u64,
+    /// Records in `raw`.
+    pub raw: u64,
+    /// Of these, second copies.
+    pub copies: u64,
+    /// Lives that were begun.
+    pub lives: u64,
+    /// Lives that were killed.
+    pub kills: u64,
+    /// Times that the power was lost.
+    pub power_losses: u64,
+    /// Logs that somebody else adopted.
+    pub adoptions: u64,
+    /// Records that failed, and producers that were done for.
+    pub failures: u64,
+    /// Records that were too large.
+    pub refused: u64,
+}
+
+/// Known by its id.
+pub type Id = Vec<u8>;
+
+/// What must hold.
+#[derive(Default)]
+pub struct Judge {
+    /// What there was to look at.
+    pub counts: Counts,
+    events: BTreeMap<Id, Event>,
+    /// Answered 200 and not in `raw` yet, of each seat and key: when they were answered.
+    due: BTreeMap<(usize, Option<String>), BTreeMap<Id, u64>>,
+    seats: BTreeMap<usize, Troubles>,
+    /// Counts what is sent and answered.
+    moment: u64,
+}
+
+/// What became of an event.
+struct Event {
+    record: Record,
+    seat: usize,
+    sent_at: u64,
+    answer: Option<Answer>,
+    copies: u64,
+    /// As they were when it was sent.
+    troubles: Troubles,
+    was_refused: bool,
+}
+
+/// What allows for second copies.
+#[derive(Clone, Copy, Default)]
+struct Troubles {
+    lives: u64,
+    failures: u64,
+}
+
+impl Judge {
+    /// Somebody sends an event.
+    pub fn sent(&mut self, seat: usize, record: &Record) {
+        self.counts.sent += 1;
+        self.moment += 1;
+        let (sent_at, troubles) = (self.moment, self.troubles(seat));
+        let record = unmarked(record);
+        let event = Event { seat, sent_at, answer: None, copies: 0, troubles, was_refused: false, record };
+        self.events.insert(id(&event.record), event);
+    }
+
+    /// Somebody is answered.
+    pub fn answered(&mut self, id: &Id, answer: Answer) -> Result<(), String> {
+        self.moment += 1;
+        let moment = self.moment;
+        let Some(event) = self.events.get_mut(id) else {
+            return Err("somebody is answered who never asked".to_owned());
+        };
+        if event.answer.replace(answer).is_some() {
+            return Err(format!("{} is answered twice", show(id)));
+        }
+        match answer {
+            Answer::Nowhere => self.counts.nowhere += 1,
+            Answer::Kafka => self.counts.by_kafka += 1,
+            Answer::Disk => self.counts.by_disk += 1,
+        }
+        if event.copies == 0 && answer == Answer::Kafka {
+            return Err(format!("I1: {} is answered as if Kafka had it", show(id)));
+        }
+        if event.copies == 0 && answer == Answer::Disk {
+            let key = (event.seat, event.record.key.clone());
+            self.due.entry(key).or_default().insert(id.clone(), moment);
+        }
+        Ok(())
+    }
+
+    /// A record came to `raw`.
+    pub fn stored(&mut self, partition: u32, record: &Record, partitions: u32) -> Result<(), String> {
+        self.counts.raw += 1;
+        let id = id(record);
+        let Some(event) = self.events.get_mut(&id) else { return Err(format!("nobody sent {}", show(&id))) };
+        if unmarked(record) != event.record {
+            return Err(format!("I1: {} is not what was sent: {record:?}", show(&id)));
+        }
+        let key = record.key.clone().unwrap_or_else(|| show(&id));
+        if partition != partition_of(&key, partitions) {
+            return Err(format!("{} lies in partition {partition}", show(&id)));
+        }
+        event.copies += 1;
+        let (seat, sent_at, copies, before) = (event.seat, event.sent_at, event.copies, event.troubles);
+        let now = self.troubles(seat);
+        if copies == 1 {
+            return self.first(seat, sent_at, now.failures, record);
+        }
+        self.counts.copies += 1;
+        if record.header(header::RESENT) != Some(b"1") {
+            return Err(format!("{} is there twice, and its second copy is not marked", show(&id)));
+        }
+        if copies > 1 + now.lives - before.lives + now.failures - before.failures {
+            return Err(format!("{} is there {copies} times without a reason", show(&id)));
+        }
+        Ok(())
+    }
+
+    /// The first copy: what was answered before it was sent is there already, unless a producer failed meanwhile.
+    fn first(&mut self, seat: usize, sent_at: u64, failures: u64, record: &Record) -> Result<(), String> {
+        let own = id(record);
+        let Some(due) = self.due.get_mut(&(seat, record.key.clone())) else { return Ok(()) };
+        due.remove(&own);
+        if record.key.is_none() {
+            return Ok(());
+        }
+        let overtaken = due.iter().filter(|(_, answered_at)| **answered_at < sent_at).map(|(id, _)| id);
+        let mut overtaken = overtaken.filter(|id| {
+            let event = &self.events[*id];
+            !event.was_refused && event.troubles.failures == failures
+        });
+        match overtaken.next() {
+            Some(other) => Err(format!("order: {} comes before {}, which was answered first", show(&own), show(other))),
+            None => Ok(()),
+        }
+    }
+
+    /// Kafka does not take a record for what it is.
+    pub fn refused(&mut self, record: &Record) {
+        self.counts.refused += 1;
+        if let Some(event) = self.events.get_mut(&id(record)) {
+            event.was_refused = true;
+        }
+    }
+
+    /// A record failed that a seat had handed over.
+    pub fn broke(&mut self, seat: usize) {
+        self.counts.failures += 1;
+        self.seats.entry(seat).or_default().failures += 1;
+    }
+
+    /// A life begins at a seat.
+    pub fn began(&mut self, seat: usize) {
+        self.counts.lives += 1;
+        self.seats.entry(seat).or_default().lives += 1;
+    }
+
+    /// Now that everything has come to rest, all must be there.
+    pub fn conclude(&self) -> Result<(), String> {
+        let missing: BTreeSet<String> = self.due.values().flat_map(BTreeMap::keys).map(|id| show(id)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(format!("I1: answered 200 and not in raw: {missing:?}")) }
+    }
+
+    fn troubles(&self, seat: usize) -> Troubles {
+        self.seats.get(&seat).copied().unwrap_or_default()
+    }
+}
+
+impl Tally for Counts {
+    fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.by_kafka += other.by_kafka;
+        self.by_disk += other.by_disk;
+        self.nowhere += other.nowhere;
+        self.raw += other.raw;
+        self.copies += other.copies;
+        self.lives += other.lives;
+        self.kills += other.kills;
+        self.power_losses += other.power_losses;
+        self.adoptions += other.adoptions;
+        self.failures += other.failures;
+        self.refused += other.refused;
+    }
+}
+
+/// Which event a record is of.
+pub fn id(record: &Record) -> Id {
+    record.header(header::ID).unwrap_or_default().to_vec()
+}
+
+fn unmarked(record: &Record) -> Record {
+    let mut record = record.clone();
+    record.headers.retain(|(name, _)| name != header::RESENT);
+    record
+}
+
+fn show(id: &Id) -> String {
+    String::from_utf8_lossy(id).into_owned()
+}

@@ -1,0 +1,215 @@
+//! What is on a disk, and what may be on it after the power was lost: a choice among all that was asked of it and not
+//! synced.
+//!
+//! Files are made of pages, pages of sectors. The kernel writes whole pages, of which the disk may have written any sectors.
+//! A page that a failed sync covered counts as clean: whether it reached the disk stays open, until it is written to and
+//! synced once more. Names change one by one, in order as on ext4, or in no order at all. The power-loss tests of the disk
+//! log suppose the same, on a tape of what a real log asked for; here a log runs upon it.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+
+const PAGE: usize = 4096;
+const SECTOR: usize = 512;
+
+/// A disk with one directory.
+#[derive(Clone, Debug, Default)]
+pub struct Medium {
+    files: Vec<Image>,
+    /// As the kernel sees it now.
+    names: BTreeMap<String, usize>,
+    /// As it is on the disk, and what was asked for since.
+    names_synced: BTreeMap<String, usize>,
+    changes: Vec<Change>,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Named(String, usize),
+    Renamed(String, String, usize),
+    Removed(String),
+}
+
+/// A file.
+#[derive(Clone, Debug, Default)]
+struct Image {
+    /// What the last good sync made certain.
+    synced: Vec<u8>,
+    /// What a reader sees.
+    cached: Vec<u8>,
+    /// Lengths since the last good sync.
+    lengths: Vec<usize>,
+    pages: BTreeMap<usize, Page>,
+}
+
+/// A page that was written to.
+#[derive(Clone, Debug, Default)]
+struct Page {
+    /// As it was after each write: any of them may be on the disk.
+    versions: Vec<Vec<u8>>,
+    /// To be written by the next sync.
+    is_dirty: bool,
+}
+
+impl Medium {
+    /// All names.
+    pub fn names(&self) -> Vec<String> {
+        self.names.keys().cloned().collect()
+    }
+
+    /// The file of this name.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.names.get(name).copied()
+    }
+
+    /// An empty file of this name.
+    pub fn create(&mut self, name: &str) -> usize {
+        self.files.push(Image::default());
+        let file = self.files.len() - 1;
+        self.names.insert(name.to_owned(), file);
+        self.changes.push(Change::Named(name.to_owned(), file));
+        file
+    }
+
+    /// What a reader sees of a file.
+    pub fn bytes(&self, file: usize) -> &[u8] {
+        &self.files[file].cached
+    }
+
+    /// Makes a file longer or shorter.
+    pub fn resize(&mut self, file: usize, bytes: usize) {
+        self.files[file].resize(bytes);
+    }
+
+    /// Writes to the page cache.
+    pub fn write(&mut self, file: usize, at: usize, bytes: &[u8]) {
+        self.files[file].write(at, bytes);
+    }
+
+    /// All that was written to the file is durable.
+    pub fn sync(&mut self, file: usize) {
+        self.files[file].sync();
+    }
+
+    /// A sync failed.
+    pub fn fail_sync(&mut self, file: usize) {
+        // The kernel takes its pages for clean, although nobody knows what became of them.
+        self.files[file].pages.values_mut().for_each(|page| page.is_dirty = false);
+    }
+
+    /// Gives a file another name; whether there was one.
+    pub fn rename(&mut self, from: &str, to: &str) -> bool {
+        let Some(file) = self.names.remove(from) else { return false };
+        self.names.insert(to.to_owned(), file);
+        self.changes.push(Change::Renamed(from.to_owned(), to.to_owned(), file));
+        true
+    }
+
+    /// Removes a name; whether there was one.
+    pub fn remove(&mut self, name: &str) -> bool {
+        self.changes.push(Change::Removed(name.to_owned()));
+        self.names.remove(name).is_some()
+    }
+
+    /// All names are durable.
+    pub fn sync_names(&mut self) {
+        self.names_synced = self.names.clone();
+        self.changes.clear();
+    }
+
+    /// Pulls the plug: from now on there is what somebody finds who starts the machine again.
+    pub fn lose_power(&mut self, random: &mut Rng) {
+        let is_torn = random.bool();
+        let mut found = Self::default();
+        for (name, file) in self.draw_names(random) {
+            let bytes = self.files[file].draw(random, is_torn);
+            found.files.push(Image { cached: bytes.clone(), synced: bytes, ..Image::default() });
+            found.names.insert(name, found.files.len() - 1);
+        }
+        found.names_synced = found.names.clone();
+        *self = found;
+    }
+
+    fn draw_names(&self, random: &mut Rng) -> BTreeMap<String, usize> {
+        let mut names = self.names_synced.clone();
+        let in_order = random.bool();
+        let upto = random.usize(..=self.changes.len());
+        for (index, change) in self.changes.iter().enumerate() {
+            let happened = if in_order { index < upto } else { random.bool() };
+            if !happened {
+                continue;
+            }
+            match change {
+                Change::Named(name, file) => _ = names.insert(name.clone(), *file),
+                Change::Renamed(from, to, file) => {
+                    if names.get(from) == Some(file) {
+                        names.remove(from);
+                    }
+                    names.insert(to.clone(), *file);
+                }
+                Change::Removed(name) => _ = names.remove(name),
+            }
+        }
+        names
+    }
+}
+
+impl Image {
+    fn resize(&mut self, length: usize) {
+        self.cached.resize(length, 0);
+        self.lengths.push(length);
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        let end = at + bytes.len();
+        if end > self.cached.len() {
+            self.resize(end);
+        }
+        self.cached[at..end].copy_from_slice(bytes);
+        for page in at / PAGE..end.div_ceil(PAGE) {
+            let now = self.cached[page * PAGE..self.cached.len().min((page + 1) * PAGE)].to_vec();
+            let page = self.pages.entry(page).or_default();
+            page.versions.push(now);
+            page.is_dirty = true;
+        }
+    }
+
+    fn sync(&mut self) {
+        let cached = &self.cached;
+        self.synced.resize(cached.len(), 0);
+        for (index, _) in self.pages.iter().filter(|(_, page)| page.is_dirty) {
+            let range = index * PAGE..cached.len().min((index + 1) * PAGE);
+            if !range.is_empty() {
+                self.synced[range.clone()].copy_from_slice(&cached[range]);
+            }
+        }
+        self.pages.retain(|_, page| !page.is_dirty);
+        self.lengths.clear();
+    }
+
+    fn draw(&self, random: &mut Rng, is_torn: bool) -> Vec<u8> {
+        let mut found = self.synced.clone();
+        if let Some(length) = self.lengths.get(random.usize(..=self.lengths.len())) {
+            // A file that grows may have got halfway.
+            let grown = length.saturating_sub(found.len());
+            let length = if grown > 0 && random.bool() { found.len() + random.usize(..grown) } else { *length };
+            found.resize(length, 0);
+        }
+        for (index, page) in &self.pages {
+            let mut version = random.usize(..=page.versions.len());
+            for sector in (0..PAGE).step_by(SECTOR) {
+                if is_torn && sector > 0 {
+                    version = random.usize(..=page.versions.len());
+                }
+                let Some(version) = page.versions.get(version) else { continue };
+                let at = index * PAGE + sector;
+                let end = found.len().min(at + SECTOR).min(index * PAGE + version.len());
+                if at < end {
+                    found[at..end].copy_from_slice(&version[sector..end - index * PAGE]);
+                }
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,48 @@
+//! Bugs that are put into ingress on purpose, as [`crate::mutation`] does with the processor: around its code, not in it.
+
+/// A bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutation {
+    /// The disk log answers before its records are synced.
+    AnswersBeforeSync,
+    /// New names are not synced.
+    NamesAreNotSynced,
+    /// A torn record is taken for a whole one when a log is opened.
+    TakesTornRecords,
+    /// A write that failed is answered 200.
+    AnswersFailedWrites,
+    /// An entry counts as delivered once it is handed over.
+    SettlesBeforeAck,
+    /// What is saved as settled is one entry ahead of the truth.
+    SettledIsAhead,
+    /// Segments go before all in them is settled.
+    DeletesUnsettled,
+    /// After a start, the cursor begins one entry too late.
+    CursorSkipsOne,
+    /// Second copies are not marked.
+    ForgetsMark,
+    /// A record that failed counts as kept.
+    FailedIsKept,
+    /// A producer that replaces another hands over the newest record first.
+    SuccessorTurnsAround,
+    /// Somebody who adopts a log does not ask whether its owner lives.
+    AdoptsTheLiving,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::AnswersBeforeSync,
+        Self::NamesAreNotSynced,
+        Self::TakesTornRecords,
+        Self::AnswersFailedWrites,
+        Self::SettlesBeforeAck,
+        Self::SettledIsAhead,
+        Self::DeletesUnsettled,
+        Self::CursorSkipsOne,
+        Self::ForgetsMark,
+        Self::FailedIsKept,
+        Self::SuccessorTurnsAround,
+        Self::AdoptsTheLiving,
+    ];
+}

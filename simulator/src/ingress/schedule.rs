@@ -1,0 +1,80 @@
+//! One schedule of ingress alone: what is sent and what goes wrong, all drawn from one seed.
+
+use bytes::Bytes;
+use common::contract::header;
+use common::log::Record;
+use common::time::Timestamp;
+use fastrand::Rng;
+
+use super::company::{Company, LARGE_BYTES};
+use super::judge::Counts;
+use super::mutation::Mutation;
+use crate::seeds::Outcome;
+
+/// When every schedule begins.
+const BEGIN_MS: u64 = 1_800_000_000_000;
+/// So many rounds are enough for everything to come to rest.
+const ROUNDS_MAX: u64 = 5_000;
+/// How long a round takes.
+const ROUND_MS: u64 = 50;
+
+/// Runs the schedule of a seed, perhaps with a bug in it.
+pub fn run(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome<Counts> {
+    let mut random = Rng::with_seed(seed);
+    let partitions = random.u32(1..=3);
+    let company = Company::new(random.fork(), partitions, BEGIN_MS, mutation, traced);
+    let mut schedule = Schedule { company, random, portals: 0, events: 0 };
+    schedule.portals = schedule.random.u32(1..=5);
+    let played = schedule.play();
+    let (counts, violation, trace) = schedule.company.end();
+    Outcome { counts, violation: played.err().or(violation), trace }
+}
+
+struct Schedule {
+    company: Company,
+    random: Rng,
+    portals: u32,
+    events: u64,
+}
+
+impl Schedule {
+    /// Chaos, then rest.
+    fn play(&mut self) -> Result<(), String> {
+        for _ in 0..self.random.u32(200..1_100) {
+            if self.random.u32(..25) == 0 {
+                for _ in 0..self.random.u32(1..5) {
+                    let event = self.event();
+                    self.company.take(event);
+                }
+            }
+            self.company.act()?;
+            let ms = self.random.u64(..20);
+            self.company.stage().lock().pass(ms);
+            self.company.fresh();
+        }
+        self.rest()
+    }
+
+    fn rest(&mut self) -> Result<(), String> {
+        self.company.stage().lock().note(|| "rest".to_owned());
+        for _ in 0..ROUNDS_MAX {
+            self.company.rest()?;
+            self.company.stage().lock().pass(ROUND_MS);
+            self.company.fresh();
+            if self.company.is_at_rest() {
+                return self.company.conclude();
+            }
+        }
+        Err(format!("I8: no rest: {}", self.company.state()))
+    }
+
+    fn event(&mut self) -> Record {
+        self.events += 1;
+        let key = (self.random.u32(..15) > 0).then(|| format!("app/m{}", self.random.u32(..self.portals)));
+        let bytes = if self.random.u32(..12) == 0 { LARGE_BYTES } else { self.random.usize(..200) };
+        let value: Vec<u8> = (0..bytes).map(|_| self.random.u8(1..)).collect();
+        let headers = vec![(header::ID.to_owned(), self.events.to_string().into_bytes())];
+        let now_ms = self.company.stage().lock().now_ms;
+        Record { key, value: Some(Bytes::from(value)), headers, at: Timestamp::from_ms(now_ms) }
+    }
+}
