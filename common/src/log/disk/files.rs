@@ -175,6 +175,8 @@ impl Files {
 
     /// Removes a file that may be gone already. Durable once the directory is synced.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
+        #[cfg(test)]
+        self.faults.remove()?;
         let removed = match &self.played {
             Some(disk) => disk.remove(name(path)),
             None => fs::remove_file(path),

@@ -29,6 +29,8 @@ pub(super) struct Shared {
     grown: Condvar,
     /// Held while files are deleted, so that they go in order: whether the directory still has to be synced.
     deleting: Mutex<bool>,
+    /// Segment files that count for nothing, and that could not be removed.
+    leftovers: Mutex<Vec<PathBuf>>,
     /// Why nothing can be written at the moment.
     trouble: Mutex<Option<String>>,
 }
@@ -36,9 +38,9 @@ pub(super) struct Shared {
 impl Shared {
     /// Of a log whose segments so far are these, the next one beginning at `base`.
     pub fn new(dir: PathBuf, files: Files, log: Uuid, segments: VecDeque<Segment>, base: u64) -> Self {
-        let (segments, grown, deleting, trouble) =
-            (Mutex::new(segments), Condvar::new(), Mutex::default(), Mutex::default());
-        Self { dir, files, log, segments, base, grown, deleting, trouble }
+        let (segments, grown, deleting) = (Mutex::new(segments), Condvar::new(), Mutex::default());
+        let (leftovers, trouble) = (Mutex::default(), Mutex::default());
+        Self { dir, files, log, segments, base, grown, deleting, leftovers, trouble }
     }
 
     fn segments(&self) -> MutexGuard<'_, VecDeque<Segment>> {
@@ -130,7 +132,8 @@ impl Shared {
 
     /// Deletes segments from the oldest one on while they are doomed, but never the current one.
     ///
-    /// Each deletion is durable before the next begins: what is left never has a hole.
+    /// Each deletion is durable before the next begins: what is left never has a hole. Leftovers go first, since before
+    /// a hole nobody could tell that they count for nothing.
     pub fn delete_while(&self, doomed: impl Fn(&Segment) -> bool) -> io::Result<()> {
         let mut owes_sync = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -139,12 +142,38 @@ impl Shared {
                 *owes_sync = false;
             }
             let Some(oldest) = self.pop_oldest(&doomed) else { return Ok(()) };
+            if !self.leftovers().is_empty() {
+                self.segments().push_front(oldest);
+                if self.remove_leftovers() > 0 {
+                    return Err(io::Error::other("files that count for nothing cannot be removed"));
+                }
+                *owes_sync = true;
+                continue;
+            }
             if let Err(error) = self.files.remove(&segment::path(&self.dir, oldest.number)) {
                 self.segments().push_front(oldest);
                 return Err(error);
             }
             *owes_sync = true;
         }
+    }
+
+    /// A segment file counts for nothing and could not be removed.
+    pub fn leave(&self, path: PathBuf) {
+        self.leftovers().push(path);
+    }
+
+    /// Tries again to remove what could not be removed; how many are left.
+    pub fn remove_leftovers(&self) -> usize {
+        let found = self.leftovers().clone();
+        let gone: Vec<_> = found.into_iter().filter(|path| self.files.remove(path).is_ok()).collect();
+        let mut left = self.leftovers();
+        left.retain(|path| !gone.contains(path));
+        left.len()
+    }
+
+    fn leftovers(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.leftovers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end(&self, segments: &VecDeque<Segment>) -> u64 {

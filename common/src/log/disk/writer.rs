@@ -4,7 +4,6 @@
 //! then on proves nothing. The records that were not answered yet go to the next segment.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -63,8 +62,6 @@ pub(super) struct Writer {
     number: u64,
     /// None once it has failed, and as long as there is no room for one.
     current: Option<Current>,
-    /// Files that count for nothing, and that could not be removed.
-    leftovers: Vec<PathBuf>,
     /// When no segment could be begun, and why.
     failed_at: Option<(Instant, AppendError)>,
     /// To ask ourselves.
@@ -80,8 +77,8 @@ impl Writer {
         requests: mpsc::WeakSender<Request>,
     ) -> io::Result<Self> {
         let spares = Spares::new(shared.dir.clone(), shared.files.clone(), options.segment_bytes)?;
-        let (number, current, leftovers, failed_at) = (found.number, None, vec![], None);
-        let mut writer = Self { shared, options, spares, number, current, leftovers, failed_at, requests };
+        let (number, current, failed_at) = (found.number, None, None);
+        let mut writer = Self { shared, options, spares, number, current, failed_at, requests };
         for former in &found.older {
             writer.trim(former);
         }
@@ -225,8 +222,7 @@ impl Writer {
     /// Begins a segment with these records, of which there may be none. If that fails, the current one stays.
     fn begin(&mut self, tail: &mut Tail) -> io::Result<()> {
         let files = self.shared.files.clone();
-        self.leftovers.retain(|path| files.remove(path).is_err());
-        if self.leftovers.len() > LEFTOVERS_MAX {
+        if self.shared.remove_leftovers() > LEFTOVERS_MAX {
             return Err(io::Error::other("files of failed attempts cannot be removed"));
         }
         let bytes = HEADER_BYTES + tail.frames.len() as u64;
@@ -248,7 +244,7 @@ impl Writer {
             }
             // As long as it remains, the next segment begins where it does, and it counts for nothing.
             if files.remove(&home).is_err() {
-                self.leftovers.push(home);
+                self.shared.leave(home);
             }
         }
         self.spares.prepare();
@@ -388,10 +384,12 @@ impl Writer {
 
     /// A segment that has ended takes no more room than its records do.
     fn tidy(&self, former: &Segment) {
+        let path = segment::path(&self.shared.dir, former.number);
         if !former.is_empty() {
             self.trim(former);
-        } else if let Err(error) = self.shared.files.remove(&segment::path(&self.shared.dir, former.number)) {
+        } else if let Err(error) = self.shared.files.remove(&path) {
             warn!(%error, "remove an empty segment of the disk log in {}: {error}", self.shared.dir.display());
+            self.shared.leave(path);
         }
     }
 

@@ -23,6 +23,8 @@ pub(in crate::log::disk) struct Faults {
     pub writes: AtomicU32,
     /// So many syncs of directories fail, from the next one on.
     pub dirs: AtomicU32,
+    /// So many removals fail, from the next one on.
+    pub removals: AtomicU32,
     /// Syncs say yes without asking the disk: where nobody pulls a plug, they only cost time.
     pub hasty: AtomicBool,
     tape: Mutex<Option<Vec<Act>>>,
@@ -61,9 +63,9 @@ pub(in crate::log::disk) enum Act {
 
 impl Default for Faults {
     fn default() -> Self {
-        let (full, syncs, writes, dirs, hasty, tape) = Default::default();
+        let (full, syncs, writes, dirs, removals, hasty, tape) = Default::default();
         let (room, dies_after) = (AtomicU64::new(u64::MAX), AtomicI64::new(-1));
-        Self { full, room, syncs, dies_after, writes, dirs, hasty, tape }
+        Self { full, room, syncs, dies_after, writes, dirs, removals, hasty, tape }
     }
 }
 
@@ -72,7 +74,7 @@ impl Faults {
     pub fn mend(&self) {
         self.full.store(false, Ordering::SeqCst);
         self.room.store(u64::MAX, Ordering::SeqCst);
-        for counted in [&self.syncs, &self.writes, &self.dirs] {
+        for counted in [&self.syncs, &self.writes, &self.dirs, &self.removals] {
             counted.store(0, Ordering::SeqCst);
         }
         self.dies_after.store(-1, Ordering::SeqCst);
@@ -156,6 +158,10 @@ impl Faults {
 
     pub(super) fn renamed(&self, from: &Path, to: &Path) {
         self.note(Act::Renamed { from: name(from), to: name(to) });
+    }
+
+    pub(super) fn remove(&self) -> io::Result<()> {
+        if one(&self.removals) { Err(io::Error::other("a bad block")) } else { Ok(()) }
     }
 
     pub(super) fn removed(&self, path: &Path) {

@@ -82,6 +82,28 @@ fn without_room_for_a_segment_the_log_is_full_once_the_current_one_is() {
     check(&log_of(dir.path(), 0), 0..number + 1);
 }
 
+#[test]
+fn what_is_deleted_behind_an_empty_segment_that_cannot_be_removed_leaves_no_hole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (log, faults) = failing(dir.path());
+    let empty = segment_files(dir.path());
+    faults.removals.store(u32::MAX, Ordering::SeqCst);
+    // Too large for the first segment, which ends without a record.
+    log.append_blocking(records(0..100)).expect("append");
+    (100..140).for_each(|number| _ = log.append_blocking(records(number..number + 1)).expect("append"));
+    assert!(segment_files(dir.path()).starts_with(&empty), "it could not be removed");
+
+    assert!(log.delete_before(120).is_err(), "nothing can be removed");
+    check(&log_of(crashed(dir.path()).path(), 0), 0..140);
+    faults.mend();
+    log.delete_before(120).expect("delete");
+    let (first, _) = log.bounds();
+    check(&log_of(crashed(dir.path()).path(), 0), first..140);
+    assert!(first >= 100 && !segment_files(dir.path()).starts_with(&empty), "{first}");
+    drop(log);
+    check(&log_of(dir.path(), 0), first..140);
+}
+
 /// Appends as soon as the writer tries again.
 fn append_in_time(log: &DiskLog, number: u64) {
     let begun = Instant::now();
