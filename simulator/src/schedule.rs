@@ -554,7 +554,8 @@ impl Schedule {
                 return concluded;
             }
         }
-        Err(format!("I8: no rest {when}: {}", self.state()))
+        let ingress = self.company.as_ref().map(Company::state).unwrap_or_default();
+        Err(format!("I8: no rest {when}: {} {ingress}", self.state()))
     }
 
     /// The last word, if everything has come to rest.

@@ -225,6 +225,8 @@ struct Link {
     broke_at: Option<Instant>,
     saved_at: Instant,
     tried_at: Instant,
+    /// The refused event that was tried last.
+    trying: Option<u64>,
 }
 
 impl Link {
@@ -232,7 +234,7 @@ impl Link {
         let clock = crew.clock();
         let (saved_at, tried_at) = (clock.now(), clock.now());
         let (is_connected, is_successor, broke_at, drain) = (false, false, None, Drain::default());
-        Self { crew, desk, clock, drain, is_connected, is_successor, broke_at, saved_at, tried_at }
+        Self { crew, desk, clock, drain, is_connected, is_successor, broke_at, saved_at, tried_at, trying: None }
     }
 
     fn run(mut self) -> anyhow::Result<()> {
@@ -299,14 +301,13 @@ impl Link {
     }
 
     fn look_after_refused(&mut self) -> anyhow::Result<()> {
-        if self.crew.adopts || self.clock.since(self.tried_at) < REFUSED_AGAIN_AFTER {
-            return Ok(());
-        }
-        if self.desk.standing().refused == 0 {
+        let is_taken = self.trying.is_some_and(|offset| self.desk.settled().is_settled(offset));
+        let is_due = is_taken || self.clock.since(self.tried_at) >= REFUSED_AGAIN_AFTER;
+        if self.crew.adopts || !is_due || self.desk.standing().refused == 0 {
             return Ok(());
         }
         self.tried_at = self.clock.now();
-        self.desk.try_refused().context("read a refused event")?;
+        self.trying = self.desk.try_refused().context("read a refused event")?;
         self.desk.carry_refused().context("carry a refused event")
     }
 
