@@ -78,12 +78,17 @@ impl Company {
         });
         let seats = seats.collect();
         let has_large = random.u32(..3) == 0;
+        let mut broker = Broker::new(partitions);
+        if has_large && random.bool() {
+            broker.size_max = LARGE_BYTES;
+        }
+        let may_refuse = faults.disk > 0 || options.bytes_max.is_some();
         let stage = Stage {
             random: random.fork(),
             clock: Clock::played(),
             now_ms,
-            broker: Broker::new(partitions),
-            judge: Judge::default(),
+            broker,
+            judge: Judge::new(may_refuse),
             faults,
             mutation,
             violation: None,
@@ -266,6 +271,7 @@ impl Company {
             11 => {
                 let is_full = self.random.u32(..3) == 0;
                 self.seats[seat].shelf.set_full(is_full);
+                self.stage.lock().judge.may_refuse |= is_full;
                 self.note(|| format!("the disk of seat {seat} is full: {is_full}"));
             }
             12 if self.has_large => {

@@ -45,6 +45,8 @@ pub type Id = Vec<u8>;
 pub struct Judge {
     /// What there was to look at.
     pub counts: Counts,
+    /// Whether some disk failed or was full, or may be.
+    pub may_refuse: bool,
     events: BTreeMap<Id, Event>,
     /// Answered 200 and not in `raw` yet, of each seat and key: when they were answered.
     due: BTreeMap<(usize, Option<String>), BTreeMap<Id, u64>>,
@@ -73,6 +75,11 @@ struct Troubles {
 }
 
 impl Judge {
+    /// A judge who has seen nothing yet, of disks that may fail or not.
+    pub fn new(may_refuse: bool) -> Self {
+        Self { may_refuse, ..Self::default() }
+    }
+
     /// Somebody sends an event.
     pub fn sent(&mut self, seat: usize, record: &Record) {
         self.counts.sent += 1;
@@ -94,6 +101,9 @@ impl Judge {
             return Err(format!("{} is answered twice", show(id)));
         }
         match answer {
+            Answer::Nowhere if !self.may_refuse => {
+                return Err(format!("{} is refused by a disk that is well", show(id)));
+            }
             Answer::Nowhere => self.counts.nowhere += 1,
             Answer::Kafka => self.counts.by_kafka += 1,
             Answer::Disk => self.counts.by_disk += 1,

@@ -23,8 +23,8 @@ pub fn run(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome<Count
     let mut random = Rng::with_seed(seed);
     let partitions = random.u32(1..=3);
     let company = Company::new(random.fork(), partitions, BEGIN_MS, mutation, traced);
-    let mut schedule = Schedule { company, random, portals: 0, events: 0 };
-    schedule.portals = schedule.random.u32(1..=5);
+    let (portals, ms_max) = (random.u32(1..=5), if random.bool() { 3 } else { 20 });
+    let mut schedule = Schedule { company, random, portals, ms_max, events: 0 };
     let played = schedule.play();
     let (counts, violation, trace) = schedule.company.end();
     Outcome { counts, violation: played.err().or(violation), trace }
@@ -34,6 +34,8 @@ struct Schedule {
     company: Company,
     random: Rng,
     portals: u32,
+    /// How long a step takes at most: where time is slow, Kafka answers within the deadline.
+    ms_max: u64,
     events: u64,
 }
 
@@ -48,7 +50,7 @@ impl Schedule {
                 }
             }
             self.company.act()?;
-            let ms = self.random.u64(..20);
+            let ms = self.random.u64(..self.ms_max);
             self.company.stage().lock().pass(ms);
             self.company.fresh();
         }
