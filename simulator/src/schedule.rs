@@ -94,7 +94,7 @@ impl Schedule {
         let first_event = AppName::parse(FIRST_EVENT_APP).expect("a name");
         let trusts = Trusts::new([(first_event, Trust::FirstEvent)]);
         let mut portals = Portals::new(&mut random, broker.now());
-        let company = (seed % WITH_INGRESS_EVERY == 0).then(|| {
+        let company = seed.is_multiple_of(WITH_INGRESS_EVERY).then(|| {
             // Several ingresses keep no order between them.
             portals.is_orderly = false;
             Company::new(Rng::with_seed(!seed), partitions, broker.now_ms, None, traced)

@@ -140,31 +140,33 @@ impl DiskLog {
     fn open_on(files: Files, dir: &Path, options: Options) -> io::Result<Self> {
         files::make_dir(dir)?;
         let lock = files::lock_dir(dir)?;
-        let (shared, writer, queue, requests) = Self::begin(files, dir, &options)?;
+        let bytes_max = options.bytes_max;
+        let (shared, writer, queue, requests) = Self::begin(files, dir, options)?;
         let writer = thread::Builder::new().name("disk-log-writer".into()).spawn(move || writer.run(requests))?;
-        Ok(Self::of(shared, &options, Work::Elsewhere { queue, writer }, Some(lock)))
+        Ok(Self::of(shared, bytes_max, Work::Elsewhere { queue, writer }, Some(lock)))
     }
 
     /// Opens or makes the log on a disk that somebody plays, who sees to it that nobody else has it.
     ///
     /// It has no threads: whoever appends does the writer's work, and [`Self::idle`] what it does besides.
     pub fn open_played(disk: Arc<dyn Disk>, clock: Clock, options: Options) -> io::Result<Self> {
-        let (shared, writer, ..) = Self::begin(Files::played(disk, clock), Path::new("played"), &options)?;
-        Ok(Self::of(shared, &options, Work::Here(Mutex::new(writer)), None))
+        let bytes_max = options.bytes_max;
+        let (shared, writer, ..) = Self::begin(Files::played(disk, clock), Path::new("played"), options)?;
+        Ok(Self::of(shared, bytes_max, Work::Here(Box::new(Mutex::new(writer))), None))
     }
 
-    fn begin(files: Files, dir: &Path, options: &Options) -> io::Result<Begun> {
+    fn begin(files: Files, dir: &Path, options: Options) -> io::Result<Begun> {
         let found = recovery::recover(&files, dir)?;
         let segments = found.older.iter().chain(&found.newest).copied().collect();
         let shared = Arc::new(Shared::new(dir.to_owned(), files, found.log, segments, found.end));
         let (queue, requests) = mpsc::channel(QUEUE_GROUPS_MAX);
-        let writer = Writer::open(shared.clone(), options.clone(), found, queue.downgrade())?;
+        let writer = Writer::open(shared.clone(), options, found, queue.downgrade())?;
         Ok((shared, writer, queue, requests))
     }
 
-    fn of(shared: Arc<Shared>, options: &Options, work: Work, lock: Option<File>) -> Self {
+    fn of(shared: Arc<Shared>, bytes_max: Option<u64>, work: Work, lock: Option<File>) -> Self {
         let places = Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize));
-        let bytes_max = options.bytes_max.unwrap_or(u64::MAX);
+        let bytes_max = bytes_max.unwrap_or(u64::MAX);
         Self { shared, handle: Arc::new(Handle { work: Some(work), places, bytes_max, _lock: lock }) }
     }
 
@@ -297,7 +299,7 @@ enum Work {
     /// A thread.
     Elsewhere { queue: mpsc::Sender<Request>, writer: JoinHandle<()> },
     /// Whoever asks for it.
-    Here(Mutex<Writer>),
+    Here(Box<Mutex<Writer>>),
 }
 
 /// What every log begins with.

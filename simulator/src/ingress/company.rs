@@ -64,8 +64,8 @@ impl Company {
             disk_first: random.u32(..4) == 0,
             deadline: Duration::from_millis(300),
             report_wait_max: Duration::from_secs(10),
-            records_max: random.usize(2..40),
-            bytes_max: random.usize(1_000..20_000),
+            records_max: if random.bool() { random.usize(2..20) } else { 1_000 },
+            bytes_max: if random.u32(..3) == 0 { random.usize(1_000..20_000) } else { 1_000_000 },
             carry_above_bytes: random.u64(1_000..20_000),
         };
         let bytes_max = (random.u32(..4) == 0).then(|| random.u64(20_000..60_000));

@@ -187,7 +187,7 @@ impl Judge {
 
     /// Now that everything has come to rest, all must be there.
     pub fn conclude(&self) -> Result<(), String> {
-        let missing: BTreeSet<String> = self.due.values().flat_map(BTreeMap::keys).map(|id| show(id)).collect();
+        let missing: BTreeSet<String> = self.due.values().flat_map(BTreeMap::keys).map(show).collect();
         if missing.is_empty() { Ok(()) } else { Err(format!("I1: answered 200 and not in raw: {missing:?}")) }
     }
 

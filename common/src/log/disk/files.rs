@@ -42,7 +42,9 @@ pub(super) enum DiskFile {
 impl Files {
     /// A disk that is played, by this clock.
     pub fn played(disk: Arc<dyn Disk>, clock: Clock) -> Self {
-        Self { played: Some(disk), clock, ..Self::default() }
+        let mut files = Self::default();
+        (files.played, files.clock) = (Some(disk), clock);
+        files
     }
 
     /// Whether somebody plays the disk: then nothing has a thread of its own.
