@@ -79,6 +79,11 @@ impl Broker {
         self.lines.get(&line).is_none_or(|line| line.is_done_for)
     }
 
+    /// Whether something is to be told to a life.
+    pub fn has_report(&self, life: u32) -> bool {
+        self.lines.values().any(|line| line.life == life && !line.reports.is_empty())
+    }
+
     /// What is to be told to a life next.
     pub fn report(&mut self, life: u32) -> Option<Report> {
         self.lines.values_mut().filter(|line| line.life == life).find_map(|line| line.reports.pop_front())

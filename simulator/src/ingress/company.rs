@@ -116,7 +116,7 @@ impl Company {
     pub fn act(&mut self) -> Result<(), String> {
         match self.random.u32(..1_000) {
             0..=749 => self.step_any()?,
-            750..=987 => self.stage.lock().move_brokers(),
+            750..=992 => self.stage.lock().move_brokers(),
             _ => self.disturb(),
         }
         self.violation()
@@ -208,15 +208,24 @@ impl Company {
         }
         let life = self.random.usize(..lives.len());
         let runner = self.random.usize(..lives[life].runners.len());
-        if lives[life].runners[runner].at() == WAITS_FOR_REPORTS {
-            // As often as not it would wait in vain.
+        if self.waits_in_vain(&lives[life], runner) {
             self.stage.lock().move_brokers();
         }
         self.step(seat, life, runner)
     }
 
+    /// Whether a thread would find nothing to do, and only take time.
+    fn waits_in_vain(&self, life: &Life, runner: usize) -> bool {
+        let Crew { life: number, signs, .. } = &life.crew;
+        let is_listening = life.runners[runner].at() == WAITS_FOR_REPORTS && !signs.is_flushed();
+        is_listening && !self.stage.lock().broker.has_report(*number)
+    }
+
     /// A thread moves to its next pause.
     fn step(&mut self, seat: usize, life: usize, runner: usize) -> Result<(), String> {
+        if self.waits_in_vain(&self.seats[seat].lives[life], runner) {
+            return Ok(());
+        }
         self.stage.lock().steps += 1;
         let stepped = &mut self.seats[seat].lives[life];
         let pause = stepped.runners[runner].step(Go::On);

@@ -124,7 +124,8 @@ impl Disk for SimDisk {
     }
 
     fn resize(&self, file: u64, bytes: u64) -> io::Result<()> {
-        self.turn("resize a file")?;
+        self.live()?;
+        self.fail("resize a file")?;
         self.shelf.medium().resize(index(file), index(bytes));
         Ok(())
     }

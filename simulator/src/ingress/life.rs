@@ -86,6 +86,11 @@ impl Signs {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether nothing more is handed over.
+    pub fn is_flushed(&self) -> bool {
+        Self::is_set(&self.flushed)
+    }
+
     fn is_set(sign: &AtomicBool) -> bool {
         sign.load(Ordering::SeqCst)
     }

@@ -14,9 +14,9 @@ use crate::seeds::Outcome;
 /// When every schedule begins.
 const BEGIN_MS: u64 = 1_800_000_000_000;
 /// So many rounds are enough for everything to come to rest.
-const ROUNDS_MAX: u64 = 5_000;
+const ROUNDS_MAX: u64 = 3_000;
 /// How long a round takes.
-const ROUND_MS: u64 = 50;
+const ROUND_MS: u64 = 200;
 
 /// Runs the schedule of a seed, perhaps with a bug in it.
 pub fn run(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome<Counts> {
