@@ -140,7 +140,9 @@ impl Company {
                 .collect();
             // From behind: who ends makes no other move up before its turn.
             for (life, runner) in steps.into_iter().rev() {
-                self.step(seat, life, runner)?;
+                if self.seats[seat].lives.get(life).is_some_and(|life| runner < life.runners.len()) {
+                    self.step(seat, life, runner)?;
+                }
             }
         }
         for _ in 0..8 {
