@@ -3,6 +3,7 @@
 //! At `F` the state is the fold of `facts[0..F)`, and `facts` are the interpretation of `raw[0..K)`;
 //! whatever crashes on the way. What comes in over HTTP is none of this crate's business; see `ingress`.
 
+pub mod alone;
 pub mod ask;
 pub mod audit;
 pub mod clock;

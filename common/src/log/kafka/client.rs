@@ -50,8 +50,8 @@ pub(super) enum Role<'a> {
     Member {
         /// The group.
         group: &'a str,
-        /// The member's lasting identity.
-        instance: &'a str,
+        /// The member's lasting identity; without one it leaves the group for good when it ends.
+        instance: Option<&'a str>,
     },
     /// Goes along with committed records of partitions that it names itself.
     Follower {
@@ -98,7 +98,9 @@ impl Role<'_> {
             }
             Self::Member { group, instance } => {
                 consume(config, group);
-                config.set("group.instance.id", instance);
+                if let Some(instance) = instance {
+                    config.set("group.instance.id", instance);
+                }
                 config.set("group.protocol", "classic");
                 // With cooperative-sticky and static members, partitions can stay without an owner for ever.
                 config.set("partition.assignment.strategy", "range");
@@ -215,7 +217,7 @@ pub(super) fn check(settings: &KafkaSettings) -> Result<(), ConfigError> {
     let roles = [
         Role::RawProducer,
         Role::Transactional { id: "check" },
-        Role::Member { group: "check", instance: "check" },
+        Role::Member { group: "check", instance: Some("check") },
         Role::Follower { group: "check" },
         Role::Reader { group: "check" },
         Role::Uncommitted,

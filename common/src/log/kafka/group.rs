@@ -47,7 +47,7 @@ pub(super) struct Member {
 
 impl Member {
     /// Joins the group, in the background.
-    pub(super) fn join(settings: &KafkaSettings, group: &str, instance: &str) -> Result<Self, LedgerError> {
+    pub(super) fn join(settings: &KafkaSettings, group: &str, instance: Option<&str>) -> Result<Self, LedgerError> {
         let role = Role::Member { group, instance };
         let topic = settings.topic(Topic::Raw);
         let changes =

@@ -11,7 +11,7 @@ use super::KafkaSettings;
 use super::facts::Follower;
 use super::group::Member;
 use super::reader::Reader;
-use super::topics;
+use super::topics::{self, MayCreate};
 use super::transaction::{Publisher, stopping};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
@@ -24,6 +24,11 @@ const SLICE: Duration = Duration::from_millis(20);
 const TOPICS_WAIT: Duration = Duration::from_secs(10);
 /// The longest that letting go of the clients may take; then they are left behind.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long members that have ended may stay in the group: a session's time and somewhat more.
+const SESSION_WAIT: Duration = Duration::from_secs(15);
+/// In the transactional id of commands: of two at a time the first is fenced.
+const COMMAND: &str = "command";
 
 /// The logs in Kafka, as one processor needs them.
 pub struct KafkaLedger {
@@ -39,6 +44,12 @@ pub struct KafkaLedger {
     clients: Option<Clients>,
 }
 
+/// Whose transactions these are, and whether the group keeps a place for it.
+struct Instance<'a> {
+    id: &'a str,
+    is_lasting: bool,
+}
+
 struct Clients {
     publisher: Publisher,
     member: Member,
@@ -50,9 +61,21 @@ impl KafkaLedger {
     /// Makes sure of the topics, fences the instance's former self, and joins the group. Waits for Kafka until it
     /// answers or `stop` is requested.
     pub fn open(settings: &KafkaSettings, group: &str, instance_id: &str, stop: Stop) -> Result<Self, LedgerError> {
-        ensure_topics(settings, &stop)?;
+        ensure_topics(settings, MayCreate::Yes, &stop)?;
+        Self::open_as(settings, group, Instance { id: instance_id, is_lasting: true }, stop)
+    }
+
+    /// The same for a command that publishes while no processor runs: makes no topic, and refuses while anybody else
+    /// is in the group. Its place there is free as soon as it ends.
+    pub fn open_alone(settings: &KafkaSettings, group: &str, stop: Stop) -> Result<Self, LedgerError> {
+        ensure_topics(settings, MayCreate::No, &stop)?;
+        wait_until_empty(&Reader::new(settings, group, stop.clone())?, group, &stop)?;
+        Self::open_as(settings, group, Instance { id: COMMAND, is_lasting: false }, stop)
+    }
+
+    fn open_as(settings: &KafkaSettings, group: &str, instance: Instance<'_>, stop: Stop) -> Result<Self, LedgerError> {
         // Before anything is read: this is what decides a transaction that our former self left open.
-        let publisher = Publisher::open(settings, &format!("{group}-{instance_id}"), &stop)?;
+        let publisher = Publisher::open(settings, &format!("{group}-{}", instance.id), &stop)?;
         let cluster = loop {
             if let Some(cluster) = publisher.cluster_id() {
                 break cluster;
@@ -65,7 +88,7 @@ impl KafkaLedger {
             publisher,
             follower: Follower::new(settings, group)?,
             reader: Reader::new(settings, group, stop.clone())?,
-            member: Member::join(settings, group, instance_id)?,
+            member: Member::join(settings, group, instance.is_lasting.then_some(instance.id))?,
         };
         Ok(Self {
             identity: format!("kafka:{cluster}:{}", settings.topic_prefix),
@@ -234,11 +257,34 @@ impl Drop for KafkaLedger {
     }
 }
 
-fn ensure_topics(settings: &KafkaSettings, stop: &Stop) -> Result<(), LedgerError> {
+/// Members that have ended stay in the group until their session runs out.
+fn wait_until_empty(reader: &Reader, group: &str, stop: &Stop) -> Result<(), LedgerError> {
+    let began = Instant::now();
     loop {
-        match topics::ensure(settings, TOPICS_WAIT) {
+        let members = reader.members(group)?;
+        if members.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() >= SESSION_WAIT {
+            return Err(LedgerError::Broken(format!(
+                "processors of the group {group} are running: {}. Stop them first",
+                members.join(", ")
+            )));
+        }
+        if stop.sleep(Duration::from_millis(500)) {
+            return Err(stopping());
+        }
+    }
+}
+
+fn ensure_topics(settings: &KafkaSettings, may_create: MayCreate, stop: &Stop) -> Result<(), LedgerError> {
+    loop {
+        match topics::ensure(settings, may_create, TOPICS_WAIT) {
             Ok(()) => return Ok(()),
             Err(_) if stop.requested() => return Err(stopping()),
+            Err(error) if error.is_missing() && may_create == MayCreate::No => {
+                return Err(LedgerError::Broken(error.to_string()));
+            }
             Err(error) if error.needs_a_person() => return Err(LedgerError::Broken(error.to_string())),
             Err(error) => tracing::warn!("wait for Kafka: {error}"),
         }

@@ -19,7 +19,7 @@ use super::KafkaSettings;
 use super::batch::with_batch_threads;
 use super::client::{self, Role, Voice};
 use super::record::outgoing;
-use super::topics::{self, TopicsError};
+use super::topics::{self, MayCreate, TopicsError};
 use super::trouble::{Complaints, Trouble};
 use crate::contract::Topic;
 use crate::log::Record;
@@ -129,7 +129,7 @@ impl RawProducer {
     /// statistics: without it the first records would wait for it, and miss their deadline.
     pub fn connect(&self, wait: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + wait;
-        topics::ensure(&self.settings, wait)?;
+        topics::ensure(&self.settings, MayCreate::Yes, wait)?;
         self.reach(until.saturating_duration_since(Instant::now()))
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::groups::GroupInfo;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::KafkaSettings;
@@ -216,6 +217,14 @@ impl Reader {
             (place.offset < first || place.offset > next)
                 .then(|| format!("{name}/{} holds {first} to {next}, but we are at {}", place.partition, place.offset))
         })
+    }
+
+    /// Who is in a group, by member and host.
+    pub(super) fn members(&self, group: &str) -> Result<Vec<String>, LedgerError> {
+        let groups =
+            self.insist("ask who is in the group", || self.uncommitted.fetch_group_list(Some(group), CALL_WAIT))?;
+        let members = groups.groups().iter().filter(|found| found.name() == group).flat_map(GroupInfo::members);
+        Ok(members.map(|member| format!("{} on {}", member.id(), member.client_host())).collect())
     }
 
     /// How many partitions of a topic no member of the group has; none while the group is between two generations.

@@ -56,6 +56,11 @@ impl TopicsError {
         }
     }
 
+    /// Whether topics are not there, and were not to be created.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing(_))
+    }
+
     fn trouble(&self) -> Trouble {
         match self {
             Self::Shape(_) => Trouble::TopicShape,
@@ -113,10 +118,10 @@ impl RawTopic {
     }
 }
 
-/// Creates topics that are missing and looks at those that are there.
-pub(super) fn ensure(settings: &KafkaSettings, wait: Duration) -> Result<(), TopicsError> {
+/// Creates topics that are missing, if it may, and looks at those that are there.
+pub(super) fn ensure(settings: &KafkaSettings, may_create: MayCreate, wait: Duration) -> Result<(), TopicsError> {
     let topics = Topics::ask(settings, Voice::new(settings, Role::Admin), wait)?;
-    topics.ensure(MayCreate::Yes).map(drop)
+    topics.ensure(may_create).map(drop)
 }
 
 struct Topics<'a> {
