@@ -96,6 +96,9 @@ pub enum LedgerError {
     /// The logs are not what they must be; a person has to decide.
     #[error("{0}")]
     Broken(String),
+    /// The logs have another number of partitions than they were told to have, or than each other.
+    #[error("{0}")]
+    Partitions(String),
 }
 
 /// All logs, as a processor needs them. One thread uses it.
@@ -113,10 +116,16 @@ pub trait Ledger: Send {
     /// compaction keeps one. Where nobody follows, only [`Ledger::committed`] knows.
     fn tells_progress(&self) -> bool;
 
+    /// From now on we take our share: turns bring what is ours. Whoever only looks does not, and is in nobody's way.
+    /// The first turn does it too.
+    fn join(&mut self) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
     /// Waits up to `wait` for what comes next.
     fn next(&mut self, wait: Duration) -> Result<Turn, LedgerError>;
 
-    /// Where the former owner's group left off in `raw`, once none of its transactions is open.
+    /// Where the group left off in `raw`, once no transaction of a former owner is open.
     fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError>;
 
     /// The first and the next offset of a log's partition, open transactions included.

@@ -19,9 +19,8 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use super::KafkaSettings;
 use super::client::{self, Role, Voice};
 use super::record::{entry, kafka_offset, kafka_partition};
-use super::transaction::{judge, stopping};
+use super::transaction::{is_fencing, judge};
 use crate::contract::Topic;
-use crate::lifecycle::Stop;
 use crate::log::{Entry, LedgerError, Position, Turn};
 
 /// The most records of one batch.
@@ -30,13 +29,12 @@ const BATCH_RECORDS_MAX: usize = 2_000;
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many events are served before a consumer is closed; there is one rebalance at a time.
 const LAST_EVENTS: usize = 16;
-/// One question to the group's coordinator; then we look whether to stop, and ask again.
-const CALL_WAIT: Duration = Duration::from_secs(5);
 
 /// A member of the group.
 pub(super) struct Member {
     topic: String,
     consumer: BaseConsumer<Changes>,
+    has_joined: bool,
     /// As told by turns, which may be behind what the callback knows.
     owned: BTreeSet<u32>,
     /// Where each started partition goes on.
@@ -46,8 +44,8 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Joins the group, in the background.
-    pub(super) fn join(settings: &KafkaSettings, group: &str, instance: Option<&str>) -> Result<Self, LedgerError> {
+    /// Who may join the group.
+    pub(super) fn new(settings: &KafkaSettings, group: &str, instance: Option<&str>) -> Result<Self, LedgerError> {
         let role = Role::Member { group, instance };
         let topic = settings.topic(Topic::Raw);
         let changes =
@@ -55,8 +53,15 @@ impl Member {
         let consumer: BaseConsumer<Changes> = client::config(settings, role)
             .and_then(|config| Ok(config.create_with_context(changes)?))
             .map_err(|error| LedgerError::Broken(error.to_string()))?;
-        consumer.subscribe(&[&topic]).map_err(|error| judge("join the group", &error, None))?;
-        Ok(Self { topic, consumer, owned: BTreeSet::new(), next: BTreeMap::new(), generation: None })
+        Ok(Self { topic, consumer, has_joined: false, owned: BTreeSet::new(), next: BTreeMap::new(), generation: None })
+    }
+
+    /// Joins the group, in the background, unless it did before.
+    pub(super) fn join(&mut self) -> Result<(), LedgerError> {
+        if !mem::replace(&mut self.has_joined, true) {
+            self.consumer.subscribe(&[&self.topic]).map_err(|error| judge("join the group", &error, None))?;
+        }
+        Ok(())
     }
 
     /// The next change of what we own, if there is one.
@@ -142,37 +147,14 @@ impl Member {
         }
     }
 
-    /// Where the group left off, asked until no transaction that may move it is open.
-    pub(super) fn committed(&self, partition: u32, stop: &Stop) -> Result<Option<u64>, LedgerError> {
-        loop {
-            if stop.requested() {
-                return Err(stopping());
-            }
-            let mut asked = TopicPartitionList::with_capacity(1);
-            asked.add_partition(&self.topic, kafka_partition(partition));
-            let answer = self.consumer.committed_offsets(asked, CALL_WAIT);
-            let answer = answer.and_then(|found| {
-                let found = found.elements();
-                let found = found.first().ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
-                found.error()?;
-                Ok(found.offset())
-            });
-            match answer {
-                Ok(rdkafka::Offset::Offset(offset)) => return Ok(u64::try_from(offset).ok()),
-                Ok(_) => return Ok(None),
-                Err(error) => {
-                    if self.consumer.client().fatal_error().is_some() {
-                        return Err(self.judge("ask where the group left off", &error));
-                    }
-                    // A time-out is no answer: an offset that is still undecided is not told.
-                    tracing::warn!(
-                        partition,
-                        "wait for where the group left off in {}/{partition}: {error}",
-                        self.topic
-                    );
-                    stop.sleep(Duration::from_millis(200));
-                }
-            }
+    /// Listens to the group for a moment. What comes of `raw` meanwhile is lost, so this is for who is about to end.
+    pub(super) fn hear(&self, wait: Duration) -> Result<(), LedgerError> {
+        match self.consumer.poll(wait) {
+            Some(Err(error)) => self.look_into(&error),
+            Some(Ok(_)) | None => match self.consumer.client().fatal_error() {
+                Some((code, reason)) if is_fencing(code) => Err(LedgerError::Fenced(reason)),
+                Some(_) | None => Ok(()),
+            },
         }
     }
 

@@ -8,10 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::KafkaSettings;
+use super::client::TRANSACTION_TIMEOUT;
 use super::facts::Follower;
 use super::group::Member;
 use super::reader::Reader;
-use super::topics::{self, MayCreate};
+use super::topics::{self, MayCreate, TopicsError};
 use super::transaction::{Publisher, stopping};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
@@ -30,6 +31,9 @@ const SESSION_WAIT: Duration = Duration::from_secs(15);
 /// In the transactional id of commands: of two at a time the first is fenced.
 const COMMAND: &str = "command";
 
+/// Within this time the group tells whether another process has our place: a heartbeat and its answer.
+const TWIN_WAIT: Duration = Duration::from_secs(5);
+
 /// The logs in Kafka, as one processor needs them.
 pub struct KafkaLedger {
     identity: String,
@@ -45,6 +49,7 @@ pub struct KafkaLedger {
 }
 
 /// Whose transactions these are, and whether the group keeps a place for it.
+#[derive(Clone, Copy)]
 struct Instance<'a> {
     id: &'a str,
     is_lasting: bool,
@@ -58,8 +63,8 @@ struct Clients {
 }
 
 impl KafkaLedger {
-    /// Makes sure of the topics, fences the instance's former self, and joins the group. Waits for Kafka until it
-    /// answers or `stop` is requested.
+    /// Makes sure of the topics and fences the instance's former self. Waits for Kafka until it answers or `stop` is
+    /// requested.
     pub fn open(settings: &KafkaSettings, group: &str, instance_id: &str, stop: Stop) -> Result<Self, LedgerError> {
         ensure_topics(settings, MayCreate::Yes, &stop)?;
         Self::open_as(settings, group, Instance { id: instance_id, is_lasting: true }, stop)
@@ -88,7 +93,7 @@ impl KafkaLedger {
             publisher,
             follower: Follower::new(settings, group)?,
             reader: Reader::new(settings, group, stop.clone())?,
-            member: Member::join(settings, group, instance.is_lasting.then_some(instance.id))?,
+            member: Member::new(settings, group, instance.is_lasting.then_some(instance.id))?,
         };
         Ok(Self {
             identity: format!("kafka:{cluster}:{}", settings.topic_prefix),
@@ -153,13 +158,26 @@ impl KafkaLedger {
 }
 
 impl Clients {
-    /// An offset that is out of range comes without its partition: find it. Where all are in range by now, as after
-    /// a change of leaders, opening anew tells.
+    /// Whether a transaction that was refused after it was open for too long was refused to a twin's former self: then
+    /// the twin has our place in the group too, and the group says so at the next heartbeat.
+    fn tell_apart(&mut self, reason: &str, stop: &Stop) -> LedgerError {
+        let began = Instant::now();
+        while began.elapsed() < TWIN_WAIT && !stop.requested() {
+            if let Err(error @ LedgerError::Fenced(_)) = self.member.hear(SLICE) {
+                return error;
+            }
+        }
+        let open_s = TRANSACTION_TIMEOUT.as_secs();
+        LedgerError::StartOver(format!("a transaction was open for more than {open_s} s, so Kafka ended it: {reason}"))
+    }
+
+    /// An offset that is out of range comes without its partition: find it. Opening anew tells what it means, or that
+    /// all are in range by now, as after a change of leaders.
     fn explain(&self, error: LedgerError) -> LedgerError {
         let LedgerError::Broken(reason) = error else { return error };
         let raw = self.reader.out_of_range(Topic::Raw, &self.member.places());
         match raw.or_else(|| self.reader.out_of_range(Topic::Facts, &self.follower.places())) {
-            Some(found) => LedgerError::Broken(format!("{reason}: {found}")),
+            Some(found) => LedgerError::StartOver(format!("{reason}: {found}")),
             None => LedgerError::StartOver(reason),
         }
     }
@@ -178,7 +196,12 @@ impl Ledger for KafkaLedger {
         true
     }
 
+    fn join(&mut self) -> Result<(), LedgerError> {
+        self.clients().member.join()
+    }
+
     fn next(&mut self, wait: Duration) -> Result<Turn, LedgerError> {
+        self.join()?;
         let until = Instant::now() + wait;
         loop {
             if let Some(change) = self.clients().member.change() {
@@ -207,8 +230,7 @@ impl Ledger for KafkaLedger {
     }
 
     fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError> {
-        let stop = self.stop.clone();
-        self.clients().member.committed(partition, &stop)
+        self.clients().reader.left_off(partition)
     }
 
     fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
@@ -246,8 +268,17 @@ impl Ledger for KafkaLedger {
 
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
         let stop = self.stop.clone();
+        let began = Instant::now();
         let Clients { publisher, member, .. } = self.clients();
-        publisher.publish(&outputs, read, member.generation(), &stop)
+        let published = publisher.publish(&outputs, read, member.generation(), &stop);
+        match published {
+            // Kafka answers the same whether another process has our identity, or it ended our transaction because
+            // that was open for too long: we were frozen, or it was.
+            Err(LedgerError::Fenced(reason)) if began.elapsed() >= TRANSACTION_TIMEOUT => {
+                Err(self.clients().tell_apart(&reason, &stop))
+            }
+            published => published,
+        }
     }
 }
 
@@ -282,9 +313,8 @@ fn ensure_topics(settings: &KafkaSettings, may_create: MayCreate, stop: &Stop) -
         match topics::ensure(settings, may_create, TOPICS_WAIT) {
             Ok(()) => return Ok(()),
             Err(_) if stop.requested() => return Err(stopping()),
-            Err(error) if error.is_missing() && may_create == MayCreate::No => {
-                return Err(LedgerError::Broken(error.to_string()));
-            }
+            Err(TopicsError::Missing(why)) if may_create == MayCreate::No => return Err(LedgerError::Broken(why)),
+            Err(TopicsError::Partitions(why)) => return Err(LedgerError::Partitions(why)),
             Err(error) if error.needs_a_person() => return Err(LedgerError::Broken(error.to_string())),
             Err(error) => tracing::warn!("wait for Kafka: {error}"),
         }

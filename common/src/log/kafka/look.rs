@@ -23,7 +23,7 @@ pub struct KafkaLook {
 }
 
 impl KafkaLook {
-    /// Finds the cluster and its topics. `group` is named to brokers that ask, and not joined.
+    /// Finds the cluster and its topics. `group` is asked for its offsets, and not joined.
     pub fn open(settings: &KafkaSettings, group: &str, stop: &Stop) -> Result<Self, LedgerError> {
         let reader = Reader::new(settings, group, stop.clone())?;
         let began = Instant::now();
@@ -39,10 +39,12 @@ impl KafkaLook {
         let topic = settings.topic(Topic::Facts);
         if found != settings.partitions {
             let partitions = settings.partitions;
-            return Err(LedgerError::Broken(match found {
-                0 => format!("there is no topic {topic} in this cluster"),
-                found => format!("topic {topic} has {found} partitions where partitions is {partitions}"),
-            }));
+            return Err(match found {
+                0 => LedgerError::Broken(format!("there is no topic {topic} in this cluster")),
+                found => LedgerError::Partitions(format!(
+                    "topic {topic} has {found} partitions where partitions is {partitions}"
+                )),
+            });
         }
         let identity = format!("kafka:{cluster}:{}", settings.topic_prefix);
         Ok(Self { identity, partitions: settings.partitions, reader })
@@ -66,8 +68,8 @@ impl Ledger for KafkaLook {
         Ok(Turn::Quiet)
     }
 
-    fn committed(&mut self, _partition: u32) -> Result<Option<u64>, LedgerError> {
-        Err(only_looks())
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError> {
+        self.reader.left_off(partition)
     }
 
     fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {

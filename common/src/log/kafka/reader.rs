@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::groups::GroupInfo;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
@@ -15,7 +15,7 @@ use super::client::{Plain, Role};
 use super::facts::plain_consumer;
 use super::group::look_into;
 use super::record::{entry, kafka_offset, kafka_partition};
-use super::transaction::{judge, stopping};
+use super::transaction::{is_refusal, judge, stopping};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
 use crate::log::{Entry, LedgerError, Position};
@@ -217,6 +217,37 @@ impl Reader {
             (place.offset < first || place.offset > next)
                 .then(|| format!("{name}/{} holds {first} to {next}, but we are at {}", place.partition, place.offset))
         })
+    }
+
+    /// Where the group left off in `raw`, asked until no transaction that may move it is open. Asks as somebody who is
+    /// in no group.
+    pub(super) fn left_off(&self, partition: u32) -> Result<Option<u64>, LedgerError> {
+        let name = self.settings.topic(Topic::Raw);
+        loop {
+            if self.stop.requested() {
+                return Err(stopping());
+            }
+            let mut asked = TopicPartitionList::with_capacity(1);
+            asked.add_partition(&name, kafka_partition(partition));
+            let answer = self.committed.committed_offsets(asked, CALL_WAIT).and_then(|found| {
+                let found = found.elements();
+                let found = found.first().ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
+                found.error()?;
+                Ok(found.offset())
+            });
+            match answer {
+                Ok(Offset::Offset(offset)) => return Ok(u64::try_from(offset).ok()),
+                Ok(_) => return Ok(None),
+                Err(error) if is_refusal(&error) => {
+                    return Err(judge(&format!("ask where the group left off in {name}/{partition}"), &error, None));
+                }
+                Err(error) => {
+                    // A time-out is no answer: an offset that is still undecided is not told.
+                    tracing::warn!(partition, "wait for where the group left off in {name}/{partition}: {error}");
+                    self.stop.sleep(Duration::from_millis(200));
+                }
+            }
+        }
     }
 
     /// Who is in a group, by member and host.

@@ -33,6 +33,9 @@ pub(super) enum TopicsError {
     /// A topic exists and would break a promise, or cannot be created: a person has to decide.
     #[error("{0}")]
     Shape(String),
+    /// Topics have other numbers of partitions than they must have: a person has to decide.
+    #[error("{0}")]
+    Partitions(String),
     /// A topic cannot be created because we may not: a person has to decide.
     #[error("{0}")]
     NotAllowed(String),
@@ -51,19 +54,14 @@ impl TopicsError {
     /// Whether the next try will find the same, until a person has acted.
     pub(super) fn needs_a_person(&self) -> bool {
         match self {
-            Self::Shape(_) | Self::NotAllowed(_) | Self::Config(_) => true,
+            Self::Shape(_) | Self::Partitions(_) | Self::NotAllowed(_) | Self::Config(_) => true,
             Self::Missing(_) | Self::Unreachable(_) => false,
         }
     }
 
-    /// Whether topics are not there, and were not to be created.
-    pub(super) fn is_missing(&self) -> bool {
-        matches!(self, Self::Missing(_))
-    }
-
     fn trouble(&self) -> Trouble {
         match self {
-            Self::Shape(_) => Trouble::TopicShape,
+            Self::Shape(_) | Self::Partitions(_) => Trouble::TopicShape,
             Self::NotAllowed(_) => Trouble::Authorization,
             Self::Missing(_) => Trouble::TopicMissing,
             Self::Unreachable(_) => Trouble::Unreachable,
@@ -190,7 +188,7 @@ impl<'a> Topics<'a> {
         let counts = self.partition_counts()?;
         let found = |topic: &Topic| counts.iter().any(|(found, _)| found == topic);
         let counts: Vec<_> = counts.iter().map(|(topic, leaders)| (*topic, leaders.len())).collect();
-        check_counts(self.settings, &counts).map_err(TopicsError::Shape)?;
+        check_counts(self.settings, &counts).map_err(TopicsError::Partitions)?;
         Ok(Topic::ALL.into_iter().filter(|topic| !found(topic)).collect())
     }
 
@@ -246,7 +244,7 @@ impl<'a> Topics<'a> {
             let led =
                 counts.len() == Topic::ALL.len() && counts.iter().all(|(_, leaders)| leaders.iter().all(|led| *led));
             let counts: Vec<_> = counts.iter().map(|(topic, leaders)| (*topic, leaders.len())).collect();
-            check_counts(self.settings, &counts).map_err(TopicsError::Shape)?;
+            check_counts(self.settings, &counts).map_err(TopicsError::Partitions)?;
             if led {
                 return Ok(());
             }

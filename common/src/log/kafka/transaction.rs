@@ -214,7 +214,7 @@ pub(super) fn judge(what: &str, error: &KafkaError, fatal: Option<(RDKafkaErrorC
 }
 
 /// Another process has our transactional id or our place in the group.
-fn is_fencing(code: RDKafkaErrorCode) -> bool {
+pub(super) fn is_fencing(code: RDKafkaErrorCode) -> bool {
     matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::FencedInstanceId)
 }
 
@@ -229,6 +229,11 @@ fn is_forbidden(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::SaslAuthenticationFailed
             | RDKafkaErrorCode::Authentication
     )
+}
+
+/// Whether we are told that we may not, which no waiting changes.
+pub(super) fn is_refusal(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(is_forbidden)
 }
 
 fn is_retriable(error: &KafkaError) -> bool {
