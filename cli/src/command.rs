@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 
 use crate::outcome::Outcome;
-use crate::{audit, check, drain, history, installations, output, rebuild, salvage, send, show, standalone, verify};
+use crate::{
+    audit, check, drain, history, installations, output, rebuild, resume, salvage, send, show, standalone, verify,
+};
 
 /// A command: how it is called, and what it does.
 struct Entry {
@@ -14,7 +16,7 @@ struct Entry {
     run: fn(&ArgMatches) -> anyhow::Result<Outcome>,
 }
 
-const COMMANDS: [Entry; 11] = [
+const COMMANDS: [Entry; 12] = [
     Entry { command: standalone::command, run: |arguments| standalone::run(arguments).map(|()| Outcome::Done) },
     Entry { command: send::command, run: send::run },
     Entry { command: installations::command, run: installations::run },
@@ -24,6 +26,7 @@ const COMMANDS: [Entry; 11] = [
     Entry { command: verify::command, run: verify::run },
     Entry { command: rebuild::command, run: rebuild::run },
     Entry { command: audit::command, run: audit::run },
+    Entry { command: resume::command, run: resume::run },
     Entry { command: salvage::command, run: salvage::run },
     Entry { command: drain::command, run: drain::run },
 ];

@@ -17,6 +17,7 @@ pub mod output;
 pub mod portal;
 pub mod query;
 pub mod rebuild;
+pub mod resume;
 pub mod salvage;
 pub mod send;
 pub mod show;

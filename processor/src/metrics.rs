@@ -1,10 +1,12 @@
 //! What the processor counts: one struct, labels from enums.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::telemetry::registered;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use crate::disagreement::What;
 use crate::domain::{Decision, Reason, RecordStatus};
 use crate::fold::Outcome;
 use crate::store::Store;
@@ -24,6 +26,10 @@ pub struct Metrics {
     permissions: IntGaugeVec,
     state_bytes: IntGauge,
     unowned: IntGauge,
+    disagreements: IntCounterVec,
+    disagrees: IntGaugeVec,
+    /// What the processor stands still for.
+    standstill: Arc<Mutex<Option<What>>>,
 }
 
 /// One step of a batch.
@@ -88,7 +94,18 @@ impl Metrics {
             ),
             state_bytes: gauge("state_bytes", "What the state takes on the disk."),
             unowned: gauge("processor_unowned_partitions", "Partitions of raw that no processor of the group owns."),
+            disagreements: counters(
+                "processor_disagreements_total",
+                "Times that the processor stood still because logs and state disagreed, by how.",
+                "what",
+            ),
+            disagrees: gauges("processor_disagrees", "1 while the processor stands still for it.", "what"),
+            standstill: Arc::default(),
         };
+        for what in What::ALL {
+            metrics.disagreements.with_label_values(&[what.label()]);
+            metrics.disagrees.with_label_values(&[what.label()]);
+        }
         for outcome in [Outcome::Fact, Outcome::Foreign, Outcome::Unproven, Outcome::Repeated] {
             metrics.events.with_label_values(&[outcome.label()]);
         }
@@ -146,6 +163,32 @@ impl Metrics {
     /// Partitions without an owner.
     pub fn unowned(&self, partitions: usize) {
         self.unowned.set(i64::try_from(partitions).unwrap_or(i64::MAX));
+    }
+
+    /// Logs and state disagree: the processor stands still.
+    pub fn disagree(&self, what: What) {
+        self.agree();
+        self.disagreements.with_label_values(&[what.label()]).inc();
+        self.disagrees.with_label_values(&[what.label()]).set(1);
+        *self.standstill() = Some(what);
+    }
+
+    /// They agree again.
+    pub fn agree(&self) {
+        for what in What::ALL {
+            self.disagrees.with_label_values(&[what.label()]).set(0);
+        }
+        *self.standstill() = None;
+    }
+
+    /// For readiness: what the processor stands still for.
+    pub fn standing_still(&self) -> impl Fn() -> Option<&'static str> + Send + Sync + 'static {
+        let metrics = self.clone();
+        move || metrics.standstill().map(What::in_the_way)
+    }
+
+    fn standstill(&self) -> MutexGuard<'_, Option<What>> {
+        self.standstill.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many records there are, by kind.

@@ -9,6 +9,7 @@ use common::event::{EventId, Installation, RawEvent};
 use common::log::{Entry, Ledger, LedgerError, Output, Position};
 use tracing::warn;
 
+use crate::disagreement::Disagreement;
 use crate::domain::{Change, Event, Place, Portal, Public, Reason, Waiting, interpret};
 use crate::fold::{Effect, Outcome, fold};
 use crate::folded::{Folded, Recent};
@@ -45,6 +46,8 @@ struct Batch<'e> {
 struct Done {
     /// `K` behind the batch.
     raw: u64,
+    /// The event before it, if it has an id.
+    last: Option<EventId>,
     changes: Vec<Change>,
     ids: Vec<EventId>,
 }
@@ -85,8 +88,9 @@ impl<'a> Owner<'a> {
                 continue;
             }
             let folded = if followed { done.ids.clone() } else { Vec::new() };
-            let folded = Progress { raw: done.raw, log, folded };
-            batch.outputs.push(progress(&folded, *partition, &last[partition].record));
+            let partitions = Some(self.store.partitions());
+            let folded = Progress { raw: done.raw, log, folded, last: done.last, partitions, accepted: None };
+            batch.outputs.push(progress(&folded, *partition, last[partition].record.at));
         }
         self.metrics.took(Step::Fold, began.elapsed());
 
@@ -102,8 +106,12 @@ impl<'a> Owner<'a> {
         let began = Instant::now();
         for (partition, done) in &batch.partitions {
             let end = ends.iter().find(|end| end.partition == *partition).map(|end| end.offset);
-            let facts = end.unwrap_or_else(|| self.store.marks(*partition).facts);
-            let progressed = Progressed { raw: done.raw, log: logs[partition] };
+            let known = self.store.marks(*partition).facts;
+            if let Some(end) = end.filter(|end| *end <= known) {
+                return Err(Disagreement::facts_went_back(*partition, known, end).into());
+            }
+            let facts = end.unwrap_or(known);
+            let progressed = Progressed { raw: done.raw, log: logs[partition], last: done.last };
             self.store.apply(*partition, &done.changes, Some(progressed), facts)?;
         }
         self.metrics.took(Step::Apply, began.elapsed());
@@ -128,6 +136,7 @@ impl<'a> Owner<'a> {
         };
         let done = batch.partitions.entry(place.partition).or_default();
         done.raw = place.offset + 1;
+        done.last = raw.as_ref().ok().map(|raw| raw.id);
         let outcome = match folded {
             Ok((outcome, effects)) => {
                 for effect in effects {

@@ -11,12 +11,13 @@ use common::log::{Ledger, LedgerError, Position, Turn};
 use common::time::Timestamp;
 use tracing::{error, info, warn};
 
+use crate::disagreement::Disagreement;
 use crate::folded::Folded;
 use crate::home::Home;
 use crate::metrics::Metrics;
 use crate::owner::Owner;
 use crate::store::{Store, StoreError, Trusts};
-use crate::takeover::{catch_up, follow, take_over};
+use crate::takeover::{catch_up, follow, look_back, take_over};
 
 /// How long the loop waits for something to do.
 const POLL: Duration = Duration::from_millis(50);
@@ -28,11 +29,24 @@ pub struct Pace {
     pub backoff: Duration,
     /// How often lag and sizes are measured.
     pub measure_every: Duration,
+    /// How often it looks whether logs and state agree again, where a person has to decide; none ends the loop with
+    /// the disagreement.
+    pub look_again: Option<Duration>,
+    /// How long partitions may be without an owner, though the group is at rest, before we leave it.
+    pub unowned_wait: Duration,
+    /// How long we stay away then: the group has to forget us, or it would give us back what we had.
+    pub away: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { backoff: Duration::from_millis(300), measure_every: Duration::from_secs(5) }
+        Self {
+            backoff: Duration::from_millis(300),
+            measure_every: Duration::from_secs(5),
+            look_again: Some(Duration::from_secs(10)),
+            unowned_wait: Duration::from_secs(30),
+            away: Duration::from_secs(12),
+        }
     }
 }
 
@@ -45,6 +59,12 @@ pub enum Failure {
     /// The state.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Both, together: a person has to decide.
+    #[error(transparent)]
+    Disagrees(#[from] Disagreement),
+    /// The group leaves partitions to nobody.
+    #[error("{0} partitions have had no owner for too long")]
+    Unowned(usize),
 }
 
 /// The store as askers see it: not there before the logs were reached, another one after it was set aside.
@@ -94,24 +114,37 @@ impl Processor {
         caught_up: Pending,
     ) -> anyhow::Result<()> {
         let mut caught_up = Some(caught_up);
+        let mut standstill = None;
         while !self.stop.requested() {
             let failure = match open() {
-                Ok(mut ledger) => match self.tend(&mut ledger, &mut caught_up) {
+                Ok(mut ledger) => match self.tend(&mut ledger, &mut caught_up, &mut standstill) {
                     Ok(()) => break,
                     Err(failure) => failure,
                 },
+                Err(LedgerError::Partitions(why)) => Disagreement::of_partitions(why).into(),
                 Err(error) => error.into(),
             };
             match failure {
                 _ if self.stop.requested() => break,
+                Failure::Disagrees(disagreement) => self.stand_still(disagreement, &mut standstill)?,
+                Failure::Unowned(partitions) => {
+                    warn!(
+                        partitions,
+                        "{partitions} partitions have had no owner for {} s, though the group is at rest: leaving it, \
+                         so that it shares them out anew",
+                        self.pace.unowned_wait.as_secs()
+                    );
+                    self.metrics.started_over();
+                    self.stop.sleep(self.pace.away);
+                }
                 Failure::Ledger(LedgerError::StartOver(why)) => {
                     warn!("opening the logs anew: {why}");
                     self.metrics.started_over();
                     self.stop.sleep(self.pace.backoff);
                 }
-                Failure::Ledger(error @ (LedgerError::Fenced(_) | LedgerError::Broken(_))) => {
-                    return Err(error).context("go on with the logs");
-                }
+                Failure::Ledger(
+                    error @ (LedgerError::Fenced(_) | LedgerError::Broken(_) | LedgerError::Partitions(_)),
+                ) => return Err(error).context("go on with the logs"),
                 Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why)) => self.set_aside(&why)?,
                 Failure::Store(error @ StoreError::Rows(_)) => return Err(error).context("go on with the state"),
             }
@@ -120,12 +153,29 @@ impl Processor {
         Ok(())
     }
 
-    /// Everything, with one ledger.
-    fn tend(&self, ledger: &mut dyn Ledger, caught_up: &mut Option<Pending>) -> Result<(), Failure> {
+    /// Everything, with one ledger. After a standstill it first looks at every partition, and is in nobody's way.
+    fn tend(
+        &self,
+        ledger: &mut dyn Ledger,
+        caught_up: &mut Option<Pending>,
+        standstill: &mut Option<Disagreement>,
+    ) -> Result<(), Failure> {
+        if standstill.is_none() {
+            ledger.join()?;
+        }
         let store = self.store(ledger)?;
         let partitions: BTreeSet<u32> = (0..ledger.partitions()).collect();
         for partition in &partitions {
+            look_back(ledger, &store, *partition)?;
             catch_up(ledger, &store, &self.folded, *partition)?;
+        }
+        if standstill.is_some() {
+            for partition in &partitions {
+                take_over(ledger, &store, &self.folded, *partition)?;
+            }
+            info!("logs and state agree again: going on");
+            *standstill = None;
+            self.metrics.agree();
         }
         caught_up.take();
         self.metrics.records(&store);
@@ -135,7 +185,7 @@ impl Processor {
         let mut owned = BTreeSet::new();
         let mut newest = BTreeMap::new();
         ledger.follow(&followed(&store, &partitions, &owned))?;
-        let mut measured = Instant::now();
+        let (mut measured, mut unowned_since) = (Instant::now(), None);
         while !self.stop.requested() {
             match ledger.next(POLL)? {
                 Turn::Raw(entries) => {
@@ -148,12 +198,18 @@ impl Processor {
                     self.metrics.records(&store);
                 }
                 Turn::Gained(gained) => {
+                    if let Some(surplus) = gained.iter().find(|partition| !partitions.contains(partition)) {
+                        return Err(Disagreement::surplus(*surplus, ledger.partitions()).into());
+                    }
                     owned.extend(&gained);
                     owner.forget();
                     ledger.follow(&followed(&store, &partitions, &owned))?;
                     let mut starts = Vec::new();
                     for partition in gained {
-                        starts.push(take_over(ledger, &store, &self.folded, partition)?);
+                        let start = take_over(ledger, &store, &self.folded, partition)?;
+                        let offset = start.offset;
+                        info!(partition, offset, "took over partition {partition}, raw from {offset}");
+                        starts.push(start);
                     }
                     ledger.start(&starts)?;
                 }
@@ -170,6 +226,7 @@ impl Processor {
             }
             if measured.elapsed() >= self.pace.measure_every {
                 self.measure(ledger, &store, &owned, &newest)?;
+                self.watch(ledger, &mut unowned_since)?;
                 measured = Instant::now();
             }
         }
@@ -220,10 +277,36 @@ impl Processor {
             let waiting = newest.get(partition).filter(|_| behind > 0).map(|at| Timestamp::now().since(*at));
             self.metrics.lag(*partition, behind, waiting.unwrap_or_default());
         }
-        if let Some(unowned) = ledger.unowned() {
-            self.metrics.unowned(unowned);
-        }
         self.metrics.state(store);
+        Ok(())
+    }
+
+    /// Looks for partitions that nobody owns, and does not let that be for ever. While the group is between two
+    /// generations it tells nothing.
+    fn watch(&self, ledger: &mut dyn Ledger, since: &mut Option<Instant>) -> Result<(), Failure> {
+        let Some(unowned) = ledger.unowned() else { return Ok(()) };
+        self.metrics.unowned(unowned);
+        if unowned == 0 {
+            *since = None;
+            return Ok(());
+        }
+        if since.get_or_insert_with(Instant::now).elapsed() >= self.pace.unowned_wait {
+            return Err(Failure::Unowned(unowned));
+        }
+        Ok(())
+    }
+
+    /// Folds nothing until logs and state agree again. Questions are answered from the state as it is; the group
+    /// forgets us meanwhile, so that a command can set things right.
+    fn stand_still(&self, disagreement: Disagreement, standstill: &mut Option<Disagreement>) -> anyhow::Result<()> {
+        let Some(look_again) = self.pace.look_again else { return Err(disagreement.into()) };
+        if standstill.as_ref() != Some(&disagreement) {
+            let what = disagreement.what.label();
+            error!(what, "standing still: {disagreement}. Looking again every {} s", look_again.as_secs());
+            self.metrics.disagree(disagreement.what);
+        }
+        *standstill = Some(disagreement);
+        self.stop.sleep(look_again);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::disagreement::What;
 use crate::domain::{Change, FactKey, PermissionRecord, Place, Public, Reason};
 use crate::fold::Effect;
 
@@ -20,6 +21,32 @@ pub struct Progress {
     pub log: EventId,
     /// The events of this step, so that followers know them too.
     pub folded: Vec<EventId>,
+    /// The event before `K`, if it has an id: `raw` must hold it there for as long as it reaches back so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<EventId>,
+    /// How many partitions there were: with another number, events of an installation would lie elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u32>,
+    /// A person let the partition go on from here although logs disagreed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Accepted>,
+}
+
+/// What a person accepted: written into `facts` twice, as part of the progress record that goes on from there, and
+/// under a key of its own, so that it can be seen for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// How logs disagreed.
+    pub what: What,
+    /// `K` as it was told before; none if nothing told it.
+    pub from: Option<u64>,
+    /// `K` from now on.
+    pub to: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Which log `facts` said it was before, where it says another id from now on: state of that one is void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<EventId>,
 }
 
 /// Makes records that follow from one raw record.
@@ -120,8 +147,8 @@ impl<'a> Publisher<'a> {
     }
 }
 
-/// The progress record behind a step; `last` is the last raw record of it.
-pub fn progress(progress: &Progress, partition: u32, last: &Record) -> Output {
+/// The progress record behind a step, with the time of its last raw record.
+pub fn progress(progress: &Progress, partition: u32, at: Timestamp) -> Output {
     let value = serde_json::to_vec(progress).expect("our own types have a JSON form");
     let offset = progress.raw.saturating_sub(1);
     let headers = vec![
@@ -131,7 +158,21 @@ pub fn progress(progress: &Progress, partition: u32, last: &Record) -> Output {
         (header::RAW_OFFSET.to_owned(), offset.to_string().into_bytes()),
     ];
     let key = Some(FactKey::Progress.to_string());
-    Output { topic: Topic::Facts, partition, record: Record { key, value: Some(value.into()), headers, at: last.at } }
+    Output { topic: Topic::Facts, partition, record: Record { key, value: Some(value.into()), headers, at } }
+}
+
+/// What was accepted, to be seen for ever.
+pub fn accepted(accepted: &Accepted, id: EventId, partition: u32) -> Output {
+    let value = serde_json::to_vec(accepted).expect("our own types have a JSON form");
+    let headers = vec![
+        (header::TYPE.to_owned(), b"com.hookledger.accepted".to_vec()),
+        (header::CONTENT_TYPE.to_owned(), b"application/json".to_vec()),
+        (header::RAW_PARTITION.to_owned(), partition.to_string().into_bytes()),
+        (header::RAW_OFFSET.to_owned(), accepted.to.saturating_sub(1).to_string().into_bytes()),
+    ];
+    let key = Some(FactKey::Accepted(id).to_string());
+    let record = Record { key, value: Some(value.into()), headers, at: accepted.at };
+    Output { topic: Topic::Facts, partition, record }
 }
 
 /// A method-permission record as subscribers read it.

@@ -40,6 +40,7 @@ pub async fn run<L: Ledger>(
         folded: processor.folded.clone(),
         tokens: Arc::new(config.query_tokens),
     };
+    readiness.unless(processor.metrics.standing_still());
     let (address, serving) = serve(config.query_listen, asked, stop.clone())
         .with_context(|| format!("listen for questions on {}", config.query_listen))?;
     info!(what = "queries", address = %address, "listening");

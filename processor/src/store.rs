@@ -63,6 +63,9 @@ pub struct Marks {
     pub raw: Option<u64>,
     /// The log that `facts` said it is, in its progress records.
     pub log: Option<EventId>,
+    /// The event before `K`, if it has an id: what `raw` must still hold there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<EventId>,
 }
 
 /// What a progress record tells the store.
@@ -72,6 +75,8 @@ pub struct Progressed {
     pub raw: u64,
     /// The log.
     pub log: EventId,
+    /// The event before `K`.
+    pub last: Option<EventId>,
 }
 
 /// Numbers of records, for metrics.
@@ -226,8 +231,8 @@ impl Store {
             counts.remember(&after, self.trust(&installation.app));
         }
         marks.facts = facts;
-        if let Some(Progressed { raw, log }) = progressed {
-            (marks.raw, marks.log) = (Some(raw), Some(log));
+        if let Some(Progressed { raw, log, last }) = progressed {
+            (marks.raw, marks.log, marks.last) = (Some(raw), Some(log), last);
         }
         let stored = StoredMarks { digest: digest::seal(digest, &marks), marks: marks.clone() };
         rows.push((keys::marks(partition), Some(encode(&stored))));

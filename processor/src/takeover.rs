@@ -5,13 +5,15 @@ use std::ops::ControlFlow;
 use common::contract::Topic;
 use common::event::EventId;
 use common::log::{Entry, Ledger, LedgerError, Position};
-use tracing::{info, warn};
+use tracing::warn;
 
+use crate::disagreement::Disagreement;
 use crate::domain::{Change, Fact, FactKey};
 use crate::folded::Folded;
 use crate::processor::Failure;
 use crate::publish::Progress;
-use crate::store::{Progressed, Store, StoreError};
+use crate::standing::Standing;
+use crate::store::{Marks, Progressed, Store, StoreError};
 
 /// So many records of `facts` are applied at once.
 const CHANGES_MAX: usize = 1_000;
@@ -21,10 +23,61 @@ pub fn catch_up(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partiti
     let (first, end) = ledger.bounds(Topic::Facts, partition)?;
     let known = store.marks(partition).facts;
     if known > end {
-        let why = format!("facts of partition {partition} end at {end}, but the state goes on to {known}");
-        return Err(StoreError::Foreign(why).into());
+        // A person has let facts go on after they were lost: then they are another log, and the state is void.
+        if newest_log(ledger, partition, first, end)?.is_some_and(|log| Some(log) != store.marks(partition).log) {
+            return Err(of_another_log(partition));
+        }
+        return Err(Disagreement::facts_end_before(partition, known, end).into());
     }
-    read_facts(ledger, store, folded, Position { partition, offset: known.max(first) }, end)
+    if known < first {
+        return Err(Disagreement::facts_trimmed(partition, known, first).into());
+    }
+    read_facts(ledger, store, folded, Position { partition, offset: known }, end)
+}
+
+/// Whether the last record that was folded is still there, as far as that can be told: where it was a progress
+/// record, and nothing newer has made compaction remove it, it says what the state knows from it.
+pub fn look_back(ledger: &mut dyn Ledger, store: &Store, partition: u32) -> Result<(), Failure> {
+    let (first, end) = ledger.bounds(Topic::Facts, partition)?;
+    let marks = store.marks(partition);
+    let Some(offset) = marks.facts.checked_sub(1).filter(|offset| (first..end).contains(offset)) else {
+        return Ok(());
+    };
+    let at = Position { partition, offset };
+    let mut found = None;
+    ledger.read(Topic::Facts, at, offset + 1, &mut |entry| {
+        found = (entry.position == at).then(|| progress_of(&entry)).flatten();
+        ControlFlow::Break(())
+    })?;
+    match found {
+        Some(found) if Some(found.log) != marks.log || marks.raw.is_none_or(|raw| raw < found.raw) => {
+            Err(of_another_log(partition))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The log that the newest progress record names.
+fn newest_log(ledger: &mut dyn Ledger, partition: u32, first: u64, end: u64) -> Result<Option<EventId>, LedgerError> {
+    let mut newest = None;
+    ledger.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
+        newest = progress_of(&entry).map(|progress| progress.log).or(newest);
+        ControlFlow::Continue(())
+    })?;
+    Ok(newest)
+}
+
+/// What a progress record says; none if it is another record, or cannot be read.
+pub fn progress_of(entry: &Entry) -> Option<Progress> {
+    match entry.record.key.as_deref().and_then(FactKey::parse)? {
+        FactKey::Progress => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
+        FactKey::Fact(..) | FactKey::Waiting(_) | FactKey::Accepted(_) => None,
+    }
+}
+
+fn of_another_log(partition: u32) -> Failure {
+    let why = format!("facts of partition {partition} are another log than those it was folded from");
+    StoreError::Foreign(why).into()
 }
 
 /// Applies what is committed in `facts` of a partition from there to before `until`.
@@ -69,45 +122,28 @@ pub fn take_over(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partit
     // In this order: once this has answered, no transaction of a former owner is open.
     let committed = ledger.committed(partition)?;
     catch_up(ledger, store, folded, partition)?;
-    let progressed = store.marks(partition).raw;
-    let (first, end) = ledger.bounds(Topic::Raw, partition)?;
-
-    let broken = |why: String| Err(LedgerError::Broken(why).into());
-    let offset = match (progressed, committed) {
-        (progressed, committed) if !ledger.tells_progress() => progressed.max(committed).unwrap_or(first),
-        (Some(progressed), Some(committed)) if committed > progressed => {
-            return broken(format!(
-                "facts of partition {partition} tell of raw up to {progressed}, but the group has gone on to {committed}: \
-                 facts were lost or made anew; restore them, or reset the group's offsets to go on knowingly"
-            ));
+    let standing = Standing::look(ledger, partition, store.marks(partition), committed)?;
+    let offset = match standing.place() {
+        Ok(offset) => offset,
+        Err(disagreement) => {
+            // Where we stood still, a successor may have gone on meanwhile, and retention behind it: facts tell.
+            catch_up(ledger, store, folded, partition)?;
+            if store.marks(partition) != standing.marks {
+                return take_over(ledger, store, folded, partition);
+            }
+            return Err(disagreement.into());
         }
-        (Some(progressed), _) => progressed,
-        (None, Some(committed)) if committed > first => {
-            return broken(format!(
-                "facts of partition {partition} are empty, but the group has read raw up to {committed}: facts were lost \
-                 or made anew; restore them, or reset the group's offsets to go on knowingly"
-            ));
-        }
-        (None, _) => first,
     };
-    if offset < first {
-        // Where we stood still, a successor may have gone on meanwhile, and retention behind it: facts tell.
-        catch_up(ledger, store, folded, partition)?;
-        if store.marks(partition).raw > progressed {
-            return take_over(ledger, store, folded, partition);
+    match standing {
+        Standing { marks: Marks { raw: None, .. }, committed: None, .. } if offset > 0 => warn!(
+            partition,
+            offset, "raw of partition {partition} begins at {offset}: what lay before was not folded by this group"
+        ),
+        Standing { marks: Marks { raw: Some(_), .. }, committed: None, tells_progress: true, .. } => {
+            warn!(partition, "the group's offsets of partition {partition} are gone: nothing is lost, facts tell them");
         }
-        return broken(format!(
-            "raw of partition {partition} begins at {first}, but was read only up to {offset}: {} events are gone that \
-             were never folded",
-            first - offset
-        ));
+        Standing { .. } => {}
     }
-    if offset > end {
-        return broken(format!(
-            "raw of partition {partition} ends at {end}, but was read up to {offset}: it was made anew or has lost its tail"
-        ));
-    }
-    info!(partition, offset, "took over partition {partition}, raw from {offset}");
     Ok(Position { partition, offset })
 }
 
@@ -138,6 +174,7 @@ impl<'a> Step<'a> {
             },
             (Some(FactKey::Waiting(waiting)), Some(_)) => self.changes.push(Change::Waits(waiting)),
             (Some(FactKey::Waiting(waiting)), None) => self.changes.push(Change::WaitsNoMore(waiting)),
+            (Some(FactKey::Accepted(_)), _) => {}
             (Some(FactKey::Fact(_, _) | FactKey::Progress), None) => {
                 warn!(
                     partition = self.partition,
@@ -154,11 +191,15 @@ impl<'a> Step<'a> {
         let progress: Progress =
             serde_json::from_slice(value).map_err(|error| unreadable(position, &error.to_string()))?;
         let known = self.progressed.map(|known| known.log).or(self.store.marks(self.partition).log);
-        if known.is_some_and(|known| known != progress.log) {
-            let why = format!("facts of partition {} are another log than those it was folded from", self.partition);
-            return Err(StoreError::Foreign(why).into());
+        let before = progress.accepted.as_ref().and_then(|accepted| accepted.before);
+        if known.is_some_and(|known| known != progress.log && before != Some(known)) {
+            return Err(of_another_log(self.partition));
         }
-        self.progressed = Some(Progressed { raw: progress.raw, log: progress.log });
+        let (then, now) = (progress.partitions, self.store.partitions());
+        if let Some(then) = then.filter(|then| *then != now) {
+            return Err(Disagreement::partitions(self.partition, then, now).into());
+        }
+        self.progressed = Some(Progressed { raw: progress.raw, log: progress.log, last: progress.last });
         self.ids.extend(progress.folded);
         Ok(())
     }

@@ -229,9 +229,12 @@ fn fold(store: &Store, history: &History, thirds: usize) {
                     (FactKey::Progress, Some(value)) => {
                         let told: Value = serde_json::from_slice(value).expect("JSON");
                         let log = told["log"].as_str().and_then(|log| EventId::parse_str(log).ok()).expect("a log");
-                        progressed = Some(Progressed { raw: told["raw"].as_u64().expect("a number"), log });
+                        let last = told["last"].as_str().map(|id| EventId::parse_str(id).expect("an id"));
+                        progressed = Some(Progressed { raw: told["raw"].as_u64().expect("a number"), log, last });
                     }
-                    (FactKey::Fact(..) | FactKey::Progress, None) => panic!("no history has this"),
+                    (FactKey::Fact(..) | FactKey::Progress, None) | (FactKey::Accepted(_), _) => {
+                        panic!("no history has this")
+                    }
                 }
             }
             let end = step.last().expect("not empty").position.offset + 1;

@@ -13,11 +13,12 @@ use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 use common::settings::Trust;
 use common::time::Timestamp;
+use processor::disagreement::What;
 use processor::domain::{
     Change, Claims, Decision, Fact, FactKey, InstallationRecord, Latest, Method, PermissionRecord, Place, Portal,
     Profile, Public, Stamp, Told, Waiting,
 };
-use processor::publish::Progress;
+use processor::publish::{Accepted, Progress};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -44,7 +45,10 @@ fn every_record_and_row_of_every_version_is_read_as_what_it_was() {
         &Portal::default().record(&installation(), 3, Trust::FirstInstall),
     );
     check::<PermissionRecord>("permission", 1, &portal.permissions(Trust::FirstInstall)[0]);
-    check("progress", 1, &Progress { raw: 43, log: EventId::from_u128(9), folded: vec![EventId::from_u128(7)] });
+    check("progress", 1, &Progress { last: None, partitions: None, accepted: None, ..progress() });
+    check("progress", 2, &Progress { accepted: None, ..progress() });
+    check("progress-accepted", 1, &progress());
+    check("accepted", 1, &accepted());
     check("event", 1, &public());
 }
 
@@ -55,6 +59,7 @@ fn every_key_of_every_version_is_read_as_what_it_was() {
             FactKey::Fact(..) => ("key-fact", key.to_string()),
             FactKey::Waiting(_) => ("key-waiting", key.to_string()),
             FactKey::Progress => ("key-progress", key.to_string()),
+            FactKey::Accepted(_) => ("key-accepted", key.to_string()),
         };
         let golden = golden(name, 1, &json!(text));
         assert_eq!(golden.as_str().and_then(FactKey::parse), Some(key), "{name}");
@@ -73,12 +78,16 @@ fn no_golden_file_is_left_unread() {
         "installation-unbelieved",
         "permission",
         "progress",
+        "progress-accepted",
+        "accepted",
         "event",
         "key-fact",
         "key-waiting",
         "key-progress",
+        "key-accepted",
     ];
     known.extend(others.map(|name| format!("{name}.v1.json")));
+    known.insert("progress.v2.json".to_owned());
     let there = fs::read_dir(directory()).expect("the golden files").map(|file| file.expect("a file").file_name());
     let there: BTreeSet<String> = there.map(|name| name.to_string_lossy().into_owned()).collect();
     assert_eq!(there, known);
@@ -142,7 +151,7 @@ fn told_after(told: &Told) -> Option<Told> {
 fn every_key() -> Vec<FactKey> {
     let (id, teller) = (EventId::from_u128(7), Fingerprint::of("proof"));
     let waiting = Waiting { installation: installation(), id, teller, offset: 42 };
-    vec![FactKey::Fact(installation(), id), FactKey::Waiting(waiting), FactKey::Progress]
+    vec![FactKey::Fact(installation(), id), FactKey::Waiting(waiting), FactKey::Progress, FactKey::Accepted(id)]
 }
 
 fn installation() -> Installation {
@@ -203,6 +212,22 @@ fn gone() -> Portal {
         Stamp::new(Some(Timestamp::from_s(1_696_528_000)), Timestamp::from_s(1_696_528_001), EventId::from_u128(8));
     portal.apply(&Change::Told(Box::new(last)));
     portal
+}
+
+fn progress() -> Progress {
+    Progress {
+        raw: 43,
+        log: EventId::from_u128(9),
+        folded: vec![EventId::from_u128(7)],
+        last: Some(EventId::from_u128(7)),
+        partitions: Some(6),
+        accepted: Some(accepted()),
+    }
+}
+
+fn accepted() -> Accepted {
+    let at = Timestamp::from_s(1_696_527_000);
+    Accepted { what: What::FactsLost, from: Some(40), to: 43, at, before: Some(EventId::from_u128(8)) }
 }
 
 fn public() -> Public {

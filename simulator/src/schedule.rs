@@ -376,7 +376,14 @@ impl Schedule {
         let (shared, disk, world) = (Shared::default(), self.seats[seat].disk.clone(), self.world.clone());
         self.note(|| format!("life {life} begins as {instance}"));
         let measure_every = if self.measures { Duration::ZERO } else { Duration::MAX };
-        let pace = Pace { backoff: Duration::ZERO, measure_every };
+        // Logs never disagree here: if they did, that is what the life ends with.
+        let pace = Pace {
+            backoff: Duration::ZERO,
+            measure_every,
+            look_again: None,
+            unowned_wait: Duration::MAX,
+            ..Pace::default()
+        };
         let (trusts, metrics) = (self.trusts.clone(), self.metrics.clone());
         let (asked, seen) = (stop.clone(), shared.clone());
         let runner = Runner::start(move |port| {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigEntry, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigEntry, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -155,6 +157,32 @@ pub fn delete(servers: &str, topic: &str) {
         anyhow::ensure!(partitions(servers, topic).is_none(), "it is still there");
         Ok(())
     });
+}
+
+/// Deletes all records of a partition below an offset, as retention would.
+pub fn trim(servers: &str, topic: &str, partition: i32, before: i64) {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, partition, Offset::Offset(before)).expect("an offset");
+    let trimmed = wait_for(admin(servers).delete_records(&offsets, &AdminOptions::new()));
+    let trimmed = trimmed.expect("an answer");
+    trimmed.elements()[0].error().expect("trimmed");
+}
+
+/// Deletes a group with its offsets, once nobody is in it any more.
+pub fn delete_group(servers: &str, group: &str) {
+    let admin = admin(servers);
+    eventually_ok(ANSWER_WITHIN, &format!("{group} is deleted"), || {
+        let deleted = wait_for(admin.delete_groups(&[group], &AdminOptions::new()))?;
+        anyhow::ensure!(deleted == [Ok(group.to_owned())], "{deleted:?}");
+        Ok(())
+    });
+}
+
+/// Gives a topic more partitions.
+pub fn add_partitions(servers: &str, topic: &str, partitions: usize) {
+    let more = NewPartitions::new(topic, partitions);
+    let added = wait_for(admin(servers).create_partitions([&more], &AdminOptions::new()));
+    assert_eq!(added.expect("an answer"), [Ok(topic.to_owned())]);
 }
 
 /// How many partitions a topic has; none if there is no such topic.

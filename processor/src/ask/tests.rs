@@ -30,7 +30,7 @@ fn asked(tokens: &[&str]) -> Asked {
     let method = Method::parse("user.get").expect("a method");
     let token = Fingerprint::of("token");
     let decided = Told::MethodDecided { method, token, decision: Decision::Granted, profile: Profile::default() };
-    let progressed = Progressed { raw: 2, log: EventId::nil() };
+    let progressed = Progressed { raw: 2, log: EventId::nil(), last: None };
     store.apply(0, &[fact(0, installed), fact(1, decided)], Some(progressed), 3).expect("applied");
 
     let folded = Folded::default();

@@ -180,15 +180,21 @@ pub enum FactKey {
     Waiting(Waiting),
     /// `progress`: how far `raw` of this partition has been read.
     Progress,
+    /// `accepted/{id}`: a person let the partition go on although logs disagreed. Nobody's state depends on it.
+    Accepted(EventId),
 }
 
 const PROGRESS: &str = "progress";
+const ACCEPTED: &str = "accepted/";
 
 impl FactKey {
     /// Reads a key.
     pub fn parse(key: &str) -> Option<Self> {
         if key == PROGRESS {
             return Some(Self::Progress);
+        }
+        if let Some(id) = key.strip_prefix(ACCEPTED).and_then(|id| EventId::parse_str(id).ok()) {
+            return Some(Self::Accepted(id));
         }
         let parts: Vec<&str> = key.split('/').collect();
         let (app, member_id, id) = (parts.first()?, parts.get(1)?, parts.get(2)?);
@@ -214,6 +220,7 @@ impl fmt::Display for FactKey {
                 write!(f, "{installation}/{id}/unproven/{teller}/{offset}")
             }
             Self::Progress => f.write_str(PROGRESS),
+            Self::Accepted(id) => write!(f, "{ACCEPTED}{id}"),
         }
     }
 }
@@ -227,7 +234,9 @@ mod tests {
         let installation = Installation::parse("crm-sync", "a223").expect("valid");
         let (id, teller) = (EventId::nil(), Fingerprint::of("t"));
         let waiting = Waiting { installation: installation.clone(), id, teller, offset: 7 };
-        for key in [FactKey::Fact(installation, id), FactKey::Waiting(waiting), FactKey::Progress] {
+        let keys =
+            [FactKey::Fact(installation, id), FactKey::Waiting(waiting), FactKey::Progress, FactKey::Accepted(id)];
+        for key in keys {
             assert_eq!(FactKey::parse(&key.to_string()), Some(key));
         }
     }

@@ -73,7 +73,8 @@ fn apply(store: &Store, changes: &[Change], size: usize) {
         let mut end = 0;
         for step in ours.chunks(size) {
             end += step.len() as u64;
-            store.apply(partition, step, Some(Progressed { raw: end, log: EventId::nil() }), end).expect("applied");
+            let progressed = Progressed { raw: end, log: EventId::nil(), last: None };
+            store.apply(partition, step, Some(progressed), end).expect("applied");
         }
     }
 }

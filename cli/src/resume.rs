@@ -1,0 +1,113 @@
+//! `hookledger resume`: shows where logs disagree so that no processor goes on, and lets them go on knowingly.
+
+use anyhow::Context;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use common::lifecycle::Stop;
+use common::log::{Ledger, LedgerError};
+use common::settings::Settings;
+use common::telemetry;
+use common::time::Timestamp;
+use processor::alone;
+use processor::resume::{Obstacle, accept, obstacles};
+
+use crate::outcome::Outcome;
+use crate::output::print;
+use crate::rebuild::{logs, settings};
+use crate::state::State;
+
+/// How it is called.
+pub fn command() -> Command {
+    common::settings::command("resume", "Shows where logs disagree, and lets processors go on knowingly", &settings())
+        .after_help(
+            "A processor stands still where raw no longer reaches back to where it was read, has lost its tail, or \
+             where facts were lost: nothing is ever skipped in silence. Without --accept this shows for each such \
+             partition what is wrong and what accepting would do, changes nothing, and ends with 3, or with 0 if \
+             nothing is in the way.\n\n\
+             With --accept it writes into facts, for each such partition, where raw goes on, from now and for ever to \
+             be seen there. No processor of the group may be at work; those that stand still may run, and go on by \
+             themselves within some seconds. Where it is not known which events were folded, they are folded again, \
+             and published a second time: rather that than never.\n\n\
+             Where facts were lost, raw is read again from where the facts that are left say that they end; where none \
+             is left, from its first record. --reinterpret-raw does the latter in any case: for facts that were \
+             damaged in their middle, and at the price of publishing again whatever raw holds.\n\n\
+             Reads Kafka, or, where kafka is not set, the disk logs of a standalone in data-dir, which must not be \
+             running.",
+        )
+        .arg(
+            Arg::new("accept")
+                .long("accept")
+                .action(ArgAction::SetTrue)
+                .help("Goes on, in all partitions that are shown without it"),
+        )
+        .arg(
+            Arg::new("reinterpret-raw")
+                .long("reinterpret-raw")
+                .action(ArgAction::SetTrue)
+                .help("Where facts were lost, reads raw again from its first record"),
+        )
+}
+
+/// Looks, tells, and goes on if that is wanted.
+pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
+    let settings = Settings::from_matches_and_process(&settings(), arguments)?;
+    telemetry::init_logs(settings.log_format()?);
+    let stop = Stop::on_signals().context("listen for signals")?;
+    let (accepts, again) = (arguments.get_flag("accept"), arguments.get_flag("reinterpret-raw"));
+    let data_dir = settings.path("data-dir")?;
+    let kafka = settings.kafka()?;
+    // The logs of a standalone have one user; Kafka has many.
+    let _lock = kafka.is_none().then(|| State::take(&settings)).transpose()?;
+    let opened: anyhow::Result<Box<dyn Ledger>> = match &kafka {
+        Some(kafka) if accepts => {
+            let group = settings.text("group").unwrap_or_default();
+            alone::open(kafka, group, &stop).map(|ledger| Box::new(ledger) as Box<dyn Ledger>).map_err(Into::into)
+        }
+        Some(_) | None => logs(&settings, &data_dir, &stop),
+    };
+    let mut ledger = match opened {
+        Err(error) if matches!(error.downcast_ref(), Some(LedgerError::Partitions(_))) => {
+            print(&format!("{error}. This cannot be accepted.\n"))?;
+            return Ok(Outcome::No);
+        }
+        opened => opened?,
+    };
+    let found = obstacles(&mut *ledger, again).context("look at the logs")?;
+    if accepts { go_on(&mut *ledger, &found) } else { show(&found) }
+}
+
+fn show(found: &[Obstacle]) -> anyhow::Result<Outcome> {
+    for obstacle in found {
+        print(&format!("{}\n", told(obstacle)))?;
+    }
+    if found.is_empty() {
+        print("Nothing is in the way.\n")?;
+        return Ok(Outcome::Done);
+    }
+    Ok(Outcome::No)
+}
+
+fn go_on(ledger: &mut dyn Ledger, found: &[Obstacle]) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::Done;
+    for obstacle in found {
+        print(&format!("{}\n", told(obstacle)))?;
+        if obstacle.remedy.is_none() {
+            outcome = Outcome::No;
+            continue;
+        }
+        let partition = obstacle.standing.partition;
+        accept(ledger, obstacle, Timestamp::now()).with_context(|| format!("go on in partition {partition}"))?;
+        print(&format!("  accepted: partition {partition} goes on\n"))?;
+    }
+    if found.is_empty() {
+        print("Nothing is in the way.\n")?;
+    }
+    Ok(outcome)
+}
+
+fn told(obstacle: &Obstacle) -> String {
+    let Obstacle { disagreement, remedy, .. } = obstacle;
+    match remedy {
+        Some(remedy) => format!("{}.\n  Accepting: {}.", disagreement.wrong, remedy.meaning),
+        None => format!("{disagreement}.\n  This cannot be accepted."),
+    }
+}

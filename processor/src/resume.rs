@@ -1,0 +1,210 @@
+//! Goes on knowingly where logs disagree: shows for each partition what is in the way, and writes into `facts` that
+//! a person has accepted it.
+//!
+//! What is accepted is in the log for ever: from where to where `raw` was skipped or goes back, when, and why. Where it
+//! is not known for sure which events were folded, they are folded again: an event that comes twice does less harm than
+//! one that never came.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ops::ControlFlow;
+
+use common::contract::Topic;
+use common::event::{EventId, RawEvent};
+use common::log::{Ledger, LedgerError, Position};
+use common::time::Timestamp;
+
+use crate::disagreement::{Disagreement, What};
+use crate::domain::{Fact, FactKey};
+use crate::publish::{Accepted, Progress, accepted, progress};
+use crate::standing::{Standing, event_at};
+use crate::store::Marks;
+use crate::takeover::progress_of;
+
+/// So many events are remembered as folded, the newest: those before lie behind a place that is known.
+const FOLDED_MAX: usize = 200_000;
+
+/// A partition that cannot go on by itself.
+#[derive(Clone, Debug)]
+pub struct Obstacle {
+    /// What facts, raw and the group tell.
+    pub standing: Standing,
+    /// What is wrong.
+    pub disagreement: Disagreement,
+    /// What accepting it would do; none where it cannot be accepted.
+    pub remedy: Option<Remedy>,
+}
+
+/// How a partition would go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remedy {
+    /// `K` from then on.
+    pub raw: u64,
+    /// The event before it, if `raw` holds one there.
+    last: Option<EventId>,
+    /// What that means for events.
+    pub meaning: String,
+}
+
+/// Everything that is in the way, by partition. With `again`, a partition whose facts were lost goes back to the first
+/// record of `raw`, not only to where facts tell that they ended.
+pub fn obstacles(ledger: &mut dyn Ledger, again: bool) -> Result<Vec<Obstacle>, LedgerError> {
+    let mut obstacles = Vec::new();
+    for partition in 0..ledger.partitions() {
+        // In this order, as when a partition is taken over.
+        let committed = ledger.committed(partition)?;
+        let told = Told::of(ledger, partition)?;
+        let standing = Standing::look(ledger, partition, told.marks.clone(), committed)?;
+        let disagreement = match (told.partitions.filter(|then| *then != ledger.partitions()), standing.place()) {
+            (Some(then), _) => Disagreement::partitions(partition, then, ledger.partitions()),
+            (None, Err(disagreement)) => disagreement,
+            (None, Ok(_)) => continue,
+        };
+        let remedy = remedy(ledger, &standing, &told, disagreement.what, again)?;
+        obstacles.push(Obstacle { standing, disagreement, remedy });
+    }
+    Ok(obstacles)
+}
+
+/// Goes on in this partition as its remedy says: publishes that, and the group's offset, in one transaction.
+pub fn accept(ledger: &mut dyn Ledger, obstacle: &Obstacle, now: Timestamp) -> Result<(), LedgerError> {
+    let Obstacle { standing, disagreement, remedy } = obstacle;
+    let Some(Remedy { raw, last, .. }) = *remedy else {
+        return Err(LedgerError::Broken(disagreement.to_string()));
+    };
+    let (partition, marks) = (standing.partition, &standing.marks);
+    // Whoever folded facts that are gone knows by the log's new id that its state is void.
+    let (log, before) = match (disagreement.what, marks.log) {
+        (What::FactsLost, before) => (EventId::now_v7(), before),
+        (_, Some(log)) => (log, None),
+        (_, None) => (EventId::now_v7(), None),
+    };
+    let from = standing.read();
+    let accepting = Accepted { what: disagreement.what, from, to: raw, at: now, before };
+    let partitions = Some(ledger.partitions());
+    let going_on = Progress { raw, log, folded: Vec::new(), last, partitions, accepted: Some(accepting.clone()) };
+    let outputs = vec![accepted(&accepting, EventId::now_v7(), partition), progress(&going_on, partition, now)];
+    ledger.publish(outputs, &[Position { partition, offset: raw }]).map(drop)
+}
+
+/// What accepting would do.
+fn remedy(
+    ledger: &mut dyn Ledger,
+    standing: &Standing,
+    told: &Told,
+    what: What,
+    again: bool,
+) -> Result<Option<Remedy>, LedgerError> {
+    let (partition, (first, end)) = (standing.partition, standing.raw);
+    let read = standing.read().unwrap_or(first);
+    let (raw, meaning) = match what {
+        What::RawTrimmed => {
+            (first, format!("goes on at {first}, without the {} events from {read} to before {first}", first - read))
+        }
+        // Without a broker, derived logs leave out what they have by its place in raw: there is no going back.
+        What::RawLostTail | What::RawOtherEvents if !standing.tells_progress => return Ok(None),
+        What::RawLostTail | What::RawOtherEvents => {
+            let raw = told.agreed_until(ledger, partition, (first, end.min(read)))?;
+            (raw, format!("goes back to {raw}, up to where raw holds what was folded; {}", twice(end - raw)))
+        }
+        What::FactsLost => {
+            let told = if again { None } else { standing.marks.raw };
+            let raw = told.unwrap_or(first).clamp(first, end);
+            let gone = match told {
+                Some(told) if told < raw => format!("facts of the events from {told} to before {raw} stay lost; "),
+                None if first > 0 => format!("facts of events before {first} stay lost; "),
+                Some(_) | None => String::new(),
+            };
+            (raw, format!("goes back to {raw}; {gone}{}", twice(end - raw)))
+        }
+        What::FactsTrimmed | What::Partitions => return Ok(None),
+    };
+    let before = raw.checked_sub(1).filter(|before| (first..end).contains(before));
+    let last = match before {
+        Some(offset) => event_at(ledger, Position { partition, offset })?,
+        None => None,
+    };
+    Ok(Some(Remedy { raw, last, meaning }))
+}
+
+fn twice(events: u64) -> String {
+    format!(
+        "up to {events} events of raw are interpreted from there, and those among them that were published before are \
+         published a second time, with the same ids"
+    )
+}
+
+/// What `facts` of a partition tell, from their first record to their last.
+#[derive(Debug, Default)]
+struct Told {
+    marks: Marks,
+    partitions: Option<u32>,
+    /// Which event lay at which offset of `raw`, as far as that is remembered.
+    places: BTreeMap<u64, EventId>,
+    /// Events that were folded lately, wherever they lay.
+    folded: VecDeque<EventId>,
+}
+
+impl Told {
+    fn of(ledger: &mut dyn Ledger, partition: u32) -> Result<Self, LedgerError> {
+        let (first, end) = ledger.bounds(Topic::Facts, partition)?;
+        let mut told = Self::default();
+        ledger.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
+            if let Some(progress) = progress_of(&entry) {
+                let last = progress.raw.checked_sub(1).zip(progress.last);
+                told.places.extend(last);
+                told.folded.extend(progress.folded);
+                let surplus = told.folded.len().saturating_sub(FOLDED_MAX);
+                told.folded.drain(..surplus);
+                if let Some(accepted) = &progress.accepted {
+                    // Behind this, raw was another one.
+                    drop(told.places.split_off(&accepted.to));
+                }
+                told.partitions = progress.partitions.or(told.partitions);
+                let (raw, log) = (Some(progress.raw), Some(progress.log));
+                told.marks = Marks { raw, log, last: progress.last, ..told.marks };
+            } else if let (Some(FactKey::Fact(..)), Some(value)) =
+                (entry.record.key.as_deref().and_then(FactKey::parse), &entry.record.value)
+                && let Ok(fact) = serde_json::from_slice::<Fact>(value)
+            {
+                told.places.insert(fact.raw.offset, fact.stamp.id);
+            }
+            told.marks.facts = entry.position.offset + 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(told)
+    }
+
+    /// Up to where `raw` within these bounds holds the events that were folded from there. A tail was lost whole, so
+    /// what agrees somewhere agrees before, too.
+    fn agreed_until(
+        &self,
+        ledger: &mut dyn Ledger,
+        partition: u32,
+        (first, end): (u64, u64),
+    ) -> Result<u64, LedgerError> {
+        let places: Vec<(u64, EventId)> = self.places.range(first..end).map(|(offset, id)| (*offset, *id)).collect();
+        let (mut agree, mut differ) = (0, places.len());
+        while agree < differ {
+            let middle = usize::midpoint(agree, differ);
+            let (offset, id) = places[middle];
+            if event_at(ledger, Position { partition, offset })? == Some(id) {
+                agree = middle + 1;
+            } else {
+                differ = middle;
+            }
+        }
+        let known = agree.checked_sub(1).map_or(first, |last| places[last].0 + 1);
+        // Behind the last place that is remembered there may be more that was folded, until the first that was not.
+        let folded: HashSet<EventId> = self.folded.iter().copied().collect();
+        let mut until = known;
+        ledger.read(Topic::Raw, Position { partition, offset: known }, end, &mut |entry| {
+            let is_folded = RawEvent::from_record(&entry.record).is_ok_and(|raw| folded.contains(&raw.id));
+            if !is_folded {
+                return ControlFlow::Break(());
+            }
+            until = entry.position.offset + 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(until)
+    }
+}

@@ -1,0 +1,127 @@
+//! Where a partition stands: what `facts`, `raw` and the group's offsets tell, and where `raw` goes on, or why not.
+
+use std::ops::ControlFlow;
+
+use common::contract::Topic;
+use common::event::{EventId, RawEvent};
+use common::log::{Ledger, LedgerError, Position};
+
+use crate::disagreement::Disagreement;
+use crate::store::Marks;
+
+/// What is known of a partition's logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The partition.
+    pub partition: u32,
+    /// How far `facts` were folded, and what they told.
+    pub marks: Marks,
+    /// Where the group left off.
+    pub committed: Option<u64>,
+    /// The first and the next offset of `raw`.
+    pub raw: (u64, u64),
+    /// The event that `raw` holds before `K`, if it holds one there.
+    pub there: Option<EventId>,
+    /// Whether `facts` tell of every step.
+    pub tells_progress: bool,
+}
+
+impl Standing {
+    /// Looks at `raw`; everything else is known.
+    pub fn look(
+        ledger: &mut dyn Ledger,
+        partition: u32,
+        marks: Marks,
+        committed: Option<u64>,
+    ) -> Result<Self, LedgerError> {
+        let raw = ledger.bounds(Topic::Raw, partition)?;
+        let tells_progress = ledger.tells_progress();
+        let mut standing = Self { partition, marks, committed, raw, there: None, tells_progress };
+        // A record without an id is compared with nothing.
+        if let (Some(read), Some(_)) = (standing.marks.raw, standing.marks.last)
+            && let Some(offset) = read.checked_sub(1)
+            && (raw.0..raw.1).contains(&offset)
+        {
+            standing.there = event_at(ledger, Position { partition, offset })?;
+        }
+        Ok(standing)
+    }
+
+    /// `K` as anybody tells it.
+    pub fn read(&self) -> Option<u64> {
+        self.marks.raw.max(self.committed)
+    }
+
+    /// `K`, or what is in the way.
+    pub fn place(&self) -> Result<u64, Disagreement> {
+        let (first, end) = self.raw;
+        if let Some(committed) = self.committed
+            && self.tells_progress
+            && self.marks.raw.is_none_or(|told| committed > told)
+        {
+            return Err(Disagreement::facts_lost(self.partition, self.marks.raw, committed));
+        }
+        let Some(read) = self.read() else { return Ok(first) };
+        if read < first {
+            return Err(Disagreement::raw_trimmed(self.partition, read, first));
+        }
+        if read > end {
+            return Err(Disagreement::raw_lost_tail(self.partition, read, end));
+        }
+        // What retention took cannot be compared.
+        if read > first && self.marks.raw == Some(read) && self.marks.last != self.there {
+            return Err(Disagreement::raw_other_events(self.partition, read));
+        }
+        Ok(read)
+    }
+}
+
+/// The id of the event at a place in `raw`; none if there is no record, or one without an id.
+pub fn event_at(ledger: &mut dyn Ledger, at: Position) -> Result<Option<EventId>, LedgerError> {
+    let mut found = None;
+    let read = ledger.read(Topic::Raw, at, at.offset + 1, &mut |entry| {
+        if entry.position == at {
+            found = RawEvent::from_record(&entry.record).ok().map(|raw| raw.id);
+        }
+        ControlFlow::Break(())
+    });
+    match read {
+        // Retention took it between the question and the read.
+        Err(LedgerError::Broken(_)) if ledger.bounds(Topic::Raw, at.partition)?.0 > at.offset => Ok(None),
+        Err(error) => Err(error),
+        Ok(()) => Ok(found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disagreement::What;
+
+    /// `K` as facts tell it, the group's offset, the bounds of `raw`, and whether it holds the last event.
+    fn stands(told: Option<u64>, committed: Option<u64>, raw: (u64, u64), agrees: bool) -> Result<u64, What> {
+        let last = told.map(|_| EventId::from_u128(1));
+        let marks = Marks { facts: 9, raw: told, log: None, last };
+        let there = if agrees { last } else { Some(EventId::from_u128(2)) };
+        let standing = Standing { partition: 0, marks, committed, raw, there, tells_progress: true };
+        standing.place().map_err(|disagreement| disagreement.what)
+    }
+
+    #[test]
+    fn raw_goes_on_where_facts_tell_whatever_became_of_the_groups_offsets() {
+        assert_eq!(stands(Some(7), Some(7), (0, 9), true), Ok(7));
+        assert_eq!(stands(Some(7), None, (0, 9), true), Ok(7), "expired");
+        assert_eq!(stands(Some(7), Some(2), (0, 9), true), Ok(7), "set back by somebody");
+        assert_eq!(stands(Some(7), Some(7), (7, 7), false), Ok(7), "retention took what lay before");
+        assert_eq!(stands(None, None, (5, 9), true), Ok(5), "the first start");
+    }
+
+    #[test]
+    fn each_way_to_disagree_is_told_by_its_name() {
+        assert_eq!(stands(Some(7), Some(7), (8, 9), true), Err(What::RawTrimmed));
+        assert_eq!(stands(Some(7), None, (0, 6), true), Err(What::RawLostTail));
+        assert_eq!(stands(Some(7), Some(7), (0, 7), false), Err(What::RawOtherEvents));
+        assert_eq!(stands(Some(7), Some(8), (0, 9), true), Err(What::FactsLost));
+        assert_eq!(stands(None, Some(3), (5, 9), true), Err(What::FactsLost), "also where raw was trimmed since");
+    }
+}
