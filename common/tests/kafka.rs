@@ -22,6 +22,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use tests::proxy::{Language, Proxy};
+use tests::topics::Isolation;
 use uuid::Uuid;
 
 /// Long enough for two sessions and a broker that is busy with other tests.
@@ -498,6 +500,102 @@ fn a_batch_of_a_former_generation_is_not_published() {
     assert_eq!(again.committed(0).expect("answers"), None);
 }
 
+#[test]
+fn a_record_that_is_too_large_is_named_and_nothing_of_its_transaction_is_seen() {
+    let name = "a_record_that_is_too_large_is_named_and_nothing_of_its_transaction_is_seen";
+    let Some(world) = World::real(name) else { return };
+    // As an operator may have made it: it takes what the broker's default is, and not what ours is.
+    world.create(Topic::Events, 2, "delete");
+    let large = "x".repeat(1_500_000);
+    for topic in [Topic::Events, Topic::Facts] {
+        let mut owner = Owner::new(world.open("a"));
+        owner.until("owns all", |owner| owner.owned.len() == 2);
+        let outputs = vec![output(Topic::Facts, 0, "small"), Output { topic, partition: 0, record: record(&large) }];
+        let published = owner.ledger.publish(outputs, &[Position { partition: 0, offset: 0 }]);
+        match (topic, published) {
+            (Topic::Facts, published) => drop(published.expect("ours take it")),
+            (_, published) => {
+                let error = published.expect_err("refused");
+                let events = world.settings.topic(Topic::Events);
+                assert!(matches!(&error, LedgerError::StartOver(why) if why.contains(&events)), "{error}");
+            }
+        }
+    }
+    let mut successor = world.open("a");
+    let facts = values(&read(&mut successor, Topic::Facts, 0, 0));
+    assert_eq!(facts.len(), 2, "of the refused transaction nothing is seen");
+}
+
+#[test]
+fn a_transaction_that_was_open_for_too_long_is_told_apart_from_a_twins() {
+    let name = "a_transaction_that_was_open_for_too_long_is_told_apart_from_a_twins";
+    let mut proxy = Proxy::bind();
+    let Some(broker) = tests::kafka::own_behind(name, proxy.port()) else { return };
+    proxy.serve(broker.back(), Language::Any);
+    let front = format!("127.0.0.1:{}", proxy.port());
+    let worlds = [World::on(&front), World::on(&front)];
+    let late = || (vec![output(Topic::Facts, 0, "late")], [Position { partition: 0, offset: 0 }]);
+    let owners = worlds.each_ref().map(|world| {
+        let mut owner = Owner::new(world.open("a"));
+        owner.until("owns all", |owner| owner.owned.len() == 2);
+        // Connections come before transactions.
+        owner.ledger.publish(vec![output(Topic::Facts, 0, "early")], &late().1).expect("publishes");
+        owner
+    });
+    let end = |world: &World| tests::topics::ends(broker.bootstrap(), &world.settings.topic(Topic::Facts))[&0].1;
+    let early = worlds.each_ref().map(end);
+    // Each question and each answer takes so long that Kafka ends the transaction before we do.
+    proxy.delay(Duration::from_millis(1_600));
+    let publishing = owners.map(|mut owner| {
+        let (outputs, read) = late();
+        thread::spawn(move || {
+            let published = owner.ledger.publish(outputs, &read);
+            (owner, published)
+        })
+    });
+    wait_until("both have begun", || worlds.iter().zip(early).all(|(world, early)| end(world) > early));
+    // Of the one there is a second process by now; the other is only slow.
+    let mut direct = World::on(broker.bootstrap());
+    direct.settings.topic_prefix.clone_from(&worlds[1].settings.topic_prefix);
+    direct.group.clone_from(&worlds[1].group);
+    let mut twin = Owner::new(direct.open("a"));
+    twin.until("owns all", |owner| owner.owned.len() == 2);
+    // Whoever sees committed records only waits for an open transaction: then it was ended.
+    let facts = worlds[0].settings.topic(Topic::Facts);
+    let seen = tests::topics::read(broker.bootstrap(), &facts, Isolation::Committed);
+    assert_eq!(seen.len(), 1, "only the early one");
+    proxy.delay(Duration::ZERO);
+    let [frozen, doubled] = publishing.map(|publishing| publishing.join().expect("no panic").1);
+    let (frozen, doubled) = (frozen.expect_err("it was ended"), doubled.expect_err("it was ended"));
+    assert!(matches!(&frozen, LedgerError::StartOver(why) if why.contains("was open for more than")), "{frozen}");
+    assert!(matches!(doubled, LedgerError::Fenced(_)), "{doubled}");
+    assert!(Owner::new(worlds[0].open("a")).ledger.publish(vec![output(Topic::Facts, 0, "on")], &[]).is_ok());
+}
+
+#[test]
+fn a_command_that_publishes_is_refused_while_somebody_works_and_leaves_no_place_behind() {
+    let name = "a_command_that_publishes_is_refused_while_somebody_works_and_leaves_no_place_behind";
+    let Some(world) = World::real(name) else { return };
+    let mut owner = Owner::new(world.open("a"));
+    owner.until("owns all", |owner| owner.owned.len() == 2);
+    let alone = || KafkaLedger::open_alone(&world.settings, &world.group, Stop::default());
+    let refused = thread::scope(|scope| {
+        let opening = scope.spawn(alone);
+        while !opening.is_finished() {
+            owner.turn();
+        }
+        opening.join().expect("no panic").err().expect("refused")
+    });
+    assert!(matches!(&refused, LedgerError::Broken(why) if why.contains("are running: a-")), "{refused}");
+    assert_eq!(owner.owned.len(), 2, "who works is not disturbed");
+    drop(owner);
+    let mut command = Owner::new(alone().expect("nobody works"));
+    command.until("owns all", |owner| owner.owned.len() == 2);
+    command.ledger.publish(vec![output(Topic::Facts, 0, "f")], &[Position { partition: 0, offset: 0 }]).expect("may");
+    drop(command);
+    drop(alone().expect("the place is free at once"));
+}
+
 // Following
 
 #[test]
@@ -732,6 +830,13 @@ impl Drop for World {
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         // Some are missing in some tests; the broker's disk is all that is at stake.
         let _ = wait_for(self.admin().delete_topics(&names, &AdminOptions::new()));
+    }
+}
+
+fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !reached() {
+        assert!(began.elapsed() < PATIENCE, "{what}");
     }
 }
 

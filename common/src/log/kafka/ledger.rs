@@ -158,9 +158,14 @@ impl KafkaLedger {
 }
 
 impl Clients {
-    /// Whether a transaction that was refused after it was open for too long was refused to a twin's former self: then
-    /// the twin has our place in the group too, and the group says so at the next heartbeat.
-    fn tell_apart(&mut self, reason: &str, stop: &Stop) -> LedgerError {
+    /// What it means that a publication failed after Kafka had ended its transaction because that was open for too
+    /// long: we were frozen, or it was. Kafka's refusal is the same as if another process had our identity. But such
+    /// a twin has our place in the group too, and the group says so; then we must not take it back from there.
+    fn tell_apart(&mut self, error: LedgerError, stop: &Stop) -> LedgerError {
+        let reason = match error {
+            LedgerError::Fenced(reason) | LedgerError::StartOver(reason) => reason,
+            error @ (LedgerError::Broken(_) | LedgerError::Partitions(_)) => return error,
+        };
         let began = Instant::now();
         while began.elapsed() < TWIN_WAIT && !stop.requested() {
             if let Err(error @ LedgerError::Fenced(_)) = self.member.hear(SLICE) {
@@ -168,7 +173,7 @@ impl Clients {
             }
         }
         let open_s = TRANSACTION_TIMEOUT.as_secs();
-        LedgerError::StartOver(format!("a transaction was open for more than {open_s} s, so Kafka ended it: {reason}"))
+        LedgerError::StartOver(format!("a transaction was open for more than {open_s} s, when Kafka ends it: {reason}"))
     }
 
     /// An offset that is out of range comes without its partition: find it. Opening anew tells what it means, or that
@@ -272,11 +277,7 @@ impl Ledger for KafkaLedger {
         let Clients { publisher, member, .. } = self.clients();
         let published = publisher.publish(&outputs, read, member.generation(), &stop);
         match published {
-            // Kafka answers the same whether another process has our identity, or it ended our transaction because
-            // that was open for too long: we were frozen, or it was.
-            Err(LedgerError::Fenced(reason)) if began.elapsed() >= TRANSACTION_TIMEOUT => {
-                Err(self.clients().tell_apart(&reason, &stop))
-            }
+            Err(error) if began.elapsed() >= TRANSACTION_TIMEOUT => Err(self.clients().tell_apart(error, &stop)),
             published => published,
         }
     }

@@ -411,9 +411,8 @@ fn wanted(topic: Topic, retention: Retention) -> Vec<(&'static str, String)> {
             config.extend(compact());
         }
     }
-    if topic == Topic::Raw {
-        config.push(("max.message.bytes", RECORD_BYTES_MAX.to_string()));
-    }
+    // What follows from an event may be larger than the event: JSON writes some bytes as six.
+    config.push(("max.message.bytes", RECORD_BYTES_MAX.to_string()));
     config
 }
 

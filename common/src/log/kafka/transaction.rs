@@ -116,7 +116,7 @@ impl Publisher {
                     patience.check("send records", &error, stop)?;
                     thread::sleep(QUEUE_WAIT);
                 }
-                Err((error, _)) => return Err(self.judge("send records", &error)),
+                Err((error, _)) => return Err(self.judge(&format!("send a record to {topic}"), &error)),
             }
         }
     }
