@@ -176,6 +176,7 @@ impl Processor {
             info!("logs and state agree again: going on");
             *standstill = None;
             self.metrics.agree();
+            ledger.join()?;
         }
         caught_up.take();
         self.metrics.records(&store);
@@ -316,3 +317,6 @@ fn followed(store: &Store, partitions: &BTreeSet<u32>, owned: &BTreeSet<u32>) ->
     let start = |partition: &u32| Position { partition: *partition, offset: store.marks(*partition).facts };
     partitions.difference(owned).map(start).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,10 @@ impl Standing {
             && (raw.0..raw.1).contains(&offset)
         {
             standing.there = event_at(ledger, Position { partition, offset })?;
+            if standing.there != standing.marks.last {
+                // Retention may have taken it since: then it is not another one.
+                standing.raw = ledger.bounds(Topic::Raw, partition)?;
+            }
         }
         Ok(standing)
     }

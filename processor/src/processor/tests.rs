@@ -1,0 +1,206 @@
+//! What the loop does when the logs or the group do not let it go on, on logs that only play.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::lifecycle::Readiness;
+use common::log::{Entry, Output};
+
+use super::*;
+use crate::disagreement::What;
+use crate::store::memory::Memory;
+
+#[test]
+fn partitions_that_nobody_owns_for_too_long_make_us_leave_the_group_and_come_back() {
+    let world = World::default();
+    world.run(&|opened, turns| Play { unowned: Some(2), ends: opened == 3 && turns == 1, ..Play::default() });
+    assert_eq!(world.opened.load(Ordering::Relaxed), 3);
+    assert_eq!(world.joined.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn a_group_at_rest_or_between_two_generations_is_not_left() {
+    for unowned in [Some(0), None] {
+        let world = World::default();
+        world.run(&|_, turns| Play { unowned, ends: turns == 20, ..Play::default() });
+        assert_eq!(world.opened.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[test]
+fn whoever_stands_still_joins_no_group_says_why_and_goes_on_by_itself() {
+    let world = World::default();
+    let why = world.processor().metrics.standing_still();
+    // The group has read what facts do not tell; somebody mends that before the fourth look.
+    world.run(&|opened, turns| {
+        assert_eq!(why().is_some(), (2..5).contains(&opened) && turns == 0, "{opened} {turns}: {:?}", why());
+        Play { committed: (opened < 4).then_some(7), ends: opened == 4 && turns == 3, ..Play::default() }
+    });
+    assert_eq!(world.opened.load(Ordering::Relaxed), 4);
+    // When it took the partition over, and when it went on.
+    assert_eq!(world.joined.load(Ordering::Relaxed), 2);
+    assert_eq!(why(), None);
+}
+
+#[test]
+fn a_loop_that_may_not_wait_ends_with_the_disagreement() {
+    let world = World { pace: Pace { look_again: None, ..World::default().pace }, ..World::default() };
+    let error = world.try_run(&|_, _| Play { committed: Some(7), ..Play::default() }).expect_err("it ends");
+    let disagreement = error.downcast_ref::<Disagreement>().expect("it says how");
+    assert_eq!(disagreement.what, What::FactsLost);
+    assert!(error.to_string().contains("hookledger resume --accept"), "{error}");
+}
+
+/// What the logs and the group say, when they were opened so often and brought so many turns.
+#[derive(Default)]
+struct Play {
+    committed: Option<u64>,
+    unowned: Option<usize>,
+    /// The loop is asked to stop.
+    ends: bool,
+}
+
+struct World {
+    pace: Pace,
+    opened: AtomicUsize,
+    joined: AtomicUsize,
+    metrics: Metrics,
+    stop: Stop,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let none = Duration::ZERO;
+        Self {
+            pace: Pace {
+                backoff: none,
+                measure_every: none,
+                look_again: Some(none),
+                unowned_wait: Duration::from_millis(1),
+                away: none,
+            },
+            opened: AtomicUsize::new(0),
+            joined: AtomicUsize::new(0),
+            metrics: Metrics::new(&common::telemetry::registry()),
+            stop: Stop::default(),
+        }
+    }
+}
+
+impl World {
+    fn processor(&self) -> Processor {
+        Processor {
+            home: Box::new(Nowhere),
+            pace: self.pace,
+            trusts: Trusts::default(),
+            shared: Shared::default(),
+            folded: Folded::default(),
+            metrics: self.metrics.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+
+    fn run(&self, play: &(dyn Fn(usize, usize) -> Play + Sync)) {
+        self.try_run(play).expect("an orderly end");
+    }
+
+    fn try_run(&self, play: &(dyn Fn(usize, usize) -> Play + Sync)) -> anyhow::Result<()> {
+        let open = || {
+            let opened = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
+            Ok(Logs { world: self, play, opened, turns: 0 })
+        };
+        self.processor().run(open, Readiness::default().pending("facts"))
+    }
+}
+
+/// One empty partition, which is ours at the first turn.
+struct Logs<'a> {
+    world: &'a World,
+    play: &'a (dyn Fn(usize, usize) -> Play + Sync),
+    opened: usize,
+    turns: usize,
+}
+
+impl Logs<'_> {
+    fn play(&self) -> Play {
+        (self.play)(self.opened, self.turns)
+    }
+}
+
+impl Ledger for Logs<'_> {
+    fn identity(&self) -> &'static str {
+        "played"
+    }
+
+    fn partitions(&self) -> u32 {
+        1
+    }
+
+    fn tells_progress(&self) -> bool {
+        true
+    }
+
+    fn join(&mut self) -> Result<(), LedgerError> {
+        self.world.joined.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn next(&mut self, _: Duration) -> Result<Turn, LedgerError> {
+        self.turns += 1;
+        if self.play().ends {
+            self.world.stop.request();
+        }
+        Ok(if self.turns == 1 { Turn::Gained(vec![0]) } else { Turn::Quiet })
+    }
+
+    fn committed(&mut self, _: u32) -> Result<Option<u64>, LedgerError> {
+        Ok(self.play().committed)
+    }
+
+    fn bounds(&mut self, topic: Topic, _: u32) -> Result<(u64, u64), LedgerError> {
+        Ok(if topic == Topic::Raw { (0, 9) } else { (0, 0) })
+    }
+
+    fn start(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    fn follow(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        _: Topic,
+        _: Position,
+        _: u64,
+        _: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, LedgerError> {
+        Ok(0)
+    }
+
+    fn unowned(&mut self) -> Option<usize> {
+        self.play().unowned
+    }
+
+    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, LedgerError> {
+        Ok(Vec::new())
+    }
+}
+
+/// A state in memory, gone with its store.
+struct Nowhere;
+
+impl Home for Nowhere {
+    fn open(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
+        Store::open(Box::new(Memory::default()), log, partitions, trusts)
+    }
+
+    fn set_aside(&self) -> anyhow::Result<String> {
+        Ok("nowhere".to_owned())
+    }
+}
