@@ -125,6 +125,32 @@ fn who_has_the_state_is_not_disturbed_and_what_is_not_there_is_not_made() {
     assert!(refused.stderr.contains("kafka is not set"), "{refused:?}");
 }
 
+#[test]
+fn raw_that_was_trimmed_before_it_was_read_is_accepted_by_resume_alone() {
+    let data = Data::folded(&[INSTALL]);
+    assert_eq!(data.run("resume").code, 0, "nothing is in the way");
+    let raw = DiskLog::open(&data.path().join("logs/raw"), Options::log()).expect("a log");
+    for _ in 0..3 {
+        send(&raw, CONTACT);
+    }
+    raw.delete_older_than(Timestamp::from_s(4_000_000_000)).expect("trimmed");
+    drop(raw);
+    let published = data.published();
+    let shown = data.run("resume");
+    assert_eq!(shown.code, 3, "{shown:?}");
+    assert!(shown.stdout.contains("3 events are gone that were never folded"), "{shown:?}");
+    assert_eq!(data.published(), published, "it only shows");
+
+    let accepted = data.run("resume --accept");
+    assert_eq!(accepted.code, 0, "{accepted:?}");
+    let [events, facts] = published;
+    assert_eq!(data.published(), [events, facts + 2], "what was accepted, and the place");
+    assert_eq!(data.run("resume").code, 0);
+    data.fold(&[CONTACT]);
+    assert_eq!(data.published()[0], events + 1, "it goes on behind what is gone");
+    assert_eq!(data.run("audit").code, 0);
+}
+
 /// The data directory of a standalone that has ended.
 struct Data(TempDir);
 
@@ -220,7 +246,8 @@ impl Ended {
 }
 
 fn run(command: &str, data: &Path) -> Ended {
-    let output = Command::new(env!("CARGO_BIN_EXE_hookledger")).arg(command).arg("--data-dir").arg(data).output();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_hookledger")).args(command.split(' ')).arg("--data-dir").arg(data).output();
     let output = output.expect("started");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ended { code: output.status.code().expect("a code"), stdout: text(&output.stdout), stderr: text(&output.stderr) }
