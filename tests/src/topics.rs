@@ -183,6 +183,10 @@ pub fn add_partitions(servers: &str, topic: &str, partitions: usize) {
     let more = NewPartitions::new(topic, partitions);
     let added = wait_for(admin(servers).create_partitions([&more], &AdminOptions::new()));
     assert_eq!(added.expect("an answer"), [Ok(topic.to_owned())]);
+    eventually_ok(ANSWER_WITHIN, &format!("{topic} has them"), || {
+        anyhow::ensure!(self::partitions(servers, topic) == Some(partitions), "not yet");
+        Ok(())
+    });
 }
 
 /// How many partitions a topic has; none if there is no such topic.

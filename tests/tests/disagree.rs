@@ -314,11 +314,12 @@ fn of_two_with_one_directory_the_second_ends_and_of_two_with_one_name_the_first(
 
 /// An ingress, a processor, and what was sent to them.
 struct World {
-    names: Names,
     ingress: Process,
     processor: Process,
     portals: Vec<Portal>,
     acked: Vec<Acked>,
+    /// The last to go: the logs lie in its directory.
+    names: Names,
 }
 
 impl World {
@@ -333,7 +334,7 @@ impl World {
         let processor = names.start(Program::Processor, "processor", &[]);
         processor.ready();
         let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
-        Self { names, ingress, processor, portals, acked: Vec::new() }
+        Self { ingress, processor, portals, acked: Vec::new(), names }
     }
 
     fn group(&self) -> String {

@@ -106,6 +106,8 @@ impl Role<'_> {
                 config.set("partition.assignment.strategy", "range");
                 config.set("session.timeout.ms", "10000");
                 config.set("heartbeat.interval.ms", "2000");
+                // Partitions that somebody adds are noticed soon, not after five minutes.
+                config.set("topic.metadata.refresh.interval.ms", "30000");
             }
             Self::Follower { group } => consume(config, group),
             Self::Reader { group } => {
