@@ -123,12 +123,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let state = dir.path().join("state");
         let had = open_here(&state).expect("open");
-        let letting_go = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(100));
-            drop(had);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while doubt::ends(&state) == 0 {
+                    std::thread::yield_now();
+                }
+                // Now somebody is opening it.
+                drop(had);
+            });
+            drop(open_here(&state).expect("open again"));
         });
-        drop(open_here(&state).expect("open again"));
-        letting_go.join().expect("let go");
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Sled {
             match config.open() {
                 Ok(db) => return Ok(Self(db)),
                 Err(sled::Error::Io(error)) if is_taken(&error) && began.elapsed() < TAKEN_TIME => {
-                    thread::sleep(TAKEN_PAUSE);
+                    pause();
                 }
                 Err(error) => return Err(told(&error)),
             }
@@ -110,6 +110,11 @@ fn is_taken(error: &io::Error) -> bool {
 const TOO_MANY_FILES: i32 = 24;
 /// `ENFILE`.
 const TOO_MANY_FILES_IN_ALL: i32 = 23;
+
+#[expect(clippy::disallowed_methods, reason = "sled tells nobody when its threads have ended")]
+fn pause() {
+    thread::sleep(TAKEN_PAUSE);
+}
 
 /// A kill during `open` leaves half a snapshot that sled would take for the newest one, for ever. Removing it is safe:
 /// the snapshot before it is only removed once the new one has its final name.
