@@ -29,7 +29,7 @@ impl fmt::Debug for Secret {
 
 /// What remains of a secret: enough to recognise it, too little to use it.
 ///
-/// The SHA-256 of its bytes; shown and serialised as 64 lower-case hex digits.
+/// The SHA-256 of its bytes; shown and serialised as 64 lower-case hex digits, in rows of bytes as the 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 32]);
 
@@ -81,12 +81,15 @@ impl fmt::Debug for Fingerprint {
 
 impl Serialize for Fingerprint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
     }
 }
 
 impl<'de> Deserialize<'de> for Fingerprint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return <[u8; 32]>::deserialize(deserializer).map(Self);
+        }
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| de::Error::custom("a fingerprint is 64 hex digits"))
     }

@@ -17,7 +17,7 @@ mod stamp;
 pub use belief::{Believed, How};
 pub use claims::{Claims, DECISIONS_KEPT, Profile, Status, Turn, Turns};
 pub use event::{Event, Public};
-pub use fact::{Change, Fact, FactKey, Method, Told, Waiting};
+pub use fact::{Change, Fact, FactKey, INTERPRETATION, Method, Revision, Told, Waiting};
 pub use interpret::{Reason, interpret};
 pub use permission::{Answer, CONSENT, Decision, Denial, permits};
 pub use portal::{Portal, Teller, WAITING_MAX};

@@ -5,7 +5,7 @@ use common::secret::Fingerprint;
 use common::settings::Trust;
 
 use crate::domain::{
-    Change, Event, InstallationRecord, PermissionRecord, Portal, Public, Reason, Told, WAITING_MAX, Waiting,
+    Change, Event, InstallationRecord, PermissionRecord, Portal, Public, Reason, Teller, Told, WAITING_MAX, Waiting,
 };
 
 /// So many different tellers may speak for one installation; forgers can make more proofs than we have memory.
@@ -63,7 +63,9 @@ pub fn fold(portal: &mut Portal, event: &Event, trust: Trust) -> Result<(Outcome
     if !portal.tellers.contains_key(&event.teller) && portal.tellers.len() >= TELLERS_MAX {
         return Err(Reason::TooManyTellers);
     }
-    if event.told.is_none() && portal.believed(trust).is_some_and(|believed| believed.teller == event.teller) {
+    let is_believed = || portal.believed(trust).is_some_and(|believed| believed.teller == event.teller);
+    let nothing_waits = |known: &Teller| known.waiting.is_empty();
+    if event.told.is_none() && portal.tellers.get(&event.teller).is_some_and(nothing_waits) && is_believed() {
         return Ok((Outcome::Foreign, vec![Effect::Proven(event.public.clone())]));
     }
     let before = Shown::of(portal, event, trust);
@@ -75,7 +77,8 @@ pub fn fold(portal: &mut Portal, event: &Event, trust: Trust) -> Result<(Outcome
         changes.make(Change::Told(Box::new(fact)));
     }
     let believed = changes.portal.believed(trust).map(|believed| believed.teller);
-    if let Some(teller) = believed.filter(|teller| Some(*teller) != before.believed) {
+    // Whoever is believed waits for nothing, also where a fact that was put right made it so, not this event.
+    if let Some(teller) = believed {
         changes.release(event, teller);
     }
     let proven = believed == Some(event.teller) || before.believed == Some(event.teller);

@@ -15,7 +15,7 @@ use crate::store::{Store, StoreError, Trusts, opening};
 use crate::takeover::read_facts;
 
 /// Between two looks whether to stop, and two words about progress.
-const STRETCH_RECORDS: u64 = 20_000;
+const STRETCH_RECORDS: u64 = 100_000;
 
 /// How far a rebuild is, in places of `facts`, not all of which need hold a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,21 +5,27 @@
 //! sled or, for tests, in memory.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::event::{AppName, EventId, Installation};
 use common::settings::Trust;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Change, Claims, Decision, Fact, Latest, Portal, RecordStatus};
+use crate::domain::{Change, Decision, Fact, Portal, RecordStatus};
 use digest::Digest;
+use form::Form;
+use touched::Touched;
+use warm::{Heard, Warm};
 
 mod digest;
 mod doubt;
+mod form;
 mod keys;
 pub mod memory;
 pub mod opening;
 pub mod sled;
+mod touched;
+mod warm;
 pub mod watch;
 
 /// Rows of bytes, ordered by key.
@@ -97,7 +103,7 @@ struct Owner {
 }
 
 /// Raised when the same facts would fold into other rows.
-const FOLD_VERSION: u32 = 1;
+const FOLD_VERSION: u32 = 2;
 
 /// Whom each app believes.
 #[derive(Clone, Debug, Default)]
@@ -119,10 +125,13 @@ impl Trusts {
 pub struct Store {
     rows: Box<dyn Rows>,
     log: String,
+    form: Form,
     trusts: Trusts,
     partitions: u32,
     marks: Mutex<Vec<(Marks, Digest)>>,
     counts: Mutex<Counts>,
+    warm: Mutex<Warm>,
+    heard: Mutex<Heard>,
 }
 
 impl Store {
@@ -135,20 +144,21 @@ impl Store {
                 if rows.scan(b"", b"").next().transpose()?.is_some() {
                     return Err(StoreError::Damaged("there are rows, but not the one that says whose".to_owned()));
                 }
-                rows.write(vec![(keys::OWNER.to_vec(), Some(encode(&owner)))])?;
+                rows.write(vec![(keys::OWNER.to_vec(), Some(json(&owner)))])?;
             }
             Some(stored) => {
-                let stored: Owner = decode(&stored)?;
+                let stored: Owner = read_json(&stored)?;
                 if stored != owner {
                     return Err(StoreError::Foreign(format!("{stored:?}, not to {owner:?}")));
                 }
             }
         }
-        let (digests, counts) = read_all(&*rows, partitions, &trusts)?;
+        let form = Form::of(owner.fold_version);
+        let known = read_all(&*rows, form, partitions, &trusts)?;
         let mut marks = Vec::new();
-        for (partition, digest) in (0..partitions).zip(digests) {
+        for (partition, digest) in (0..partitions).zip(known.digests) {
             let stored = match rows.get(&keys::marks(partition))? {
-                Some(row) => decode(&row)?,
+                Some(row) => read_json(&row)?,
                 None => {
                     StoredMarks { marks: Marks::default(), digest: digest::seal(Digest::default(), &Marks::default()) }
                 }
@@ -159,13 +169,23 @@ impl Store {
             marks.push((stored.marks, digest));
         }
         let log = owner.log;
-        Ok(Self { rows, log, trusts, partitions, marks: Mutex::new(marks), counts: Mutex::new(counts) })
+        Ok(Self {
+            rows,
+            log,
+            form,
+            trusts,
+            partitions,
+            marks: Mutex::new(marks),
+            counts: Mutex::new(known.counts),
+            warm: Mutex::default(),
+            heard: Mutex::new(known.heard),
+        })
     }
 
     /// Whose fold these rows say they are: the log, and how many partitions. None if they do not say.
     pub fn whose(rows: &dyn Rows) -> Result<Option<(String, u32)>, StoreError> {
         let Some(stored) = rows.get(keys::OWNER)? else { return Ok(None) };
-        decode(&stored).map(|Owner { log, partitions, .. }| Some((log, partitions)))
+        read_json(&stored).map(|Owner { log, partitions, .. }| Some((log, partitions)))
     }
 
     /// The log that this was folded from.
@@ -198,69 +218,75 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (mut marks, mut digest) = self.locked_marks()[partition as usize].clone();
         let mut rows = Vec::new();
+        let mut put = |key: Vec<u8>, old: Option<Vec<u8>>, new: Option<Vec<u8>>| {
+            digest.replace(&key, old.as_deref(), new.as_deref());
+            rows.push((key, new));
+        };
         let mut counts = self.counts();
+        let mut portals = Vec::new();
         for (installation, changes) in by_installation(changes) {
-            let before = self.portal(&installation)?;
-            let mut after = before.clone();
-            let mut put = |key: Vec<u8>, old: Option<Vec<u8>>, new: Option<Vec<u8>>| {
-                if old != new {
-                    digest.replace(&key, old.as_deref(), new.as_deref());
-                    rows.push((key, new));
-                }
-            };
-            let mut facts: BTreeMap<EventId, &Fact> = BTreeMap::new();
+            let mut touched = Touched::new(self, installation)?;
             for change in changes {
-                after.apply(change);
-                if let Change::Told(fact) = change {
-                    facts.insert(fact.stamp.id, &**fact);
-                }
+                touched.make(change)?;
             }
-            for (id, fact) in facts {
-                let key = keys::fact(&installation, id);
-                let old = self.rows.get(&key)?;
-                put(key, old, Some(encode(fact)));
-            }
-            let (mut old, mut new) = (rows_of(&installation, &before), rows_of(&installation, &after));
-            let touched: Vec<Vec<u8>> =
-                old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))).cloned().collect();
-            for key in touched {
-                let (old, new) = (old.remove(&key), new.remove(&key));
-                put(key, old, new);
-            }
-            counts.forget(&before, self.trust(&installation.app));
-            counts.remember(&after, self.trust(&installation.app));
+            touched.differences(&mut put)?;
+            let trust = self.trust(&installation.app);
+            counts.forget(&touched.before, trust);
+            counts.remember(&touched.after, trust);
+            portals.push((installation.clone(), touched.after));
         }
         marks.facts = facts;
         if let Some(Progressed { raw, log, last }) = progressed {
             (marks.raw, marks.log, marks.last) = (Some(raw), Some(log), last);
         }
         let stored = StoredMarks { digest: digest::seal(digest, &marks), marks: marks.clone() };
-        rows.push((keys::marks(partition), Some(encode(&stored))));
+        rows.push((keys::marks(partition), Some(json(&stored))));
         self.rows.write(rows)?;
         self.locked_marks()[partition as usize] = (marks, digest);
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+        let mut warm = self.warm();
+        for (installation, portal) in portals {
+            warm.put(installation, portal);
+        }
         Ok(())
     }
 
     /// Everything that is known about an installation; empty if that is nothing.
     pub fn portal(&self, installation: &Installation) -> Result<Portal, StoreError> {
+        if let Some(portal) = self.warm().get(installation) {
+            return Ok(portal.clone());
+        }
+        self.read_portal(installation)
+    }
+
+    fn read_portal(&self, installation: &Installation) -> Result<Portal, StoreError> {
         let prefix = keys::portal(installation);
         let mut portal = Portal::default();
         for row in self.rows.scan(&prefix, &prefix) {
             let (key, value) = row?;
-            add_row(&mut portal, &key[prefix.len()..], &value)?;
+            add_row(&mut portal, self.form, &key[prefix.len()..], &value)?;
         }
         Ok(portal)
     }
 
     /// Whether the fact of an event is known.
     pub fn has_fact(&self, installation: &Installation, id: EventId) -> Result<bool, StoreError> {
-        Ok(self.rows.get(&keys::fact(installation, id))?.is_some())
+        Ok(self.heard().may_have(installation, id) && self.rows.get(&keys::fact(installation, id))?.is_some())
     }
 
     /// The fact of an event.
     pub fn fact(&self, installation: &Installation, id: EventId) -> Result<Option<Fact>, StoreError> {
-        self.rows.get(&keys::fact(installation, id))?.map(|row| decode(&row)).transpose()
+        Ok(self.read_fact(installation, id)?.map(|(_, fact)| fact))
+    }
+
+    /// The fact of an event, and its row.
+    fn read_fact(&self, installation: &Installation, id: EventId) -> Result<Option<(Vec<u8>, Fact)>, StoreError> {
+        if !self.heard().may_have(installation, id) {
+            return Ok(None);
+        }
+        let Some(row) = self.rows.get(&keys::fact(installation, id))? else { return Ok(None) };
+        let fact = self.form.fact(installation, &row)?;
+        Ok(Some((row, fact)))
     }
 
     /// Facts about an installation, oldest first, behind `after`.
@@ -272,7 +298,8 @@ impl Store {
     ) -> Result<Vec<Fact>, StoreError> {
         let prefix = keys::facts(installation);
         let from = after.map_or_else(|| prefix.clone(), |id| keys::behind(keys::fact(installation, id)));
-        self.rows.scan(&prefix, &from).take(limit).map(|row| decode(&row?.1)).collect()
+        let rows = self.rows.scan(&prefix, &from).take(limit);
+        rows.map(|row| self.form.fact(installation, &row?.1)).collect()
     }
 
     /// The next installation behind `after`, in order of app and portal.
@@ -304,7 +331,15 @@ impl Store {
         marks.get(partition as usize).map(|(marks, digest)| digest::seal(*digest, &at(marks))).unwrap_or_default()
     }
 
-    fn locked_marks(&self) -> std::sync::MutexGuard<'_, Vec<(Marks, Digest)>> {
+    fn warm(&self) -> MutexGuard<'_, Warm> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn locked_marks(&self) -> MutexGuard<'_, Vec<(Marks, Digest)>> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -338,87 +373,103 @@ struct StoredMarks {
 }
 
 /// Changes of one installation together, in their order.
-fn by_installation(changes: &[Change]) -> BTreeMap<Installation, Vec<&Change>> {
-    let mut sorted: BTreeMap<Installation, Vec<&Change>> = BTreeMap::new();
+fn by_installation(changes: &[Change]) -> BTreeMap<&Installation, Vec<&Change>> {
+    let mut sorted: BTreeMap<&Installation, Vec<&Change>> = BTreeMap::new();
     for change in changes {
         let installation = match change {
             Change::Told(fact) => &fact.installation,
             Change::Waits(waiting) | Change::WaitsNoMore(waiting) => &waiting.installation,
         };
-        sorted.entry(installation.clone()).or_default().push(change);
+        sorted.entry(installation).or_default().push(change);
     }
     sorted
 }
 
-/// A portal as rows.
-fn rows_of(installation: &Installation, portal: &Portal) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let mut rows = BTreeMap::new();
-    for (teller, known) in &portal.tellers {
-        rows.insert(keys::claims(installation, *teller), encode(&known.claims));
-        for ((method, token), latest) in &known.decisions {
-            rows.insert(keys::decision(installation, *teller, method, *token), encode(latest));
-        }
-        for (offset, id) in &known.waiting {
-            rows.insert(keys::waiting(installation, *teller, *offset), id.as_bytes().to_vec());
-        }
-    }
-    rows
-}
-
 /// A row of a portal, put back where it came from.
-fn add_row(portal: &mut Portal, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-    match keys::part(key).ok_or_else(|| StoreError::Damaged("a key is malformed".to_owned()))? {
-        keys::Part::Claims(teller) => {
-            portal.tellers.entry(teller).or_default().claims = decode::<Claims>(value)?;
-        }
+fn add_row(portal: &mut Portal, form: Form, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    match keys::part(key).ok_or_else(malformed)? {
+        keys::Part::Claims(teller) => portal.tellers.entry(teller).or_default().claims = form.claims(value)?,
         keys::Part::Decision(teller, method, token) => {
-            let latest: Latest<Decision> = decode(value)?;
+            let latest = form.decision(value)?;
             portal.tellers.entry(teller).or_default().decisions.insert((method, token), latest);
         }
         keys::Part::Waiting(teller, offset) => {
-            let id = EventId::from_slice(value).map_err(|_| StoreError::Damaged("an id is malformed".to_owned()))?;
-            portal.tellers.entry(teller).or_default().waiting.insert(offset, id);
+            portal.tellers.entry(teller).or_default().waiting.insert(offset, form::waiting(value)?);
         }
     }
     Ok(())
 }
 
-/// Reads every row: the digest of each partition, and the counts. A row that nobody can have written is damage.
-fn read_all(rows: &dyn Rows, partitions: u32, trusts: &Trusts) -> Result<(Vec<Digest>, Counts), StoreError> {
-    let mut digests = vec![Digest::default(); partitions as usize];
-    let mut counts = Counts::default();
-    let mut current: Option<(Installation, Portal)> = None;
-    let malformed = || StoreError::Damaged("a key is malformed".to_owned());
+fn malformed() -> StoreError {
+    StoreError::Damaged("a key is malformed".to_owned())
+}
+
+/// What all rows together come to.
+struct Known {
+    digests: Vec<Digest>,
+    counts: Counts,
+    heard: Heard,
+}
+
+/// Reads every row. One that nobody can have written is damage.
+fn read_all(rows: &dyn Rows, form: Form, partitions: u32, trusts: &Trusts) -> Result<Known, StoreError> {
+    let (digests, counts) = (vec![Digest::default(); partitions as usize], Counts::default());
+    let mut known = Known { digests, counts, heard: Heard::default() };
+    let mut current: Option<Current> = None;
     for row in rows.scan(b"", b"") {
         let (key, value) = row?;
         if key == keys::OWNER || keys::is_marks(&key, partitions) {
             continue;
         }
-        let installation = keys::installation(&key).ok_or_else(malformed)?;
-        digests[installation.partition(partitions) as usize].replace(&key, None, Some(&value));
+        // Rows of one installation follow each other.
+        if current.as_ref().is_none_or(|current| !key.starts_with(&current.prefix)) {
+            let new = Current::of(&key, partitions)?;
+            if let Some(past) = current.replace(new) {
+                past.count(&mut known.counts, trusts);
+            }
+        }
+        let Some(current) = &mut current else { continue };
+        known.digests[current.partition as usize].replace(&key, None, Some(&value));
+        let rest = &key[current.prefix.len()..];
         if key.starts_with(keys::FACTS) {
-            continue;
-        }
-        if current.as_ref().is_none_or(|(current, _)| *current != installation)
-            && let Some((past, portal)) = current.replace((installation.clone(), Portal::default()))
-        {
-            counts.remember(&portal, trusts.of(&past.app));
-        }
-        if let Some((_, portal)) = &mut current {
-            add_row(portal, &key[keys::portal(&installation).len()..], &value)?;
+            known.heard.add(&current.installation, EventId::from_slice(rest).map_err(|_| malformed())?);
+        } else {
+            add_row(&mut current.portal, form, rest, &value)?;
         }
     }
-    if let Some((past, portal)) = current {
-        counts.remember(&portal, trusts.of(&past.app));
+    if let Some(past) = current {
+        past.count(&mut known.counts, trusts);
     }
-    Ok((digests, counts))
+    Ok(known)
 }
 
-fn encode(value: &impl Serialize) -> Vec<u8> {
+/// The installation whose rows are being read.
+struct Current {
+    prefix: Vec<u8>,
+    installation: Installation,
+    partition: u32,
+    portal: Portal,
+}
+
+impl Current {
+    fn of(key: &[u8], partitions: u32) -> Result<Self, StoreError> {
+        let installation = keys::installation(key).ok_or_else(malformed)?;
+        let is_fact = key.starts_with(keys::FACTS);
+        let prefix = if is_fact { keys::facts(&installation) } else { keys::portal(&installation) };
+        Ok(Self { prefix, partition: installation.partition(partitions), portal: Portal::default(), installation })
+    }
+
+    fn count(&self, counts: &mut Counts, trusts: &Trusts) {
+        counts.remember(&self.portal, trusts.of(&self.installation.app));
+    }
+}
+
+/// Rows that every version can read.
+fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("our own types have a JSON form")
 }
 
-fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, StoreError> {
+fn read_json<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(bytes).map_err(|error| StoreError::Damaged(format!("a row cannot be read: {error}")))
 }
 

@@ -1,6 +1,8 @@
 //! Reading `facts` to the end: at the start, when following, and when a partition becomes ours.
 
 use std::ops::ControlFlow;
+use std::panic;
+use std::thread::{self, ScopedJoinHandle};
 
 use common::contract::Topic;
 use common::event::EventId;
@@ -15,8 +17,10 @@ use crate::publish::Progress;
 use crate::standing::Standing;
 use crate::store::{Marks, Progressed, Store, StoreError};
 
-/// So many records of `facts` are applied at once.
-const CHANGES_MAX: usize = 1_000;
+/// So many changes are applied at once, or what takes about so many bytes: twice that is in memory, since the next
+/// ones are read meanwhile. Many at once touch a portal once where few touch it each time.
+const CHANGES_MAX: usize = 50_000;
+const CHANGES_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Brings a partition's state up to everything that is committed in `facts`. Waits for open transactions.
 pub fn catch_up(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partition: u32) -> Result<(), Failure> {
@@ -88,19 +92,31 @@ pub fn read_facts(
     from: Position,
     until: u64,
 ) -> Result<(), Failure> {
-    let mut step = Step::new(store, folded, from.partition);
-    let mut failed = None;
-    ledger.read(Topic::Facts, from, until, &mut |entry| match step.take(&entry) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(failure) => {
-            failed = Some(failure);
-            ControlFlow::Break(())
-        }
-    })?;
-    match failed {
-        Some(failure) => Err(failure),
-        None => step.apply(),
-    }
+    thread::scope(|scope| {
+        let (mut step, mut applying) = (Step::new(store, from.partition), None);
+        let mut take = |entry: &Entry| -> Result<(), Failure> {
+            step.take(entry)?;
+            if step.is_full() {
+                ended(applying.take())?;
+                let changes = step.cut();
+                applying = Some(scope.spawn(move || changes.apply(store, folded)));
+            }
+            Ok(())
+        };
+        let mut taken: Result<(), Failure> = Ok(());
+        ledger.read(Topic::Facts, from, until, &mut |entry| {
+            taken = take(&entry);
+            if taken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        taken?;
+        ended(applying)?;
+        step.cut().apply(store, folded)
+    })
+}
+
+/// Waits for the changes that are being applied while the next ones are read.
+fn ended(applying: Option<ScopedJoinHandle<'_, Result<(), Failure>>>) -> Result<(), Failure> {
+    applying.map_or(Ok(()), |applying| applying.join().unwrap_or_else(|why| panic::resume_unwind(why)))
 }
 
 /// Applies records of `facts` of followed partitions.
@@ -108,11 +124,11 @@ pub fn follow(store: &Store, folded: &Folded, entries: &[Entry]) -> Result<(), F
     for stretch in entries.chunk_by(|one, next| one.position.partition == next.position.partition) {
         let partition = stretch[0].position.partition;
         let known = store.marks(partition).facts;
-        let mut step = Step::new(store, folded, partition);
+        let mut step = Step::new(store, partition);
         for entry in stretch.iter().filter(|entry| entry.position.offset >= known) {
             step.take(entry)?;
         }
-        step.apply()?;
+        step.cut().apply(store, folded)?;
     }
     Ok(())
 }
@@ -147,10 +163,19 @@ pub fn take_over(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partit
     Ok(Position { partition, offset })
 }
 
-/// Changes of one partition that are yet to be applied.
+/// Reads records of one partition as changes.
 struct Step<'a> {
     store: &'a Store,
-    folded: &'a Folded,
+    partition: u32,
+    /// The log that the newest progress record names.
+    log: Option<EventId>,
+    bytes: usize,
+    changes: Changes,
+}
+
+/// Changes of one partition that are yet to be applied.
+#[derive(Default)]
+struct Changes {
     partition: u32,
     changes: Vec<Change>,
     ids: Vec<EventId>,
@@ -158,22 +183,43 @@ struct Step<'a> {
     end: Option<u64>,
 }
 
+impl Changes {
+    fn apply(self, store: &Store, folded: &Folded) -> Result<(), Failure> {
+        if let Some(end) = self.end {
+            store.apply(self.partition, &self.changes, self.progressed, end)?;
+            folded.add(self.ids, []);
+        }
+        Ok(())
+    }
+}
+
 impl<'a> Step<'a> {
-    fn new(store: &'a Store, folded: &'a Folded, partition: u32) -> Self {
-        Self { store, folded, partition, changes: Vec::new(), ids: Vec::new(), progressed: None, end: None }
+    fn new(store: &'a Store, partition: u32) -> Self {
+        Self { store, partition, log: None, bytes: 0, changes: Changes { partition, ..Changes::default() } }
+    }
+
+    fn is_full(&self) -> bool {
+        self.changes.changes.len() >= CHANGES_MAX || self.bytes >= CHANGES_BYTES_MAX
+    }
+
+    /// What came so far; the next changes begin anew.
+    fn cut(&mut self) -> Changes {
+        self.bytes = 0;
+        std::mem::replace(&mut self.changes, Changes { partition: self.partition, ..Changes::default() })
     }
 
     fn take(&mut self, entry: &Entry) -> Result<(), Failure> {
-        self.end = Some(entry.position.offset + 1);
+        self.changes.end = Some(entry.position.offset + 1);
+        self.bytes += entry.record.size();
         let key = entry.record.key.as_deref().and_then(FactKey::parse);
         match (key, &entry.record.value) {
             (Some(FactKey::Progress), Some(value)) => self.progress(value, entry.position)?,
             (Some(FactKey::Fact(_, _)), Some(value)) => match serde_json::from_slice::<Fact>(value) {
-                Ok(fact) => self.changes.push(Change::Told(Box::new(fact))),
+                Ok(fact) => self.changes.changes.push(Change::Told(Box::new(fact))),
                 Err(error) => return Err(unreadable(entry.position, &error.to_string())),
             },
-            (Some(FactKey::Waiting(waiting)), Some(_)) => self.changes.push(Change::Waits(waiting)),
-            (Some(FactKey::Waiting(waiting)), None) => self.changes.push(Change::WaitsNoMore(waiting)),
+            (Some(FactKey::Waiting(waiting)), Some(_)) => self.changes.changes.push(Change::Waits(waiting)),
+            (Some(FactKey::Waiting(waiting)), None) => self.changes.changes.push(Change::WaitsNoMore(waiting)),
             (Some(FactKey::Accepted(_)), _) => {}
             (Some(FactKey::Fact(_, _) | FactKey::Progress), None) => {
                 warn!(
@@ -184,13 +230,13 @@ impl<'a> Step<'a> {
             }
             (None, _) => return Err(unreadable(entry.position, "the key is not ours")),
         }
-        if self.changes.len() >= CHANGES_MAX { self.apply() } else { Ok(()) }
+        Ok(())
     }
 
     fn progress(&mut self, value: &[u8], position: Position) -> Result<(), Failure> {
         let progress: Progress =
             serde_json::from_slice(value).map_err(|error| unreadable(position, &error.to_string()))?;
-        let known = self.progressed.map(|known| known.log).or(self.store.marks(self.partition).log);
+        let known = self.log.or(self.store.marks(self.partition).log);
         let before = progress.accepted.as_ref().and_then(|accepted| accepted.before);
         if known.is_some_and(|known| known != progress.log && before != Some(known)) {
             return Err(of_another_log(self.partition));
@@ -199,17 +245,9 @@ impl<'a> Step<'a> {
         if let Some(then) = then.filter(|then| *then != now) {
             return Err(Disagreement::partitions(self.partition, then, now).into());
         }
-        self.progressed = Some(Progressed { raw: progress.raw, log: progress.log, last: progress.last });
-        self.ids.extend(progress.folded);
-        Ok(())
-    }
-
-    fn apply(&mut self) -> Result<(), Failure> {
-        if let Some(end) = self.end.take() {
-            self.store.apply(self.partition, &self.changes, self.progressed.take(), end)?;
-            self.changes.clear();
-            self.folded.add(self.ids.drain(..), []);
-        }
+        self.log = Some(progress.log);
+        self.changes.progressed = Some(Progressed { raw: progress.raw, log: progress.log, last: progress.last });
+        self.changes.ids.extend(progress.folded);
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
 use common::secret::Fingerprint;
 use common::time::Timestamp;
 use fastrand::Rng;
-use processor::domain::{Decision, Fact, FactKey, Method, Place, Profile, Stamp, Told};
+use processor::domain::{Decision, Fact, FactKey, Method, Place, Profile, Revision, Stamp, Told};
 use processor::rebuild::{Progress, rebuild};
 use processor::store::{Trusts, opening};
 
@@ -87,7 +87,14 @@ impl Facts {
         };
         let stamp = Stamp::new(Some(at), at, EventId::from_u128(random.u128(..)));
         let teller = Fingerprint::of(&number.to_string());
-        let fact = Fact { installation, stamp, teller, raw: Place { partition: 0, offset }, told };
+        let fact = Fact {
+            installation,
+            stamp,
+            teller,
+            raw: Place { partition: 0, offset },
+            revision: Revision::default(),
+            told,
+        };
         let key = Some(FactKey::Fact(fact.installation.clone(), fact.stamp.id).to_string());
         let value = Some(serde_json::to_vec(&fact).expect("JSON").into());
         Entry { position: Position { partition: 0, offset }, record: Record { key, value, headers: vec![], at } }

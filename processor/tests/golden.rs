@@ -16,7 +16,7 @@ use common::time::Timestamp;
 use processor::disagreement::What;
 use processor::domain::{
     Change, Claims, Decision, Fact, FactKey, InstallationRecord, Latest, Method, PermissionRecord, Place, Portal,
-    Profile, Public, Stamp, Told, Waiting,
+    Profile, Public, Revision, Stamp, Told, Waiting,
 };
 use processor::publish::{Accepted, Progress};
 use serde::Serialize;
@@ -186,6 +186,7 @@ fn fact(told: Told) -> Fact {
         stamp: stamp(),
         teller: Fingerprint::of("proof"),
         raw: Place { partition: 3, offset: 42 },
+        revision: Revision::default(),
         told,
     }
 }

@@ -5,7 +5,7 @@ use common::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::{Change, Decision, Fact, Method, Place, Profile, Stamp, Told};
+use crate::domain::{Change, Decision, Fact, Method, Place, Profile, Revision, Stamp, Told};
 use crate::store::memory::Memory;
 use crate::store::{Progressed, Trusts};
 
@@ -22,6 +22,7 @@ fn asked(tokens: &[&str]) -> Asked {
             stamp: Stamp::new(Some(now), now, EventId::from_u128(offset.into())),
             teller: Fingerprint::of("proof"),
             raw: Place { partition: 0, offset },
+            revision: Revision::default(),
             told,
         }))
     };

@@ -6,7 +6,7 @@ use common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::fact::{Fact, Told};
+use super::fact::{Fact, Revision, Told};
 use super::stamp::{Place, Stamp};
 
 /// What one raw event says: who told what about whom.
@@ -56,6 +56,7 @@ impl Event {
 
     /// A fact of this event's teller, place and time.
     pub fn fact_of(&self, told: Told) -> Fact {
-        Fact { installation: self.installation.clone(), stamp: self.stamp, teller: self.teller, raw: self.raw, told }
+        let (installation, revision) = (self.installation.clone(), Revision::default());
+        Fact { installation, stamp: self.stamp, teller: self.teller, raw: self.raw, revision, told }
     }
 }

@@ -47,9 +47,56 @@ pub struct Fact {
     pub teller: Fingerprint,
     /// Where the raw event lies.
     pub raw: Place,
+    /// Which reading of the raw event this is.
+    #[serde(flatten)]
+    pub revision: Revision,
     /// What.
     #[serde(flatten)]
     pub told: Told,
+}
+
+/// Raised when the same raw event would now be read for another fact.
+pub const INTERPRETATION: u32 = 1;
+
+/// Which reading of a raw event a fact is: of two facts with one key, the later reading holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Revision {
+    /// The version of the interpretation.
+    #[serde(default = "first", skip_serializing_if = "is_first")]
+    pub interpretation: u32,
+    /// How often a fact of this interpretation was put right.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub correction: u32,
+}
+
+impl Default for Revision {
+    /// What is read today.
+    fn default() -> Self {
+        Self { interpretation: INTERPRETATION, correction: 0 }
+    }
+}
+
+fn first() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_first(interpretation: &u32) -> bool {
+    *interpretation == first()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_never(correction: &u32) -> bool {
+    *correction == 0
+}
+
+impl Fact {
+    /// Whether this one holds where both have the same key. A total order, so that it is the same one for everybody,
+    /// in whatever order they come.
+    pub fn replaces(&self, known: &Self) -> bool {
+        let text = |fact: &Self| serde_json::to_string(fact).expect("our own types have a JSON form");
+        self.revision.cmp(&known.revision).then_with(|| text(self).cmp(&text(known))).is_gt()
+    }
 }
 
 /// What a teller can tell. In the past tense, a sentence each.

@@ -85,7 +85,7 @@ pub fn permits(portal: &Portal, trust: Trust, method: &Method, token: Fingerprin
 mod tests {
     use common::event::{EventId, Installation};
 
-    use super::super::{Change, Fact, Place, Profile, Stamp, Told};
+    use super::super::{Change, Fact, Place, Profile, Revision, Stamp, Told};
     use super::*;
 
     const HOUR: u64 = 3_600;
@@ -99,6 +99,7 @@ mod tests {
                 stamp: Stamp::new(Some(at), at, EventId::from_u128(offset.into())),
                 teller: Fingerprint::of("proof"),
                 raw: Place { partition: 0, offset },
+                revision: Revision::default(),
                 told: told.clone(),
             })));
         }

@@ -56,6 +56,14 @@ impl Portal {
         }
     }
 
+    /// What waits, and nothing else: where its facts are to be folded again.
+    #[must_use]
+    pub fn waiting(&self) -> Self {
+        let waits = |(_, known): &(&Fingerprint, &Teller)| !known.waiting.is_empty();
+        let only = |known: &Teller| Teller { waiting: known.waiting.clone(), ..Teller::default() };
+        Self { tellers: self.tellers.iter().filter(waits).map(|(teller, known)| (*teller, only(known))).collect() }
+    }
+
     /// Whom to believe.
     pub fn believed(&self, trust: Trust) -> Option<Believed> {
         believed(&self.tellers, trust)

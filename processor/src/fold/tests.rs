@@ -121,6 +121,23 @@ fn events_from_before_the_install_are_released_once_in_their_order() {
 }
 
 #[test]
+fn what_waited_for_a_fact_that_was_put_right_is_released_with_the_next_event() {
+    let steps = [("t", 1, "contact"), ("t", 2, "begin to install")];
+    let (mut portal, _) = fold_all(Trust::FirstInstall, &steps);
+    // As a state that was folded again with what the second event should have been read for.
+    let mut corrected = portal.waiting();
+    let fact = event(1, "t", 2, "install").fact().expect("a fact");
+    corrected.apply(&Change::Told(Box::new(fact)));
+    portal = corrected;
+    let (outcome, effects) = fold(&mut portal, &event(2, "t", 3, "contact"), Trust::FirstInstall).expect("folded");
+    assert_eq!(outcome, Outcome::Foreign);
+    let released = effects.iter().filter(|effect| matches!(effect, Effect::Release(_))).count();
+    assert_eq!(released, 2, "{effects:?}");
+    let (_, effects) = fold(&mut portal, &event(3, "t", 4, "contact"), Trust::FirstInstall).expect("folded");
+    assert!(matches!(effects[..], [Effect::Proven(_)]), "once: {effects:?}");
+}
+
+#[test]
 fn only_the_last_hundred_places_are_remembered() {
     let steps = vec![("t", 1, "contact"); WAITING_MAX + 3];
     let (portal, _) = fold_all(Trust::FirstInstall, &steps);

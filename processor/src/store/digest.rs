@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Marks, encode};
+use super::{Marks, json};
 
 /// The sum of the hashes of all rows, whatever their order.
 ///
@@ -24,7 +24,7 @@ impl Digest {
 
 /// The digest together with the position that it belongs to.
 pub fn seal(digest: Digest, marks: &Marks) -> String {
-    let sealed = hash(&digest.0.to_be_bytes(), &encode(marks));
+    let sealed = hash(&digest.0.to_be_bytes(), &json(marks));
     format!("{sealed:032x}")
 }
 

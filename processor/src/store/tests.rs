@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree;
 use super::memory::Memory;
 use super::sled::Sled;
 use super::*;
-use crate::domain::{Method, Place, Profile, Stamp, Told, Waiting};
+use crate::domain::{Method, Place, Profile, Revision, Stamp, Told, Waiting};
 
 const PARTITIONS: u32 = 3;
 
@@ -19,8 +19,8 @@ fn fact(installation: Installation, teller: u8, at: u64, offset: u64, told: Told
     let id = EventId::from_u128(u128::from(offset) << 8 | u128::from(teller));
     let stamp = Stamp::new(Some(Timestamp::from_s(at)), Timestamp::from_s(at), id);
     let partition = partition_of(&installation.to_string(), PARTITIONS);
-    let teller = Fingerprint::of(&teller.to_string());
-    Change::Told(Box::new(Fact { installation, stamp, teller, raw: Place { partition, offset }, told }))
+    let (teller, revision) = (Fingerprint::of(&teller.to_string()), Revision::default());
+    Change::Told(Box::new(Fact { installation, stamp, teller, raw: Place { partition, offset }, revision, told }))
 }
 
 fn told() -> impl Strategy<Value = Told> {
@@ -79,6 +79,41 @@ fn apply(store: &Store, changes: &[Change], size: usize) {
     }
 }
 
+/// Every row but those that say how far.
+fn rows(rows: &Memory) -> Vec<Row> {
+    let rows = rows.scan(b"", b"").map(|row| row.expect("read"));
+    rows.filter(|(key, _)| !keys::is_marks(key, PARTITIONS)).collect()
+}
+
+/// What a change is about: one fact, or one event that waits.
+fn key(change: &Change) -> (Installation, EventId, bool) {
+    match change {
+        Change::Told(fact) => (fact.installation.clone(), fact.stamp.id, true),
+        Change::Waits(waiting) | Change::WaitsNoMore(waiting) => (waiting.installation.clone(), waiting.id, false),
+    }
+}
+
+/// Changes in any order, with facts that were read otherwise later, or put right.
+fn readings() -> impl Strategy<Value = Vec<Change>> {
+    let other = (any::<prop::sample::Index>(), 0..3_u8, told(), 1..4_u32, 0..3_u32);
+    (changes(), prop::collection::vec(other, 0..30)).prop_flat_map(|(changes, others)| {
+        let others = others.iter().filter_map(|other| read_otherwise(&changes, other)).collect();
+        Just([changes, others].concat()).prop_shuffle()
+    })
+}
+
+fn read_otherwise(
+    changes: &[Change],
+    (which, teller, told, interpretation, correction): &(prop::sample::Index, u8, Told, u32, u32),
+) -> Option<Change> {
+    let (false, Change::Told(fact)) = (changes.is_empty(), changes.get(which.index(changes.len().max(1)))?) else {
+        return None;
+    };
+    let revision = Revision { interpretation: *interpretation, correction: *correction };
+    let teller = Fingerprint::of(&teller.to_string());
+    Some(Change::Told(Box::new(Fact { teller, revision, told: told.clone(), ..(**fact).clone() })))
+}
+
 fn digests(store: &Store) -> Vec<String> {
     (0..PARTITIONS).map(|partition| store.digest(partition)).collect()
 }
@@ -120,13 +155,31 @@ proptest! {
     }
 
     #[test]
+    fn of_facts_with_one_key_the_latest_reading_holds_whichever_comes_first((readings, size) in (readings(), 1..9_usize)) {
+        let mut latest: Vec<Change> = Vec::new();
+        for change in &readings {
+            match (latest.iter_mut().find(|known| key(known) == key(change)), change) {
+                (Some(Change::Told(known)), Change::Told(fact)) if fact.replaces(known) => *known = fact.clone(),
+                (Some(_), _) => {}
+                (None, _) => latest.push(change.clone()),
+            }
+        }
+        let (one, other) = (Memory::default(), Memory::default());
+        apply(&open(one.clone()).expect("open"), &latest, usize::MAX);
+        let store = open(other.clone()).expect("open");
+        apply(&store, &readings, size);
+        prop_assert_eq!(rows(&one), rows(&other));
+        prop_assert_eq!(store.counts(), open(one).expect("the digest agrees").counts());
+        prop_assert_eq!(store.counts(), open(other).expect("the digest agrees").counts());
+    }
+
+    #[test]
     fn what_is_applied_a_second_time_changes_no_row(changes in changes()) {
         let (once, twice) = (Memory::default(), Memory::default());
         apply(&open(once.clone()).expect("open"), &changes, 7);
         let store = open(twice.clone()).expect("open");
         apply(&store, &changes, 7);
         apply(&store, &changes, 4);
-        let rows = |rows: &Memory| -> Vec<Row> { rows.scan(b"", b"").map(|row| row.expect("read")).collect() };
         prop_assert_eq!(rows(&once), rows(&twice));
     }
 
@@ -166,8 +219,9 @@ fn a_row_that_was_changed_behind_our_back_is_damage() {
     apply(&store, &[fact(installation(1), 1, 5, 0, told)], 1);
     let prefix = keys::portal(&installation(1));
     let (key, value) = rows.scan(&prefix, &prefix).next().expect("a row").expect("read");
-    let forged = String::from_utf8(value).expect("JSON").replace("installed", "uninstalled");
-    rows.write(vec![(key, Some(forged.into_bytes()))]).expect("written");
+    let mut claims = Form::Compact.claims(&value).expect("claims");
+    claims.first_word = Some(7);
+    rows.write(vec![(key, Some(form::encode(&claims)))]).expect("written");
     assert!(matches!(open(rows), Err(StoreError::Damaged(_))));
 }
 

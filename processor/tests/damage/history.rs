@@ -12,7 +12,7 @@ use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
 use common::secret::Fingerprint;
 use common::time::Timestamp;
 use fastrand::Rng;
-use processor::domain::{Decision, Fact, FactKey, Method, Place, Profile, Stamp, Told, Waiting};
+use processor::domain::{Decision, Fact, FactKey, Method, Place, Profile, Revision, Stamp, Told, Waiting};
 use processor::processor::Shared;
 use serde_json::json;
 
@@ -106,7 +106,7 @@ fn fact(random: &mut Rng, installation: Installation, offset: u64) -> Fact {
     };
     let place = Place { partition: installation.partition(PARTITIONS), offset };
     let stamp = Stamp::new(Some(at), at, EventId::from_u128(random.u128(..)));
-    Fact { installation, stamp, teller: teller(random), raw: place, told }
+    Fact { installation, stamp, teller: teller(random), raw: place, revision: Revision::default(), told }
 }
 
 /// Logs of a history: `facts` are there, `raw` has been read to its end, and whoever has taken over is asked to stop.

@@ -1,0 +1,107 @@
+//! How rows are written: compact, or, in a state of the first version, as JSON.
+//!
+//! Rows are a cache of facts: their form changes with the version of the fold, and no row outlives that.
+
+use common::event::{EventId, Installation};
+use common::secret::Fingerprint;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::StoreError;
+use crate::domain::{Claims, Decision, Fact, Latest, Method, Place, Profile, Revision, Stamp, Told};
+
+/// The form of all rows of a state but those that say whose it is and how far it goes, which every version can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// JSON: version 1. Only read.
+    Json,
+    /// postcard: a fifth of the size.
+    Compact,
+}
+
+impl Form {
+    /// The form of a version of the fold.
+    pub fn of(fold_version: u32) -> Self {
+        if fold_version <= 1 { Self::Json } else { Self::Compact }
+    }
+
+    /// What a teller claims.
+    pub fn claims(self, row: &[u8]) -> Result<Claims, StoreError> {
+        self.decode(row)
+    }
+
+    /// A decision.
+    pub fn decision(self, row: &[u8]) -> Result<Latest<Decision>, StoreError> {
+        self.decode(row)
+    }
+
+    /// A fact; which installation it is about stands in its key.
+    pub fn fact(self, installation: &Installation, row: &[u8]) -> Result<Fact, StoreError> {
+        match self {
+            Self::Json => self.decode(row),
+            Self::Compact => {
+                let FactRow { stamp, teller, raw, revision: (interpretation, correction), told } = self.decode(row)?;
+                let revision = Revision { interpretation, correction };
+                Ok(Fact { installation: installation.clone(), stamp, teller, raw, revision, told })
+            }
+        }
+    }
+
+    fn decode<T: for<'de> Deserialize<'de>>(self, row: &[u8]) -> Result<T, StoreError> {
+        let wrong = |why: String| StoreError::Damaged(format!("a row cannot be read: {why}"));
+        match self {
+            Self::Json => serde_json::from_slice(row).map_err(|error| wrong(error.to_string())),
+            Self::Compact => match postcard::take_from_bytes(row) {
+                Ok((value, [])) => Ok(value),
+                Ok(_) => Err(wrong("it is too long".to_owned())),
+                Err(error) => Err(wrong(error.to_string())),
+            },
+        }
+    }
+}
+
+/// Claims or a decision as a row of today.
+pub fn encode(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("our own types have a form in bytes")
+}
+
+/// A fact as a row of today.
+pub fn encode_fact(fact: &Fact) -> Vec<u8> {
+    let Fact { installation: _, stamp, teller, raw, revision, told } = fact;
+    encode(&(stamp, teller, raw, (revision.interpretation, revision.correction), ToldOut(told)))
+}
+
+/// An event that waits, as a row of any version.
+pub fn waiting(row: &[u8]) -> Result<EventId, StoreError> {
+    EventId::from_slice(row).map_err(|_| StoreError::Damaged("an id is malformed".to_owned()))
+}
+
+#[derive(Deserialize)]
+struct FactRow {
+    stamp: Stamp,
+    teller: Fingerprint,
+    raw: Place,
+    revision: (u32, u32),
+    #[serde(with = "ToldRow")]
+    told: Told,
+}
+
+/// [`Told`] without its JSON form, which names its kind among its fields.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Told")]
+enum ToldRow {
+    Installed { complete: bool, profile: Profile },
+    Updated { previous_version: Option<String>, profile: Profile },
+    Uninstalled { clean: bool, profile: Profile },
+    Paid { code: Option<String>, days: Option<i64>, expired: Option<bool>, profile: Profile },
+    MethodDecided { method: Method, token: Fingerprint, decision: Decision, profile: Profile },
+    UserReady { user_id: Option<String>, client_id: Option<String>, profile: Profile },
+    Spoke,
+}
+
+struct ToldOut<'a>(&'a Told);
+
+impl Serialize for ToldOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ToldRow::serialize(self.0, serializer)
+    }
+}

@@ -1,0 +1,155 @@
+//! What is kept in memory between steps: portals that were touched lately, and which facts there may be.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use common::event::{EventId, Installation};
+
+use crate::domain::Portal;
+
+/// What the portals may take, about.
+const PORTALS_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Of a portal without anything, of a teller, and of each thing that it told: counted large rather than small.
+const PORTAL_BYTES: usize = 400;
+const TELLER_BYTES: usize = 1_200;
+const DECISION_BYTES: usize = 240;
+const WAITING_BYTES: usize = 48;
+
+/// Portals as their rows say, no more than fit. Which one has to go is left to chance: facts that are read again
+/// often come round by round, and what was touched longest ago is then what comes next.
+#[derive(Default)]
+pub struct Warm {
+    portals: HashMap<Installation, (usize, Portal)>,
+    places: Vec<Installation>,
+    bytes: usize,
+    chance: u64,
+}
+
+impl Warm {
+    /// The portal, if it is here.
+    pub fn get(&self, installation: &Installation) -> Option<&Portal> {
+        self.portals.get(installation).map(|(_, portal)| portal)
+    }
+
+    /// Takes the portal out, if it is here.
+    pub fn take(&mut self, installation: &Installation) -> Option<Portal> {
+        let (place, portal) = self.portals.remove(installation)?;
+        self.places.swap_remove(place);
+        if let Some(moved) = self.places.get(place) {
+            self.portals.get_mut(moved).expect("each place has its portal").0 = place;
+        }
+        self.bytes -= bytes(&portal);
+        Some(portal)
+    }
+
+    /// Puts a portal here as it now is; others may have to go.
+    pub fn put(&mut self, installation: Installation, portal: Portal) {
+        self.take(&installation);
+        let new = bytes(&portal);
+        if new > PORTALS_BYTES_MAX / 16 {
+            return;
+        }
+        while self.bytes + new > PORTALS_BYTES_MAX {
+            // Knuth's generator: any that wanders everywhere does.
+            self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let places = self.places.len() as u64;
+            let place = usize::try_from((self.chance >> 33) % places).expect("below the number of places");
+            let gone = self.places[place].clone();
+            self.take(&gone);
+        }
+        self.bytes += new;
+        self.portals.insert(installation.clone(), (self.places.len(), portal));
+        self.places.push(installation);
+    }
+}
+
+fn bytes(portal: &Portal) -> usize {
+    let teller = |known: &crate::domain::Teller| {
+        TELLER_BYTES + known.decisions.len() * DECISION_BYTES + known.waiting.len() * WAITING_BYTES
+    };
+    PORTAL_BYTES + portal.tellers.values().map(teller).sum::<usize>()
+}
+
+/// 4 MiB: one in a hundred questions is asked in vain at 3 million facts, one in five at 10 million.
+const WORDS: usize = 512 * 1024;
+const PROBES: u64 = 4;
+
+/// Which facts there may be; what is not here is certainly not there (a Bloom filter). Filled while the state is
+/// opened, so that new facts cost no look at the disk.
+pub struct Heard(Vec<u64>);
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self(vec![0; WORDS])
+    }
+}
+
+impl Heard {
+    /// Notes a fact.
+    pub fn add(&mut self, installation: &Installation, id: EventId) {
+        for (word, bit) in places(installation, id) {
+            self.0[word] |= bit;
+        }
+    }
+
+    /// Whether the fact may be there.
+    pub fn may_have(&self, installation: &Installation, id: EventId) -> bool {
+        places(installation, id).all(|(word, bit)| self.0[word] & bit != 0)
+    }
+}
+
+fn places(installation: &Installation, id: EventId) -> impl Iterator<Item = (usize, u64)> {
+    let mut hasher = DefaultHasher::new();
+    (installation, id).hash(&mut hasher);
+    let hash = hasher.finish();
+    let (one, other) = (hash, hash.rotate_left(32) | 1);
+    (0..PROBES).map(move |probe| {
+        let bit = one.wrapping_add(probe.wrapping_mul(other)) % (WORDS as u64 * 64);
+        (usize::try_from(bit / 64).expect("below the number of words"), 1 << (bit % 64))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use common::secret::Fingerprint;
+
+    use super::*;
+    use crate::domain::Teller;
+
+    fn installation(number: usize) -> Installation {
+        Installation::parse("crm-sync", &format!("member{number}")).expect("valid")
+    }
+
+    /// A portal that takes about a hundredth of the room.
+    fn portal() -> Portal {
+        let tellers = PORTALS_BYTES_MAX / 100 / TELLER_BYTES;
+        let teller = |number: usize| (Fingerprint::of(&number.to_string()), Teller::default());
+        Portal { tellers: (0..tellers).map(teller).collect() }
+    }
+
+    #[test]
+    fn portals_are_kept_as_they_were_put_and_no_more_than_fit() {
+        let mut warm = Warm::default();
+        for number in 0..250 {
+            warm.put(installation(number), portal());
+            assert!(warm.bytes <= PORTALS_BYTES_MAX);
+        }
+        let there: Vec<usize> = (0..250).filter(|number| warm.get(&installation(*number)).is_some()).collect();
+        assert!((90..=100).contains(&there.len()), "{}", there.len());
+        for number in there {
+            assert_eq!(warm.take(&installation(number)), Some(portal()));
+            assert_eq!(warm.take(&installation(number)), None);
+        }
+        assert_eq!((warm.bytes, warm.places.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_was_told_may_be_there_and_hardly_anything_else() {
+        let mut heard = Heard::default();
+        let id = |number: u128| EventId::from_u128(number);
+        (0..10_000).for_each(|number| heard.add(&installation(1), id(number)));
+        assert!((0..10_000).all(|number| heard.may_have(&installation(1), id(number))));
+        let in_vain = (10_000..20_000).filter(|number| heard.may_have(&installation(1), id(*number))).count();
+        assert!(in_vain < 10, "{in_vain}");
+    }
+}
