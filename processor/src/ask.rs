@@ -18,6 +18,7 @@ mod check;
 mod installations;
 mod page;
 mod problem;
+mod stale;
 mod wait;
 
 /// What answers are made from.
@@ -56,6 +57,7 @@ pub fn serve(
             .app_data(web::Data::new(asked.clone()))
             .app_data(problem::json_config(BODY_BYTES_MAX))
             .app_data(problem::query_config())
+            .wrap(from_fn(stale::mark))
             .wrap(from_fn(access::guard))
             .wrap(DefaultHeaders::new().add(("Cache-Control", "no-store")).add(("X-Content-Type-Options", "nosniff")))
             .configure(routes)

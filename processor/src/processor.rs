@@ -160,15 +160,19 @@ impl Processor {
         caught_up: &mut Option<Pending>,
         standstill: &mut Option<Disagreement>,
     ) -> Result<(), Failure> {
+        let store = self.store(ledger)?;
         if standstill.is_none() {
             ledger.join()?;
         }
-        let store = self.store(ledger)?;
         let partitions: BTreeSet<u32> = (0..ledger.partitions()).collect();
+        if partitions.iter().all(|partition| store.marks(*partition).facts == 0) {
+            store.fill();
+        }
         for partition in &partitions {
             look_back(ledger, &store, *partition)?;
             catch_up(ledger, &store, &self.folded, *partition)?;
         }
+        store.settle()?;
         if standstill.is_some() {
             for partition in &partitions {
                 take_over(ledger, &store, &self.folded, *partition)?;
@@ -235,19 +239,51 @@ impl Processor {
     }
 
     /// The state for these logs: the one that is open, the one on the disk, or a new one in the place of either.
-    fn store(&self, ledger: &dyn Ledger) -> Result<Arc<Store>, Failure> {
+    fn store(&self, ledger: &mut dyn Ledger) -> Result<Arc<Store>, Failure> {
         if let Some(store) = self.shared.get() {
             if store.log() != ledger.identity() {
                 let why = format!("the log {}, not to {}", store.log(), ledger.identity());
                 return Err(StoreError::Foreign(why).into());
             }
-            return Ok(store);
+            return if store.is_outdated() { self.renew(ledger) } else { Ok(store) };
         }
         let began = Instant::now();
         let store = Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone())?);
         info!(milliseconds = began.elapsed().as_millis(), "opened the state and verified its digest");
         self.shared.set(Some(store.clone()));
+        if store.is_outdated() { self.renew(ledger) } else { Ok(store) }
+    }
+
+    /// Reads `facts` again beside a state that an older version folded, and puts the new one in its place. Until then
+    /// the old one answers, and nothing is owned or followed.
+    fn renew(&self, ledger: &mut dyn Ledger) -> Result<Arc<Store>, Failure> {
+        info!("an older version folded the state: it answers on, marked as stale, until facts were read again");
+        let began = Instant::now();
+        match self.read_beside(ledger) {
+            Err(Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why))) => {
+                // What lies beside is no good: it is begun anew, and the old state goes on answering.
+                self.home.throw_away_beside().map_err(in_vain)?;
+                return Err(LedgerError::StartOver(format!("the state that was begun is thrown away: {why}")).into());
+            }
+            read => read?,
+        }
+        self.home.swap().map_err(in_vain)?;
+        let store = Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone())?);
+        info!(milliseconds = began.elapsed().as_millis(), "read facts again, and put the new state in its place");
+        self.shared.set(Some(store.clone()));
         Ok(store)
+    }
+
+    fn read_beside(&self, ledger: &mut dyn Ledger) -> Result<(), Failure> {
+        let beside = self.home.open_beside(ledger.identity(), ledger.partitions(), self.trusts.clone())?;
+        if beside.is_outdated() {
+            return Err(StoreError::Foreign("an older version, too".to_owned()).into());
+        }
+        beside.fill();
+        for partition in 0..ledger.partitions() {
+            catch_up(ledger, &beside, &Folded::default(), partition)?;
+        }
+        Ok(beside.settle()?)
     }
 
     /// Moves the state out of the way; the next round begins with none and reads `facts` again.
@@ -310,6 +346,10 @@ impl Processor {
         self.stop.sleep(look_again);
         Ok(())
     }
+}
+
+fn in_vain(error: anyhow::Error) -> Failure {
+    StoreError::Rows(format!("{error:#}")).into()
 }
 
 /// Where to follow the partitions that are not ours.

@@ -10,6 +10,7 @@ use common::lifecycle::Stop;
 use common::log::{Ledger, LedgerError, Position};
 
 use crate::folded::Folded;
+use crate::home::BESIDE;
 use crate::processor::Failure;
 use crate::store::{Store, StoreError, Trusts, opening};
 use crate::takeover::read_facts;
@@ -39,7 +40,8 @@ pub fn rebuild(
     let beside = beside(dir);
     opening::throw_away(&beside).map_err(|error| in_vain("remove what an earlier rebuild left", &error))?;
     let store = opening::open(&beside, ledger.identity(), ledger.partitions(), trusts.clone())?;
-    let read = read_all(ledger, &store, stop, told);
+    store.fill();
+    let read = read_all(ledger, &store, stop, told).and_then(|()| Ok(store.settle()?));
     drop(store);
     // What lies there now is what will be opened: so it is read once more before it takes the old one's place.
     let verified =
@@ -84,7 +86,7 @@ pub fn read_all(
 }
 
 fn beside(dir: &Path) -> PathBuf {
-    opening::beside(dir, "rebuilding")
+    opening::beside(dir, BESIDE)
 }
 
 fn in_vain(what: &str, error: &std::io::Error) -> Failure {

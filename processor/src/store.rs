@@ -19,6 +19,7 @@ use warm::{Heard, Warm};
 
 mod digest;
 mod doubt;
+mod filling;
 mod form;
 mod keys;
 pub mod memory;
@@ -41,6 +42,14 @@ pub trait Rows: Send + Sync {
 
     /// What the rows take on the disk, in bytes.
     fn bytes(&self) -> u64;
+
+    /// From now on much is written that is of no use before all of it is there.
+    fn fill(&self) {}
+
+    /// All of it is there.
+    fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// Key and value.
@@ -102,8 +111,9 @@ struct Owner {
     fold_version: u32,
 }
 
-/// Raised when the same facts would fold into other rows.
-const FOLD_VERSION: u32 = 2;
+/// Raised when the same facts would now fold into other rows. State of an older version answers, marked as stale,
+/// until facts were read again.
+pub const FOLD_VERSION: u32 = 2;
 
 /// Whom each app believes.
 #[derive(Clone, Debug, Default)]
@@ -126,6 +136,7 @@ pub struct Store {
     rows: Box<dyn Rows>,
     log: String,
     form: Form,
+    is_outdated: bool,
     trusts: Trusts,
     partitions: u32,
     marks: Mutex<Vec<(Marks, Digest)>>,
@@ -137,7 +148,18 @@ pub struct Store {
 impl Store {
     /// Opens what was stored for these logs, or begins anew where nothing is. Reads every row and compares digests.
     pub fn open(rows: Box<dyn Rows>, log: &str, partitions: u32, trusts: Trusts) -> Result<Self, StoreError> {
-        let owner = Owner { log: log.to_owned(), partitions, fold_version: FOLD_VERSION };
+        Self::open_as(FOLD_VERSION, rows, log, partitions, trusts)
+    }
+
+    /// Opens it as a program of another version would: for those who play one.
+    pub fn open_as(
+        fold_version: u32,
+        rows: Box<dyn Rows>,
+        log: &str,
+        partitions: u32,
+        trusts: Trusts,
+    ) -> Result<Self, StoreError> {
+        let mut owner = Owner { log: log.to_owned(), partitions, fold_version };
         match rows.get(keys::OWNER)? {
             None => {
                 // Its first row is written before any other: without it there must be nothing.
@@ -148,9 +170,10 @@ impl Store {
             }
             Some(stored) => {
                 let stored: Owner = read_json(&stored)?;
-                if stored != owner {
+                if (&stored.log, stored.partitions) != (&owner.log, partitions) || stored.fold_version > fold_version {
                     return Err(StoreError::Foreign(format!("{stored:?}, not to {owner:?}")));
                 }
+                owner = stored;
             }
         }
         let form = Form::of(owner.fold_version);
@@ -173,6 +196,7 @@ impl Store {
             rows,
             log,
             form,
+            is_outdated: owner.fold_version < fold_version,
             trusts,
             partitions,
             marks: Mutex::new(marks),
@@ -191,6 +215,11 @@ impl Store {
     /// The log that this was folded from.
     pub fn log(&self) -> &str {
         &self.log
+    }
+
+    /// Whether an older version folded this: it answers, and takes no changes.
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated
     }
 
     /// How far a partition has been folded.
@@ -216,6 +245,9 @@ impl Store {
         progressed: Option<Progressed>,
         facts: u64,
     ) -> Result<(), StoreError> {
+        if self.is_outdated {
+            return Err(StoreError::Foreign("an older version of the fold".to_owned()));
+        }
         let (mut marks, mut digest) = self.locked_marks()[partition as usize].clone();
         let mut rows = Vec::new();
         let mut put = |key: Vec<u8>, old: Option<Vec<u8>>, new: Option<Vec<u8>>| {
@@ -249,6 +281,17 @@ impl Store {
             warm.put(installation, portal);
         }
         Ok(())
+    }
+
+    /// From now on rows are gathered and written in their order, which is many times as fast, until [`Store::settle`]:
+    /// for a state that is read from nothing. If the process ends meanwhile, it is damaged and made anew.
+    pub fn fill(&self) {
+        self.rows.fill();
+    }
+
+    /// Writes what was gathered.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        self.rows.settle()
     }
 
     /// Everything that is known about an installation; empty if that is nothing.

@@ -19,7 +19,7 @@ use crate::store::{Marks, Progressed, Store, StoreError};
 
 /// So many changes are applied at once, or what takes about so many bytes: twice that is in memory, since the next
 /// ones are read meanwhile. Many at once touch a portal once where few touch it each time.
-const CHANGES_MAX: usize = 50_000;
+const CHANGES_MAX: usize = 5_000;
 const CHANGES_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Brings a partition's state up to everything that is committed in `facts`. Waits for open transactions.

@@ -10,7 +10,9 @@
 //! directory that are made while it is written, file by file, so that one moment may itself be a little longer.
 //! Not modelled: pages that are neither old nor new, and what a file system does to its own tables.
 
+use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -20,6 +22,7 @@ use common::log::Entry;
 use fastrand::Rng;
 use processor::domain::{Change, FactKey};
 use processor::store::memory::Memory;
+use processor::store::sled::Sled;
 use processor::store::{Progressed, Store, Trusts, opening};
 use serde_json::Value;
 
@@ -75,6 +78,40 @@ fn whatever_a_power_loss_leaves_the_state_is_right_or_made_anew() {
         });
     }
     tally.end();
+}
+
+/// Whatever an end before left beside it.
+#[test]
+fn a_state_of_an_older_fold_answers_until_facts_were_read_again_into_a_new_one() {
+    let history = Arc::new(History::of(7, 1_000));
+    let expected = fresh(&history);
+    for left in ["nothing", "a third", "all", "half a swap", "another log", "damage"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (state, beside) = (dir.path().join("state"), dir.path().join("state.rebuilding"));
+        let rows = Sled::open(&state).expect("open");
+        fold(&Store::open_as(1, Box::new(rows), LOG, PARTITIONS, Trusts::default()).expect("open"), &history, 2);
+        let begin = |log| opening::open(&beside, log, PARTITIONS, Trusts::default()).expect("open");
+        match left {
+            "a third" => fold(&begin(LOG), &history, 1),
+            "all" => fold(&begin(LOG), &history, 3),
+            "half a swap" => {
+                fold(&begin(LOG), &history, 3);
+                fs::remove_dir_all(&state).expect("set aside");
+            }
+            "another log" => drop(begin("another log")),
+            "damage" => {
+                fs::create_dir(&beside).expect("made");
+                fs::write(beside.join("db"), [7; 5_000]).expect("written");
+            }
+            _ => {}
+        }
+        let seen = worker::take_over(&state, &history);
+        assert_eq!(seen.digests, expected, "{left}");
+        assert_eq!(seen.stale > 0, left != "half a swap", "{left}");
+        assert!(!beside.exists(), "{left}");
+        let whole = opening::open(&state, LOG, PARTITIONS, Trusts::default()).expect("what was put there is whole");
+        assert!(!whole.is_outdated(), "{left}");
+    }
 }
 
 #[test]

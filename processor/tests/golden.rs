@@ -31,6 +31,13 @@ fn every_fact_of_every_version_is_read_as_what_it_was() {
     }
 }
 
+/// What the first version never wrote, and every later one reads.
+#[test]
+fn a_fact_that_was_read_otherwise_or_put_right_says_so() {
+    let revision = Revision { interpretation: 2, correction: 1 };
+    check("fact-revised", 1, &Fact { revision, ..fact(Told::Spoke) });
+}
+
 #[test]
 fn every_record_and_row_of_every_version_is_read_as_what_it_was() {
     let portal = portal();
@@ -71,6 +78,7 @@ fn no_golden_file_is_left_unread() {
     let mut known: BTreeSet<String> =
         every_told().iter().map(|told| format!("fact-{}.v1.json", told.name().to_ascii_lowercase())).collect();
     let others = [
+        "fact-revised",
         "row-claims",
         "row-decision",
         "installation",

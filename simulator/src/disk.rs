@@ -34,6 +34,12 @@ impl Disk {
         *self.rows() = rows;
     }
 
+    /// Takes what the other one holds.
+    fn take(&self, other: &Self) {
+        let rows = std::mem::take(&mut *other.rows());
+        *self.rows() = rows;
+    }
+
     /// Deletes everything.
     pub fn wipe(&self) {
         self.rows().clear();
@@ -66,15 +72,28 @@ impl Disk {
 pub struct SimHome {
     /// The disk.
     pub disk: Disk,
+    /// What lies beside the state.
+    pub beside: Disk,
+    /// The version of the fold that the program has.
+    pub fold_version: u32,
     /// Whose it is.
     pub being: Being,
+}
+
+impl SimHome {
+    fn open_on(&self, disk: &Disk, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
+        let rows = SimRows { disk: disk.clone(), being: self.being.clone() };
+        Store::open_as(self.fold_version, Box::new(rows), log, partitions, trusts)
+    }
 }
 
 impl Home for SimHome {
     fn open(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
         self.being.pause("open the state");
-        let rows = SimRows { disk: self.disk.clone(), being: self.being.clone() };
-        Store::open(Box::new(rows), log, partitions, trusts)
+        if self.disk.rows().is_empty() {
+            self.disk.take(&self.beside);
+        }
+        self.open_on(&self.disk, log, partitions, trusts)
     }
 
     fn set_aside(&self) -> anyhow::Result<String> {
@@ -84,6 +103,28 @@ impl Home for SimHome {
         world.judge.counts.set_aside += 1;
         self.disk.wipe();
         Ok("nowhere".to_owned())
+    }
+
+    fn open_beside(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
+        self.being.pause("open the state beside");
+        self.open_on(&self.beside, log, partitions, trusts)
+    }
+
+    fn throw_away_beside(&self) -> anyhow::Result<()> {
+        self.being.pause("throw away the state beside");
+        self.beside.wipe();
+        Ok(())
+    }
+
+    fn swap(&self) -> anyhow::Result<()> {
+        self.being.pause("set the old state aside");
+        self.disk.wipe();
+        self.being.pause("put the new state in its place");
+        self.disk.take(&self.beside);
+        let mut world = self.being.world.lock();
+        world.note(|| format!("life {} has renewed its state", self.being.life));
+        world.judge.counts.renewed += 1;
+        Ok(())
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Counts {
     pub stops: u64,
     /// States that were set aside.
     pub set_aside: u64,
+    /// States that were read again because a newer program folds otherwise.
+    pub renewed: u64,
     /// Released events that `raw` no longer had.
     pub lost: u64,
     /// Raw records that a simulated ingress brought.

@@ -15,7 +15,7 @@ use fastrand::Rng;
 use processor::folded::Folded;
 use processor::metrics::Metrics;
 use processor::processor::{Pace, Processor, Shared};
-use processor::store::{Store, Trusts};
+use processor::store::{FOLD_VERSION, Store, Trusts};
 
 use crate::baton::{End, Go, Pause, Runner};
 use crate::broker::Broker;
@@ -72,6 +72,10 @@ struct Schedule {
 struct Seat {
     instance: String,
     disk: Disk,
+    /// The state that a newer program makes beside the one of an older.
+    beside: Disk,
+    /// The version of the fold that its program has.
+    fold_version: u32,
     /// As it was at some time.
     older: Option<Disk>,
     run: Option<Run>,
@@ -110,6 +114,8 @@ impl Schedule {
         let seats = (0..random.u32(1..=3)).map(|number| Seat {
             instance: format!("processor-{number}"),
             disk: Disk::default(),
+            beside: Disk::default(),
+            fold_version: FOLD_VERSION,
             older: None,
             run: None,
         });
@@ -214,7 +220,7 @@ impl Schedule {
     /// Something goes wrong, or is put right again.
     fn disturb(&mut self) {
         let seat = self.random.usize(..self.seats.len());
-        match self.random.u32(..17) {
+        match self.random.u32(..18) {
             0..=2 => {
                 self.start(seat);
             }
@@ -239,6 +245,7 @@ impl Schedule {
             13 => self.compact(),
             14 => self.trim(),
             15 => self.seats[seat].older = Some(self.seats[seat].disk.copy()),
+            16 => self.upgrade(seat),
             _ => {
                 let mut world = self.world.lock();
                 if world.broker.group.is_empty() && !world.broker.is_undecided() {
@@ -373,7 +380,9 @@ impl Schedule {
             stop,
         };
         let (life, instance, stop) = (self.lives, self.seats[seat].instance.clone(), Stop::default());
-        let (shared, disk, world) = (Shared::default(), self.seats[seat].disk.clone(), self.world.clone());
+        let (shared, world) = (Shared::default(), self.world.clone());
+        let Seat { disk, beside, fold_version, .. } = &self.seats[seat];
+        let (disk, beside, fold_version) = (disk.clone(), beside.clone(), *fold_version);
         self.note(|| format!("life {life} begins as {instance}"));
         let measure_every = if self.measures { Duration::ZERO } else { Duration::MAX };
         // Logs never disagree here: if they did, that is what the life ends with.
@@ -388,7 +397,7 @@ impl Schedule {
         let (asked, seen) = (stop.clone(), shared.clone());
         let runner = Runner::start(move |port| {
             let being = being(port, world, life, instance, asked.clone());
-            let home = Box::new(SimHome { disk, being: being.clone() });
+            let home = Box::new(SimHome { disk, beside, fold_version, being: being.clone() });
             let folded = Folded::default();
             let processor = Processor { home, pace, trusts, shared: seen, folded, metrics, stop: asked };
             processor.run(|| SimLedger::open(&being), Readiness::default().pending("facts"))
@@ -403,16 +412,25 @@ impl Schedule {
         drop(run);
     }
 
+    /// The program is replaced by one that folds otherwise.
+    fn upgrade(&mut self, seat: usize) {
+        self.kill(seat);
+        self.seats[seat].fold_version += 1;
+        self.note(|| "its program is replaced by a newer one".to_owned());
+        self.come_back(seat);
+    }
+
     /// What a killed processor finds when it comes back; at once, or when somebody starts it.
     fn come_back(&mut self, seat: usize) {
-        let Seat { disk, older, .. } = &self.seats[seat];
+        let Seat { disk, beside, older, .. } = &self.seats[seat];
         let found = match self.random.u32(..8) {
             0 => {
                 disk.wipe();
                 "nothing"
             }
             1 => {
-                disk.damage(&mut self.random);
+                let damaged = if self.random.u32(..4) == 0 { beside } else { disk };
+                damaged.damage(&mut self.random);
                 "damage"
             }
             2 if older.is_some() => {
@@ -461,6 +479,7 @@ impl Schedule {
         self.zombies.extend(self.seats[seat].run.take());
         let disk = if self.random.bool() { self.seats[seat].disk.copy() } else { Disk::default() };
         self.seats[seat].disk = disk;
+        self.seats[seat].beside = Disk::default();
         self.start(seat);
     }
 
@@ -574,7 +593,7 @@ impl Schedule {
             && self.zombies.is_empty()
             && world.broker.group.is_stable()
             && !world.broker.is_undecided();
-        let is_whole = || stores.iter().all(|store| world.judge.is_whole(&world.broker, store));
+        let is_whole = || stores.iter().all(|store| !store.is_outdated() && world.judge.is_whole(&world.broker, store));
         if !is_calm || stores.len() < self.seats.len() || !is_whole() {
             return None;
         }

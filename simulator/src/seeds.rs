@@ -103,6 +103,7 @@ impl Tally for Counts {
         self.kills += other.kills;
         self.stops += other.stops;
         self.set_aside += other.set_aside;
+        self.renewed += other.renewed;
         self.lost += other.lost;
         self.by_ingress += other.by_ingress;
         self.digests += other.digests;

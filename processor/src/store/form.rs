@@ -12,7 +12,7 @@ use crate::domain::{Claims, Decision, Fact, Latest, Method, Place, Profile, Revi
 /// The form of all rows of a state but those that say whose it is and how far it goes, which every version can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// JSON: version 1. Only read.
+    /// JSON: version 1.
     Json,
     /// postcard: a fifth of the size.
     Compact,
@@ -46,6 +46,26 @@ impl Form {
         }
     }
 
+    /// Claims or a decision as a row.
+    pub fn encode(self, value: &impl Serialize) -> Vec<u8> {
+        match self {
+            Self::Json => serde_json::to_vec(value).expect("our own types have a JSON form"),
+            Self::Compact => postcard::to_allocvec(value).expect("our own types have a form in bytes"),
+        }
+    }
+
+    /// A fact as a row.
+    pub fn encode_fact(self, fact: &Fact) -> Vec<u8> {
+        let Fact { installation: _, stamp, teller, raw, revision, told } = fact;
+        match self {
+            Self::Json => self.encode(fact),
+            Self::Compact => {
+                let revision = (revision.interpretation, revision.correction);
+                self.encode(&(stamp, teller, raw, revision, ToldOut(told)))
+            }
+        }
+    }
+
     fn decode<T: for<'de> Deserialize<'de>>(self, row: &[u8]) -> Result<T, StoreError> {
         let wrong = |why: String| StoreError::Damaged(format!("a row cannot be read: {why}"));
         match self {
@@ -57,17 +77,6 @@ impl Form {
             },
         }
     }
-}
-
-/// Claims or a decision as a row of today.
-pub fn encode(value: &impl Serialize) -> Vec<u8> {
-    postcard::to_allocvec(value).expect("our own types have a form in bytes")
-}
-
-/// A fact as a row of today.
-pub fn encode_fact(fact: &Fact) -> Vec<u8> {
-    let Fact { installation: _, stamp, teller, raw, revision, told } = fact;
-    encode(&(stamp, teller, raw, (revision.interpretation, revision.correction), ToldOut(told)))
 }
 
 /// An event that waits, as a row of any version.

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::filling::Filling;
 use super::sled::Sled;
 use super::{Store, StoreError, Trusts, doubt, watch};
 
@@ -24,7 +25,7 @@ const BYTES_PER_SECOND: u64 = 1024 * 1024;
 
 /// Opens what lies in `dir`, or makes it; every row is read, and the digest compared.
 pub fn open(dir: &Path, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
-    open_with(dir, |rows| Store::open(Box::new(rows), log, partitions, trusts))
+    open_with(dir, |rows| Store::open(Box::new(Filling::new(rows)), log, partitions, trusts))
 }
 
 /// Opens what lies in `dir` as what it says it is, without knowing any logs; none if it says nothing.

@@ -221,7 +221,7 @@ fn a_row_that_was_changed_behind_our_back_is_damage() {
     let (key, value) = rows.scan(&prefix, &prefix).next().expect("a row").expect("read");
     let mut claims = Form::Compact.claims(&value).expect("claims");
     claims.first_word = Some(7);
-    rows.write(vec![(key, Some(form::encode(&claims)))]).expect("written");
+    rows.write(vec![(key, Some(Form::Compact.encode(&claims)))]).expect("written");
     assert!(matches!(open(rows), Err(StoreError::Damaged(_))));
 }
 
@@ -241,6 +241,30 @@ fn a_row_that_nobody_writes_is_damage() {
         rows.write(vec![(key.to_vec(), Some(b"{}".to_vec()))]).expect("written");
         assert!(matches!(open(rows), Err(StoreError::Damaged(_))), "{key:?}");
     }
+}
+
+#[test]
+fn the_state_of_an_older_fold_answers_and_takes_no_changes() {
+    let rows = Memory::default();
+    let open_as = |version, rows: Memory| Store::open_as(version, Box::new(rows), "log", PARTITIONS, Trusts::default());
+    let told = || Told::Installed { complete: true, profile: Profile::default() };
+    let older = open_as(1, rows.clone()).expect("open");
+    apply(&older, &[fact(installation(1), 1, 5, 0, told())], 1);
+    let prefix = keys::portal(&installation(1));
+    let (_, claims) = rows.scan(&prefix, &prefix).next().expect("a row").expect("read");
+    assert!(claims.starts_with(b"{"), "rows of the first version are JSON");
+
+    let store = open(rows.clone()).expect("it can be read");
+    assert!(store.is_outdated() && !open_as(1, rows.clone()).expect("open").is_outdated());
+    assert_eq!(portals(&store), portals(&older));
+    assert_eq!(store.counts(), older.counts());
+    assert_eq!(store.history(&installation(1), None, 9).expect("read").len(), 1);
+    let change = [fact(installation(1), 1, 6, 1, told())];
+    assert!(matches!(store.apply(0, &change, None, 2), Err(StoreError::Foreign(_))));
+
+    let rows = Memory::default();
+    drop(open_as(FOLD_VERSION + 1, rows.clone()).expect("open"));
+    assert!(matches!(open(rows), Err(StoreError::Foreign(_))), "nobody knows what a newer one wrote");
 }
 
 #[test]

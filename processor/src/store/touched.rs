@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 
-use super::{Store, StoreError, form, keys};
+use super::{Store, StoreError, keys};
 use crate::domain::{Change, Fact, Portal, Teller};
 
 /// An installation that a step changes.
@@ -74,10 +74,10 @@ impl<'a> Touched<'a> {
         if self.is_stale {
             self.after = self.folded_again()?;
         }
-        let about = self.installation;
+        let (about, form) = (self.installation, self.store.form);
         for (id, known) in &mut self.facts {
             if let Some(new) = known.new {
-                put(keys::fact(about, *id), known.row.take(), Some(form::encode_fact(new)));
+                put(keys::fact(about, *id), known.row.take(), Some(form.encode_fact(new)));
             }
         }
         let (empty, all) = (Teller::default(), [&self.before, &self.after]);
@@ -89,13 +89,13 @@ impl<'a> Touched<'a> {
             }
             let claims = [before, after].map(|known| known.map(|known| &known.claims));
             if claims[0] != claims[1] {
-                let [old, new] = claims.map(|claims| claims.map(form::encode));
+                let [old, new] = claims.map(|claims| claims.map(|claims| form.encode(claims)));
                 put(keys::claims(about, teller), old, new);
             }
             let [before, after] = [before, after].map(|known| known.unwrap_or(&empty));
             compare(&before.decisions, &after.decisions, |(method, token), old, new| {
                 let key = keys::decision(about, teller, method, *token);
-                put(key, old.map(form::encode), new.map(form::encode));
+                put(key, old.map(|latest| form.encode(latest)), new.map(|latest| form.encode(latest)));
             });
             let row = |id: &EventId| id.as_bytes().to_vec();
             compare(&before.waiting, &after.waiting, |offset, old, new| {

@@ -114,9 +114,17 @@ pub struct Facts {
     pub history: Arc<History>,
     pub shared: Shared,
     pub stop: Stop,
-    /// What the state was when all had been taken over.
-    pub digests: Arc<Mutex<Vec<String>>>,
+    pub seen: Arc<Mutex<Seen>>,
     pub has_gained: bool,
+}
+
+/// What an asker would have seen.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// What the state was when all had been taken over.
+    pub digests: Vec<String>,
+    /// So often a state of an older fold answered, while facts were read.
+    pub stale: usize,
 }
 
 /// Whose facts these are.
@@ -152,7 +160,7 @@ impl Ledger for Facts {
 
     fn start(&mut self, _: &[Position]) -> Result<(), LedgerError> {
         let store = self.shared.get().ok_or_else(|| LedgerError::Broken("there is no state".into()))?;
-        *self.digests.lock().expect("not poisoned") = (0..PARTITIONS).map(|at| store.digest(at)).collect();
+        self.seen.lock().expect("not poisoned").digests = (0..PARTITIONS).map(|at| store.digest(at)).collect();
         self.stop.request();
         Ok(())
     }
@@ -169,6 +177,10 @@ impl Ledger for Facts {
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), LedgerError> {
         assert_eq!(topic, Topic::Facts);
+        if let Some(store) = self.shared.get().filter(|store| store.is_outdated()) {
+            assert!(store.next_installation(None).expect("it answers").is_some());
+            self.seen.lock().expect("not poisoned").stale += 1;
+        }
         let wanted = |entry: &&Entry| (from.offset..until).contains(&entry.position.offset);
         for entry in self.history.facts(from.partition).iter().filter(wanted) {
             if visit(entry.clone()).is_break() {

@@ -15,7 +15,7 @@ use processor::metrics::Metrics;
 use processor::processor::{Pace, Processor, Shared};
 use processor::store::{Trusts, watch};
 
-use crate::history::{Facts, History};
+use crate::history::{Facts, History, Seen};
 
 /// Before each answer, to tell it from what the harness of tests prints.
 const ANSWER: &str = "answer:";
@@ -109,14 +109,14 @@ pub fn serve() {
         let [seed, records, dir] = order.split(' ').collect::<Vec<_>>()[..] else { panic!("{order}") };
         let (seed, records) = (seed.parse().expect("a seed"), records.parse().expect("a number"));
         let history = histories.entry((seed, records)).or_insert_with(|| Arc::new(History::of(seed, records)));
-        println!("{ANSWER}{}", take_over(Path::new(dir), history).join(" "));
+        watch::end_with(Path::new(dir));
+        println!("{ANSWER}{}", take_over(Path::new(dir), history).digests.join(" "));
     }
 }
 
 /// As the program does it.
-pub fn take_over(dir: &Path, history: &Arc<History>) -> Vec<String> {
-    watch::end_with(dir);
-    let (shared, stop, digests) = (Shared::default(), Stop::default(), Arc::new(Mutex::new(Vec::new())));
+pub fn take_over(dir: &Path, history: &Arc<History>) -> Seen {
+    let (shared, stop, seen) = (Shared::default(), Stop::default(), Arc::new(Mutex::new(Seen::default())));
     let processor = Processor {
         home: Box::new(dir.to_owned()),
         pace: Pace::default(),
@@ -126,12 +126,12 @@ pub fn take_over(dir: &Path, history: &Arc<History>) -> Vec<String> {
         metrics: Metrics::new(&common::telemetry::registry()),
         stop: stop.clone(),
     };
-    let told = digests.clone();
+    let told = seen.clone();
     let open = move || {
-        let (history, shared, stop, digests) = (history.clone(), shared.clone(), stop.clone(), told.clone());
-        Ok(Facts { history, shared, stop, digests, has_gained: false })
+        let (history, shared, stop, seen) = (history.clone(), shared.clone(), stop.clone(), told.clone());
+        Ok(Facts { history, shared, stop, seen, has_gained: false })
     };
     processor.run(open, Readiness::default().pending("facts")).expect("an orderly end");
-    let digests = digests.lock().expect("not poisoned");
-    digests.clone()
+    let seen = seen.lock().expect("not poisoned");
+    seen.clone()
 }

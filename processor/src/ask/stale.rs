@@ -1,0 +1,26 @@
+//! Says of each answer that comes from a state that an older version folded, and that is being read again.
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{Error, web};
+
+use super::Asked;
+
+/// `1` in answers that may lack what was told since the version changed, and what only the new one understands.
+const STALE: HeaderName = HeaderName::from_static("hl-stale");
+
+/// Marks the answer.
+pub async fn mark(
+    asked: web::Data<Asked>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let is_stale = asked.shared.get().is_some_and(|store| store.is_outdated());
+    let mut response = next.call(request).await?;
+    if is_stale {
+        response.headers_mut().insert(STALE, HeaderValue::from_static("1"));
+    }
+    Ok(response)
+}
