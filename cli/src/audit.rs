@@ -1,13 +1,15 @@
-//! `hookledger audit`: compares facts with `raw`, and the records in the compacted topics with what facts come to.
+//! `hookledger audit`: compares facts with `raw`, and the records in the compacted topics with what facts come to;
+//! with `--repair` it publishes what differs.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use common::lifecycle::Stop;
 use common::settings::Settings;
 use common::telemetry;
 use common::time::Timestamp;
+use processor::alone;
 use processor::audit::Audit;
 use processor::store::{Trusts, opening, watch};
 
@@ -24,7 +26,18 @@ pub fn command() -> Command {
              record of each key in installations and permissions. Changes nothing, and processors may run meanwhile. \
              Reads Kafka, or, where kafka is not set, the disk logs of a standalone in data-dir, which must not be \
              running. Ends with 3 if there are differences, with 4 if there are some but a processor published \
-             meanwhile: then ask again.",
+             meanwhile: then ask again.\n\n\
+             With --repair it publishes what differs: facts that are missing, facts that say something else than their \
+             raw event, and records that are missing, other, or of which facts know nothing. Each carries the header \
+             hl_correction. No processor of the group may run; at its next start it reads the facts that were put \
+             right and folds the installations that they are about again. Events are not published again. Ends with 3 \
+             if something is left that it cannot put right.",
+        )
+        .arg(
+            Arg::new("repair")
+                .long("repair")
+                .action(ArgAction::SetTrue)
+                .help("Publishes what differs, in transactions, marked as corrections"),
         )
 }
 
@@ -39,10 +52,15 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let scratch = Scratch::below(&data_dir);
     watch::end_with(&scratch.0);
     let trusts = Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust)));
-    let mut ledger = logs(&settings, &data_dir, &stop)?;
+    let repairs = arguments.get_flag("repair");
+    let mut ledger = match settings.kafka()? {
+        Some(kafka) if repairs => Box::new(alone::open(&kafka, settings.text("group").unwrap_or_default(), &stop)?),
+        Some(_) | None => logs(&settings, &data_dir, &stop)?,
+    };
 
     let mut shown = Shown::new();
-    let audited = Audit::of(&mut *ledger, &scratch.0, trusts, Timestamp::now(), &stop, &mut |progress| {
+    let audit = if repairs { Audit::repairing } else { Audit::of };
+    let audited = audit(&mut *ledger, &scratch.0, trusts, Timestamp::now(), &stop, &mut |progress| {
         shown.tell(progress);
     });
     shown.end();
@@ -52,7 +70,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     }
     print(&format!("{}\n", told(&audit)))?;
     Ok(match audit {
-        Audit { found: 0, .. } => Outcome::Done,
+        Audit { found, repaired, .. } if found == repaired => Outcome::Done,
         Audit { has_moved: true, .. } => Outcome::NotYet,
         Audit { .. } => Outcome::No,
     })
@@ -62,13 +80,15 @@ fn told(audit: &Audit) -> String {
     let Audit { events, facts, records, found, .. } = audit;
     let unnamed = found - audit.differences.len() as u64;
     let more = if unnamed > 0 { format!(", {unnamed} of them not named here") } else { String::new() };
+    let mended =
+        if audit.repaired > 0 { format!(". {} corrections were published", audit.repaired) } else { String::new() };
     let moved = match (found, audit.has_moved) {
         (1.., true) => ". A processor published meanwhile: they may have been on their way, so ask again",
         _ => "",
     };
     format!(
         "{events} events of raw, {facts} facts and {records} published records were compared: {found} \
-         differences{more}{moved}."
+         differences{more}{mended}{moved}."
     )
 }
 

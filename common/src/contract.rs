@@ -113,6 +113,8 @@ pub mod header {
     pub const RAW_OFFSET: &str = "hl_raw_offset";
     /// In `rejected`: why.
     pub const REASON: &str = "hl_reason";
+    /// `missing`, `other` or `surplus`: the record follows from no new event, but corrects what an audit found.
+    pub const CORRECTION: &str = "hl_correction";
 }
 
 /// The partition of every record about one key, in every topic: murmur2 as Kafka's Java client computes it.

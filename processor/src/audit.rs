@@ -1,5 +1,8 @@
 //! Compares each level with the one that it is made from: facts with `raw`, as far as that reaches, and the records in
-//! the compacted topics with what facts come to. Changes nothing.
+//! the compacted topics with what facts come to. Changes nothing, unless it is asked to publish what differs.
+//!
+//! One partition after the other: everything about an installation lies in its partition, so that memory holds the
+//! keys of one partition and no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,17 +12,20 @@ use std::path::Path;
 use common::contract::Topic;
 use common::event::{EventId, Installation, RawEvent};
 use common::lifecycle::Stop;
-use common::log::{Entry, Ledger, Position};
+use common::log::{Entry, Ledger, LedgerError, Position, Record};
 use common::secret::Fingerprint;
 use common::time::Timestamp;
 use serde_json::Value;
 
-use crate::domain::{DECISIONS_KEPT, Event, Fact, FactKey, Place, Told, interpret};
+use crate::domain::{DECISIONS_KEPT, Event, Fact, FactKey, INTERPRETATION, Place, Revision, Told, interpret};
 use crate::fold::TELLERS_MAX;
+use crate::folded::Folded;
 use crate::processor::Failure;
 use crate::publish::{permission_key, permission_value};
 use crate::rebuild::{Progress, read_all};
+use crate::repair::{Because, MENDS_MAX, Mend, Repairs};
 use crate::store::{Store, StoreError, Trusts, opening};
+use crate::takeover::read_facts;
 
 /// More differences than these are counted and not named.
 const NAMED_MAX: usize = 1_000;
@@ -37,6 +43,8 @@ pub struct Audit {
     pub differences: Vec<Difference>,
     /// How many there are in all.
     pub found: u64,
+    /// Corrections that were published.
+    pub repaired: u64,
     /// Somebody published meanwhile: what differs may only have been on its way.
     pub has_moved: bool,
 }
@@ -48,6 +56,8 @@ pub enum Difference {
     NoFact(Place, Installation, EventId),
     /// A fact says something else than its raw event.
     OtherFact(Place, Installation, EventId),
+    /// A fact says something else than its raw event says to us: a newer version of Hookledger wrote it.
+    NewerFact(Place, Installation, EventId),
     /// A fact names a place in `raw` that does not tell it.
     NoEvent(Place, Installation, EventId),
     /// The state has a record that the topic does not have.
@@ -66,6 +76,11 @@ impl fmt::Display for Difference {
             Self::OtherFact(at, about, id) => {
                 write!(f, "the fact {about}/{id} says something else than {}", place(at))
             }
+            Self::NewerFact(at, about, id) => write!(
+                f,
+                "the fact {about}/{id} says something else than {} says to this version: a newer one wrote it",
+                place(at)
+            ),
             Self::NoEvent(at, about, id) => write!(f, "the fact {about}/{id} is not what {} tells", place(at)),
             Self::NoRecord(topic, key) => write!(f, "{} has no record {key}", topic.name()),
             Self::OtherRecord(topic, key) => write!(f, "{} has another record {key} than facts come to", topic.name()),
@@ -74,6 +89,16 @@ impl fmt::Display for Difference {
             }
         }
     }
+}
+
+/// What an audit works with.
+struct Auditor<'a> {
+    ledger: &'a mut dyn Ledger,
+    store: Store,
+    now: Timestamp,
+    audit: Audit,
+    /// What is to be published; none if nothing is.
+    repairs: Option<Repairs>,
 }
 
 impl Audit {
@@ -86,146 +111,298 @@ impl Audit {
         stop: &Stop,
         told: &mut dyn FnMut(Progress),
     ) -> Result<Self, Failure> {
-        let before = ends(ledger)?;
-        let store = opening::open(scratch, ledger.identity(), ledger.partitions(), trusts)?;
-        read_all(ledger, &store, stop, told)?;
-        let mut audit = Self::default();
-        for partition in 0..ledger.partitions() {
-            audit.facts(ledger, &store, partition)?;
-        }
-        // Without a broker nobody subscribes, and there are no compacted topics.
-        if ledger.tells_progress() {
-            audit.records(ledger, &store, now)?;
-        }
-        audit.has_moved = ends(ledger)? != before;
-        Ok(audit)
+        Self::with(ledger, scratch, trusts, now, stop, told, None)
     }
 
-    fn add(&mut self, difference: Difference) {
-        self.found += 1;
-        if self.differences.len() < NAMED_MAX {
-            self.differences.push(difference);
+    /// Compares all of it and publishes what differs: facts first, then records as they follow from those. Whoever
+    /// calls this owns every partition, alone, until the ledger is dropped.
+    pub fn repairing(
+        ledger: &mut dyn Ledger,
+        scratch: &Path,
+        trusts: Trusts,
+        now: Timestamp,
+        stop: &Stop,
+        told: &mut dyn FnMut(Progress),
+    ) -> Result<Self, Failure> {
+        Self::with(ledger, scratch, trusts, now, stop, told, Some(Repairs::default()))
+    }
+
+    fn with(
+        ledger: &mut dyn Ledger,
+        scratch: &Path,
+        trusts: Trusts,
+        now: Timestamp,
+        stop: &Stop,
+        told: &mut dyn FnMut(Progress),
+        repairs: Option<Repairs>,
+    ) -> Result<Self, Failure> {
+        let mut committed = Vec::new();
+        if repairs.is_some() {
+            // Before facts are read: once this has answered, no transaction of a former owner is open.
+            for partition in 0..ledger.partitions() {
+                committed.push(ledger.committed(partition)?);
+            }
         }
+        let before = ends(ledger)?;
+        let store = opening::open(scratch, ledger.identity(), ledger.partitions(), trusts)?;
+        store.fill();
+        read_all(ledger, &store, stop, told)?;
+        store.settle()?;
+        let audit = Self { has_moved: ends(ledger)? != before, ..Self::default() };
+        let mut auditor = Auditor { ledger, store, now, audit, repairs };
+        for partition in 0..auditor.ledger.partitions() {
+            if stop.requested() {
+                return Err(LedgerError::StartOver("asked to stop".to_owned()).into());
+            }
+            let committed = committed.get(partition as usize).copied().flatten();
+            auditor.facts(partition)?;
+            auditor.repair(partition, committed)?;
+            // Without a broker nobody subscribes, and there are no compacted topics.
+            if auditor.ledger.tells_progress() {
+                auditor.records(partition)?;
+                auditor.repair(partition, committed)?;
+            }
+        }
+        let Auditor { ledger, mut audit, repairs, .. } = auditor;
+        // What was published here is not a move of somebody else's.
+        audit.has_moved |= repairs.is_none() && ends(ledger)? != before;
+        Ok(audit)
+    }
+}
+
+impl Auditor<'_> {
+    fn add(&mut self, difference: Difference, mend: Option<Mend>) {
+        self.audit.found += 1;
+        if self.audit.differences.len() < NAMED_MAX {
+            self.audit.differences.push(difference);
+        }
+        if let (Some(repairs), Some(mend)) = (&mut self.repairs, mend) {
+            repairs.add(mend);
+        }
+    }
+
+    /// Publishes what was found in a partition, and reads the facts among it.
+    fn repair(&mut self, partition: u32, committed: Option<u64>) -> Result<(), Failure> {
+        let Some(repairs) = &mut self.repairs else { return Ok(()) };
+        let progressed = self.store.marks(partition).raw;
+        if self.ledger.tells_progress() && committed.is_some_and(|committed| Some(committed) != progressed) {
+            return Err(LedgerError::Broken(format!(
+                "facts of partition {partition} tell of raw up to {progressed:?}, but the group has gone on to \
+                 {committed:?}: a processor says at its start what that means"
+            ))
+            .into());
+        }
+        let Some(read) = committed.or(progressed) else { return Ok(()) };
+        self.audit.repaired += repairs.publish(self.ledger, Position { partition, offset: read }, self.now)?;
+        let from = Position { partition, offset: self.store.marks(partition).facts };
+        let end = self.ledger.bounds(Topic::Facts, partition)?.1;
+        read_facts(self.ledger, &self.store, &Folded::default(), from, end)
     }
 
     /// Facts of a partition with what `raw` says, in both directions.
-    fn facts(&mut self, ledger: &mut dyn Ledger, store: &Store, partition: u32) -> Result<(), Failure> {
-        let (first, end) = ledger.bounds(Topic::Raw, partition)?;
-        let mut read = store.marks(partition).raw;
-        if !ledger.tells_progress() {
-            read = read.max(ledger.committed(partition)?);
+    fn facts(&mut self, partition: u32) -> Result<(), Failure> {
+        let (first, end) = self.ledger.bounds(Topic::Raw, partition)?;
+        let mut read = self.store.marks(partition).raw;
+        if !self.ledger.tells_progress() {
+            read = read.max(self.ledger.committed(partition)?);
         }
         let read = read.unwrap_or(first).min(end);
-        let (mut told, mut failed) = (BTreeSet::new(), Ok(()));
+        let (mut told, mut found, mut failed) = (BTreeSet::new(), Found::of(self.repairs.is_some()), Ok(()));
         let from = Position { partition, offset: first };
-        ledger.read(Topic::Raw, from, read, &mut |entry| {
-            self.events += 1;
-            failed = self.event(store, &entry, &mut told);
+        let (store, events) = (&self.store, &mut self.audit.events);
+        self.ledger.read(Topic::Raw, from, read, &mut |entry| {
+            *events += 1;
+            match event(store, &entry, &mut told) {
+                Ok(different) => different.into_iter().for_each(|(what, mend)| found.add(what, mend)),
+                Err(error) => failed = Err(error),
+            }
             if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         failed?;
 
-        let (first_fact, end) = ledger.bounds(Topic::Facts, partition)?;
-        let end = end.min(store.marks(partition).facts);
+        let (first_fact, end) = self.ledger.bounds(Topic::Facts, partition)?;
+        let end = end.min(self.store.marks(partition).facts);
         let from = Position { partition, offset: first_fact };
-        ledger.read(Topic::Facts, from, end, &mut |entry| {
+        let facts = &mut self.audit.facts;
+        self.ledger.read(Topic::Facts, from, end, &mut |entry| {
             if let Some(fact) = fact(&entry)
                 && (first..read).contains(&fact.raw.offset)
             {
-                self.facts += 1;
+                *facts += 1;
                 if !told.contains(&(fact.raw.offset, fact.stamp.id)) {
-                    self.add(Difference::NoEvent(fact.raw, fact.installation, fact.stamp.id));
+                    found.add(Difference::NoEvent(fact.raw, fact.installation, fact.stamp.id), None);
                 }
             }
             ControlFlow::Continue(())
         })?;
-        Ok(())
-    }
-
-    /// One event of `raw`; `told` learns which facts it explains.
-    fn event(&mut self, store: &Store, entry: &Entry, told: &mut BTreeSet<(u64, EventId)>) -> Result<(), StoreError> {
-        let place = Place { partition: entry.position.partition, offset: entry.position.offset };
-        let Ok(raw) = RawEvent::from_record(&entry.record) else { return Ok(()) };
-        let Ok(event) = interpret(&raw, place) else { return Ok(()) };
-        let (about, id) = (event.installation.clone(), event.stamp.id);
-        match store.fact(&about, id)? {
-            None if event.told.is_some() && !is_refused(store, &event)? => {
-                self.add(Difference::NoFact(place, about, id));
-            }
-            // A second copy of the event in `raw` adds nothing.
-            Some(known) if known.raw.offset < place.offset => {}
-            Some(known) => {
-                told.insert((place.offset, id));
-                let expected = event.fact().unwrap_or_else(|| event.fact_of(Told::Spoke));
-                if known != expected {
-                    self.add(Difference::OtherFact(place, about, id));
-                }
-            }
-            None => {}
+        self.audit.found += found.more;
+        for (difference, mend) in found.some {
+            self.add(difference, mend);
         }
         Ok(())
     }
 
     /// The last record of each key in the compacted topics with what the state would publish.
-    fn records(&mut self, ledger: &mut dyn Ledger, store: &Store, now: Timestamp) -> Result<(), Failure> {
-        let mut expected: BTreeMap<(Topic, String), Shown> = BTreeMap::new();
-        let mut last = None;
-        while let Some(about) = store.next_installation(last.as_ref())? {
-            let (portal, trust) = (store.portal(&about)?, store.trust(&about.app));
-            let record = portal.record(&about, about.partition(store.partitions()), trust);
-            let value = serde_json::to_value(&record).expect("our own types have a JSON form");
-            expected.insert((Topic::Installations, about.to_string()), Shown::of(&value, false));
-            for record in portal.permissions(trust) {
-                let may_be_gone = record.decided_at < now.minus(DECISIONS_KEPT);
-                let shown = Shown::of(&permission_value(&about, &record), may_be_gone);
-                expected.insert((Topic::Permissions, permission_key(&about, &record)), shown);
-            }
-            last = Some(about);
-        }
-        let mut found: BTreeMap<(Topic, String), Option<Shown>> = BTreeMap::new();
+    fn records(&mut self, partition: u32) -> Result<(), Failure> {
+        let mut expected = self.expected(partition)?;
         for topic in [Topic::Installations, Topic::Permissions] {
-            for partition in 0..ledger.partitions() {
-                let (first, end) = ledger.bounds(topic, partition)?;
-                ledger.read(topic, Position { partition, offset: first }, end, &mut |entry| {
-                    let key = entry.record.key.unwrap_or_default();
-                    let value = entry.record.value.as_deref();
-                    let value = value.map(|value| serde_json::from_slice(value).unwrap_or(Value::Null));
-                    found.insert((topic, key), value.map(|value| Shown::of(&value, false)));
-                    ControlFlow::Continue(())
-                })?;
+            let mut found = self.found(topic, partition)?;
+            for (key, shown) in expected.remove(&topic).unwrap_or_default() {
+                self.audit.records += 1;
+                let difference = match found.remove(&key) {
+                    None if shown.may_be_gone => continue,
+                    Some(there) if there == shown.hash => continue,
+                    None => (Difference::NoRecord(topic, key), Because::Missing),
+                    Some(_) => (Difference::OtherRecord(topic, key), Because::Other),
+                };
+                let mend = self.mend_of(topic, partition, &shown, difference.1)?;
+                self.add(difference.0, mend);
             }
-        }
-        for ((topic, key), shown) in &expected {
-            self.records += 1;
-            match found.remove(&(*topic, key.clone())).flatten() {
-                None if shown.may_be_gone => {}
-                None => self.add(Difference::NoRecord(*topic, key.clone())),
-                Some(there) if there.hash != shown.hash => self.add(Difference::OtherRecord(*topic, key.clone())),
-                Some(_) => {}
-            }
-        }
-        for ((topic, key), shown) in found {
-            if shown.is_some() {
-                self.records += 1;
-                self.add(Difference::SurplusRecord(topic, key));
+            for (key, _) in found {
+                self.audit.records += 1;
+                let mend = Mend::NoRecord(topic, partition, key.clone());
+                self.add(Difference::SurplusRecord(topic, key), Some(mend));
             }
         }
         Ok(())
     }
+
+    /// What the state would publish for a partition.
+    fn expected(&self, partition: u32) -> Result<BTreeMap<Topic, BTreeMap<String, Shown>>, Failure> {
+        let mut expected: BTreeMap<Topic, BTreeMap<String, Shown>> = BTreeMap::new();
+        let mut last = None;
+        while let Some(about) = self.store.next_installation(last.as_ref())? {
+            last = Some(about.clone());
+            if about.partition(self.store.partitions()) != partition {
+                continue;
+            }
+            let (portal, trust) = (self.store.portal(&about)?, self.store.trust(&about.app));
+            for record in portal.permissions(trust) {
+                let may_be_gone = record.decided_at < self.now.minus(DECISIONS_KEPT);
+                let hash = hash(&permission_value(&about, &record));
+                let shown = Shown { hash, may_be_gone, about: about.clone() };
+                expected.entry(Topic::Permissions).or_default().insert(permission_key(&about, &record), shown);
+            }
+            let record = portal.record(&about, partition, trust);
+            let hash = hash(&serde_json::to_value(&record).expect("our own types have a JSON form"));
+            let shown = Shown { hash, may_be_gone: false, about: about.clone() };
+            expected.entry(Topic::Installations).or_default().insert(about.to_string(), shown);
+        }
+        Ok(expected)
+    }
+
+    /// The last record of each key, as a hash; what ends in a tombstone is not there.
+    fn found(&mut self, topic: Topic, partition: u32) -> Result<BTreeMap<String, Fingerprint>, Failure> {
+        let mut found: BTreeMap<String, Fingerprint> = BTreeMap::new();
+        let (first, end) = self.ledger.bounds(topic, partition)?;
+        self.ledger.read(topic, Position { partition, offset: first }, end, &mut |entry| {
+            let key = entry.record.key.unwrap_or_default();
+            match entry.record.value.as_deref() {
+                Some(value) => found.insert(key, hash(&serde_json::from_slice(value).unwrap_or(Value::Null))),
+                None => found.remove(&key),
+            };
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// The record as it should be.
+    fn mend_of(&self, topic: Topic, partition: u32, shown: &Shown, because: Because) -> Result<Option<Mend>, Failure> {
+        if self.repairs.is_none() {
+            return Ok(None);
+        }
+        let (about, trust) = (&shown.about, self.store.trust(&shown.about.app));
+        let portal = self.store.portal(about)?;
+        if topic == Topic::Installations {
+            let record = portal.record(about, partition, trust);
+            return Ok(Some(Mend::Installation(Box::new(record), partition, because)));
+        }
+        let records = portal.permissions(trust);
+        let mut same = records.into_iter().filter(|record| hash(&permission_value(about, record)) == shown.hash);
+        Ok(same.next().map(|record| Mend::Permission(about.clone(), Box::new(record), partition, because)))
+    }
 }
 
-/// What is remembered of a record: enough to compare it.
+/// Facts of a partition that differ: as many as can be put right at once, and how many more.
+struct Found {
+    repairs: bool,
+    some: Vec<(Difference, Option<Mend>)>,
+    more: u64,
+}
+
+impl Found {
+    fn of(repairs: bool) -> Self {
+        Self { repairs, some: Vec::new(), more: 0 }
+    }
+
+    fn add(&mut self, difference: Difference, mend: Option<Mend>) {
+        let most = if self.repairs { MENDS_MAX } else { NAMED_MAX };
+        if self.some.len() < most {
+            self.some.push((difference, mend.filter(|_| self.repairs)));
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// What is remembered of a record that should be there: enough to compare it, and to make it again.
 struct Shown {
     hash: Fingerprint,
     /// The topic forgets by age.
     may_be_gone: bool,
+    about: Installation,
 }
 
-impl Shown {
-    /// A JSON value's own text has its keys in order.
-    fn of(value: &Value, may_be_gone: bool) -> Self {
-        Self { hash: Fingerprint::of(&value.to_string()), may_be_gone }
-    }
+/// A JSON value's own text has its keys in order.
+fn hash(value: &Value) -> Fingerprint {
+    Fingerprint::of(&value.to_string())
+}
+
+/// One event of `raw`; `told` learns which facts it explains.
+fn event(
+    store: &Store,
+    entry: &Entry,
+    told: &mut BTreeSet<(u64, EventId)>,
+) -> Result<Option<(Difference, Option<Mend>)>, StoreError> {
+    let place = Place { partition: entry.position.partition, offset: entry.position.offset };
+    let Ok(raw) = RawEvent::from_record(&entry.record) else { return Ok(None) };
+    let Ok(event) = interpret(&raw, place) else { return Ok(None) };
+    let (about, id) = (event.installation.clone(), event.stamp.id);
+    let mend = |fact, because| {
+        // Without the body, of which a fact takes nothing any more.
+        let Record { headers, at, .. } = &entry.record;
+        let raw = Record { key: None, value: None, headers: headers.clone(), at: *at };
+        Some(Mend::Fact(Box::new(fact), Box::new(raw), because))
+    };
+    Ok(match store.fact(&about, id)? {
+        None => match event.fact() {
+            Some(fact) if !is_refused(store, &event)? => {
+                Some((Difference::NoFact(place, about, id), mend(fact, Because::Missing)))
+            }
+            Some(_) | None => None,
+        },
+        // A second copy of the event in `raw` adds nothing.
+        Some(known) if known.raw.offset < place.offset => None,
+        Some(known) => {
+            told.insert((place.offset, id));
+            let expected = event.fact().unwrap_or_else(|| event.fact_of(Told::Spoke));
+            let expected = Fact { revision: known.revision, ..expected };
+            if known == expected {
+                None
+            } else if known.revision.interpretation > INTERPRETATION {
+                Some((Difference::NewerFact(place, about, id), None))
+            } else {
+                let fact = Fact { revision: behind(known.revision), ..expected };
+                Some((Difference::OtherFact(place, about, id), mend(fact, Because::Other)))
+            }
+        }
+    })
+}
+
+/// The revision of a fact that is to hold in the place of one of this revision.
+fn behind(known: Revision) -> Revision {
+    let today = Revision::default();
+    if known < today { today } else { Revision { correction: known.correction.saturating_add(1), ..known } }
 }
 
 /// Whether the event was set aside because too many had spoken for its installation.

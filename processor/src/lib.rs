@@ -19,6 +19,7 @@ mod owner;
 pub mod processor;
 pub mod publish;
 pub mod rebuild;
+mod repair;
 mod repeats;
 pub mod resume;
 pub mod service;

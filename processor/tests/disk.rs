@@ -11,11 +11,12 @@ use common::event::{AppName, EventId, Installation, RawEvent};
 use common::form::Form;
 use common::lifecycle::{Readiness, Stop};
 use common::log::disk::{DiskLedger, DiskLog, Options};
-use common::log::{LedgerError, Record};
+use common::log::{Ledger, LedgerError, Output, Position, Record};
 use common::secret::Fingerprint;
 use common::settings::Trust;
 use common::time::Timestamp;
-use processor::domain::{Answer, Method, RecordStatus, permits};
+use processor::audit::{Audit, Difference};
+use processor::domain::{Answer, Fact, Method, Profile, RecordStatus, Told, permits};
 use processor::folded::Folded;
 use processor::metrics::Metrics;
 use processor::processor::{Pace, Processor, Shared};
@@ -182,4 +183,72 @@ fn damaged_state_is_set_aside_and_read_again() {
     drop(store);
     running.end();
     assert!(dir.path().join("state.set-aside").exists());
+}
+
+/// Without a broker: facts, and whatever follows from them.
+#[test]
+fn what_differs_from_raw_is_found_and_put_right_as_what_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let raw = DiskLog::open(&dir.path().join("raw"), Options::log()).expect("a log");
+    let running = Running::start(dir.path(), &raw);
+    let last = send(&raw, &body("genuine-proof", "event=ONAPPINSTALL&data[VERSION]=1"));
+    running.wait_for(last);
+    running.end();
+    let right = &published(dir.path(), &raw)[&Topic::Facts][0];
+
+    // A fact that is not what its raw event says, as if a version before had read it so, and an event that was passed.
+    let mut wrong = right.clone();
+    let mut fact: Fact = serde_json::from_slice(wrong.value.as_deref().expect("a value")).expect("a fact");
+    let installation = fact.installation.clone();
+    fact.told = Told::Uninstalled { clean: true, profile: Profile::default() };
+    fact.revision.correction = 1;
+    wrong.value = Some(serde_json::to_vec(&fact).expect("JSON").into());
+    wrong.headers.push(("hl_correction".to_owned(), b"other".to_vec()));
+    send(&raw, &body("genuine-proof", GRANT));
+    let read = [Position { partition: 0, offset: raw.bounds().1 }];
+    let mut ledger = DiskLedger::open(&dir.path().join("logs"), raw.clone(), Retention::default()).expect("opened");
+    ledger.publish(vec![Output { topic: Topic::Facts, partition: 0, record: wrong }], &read).expect("published");
+    drop(ledger);
+    let running = Running::start(dir.path(), &raw);
+    running.wait_for(send(&raw, "hello=world"));
+    let status = |running: &Running| {
+        let store = running.shared.get().expect("open");
+        store.portal(&installation).expect("read").status(Trust::FirstInstall)
+    };
+    assert_eq!(status(&running), RecordStatus::Unbelieved, "the wrong fact holds");
+    running.end();
+
+    let found = audit(dir.path(), &raw, false);
+    let named: Vec<String> = found.differences.iter().map(ToString::to_string).collect();
+    assert!(matches!(&found.differences[..], [Difference::OtherFact(..), Difference::NoFact(..)]), "{named:?}");
+    assert_eq!((found.found, found.repaired), (2, 0));
+    assert_eq!(audit(dir.path(), &raw, false).found, 2, "looking changes nothing");
+    let mended = audit(dir.path(), &raw, true);
+    assert_eq!((mended.found, mended.repaired), (2, 2));
+    assert_eq!(audit(dir.path(), &raw, false).found, 0);
+
+    let facts = &published(dir.path(), &raw)[&Topic::Facts];
+    let said = |record: &Record| record.header("hl_correction").map(|why| String::from_utf8_lossy(why).into_owned());
+    assert_eq!(
+        facts[facts.len() - 2..].iter().map(said).collect::<Vec<_>>(),
+        [Some("other".into()), Some("missing".into())]
+    );
+    let running = Running::start(dir.path(), &raw);
+    running.wait_for(send(&raw, "hello=again"));
+    assert_eq!(status(&running), RecordStatus::Installed, "what the wrong fact said is gone");
+    let followed = digest(&running.shared.get().expect("open"));
+    running.end();
+    std::fs::remove_dir_all(dir.path().join("state")).expect("thrown away");
+    let running = Running::start(dir.path(), &raw);
+    running.wait_for(send(&raw, "hello=again"));
+    assert_eq!(digest(&running.shared.get().expect("open")), followed, "as if it had never been there");
+    running.end();
+}
+
+fn audit(dir: &Path, raw: &DiskLog, repairs: bool) -> Audit {
+    let mut ledger = DiskLedger::open(&dir.join("logs"), raw.clone(), Retention::default()).expect("opened");
+    let scratch = tempfile::tempdir().expect("a directory");
+    let audit = if repairs { Audit::repairing } else { Audit::of };
+    let (scratch, now) = (scratch.path().join("state"), Timestamp::now());
+    audit(&mut ledger, &scratch, Trusts::default(), now, &Stop::default(), &mut |_| {}).expect("compared")
 }

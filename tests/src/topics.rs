@@ -11,6 +11,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::wait::eventually_ok;
@@ -135,6 +136,17 @@ pub fn ends(servers: &str, topic: &str) -> BTreeMap<i32, (i64, i64)> {
         };
         partitions.map(end).collect()
     })
+}
+
+/// Appends a record as somebody would who knows no transactions.
+pub fn append(servers: &str, topic: &str, partition: i32, key: &str, value: Option<&[u8]>) {
+    let producer: BaseProducer = client(servers).set("acks", "all").create().expect("a producer");
+    let mut record = BaseRecord::to(topic).partition(partition).key(key);
+    if let Some(value) = value {
+        record = record.payload(value);
+    }
+    producer.send(record).map_err(|(error, _)| error).expect("taken");
+    producer.flush(ANSWER_WITHIN).expect("kept");
 }
 
 /// Makes a topic with these settings.

@@ -116,7 +116,8 @@ impl DiskLedger {
                     header::RAW_OFFSET
                 ))
             })?;
-            if cause >= self.published[index].until {
+            // A correction of what lies far behind is no part of the batch, and no log has it.
+            if cause >= self.published[index].until || is_correction(&output.record) {
                 missing[index].push(output.record);
             }
         }
@@ -246,8 +247,11 @@ impl Ledger for DiskLedger {
             if records.is_empty() {
                 continue;
             }
+            let corrects = records.iter().all(is_correction);
             published.log.append_blocking(records).map_err(|error| not_kept(published.topic.name(), &error))?;
-            published.until = read_until;
+            if !corrects {
+                published.until = read_until;
+            }
         }
         let progressed = self.progress.append_blocking(vec![progress(read_until)]);
         let progressed = progressed.map_err(|error| not_kept(PROGRESS, &error))?;
@@ -267,9 +271,21 @@ fn cause(record: &Record) -> Option<u64> {
 
 /// What follows from `raw` below this offset is in the log.
 fn until(log: &DiskLog) -> io::Result<u64> {
-    let Some(record) = last(log)? else { return Ok(0) };
     let missing = || io::Error::new(io::ErrorKind::InvalidData, "its last record names no raw event");
-    cause(&record).map(|cause| cause + 1).ok_or_else(missing)
+    let (first, mut end) = log.bounds();
+    while end > first {
+        let Some(record) = before(log, end)? else { break };
+        if !is_correction(&record) {
+            return cause(&record).map(|cause| cause + 1).ok_or_else(missing);
+        }
+        end -= 1;
+    }
+    Ok(0)
+}
+
+/// Whether an audit published the record, and no batch.
+fn is_correction(record: &Record) -> bool {
+    record.header(header::CORRECTION).is_some()
 }
 
 fn progress(read_until: u64) -> Record {
@@ -284,8 +300,12 @@ fn progressed(log: &DiskLog) -> io::Result<Option<u64>> {
 }
 
 fn last(log: &DiskLog) -> io::Result<Option<Record>> {
-    let (first, end) = log.bounds();
-    if first == end {
+    before(log, log.bounds().1)
+}
+
+/// The record before that place, if there is one.
+fn before(log: &DiskLog, end: u64) -> io::Result<Option<Record>> {
+    if end <= log.bounds().0 {
         return Ok(None);
     }
     Ok(log.reader(end - 1)?.next()?.map(|(_, record)| record))

@@ -241,3 +241,24 @@ fn the_log_of_progress_stays_small() {
     drop(ledger);
     check(&mut open(&Files::default(), dir.path()));
 }
+
+#[test]
+fn a_correction_of_what_lies_far_behind_is_kept_and_moves_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut ledger = open(&Files::default(), dir.path());
+    process(&mut ledger, 7).expect("published");
+    let corrected = Some(Bytes::from("corrected"));
+    let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let headers = vec![header(header::RAW_OFFSET, "3"), header(header::CORRECTION, "other")];
+    let record = Record { key: None, value: corrected.clone(), headers, at: Timestamp::now() };
+    let read = [Position { partition: PARTITION, offset: RAW_RECORDS }];
+    let output = Output { topic: Topic::Facts, partition: PARTITION, record };
+    let ends = ledger.publish(vec![output], &read).expect("published");
+    let newest = last(ledger.log(Topic::Facts).expect("a log")).expect("read").expect("a record");
+    assert_eq!((newest.value, ends[0].offset), (corrected, ledger.bounds(Topic::Facts, PARTITION).expect("bounds").1));
+    drop(ledger);
+    // Also where only the logs themselves tell how far they go.
+    std::fs::remove_dir_all(dir.path().join(PROGRESS)).expect("removed");
+    let mut again = open(&Files::default(), dir.path());
+    assert_eq!(again.committed(PARTITION).expect("committed"), Some(RAW_RECORDS));
+}
