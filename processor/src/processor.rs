@@ -262,12 +262,12 @@ impl Processor {
         match self.read_beside(ledger) {
             Err(Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why))) => {
                 // What lies beside is no good: it is begun anew, and the old state goes on answering.
-                self.home.throw_away_beside().map_err(in_vain)?;
+                self.home.throw_away_beside().map_err(|error| in_vain(&error))?;
                 return Err(LedgerError::StartOver(format!("the state that was begun is thrown away: {why}")).into());
             }
             read => read?,
         }
-        self.home.swap().map_err(in_vain)?;
+        self.home.swap().map_err(|error| in_vain(&error))?;
         let store = Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone())?);
         info!(milliseconds = began.elapsed().as_millis(), "read facts again, and put the new state in its place");
         self.shared.set(Some(store.clone()));
@@ -348,7 +348,7 @@ impl Processor {
     }
 }
 
-fn in_vain(error: anyhow::Error) -> Failure {
+fn in_vain(error: &anyhow::Error) -> Failure {
     StoreError::Rows(format!("{error:#}")).into()
 }
 

@@ -177,7 +177,7 @@ struct Step<'a> {
 #[derive(Default)]
 struct Changes {
     partition: u32,
-    changes: Vec<Change>,
+    list: Vec<Change>,
     ids: Vec<EventId>,
     progressed: Option<Progressed>,
     end: Option<u64>,
@@ -186,7 +186,7 @@ struct Changes {
 impl Changes {
     fn apply(self, store: &Store, folded: &Folded) -> Result<(), Failure> {
         if let Some(end) = self.end {
-            store.apply(self.partition, &self.changes, self.progressed, end)?;
+            store.apply(self.partition, &self.list, self.progressed, end)?;
             folded.add(self.ids, []);
         }
         Ok(())
@@ -199,7 +199,7 @@ impl<'a> Step<'a> {
     }
 
     fn is_full(&self) -> bool {
-        self.changes.changes.len() >= CHANGES_MAX || self.bytes >= CHANGES_BYTES_MAX
+        self.changes.list.len() >= CHANGES_MAX || self.bytes >= CHANGES_BYTES_MAX
     }
 
     /// What came so far; the next changes begin anew.
@@ -215,11 +215,11 @@ impl<'a> Step<'a> {
         match (key, &entry.record.value) {
             (Some(FactKey::Progress), Some(value)) => self.progress(value, entry.position)?,
             (Some(FactKey::Fact(_, _)), Some(value)) => match serde_json::from_slice::<Fact>(value) {
-                Ok(fact) => self.changes.changes.push(Change::Told(Box::new(fact))),
+                Ok(fact) => self.changes.list.push(Change::Told(Box::new(fact))),
                 Err(error) => return Err(unreadable(entry.position, &error.to_string())),
             },
-            (Some(FactKey::Waiting(waiting)), Some(_)) => self.changes.changes.push(Change::Waits(waiting)),
-            (Some(FactKey::Waiting(waiting)), None) => self.changes.changes.push(Change::WaitsNoMore(waiting)),
+            (Some(FactKey::Waiting(waiting)), Some(_)) => self.changes.list.push(Change::Waits(waiting)),
+            (Some(FactKey::Waiting(waiting)), None) => self.changes.list.push(Change::WaitsNoMore(waiting)),
             (Some(FactKey::Accepted(_)), _) => {}
             (Some(FactKey::Fact(_, _) | FactKey::Progress), None) => {
                 warn!(

@@ -203,4 +203,16 @@ impl Home for Nowhere {
     fn set_aside(&self) -> anyhow::Result<String> {
         Ok("nowhere".to_owned())
     }
+
+    fn open_beside(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
+        self.open(log, partitions, trusts)
+    }
+
+    fn throw_away_beside(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn swap(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
