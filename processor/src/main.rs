@@ -48,7 +48,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let (kafka, group, instance, stop) = (config.kafka, config.group, identity.id().to_owned(), stop.clone());
         move || KafkaLedger::open(&kafka, &group, &instance, stop.clone())
     };
-    let serving = service::run(config.service, &registry, &readiness, stop.clone(), open);
+    let serving = async {
+        let served = service::run(config.service, &registry, &readiness, stop.clone(), open).await;
+        // Whoever ends first takes the other along, also before it has begun.
+        stop.request();
+        served
+    };
     let (served, ended) = tokio::join!(serving, admin);
     served?;
     ended.context("serve metrics")
