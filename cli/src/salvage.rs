@@ -37,15 +37,21 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
 }
 
 fn told(saved: &Salvaged) -> String {
-    let Some(aside) = &saved.set_aside else {
-        return format!("nothing is damaged: {} records, nothing was done", saved.records);
-    };
-    let mut lines = vec![format!("{} records are saved", saved.records)];
-    for lost in &saved.lost {
+    let lost = saved.lost.iter().map(|lost| {
         let (first, last) = (lost.offsets.start, lost.offsets.end.saturating_sub(1));
         let doubt = if lost.is_certain { "" } else { ", at most: perhaps not all were ever taken" };
-        lines.push(format!("lost: offsets {first} to {last}, in {}{doubt}", lost.file.display()));
-    }
+        format!("lost: offsets {first} to {last}, in {}{doubt}", lost.file.display())
+    });
+    let Some(aside) = &saved.set_aside else {
+        let mut lines = vec![format!("nothing is damaged: {} records, nothing was done", saved.records)];
+        if !saved.lost.is_empty() {
+            lines.push("the last write was cut short, as by a crash, or damaged since: that cannot be told".to_owned());
+        }
+        lines.extend(lost);
+        return lines.join("\n");
+    };
+    let mut lines = vec![format!("{} records are saved", saved.records)];
+    lines.extend(lost);
     if saved.lost.is_empty() {
         lines.push("nothing is lost: the damage was between records".to_owned());
     }

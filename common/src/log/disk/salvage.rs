@@ -29,9 +29,9 @@ const RECORD_BYTES_MIN: u64 = HEAD_BYTES as u64 + 12;
 pub struct Salvaged {
     /// How many records the new log holds.
     pub records: u64,
-    /// Offsets that cannot be read any more.
+    /// Offsets that cannot be read any more, and those of a last write that has no good end.
     pub lost: Vec<Lost>,
-    /// Where the damaged files are now; none if nothing is damaged, and nothing was done.
+    /// Where the damaged files are now; none if the log opens as it is, and nothing was done.
     pub set_aside: Option<PathBuf>,
 }
 
@@ -57,13 +57,13 @@ pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
     let mut press = Press::new(fresh.clone());
     let Found { log: old, mut lost, tail, is_damaged } = read(dir, &mut press)?;
     let records = press.records;
+    // Whether the last write was cut short or damaged later cannot be told.
+    lost.extend(tail);
     // Files that look good each for itself may not fit together, so that the log does not open.
     if !is_damaged && recovery::recover(&press.files, dir).is_ok() {
         fs::remove_dir_all(&fresh)?;
         return Ok(Salvaged { records, lost, set_aside: None });
     }
-    // Whether the last write was cut short or damaged later cannot be told where other damage is.
-    lost.extend(tail);
     let end = lost.iter().map(|lost| lost.offsets.end).max().unwrap_or(0).max(press.next);
     let log = press.end(end)?;
     if let Some(old) = old {

@@ -34,9 +34,10 @@ impl Damaged {
         assert_eq!(read(&log, 0).expect("read"), expected, "{:?}", saved.lost);
         assert_eq!(saved.records, expected.len() as u64);
 
-        // It goes on behind all that may have been there, and nobody waits for what is lost.
+        // It goes on behind all that may have been there, and nobody waits for what is lost. A log that opens as it is
+        // goes on where its last good write ends.
         let (_, end) = log.bounds();
-        assert!(end >= self.records, "{end}");
+        assert!(end >= self.records || saved.set_aside.is_none(), "{end}");
         let settled = Settled::load(&log).expect("load");
         for (offset, _) in &expected {
             settled.settle(*offset);
@@ -110,6 +111,20 @@ fn a_log_that_is_whole_is_left_alone() {
     assert!(saved.lost.is_empty() && saved.set_aside.is_none() && saved.records == 30, "{saved:?}");
     assert_eq!(segment_files(&damaged.dir), files);
     check(&log_of(&damaged.dir, 0), 0..30);
+}
+
+#[test]
+fn a_last_write_without_a_good_end_is_named_and_the_log_is_left_alone() {
+    let damaged = Damaged::new(60);
+    let file = damaged.segment(segment_files(&damaged.dir).len() - 1);
+    let bytes = fs::read(&file).expect("read");
+    let last = bytes.windows(9).rposition(|bytes| bytes == b"value 59 ").expect("the last record");
+    // Nor is there the mark any more that says it was synced.
+    let written = bytes.iter().rposition(|byte| *byte != 0).expect("something");
+    change(&file, last as u64, &vec![0xff; written - last + 1]);
+    let saved = damaged.salvage();
+    assert!(saved.set_aside.is_none() && saved.records == 59, "{saved:?}");
+    assert!(saved.lost.len() == 1 && saved.lost[0].offsets.start == 59 && !saved.lost[0].is_certain, "{saved:?}");
 }
 
 #[test]
