@@ -146,7 +146,10 @@ fn corrections(cluster: &Cluster) -> Vec<(&'static str, String, String)> {
 
 fn audit(cluster: &Cluster, more: &[&str]) -> Ended {
     let arguments = cluster.names().arguments(&home(1));
-    let arguments = ["audit"].into_iter().chain(arguments.iter().map(String::as_str)).chain(more.iter().copied());
+    let group = format!("{}processor", cluster.names().prefix);
+    let ours = ["--group", group.as_str()];
+    let arguments =
+        ["audit"].into_iter().chain(arguments.iter().map(String::as_str)).chain(ours).chain(more.iter().copied());
     run(Program::Hookledger, &arguments.collect::<Vec<_>>())
 }
 
