@@ -41,7 +41,7 @@ const SOON: Duration = Duration::from_secs(90);
 #[test]
 fn whatever_is_killed_at_whatever_moment_nothing_is_lost_doubled_or_out_of_order() {
     let test = "processor kills";
-    let Some(mut broker) = kafka::own(test) else { return };
+    let Some(broker) = kafka::own(test) else { return };
     let kills = number(KILLS).unwrap_or(KILLS_IN_CI);
     let mut random = of_this_run(test);
     let mut group = Group::start(Names::new(broker.bootstrap()), 2, &IMPATIENT);
@@ -51,7 +51,7 @@ fn whatever_is_killed_at_whatever_moment_nothing_is_lost_doubled_or_out_of_order
         // Any moment of a start, a take-over, a transaction, and of what comes behind it.
         thread::sleep(milliseconds(&mut random, 0..=1_500));
         group.start_who_ended();
-        killed += Blow::any(&mut random).strike(&mut group, &mut broker, &mut random);
+        killed += Blow::any(&mut random).strike(&mut group, &mut random);
         blows += 1;
         if blows.is_multiple_of(10) {
             group.goes_on();
@@ -76,15 +76,14 @@ fn whatever_is_killed_at_whatever_moment_nothing_is_lost_doubled_or_out_of_order
     group.is_exact(test, load);
 }
 
-/// What is killed, and what is done to it while it is down.
+/// What is killed, and what is done to it while it is down. The broker is killed in `kills.rs`: one that is alone, and
+/// killed while a transaction is open, may forget for ever to end it (docs/reliability.md).
 #[derive(Clone, Copy, Debug)]
 enum Blow {
     Processor,
     /// Beyond its session.
     ForLong,
     Both,
-    Broker,
-    All,
     WithoutState,
     HalfOfState,
     /// State and identity.
@@ -93,24 +92,20 @@ enum Blow {
 
 impl Blow {
     fn any(random: &mut Rng) -> Self {
-        match random.u64(..24) {
+        match random.u64(..22) {
             0..12 => Self::Processor,
             12 => Self::ForLong,
             13..17 => Self::Both,
-            17 => Self::Broker,
-            18 => Self::All,
-            19..21 => Self::WithoutState,
-            21..23 => Self::HalfOfState,
+            17..19 => Self::WithoutState,
+            19..21 => Self::HalfOfState,
             _ => Self::WithoutAnything,
         }
     }
 
     /// Returns how many were killed.
-    fn strike(self, group: &mut Group, broker: &mut Broker, random: &mut Rng) -> u64 {
+    fn strike(self, group: &mut Group, random: &mut Rng) -> u64 {
         let index = random.usize(..group.processors.len());
-        if !matches!(self, Self::Broker) {
-            group.processors[index].kill9();
-        }
+        group.processors[index].kill9();
         let mut killed = 1;
         match self {
             Self::Processor => {}
@@ -121,21 +116,11 @@ impl Blow {
                 group.processors[other].restart_without_waiting();
                 killed += 1;
             }
-            Self::Broker | Self::All => {
-                broker.kill();
-                broker.restart_without_waiting();
-                killed += u64::from(matches!(self, Self::All));
-            }
             Self::WithoutState => harm_state(&group.state(index), true, random),
             Self::HalfOfState => harm_state(&group.state(index), false, random),
             Self::WithoutAnything => harm_state(&group.home(index), true, random),
         }
-        if !matches!(self, Self::Broker) {
-            group.processors[index].restart_without_waiting();
-        }
-        if matches!(self, Self::Broker | Self::All) {
-            broker.is_back();
-        }
+        group.processors[index].restart_without_waiting();
         killed
     }
 }

@@ -29,6 +29,12 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How often it is said what is waited for.
 const SAY_AGAIN: Duration = Duration::from_secs(5);
+/// No transaction of ours is open for longer: its own time, the broker's interval, and as much again.
+const OPEN_MAX: Duration = Duration::from_secs(40);
+/// What is said then.
+const HANGS: &str = ". None of ours is open for so long: it hangs if Kafka forgot to end it, as a broker without a replica \
+                     can when it is killed and started again. See `kafka-transactions.sh find-hanging`, and end it \
+                     with `kafka-transactions.sh abort`";
 /// While reading, the group is answered at least this often.
 const SERVE_AGAIN: Duration = Duration::from_millis(500);
 
@@ -137,9 +143,10 @@ impl Reader {
             if said.elapsed() >= SAY_AGAIN {
                 said = Instant::now();
                 let waited_s = began.elapsed().as_secs();
+                let remedy = if began.elapsed() < OPEN_MAX { "" } else { HANGS };
                 tracing::warn!(
                     waited_s,
-                    "{place} is decided up to {stable}, not yet to {until}: wait for an open transaction"
+                    "{place} is decided up to {stable}, not yet to {until}: wait for an open transaction{remedy}"
                 );
             }
             serve()?;
