@@ -343,7 +343,7 @@ fn in_order(topic: &str, found: &[Found]) {
 }
 
 /// `F` and the digest of each partition, as the command prints them.
-fn digests(ended: &Ended, partitions: u32) -> Vec<(String, String)> {
+pub fn digests(ended: &Ended, partitions: u32) -> Vec<(String, String)> {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let lines = ended.stdout.lines().skip_while(|line| !line.starts_with("partition")).skip(1);
     let found: Vec<_> = lines

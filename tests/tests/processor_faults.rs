@@ -1,4 +1,4 @@
-//! Processors and brokers that are killed, stand still, come and go, run out of disk, and live by a clock that is set:
+//! Processors that are killed, stand still, come and go, run out of disk, and live by a clock that is set:
 //! `facts` and all that follows stay what `raw` says, once and in order, and all states are the same.
 //!
 //! What is true in the end is looked at in [`tests::group::Group::is_exact`].
@@ -18,7 +18,7 @@ use tests::tmpfs::Tmpfs;
 use tests::topics::Isolation;
 use tests::wait::{eventually, eventually_ok, not_run, report};
 
-/// How many processes are killed.
+/// How many processors are killed.
 const KILLS: &str = "HOOKLEDGER_TEST_PROCESSOR_KILLS";
 const KILLS_IN_CI: u64 = 50;
 /// So many processors that stand still in a transaction.

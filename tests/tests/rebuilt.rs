@@ -6,6 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use tests::cluster::{Cluster, Names, PARTITIONS};
+use tests::group::digests;
 use tests::kafka;
 use tests::load::{Amount, Load};
 use tests::oracle::Oracle;
@@ -43,14 +44,14 @@ fn state_that_was_followed_taken_over_deleted_or_rebuilt_is_the_same_and_publish
     for processor in &mut cluster.processors {
         processor.terminate();
     }
-    let known = digests(&command(&cluster, "verify", 1));
-    assert_eq!(digests(&command(&cluster, "verify", 2)), known, "owner and follower know the same");
+    let known = digests(&command(&cluster, "verify", 1), PARTITIONS);
+    assert_eq!(digests(&command(&cluster, "verify", 2), PARTITIONS), known, "owner and follower know the same");
 
     // Deleted, and rebuilt by the command.
     fs::remove_dir_all(state(&cluster, 1)).expect("thrown away");
     let rebuilt = command(&cluster, "rebuild", 1);
-    assert_eq!(digests(&rebuilt), known, "{rebuilt:?}");
-    assert_eq!(digests(&command(&cluster, "verify", 1)), known);
+    assert_eq!(digests(&rebuilt, PARTITIONS), known, "{rebuilt:?}");
+    assert_eq!(digests(&command(&cluster, "verify", 1), PARTITIONS), known);
 
     // Deleted, and read again by the processor, which then has all partitions to itself: it takes them all over.
     fs::remove_dir_all(state(&cluster, 2)).expect("thrown away");
@@ -58,7 +59,7 @@ fn state_that_was_followed_taken_over_deleted_or_rebuilt_is_the_same_and_publish
     answers_agree(&mut cluster.processors[1].queries(), &oracle);
     takes_over_all(&cluster, 1);
     cluster.processors[1].terminate();
-    assert_eq!(digests(&command(&cluster, "verify", 2)), known, "taken over");
+    assert_eq!(digests(&command(&cluster, "verify", 2), PARTITIONS), known, "taken over");
 
     // The rebuilt one goes on, too.
     cluster.processors[0].restart();
@@ -66,7 +67,7 @@ fn state_that_was_followed_taken_over_deleted_or_rebuilt_is_the_same_and_publish
     takes_over_all(&cluster, 0);
     assert_eq!(self::published(&cluster), published, "nothing was published by any of this");
     cluster.processors[0].terminate();
-    assert_eq!(digests(&command(&cluster, "verify", 1)), known);
+    assert_eq!(digests(&command(&cluster, "verify", 1), PARTITIONS), known);
 }
 
 #[test]
@@ -194,17 +195,4 @@ fn command(cluster: &Cluster, command: &str, number: usize) -> Ended {
         arguments.extend(cluster.names().arguments(&home(number)));
     }
     run(Program::Hookledger, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
-}
-
-/// `F` and the digest of each partition, as the command prints them.
-fn digests(ended: &Ended) -> Vec<(String, String)> {
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    let lines = ended.stdout.lines().skip_while(|line| !line.starts_with("partition")).skip(1);
-    let found: Vec<_> = lines
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .take_while(|cells| cells.len() == 4 && cells[0].parse::<u32>().is_ok())
-        .map(|cells| (cells[1].to_owned(), cells[3].to_owned()))
-        .collect();
-    assert_eq!(found.len(), PARTITIONS as usize, "{ended:?}");
-    found
 }
