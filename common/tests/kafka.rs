@@ -16,12 +16,13 @@ use common::log::kafka::{
 };
 use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
 use common::time::Timestamp;
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{ClientConfig, Offset};
 use tests::proxy::{Language, Proxy};
 use tests::topics::Isolation;
 use uuid::Uuid;
@@ -573,6 +574,57 @@ fn a_transaction_that_was_open_for_too_long_is_told_apart_from_a_twins() {
 }
 
 #[test]
+fn a_transaction_of_our_former_self_that_kafka_forgot_to_end_is_ended_and_nobody_sees_it() {
+    let name = "a_transaction_of_our_former_self_that_kafka_forgot_to_end_is_ended_and_nobody_sees_it";
+    let Some(mut broker) = tests::kafka::own(name) else { return };
+    let world = World::on(broker.bootstrap());
+    let mut owner = Owner::new(world.open("a"));
+    owner.until("owns all", |owner| owner.owned.len() == 2);
+    let early = vec![output(Topic::Facts, 0, "early"), output(Topic::Events, 1, "early")];
+    owner.ledger.publish(early, &[Position { partition: 0, offset: 1 }]).expect("publishes");
+    drop(owner);
+
+    let (facts, events) = (world.settings.topic(Topic::Facts), world.settings.topic(Topic::Events));
+    let members = world.consumer();
+    let former_id = format!("{}-a", world.group);
+    let former = world.transactional(&former_id);
+    for (topic, partition) in [(&facts, 0), (&events, 1)] {
+        let record = BaseRecord::to(topic).partition(partition).key("k").payload("never decided");
+        former.send(record).map_err(|(error, _)| error).expect("sends");
+    }
+    let offsets = [(world.settings.topic(Topic::Raw), 0, Offset::Offset(9))].into_iter().collect();
+    let member = members.group_metadata().expect("of a group");
+    former.send_offsets_to_transaction(&offsets, &member, PATIENCE).expect("sends offsets");
+    former.flush(PATIENCE).expect("is with the broker");
+    // What the broker does when it decides a transaction and loses the marks: the coordinator knows that it is
+    // over, and partitions do not.
+    broker.kill();
+    let open = broker.copy_of_topics(&[&facts, &events, "__consumer_offsets"]);
+    broker.restart();
+    let stable = |topic: &str, partition| {
+        let bounds = members.fetch_watermarks(topic, partition, PATIENCE).expect("answers");
+        bounds.1
+    };
+    // Initialised again only when the coordinator has written that it is over.
+    drop(world.transactional(&former_id));
+    broker.kill();
+    broker.put_back_topics(&open);
+    broker.restart();
+    wait_until("it hangs behind a record and its mark", || (stable(&facts, 0), stable(&events, 1)) == (2, 2));
+    drop(former);
+
+    let mut successor = Owner::new(world.open("a"));
+    successor.until("owns all", |owner| owner.owned.len() == 2);
+    assert_eq!(successor.ledger.committed(0).expect("answers"), Some(1), "its offsets are void");
+    let late = vec![output(Topic::Facts, 0, "late"), output(Topic::Events, 1, "late")];
+    successor.ledger.publish(late, &[Position { partition: 0, offset: 2 }]).expect("publishes");
+    assert_eq!(values(&read(&mut successor.ledger, Topic::Facts, 0, 0)), ["early", "late"]);
+    let seen = tests::topics::read(broker.bootstrap(), &events, Isolation::Committed);
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert_eq!(successor.ledger.committed(0).expect("answers"), Some(2));
+}
+
+#[test]
 fn a_command_that_publishes_is_refused_while_somebody_works_and_leaves_no_place_behind() {
     let name = "a_command_that_publishes_is_refused_while_somebody_works_and_leaves_no_place_behind";
     let Some(world) = World::real(name) else { return };
@@ -798,6 +850,13 @@ impl World {
         producer.init_transactions(PATIENCE).expect("initialises");
         producer.begin_transaction().expect("begins");
         producer
+    }
+
+    /// Somebody who is in no group, knows ours, and sees committed records only.
+    fn consumer(&self) -> BaseConsumer {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.settings.servers).set("group.id", &self.group);
+        config.set("isolation.level", "read_committed").create().expect("a consumer")
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {

@@ -11,6 +11,7 @@ mod batch;
 mod client;
 mod facts;
 mod group;
+mod hanging;
 mod ledger;
 mod look;
 mod producer;

@@ -1,57 +1,101 @@
 //! Rows that are gathered in memory while a state is filled from nothing, and written in the order of their keys.
 //!
-//! sled writes a page anew for each row; in order, and only the last value of each key, it writes a fifth as often.
-//! What was gathered and not written is lost if the process ends: then rows do not agree with their digest, or there
-//! are none, and the state is made anew, as it is with any other damage.
+//! sled writes a page anew for each row; in order, and only the last value of each key, it writes a fifth as often. A
+//! thread of its own writes what was gathered while more is gathered. What was not written is lost if the process ends:
+//! then rows do not agree with their digest, or there are none, and the state is made anew, as it is with any other
+//! damage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::iter::Peekable;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::panic;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use super::{Row, Rows, StoreError};
 
-/// What is gathered takes about so much memory at most; then it is written.
-const GATHERED_BYTES_MAX: usize = 192 * 1024 * 1024;
+/// What is gathered takes about so much memory at most, and as much again what is being written.
+const GATHERED_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// About what a row takes besides its bytes.
 const ROW_BYTES: usize = 96;
-/// So many rows are written at once.
+/// So many rows are written at once, and so many gathered ones are looked at while all are read in order.
 const ROWS_AT_ONCE: usize = 1_000;
+const ROWS_AHEAD: usize = 64;
 
+/// By key; a row without a value is to be removed.
 type Gathered = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// Rows on top of others.
-pub struct Filling<R> {
-    below: R,
-    gathered: Mutex<Option<(Gathered, usize)>>,
+pub struct Filling<R: Rows + 'static> {
+    below: Arc<R>,
+    /// None unless it was told to fill.
+    above: Mutex<Option<Above>>,
 }
 
-impl<R: Rows> Filling<R> {
+/// What is not below yet. Whoever reads finds a row here first.
+#[derive(Default)]
+struct Above {
+    rows: Gathered,
+    bytes: usize,
+    /// What is being written: here, too, until all of it is.
+    pouring: Arc<Gathered>,
+    writer: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+impl<R: Rows + 'static> Filling<R> {
     /// Passes everything on until it is told to fill.
     pub fn new(below: R) -> Self {
-        Self { below, gathered: Mutex::new(None) }
+        Self { below: Arc::new(below), above: Mutex::new(None) }
     }
 
-    fn gathered(&self) -> MutexGuard<'_, Option<(Gathered, usize)>> {
-        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn above(&self) -> MutexGuard<'_, Option<Above>> {
+        self.above.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what was gathered. Readers wait, or they would find it nowhere for a moment.
-    fn pour(&self, gathered: &mut Gathered) -> Result<(), StoreError> {
-        let mut rows = std::mem::take(gathered).into_iter();
-        loop {
-            let some: Vec<_> = rows.by_ref().take(ROWS_AT_ONCE).collect();
-            if some.is_empty() {
-                return Ok(());
-            }
-            self.below.write(some)?;
+    /// Begins to write what was gathered, once everything before it is written. Readers do not wait for that.
+    fn pour(&self) -> Result<(), StoreError> {
+        self.wait_for_writer()?;
+        let mut above = self.above();
+        let Some(above) = &mut *above else { return Ok(()) };
+        above.pouring = Arc::new(std::mem::take(&mut above.rows));
+        above.bytes = 0;
+        let (below, rows) = (self.below.clone(), above.pouring.clone());
+        let write = move || write_all(&*below, &rows);
+        let writer = thread::Builder::new().name("fill".to_owned()).spawn(write);
+        above.writer = Some(writer.map_err(|error| StoreError::Rows(format!("start a thread: {error}")))?);
+        Ok(())
+    }
+
+    fn wait_for_writer(&self) -> Result<(), StoreError> {
+        let Some(writer) = self.above().as_mut().and_then(|above| above.writer.take()) else { return Ok(()) };
+        writer.join().unwrap_or_else(|why| panic::resume_unwind(why))
+    }
+}
+
+impl<R: Rows + 'static> Drop for Filling<R> {
+    /// Who opens the same files next finds nobody there.
+    fn drop(&mut self) {
+        if let Some(writer) = self.above().as_mut().and_then(|above| above.writer.take()) {
+            // What it wrote is of no use any more.
+            let _ = writer.join();
         }
     }
 }
 
-impl<R: Rows> Rows for Filling<R> {
+fn write_all(below: &dyn Rows, rows: &Gathered) -> Result<(), StoreError> {
+    let mut rows = rows.iter().map(|(key, value)| (key.clone(), value.clone()));
+    loop {
+        let some: Vec<_> = rows.by_ref().take(ROWS_AT_ONCE).collect();
+        if some.is_empty() {
+            return Ok(());
+        }
+        below.write(some)?;
+    }
+}
+
+impl<R: Rows + 'static> Rows for Filling<R> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        if let Some((gathered, _)) = &*self.gathered()
-            && let Some(value) = gathered.get(key)
+        if let Some(above) = &*self.above()
+            && let Some(value) = above.rows.get(key).or_else(|| above.pouring.get(key))
         {
             return Ok(value.clone());
         }
@@ -59,29 +103,32 @@ impl<R: Rows> Rows for Filling<R> {
     }
 
     fn scan<'a>(&'a self, prefix: &'a [u8], from: &[u8]) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a> {
-        let below = self.below.scan(prefix, from);
-        if self.gathered().is_none() {
-            return below;
-        }
-        Box::new(Merged { filling: self, prefix, from: from.to_vec(), below: below.peekable() })
+        let Some(pouring) = self.above().as_ref().map(|above| above.pouring.clone()) else {
+            return self.below.scan(prefix, from);
+        };
+        // In this order: what is poured until the end is still in what we hold of it.
+        let below = self.below.scan(prefix, from).peekable();
+        let from = from.to_vec();
+        Box::new(Merged { filling: self, pouring, prefix, from, ahead: VecDeque::new(), only_below: false, below })
     }
 
     fn write(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
-        let mut filling = self.gathered();
-        let Some((gathered, bytes)) = &mut *filling else {
-            drop(filling);
+        let mut guard = self.above();
+        let Some(above) = &mut *guard else {
+            drop(guard);
             return self.below.write(rows);
         };
+        let size = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
         for (key, value) in rows {
-            *bytes += key.len() + value.as_ref().map_or(0, Vec::len) + ROW_BYTES;
-            gathered.insert(key, value);
+            let (row, new) = (key.len() + ROW_BYTES, size(&value));
+            match above.rows.insert(key, value) {
+                Some(replaced) => above.bytes = above.bytes + new - size(&replaced),
+                None => above.bytes += row + new,
+            }
         }
-        // Values that were replaced are counted all the same: it is only poured a little sooner.
-        if *bytes >= GATHERED_BYTES_MAX {
-            *bytes = 0;
-            self.pour(gathered)?;
-        }
-        Ok(())
+        let is_full = above.bytes >= GATHERED_BYTES_MAX;
+        drop(guard);
+        if is_full { self.pour() } else { Ok(()) }
     }
 
     fn bytes(&self) -> u64 {
@@ -89,56 +136,76 @@ impl<R: Rows> Rows for Filling<R> {
     }
 
     fn fill(&self) {
-        self.gathered().get_or_insert_default();
+        self.above().get_or_insert_default();
     }
 
     fn settle(&self) -> Result<(), StoreError> {
-        let mut filling = self.gathered();
-        if let Some((gathered, _)) = &mut *filling {
-            self.pour(gathered)?;
-        }
-        *filling = None;
+        self.pour()?;
+        self.wait_for_writer()?;
+        *self.above() = None;
         Ok(())
     }
 }
 
-/// Both in order; what was gathered holds.
-struct Merged<'a, R> {
+/// All in order; of rows with one key the topmost holds.
+struct Merged<'a, R: Rows + 'static> {
     filling: &'a Filling<R>,
+    /// What was being poured when we began: `below` may not see it, and it may be there no longer.
+    pouring: Arc<Gathered>,
     prefix: &'a [u8],
+    /// Behind everything that was looked at above.
     from: Vec<u8>,
+    /// Rows from above that come next.
+    ahead: VecDeque<(Vec<u8>, Option<Vec<u8>>)>,
+    /// There is nothing more above.
+    only_below: bool,
     below: Peekable<Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a>>,
 }
 
-impl<R: Rows> Iterator for Merged<'_, R> {
+impl<R: Rows + 'static> Merged<'_, R> {
+    /// Looks at some more of what is above, if what was looked at is used up.
+    fn look_ahead(&mut self) {
+        if self.only_below || !self.ahead.is_empty() {
+            return;
+        }
+        let above = self.filling.above();
+        let mut found = Gathered::new();
+        let mut look = |rows: &Gathered| {
+            let next = rows.range(self.from.clone()..).take_while(|(key, _)| key.starts_with(self.prefix));
+            found.extend(next.take(ROWS_AHEAD).map(|(key, value)| (key.clone(), value.clone())));
+        };
+        // The topmost last: it replaces the others.
+        look(&self.pouring);
+        if let Some(above) = &*above {
+            look(&above.pouring);
+            look(&above.rows);
+        }
+        // Of each layer the first few: together, so many are surely the first.
+        self.ahead = found.into_iter().take(ROWS_AHEAD).collect();
+        match self.ahead.back() {
+            Some((last, _)) => {
+                self.from.clone_from(last);
+                self.from.push(0);
+            }
+            None => self.only_below = true,
+        }
+    }
+}
+
+impl<R: Rows + 'static> Iterator for Merged<'_, R> {
     type Item = Result<Row, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let above = {
-                let filling = self.filling.gathered();
-                let gathered = filling.as_ref().map(|(gathered, _)| gathered);
-                let next = gathered.and_then(|gathered| gathered.range(self.from.clone()..).next());
-                next.filter(|(key, _)| key.starts_with(self.prefix)).map(|(key, value)| (key.clone(), value.clone()))
-            };
-            let below = match self.below.peek() {
-                Some(Ok((key, _))) => Some(key.clone()),
+            self.look_ahead();
+            let Some((key, _)) = self.ahead.front() else { return self.below.next() };
+            match self.below.peek() {
                 Some(Err(_)) => return self.below.next(),
-                None => None,
-            };
-            let (key, value) = match (above, below) {
-                (None, _) => return self.below.next(),
-                (Some((key, _)), Some(below)) if below < key => return self.below.next(),
-                (Some((key, value)), below) => {
-                    if below.as_ref() == Some(&key) {
-                        self.below.next();
-                    }
-                    (key, value)
-                }
-            };
-            self.from.clone_from(&key);
-            self.from.push(0);
-            if let Some(value) = value {
+                Some(Ok((below, _))) if below < key => return self.below.next(),
+                Some(Ok((below, _))) if below == key => drop(self.below.next()),
+                Some(Ok(_)) | None => {}
+            }
+            if let Some((key, Some(value))) = self.ahead.pop_front() {
                 return Some(Ok((key, value)));
             }
         }
@@ -166,6 +233,7 @@ mod tests {
                 match what {
                     0 => filling.fill(),
                     1 => filling.settle().expect("settled"),
+                    2 => filling.pour().expect("begun"),
                     _ => {}
                 }
                 filling.write(row).expect("written");

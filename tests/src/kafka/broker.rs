@@ -165,6 +165,29 @@ impl Broker {
         self.copy_data(&copy.path().join(DATA), &self.data());
     }
 
+    /// A copy of some topics' partitions, taken while it is down.
+    pub fn copy_of_topics(&self, topics: &[&str]) -> TempDir {
+        assert!(self.running.is_none(), "its data change while it runs");
+        let copy = tempfile::tempdir().expect("a directory");
+        for partition in fs::read_dir(self.data()).expect("its data").map(|entry| entry.expect("an entry")) {
+            let name = partition.file_name().into_string().expect("a name");
+            if name.rsplit_once('-').is_some_and(|(topic, _)| topics.contains(&topic)) {
+                self.copy_data(&partition.path(), &copy.path().join(name));
+            }
+        }
+        copy
+    }
+
+    /// Gives it the partitions of such a copy, as if these alone had lost what came since.
+    pub fn put_back_topics(&self, copy: &TempDir) {
+        assert!(self.running.is_none(), "its data change while it runs");
+        for partition in fs::read_dir(copy.path()).expect("the copy").map(|entry| entry.expect("an entry")) {
+            let place = self.data().join(partition.file_name());
+            fs::remove_dir_all(&place).expect("remove a partition");
+            self.copy_data(&partition.path(), &place);
+        }
+    }
+
     /// Runs one of Kafka's tools and returns what it said; it must end well.
     pub fn tool(&self, class: &str, arguments: &[&str]) -> String {
         let ran = self.java(class).args(["--bootstrap-server", &self.bootstrap]).args(arguments).output();

@@ -249,7 +249,7 @@ const KEPT: &[(&str, &[&str], &str)] = &[
     ("group.instance.id", &[], "say it with instance-id"),
     ("group.protocol", &["classic"], "a killed member's successor would be refused until the session ends"),
     ("partition.assignment.strategy", &["range"], "others can leave partitions without an owner for ever"),
-    ("isolation.level", &["read_committed"], "aborted records would be taken for facts"),
+    ("isolation.level", &[], "each client has the one that it needs"),
     ("enable.auto.commit", &["false"], "offsets are committed with what follows from the records"),
     ("auto.commit.enable", &["false"], "offsets are committed with what follows from the records"),
     ("enable.auto.offset.store", &["false"], "offsets are committed with what follows from the records"),

@@ -11,6 +11,7 @@ use super::KafkaSettings;
 use super::client::TRANSACTION_TIMEOUT;
 use super::facts::Follower;
 use super::group::Member;
+use super::hanging::end_what_hangs;
 use super::reader::Reader;
 use super::topics::{self, MayCreate, TopicsError};
 use super::transaction::{Publisher, stopping};
@@ -95,6 +96,8 @@ impl KafkaLedger {
             reader: Reader::new(settings, group, stop.clone())?,
             member: Member::new(settings, group, instance.is_lasting.then_some(instance.id))?,
         };
+        // Before anything is published: what our next commit touches it would commit, too.
+        end_what_hangs(&clients.publisher, &clients.reader, settings, &stop)?;
         Ok(Self {
             identity: format!("kafka:{cluster}:{}", settings.topic_prefix),
             group: group.to_owned(),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::groups::GroupInfo;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
@@ -255,6 +255,69 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Partitions of what is published that hold records of a transaction that is open, whoever's.
+    pub(super) fn undecided(&self) -> Result<Vec<(Topic, u32)>, LedgerError> {
+        let places: Vec<(Topic, u32)> = Topic::ALL
+            .into_iter()
+            .filter(|topic| *topic != Topic::Raw)
+            .flat_map(|topic| (0..self.settings.partitions).map(move |partition| (topic, partition)))
+            .collect();
+        // In this order: what is decided meanwhile is no longer asked about.
+        let ends = self.ends("ask for the ends of what is published", &self.uncommitted, &places)?;
+        let stable = self.ends("ask for the stable ends of what is published", &self.committed, &places)?;
+        Ok(places
+            .into_iter()
+            .zip(ends.into_iter().zip(stable))
+            .filter(|(_, (end, stable))| stable < end)
+            .map(|(place, _)| place)
+            .collect())
+    }
+
+    /// Where partitions end for this consumer, in the order of `places`.
+    fn ends(
+        &self,
+        what: &str,
+        consumer: &BaseConsumer<Plain>,
+        places: &[(Topic, u32)],
+    ) -> Result<Vec<u64>, LedgerError> {
+        let partition_of =
+            |(topic, partition): &(Topic, u32)| (self.settings.topic(*topic), kafka_partition(*partition));
+        self.insist(what, || {
+            let asked: TopicPartitionList =
+                places.iter().map(&partition_of).map(|(topic, partition)| (topic, partition, Offset::End)).collect();
+            let found = consumer.offsets_for_times(asked, CALL_WAIT)?;
+            places
+                .iter()
+                .map(|place| {
+                    let (topic, partition) = partition_of(place);
+                    let found = found.find_partition(&topic, partition).ok_or(KafkaError::NoMessageReceived)?;
+                    found.error()?;
+                    match found.offset() {
+                        Offset::Offset(offset) => Ok(whole(offset)),
+                        Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => {
+                            Err(KafkaError::NoMessageReceived)
+                        }
+                    }
+                })
+                .collect()
+        })
+    }
+
+    /// Whether Kafka tells where the group left off in all of `raw`, as it does while no transaction moves that. Asks
+    /// once, for no longer than `wait`.
+    pub(super) fn tells_where_left_off(&self, wait: Duration) -> bool {
+        let raw = self.settings.topic(Topic::Raw);
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_range(&raw, 0, kafka_partition(self.settings.partitions) - 1);
+        let told = self.committed.committed_offsets(asked, wait);
+        told.is_ok_and(|told| told.elements().iter().all(|place| place.error().is_ok()))
+    }
+
+    /// What says, to whoever commits offsets, that no member does.
+    pub(super) fn no_member(&self) -> Option<ConsumerGroupMetadata> {
+        self.committed.group_metadata()
     }
 
     /// Who is in a group, by member and host.

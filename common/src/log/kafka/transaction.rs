@@ -66,21 +66,47 @@ impl Publisher {
         stop: &Stop,
     ) -> Result<Vec<Position>, LedgerError> {
         let patience = Patience::begin();
+        self.write(outputs, read, member, &patience, stop)?;
+        self.insist("commit the transaction", &patience, stop, || self.producer.commit_transaction(CALL_WAIT))?;
+        self.facts_written(outputs)
+    }
+
+    /// Brings all of these into one transaction and aborts it: nobody sees any of it, and nothing that this producer
+    /// ever left open in these partitions is open any more.
+    pub(super) fn abort(
+        &self,
+        outputs: &[Output],
+        read: &[Position],
+        member: Option<&ConsumerGroupMetadata>,
+        stop: &Stop,
+    ) -> Result<(), LedgerError> {
+        let patience = Patience::begin();
+        self.write(outputs, read, member, &patience, stop)?;
+        self.insist("abort a transaction", &patience, stop, || self.producer.abort_transaction(CALL_WAIT))
+    }
+
+    /// Begins a transaction, and waits until brokers have all of this in it.
+    fn write(
+        &self,
+        outputs: &[Output],
+        read: &[Position],
+        member: Option<&ConsumerGroupMetadata>,
+        patience: &Patience,
+        stop: &Stop,
+    ) -> Result<(), LedgerError> {
         *self.deliveries().batch() = Batch::default();
         self.producer.begin_transaction().map_err(|error| self.judge("begin a transaction", &error))?;
         for output in outputs {
-            self.send(output, &patience, stop)?;
+            self.send(output, patience, stop)?;
         }
         if !read.is_empty() {
             let member = member.ok_or_else(|| LedgerError::StartOver("publish without being a member".into()))?;
             let offsets = self.offsets(read);
-            self.insist("commit offsets", &patience, stop, || {
+            self.insist("commit offsets", patience, stop, || {
                 self.producer.send_offsets_to_transaction(&offsets, member, CALL_WAIT)
             })?;
         }
-        self.wait_for_reports(outputs.len(), &patience, stop)?;
-        self.insist("commit the transaction", &patience, stop, || self.producer.commit_transaction(CALL_WAIT))?;
-        self.facts_written(outputs)
+        self.wait_for_reports(outputs.len(), patience, stop)
     }
 
     /// A client for questions about the cluster.
