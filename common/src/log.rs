@@ -152,6 +152,11 @@ pub trait Ledger: Send {
     /// How many partitions nobody owns at the moment; none where that cannot be told.
     fn unowned(&mut self) -> Option<usize>;
 
+    /// Where transactions are open in what is published, and up to which offset all is decided there.
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
+        Ok(Vec::new())
+    }
+
     /// Publishes all of these or none, with how far `raw` has been read. Returns for each partition of
     /// `facts` that got records the offset behind the last of them.
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError>;

@@ -12,6 +12,7 @@ pub mod disagreement;
 pub mod domain;
 pub mod fold;
 pub mod folded;
+mod hanging;
 pub mod home;
 pub mod identity;
 pub mod metrics;

@@ -26,6 +26,7 @@ pub struct Metrics {
     permissions: IntGaugeVec,
     state_bytes: IntGauge,
     unowned: IntGauge,
+    hanging: IntGauge,
     disagreements: IntCounterVec,
     disagrees: IntGaugeVec,
     /// What the processor stands still for.
@@ -94,6 +95,10 @@ impl Metrics {
             ),
             state_bytes: gauge("state_bytes", "What the state takes on the disk."),
             unowned: gauge("processor_unowned_partitions", "Partitions of raw that no processor of the group owns."),
+            hanging: gauge(
+                "processor_hanging_partitions",
+                "Partitions of published topics in which a transaction is open for longer than any of a processor can be.",
+            ),
             disagreements: counters(
                 "processor_disagreements_total",
                 "Times that the processor stood still because logs and state disagreed, by how.",
@@ -163,6 +168,11 @@ impl Metrics {
     /// Partitions without an owner.
     pub fn unowned(&self, partitions: usize) {
         self.unowned.set(i64::try_from(partitions).unwrap_or(i64::MAX));
+    }
+
+    /// Partitions in which a transaction hangs.
+    pub fn hanging(&self, partitions: usize) {
+        self.hanging.set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
     /// Logs and state disagree: the processor stands still.

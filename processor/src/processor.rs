@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::disagreement::Disagreement;
 use crate::folded::Folded;
+use crate::hanging::Hanging;
 use crate::home::Home;
 use crate::metrics::Metrics;
 use crate::owner::Owner;
@@ -36,6 +37,8 @@ pub struct Pace {
     pub unowned_wait: Duration,
     /// How long we stay away then: the group has to forget us, or it would give us back what we had.
     pub away: Duration,
+    /// How long a transaction may be open in what is published: its own time, the broker's interval, as much again.
+    pub open_max: Duration,
 }
 
 impl Default for Pace {
@@ -46,6 +49,7 @@ impl Default for Pace {
             look_again: Some(Duration::from_secs(10)),
             unowned_wait: Duration::from_secs(30),
             away: Duration::from_secs(12),
+            open_max: Duration::from_secs(40),
         }
     }
 }
@@ -65,6 +69,9 @@ pub enum Failure {
     /// The group leaves partitions to nobody.
     #[error("{0} partitions have had no owner for too long")]
     Unowned(usize),
+    /// A transaction may be ours that Kafka forgot to end.
+    #[error("transactions have been open in {0} partitions for too long")]
+    Hangs(usize),
 }
 
 /// The store as askers see it: not there before the logs were reached, another one after it was set aside.
@@ -85,6 +92,14 @@ impl Shared {
     fn set(&self, store: Option<Arc<Store>>) {
         *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = store;
     }
+}
+
+/// What the loop knows from one opening of the logs to the next.
+struct Course {
+    /// Let go once everything that was in `facts` at the start is known.
+    caught_up: Option<Pending>,
+    standstill: Option<Disagreement>,
+    hanging: Hanging,
 }
 
 /// Everything that the loop needs besides the logs.
@@ -113,11 +128,10 @@ impl Processor {
         mut open: impl FnMut() -> Result<L, LedgerError>,
         caught_up: Pending,
     ) -> anyhow::Result<()> {
-        let mut caught_up = Some(caught_up);
-        let mut standstill = None;
+        let mut course = Course { caught_up: Some(caught_up), standstill: None, hanging: Hanging::default() };
         while !self.stop.requested() {
             let failure = match open() {
-                Ok(mut ledger) => match self.tend(&mut ledger, &mut caught_up, &mut standstill) {
+                Ok(mut ledger) => match self.tend(&mut ledger, &mut course) {
                     Ok(()) => break,
                     Err(failure) => failure,
                 },
@@ -126,7 +140,7 @@ impl Processor {
             };
             match failure {
                 _ if self.stop.requested() => break,
-                Failure::Disagrees(disagreement) => self.stand_still(disagreement, &mut standstill)?,
+                Failure::Disagrees(disagreement) => self.stand_still(disagreement, &mut course.standstill)?,
                 Failure::Unowned(partitions) => {
                     warn!(
                         partitions,
@@ -136,6 +150,16 @@ impl Processor {
                     );
                     self.metrics.started_over();
                     self.stop.sleep(self.pace.away);
+                }
+                Failure::Hangs(partitions) => {
+                    warn!(
+                        partitions,
+                        "transactions have been open in {partitions} partitions of what is published for {} s: opening \
+                         the logs anew, which ends them if they are ours",
+                        self.pace.open_max.as_secs()
+                    );
+                    self.metrics.started_over();
+                    self.stop.sleep(self.pace.backoff);
                 }
                 Failure::Ledger(LedgerError::StartOver(why)) => {
                     warn!("opening the logs anew: {why}");
@@ -154,14 +178,9 @@ impl Processor {
     }
 
     /// Everything, with one ledger. After a standstill it first looks at every partition, and is in nobody's way.
-    fn tend(
-        &self,
-        ledger: &mut dyn Ledger,
-        caught_up: &mut Option<Pending>,
-        standstill: &mut Option<Disagreement>,
-    ) -> Result<(), Failure> {
+    fn tend(&self, ledger: &mut dyn Ledger, course: &mut Course) -> Result<(), Failure> {
         let store = self.store(ledger)?;
-        if standstill.is_none() {
+        if course.standstill.is_none() {
             ledger.join()?;
         }
         let partitions: BTreeSet<u32> = (0..ledger.partitions()).collect();
@@ -173,16 +192,16 @@ impl Processor {
             catch_up(ledger, &store, &self.folded, *partition)?;
         }
         store.settle()?;
-        if standstill.is_some() {
+        if course.standstill.is_some() {
             for partition in &partitions {
                 take_over(ledger, &store, &self.folded, *partition)?;
             }
             info!("logs and state agree again: going on");
-            *standstill = None;
+            course.standstill = None;
             self.metrics.agree();
             ledger.join()?;
         }
-        caught_up.take();
+        course.caught_up.take();
         self.metrics.records(&store);
         self.metrics.state(&store);
 
@@ -232,6 +251,7 @@ impl Processor {
             if measured.elapsed() >= self.pace.measure_every {
                 self.measure(ledger, &store, &owned, &newest)?;
                 self.watch(ledger, &mut unowned_since)?;
+                self.look_for_hanging(ledger, &mut course.hanging)?;
                 measured = Instant::now();
             }
         }
@@ -331,6 +351,14 @@ impl Processor {
             return Err(Failure::Unowned(unowned));
         }
         Ok(())
+    }
+
+    /// Looks for transactions that are open for too long, and lets what may be ours of them be ended.
+    fn look_for_hanging(&self, ledger: &mut dyn Ledger, hanging: &mut Hanging) -> Result<(), Failure> {
+        let (undecided, now, long) = (ledger.undecided()?, Instant::now(), self.pace.open_max);
+        let partitions = hanging.look(undecided, now, long);
+        self.metrics.hanging(partitions);
+        if hanging.try_once(now, long) { Err(Failure::Hangs(partitions)) } else { Ok(()) }
     }
 
     /// Folds nothing until logs and state agree again. Questions are answered from the state as it is; the group

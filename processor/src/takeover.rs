@@ -39,8 +39,9 @@ pub fn catch_up(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partiti
     read_facts(ledger, store, folded, Position { partition, offset: known }, end)
 }
 
-/// Whether the last record that was folded is still there, as far as that can be told: where it was a progress
-/// record, and nothing newer has made compaction remove it, it says what the state knows from it.
+/// Whether the last record that was folded is still there, as far as that can be told: where it was a progress record,
+/// it says what the state knows from it. It is gone where compaction took it, and that only takes what a newer progress
+/// record has replaced; or where its transaction was aborted, though its commit was acknowledged.
 pub fn look_back(ledger: &mut dyn Ledger, store: &Store, partition: u32) -> Result<(), Failure> {
     let (first, end) = ledger.bounds(Topic::Facts, partition)?;
     let marks = store.marks(partition);
@@ -48,15 +49,20 @@ pub fn look_back(ledger: &mut dyn Ledger, store: &Store, partition: u32) -> Resu
         return Ok(());
     };
     let at = Position { partition, offset };
-    let mut found = None;
-    ledger.read(Topic::Facts, at, offset + 1, &mut |entry| {
-        found = (entry.position == at).then(|| progress_of(&entry)).flatten();
-        ControlFlow::Break(())
+    let (mut is_there, mut progress) = (false, None);
+    ledger.read(Topic::Facts, at, end, &mut |entry| {
+        is_there |= entry.position == at;
+        progress = progress_of(&entry).map(|progress| (entry.position, progress));
+        if is_there || progress.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    match found {
-        Some(found) if Some(found.log) != marks.log || marks.raw.is_none_or(|raw| raw < found.raw) => {
+    match progress {
+        Some((place, found))
+            if place == at && (Some(found.log) != marks.log || marks.raw.is_none_or(|raw| raw < found.raw)) =>
+        {
             Err(of_another_log(partition))
         }
+        // Where facts do not tell of every step they are never compacted, and damage may have taken it.
+        None if !is_there && ledger.tells_progress() => Err(of_another_log(partition)),
         Some(_) | None => Ok(()),
     }
 }

@@ -391,6 +391,7 @@ impl Schedule {
             measure_every,
             look_again: None,
             unowned_wait: Duration::MAX,
+            open_max: Duration::MAX,
             ..Pace::default()
         };
         let (trusts, metrics) = (self.trusts.clone(), self.metrics.clone());

@@ -41,17 +41,19 @@ const SOON: Duration = Duration::from_secs(90);
 #[test]
 fn whatever_is_killed_at_whatever_moment_nothing_is_lost_doubled_or_out_of_order() {
     let test = "processor kills";
-    let Some(broker) = kafka::own(test) else { return };
+    let Some(mut broker) = kafka::own(test) else { return };
     let kills = number(KILLS).unwrap_or(KILLS_IN_CI);
     let mut random = of_this_run(test);
     let mut group = Group::start(Names::new(broker.bootstrap()), 2, &IMPATIENT);
     let load = group.stream(Duration::from_secs(kills * 2));
-    let (mut killed, mut blows) = (0, 0_u64);
+    let (mut killed, mut blows, mut brokers) = (0, 0_u64, 0);
     while killed < kills {
         // Any moment of a start, a take-over, a transaction, and of what comes behind it.
         thread::sleep(milliseconds(&mut random, 0..=1_500));
         group.start_who_ended();
-        killed += Blow::any(&mut random).strike(&mut group, &mut random);
+        let blow = Blow::any(&mut random);
+        brokers += u64::from(blow.is_of_broker());
+        killed += blow.strike(&mut group, &mut broker, &mut random);
         blows += 1;
         if blows.is_multiple_of(10) {
             group.goes_on();
@@ -68,7 +70,7 @@ fn whatever_is_killed_at_whatever_moment_nothing_is_lost_doubled_or_out_of_order
     let committed = read(Isolation::Committed);
     let aborted = read(Isolation::Uncommitted).saturating_sub(committed);
     report(&format!(
-        "{test}: {killed} kills; {opened} of {starts} starts came so far as to open a state, {aside} states were set \
+        "{test}: {killed} kills, {brokers} of them of the broker; {opened} of {starts} starts came so far as to open a state, {aside} states were set \
          aside, {aborted} events lie there aborted, logs were opened anew {again} times, {} processors ended by themselves",
         group.ends.len()
     ));
@@ -76,9 +78,8 @@ fn whatever_is_killed_at_whatever_moment_nothing_is_lost_doubled_or_out_of_order
     group.is_exact(test, load);
 }
 
-/// What is killed, and what is done to it while it is down. The broker is killed in `kills.rs`: one that is alone, and
-/// killed while a transaction is open, may forget for ever to end it (docs/reliability.md).
-#[derive(Clone, Copy, Debug)]
+/// What is killed, and what is done to it while it is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blow {
     Processor,
     /// Beyond its session.
@@ -88,27 +89,57 @@ enum Blow {
     HalfOfState,
     /// State and identity.
     WithoutAnything,
+    Broker,
+    BrokerAndProcessor,
+    Everything,
 }
 
 impl Blow {
     fn any(random: &mut Rng) -> Self {
-        match random.u64(..22) {
+        match random.u64(..28) {
             0..12 => Self::Processor,
             12 => Self::ForLong,
             13..17 => Self::Both,
             17..19 => Self::WithoutState,
             19..21 => Self::HalfOfState,
-            _ => Self::WithoutAnything,
+            21 => Self::WithoutAnything,
+            22..24 => Self::Broker,
+            24..26 => Self::BrokerAndProcessor,
+            _ => Self::Everything,
         }
     }
 
+    fn is_of_broker(self) -> bool {
+        matches!(self, Self::Broker | Self::BrokerAndProcessor | Self::Everything)
+    }
+
     /// Returns how many were killed.
-    fn strike(self, group: &mut Group, random: &mut Rng) -> u64 {
+    fn strike(self, group: &mut Group, broker: &mut Broker, random: &mut Rng) -> u64 {
         let index = random.usize(..group.processors.len());
+        if self.is_of_broker() {
+            // A transaction of one who lost its identity is nobody's: a broker that forgets to end it is not promised.
+            group.goes_on();
+            thread::sleep(milliseconds(random, 0..=500));
+            broker.kill();
+            if self == Self::Broker {
+                thread::sleep(milliseconds(random, 0..=2_000));
+                broker.restart();
+                return 1;
+            }
+        }
         group.processors[index].kill9();
-        let mut killed = 1;
+        let mut killed = 1 + u64::from(self.is_of_broker());
         match self {
-            Self::Processor => {}
+            Self::Processor | Self::Broker => {}
+            Self::BrokerAndProcessor => broker.restart_without_waiting(),
+            Self::Everything => {
+                let other = 1 - index;
+                group.processors[other].kill9();
+                killed += 1;
+                broker.restart_without_waiting();
+                thread::sleep(milliseconds(random, 0..=3_000));
+                group.processors[other].restart_without_waiting();
+            }
             Self::ForLong => thread::sleep(IMPATIENT_WAIT + milliseconds(random, 0..=1_000)),
             Self::Both => {
                 let other = 1 - index;
@@ -121,6 +152,9 @@ impl Blow {
             Self::WithoutAnything => harm_state(&group.home(index), true, random),
         }
         group.processors[index].restart_without_waiting();
+        if self.is_of_broker() {
+            broker.is_back();
+        }
         killed
     }
 }

@@ -28,6 +28,21 @@ fn a_group_at_rest_or_between_two_generations_is_not_left() {
 }
 
 #[test]
+fn a_transaction_that_hangs_makes_us_open_the_logs_anew_once() {
+    let world = World::default();
+    world.run(&|opened, turns| Play { undecided: Some(7), ends: opened == 2 && turns == 20, ..Play::default() });
+    assert_eq!(world.opened.load(Ordering::Relaxed), 2);
+    let world = World::default();
+    // And once more for each other one.
+    world.run(&|opened, turns| Play {
+        undecided: Some(opened.min(3) as u64),
+        ends: opened == 4 && turns == 20,
+        ..Play::default()
+    });
+    assert_eq!(world.opened.load(Ordering::Relaxed), 4);
+}
+
+#[test]
 fn whoever_stands_still_joins_no_group_says_why_and_goes_on_by_itself() {
     let world = World::default();
     let why = world.processor().metrics.standing_still();
@@ -56,6 +71,8 @@ fn a_loop_that_may_not_wait_ends_with_the_disagreement() {
 struct Play {
     committed: Option<u64>,
     unowned: Option<usize>,
+    /// A transaction is open in `events`, behind this place.
+    undecided: Option<u64>,
     /// The loop is asked to stop.
     ends: bool,
 }
@@ -78,6 +95,7 @@ impl Default for World {
                 look_again: Some(none),
                 unowned_wait: Duration::from_millis(1),
                 away: none,
+                open_max: none,
             },
             opened: AtomicUsize::new(0),
             joined: AtomicUsize::new(0),
@@ -185,6 +203,11 @@ impl Ledger for Logs<'_> {
 
     fn unowned(&mut self) -> Option<usize> {
         self.play().unowned
+    }
+
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
+        let place = |offset| (Topic::Events, Position { partition: 0, offset });
+        Ok(self.play().undecided.map(place).into_iter().collect())
     }
 
     fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, LedgerError> {

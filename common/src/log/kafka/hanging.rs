@@ -44,7 +44,7 @@ pub(super) fn end_what_hangs(
         undecided.len(),
         if told { "" } else { " and in the group's offsets" },
     );
-    let outputs: Vec<_> = undecided.into_iter().map(|(topic, partition)| aborted(topic, partition)).collect();
+    let outputs: Vec<_> = undecided.into_iter().map(|(topic, place)| aborted(topic, place.partition)).collect();
     publisher.abort(&outputs, &offsets, reader.no_member().as_ref(), stop)
 }
 

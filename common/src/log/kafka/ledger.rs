@@ -274,6 +274,10 @@ impl Ledger for KafkaLedger {
         self.clients().reader.unowned(&group, &topic, partitions)
     }
 
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
+        self.clients().reader.undecided()
+    }
+
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
         let stop = self.stop.clone();
         let began = Instant::now();

@@ -32,9 +32,10 @@ const SAY_AGAIN: Duration = Duration::from_secs(5);
 /// No transaction of ours is open for longer: its own time, the broker's interval, and as much again.
 const OPEN_MAX: Duration = Duration::from_secs(40);
 /// What is said then.
-const HANGS: &str = ". None of ours is open for so long: it hangs if Kafka forgot to end it, as a broker without a replica \
-                     can when it is killed and started again. See `kafka-transactions.sh find-hanging`, and end it \
-                     with `kafka-transactions.sh abort`";
+const HANGS: &str = "None of ours is open for so long: it hangs if Kafka forgot to end it, as a broker without a replica \
+                     can when it is killed and started again. Opening the logs anew ends it if it is ours, and so does \
+                     starting the processor that it is of. Where that one is gone for good: see \
+                     `kafka-transactions.sh find-hanging`, and end it with `kafka-transactions.sh abort`";
 /// While reading, the group is answered at least this often.
 const SERVE_AGAIN: Duration = Duration::from_millis(500);
 
@@ -143,11 +144,12 @@ impl Reader {
             if said.elapsed() >= SAY_AGAIN {
                 said = Instant::now();
                 let waited_s = began.elapsed().as_secs();
-                let remedy = if began.elapsed() < OPEN_MAX { "" } else { HANGS };
-                tracing::warn!(
-                    waited_s,
-                    "{place} is decided up to {stable}, not yet to {until}: wait for an open transaction{remedy}"
-                );
+                let what =
+                    format!("{place} is decided up to {stable}, not yet to {until}: wait for an open transaction");
+                if began.elapsed() >= OPEN_MAX {
+                    return Err(LedgerError::StartOver(format!("{what}, for {waited_s} s. {HANGS}")));
+                }
+                tracing::warn!(waited_s, "{what}");
             }
             serve()?;
             if self.stop.sleep(ASK_AGAIN) {
@@ -230,6 +232,7 @@ impl Reader {
     /// in no group.
     pub(super) fn left_off(&self, partition: u32) -> Result<Option<u64>, LedgerError> {
         let name = self.settings.topic(Topic::Raw);
+        let began = Instant::now();
         loop {
             if self.stop.requested() {
                 return Err(stopping());
@@ -248,6 +251,13 @@ impl Reader {
                 Err(error) if is_refusal(&error) => {
                     return Err(judge(&format!("ask where the group left off in {name}/{partition}"), &error, None));
                 }
+                Err(error) if began.elapsed() >= OPEN_MAX => {
+                    let waited_s = began.elapsed().as_secs();
+                    return Err(LedgerError::StartOver(format!(
+                        "{name}/{partition} does not tell where the group left off: {error}, for {waited_s} s. If a \
+                         transaction is open there: {HANGS}"
+                    )));
+                }
                 Err(error) => {
                     // A time-out is no answer: an offset that is still undecided is not told.
                     tracing::warn!(partition, "wait for where the group left off in {name}/{partition}: {error}");
@@ -257,8 +267,9 @@ impl Reader {
         }
     }
 
-    /// Partitions of what is published that hold records of a transaction that is open, whoever's.
-    pub(super) fn undecided(&self) -> Result<Vec<(Topic, u32)>, LedgerError> {
+    /// Partitions of what is published that hold records of a transaction that is open, whoever's, and up to where all
+    /// is decided in each.
+    pub(super) fn undecided(&self) -> Result<Vec<(Topic, Position)>, LedgerError> {
         let places: Vec<(Topic, u32)> = Topic::ALL
             .into_iter()
             .filter(|topic| *topic != Topic::Raw)
@@ -267,12 +278,9 @@ impl Reader {
         // In this order: what is decided meanwhile is no longer asked about.
         let ends = self.ends("ask for the ends of what is published", &self.uncommitted, &places)?;
         let stable = self.ends("ask for the stable ends of what is published", &self.committed, &places)?;
-        Ok(places
-            .into_iter()
-            .zip(ends.into_iter().zip(stable))
-            .filter(|(_, (end, stable))| stable < end)
-            .map(|(place, _)| place)
-            .collect())
+        let places = places.into_iter().zip(ends.into_iter().zip(stable));
+        let open = places.filter(|(_, (end, stable))| stable < end);
+        Ok(open.map(|((topic, partition), (_, offset))| (topic, Position { partition, offset })).collect())
     }
 
     /// Where partitions end for this consumer, in the order of `places`.
