@@ -53,7 +53,7 @@ impl What {
             Self::RawLostTail => "raw ends before where it was read: see the log, run hookledger resume",
             Self::RawOtherEvents => "raw holds other events than were read: see the log, run hookledger resume",
             Self::FactsLost => "facts were lost or made anew: see the log, run hookledger resume",
-            Self::FactsTrimmed => "facts begin behind what the state knows: see the log",
+            Self::FactsTrimmed => "facts begin behind what the state knows: see the log, run hookledger resume",
             Self::Partitions => "the numbers of partitions do not agree: see the log",
         }
     }
@@ -145,9 +145,10 @@ impl Disagreement {
             "facts of partition {partition} begin at {first}, but the state was folded from them only up to {known}: \
              what lay between is gone, though facts are to be kept for ever"
         );
-        let advice = "Restore them, or give this processor the state of one that has folded them; nobody goes on \
-                      without them"
-            .to_owned();
+        let advice = format!(
+            "Restore them, or give this processor the state of one that has folded them. Or else: {}",
+            resume("with what is left of them; stop all processors first, also those that have folded them")
+        );
         Self { what: What::FactsTrimmed, wrong, advice }
     }
 

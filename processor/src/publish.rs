@@ -47,6 +47,10 @@ pub struct Accepted {
     /// Which log `facts` said it was before, where it says another id from now on: state of that one is void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<EventId>,
+    /// From where on `facts` are all that there is to know, where what lay before was deleted: state that was folded
+    /// from more is void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begin: Option<u64>,
 }
 
 /// Makes records that follow from one raw record.

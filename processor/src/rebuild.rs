@@ -13,7 +13,7 @@ use crate::folded::Folded;
 use crate::home::BESIDE;
 use crate::processor::Failure;
 use crate::store::{Store, StoreError, Trusts, opening};
-use crate::takeover::read_facts;
+use crate::takeover::{begin, read_facts};
 
 /// Between two looks whether to stop, and two words about progress.
 const STRETCH_RECORDS: u64 = 100_000;
@@ -66,7 +66,8 @@ pub fn read_all(
     let mut progress = Progress::default();
     for partition in 0..ledger.partitions() {
         let (first, end) = ledger.bounds(Topic::Facts, partition)?;
-        let from = store.marks(partition).facts.max(first);
+        begin(store, ledger, partition, (first, end))?;
+        let from = store.marks(partition).facts;
         progress.all += end.saturating_sub(from);
         stretches.push((Position { partition, offset: from }, end));
     }

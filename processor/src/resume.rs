@@ -18,7 +18,7 @@ use crate::domain::{Fact, FactKey};
 use crate::publish::{Accepted, Progress, accepted, progress};
 use crate::standing::{Standing, event_at};
 use crate::store::Marks;
-use crate::takeover::progress_of;
+use crate::takeover::{accepted_begin, progress_of};
 
 /// So many events are remembered as folded, the newest: those before lie behind a place that is known.
 const FOLDED_MAX: usize = 200_000;
@@ -41,12 +41,14 @@ pub struct Remedy {
     pub raw: u64,
     /// The event before it, if `raw` holds one there.
     last: Option<EventId>,
+    /// Where facts begin from then on, if what lay before is gone.
+    begin: Option<u64>,
     /// What that means for events.
     pub meaning: String,
 }
 
-/// Everything that is in the way, by partition. With `again`, a partition whose facts were lost goes back to the first
-/// record of `raw`, not only to where facts tell that they ended.
+/// Everything that is in the way, by partition. With `again`, a partition whose facts were lost or deleted goes back to
+/// the first record of `raw`, not only to where facts tell that they ended.
 pub fn obstacles(ledger: &mut dyn Ledger, again: bool) -> Result<Vec<Obstacle>, LedgerError> {
     let mut obstacles = Vec::new();
     for partition in 0..ledger.partitions() {
@@ -54,10 +56,12 @@ pub fn obstacles(ledger: &mut dyn Ledger, again: bool) -> Result<Vec<Obstacle>, 
         let committed = ledger.committed(partition)?;
         let told = Told::of(ledger, partition)?;
         let standing = Standing::look(ledger, partition, told.marks.clone(), committed)?;
-        let disagreement = match (told.partitions.filter(|then| *then != ledger.partitions()), standing.place()) {
-            (Some(then), _) => Disagreement::partitions(partition, then, ledger.partitions()),
-            (None, Err(disagreement)) => disagreement,
-            (None, Ok(_)) => continue,
+        let other = told.partitions.filter(|then| *then != ledger.partitions());
+        let disagreement = match (other, told.is_trimmed(), standing.place()) {
+            (Some(then), _, _) => Disagreement::partitions(partition, then, ledger.partitions()),
+            (None, true, _) => Disagreement::facts_trimmed(partition, 0, told.first),
+            (None, false, Err(disagreement)) => disagreement,
+            (None, false, Ok(_)) => continue,
         };
         let remedy = remedy(ledger, &standing, &told, disagreement.what, again)?;
         obstacles.push(Obstacle { standing, disagreement, remedy });
@@ -68,7 +72,7 @@ pub fn obstacles(ledger: &mut dyn Ledger, again: bool) -> Result<Vec<Obstacle>, 
 /// Goes on in this partition as its remedy says: publishes that, and the group's offset, in one transaction.
 pub fn accept(ledger: &mut dyn Ledger, obstacle: &Obstacle, now: Timestamp) -> Result<(), LedgerError> {
     let Obstacle { standing, disagreement, remedy } = obstacle;
-    let Some(Remedy { raw, last, .. }) = *remedy else {
+    let Some(Remedy { raw, last, begin, .. }) = *remedy else {
         return Err(LedgerError::Broken(disagreement.to_string()));
     };
     let (partition, marks) = (standing.partition, &standing.marks);
@@ -79,7 +83,7 @@ pub fn accept(ledger: &mut dyn Ledger, obstacle: &Obstacle, now: Timestamp) -> R
         (_, None) => (EventId::now_v7(), None),
     };
     let from = standing.read();
-    let accepting = Accepted { what: disagreement.what, from, to: raw, at: now, before };
+    let accepting = Accepted { what: disagreement.what, from, to: raw, at: now, before, begin };
     let partitions = Some(ledger.partitions());
     let going_on = Progress { raw, log, folded: Vec::new(), last, partitions, accepted: Some(accepting.clone()) };
     let outputs = vec![accepted(&accepting, EventId::now_v7(), partition), progress(&going_on, partition, now)];
@@ -116,14 +120,27 @@ fn remedy(
             };
             (raw, format!("goes back to {raw}; {gone}{}", twice(end - raw)))
         }
-        What::FactsTrimmed | What::Partitions => return Ok(None),
+        // Without a broker, facts are deleted by nobody.
+        What::FactsTrimmed if !standing.tells_progress => return Ok(None),
+        What::FactsTrimmed => {
+            let raw = if again { first } else { read.clamp(first, end) };
+            let more =
+                if raw < read { format!("; goes back to {raw} in raw, {}", twice(end - raw)) } else { String::new() };
+            let meaning = format!(
+                "goes on with the facts from {} on; what was only told before is forgotten by every state{more}",
+                told.first
+            );
+            (raw, meaning)
+        }
+        What::Partitions => return Ok(None),
     };
+    let begin = (what == What::FactsTrimmed).then_some(told.first);
     let before = raw.checked_sub(1).filter(|before| (first..end).contains(before));
     let last = match before {
         Some(offset) => event_at(ledger, Position { partition, offset })?,
         None => None,
     };
-    Ok(Some(Remedy { raw, last, meaning }))
+    Ok(Some(Remedy { raw, last, begin, meaning }))
 }
 
 fn twice(events: u64) -> String {
@@ -136,6 +153,9 @@ fn twice(events: u64) -> String {
 /// What `facts` of a partition tell, from their first record to their last.
 #[derive(Debug, Default)]
 struct Told {
+    /// Their first offset, and what a person has accepted as that.
+    first: u64,
+    begin: u64,
     marks: Marks,
     partitions: Option<u32>,
     /// Which event lay at which offset of `raw`, as far as that is remembered.
@@ -147,7 +167,10 @@ struct Told {
 impl Told {
     fn of(ledger: &mut dyn Ledger, partition: u32) -> Result<Self, LedgerError> {
         let (first, end) = ledger.bounds(Topic::Facts, partition)?;
-        let mut told = Self::default();
+        let mut told = Self { first, ..Self::default() };
+        if first > 0 {
+            told.begin = accepted_begin(ledger, partition, first, end)?.unwrap_or(0);
+        }
         ledger.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
             if let Some(progress) = progress_of(&entry) {
                 let last = progress.raw.checked_sub(1).zip(progress.last);
@@ -172,6 +195,11 @@ impl Told {
             ControlFlow::Continue(())
         })?;
         Ok(told)
+    }
+
+    /// Whether records are gone that nobody has done without knowingly.
+    fn is_trimmed(&self) -> bool {
+        self.begin < self.first
     }
 
     /// Up to where `raw` within these bounds holds the events that were folded from there. A tail was lost whole, so

@@ -105,7 +105,7 @@ mod tests {
     /// `K` as facts tell it, the group's offset, the bounds of `raw`, and whether it holds the last event.
     fn stands(told: Option<u64>, committed: Option<u64>, raw: (u64, u64), agrees: bool) -> Result<u64, What> {
         let last = told.map(|_| EventId::from_u128(1));
-        let marks = Marks { facts: 9, raw: told, log: None, last };
+        let marks = Marks { facts: 9, raw: told, last, ..Marks::default() };
         let there = if agrees { last } else { Some(EventId::from_u128(2)) };
         let standing = Standing { partition: 0, marks, committed, raw, there, tells_progress: true };
         standing.place().map_err(|disagreement| disagreement.what)

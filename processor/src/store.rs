@@ -81,6 +81,14 @@ pub struct Marks {
     /// The event before `K`, if it has an id: what `raw` must still hold there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<EventId>,
+    /// Where `facts` began when this was folded from them: behind 0 only where a person has accepted that.
+    #[serde(default, skip_serializing_if = "is_the_first")]
+    pub begin: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_the_first(offset: &u64) -> bool {
+    *offset == 0
 }
 
 /// What a progress record tells the store.
@@ -248,7 +256,7 @@ impl Store {
         if self.is_outdated {
             return Err(StoreError::Foreign("an older version of the fold".to_owned()));
         }
-        let (mut marks, mut digest) = self.locked_marks()[partition as usize].clone();
+        let (mut marks, mut digest) = self.known(partition);
         let mut rows = Vec::new();
         let mut put = |key: Vec<u8>, old: Option<Vec<u8>>, new: Option<Vec<u8>>| {
             digest.replace(&key, old.as_deref(), new.as_deref());
@@ -271,8 +279,7 @@ impl Store {
         if let Some(Progressed { raw, log, last }) = progressed {
             (marks.raw, marks.log, marks.last) = (Some(raw), Some(log), last);
         }
-        let stored = StoredMarks { digest: digest::seal(digest, &marks), marks: marks.clone() };
-        rows.push((keys::marks(partition), Some(json(&stored))));
+        rows.push(StoredMarks::row(partition, &marks, digest));
         self.rows.write(rows)?;
         self.locked_marks()[partition as usize] = (marks, digest);
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
@@ -281,6 +288,19 @@ impl Store {
             warm.put(installation, portal);
         }
         Ok(())
+    }
+
+    /// Begins a partition of which nothing was folded at this place in `facts`, because there is nothing before it.
+    pub fn begin(&self, partition: u32, facts: u64) -> Result<(), StoreError> {
+        let (marks, digest) = self.known(partition);
+        let marks = Marks { facts, begin: facts, ..marks };
+        self.rows.write(vec![StoredMarks::row(partition, &marks, digest)])?;
+        self.locked_marks()[partition as usize] = (marks, digest);
+        Ok(())
+    }
+
+    fn known(&self, partition: u32) -> (Marks, Digest) {
+        self.locked_marks()[partition as usize].clone()
     }
 
     /// From now on rows are gathered and written in their order, which is many times as fast, until [`Store::settle`]:
@@ -413,6 +433,13 @@ struct StoredMarks {
     #[serde(flatten)]
     marks: Marks,
     digest: String,
+}
+
+impl StoredMarks {
+    fn row(partition: u32, marks: &Marks, digest: Digest) -> (Vec<u8>, Option<Vec<u8>>) {
+        let stored = Self { digest: digest::seal(digest, marks), marks: marks.clone() };
+        (keys::marks(partition), Some(json(&stored)))
+    }
 }
 
 /// Changes of one installation together, in their order.

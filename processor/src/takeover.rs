@@ -13,7 +13,7 @@ use crate::disagreement::Disagreement;
 use crate::domain::{Change, Fact, FactKey};
 use crate::folded::Folded;
 use crate::processor::Failure;
-use crate::publish::Progress;
+use crate::publish::{Accepted, Progress};
 use crate::standing::Standing;
 use crate::store::{Marks, Progressed, Store, StoreError};
 
@@ -33,10 +33,43 @@ pub fn catch_up(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partiti
         }
         return Err(Disagreement::facts_end_before(partition, known, end).into());
     }
-    if known < first {
+    begin(store, ledger, partition, (first, end))?;
+    let offset = store.marks(partition).facts;
+    read_facts(ledger, store, folded, Position { partition, offset }, end)
+}
+
+/// Where facts begin behind what a state knows, they are only read if a person has accepted that, and only into a
+/// state that knows nothing.
+pub fn begin(store: &Store, ledger: &mut dyn Ledger, partition: u32, (first, end): (u64, u64)) -> Result<(), Failure> {
+    let known = store.marks(partition).facts;
+    if known >= first {
+        return Ok(());
+    }
+    if accepted_begin(ledger, partition, first, end)?.is_none_or(|begin| begin < first) {
         return Err(Disagreement::facts_trimmed(partition, known, first).into());
     }
-    read_facts(ledger, store, folded, Position { partition, offset: known }, end)
+    if known > 0 { Err(of_another_log(partition)) } else { Ok(store.begin(partition, first)?) }
+}
+
+/// From where on facts are all that there is to know, by the newest word of a person.
+pub fn accepted_begin(
+    ledger: &mut dyn Ledger,
+    partition: u32,
+    first: u64,
+    end: u64,
+) -> Result<Option<u64>, LedgerError> {
+    let mut newest = None;
+    ledger.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
+        if let Some(FactKey::Accepted(_)) = entry.record.key.as_deref().and_then(FactKey::parse) {
+            newest = newest.max(begin_of(&entry));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(newest)
+}
+
+fn begin_of(entry: &Entry) -> Option<u64> {
+    serde_json::from_slice::<Accepted>(entry.record.value.as_deref()?).ok()?.begin
 }
 
 /// Whether the last record that was folded is still there, as far as that can be told: where it was a progress record,
@@ -98,8 +131,9 @@ pub fn read_facts(
     from: Position,
     until: u64,
 ) -> Result<(), Failure> {
+    let (first, _) = ledger.bounds(Topic::Facts, from.partition)?;
     thread::scope(|scope| {
-        let (mut step, mut applying) = (Step::new(store, from.partition), None);
+        let (mut step, mut applying) = (Step { first, ..Step::new(store, from.partition) }, None);
         let mut take = |entry: &Entry| -> Result<(), Failure> {
             step.take(entry)?;
             if step.is_full() {
@@ -175,6 +209,8 @@ struct Step<'a> {
     partition: u32,
     /// The log that the newest progress record names.
     log: Option<EventId>,
+    /// Where facts begin by now, if that was asked.
+    first: u64,
     bytes: usize,
     changes: Changes,
 }
@@ -201,7 +237,7 @@ impl Changes {
 
 impl<'a> Step<'a> {
     fn new(store: &'a Store, partition: u32) -> Self {
-        Self { store, partition, log: None, bytes: 0, changes: Changes { partition, ..Changes::default() } }
+        Self { store, partition, log: None, first: 0, bytes: 0, changes: Changes { partition, ..Changes::default() } }
     }
 
     fn is_full(&self) -> bool {
@@ -226,7 +262,13 @@ impl<'a> Step<'a> {
             },
             (Some(FactKey::Waiting(waiting)), Some(_)) => self.changes.list.push(Change::Waits(waiting)),
             (Some(FactKey::Waiting(waiting)), None) => self.changes.list.push(Change::WaitsNoMore(waiting)),
-            (Some(FactKey::Accepted(_)), _) => {}
+            (Some(FactKey::Accepted(_)), _) => {
+                let begins = self.store.marks(self.partition).begin;
+                // Where facts were put back meanwhile, a state that was folded from all of them holds.
+                if begin_of(entry).is_some_and(|accepted| accepted > begins) && self.first > begins {
+                    return Err(of_another_log(self.partition));
+                }
+            }
             (Some(FactKey::Fact(_, _) | FactKey::Progress), None) => {
                 warn!(
                     partition = self.partition,

@@ -56,6 +56,7 @@ fn every_record_and_row_of_every_version_is_read_as_what_it_was() {
     check("progress", 2, &Progress { accepted: None, ..progress() });
     check("progress-accepted", 1, &progress());
     check("accepted", 1, &accepted());
+    check("accepted", 2, &Accepted { what: What::FactsTrimmed, before: None, begin: Some(12), ..accepted() });
     check("event", 1, &public());
 }
 
@@ -95,7 +96,7 @@ fn no_golden_file_is_left_unread() {
         "key-accepted",
     ];
     known.extend(others.map(|name| format!("{name}.v1.json")));
-    known.insert("progress.v2.json".to_owned());
+    known.extend(["progress.v2.json", "accepted.v2.json"].map(str::to_owned));
     let there = fs::read_dir(directory()).expect("the golden files").map(|file| file.expect("a file").file_name());
     let there: BTreeSet<String> = there.map(|name| name.to_string_lossy().into_owned()).collect();
     assert_eq!(there, known);
@@ -236,7 +237,7 @@ fn progress() -> Progress {
 
 fn accepted() -> Accepted {
     let at = Timestamp::from_s(1_696_527_000);
-    Accepted { what: What::FactsLost, from: Some(40), to: 43, at, before: Some(EventId::from_u128(8)) }
+    Accepted { what: What::FactsLost, from: Some(40), to: 43, at, before: Some(EventId::from_u128(8)), begin: None }
 }
 
 fn public() -> Public {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, ConfigEntry, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, ConfigEntry, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -178,6 +178,13 @@ pub fn trim(servers: &str, topic: &str, partition: i32, before: i64) {
     let trimmed = wait_for(admin(servers).delete_records(&offsets, &AdminOptions::new()));
     let trimmed = trimmed.expect("an answer");
     trimmed.elements()[0].error().expect("trimmed");
+}
+
+/// Gives a topic this policy.
+pub fn set_policy(servers: &str, topic: &str, policy: &str) {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("cleanup.policy", policy);
+    let changed = wait_for(admin(servers).alter_configs([&change], &AdminOptions::new())).expect("an answer");
+    assert!(changed.iter().all(Result::is_ok), "{changed:?}");
 }
 
 /// Deletes a group with its offsets, once nobody is in it any more.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use tests::cluster::{Names, PARTITIONS, Standalone};
+use tests::group::digests;
 use tests::kafka::{self, Broker};
 use tests::load::{Acked, send};
 use tests::oracle::Oracle;
@@ -123,6 +124,57 @@ fn facts_that_lost_their_tail_stop_until_somebody_accepts_it_and_go_back_to_what
     answers_agree(&mut world.processor.queries(), &world.oracle());
     let back = world.accepted();
     assert!(!back.is_empty() && back.iter().all(|(_, to, from)| from.is_some_and(|from| from > *to)), "{back:?}");
+}
+
+#[test]
+fn facts_that_were_deleted_stop_whoever_misses_them_until_somebody_accepts_it() {
+    let test = "facts_that_were_deleted_stop_whoever_misses_them_until_somebody_accepts_it";
+    let Some(mut world) = World::start(test) else { return };
+    world.folded(2);
+    world.processor.terminate();
+    let (before, facts) = (world.ends("facts"), world.names.topic("facts"));
+    world.processor.restart();
+    let known = world.folded(2);
+    world.processor.terminate();
+    // As a topic does that somebody gave another policy for a while.
+    topics::set_policy(&world.names.servers, &facts, "compact,delete");
+    for (partition, (_, end)) in &before {
+        topics::trim(&world.names.servers, &facts, *partition, *end);
+    }
+    topics::set_policy(&world.names.servers, &facts, "compact");
+
+    // Who has folded them goes on, and a processor without a state, who has not, stands still.
+    world.processor.restart();
+    world.goes_on();
+    answers_agree(&mut world.processor.queries(), &known);
+    world.processor.terminate();
+    let fresh = world.begin("fresh.log", &world.arguments("fresh", &[]));
+    stands_still(&fresh, "facts_trimmed", "facts begin behind what the state knows");
+    let shown = world.resume(&[]);
+    assert_eq!(shown.code, Some(3), "{shown:?}");
+    assert!(shown.stdout.contains("forgotten by every state"), "{shown:?}");
+    let accepted = world.resume(&["--accept"]);
+    assert_eq!(accepted.code, Some(0), "{accepted:?}");
+    fresh.ready();
+    assert_eq!(world.resume(&[]).code, Some(0), "nothing is in the way any more");
+
+    // Also a state that held more is made anew of what is left: all know the same.
+    world.processor.restart();
+    world.processor.ready();
+    assert!(world.metric("hookledger_processor_state_set_aside_total", "") >= 1.0, "its state was of more facts");
+    let mut fresh = fresh;
+    for process in [&mut world.processor, &mut fresh] {
+        let status = process.terminate();
+        assert!(status.success(), "it ended with {status}");
+    }
+    let [one, other] = ["processor", "fresh"].map(|home| {
+        let directory = world.names.home(home).display().to_string();
+        digests(&run(Program::Hookledger, &["verify", "--data-dir", &directory]), PARTITIONS)
+    });
+    assert_eq!(one, other);
+    let mut rebuild = vec!["rebuild".to_owned()];
+    rebuild.extend(world.arguments("fresh", &[]));
+    assert_eq!(digests(&run(Program::Hookledger, &words(&rebuild)), PARTITIONS), one);
 }
 
 #[test]
