@@ -27,8 +27,9 @@ const TOPICS_WAIT: Duration = Duration::from_secs(10);
 /// The longest that letting go of the clients may take; then they are left behind.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How long members that have ended may stay in the group: a session's time and somewhat more.
-const SESSION_WAIT: Duration = Duration::from_secs(15);
+/// How long members that have ended may stay in the group: a session's time, another one for who asked to join while
+/// the group waited for the first, and somewhat more.
+const SESSION_WAIT: Duration = Duration::from_secs(25);
 /// In the transactional id of commands: of two at a time the first is fenced.
 const COMMAND: &str = "command";
 
