@@ -19,6 +19,7 @@ use common::time::Timestamp;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -574,54 +575,69 @@ fn a_transaction_that_was_open_for_too_long_is_told_apart_from_a_twins() {
 }
 
 #[test]
-fn a_transaction_of_our_former_self_that_kafka_forgot_to_end_is_ended_and_nobody_sees_it() {
-    let name = "a_transaction_of_our_former_self_that_kafka_forgot_to_end_is_ended_and_nobody_sees_it";
+fn a_transaction_of_our_former_self_that_kafka_forgot_to_end_is_ended_as_kafka_had_decided() {
+    let name = "a_transaction_of_our_former_self_that_kafka_forgot_to_end_is_ended_as_kafka_had_decided";
     let Some(mut broker) = tests::kafka::own(name) else { return };
-    let world = World::on(broker.bootstrap());
-    let mut owner = Owner::new(world.open("a"));
-    owner.until("owns all", |owner| owner.owned.len() == 2);
-    let early = vec![output(Topic::Facts, 0, "early"), output(Topic::Events, 1, "early")];
-    owner.ledger.publish(early, &[Position { partition: 0, offset: 1 }]).expect("publishes");
-    drop(owner);
+    // Aborted, and all marks are lost; committed, and only that of the offsets is left.
+    for is_committed in [false, true] {
+        let world = World::on(broker.bootstrap());
+        let made_of = |value: &str, raw: u64| {
+            let mut outputs = vec![output(Topic::Facts, 0, value), output(Topic::Events, 0, value)];
+            for output in &mut outputs {
+                output.record.headers.push(("hl_raw_offset".into(), raw.to_string().into_bytes()));
+            }
+            outputs
+        };
+        let mut owner = Owner::new(world.open("a"));
+        owner.until("owns all", |owner| owner.owned.len() == 2);
+        owner.ledger.publish(made_of("early", 0), &[Position { partition: 0, offset: 1 }]).expect("publishes");
+        drop(owner);
 
-    let (facts, events) = (world.settings.topic(Topic::Facts), world.settings.topic(Topic::Events));
-    let members = world.consumer();
-    let former_id = format!("{}-a", world.group);
-    let former = world.transactional(&former_id);
-    for (topic, partition) in [(&facts, 0), (&events, 1)] {
-        let record = BaseRecord::to(topic).partition(partition).key("k").payload("never decided");
-        former.send(record).map_err(|(error, _)| error).expect("sends");
+        let (facts, events) = (world.settings.topic(Topic::Facts), world.settings.topic(Topic::Events));
+        let members = world.consumer();
+        let former_id = format!("{}-a", world.group);
+        let former = world.transactional(&former_id);
+        for topic in [&facts, &events] {
+            let headers = OwnedHeaders::new().insert(Header { key: "hl_raw_offset", value: Some("1") });
+            let record = BaseRecord::to(topic).partition(0).key("k").payload("never told").headers(headers);
+            former.send(record).map_err(|(error, _)| error).expect("sends");
+        }
+        let offsets = [(world.settings.topic(Topic::Raw), 0, Offset::Offset(2))].into_iter().collect();
+        let member = members.group_metadata().expect("of a group");
+        former.send_offsets_to_transaction(&offsets, &member, PATIENCE).expect("sends offsets");
+        former.flush(PATIENCE).expect("is with the broker");
+        // What the broker does when it decides a transaction and loses marks: its coordinator knows that it is over,
+        // and partitions do not.
+        broker.kill();
+        let mut forgetful = vec![facts.as_str(), &events];
+        forgetful.extend((!is_committed).then_some("__consumer_offsets"));
+        let open = broker.copy_of_topics(&forgetful);
+        broker.restart();
+        if is_committed {
+            former.commit_transaction(PATIENCE).expect("commits");
+        }
+        // Initialised again only when the coordinator has written that it is over.
+        drop(world.transactional(&former_id));
+        broker.kill();
+        broker.put_back_topics(&open);
+        broker.restart();
+        let stable = |topic: &str| members.fetch_watermarks(topic, 0, PATIENCE).expect("answers").1;
+        wait_until("it hangs behind a record and its mark", || (stable(&facts), stable(&events)) == (2, 2));
+        drop(former);
+
+        let mut successor = Owner::new(world.open("a"));
+        successor.until("owns all", |owner| owner.owned.len() == 2);
+        let read_to = if is_committed { 2 } else { 1 };
+        assert_eq!(successor.ledger.committed(0).expect("answers"), Some(read_to));
+        successor.ledger.publish(made_of("late", read_to), &[Position { partition: 0, offset: 3 }]).expect("publishes");
+        let all: &[&str] = if is_committed { &["early", "never told", "late"] } else { &["early", "late"] };
+        let say_something = |entry: &Entry| entry.record.value.is_some();
+        for topic in [Topic::Facts, Topic::Events] {
+            let seen: Vec<Entry> = read(&mut successor.ledger, topic, 0, 0).into_iter().filter(say_something).collect();
+            assert_eq!(values(&seen), all, "{topic:?}");
+        }
+        assert_eq!(successor.ledger.committed(0).expect("answers"), Some(3));
     }
-    let offsets = [(world.settings.topic(Topic::Raw), 0, Offset::Offset(9))].into_iter().collect();
-    let member = members.group_metadata().expect("of a group");
-    former.send_offsets_to_transaction(&offsets, &member, PATIENCE).expect("sends offsets");
-    former.flush(PATIENCE).expect("is with the broker");
-    // What the broker does when it decides a transaction and loses the marks: the coordinator knows that it is
-    // over, and partitions do not.
-    broker.kill();
-    let open = broker.copy_of_topics(&[&facts, &events, "__consumer_offsets"]);
-    broker.restart();
-    let stable = |topic: &str, partition| {
-        let bounds = members.fetch_watermarks(topic, partition, PATIENCE).expect("answers");
-        bounds.1
-    };
-    // Initialised again only when the coordinator has written that it is over.
-    drop(world.transactional(&former_id));
-    broker.kill();
-    broker.put_back_topics(&open);
-    broker.restart();
-    wait_until("it hangs behind a record and its mark", || (stable(&facts, 0), stable(&events, 1)) == (2, 2));
-    drop(former);
-
-    let mut successor = Owner::new(world.open("a"));
-    successor.until("owns all", |owner| owner.owned.len() == 2);
-    assert_eq!(successor.ledger.committed(0).expect("answers"), Some(1), "its offsets are void");
-    let late = vec![output(Topic::Facts, 0, "late"), output(Topic::Events, 1, "late")];
-    successor.ledger.publish(late, &[Position { partition: 0, offset: 2 }]).expect("publishes");
-    assert_eq!(values(&read(&mut successor.ledger, Topic::Facts, 0, 0)), ["early", "late"]);
-    let seen = tests::topics::read(broker.bootstrap(), &events, Isolation::Committed);
-    assert_eq!(seen.len(), 2, "{seen:?}");
-    assert_eq!(successor.ledger.committed(0).expect("answers"), Some(2));
 }
 
 #[test]

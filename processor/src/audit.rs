@@ -414,7 +414,7 @@ fn is_refused(store: &Store, event: &Event) -> Result<bool, StoreError> {
 fn fact(entry: &Entry) -> Option<Fact> {
     match FactKey::parse(entry.record.key.as_deref()?)? {
         FactKey::Fact(..) => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
-        FactKey::Waiting(_) | FactKey::Progress | FactKey::Accepted(_) => None,
+        FactKey::Waiting(_) | FactKey::Progress | FactKey::Accepted(_) | FactKey::Settled => None,
     }
 }
 

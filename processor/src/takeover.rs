@@ -114,7 +114,7 @@ fn newest_log(ledger: &mut dyn Ledger, partition: u32, first: u64, end: u64) -> 
 pub fn progress_of(entry: &Entry) -> Option<Progress> {
     match entry.record.key.as_deref().and_then(FactKey::parse)? {
         FactKey::Progress => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
-        FactKey::Fact(..) | FactKey::Waiting(_) | FactKey::Accepted(_) => None,
+        FactKey::Fact(..) | FactKey::Waiting(_) | FactKey::Accepted(_) | FactKey::Settled => None,
     }
 }
 
@@ -262,6 +262,7 @@ impl<'a> Step<'a> {
             },
             (Some(FactKey::Waiting(waiting)), Some(_)) => self.changes.list.push(Change::Waits(waiting)),
             (Some(FactKey::Waiting(waiting)), None) => self.changes.list.push(Change::WaitsNoMore(waiting)),
+            (Some(FactKey::Settled), _) => {}
             (Some(FactKey::Accepted(_)), _) => {
                 let begins = self.store.marks(self.partition).begin;
                 // Where facts were put back meanwhile, a state that was folded from all of them holds.

@@ -68,6 +68,7 @@ fn every_key_of_every_version_is_read_as_what_it_was() {
             FactKey::Waiting(_) => ("key-waiting", key.to_string()),
             FactKey::Progress => ("key-progress", key.to_string()),
             FactKey::Accepted(_) => ("key-accepted", key.to_string()),
+            FactKey::Settled => ("key-settled", key.to_string()),
         };
         let golden = golden(name, 1, &json!(text));
         assert_eq!(golden.as_str().and_then(FactKey::parse), Some(key), "{name}");
@@ -94,6 +95,7 @@ fn no_golden_file_is_left_unread() {
         "key-waiting",
         "key-progress",
         "key-accepted",
+        "key-settled",
     ];
     known.extend(others.map(|name| format!("{name}.v1.json")));
     known.extend(["progress.v2.json", "accepted.v2.json"].map(str::to_owned));
@@ -160,7 +162,13 @@ fn told_after(told: &Told) -> Option<Told> {
 fn every_key() -> Vec<FactKey> {
     let (id, teller) = (EventId::from_u128(7), Fingerprint::of("proof"));
     let waiting = Waiting { installation: installation(), id, teller, offset: 42 };
-    vec![FactKey::Fact(installation(), id), FactKey::Waiting(waiting), FactKey::Progress, FactKey::Accepted(id)]
+    vec![
+        FactKey::Fact(installation(), id),
+        FactKey::Waiting(waiting),
+        FactKey::Progress,
+        FactKey::Accepted(id),
+        FactKey::Settled,
+    ]
 }
 
 fn installation() -> Installation {

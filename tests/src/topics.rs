@@ -78,7 +78,10 @@ pub fn client(servers: &str) -> ClientConfig {
     config
 }
 
-/// All records that a topic holds now, by partition and offset.
+/// The type of records that subscribers are told to pass over: they only bring a commit that a broker lost.
+const SAYS_NOTHING: &str = "com.hookledger.settled";
+
+/// All records that a topic holds now and that say something, by partition and offset.
 pub fn read(servers: &str, topic: &str, isolation: Isolation) -> Vec<Found> {
     let mut found = Vec::new();
     visit(servers, topic, isolation, |record| found.push(record));
@@ -110,7 +113,12 @@ pub fn visit(servers: &str, topic: &str, isolation: Isolation, mut look: impl Fn
     while !open.is_empty() {
         assert!(start.elapsed() < READ_WITHIN, "could not read {topic} to its end, open: {open:?}");
         match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => look(Found::of(&message)),
+            Some(Ok(message)) => {
+                let found = Found::of(&message);
+                if found.header("ce_type") != Some(SAYS_NOTHING) {
+                    look(found);
+                }
+            }
             // The position counts what is no record, such as the marks of transactions.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 let at = position(&consumer, topic, partition);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use common::contract::SETTLED;
 use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 use serde::{Deserialize, Serialize};
@@ -229,6 +230,8 @@ pub enum FactKey {
     Progress,
     /// `accepted/{id}`: a person let the partition go on although logs disagreed. Nobody's state depends on it.
     Accepted(EventId),
+    /// `settled`: says nothing.
+    Settled,
 }
 
 const PROGRESS: &str = "progress";
@@ -239,6 +242,9 @@ impl FactKey {
     pub fn parse(key: &str) -> Option<Self> {
         if key == PROGRESS {
             return Some(Self::Progress);
+        }
+        if key == SETTLED {
+            return Some(Self::Settled);
         }
         if let Some(id) = key.strip_prefix(ACCEPTED).and_then(|id| EventId::parse_str(id).ok()) {
             return Some(Self::Accepted(id));
@@ -268,6 +274,7 @@ impl fmt::Display for FactKey {
             }
             Self::Progress => f.write_str(PROGRESS),
             Self::Accepted(id) => write!(f, "{ACCEPTED}{id}"),
+            Self::Settled => f.write_str(SETTLED),
         }
     }
 }
@@ -281,8 +288,13 @@ mod tests {
         let installation = Installation::parse("crm-sync", "a223").expect("valid");
         let (id, teller) = (EventId::nil(), Fingerprint::of("t"));
         let waiting = Waiting { installation: installation.clone(), id, teller, offset: 7 };
-        let keys =
-            [FactKey::Fact(installation, id), FactKey::Waiting(waiting), FactKey::Progress, FactKey::Accepted(id)];
+        let keys = [
+            FactKey::Fact(installation, id),
+            FactKey::Waiting(waiting),
+            FactKey::Progress,
+            FactKey::Accepted(id),
+            FactKey::Settled,
+        ];
         for key in keys {
             assert_eq!(FactKey::parse(&key.to_string()), Some(key));
         }

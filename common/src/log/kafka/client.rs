@@ -65,6 +65,8 @@ pub(super) enum Role<'a> {
     },
     /// Asks for offsets, open transactions included.
     Uncommitted,
+    /// Looks at records of open transactions.
+    Peeker,
     /// Creates and describes topics.
     Admin,
 }
@@ -79,6 +81,7 @@ impl Role<'_> {
             Self::Follower { .. } => "follower",
             Self::Reader { .. } => "reader",
             Self::Uncommitted => "offsets",
+            Self::Peeker => "peeker",
             Self::Admin => "admin",
         }
     }
@@ -119,6 +122,10 @@ impl Role<'_> {
             Self::Uncommitted => {
                 config.set("isolation.level", "read_uncommitted");
                 config.set("allow.auto.create.topics", "false");
+            }
+            Self::Peeker => {
+                consume(config, "hookledger-peeker");
+                config.set("isolation.level", "read_uncommitted");
             }
             Self::Admin => {}
         }
@@ -223,6 +230,7 @@ pub(super) fn check(settings: &KafkaSettings) -> Result<(), ConfigError> {
         Role::Follower { group: "check" },
         Role::Reader { group: "check" },
         Role::Uncommitted,
+        Role::Peeker,
         Role::Admin,
     ];
     for role in roles {

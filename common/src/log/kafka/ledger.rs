@@ -239,7 +239,11 @@ impl Ledger for KafkaLedger {
     }
 
     fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError> {
-        self.clients().reader.left_off(partition)
+        let Clients { reader, member, .. } = self.clients();
+        let committed = reader.left_off(partition)?;
+        // Who goes on behind a transaction that hangs in some topic would make it impossible to tell how it ended.
+        reader.wait_until_published(partition, &mut || member.serve())?;
+        Ok(committed)
     }
 
     fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
@@ -276,7 +280,9 @@ impl Ledger for KafkaLedger {
     }
 
     fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
-        self.clients().reader.undecided()
+        let published = self.clients().reader.published()?;
+        let open = published.iter().filter(|published| published.is_open());
+        Ok(open.map(|published| (published.topic, published.place())).collect())
     }
 
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {

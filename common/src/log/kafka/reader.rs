@@ -1,6 +1,6 @@
 //! Answers questions about places in `raw` and `facts`, and reads ranges of them to their very end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -267,20 +267,48 @@ impl Reader {
         }
     }
 
-    /// Partitions of what is published that hold records of a transaction that is open, whoever's, and up to where all
-    /// is decided in each.
-    pub(super) fn undecided(&self) -> Result<Vec<(Topic, Position)>, LedgerError> {
+    /// Every partition of what is published: where it ends, and up to where all is decided.
+    pub(super) fn published(&self) -> Result<Vec<Published>, LedgerError> {
         let places: Vec<(Topic, u32)> = Topic::ALL
             .into_iter()
             .filter(|topic| *topic != Topic::Raw)
             .flat_map(|topic| (0..self.settings.partitions).map(move |partition| (topic, partition)))
             .collect();
-        // In this order: what is decided meanwhile is no longer asked about.
+        // In this order: what is decided meanwhile counts as decided.
         let ends = self.ends("ask for the ends of what is published", &self.uncommitted, &places)?;
         let stable = self.ends("ask for the stable ends of what is published", &self.committed, &places)?;
-        let places = places.into_iter().zip(ends.into_iter().zip(stable));
-        let open = places.filter(|(_, (end, stable))| stable < end);
-        Ok(open.map(|((topic, partition), (_, offset))| (topic, Position { partition, offset })).collect())
+        let published = places.into_iter().zip(ends.into_iter().zip(stable));
+        Ok(published.map(|((topic, partition), (end, stable))| Published { topic, partition, stable, end }).collect())
+    }
+
+    /// Waits until no transaction is open in what was published of a partition.
+    pub(super) fn wait_until_published(
+        &self,
+        partition: u32,
+        serve: &mut dyn FnMut() -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        for published in self.published()?.iter().filter(|published| published.partition == partition) {
+            let place = Place { topic: self.settings.topic(published.topic), partition };
+            if published.is_open() {
+                self.wait_until_decided(&place, published.end, serve)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The record at a place, decided or not.
+    pub(super) fn record_at(&self, topic: Topic, at: Position) -> Result<Option<Entry>, LedgerError> {
+        let consumer = plain_consumer(&self.settings, Role::Peeker)?;
+        let name = self.settings.topic(topic);
+        let list = std::iter::once((name.clone(), kafka_partition(at.partition), kafka_offset(at.offset))).collect();
+        consumer.assign(&list).map_err(|error| judge(&format!("look into {name}"), &error, None))?;
+        let began = Instant::now();
+        while began.elapsed() < CALL_WAIT && !self.stop.requested() {
+            if let Some(Ok(message)) = consumer.poll(ASK_AGAIN) {
+                return Ok(Some(entry(&message)).filter(|entry| entry.position == at));
+            }
+        }
+        Ok(None)
     }
 
     /// Where partitions end for this consumer, in the order of `places`.
@@ -313,14 +341,21 @@ impl Reader {
         })
     }
 
-    /// Whether Kafka tells where the group left off in all of `raw`, as it does while no transaction moves that. Asks
-    /// once, for no longer than `wait`.
-    pub(super) fn tells_where_left_off(&self, wait: Duration) -> bool {
+    /// Where the group left off in each partition of `raw`, as Kafka tells it while no transaction moves that. Asks once,
+    /// for no longer than `wait`; none if it is not told.
+    pub(super) fn all_left_off(&self, wait: Duration) -> Option<BTreeMap<u32, u64>> {
         let raw = self.settings.topic(Topic::Raw);
         let mut asked = TopicPartitionList::new();
         asked.add_partition_range(&raw, 0, kafka_partition(self.settings.partitions) - 1);
-        let told = self.committed.committed_offsets(asked, wait);
-        told.is_ok_and(|told| told.elements().iter().all(|place| place.error().is_ok()))
+        let told = self.committed.committed_offsets(asked, wait).ok()?;
+        let mut all = BTreeMap::new();
+        for place in told.elements() {
+            place.error().ok()?;
+            if let (Ok(partition), Offset::Offset(offset)) = (u32::try_from(place.partition()), place.offset()) {
+                all.insert(partition, whole(offset));
+            }
+        }
+        Some(all)
     }
 
     /// What says, to whoever commits offsets, that no member does.
@@ -360,6 +395,28 @@ impl Reader {
             }
             self.stop.sleep(ASK_AGAIN);
         }
+    }
+}
+
+/// A partition of a topic that is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Published {
+    pub(super) topic: Topic,
+    pub(super) partition: u32,
+    /// Below it no transaction is open.
+    pub(super) stable: u64,
+    pub(super) end: u64,
+}
+
+impl Published {
+    /// Whether a transaction is open here.
+    pub(super) fn is_open(&self) -> bool {
+        self.stable < self.end
+    }
+
+    /// Up to where all is decided.
+    pub(super) fn place(&self) -> Position {
+        Position { partition: self.partition, offset: self.stable }
     }
 }
 
