@@ -156,6 +156,8 @@ impl Company {
         let is_idle = |seat: &Seat| {
             let desk = seat.lives.first().and_then(|life| life.desk.upgrade());
             seat.inbox().is_empty()
+                // What a failed sync holds up is nowhere but in the hands of who waits for it.
+                && seat.lives.iter().all(|life| life.crew.signs.waiting.load(Ordering::SeqCst) == 0)
                 && desk
                     .is_some_and(|desk| desk.open() == 0 && desk.settled().unsettled() == 0 && desk.standing().direct)
         };

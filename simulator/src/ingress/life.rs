@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,8 @@ pub struct Signs {
     pub stop: AtomicBool,
     /// It was not killed.
     pub alive: Arc<AtomicBool>,
+    /// How many wait for an answer.
+    pub waiting: AtomicUsize,
     /// Nobody waits for an answer any more.
     served: AtomicBool,
     /// Nothing more is handed over.
@@ -156,6 +158,7 @@ impl Crew {
                 let verdict = stage.judge.answered(&id, answer);
                 stage.judged(verdict);
             }
+            self.signs.waiting.store(waiting.len(), Ordering::SeqCst);
             if clock.since(ticked_at) >= TICK {
                 ticked_at = clock.now();
                 desk.tick();
@@ -175,6 +178,7 @@ impl Crew {
                 let waiter = Waiter { worker, slot, generation: 0 };
                 turn.push(Offer { waiter, partition: desk.partition_of(&record), record: Arc::new(record) });
             }
+            self.signs.waiting.store(waiting.len(), Ordering::SeqCst);
             if !turn.is_empty() {
                 desk.offer(&mut turn);
             }
