@@ -7,11 +7,16 @@ use common::lifecycle::{Readiness, Stop};
 use common::log::kafka::KafkaLedger;
 use common::settings::{Settings, read_from_process};
 use common::telemetry;
+use mimalloc::MiMalloc;
 use processor::clock;
 use processor::config::{Config, settings};
 use processor::identity::Identity;
 use processor::service;
 use tracing::{error, info};
+
+/// Much that is folded is small, and comes and goes.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const ABOUT: &str = "Folds Bitrix24 webhooks from Kafka into records, publishes what follows, and answers questions.";
 

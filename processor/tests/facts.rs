@@ -12,9 +12,14 @@ use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
 use common::secret::Fingerprint;
 use common::time::Timestamp;
 use fastrand::Rng;
+use mimalloc::MiMalloc;
 use processor::domain::{Decision, Fact, FactKey, Method, Place, Profile, Revision, Stamp, Told};
 use processor::rebuild::{Progress, rebuild};
 use processor::store::{Trusts, opening};
+
+/// As the programs have it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How many facts are read unless told otherwise; the figure is a million.
 const FACTS: u64 = 8_000;

@@ -38,6 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("rdkafka", &["common/src/log/kafka.rs", "common/src/log/kafka"]),
     ("thread_priority", &["common/src/log/kafka/batch.rs"]),
     ("sled", &["processor/src/store/sled.rs"]),
+    ("mimalloc", &["processor/src/main.rs", "cli/src/main.rs"]),
     ("postcard", &["processor/src/store/form.rs"]),
     ("base64", &["processor/src/ask/access.rs"]),
     ("crc32c", &["common/src/log/disk"]),

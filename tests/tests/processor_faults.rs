@@ -116,9 +116,11 @@ impl Blow {
     /// Returns how many were killed.
     fn strike(self, group: &mut Group, broker: &mut Broker, random: &mut Rng) -> u64 {
         let index = random.usize(..group.processors.len());
-        if self.is_of_broker() {
-            // A transaction of one who lost its identity is nobody's: a broker that forgets to end it is not promised.
+        if self.is_of_broker() || self == Self::WithoutAnything {
+            // What a broker forgets to end of one who then loses its identity is nobody's: that is not promised.
             group.goes_on();
+        }
+        if self.is_of_broker() {
             thread::sleep(milliseconds(random, 0..=500));
             broker.kill();
             if self == Self::Broker {

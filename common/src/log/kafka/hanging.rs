@@ -12,7 +12,7 @@
 //! published are of the same transaction. If any of them tells of the first record that is open, it was committed. That
 //! holds because nobody goes on in a partition in which anything is open ([`Reader::wait_until_published`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -43,13 +43,12 @@ pub(super) fn end_what_hangs(
     if open.is_empty() && left_off.is_some() {
         return Ok(());
     }
+    let partitions: BTreeSet<u32> = open.iter().map(|open| open.partition).collect();
     let mut committed = BTreeMap::new();
-    for partition in open.iter().map(|open| open.partition) {
-        if !committed.contains_key(&partition) {
-            let here = published.iter().filter(|published| published.partition == partition);
-            let told = left_off.as_ref().and_then(|all| all.get(&partition)).copied();
-            committed.insert(partition, read_if_committed(reader, here, told)?);
-        }
+    for partition in partitions {
+        let here = published.iter().filter(|published| published.partition == partition);
+        let told = left_off.as_ref().and_then(|all| all.get(&partition)).copied();
+        committed.insert(partition, read_if_committed(reader, here, told)?);
     }
     // What was decided while we looked was not hanging, and what we saw of it is void.
     let now = reader.published()?;

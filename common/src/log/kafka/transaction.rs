@@ -353,3 +353,6 @@ impl ProducerContext for Deliveries {
         self.changed.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Single errors of Kafka at each step of a transaction, which librdkafka's mock cluster injects: what passes is waited
+//! for, and everything else says whether to open the logs anew, to end, or to ask a person.
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr};
+
+use super::*;
+use crate::contract::Retention;
+use crate::log::Record;
+use crate::time::Timestamp;
+
+/// What a step comes to.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Published,
+    StartOver,
+    Fenced,
+    Broken,
+}
+
+#[test]
+fn what_passes_is_waited_for_at_each_step() {
+    use RDKafkaRespErr::{
+        RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS as CONCURRENT,
+        RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS as LOADS, RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE as AWAY,
+        RD_KAFKA_RESP_ERR_NOT_COORDINATOR as MOVED, RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION as LED_ELSEWHERE,
+    };
+    let steps: [(Api, &[RDKafkaRespErr]); 6] = [
+        (Api::InitProducerId, &[LOADS, CONCURRENT, MOVED]),
+        (Api::AddPartitionsToTxn, &[LOADS, CONCURRENT, MOVED]),
+        (Api::Produce, &[LED_ELSEWHERE, LED_ELSEWHERE]),
+        (Api::AddOffsetsToTxn, &[LOADS, CONCURRENT, AWAY]),
+        (Api::TxnOffsetCommit, &[LOADS, MOVED, AWAY]),
+        (Api::EndTxn, &[LOADS, CONCURRENT, MOVED]),
+    ];
+    for (step, errors) in steps {
+        assert_eq!(World::new().publish(step, errors), Told::Published, "{step:?}");
+    }
+}
+
+#[test]
+fn what_does_not_pass_says_what_it_means() {
+    use RDKafkaRespErr::{
+        RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID as TWIN, RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED as NOT_THE_GROUP,
+        RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION as FORMER, RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH as OLD_EPOCH,
+        RD_KAFKA_RESP_ERR_INVALID_TXN_STATE as WRONG_STATE, RD_KAFKA_RESP_ERR_PRODUCER_FENCED as FENCED,
+        RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED as NOT_THE_TOPIC,
+        RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED as NOT_THE_ID,
+        RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID as GONE,
+    };
+    let steps = [
+        (Api::InitProducerId, NOT_THE_ID, Told::Broken),
+        (Api::AddPartitionsToTxn, OLD_EPOCH, Told::Fenced),
+        (Api::AddPartitionsToTxn, FENCED, Told::Fenced),
+        (Api::AddPartitionsToTxn, WRONG_STATE, Told::StartOver),
+        (Api::AddPartitionsToTxn, NOT_THE_TOPIC, Told::Broken),
+        (Api::AddOffsetsToTxn, NOT_THE_GROUP, Told::Broken),
+        (Api::AddOffsetsToTxn, FENCED, Told::Fenced),
+        (Api::TxnOffsetCommit, FORMER, Told::StartOver),
+        (Api::TxnOffsetCommit, GONE, Told::StartOver),
+        (Api::TxnOffsetCommit, TWIN, Told::Fenced),
+        (Api::EndTxn, FENCED, Told::Fenced),
+        (Api::EndTxn, WRONG_STATE, Told::StartOver),
+    ];
+    for (step, error, told) in steps {
+        let world = World::new();
+        assert_eq!(world.publish(step, &[error]), told, "{step:?} {error:?}");
+        // Whatever it was, a new producer is not held up by it.
+        assert_eq!(world.publish(Api::Heartbeat, &[]), Told::Published, "after {step:?} {error:?}");
+    }
+}
+
+/// A mock cluster, which does not look at isolation and keeps no marks: what readers see is tried on a real one.
+struct World {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    settings: KafkaSettings,
+}
+
+impl World {
+    fn new() -> Self {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        let settings = KafkaSettings {
+            servers: cluster.bootstrap_servers(),
+            set: vec![],
+            topic_prefix: "test.".into(),
+            partitions: 1,
+            replication: None,
+            retention: Retention::default(),
+        };
+        for topic in [Topic::Facts, Topic::Raw] {
+            cluster.create_topic(&settings.topic(topic), 1, 1).expect("created");
+        }
+        Self { cluster, settings }
+    }
+
+    /// Publishes a fact with a new producer, while the cluster answers such requests with these errors first.
+    fn publish(&self, requests: Api, errors: &[RDKafkaRespErr]) -> Told {
+        let group = client::config(&self.settings, Role::Reader { group: "group" }).expect("valid");
+        let consumer: BaseConsumer = group.create().expect("a consumer");
+        let member = consumer.group_metadata().expect("of a group");
+        if !errors.is_empty() {
+            self.cluster.request_errors(requests, errors);
+        }
+        let record = Record { key: Some("key".into()), value: None, headers: vec![], at: Timestamp::now() };
+        let outputs = [Output { topic: Topic::Facts, partition: 0, record }];
+        let read = [Position { partition: 0, offset: 1 }];
+        let published = Publisher::open(&self.settings, "id", &Stop::default())
+            .and_then(|publisher| publisher.publish(&outputs, &read, Some(&member), &Stop::default()));
+        match published {
+            Ok(_) => Told::Published,
+            Err(LedgerError::StartOver(_)) => Told::StartOver,
+            Err(LedgerError::Fenced(_)) => Told::Fenced,
+            Err(LedgerError::Broken(_)) => Told::Broken,
+            Err(LedgerError::Partitions(why)) => panic!("{why}"),
+        }
+    }
+}
