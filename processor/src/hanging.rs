@@ -33,8 +33,11 @@ impl Hanging {
 
     /// Whether there is a place that has been undecided for this long, and for which nothing was tried. Now it was.
     pub fn try_once(&mut self, now: Instant, long: Duration) -> bool {
-        let hanging = self.0.values_mut().filter(|seen| now.duration_since(seen.since) >= long);
-        hanging.fold(false, |new, seen| !std::mem::replace(&mut seen.was_tried, true) || new)
+        let mut is_new = false;
+        for seen in self.0.values_mut().filter(|seen| now.duration_since(seen.since) >= long) {
+            is_new |= !std::mem::replace(&mut seen.was_tried, true);
+        }
+        is_new
     }
 }
 

@@ -104,8 +104,9 @@ fn remedy(
         What::RawTrimmed => {
             (first, format!("goes on at {first}, without the {} events from {read} to before {first}", first - read))
         }
-        // Without a broker, derived logs leave out what they have by its place in raw: there is no going back.
-        What::RawLostTail | What::RawOtherEvents if !standing.tells_progress => return Ok(None),
+        // Without a broker, derived logs leave out what they have by its place in raw: there is no going back. And
+        // nobody deletes facts.
+        What::RawLostTail | What::RawOtherEvents | What::FactsTrimmed if !standing.tells_progress => return Ok(None),
         What::RawLostTail | What::RawOtherEvents => {
             let raw = told.agreed_until(ledger, partition, (first, end.min(read)))?;
             (raw, format!("goes back to {raw}, up to where raw holds what was folded; {}", twice(end - raw)))
@@ -120,8 +121,6 @@ fn remedy(
             };
             (raw, format!("goes back to {raw}; {gone}{}", twice(end - raw)))
         }
-        // Without a broker, facts are deleted by nobody.
-        What::FactsTrimmed if !standing.tells_progress => return Ok(None),
         What::FactsTrimmed => {
             let raw = if again { first } else { read.clamp(first, end) };
             let more =

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -10,8 +11,6 @@ use processor::store::{StoreError, Trusts, opening, watch};
 
 /// Tells the process of its own what to do, and where.
 const BREAKS: &str = "HOOKLEDGER_TEST_BREAKS";
-/// Nobody waits for this long.
-const FOR_EVER: Duration = Duration::from_secs(3_600);
 
 #[test]
 fn a_panic_in_a_thread_of_sleds_ends_the_process_and_the_state_is_not_opened_again() {
@@ -61,7 +60,10 @@ fn a_process_of_its_own() {
             // The process ends in its hook.
             panics.expect("a thread").join().expect_err("it panics");
         }
-        "hangs" => watch::while_opening(state, Duration::from_millis(10), || thread::sleep(FOR_EVER)),
+        "hangs" => {
+            let (_kept, never) = mpsc::channel::<()>();
+            watch::while_opening(state, Duration::from_millis(10), || never.recv()).expect_err("nobody sends");
+        }
         other => panic!("{other}"),
     }
     unreachable!("the process has ended");
