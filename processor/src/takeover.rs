@@ -305,3 +305,6 @@ fn unreadable(position: Position, why: &str) -> Failure {
     let Position { partition, offset } = position;
     LedgerError::Broken(format!("facts {partition}/{offset} cannot be read: {why}")).into()
 }
+
+#[cfg(test)]
+mod tests;
