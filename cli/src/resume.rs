@@ -20,7 +20,7 @@ pub fn command() -> Command {
     common::settings::command("resume", "Shows where logs disagree, and lets processors go on knowingly", &settings())
         .after_help(
             "A processor stands still where raw no longer reaches back to where it was read, has lost its tail, or \
-             where facts were lost: nothing is ever skipped in silence. Without --accept this shows for each such \
+             where facts were lost or deleted: nothing is ever skipped in silence. Without --accept this shows for each such \
              partition what is wrong and what accepting would do, changes nothing, and ends with 3, or with 0 if \
              nothing is in the way.\n\n\
              With --accept it writes into facts, for each such partition, where raw goes on, from now and for ever to \
@@ -29,7 +29,8 @@ pub fn command() -> Command {
              and published a second time: rather that than never.\n\n\
              Where facts were lost, raw is read again from where the facts that are left say that they end; where none \
              is left, from its first record. --reinterpret-raw does the latter in any case: for facts that were \
-             damaged in their middle, and at the price of publishing again whatever raw holds.\n\n\
+             damaged in their middle, and at the price of publishing again whatever raw holds. Where facts were \
+             deleted at their beginning, it goes on with those that are left, and all states are made anew of them.\n\n\
              Reads Kafka, or, where kafka is not set, the disk logs of a standalone in data-dir, which must not be \
              running.",
         )

@@ -146,8 +146,9 @@ impl Disagreement {
              what lay between is gone, though facts are to be kept for ever"
         );
         let advice = format!(
-            "Restore them, or give this processor the state of one that has folded them. Or else: {}",
-            resume("with what is left of them; stop all processors first, also those that have folded them")
+            "Restore them, or give this processor the state of one that has folded them. Where neither can be had, stop \
+             all processors, also those that have folded them. {}",
+            resume("with what is left of them")
         );
         Self { what: What::FactsTrimmed, wrong, advice }
     }

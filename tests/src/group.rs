@@ -171,7 +171,10 @@ impl Group {
     pub fn start_who_ended(&mut self) {
         for (index, process) in self.processors.iter_mut().enumerate() {
             if let Some(status) = process.ended() {
-                let why = process.lines("level", "ERROR").pop().unwrap_or_default();
+                // What ends a process outside of our code is said by that code, not as a line of our log.
+                let logs = process.logs();
+                let foreign = logs.lines().rfind(|line| !line.starts_with('{')).unwrap_or_default().to_owned();
+                let why = process.lines("level", "ERROR").pop().unwrap_or(foreign);
                 self.ends.push(format!("processor {} ended with {status}: {why}", index + 1));
                 process.kill9();
                 process.restart_without_waiting();

@@ -106,10 +106,9 @@ fn read_if_committed<'a>(
             ControlFlow::Continue(())
         };
         reader.read(topic, from, stable, &mut tell, &mut || Ok(()))?;
-        if published.is_open()
-            && let Some(entry) = reader.record_at(topic, published.place())?
-        {
-            open = [open, raw_offset(&entry)].into_iter().flatten().min();
+        if published.is_open() {
+            let first = reader.record_from(topic, published.place())?;
+            open = [open, raw_offset(&first)].into_iter().flatten().min();
         }
     }
     Ok(open.filter(|open| read > *open).map(|_| read))

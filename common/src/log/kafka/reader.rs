@@ -296,19 +296,24 @@ impl Reader {
         Ok(())
     }
 
-    /// The record at a place, decided or not.
-    pub(super) fn record_at(&self, topic: Topic, at: Position) -> Result<Option<Entry>, LedgerError> {
+    /// The first record from a place on, decided or not.
+    pub(super) fn record_from(&self, topic: Topic, from: Position) -> Result<Entry, LedgerError> {
         let consumer = plain_consumer(&self.settings, Role::Peeker)?;
         let name = self.settings.topic(topic);
-        let list = std::iter::once((name.clone(), kafka_partition(at.partition), kafka_offset(at.offset))).collect();
-        consumer.assign(&list).map_err(|error| judge(&format!("look into {name}"), &error, None))?;
+        let list = std::iter::once((name.clone(), kafka_partition(from.partition), kafka_offset(from.offset)));
+        consumer.assign(&list.collect()).map_err(|error| judge(&format!("look into {name}"), &error, None))?;
         let began = Instant::now();
-        while began.elapsed() < CALL_WAIT && !self.stop.requested() {
-            if let Some(Ok(message)) = consumer.poll(ASK_AGAIN) {
-                return Ok(Some(entry(&message)).filter(|entry| entry.position == at));
+        while began.elapsed() < ANSWER_WAIT_MAX {
+            if self.stop.requested() {
+                return Err(stopping());
+            }
+            match consumer.poll(ASK_AGAIN) {
+                Some(Ok(message)) => return Ok(entry(&message)),
+                Some(Err(error)) => tracing::debug!("look into {name}: {error}"),
+                None => {}
             }
         }
-        Ok(None)
+        Err(LedgerError::StartOver(format!("{name}/{} brings nothing from {} on", from.partition, from.offset)))
     }
 
     /// Where partitions end for this consumer, in the order of `places`.
