@@ -14,6 +14,9 @@ use crate::time::Timestamp;
 pub mod disk;
 pub mod kafka;
 
+/// No transaction of ours is open for longer: its own time, the broker's interval, and as much again.
+pub const OPEN_MAX: Duration = Duration::from_secs(40);
+
 /// A place in one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use common::contract::Topic;
 use common::lifecycle::{Pending, Stop};
-use common::log::{Ledger, LedgerError, Position, Turn};
+use common::log::{Ledger, LedgerError, OPEN_MAX, Position, Turn};
 use common::time::Timestamp;
 use tracing::{error, info, warn};
 
@@ -37,7 +37,7 @@ pub struct Pace {
     pub unowned_wait: Duration,
     /// How long we stay away then: the group has to forget us, or it would give us back what we had.
     pub away: Duration,
-    /// How long a transaction may be open in what is published: its own time, the broker's interval, as much again.
+    /// How long a transaction may be open in what is published.
     pub open_max: Duration,
 }
 
@@ -49,7 +49,7 @@ impl Default for Pace {
             look_again: Some(Duration::from_secs(10)),
             unowned_wait: Duration::from_secs(30),
             away: Duration::from_secs(12),
-            open_max: Duration::from_secs(40),
+            open_max: OPEN_MAX,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::domain::{Fact, FactKey};
 use crate::publish::{Accepted, Progress, accepted, progress};
 use crate::standing::{Standing, event_at};
 use crate::store::Marks;
-use crate::takeover::{accepted_begin, progress_of};
+use crate::takeover::{begin_of, progress_of};
 
 /// So many events are remembered as folded, the newest: those before lie behind a place that is known.
 const FOLDED_MAX: usize = 200_000;
@@ -167,9 +167,6 @@ impl Told {
     fn of(ledger: &mut dyn Ledger, partition: u32) -> Result<Self, LedgerError> {
         let (first, end) = ledger.bounds(Topic::Facts, partition)?;
         let mut told = Self { first, ..Self::default() };
-        if first > 0 {
-            told.begin = accepted_begin(ledger, partition, first, end)?.unwrap_or(0);
-        }
         ledger.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
             if let Some(progress) = progress_of(&entry) {
                 let last = progress.raw.checked_sub(1).zip(progress.last);
@@ -190,13 +187,14 @@ impl Told {
             {
                 told.places.insert(fact.raw.offset, fact.stamp.id);
             }
+            told.begin = told.begin.max(begin_of(&entry).unwrap_or(0));
             told.marks.facts = entry.position.offset + 1;
             ControlFlow::Continue(())
         })?;
         Ok(told)
     }
 
-    /// Whether records are gone that nobody has done without knowingly.
+    /// Whether records are gone that nobody has given up.
     fn is_trimmed(&self) -> bool {
         self.begin < self.first
     }

@@ -52,23 +52,18 @@ pub fn begin(store: &Store, ledger: &mut dyn Ledger, partition: u32, (first, end
 }
 
 /// From where on facts are all that there is to know, by the newest word of a person.
-pub fn accepted_begin(
-    ledger: &mut dyn Ledger,
-    partition: u32,
-    first: u64,
-    end: u64,
-) -> Result<Option<u64>, LedgerError> {
+fn accepted_begin(ledger: &mut dyn Ledger, partition: u32, first: u64, end: u64) -> Result<Option<u64>, LedgerError> {
     let mut newest = None;
     ledger.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
-        if let Some(FactKey::Accepted(_)) = entry.record.key.as_deref().and_then(FactKey::parse) {
-            newest = newest.max(begin_of(&entry));
-        }
+        newest = newest.max(begin_of(&entry));
         ControlFlow::Continue(())
     })?;
     Ok(newest)
 }
 
-fn begin_of(entry: &Entry) -> Option<u64> {
+/// From where on facts are all that there is to know, if this record is a person's word for that.
+pub fn begin_of(entry: &Entry) -> Option<u64> {
+    let Some(FactKey::Accepted(_)) = entry.record.key.as_deref().and_then(FactKey::parse) else { return None };
     serde_json::from_slice::<Accepted>(entry.record.value.as_deref()?).ok()?.begin
 }
 

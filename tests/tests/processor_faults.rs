@@ -70,8 +70,8 @@ fn whatever_is_killed_at_whatever_moment_nothing_is_lost_doubled_or_out_of_order
     let committed = read(Isolation::Committed);
     let aborted = read(Isolation::Uncommitted).saturating_sub(committed);
     report(&format!(
-        "{test}: {killed} kills, {brokers} of them of the broker; {opened} of {starts} starts came so far as to open a state, {aside} states were set \
-         aside, {aborted} events lie there aborted, logs were opened anew {again} times, {} processors ended by themselves",
+        "{test}: {killed} kills, {brokers} of them of the broker; {opened} of {starts} starts came so far as to open a \
+         state, {aside} states were set aside, {aborted} events lie there aborted, logs were opened anew {again} times, {} processors ended by themselves",
         group.ends.len()
     ));
     assert!(aborted > 0, "some were killed in a transaction");

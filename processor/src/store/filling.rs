@@ -17,8 +17,9 @@ use super::{Row, Rows, StoreError};
 const GATHERED_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// About what a row takes besides its bytes.
 const ROW_BYTES: usize = 96;
-/// So many rows are written at once, and so many gathered ones are looked at while all are read in order.
+/// So many rows are written at once.
 const ROWS_AT_ONCE: usize = 1_000;
+/// So many gathered rows are looked at together while all are read in order.
 const ROWS_AHEAD: usize = 64;
 
 /// By key; a row without a value is to be removed.

@@ -18,7 +18,7 @@ use super::record::{entry, kafka_offset, kafka_partition};
 use super::transaction::{is_refusal, judge, stopping};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
-use crate::log::{Entry, LedgerError, Position};
+use crate::log::{Entry, LedgerError, OPEN_MAX, Position};
 use crate::time::Timestamp;
 
 /// One question; then we look whether to stop, and ask again.
@@ -29,9 +29,7 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How often it is said what is waited for.
 const SAY_AGAIN: Duration = Duration::from_secs(5);
-/// No transaction of ours is open for longer: its own time, the broker's interval, and as much again.
-const OPEN_MAX: Duration = Duration::from_secs(40);
-/// What is said then.
+/// What is said of a transaction that is open for longer than [`OPEN_MAX`].
 const HANGS: &str = "None of ours is open for so long: it hangs if Kafka forgot to end it, as a broker without a replica \
                      can when it is killed and started again. Opening the logs anew ends it if it is ours, and so does \
                      starting the processor that it is of. Where that one is gone for good: see \
