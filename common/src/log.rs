@@ -12,6 +12,7 @@ use crate::contract::Topic;
 use crate::time::Timestamp;
 
 pub mod disk;
+pub mod hanging;
 pub mod kafka;
 
 /// No transaction of ours is open for longer: its own time, the broker's interval, and as much again.
@@ -155,7 +156,8 @@ pub trait Ledger: Send {
     /// How many partitions nobody owns at the moment; none where that cannot be told.
     fn unowned(&mut self) -> Option<usize>;
 
-    /// Where transactions are open in what is published, and up to which offset all is decided there.
+    /// Where transactions are open in what is published, and up to which offset all is decided there. A partition of `raw`
+    /// is one where we may have such a transaction that moves where the group left off.
     fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
         Ok(Vec::new())
     }

@@ -69,7 +69,7 @@ pub fn begin_of(entry: &Entry) -> Option<u64> {
 
 /// Whether the last record that was folded is still there, as far as that can be told: where it was a progress record,
 /// it says what the state knows from it. It is gone where compaction took it, and that only takes what a newer progress
-/// record has replaced; or where its transaction was aborted, though its commit was acknowledged.
+/// record has replaced, which goes further; or where its transaction was aborted, though its commit was acknowledged.
 pub fn look_back(ledger: &mut dyn Ledger, store: &Store, partition: u32) -> Result<(), Failure> {
     let (first, end) = ledger.bounds(Topic::Facts, partition)?;
     let marks = store.marks(partition);
@@ -84,11 +84,10 @@ pub fn look_back(ledger: &mut dyn Ledger, store: &Store, partition: u32) -> Resu
         if is_there || progress.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     match progress {
-        Some((place, found))
-            if place == at && (Some(found.log) != marks.log || marks.raw.is_none_or(|raw| raw < found.raw)) =>
-        {
+        Some((place, found)) if place == at && (Some(found.log) != marks.log || marks.raw < Some(found.raw)) => {
             Err(of_another_log(partition))
         }
+        Some((place, found)) if place != at && marks.raw >= Some(found.raw) => Err(of_another_log(partition)),
         // Where facts do not tell of every step they are never compacted, and damage may have taken it.
         None if !is_there && ledger.tells_progress() => Err(of_another_log(partition)),
         Some(_) | None => Ok(()),

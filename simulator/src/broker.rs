@@ -2,6 +2,7 @@
 //!
 //! A transaction is decided at one moment, as by Kafka's coordinator; its markers reach each log, and the group's
 //! offsets, one by one and later. Until its marker is there, a record is neither seen nor passed by committed readers.
+//! When the broker is killed it may forget markers; then the next marker of the same producer stands for them, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,7 @@ use group::Group;
 pub use log::{Log, Slot};
 
 /// A transaction that is open for longer is aborted.
-pub const TRANSACTION_MS_MAX: u64 = 10_000;
+pub const TRANSACTION_MS_MAX: u64 = 2_000;
 
 /// Why the broker did not do what it was asked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Broker {
     pub now_ms: u64,
     /// Who owns what.
     pub group: Group,
+    /// How often it was killed and started again.
+    pub restarts: u64,
     partitions: u32,
     logs: BTreeMap<(Topic, u32), Log>,
     transactions: Vec<Transaction>,
@@ -60,6 +63,8 @@ struct Transaction {
     offsets: BTreeMap<u32, u64>,
     /// Markers that are yet to be written.
     unmarked: Vec<Mark>,
+    /// Markers that the broker has forgotten: here the transaction hangs.
+    forgotten: Vec<Mark>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +87,7 @@ impl Broker {
         Self {
             now_ms,
             group: Group::new(partitions),
+            restarts: 0,
             partitions,
             logs: places.map(|place| (place, Log::default())).collect(),
             transactions: Vec::new(),
@@ -190,10 +196,7 @@ impl Broker {
 
     /// Where the group left off, unless an undecided transaction may move it.
     pub fn committed(&self, partition: u32) -> Result<Option<u64>, Refusal> {
-        let unstable = self.transactions.iter().any(|transaction| {
-            let undecided = transaction.state == State::Open || transaction.unmarked.contains(&Mark::Offsets);
-            undecided && transaction.offsets.contains_key(&partition)
-        });
+        let unstable = self.offset_open_since(partition).is_some();
         if unstable { Err(Refusal::Again) } else { Ok(self.group.offsets.get(&partition).copied()) }
     }
 
@@ -228,17 +231,67 @@ impl Broker {
         let transaction = &mut self.transactions[index];
         let mark = transaction.unmarked.swap_remove(random.usize(..transaction.unmarked.len()));
         let committed = transaction.state == State::Committed;
+        let hanging = self.recall(index, mark);
         match mark {
-            Mark::Log(topic, partition) => self.log_mut(topic, partition).mark(index, committed),
-            Mark::Offsets if committed => self.group.offsets.extend(transaction.offsets.clone()),
+            Mark::Log(topic, partition) => self.log_mut(topic, partition).mark(index, &hanging, committed),
+            Mark::Offsets if committed => {
+                for hanging in hanging {
+                    for (partition, offset) in &self.transactions[hanging].offsets {
+                        let known = self.group.offsets.entry(*partition).or_default();
+                        *known = (*known).max(*offset);
+                    }
+                }
+                self.group.offsets.extend(&self.transactions[index].offsets);
+            }
             Mark::Offsets => {}
         }
         true
     }
 
+    /// It is killed and started again, and forgets some of the markers that are due. How many transactions hang then.
+    pub fn restart(&mut self, random: &mut Rng) -> usize {
+        self.restarts += 1;
+        let due = self.transactions.iter_mut().filter(|transaction| !transaction.unmarked.is_empty());
+        let forgotten = due.filter(|_| random.bool());
+        forgotten.map(|transaction| transaction.forgotten.append(&mut transaction.unmarked)).count()
+    }
+
+    /// Since when an undecided transaction may move where the group left off.
+    pub fn offset_open_since(&self, partition: u32) -> Option<u64> {
+        let moves = |transaction: &&Transaction| {
+            let marks = [&transaction.unmarked, &transaction.forgotten];
+            let waits = marks.into_iter().any(|marks| marks.contains(&Mark::Offsets));
+            (transaction.state == State::Open || waits) && transaction.offsets.contains_key(&partition)
+        };
+        self.transactions.iter().filter(moves).map(|transaction| transaction.began_ms).min()
+    }
+
+    /// Since when the first record that is undecided there is in an open transaction, and where it lies.
+    pub fn open_since(&self, topic: Topic, partition: u32) -> Option<(u64, u64)> {
+        let (transaction, offset) = self.log(topic, partition).first_open()?;
+        Some((self.transactions[transaction].began_ms, offset))
+    }
+
+    /// The transactions for which this marker stands, too.
+    fn recall(&mut self, index: usize, mark: Mark) -> Vec<usize> {
+        let producer = self.transactions[index].producer.clone();
+        let mut recalled = Vec::new();
+        for (index, transaction) in self.transactions.iter_mut().enumerate() {
+            if let Some(place) = transaction.forgotten.iter().position(|forgotten| *forgotten == mark)
+                && transaction.producer == producer
+            {
+                transaction.forgotten.swap_remove(place);
+                recalled.push(index);
+            }
+        }
+        recalled
+    }
+
     /// Whether a transaction is open or waits for its markers.
     pub fn is_undecided(&self) -> bool {
-        self.transactions.iter().any(|one| one.state == State::Open || !one.unmarked.is_empty())
+        let is_decided =
+            |one: &Transaction| one.state != State::Open && one.unmarked.is_empty() && one.forgotten.is_empty();
+        !self.transactions.iter().all(is_decided)
     }
 
     fn open_transaction(&mut self, id: &str, epoch: u32) -> Result<usize, Refusal> {
@@ -259,6 +312,7 @@ impl Broker {
             logs: BTreeSet::new(),
             offsets: BTreeMap::new(),
             unmarked: Vec::new(),
+            forgotten: Vec::new(),
         });
         let current = self.transactions.len() - 1;
         self.producers.get_mut(id).expect("has an epoch").current = Some(current);

@@ -5,29 +5,37 @@
 //!
 //! [`Broker`]: crate::broker::Broker
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::contract::{Topic, header};
 use common::lifecycle::Stop;
+use common::log::hanging::end_what_hangs;
 use common::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
 use common::time::Timestamp;
 
 use crate::baton::Port;
-use crate::broker::Refusal;
+use crate::broker::TRANSACTION_MS_MAX;
+use crate::judge::DERIVED;
 use crate::mutation::Mutation;
 use crate::world::{Handle, Life, World};
 
 mod member;
+mod opening;
+mod producer;
 
 use member::Member;
+use opening::Opening;
+use producer::Producer;
 
 /// What stands in every error that the schedule made up: a processor may end with it.
 pub const INJECTED: &str = "as the schedule wants it";
 /// Which logs these are.
 pub const IDENTITY: &str = "simulated";
+/// No transaction is open for longer, but one that hangs: its own time, and time for its markers.
+const OPEN_MS_MAX: u64 = TRANSACTION_MS_MAX + 1_000;
 /// The most records of a batch.
 const BATCH_MAX: usize = 12;
 
@@ -56,10 +64,16 @@ impl Being {
 /// All logs, as one life sees them until something goes wrong.
 pub struct SimLedger {
     being: Being,
-    epoch: u32,
+    producer: Producer,
     partitions: u32,
     member: Member,
     followed: BTreeMap<u32, u64>,
+    /// How often the broker had been killed when we looked last.
+    restarts: u64,
+    /// Partitions in which something was published since.
+    published_in: BTreeSet<u32>,
+    /// Partitions in which we published before, until all is decided there.
+    doubtful: BTreeSet<u32>,
     /// A commit that was answered before it was tried: a bug on purpose.
     owed: bool,
     /// Facts are not read: a bug on purpose.
@@ -80,166 +94,90 @@ impl SimLedger {
                 return Err(LedgerError::Broken(format!("we may not write, {INJECTED}")));
             }
         }
-        let epoch = loop {
-            being.pause("init transactions");
-            let mut world = being.world.lock();
-            if let Ok(epoch) = world.broker.init(&being.instance) {
-                break epoch;
-            }
-            drop(world);
-            if being.stop.requested() {
-                return Err(stopping());
-            }
-        };
+        let restarts = being.world.lock().broker.restarts;
+        let producer = Producer::open(being)?;
+        let published_in = end_what_hangs(&Opening::new(being, &producer))?;
         being.pause("join the group");
         let mut world = being.world.lock();
-        world.note(|| format!("life {} ({}) has epoch {epoch} and joins", being.life, being.instance));
+        world.note(|| format!("life {} ({}) joins", being.life, being.instance));
         let member = Member::join(&being.instance, &mut world.broker);
         world.hearts.insert(being.life, (being.instance.clone(), member.id()));
         let partitions = world.broker.partitions();
         drop(world);
-        let being = being.clone();
-        Ok(Self { being, epoch, partitions, member, followed: BTreeMap::new(), owed: false, is_taking_over: false })
+        Ok(Self {
+            being: being.clone(),
+            producer,
+            partitions,
+            member,
+            followed: BTreeMap::new(),
+            restarts,
+            published_in,
+            doubtful: BTreeSet::new(),
+            owed: false,
+            is_taking_over: false,
+        })
     }
 
-    /// Tries a step of a publication again while the broker says so.
-    fn insist<T>(
-        &self,
-        at: &'static str,
-        mut step: impl FnMut(&mut World) -> Result<T, Refusal>,
-    ) -> Result<T, LedgerError> {
+    /// Waits until no transaction is open below `until`, at most for so long as none of ours can be.
+    fn wait_until_decided(&mut self, topic: Topic, partition: u32, until: u64) -> Result<(), LedgerError> {
+        let began_ms = self.being.world.lock().broker.now_ms;
+        let handle = self.being.world.clone();
         loop {
-            self.being.pause(at);
-            let mut world = self.being.world.lock();
-            let faults = world.faults;
-            if world.chance(faults.again) {
-                continue;
+            self.being.pause("wait until all is decided");
+            let mut world = handle.lock();
+            self.serve(&mut world, false)?;
+            if is_decided(&world, topic, partition, until) {
+                return Ok(());
             }
-            if world.chance(faults.start_over) {
-                world.note(|| format!("life {}: {at} fails", self.being.life));
-                return Err(LedgerError::StartOver(format!("{at}, {INJECTED}")));
+            if self.being.stop.requested() {
+                return Err(stopping());
             }
-            match step(&mut world) {
-                Ok(done) => return Ok(done),
-                Err(Refusal::Again) if self.being.stop.requested() => return Err(stopping()),
-                Err(Refusal::Again) => {}
-                Err(refusal) => return Err(self.judge(&mut world, at, &refusal)),
+            if world.broker.now_ms > began_ms + OPEN_MS_MAX {
+                return Err(LedgerError::StartOver(format!("{}/{partition} stays undecided", topic.name())));
             }
         }
     }
 
-    /// What a refusal means for the ledger. An own transaction that was open for too long is told either way.
-    fn judge(&self, world: &mut World, at: &'static str, refusal: &Refusal) -> LedgerError {
-        let life = self.being.life;
-        world.note(|| format!("life {life}: {at}: {refusal:?}"));
-        let fenced = |world: &mut World, why: &str| {
-            if world.has(Mutation::FencedIsTriedAgain) {
-                world.fenced.insert(life);
-                return LedgerError::StartOver(why.to_owned());
-            }
-            world.fenced.insert(life);
-            LedgerError::Fenced(why.to_owned())
-        };
-        match refusal {
-            Refusal::Again => LedgerError::StartOver(at.to_owned()),
-            Refusal::Abort(why) => LedgerError::StartOver(format!("{at}: {why}")),
-            Refusal::TimedOut if world.random.bool() => LedgerError::StartOver(format!("{at}: timed out")),
-            Refusal::TimedOut => fenced(world, "the transaction timed out"),
-            Refusal::Fenced(why) => fenced(world, why),
+    /// Waits until no transaction is open in what was published of a partition.
+    fn wait_until_published(&mut self, partition: u32) -> Result<(), LedgerError> {
+        for topic in DERIVED {
+            let until = self.being.world.lock().broker.log(topic, partition).bounds().1;
+            self.wait_until_decided(topic, partition, until)?;
         }
+        Ok(())
+    }
+
+    /// The broker may have forgotten to end what we published before it was killed.
+    fn doubt(&mut self) {
+        let restarts = self.being.world.lock().broker.restarts;
+        if std::mem::replace(&mut self.restarts, restarts) != restarts {
+            self.doubtful.append(&mut self.published_in);
+        }
+    }
+
+    /// Before more is published, all of that must be decided.
+    fn make_sure(&mut self) -> Result<(), LedgerError> {
+        self.doubt();
+        while let Some(partition) = self.doubtful.first().copied() {
+            self.committed(partition)?;
+            self.doubtful.remove(&partition);
+        }
+        Ok(())
     }
 
     /// Answers the group. While somebody reads, only as long as nothing may come.
     fn serve(&mut self, world: &mut World, always: bool) -> Result<(), LedgerError> {
         if always || !self.member.has_started() {
             let polled = self.member.poll(&mut world.broker);
-            polled.map_err(|refusal| self.judge(world, "poll", &refusal))?;
+            polled.map_err(|refusal| self.producer.judge(world, "poll", &refusal))?;
             world.hearts.insert(self.being.life, (self.being.instance.clone(), self.member.id()));
         }
         Ok(())
     }
 
-    fn produce(&self, outputs: Vec<Output>, ends: &mut BTreeMap<u32, u64>) -> Result<(), LedgerError> {
-        for output in outputs {
-            let Output { topic, partition, record } = output;
-            let mut offset = None;
-            let put = |world: &mut World| {
-                let (instance, epoch) = (&self.being.instance, self.epoch);
-                world.broker.produce(instance, epoch, topic, partition, record.clone())
-            };
-            // Most records are on their way together; now and then one is alone.
-            let is_alone = self.being.world.lock().chance(250);
-            if !is_alone {
-                let mut world = self.being.world.lock();
-                match put(&mut world) {
-                    Ok(at) => offset = Some(at),
-                    Err(Refusal::Again) => {}
-                    Err(refusal) => return Err(self.judge(&mut world, "produce", &refusal)),
-                }
-            }
-            let offset = match offset {
-                Some(offset) => offset,
-                None => self.insist("produce", put)?,
-            };
-            if topic == Topic::Facts {
-                ends.insert(partition, offset + 1);
-            }
-        }
-        Ok(())
-    }
-
-    fn send_offsets(&self, read: &[Position]) -> Result<(), LedgerError> {
-        let Some(generation) = self.member.generation() else {
-            return Err(LedgerError::StartOver("publish without being a member".into()));
-        };
-        self.insist("send offsets", |world| {
-            let instance = &self.being.instance;
-            let member = (instance.as_str(), self.member.id(), generation);
-            let member = (!world.has(Mutation::NamesNoGeneration)).then_some(member);
-            world.broker.send_offsets(instance, self.epoch, member, read)
-        })
-    }
-
-    fn commit(&self) -> Result<(), LedgerError> {
-        loop {
-            let lost = {
-                self.being.pause("commit");
-                let mut world = self.being.world.lock();
-                let rate = world.faults.answer_lost;
-                world.chance(rate).then(|| world.random.u32(..3))
-            };
-            let life = self.being.life;
-            // The question is lost, the answer is lost, or the answer is lost and the question asked again.
-            if lost != Some(0) {
-                let done = self.insist("commit", |world| {
-                    world.broker.commit(&self.being.instance, self.epoch)?;
-                    world.note(|| format!("life {life}: committed"));
-                    Ok(())
-                });
-                if lost.is_none() {
-                    done?;
-                    self.being.pause("committed");
-                    return Ok(());
-                }
-                done?;
-            }
-            if lost == Some(2) {
-                continue;
-            }
-            let mut world = self.being.world.lock();
-            world.note(|| format!("life {life}: the answer to its commit is lost"));
-            if world.has(Mutation::UnknownIsCommitted) {
-                // The client insists on an end of the transaction before the next one begins.
-                world.broker.abort(&self.being.instance, self.epoch);
-                return Ok(());
-            }
-            return Err(LedgerError::StartOver(format!("commit: no answer, {INJECTED}")));
-        }
-    }
-
     /// What was answered before it was done: a bug on purpose.
     fn pay(&mut self) -> Result<(), LedgerError> {
-        if std::mem::take(&mut self.owed) { self.commit() } else { Ok(()) }
+        if std::mem::take(&mut self.owed) { self.producer.commit() } else { Ok(()) }
     }
 
     fn raw(&mut self, world: &mut World) -> Option<Turn> {
@@ -329,15 +267,23 @@ impl Ledger for SimLedger {
     }
 
     fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError> {
-        loop {
+        let began_ms = self.being.world.lock().broker.now_ms;
+        let committed = loop {
             self.being.pause("ask where the group left off");
             let world = self.being.world.lock();
             match world.broker.committed(partition) {
-                Ok(offset) => return Ok(offset),
+                Ok(offset) => break offset,
                 Err(_) if self.being.stop.requested() => return Err(stopping()),
+                Err(_) if world.broker.now_ms > began_ms + OPEN_MS_MAX => {
+                    return Err(LedgerError::StartOver("the group's offset stays undecided".into()));
+                }
                 Err(_) => {}
             }
+        };
+        if !self.being.world.lock().has(Mutation::GoesOnBesideWhatHangs) {
+            self.wait_until_published(partition)?;
         }
+        Ok(committed)
     }
 
     fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
@@ -384,17 +330,7 @@ impl Ledger for SimLedger {
         if self.is_taking_over && topic == Topic::Facts && handle.lock().has(Mutation::SkipsCatchUp) {
             return Ok(());
         }
-        loop {
-            self.being.pause("wait until all is decided");
-            let mut world = handle.lock();
-            self.serve(&mut world, false)?;
-            if is_decided(&world, topic, partition, until) {
-                break;
-            }
-            if self.being.stop.requested() {
-                return Err(stopping());
-            }
-        }
+        self.wait_until_decided(topic, partition, until)?;
         loop {
             self.being.pause("read");
             let mut world = handle.lock();
@@ -434,8 +370,31 @@ impl Ledger for SimLedger {
         self.being.world.lock().broker.group.unowned()
     }
 
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
+        self.doubt();
+        let world = self.being.world.lock();
+        if world.has(Mutation::LeavesWhatHangs) {
+            return Ok(Vec::new());
+        }
+        let mut open: Vec<(Topic, u64, Position)> = Vec::new();
+        for (topic, partition) in places(&world) {
+            let since = world.broker.open_since(topic, partition);
+            open.extend(since.map(|(since_ms, offset)| (topic, since_ms, Position { partition, offset })));
+        }
+        for partition in &self.doubtful {
+            let since = world.broker.offset_open_since(*partition);
+            open.extend(since.map(|since_ms| (Topic::Raw, since_ms, Position { partition: *partition, offset: 0 })));
+        }
+        self.doubtful.retain(|partition| open.iter().any(|(_, _, place)| place.partition == *partition));
+        // What is young is left out here: the loop above looks at a clock of its own, which is not this world's.
+        open.retain(|(_, since_ms, _)| world.broker.now_ms > since_ms + OPEN_MS_MAX);
+        Ok(open.into_iter().map(|(topic, _, place)| (topic, place)).collect())
+    }
+
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
         self.pay()?;
+        self.make_sure()?;
+        self.published_in.extend(outputs.iter().map(|output| output.partition));
         self.being.pause("begin");
         let mutation = self.being.world.lock().mutation;
         if mutation == Some(Mutation::OffsetsOutsideTransaction) {
@@ -445,20 +404,25 @@ impl Ledger for SimLedger {
         let mut ends = BTreeMap::new();
         let outputs = if mutation == Some(Mutation::TwoTransactions) {
             let (facts, others) = outputs.into_iter().partition(|output| output.topic == Topic::Facts);
-            self.produce(facts, &mut ends)?;
-            self.commit()?;
+            self.producer.produce(facts, self.restarts, &mut ends)?;
+            self.producer.commit()?;
             others
         } else {
             outputs
         };
-        self.produce(outputs, &mut ends)?;
+        self.producer.produce(outputs, self.restarts, &mut ends)?;
         if !read.is_empty() && mutation != Some(Mutation::OffsetsOutsideTransaction) {
-            self.send_offsets(read)?;
+            let Some(generation) = self.member.generation() else {
+                return Err(LedgerError::StartOver("publish without being a member".into()));
+            };
+            let member = (self.being.instance.as_str(), self.member.id(), generation);
+            let member = (mutation != Some(Mutation::NamesNoGeneration)).then_some(member);
+            self.producer.send_offsets(read, member)?;
         }
         if mutation == Some(Mutation::AppliesBeforeCommit) {
             self.owed = true;
         } else {
-            self.commit()?;
+            self.producer.commit()?;
         }
         Ok(ends.into_iter().map(|(partition, offset)| Position { partition, offset }).collect())
     }
@@ -469,6 +433,12 @@ impl Drop for SimLedger {
     fn drop(&mut self) {
         self.being.world.lock().hearts.remove(&self.being.life);
     }
+}
+
+/// Everything that is published.
+fn places(world: &World) -> impl Iterator<Item = (Topic, u32)> + use<> {
+    let partitions = world.broker.partitions();
+    DERIVED.into_iter().flat_map(move |topic| (0..partitions).map(move |partition| (topic, partition)))
 }
 
 /// Whether no transaction that began below is open; whoever has one of two bugs does not care.

@@ -38,11 +38,19 @@ pub enum Mutation {
     LosesRows,
     /// Compaction takes the newest record of a key.
     CompactsTooMuch,
+    /// What hangs is never ended.
+    LeavesWhatHangs,
+    /// What hangs is aborted, whatever tells that it was committed.
+    AbortsWhatHangs,
+    /// What hangs is committed, though nothing tells that it was.
+    CommitsWhatHangs,
+    /// A partition is taken over while something in it is undecided.
+    GoesOnBesideWhatHangs,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::AppliesBeforeCommit,
         Self::OffsetsOutsideTransaction,
         Self::NamesNoGeneration,
@@ -59,5 +67,9 @@ impl Mutation {
         Self::LooksBackTooLate,
         Self::LosesRows,
         Self::CompactsTooMuch,
+        Self::LeavesWhatHangs,
+        Self::AbortsWhatHangs,
+        Self::CommitsWhatHangs,
+        Self::GoesOnBesideWhatHangs,
     ];
 }

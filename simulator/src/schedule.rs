@@ -110,6 +110,7 @@ impl Schedule {
             answer_lost: rate(&mut random, 200),
             broken: rate(&mut random, 100),
             rows: rate(&mut random, 4),
+            forgets: random.bool(),
         };
         let seats = (0..random.u32(1..=3)).map(|number| Seat {
             instance: format!("processor-{number}"),
@@ -135,7 +136,7 @@ impl Schedule {
         };
         Self {
             world: Handle::new(world),
-            measures: random.bool(),
+            measures: faults.forgets || random.bool(),
             random,
             seats,
             zombies: Vec::new(),
@@ -220,7 +221,7 @@ impl Schedule {
     /// Something goes wrong, or is put right again.
     fn disturb(&mut self) {
         let seat = self.random.usize(..self.seats.len());
-        match self.random.u32(..18) {
+        match self.random.u32(..21) {
             0..=2 => {
                 self.start(seat);
             }
@@ -246,6 +247,7 @@ impl Schedule {
             14 => self.trim(),
             15 => self.seats[seat].older = Some(self.seats[seat].disk.copy()),
             16 => self.upgrade(seat),
+            17..=19 => self.restart_the_broker(),
             _ => {
                 let mut world = self.world.lock();
                 if world.broker.group.is_empty() && !world.broker.is_undecided() {
@@ -352,6 +354,18 @@ impl Schedule {
         world.broker.log_mut(Topic::Raw, partition).trim(before);
     }
 
+    /// The broker is killed and started again; in some schedules it forgets how it decided transactions.
+    fn restart_the_broker(&mut self) {
+        let mut world = self.world.lock();
+        let world = &mut *world;
+        if !world.faults.forgets {
+            return;
+        }
+        let hung = world.broker.restart(&mut world.random);
+        world.judge.counts.hung += hung as u64;
+        world.note(|| format!("the broker is killed and started again: {hung} transactions hang"));
+    }
+
     fn compact(&mut self) {
         let mut world = self.world.lock();
         let world = &mut *world;
@@ -391,7 +405,8 @@ impl Schedule {
             measure_every,
             look_again: None,
             unowned_wait: Duration::MAX,
-            open_max: Duration::MAX,
+            // The ledger tells of nothing younger.
+            open_max: Duration::ZERO,
             ..Pace::default()
         };
         let (trusts, metrics) = (self.trusts.clone(), self.metrics.clone());

@@ -12,6 +12,8 @@ use crate::judge::Counts;
 
 /// So often is said how far it got.
 const SAY_EVERY: u64 = 10_000;
+/// Schedules at a time.
+const WORKERS_PER_CORE: usize = 4;
 
 /// What became of a schedule.
 pub struct Outcome<C = Counts> {
@@ -71,7 +73,8 @@ pub fn search<C: Tally>(
         }
     };
     thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, std::num::NonZero::get) {
+        // Most of the time a schedule waits for the baton to pass from one thread to the next: several at a time use a core.
+        for _ in 0..WORKERS_PER_CORE * thread::available_parallelism().map_or(1, std::num::NonZero::get) {
             scope.spawn(work);
         }
     });
@@ -103,6 +106,7 @@ impl Tally for Counts {
         self.kills += other.kills;
         self.stops += other.stops;
         self.set_aside += other.set_aside;
+        self.hung += other.hung;
         self.renewed += other.renewed;
         self.lost += other.lost;
         self.by_ingress += other.by_ingress;

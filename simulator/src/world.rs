@@ -79,6 +79,8 @@ pub struct Faults {
     pub broken: u32,
     /// Rows cannot be read or written.
     pub rows: u32,
+    /// Whether the broker forgets how it decided transactions when it is killed.
+    pub forgets: bool,
 }
 
 impl World {

@@ -9,7 +9,7 @@ use simulator::seeds::{Outcome, Tally, search};
 use tests::wait::report;
 
 /// What a bug may take to be seen.
-const SEEDS_MAX: u64 = 300;
+const SEEDS_MAX: u64 = 2_000;
 
 #[test]
 fn every_bug_that_is_put_in_on_purpose_is_caught() {

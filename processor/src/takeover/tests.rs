@@ -24,6 +24,8 @@ fn what_was_folded_and_is_there_no_more_makes_the_state_void_unless_compaction_t
     assert!(look_back(&mut facts, &store, 0).is_ok(), "a newer progress record has replaced it");
     facts.there = vec![(8, said_nothing())];
     assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "taken back");
+    facts.there = vec![(8, progress_to(3))];
+    assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "told again");
     facts.there = vec![(4, progress_to(4))];
     assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "another one");
 }

@@ -38,7 +38,7 @@ impl Log {
 
     /// The last stable offset: below it everything is decided.
     pub fn stable_end(&self) -> u64 {
-        self.open.values().copied().min().unwrap_or(self.next)
+        self.first_open().map_or(self.next, |(_, offset)| offset)
     }
 
     /// Below it compaction may have taken records.
@@ -79,10 +79,17 @@ impl Log {
         offset
     }
 
-    /// Writes the marker of a transaction.
-    pub fn mark(&mut self, transaction: usize, committed: bool) {
-        self.open.remove(&transaction);
-        self.committed.insert(transaction, committed);
+    /// The transaction of the first record that is undecided, and where it lies.
+    pub fn first_open(&self) -> Option<(usize, u64)> {
+        self.open.iter().map(|(transaction, offset)| (*transaction, *offset)).min_by_key(|(_, offset)| *offset)
+    }
+
+    /// Writes the marker of a transaction, which stands for those that hang, too.
+    pub fn mark(&mut self, transaction: usize, hanging: &[usize], committed: bool) {
+        for transaction in hanging.iter().chain([&transaction]) {
+            self.open.remove(transaction);
+            self.committed.insert(*transaction, committed);
+        }
         self.next += 1;
     }
 

@@ -2,6 +2,7 @@
 //!
 //! One thread uses it, and it is never mended: when an error says so, it is dropped and opened anew.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::mpsc;
 use std::thread;
@@ -11,12 +12,13 @@ use super::KafkaSettings;
 use super::client::TRANSACTION_TIMEOUT;
 use super::facts::Follower;
 use super::group::Member;
-use super::hanging::end_what_hangs;
+use super::hanging::Opening;
 use super::reader::Reader;
 use super::topics::{self, MayCreate, TopicsError};
 use super::transaction::{Publisher, stopping};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
+use crate::log::hanging::end_what_hangs;
 use crate::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
 use crate::time::Timestamp;
 
@@ -46,6 +48,10 @@ pub struct KafkaLedger {
     stop: Stop,
     /// Raw records were the last to come: facts are next, so that neither starves.
     after_raw: bool,
+    /// Partitions in which we published since a broker went away.
+    published_in: BTreeSet<u32>,
+    /// Those in which we did before, until all is decided there.
+    doubtful: BTreeSet<u32>,
     /// There until the ledger is dropped.
     clients: Option<Clients>,
 }
@@ -98,7 +104,8 @@ impl KafkaLedger {
             member: Member::new(settings, group, instance.is_lasting.then_some(instance.id))?,
         };
         // Before anything is published: what our next commit touches it would commit, too.
-        end_what_hangs(&clients.publisher, &clients.reader, settings, &stop)?;
+        let Clients { publisher, reader, .. } = &clients;
+        let published_in = end_what_hangs(&Opening { publisher, reader, stop: &stop })?;
         Ok(Self {
             identity: format!("kafka:{cluster}:{}", settings.topic_prefix),
             group: group.to_owned(),
@@ -106,6 +113,8 @@ impl KafkaLedger {
             partitions: settings.partitions,
             stop,
             after_raw: false,
+            published_in,
+            doubtful: BTreeSet::new(),
             clients: Some(clients),
         })
     }
@@ -148,6 +157,23 @@ impl KafkaLedger {
         let turn = (!batch.is_empty()).then(|| Turn::Raw(batch));
         self.after_raw |= turn.is_some();
         Ok(turn)
+    }
+
+    /// A broker that went away may have forgotten to end what we published.
+    fn doubt(&mut self) {
+        if self.clients().publisher.lost_a_broker() {
+            self.doubtful.append(&mut self.published_in);
+        }
+    }
+
+    /// Before more is published, all of that must be decided: an abort would take it back.
+    fn make_sure(&mut self) -> Result<(), LedgerError> {
+        self.doubt();
+        while let Some(partition) = self.doubtful.first().copied() {
+            self.committed(partition)?;
+            self.doubtful.remove(&partition);
+        }
+        Ok(())
     }
 
     fn facts(&mut self, wait: Duration) -> Result<Option<Turn>, LedgerError> {
@@ -280,14 +306,24 @@ impl Ledger for KafkaLedger {
     }
 
     fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
-        let published = self.clients().reader.published()?;
+        self.doubt();
+        let doubtful = std::mem::take(&mut self.doubtful);
+        let reader = &self.clients().reader;
+        let published = reader.published()?;
         let open = published.iter().filter(|published| published.is_open());
-        Ok(open.map(|published| (published.topic, published.place())).collect())
+        let mut open: Vec<(Topic, Position)> = open.map(|open| (open.topic, open.place())).collect();
+        let untold = doubtful.iter().filter(|partition| !reader.tells_where_left_off(**partition));
+        open.extend(untold.map(|partition| (Topic::Raw, Position { partition: *partition, offset: 0 })));
+        let is_open = |partition: &u32| open.iter().any(|(_, place)| place.partition == *partition);
+        self.doubtful = doubtful.into_iter().filter(is_open).collect();
+        Ok(open)
     }
 
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
         let stop = self.stop.clone();
         let began = Instant::now();
+        self.make_sure()?;
+        self.published_in.extend(outputs.iter().map(|output| output.partition));
         let Clients { publisher, member, .. } = self.clients();
         let published = publisher.publish(&outputs, read, member.generation(), &stop);
         match published {

@@ -18,6 +18,7 @@ use super::record::{entry, kafka_offset, kafka_partition};
 use super::transaction::{is_refusal, judge, stopping};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
+use crate::log::hanging::{LeftOff, Published, Undecided};
 use crate::log::{Entry, LedgerError, OPEN_MAX, Position};
 use crate::time::Timestamp;
 
@@ -27,6 +28,8 @@ const CALL_WAIT: Duration = Duration::from_secs(5);
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Between two questions that were not answered as hoped.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Offsets that are not told within this time may wait for a transaction that is open.
+const OFFSETS_WAIT: Duration = Duration::from_secs(1);
 /// How often it is said what is waited for.
 const SAY_AGAIN: Duration = Duration::from_secs(5);
 /// What is said of a transaction that is open for longer than [`OPEN_MAX`].
@@ -344,21 +347,81 @@ impl Reader {
         })
     }
 
-    /// Where the group left off in each partition of `raw`, as Kafka tells it while no transaction moves that. Asks once,
-    /// for no longer than `wait`; none if it is not told.
-    pub(super) fn all_left_off(&self, wait: Duration) -> Option<BTreeMap<u32, u64>> {
-        let raw = self.settings.topic(Topic::Raw);
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition_range(&raw, 0, kafka_partition(self.settings.partitions) - 1);
-        let told = self.committed.committed_offsets(asked, wait).ok()?;
-        let mut all = BTreeMap::new();
-        for place in told.elements() {
-            place.error().ok()?;
-            if let (Ok(partition), Offset::Offset(offset)) = (u32::try_from(place.partition()), place.offset()) {
-                all.insert(partition, whole(offset));
+    /// What is undecided now and stays so, for longer than a transaction can be open that does not hang.
+    pub(super) fn undecided(&self) -> Result<Undecided, LedgerError> {
+        let (began, mut said) = (Instant::now(), Instant::now());
+        let first = self.published()?;
+        let mut left_off = self.all_left_off()?;
+        let mut published = first.clone();
+        loop {
+            // What is open now and was not there at first is somebody's who goes on.
+            let open = first.iter().zip(&published).filter(|(first, now)| first.is_open() && now.stable < first.end);
+            let hanging: BTreeSet<(Topic, u32)> = open.map(|(_, now)| (now.topic, now.partition)).collect();
+            let is_decided = hanging.is_empty() && left_off.untold.is_empty();
+            if is_decided || began.elapsed() >= OPEN_MAX {
+                return Ok(Undecided { published, hanging, left_off });
+            }
+            if said.elapsed() >= SAY_AGAIN {
+                said = Instant::now();
+                let (partitions, offsets) = (hanging.len(), left_off.untold.len());
+                tracing::warn!(
+                    partitions,
+                    offsets,
+                    "wait for transactions that are open in {partitions} partitions of what is published, and in {offsets} \
+                     of the group's offsets"
+                );
+            }
+            if self.stop.sleep(ASK_AGAIN) {
+                return Err(stopping());
+            }
+            published = self.published()?;
+            for partition in left_off.untold.clone() {
+                self.ask_where_left_off(&[partition], &mut left_off);
             }
         }
-        Some(all)
+    }
+
+    /// Where the group left off in each partition of `raw`.
+    fn all_left_off(&self) -> Result<LeftOff, LedgerError> {
+        let all: Vec<u32> = (0..self.settings.partitions).collect();
+        let mut left_off = LeftOff { told: BTreeMap::new(), untold: all.iter().copied().collect() };
+        self.ask_where_left_off(&all, &mut left_off);
+        // Where one of them is not told, Kafka's client tells none.
+        for partition in left_off.untold.clone() {
+            if self.stop.requested() {
+                return Err(stopping());
+            }
+            self.ask_where_left_off(&[partition], &mut left_off);
+        }
+        Ok(left_off)
+    }
+
+    /// Whether no transaction may move where the group left off in a partition, as far as is told in a moment.
+    pub(super) fn tells_where_left_off(&self, partition: u32) -> bool {
+        self.left_off_in(&[partition]).is_some()
+    }
+
+    fn ask_where_left_off(&self, partitions: &[u32], left_off: &mut LeftOff) {
+        for (partition, offset) in self.left_off_in(partitions).unwrap_or_default() {
+            left_off.untold.remove(&partition);
+            left_off.told.extend(offset.map(|offset| (partition, offset)));
+        }
+    }
+
+    /// Asks once where the group left off in these partitions; none if it is not told of all of them.
+    fn left_off_in(&self, partitions: &[u32]) -> Option<Vec<(u32, Option<u64>)>> {
+        let raw = self.settings.topic(Topic::Raw);
+        let mut asked = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            asked.add_partition(&raw, kafka_partition(*partition));
+        }
+        let told = self.committed.committed_offsets(asked, OFFSETS_WAIT).ok()?;
+        let tell = |place: &TopicPartitionListElem<'_>| {
+            place.error().ok()?;
+            let offset = if let Offset::Offset(offset) = place.offset() { Some(whole(offset)) } else { None };
+            Some((u32::try_from(place.partition()).ok()?, offset))
+        };
+        told.elements().iter().map(tell).collect()
     }
 
     /// What says, to whoever commits offsets, that no member does.
@@ -398,28 +461,6 @@ impl Reader {
             }
             self.stop.sleep(ASK_AGAIN);
         }
-    }
-}
-
-/// A partition of a topic that is published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Published {
-    pub(super) topic: Topic,
-    pub(super) partition: u32,
-    /// Below it no transaction is open.
-    pub(super) stable: u64,
-    pub(super) end: u64,
-}
-
-impl Published {
-    /// Whether a transaction is open here.
-    pub(super) fn is_open(&self) -> bool {
-        self.stable < self.end
-    }
-
-    /// Up to where all is decided.
-    pub(super) fn place(&self) -> Position {
-        Position { partition: self.partition, offset: self.stable }
     }
 }
 

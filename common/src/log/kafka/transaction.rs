@@ -4,6 +4,7 @@
 //! initialising the producer then decides the old transaction, and `facts` tells what became of it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,6 +49,7 @@ impl Publisher {
             facts: settings.topic(Topic::Facts),
             batch: Mutex::default(),
             changed: Condvar::new(),
+            lost_a_broker: AtomicBool::new(false),
         };
         let producer = client::config(settings, role)
             .and_then(|config| Ok(config.create_with_context(deliveries)?))
@@ -109,6 +111,11 @@ impl Publisher {
         self.wait_for_reports(outputs.len(), patience, stop)
     }
 
+    /// Whether a connection to a broker was lost since this was asked last.
+    pub(super) fn lost_a_broker(&self) -> bool {
+        self.deliveries().lost_a_broker.swap(false, Ordering::Relaxed)
+    }
+
     /// A client for questions about the cluster.
     pub(super) fn cluster_id(&self) -> Option<String> {
         self.producer.client().fetch_cluster_id(CALL_WAIT)
@@ -118,7 +125,10 @@ impl Publisher {
         let began = Instant::now();
         let mut said = began;
         loop {
-            let Err(error) = self.producer.init_transactions(CALL_WAIT) else { return Ok(()) };
+            let Err(error) = self.producer.init_transactions(CALL_WAIT) else {
+                self.lost_a_broker();
+                return Ok(());
+            };
             if !is_retriable(&error) {
                 return Err(self.judge("initialise transactions", &error));
             }
@@ -179,6 +189,10 @@ impl Publisher {
                 },
                 |(batch, waited)| (batch, waited.timed_out()),
             );
+            if batch.told < sent && self.lost_a_broker() {
+                // What is on its way would come to lie on what the broker may have forgotten to end.
+                return Err(LedgerError::StartOver("a broker went away while records were on their way".into()));
+            }
             if timed_out {
                 let timed_out = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);
                 patience.check("wait for reports", &timed_out, stop)?;
@@ -299,8 +313,9 @@ struct Deliveries {
     voice: Voice,
     facts: String,
     batch: Mutex<Batch>,
-    /// Every record is reported, or one more that failed.
+    /// Every record is reported, or one more that failed, or a broker went away.
     changed: Condvar,
+    lost_a_broker: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -324,6 +339,13 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
+        ) {
+            self.lost_a_broker.store(true, Ordering::Relaxed);
+            self.changed.notify_all();
+        }
         self.voice.error(&error, reason);
     }
 }

@@ -72,6 +72,18 @@ fn what_does_not_pass_says_what_it_means() {
     }
 }
 
+#[test]
+fn nothing_is_published_beyond_a_broker_that_goes_away() {
+    let World { cluster, settings } = World::new();
+    let publisher = Publisher::open(&settings, "id", &Stop::default()).expect("opens");
+    assert!(!publisher.lost_a_broker());
+    drop(cluster);
+    match publisher.publish(&fact(), &[], None, &Stop::default()) {
+        Err(LedgerError::StartOver(why)) => assert!(why.contains("a broker went away"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A mock cluster, which does not look at isolation and keeps no marks: what readers see is tried on a real one.
 struct World {
     cluster: MockCluster<'static, DefaultProducerContext>,
@@ -103,11 +115,9 @@ impl World {
         if !errors.is_empty() {
             self.cluster.request_errors(requests, errors);
         }
-        let record = Record { key: Some("key".into()), value: None, headers: vec![], at: Timestamp::now() };
-        let outputs = [Output { topic: Topic::Facts, partition: 0, record }];
         let read = [Position { partition: 0, offset: 1 }];
         let published = Publisher::open(&self.settings, "id", &Stop::default())
-            .and_then(|publisher| publisher.publish(&outputs, &read, Some(&member), &Stop::default()));
+            .and_then(|publisher| publisher.publish(&fact(), &read, Some(&member), &Stop::default()));
         match published {
             Ok(_) => Told::Published,
             Err(LedgerError::StartOver(_)) => Told::StartOver,
@@ -116,4 +126,9 @@ impl World {
             Err(LedgerError::Partitions(why)) => panic!("{why}"),
         }
     }
+}
+
+fn fact() -> [Output; 1] {
+    let record = Record { key: Some("key".into()), value: None, headers: vec![], at: Timestamp::now() };
+    [Output { topic: Topic::Facts, partition: 0, record }]
 }
