@@ -165,6 +165,9 @@ impl SimRows {
             let line = format!("life {}: applies {partition} to F={} K={:?}", self.being.life, after.facts, after.raw);
             world.note(|| line);
             let world = &mut *world;
+            if world.broker.is_open(&self.being.instance, partition, after.facts) {
+                world.violate(format!("life {}: applied before it was published", self.being.life));
+            }
             if let Err(wrong) = world.judge.applied(&world.broker, partition, before.as_ref(), &after) {
                 world.violate(format!("life {}: {wrong}", self.being.life));
             }

@@ -35,7 +35,7 @@ pub const INJECTED: &str = "as the schedule wants it";
 /// Which logs these are.
 pub const IDENTITY: &str = "simulated";
 /// No transaction is open for longer, but one that hangs: its own time, and time for its markers.
-const OPEN_MS_MAX: u64 = TRANSACTION_MS_MAX + 1_000;
+const OPEN_MS_MAX: u64 = TRANSACTION_MS_MAX + 5_000;
 /// The most records of a batch.
 const BATCH_MAX: usize = 12;
 

@@ -8,14 +8,14 @@
 //! Nothing of ours can be open here but what hangs, since the producer has just been initialised. Whether what is open
 //! is ours is not told; whatever we do leaves what others have open as it is.
 //!
-//! First everything that is open is waited for, until only what hangs can be left. How that was decided is seen by how far
-//! `raw` was read: the group's offsets, the progress records, and all else that is published are of the same transaction.
-//! If any of them tells of the first record that is open in a log, it was committed, unless that log had told of it before:
-//! then it is the second time, by somebody who had lost the partition, and nobody took that. This holds because nobody goes
-//! on in a partition in which anything is open (see [`Ledger::committed`]), and because nobody publishes on after a broker
-//! went away before everything that he published is decided.
+//! How it was decided is seen by how far `raw` was read: the group's offsets, the progress records, and all else that is
+//! published are of the same transaction. If any of them tells of the first record that is open in a log, it was committed,
+//! unless that log had told of it before: then it is the second time, by somebody who had lost the partition, and nobody
+//! took that. This holds because nobody goes on in a partition in which anything is open (see [`Ledger::committed`]), and
+//! because nobody publishes on after a broker went away before everything that he published is decided.
 //!
-//! What cannot be done: while a commit is told again there is a moment in which the end of this process takes it back.
+//! What cannot be done: of two transactions that hang in one log, ours may be the second; and while a commit is told again
+//! there is a moment in which the end of this process takes it back.
 //!
 //! [`Ledger::committed`]: super::Ledger::committed
 
@@ -27,7 +27,7 @@ use crate::time::Timestamp;
 
 /// The logs, and a producer that was just initialised and has published nothing since.
 pub trait Unsettled {
-    /// What is undecided now. Waits until nothing of it is, or for longer than any transaction is open that does not hang.
+    /// What is undecided now. Waits a moment for what is about to be decided.
     fn undecided(&self) -> Result<Undecided, LedgerError>;
 
     /// Visits the newest records of a log that are committed. Returns whether these are all that ever were.

@@ -84,6 +84,11 @@ impl Log {
         self.open.iter().map(|(transaction, offset)| (*transaction, *offset)).min_by_key(|(_, offset)| *offset)
     }
 
+    /// Transactions without a marker that begin here below this.
+    pub fn open_below(&self, below: u64) -> impl Iterator<Item = usize> {
+        self.open.iter().filter(move |(_, first)| **first < below).map(|(transaction, _)| *transaction)
+    }
+
     /// Writes the marker of a transaction, which stands for those that hang, too.
     pub fn mark(&mut self, transaction: usize, hanging: &[usize], committed: bool) {
         for transaction in hanging.iter().chain([&transaction]) {

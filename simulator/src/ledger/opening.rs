@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::contract::Topic;
+use common::contract::{Topic, header};
 use common::log::hanging::{LeftOff, Published, Undecided, Unsettled};
 use common::log::{Entry, LedgerError, Output, Position};
 
 use super::producer::Producer;
-use super::{Being, OPEN_MS_MAX, places, stopping};
+use super::{Being, places, stopping};
 use crate::mutation::Mutation;
 use crate::world::World;
+
+/// What is open for longer is not about to be decided.
+const IN_FLIGHT_MS_MAX: u64 = 300;
 
 /// A life that opens its ledger.
 pub struct Opening<'a> {
@@ -23,11 +26,21 @@ impl<'a> Opening<'a> {
         Self { being, producer }
     }
 
-    fn note(&self, how: &str, outputs: &[Output], read: &[Position]) {
+    fn say(&self, how: &str, outputs: &[Output], read: &[Position]) {
         let places: Vec<String> =
             outputs.iter().map(|output| format!("{}/{}", output.topic.name(), output.partition)).collect();
         let life = self.being.life;
         self.being.world.lock().note(|| format!("life {life}: in case that it hangs, {how} {places:?} {read:?}"));
+    }
+
+    fn note(&self, topic: Topic, first: &Entry) {
+        let Entry { position: Position { partition, offset }, record } = first;
+        let cause = record.header(header::RAW_OFFSET).map(String::from_utf8_lossy).unwrap_or_default();
+        let (life, name) = (self.being.life, topic.name());
+        self.being
+            .world
+            .lock()
+            .note(|| format!("life {life}: {name}/{partition} hangs at {offset}, because of {cause}"));
     }
 }
 
@@ -36,11 +49,11 @@ impl Unsettled for Opening<'_> {
         let (first, until_ms) = {
             self.being.pause("ask what is open");
             let world = self.being.world.lock();
-            (published(&world), world.broker.now_ms + OPEN_MS_MAX)
+            (published(&world), world.broker.now_ms + IN_FLIGHT_MS_MAX)
         };
         let mut untold: BTreeSet<u32> = first.iter().map(|published| published.partition).collect();
         loop {
-            self.being.pause("wait until all is decided everywhere");
+            self.being.pause("wait for what is about to be decided");
             let world = self.being.world.lock();
             let left_off = left_off(&world);
             untold.retain(|partition| left_off.untold.contains(partition));
@@ -74,10 +87,13 @@ impl Unsettled for Opening<'_> {
             self.being.pause("look at what is open");
             let world = self.being.world.lock();
             let position = published.place();
-            let mut records = world.broker.log(published.topic, position.partition).uncommitted(position.offset);
-            if let Some(slot) = records.next() {
+            let open = world.broker.log(published.topic, position.partition).uncommitted(position.offset).next();
+            if let Some(slot) = open {
                 let position = Position { offset: slot.offset, ..position };
-                return Ok(Entry { position, record: slot.record.clone() });
+                let entry = Entry { position, record: slot.record.clone() };
+                drop(world);
+                self.note(published.topic, &entry);
+                return Ok(entry);
             }
             if self.being.stop.requested() {
                 return Err(stopping());
@@ -86,13 +102,13 @@ impl Unsettled for Opening<'_> {
     }
 
     fn commit(&self, outputs: &[Output]) -> Result<(), LedgerError> {
-        self.note("commits", outputs, &[]);
+        self.say("commits", outputs, &[]);
         self.being.pause("commit what hangs");
         self.producer.commit_at_once(outputs)
     }
 
     fn abort(&self, outputs: &[Output], read: &[Position]) -> Result<(), LedgerError> {
-        self.note("aborts", outputs, read);
+        self.say("aborts", outputs, read);
         let restarts = self.being.world.lock().broker.restarts;
         self.producer.produce(outputs.to_vec(), restarts, &mut BTreeMap::new())?;
         if !read.is_empty() {

@@ -30,6 +30,8 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Offsets that are not told within this time may wait for a transaction that is open.
 const OFFSETS_WAIT: Duration = Duration::from_secs(1);
+/// A transaction that goes well is over in this time.
+const IN_FLIGHT_MAX: Duration = Duration::from_secs(1);
 /// How often it is said what is waited for.
 const SAY_AGAIN: Duration = Duration::from_secs(5);
 /// What is said of a transaction that is open for longer than [`OPEN_MAX`].
@@ -347,9 +349,9 @@ impl Reader {
         })
     }
 
-    /// What is undecided now and stays so, for longer than a transaction can be open that does not hang.
+    /// What is undecided now and stays so for longer than a transaction that goes well.
     pub(super) fn undecided(&self) -> Result<Undecided, LedgerError> {
-        let (began, mut said) = (Instant::now(), Instant::now());
+        let began = Instant::now();
         let first = self.published()?;
         let mut left_off = self.all_left_off()?;
         let mut published = first.clone();
@@ -358,18 +360,8 @@ impl Reader {
             let open = first.iter().zip(&published).filter(|(first, now)| first.is_open() && now.stable < first.end);
             let hanging: BTreeSet<(Topic, u32)> = open.map(|(_, now)| (now.topic, now.partition)).collect();
             let is_decided = hanging.is_empty() && left_off.untold.is_empty();
-            if is_decided || began.elapsed() >= OPEN_MAX {
+            if is_decided || began.elapsed() >= IN_FLIGHT_MAX {
                 return Ok(Undecided { published, hanging, left_off });
-            }
-            if said.elapsed() >= SAY_AGAIN {
-                said = Instant::now();
-                let (partitions, offsets) = (hanging.len(), left_off.untold.len());
-                tracing::warn!(
-                    partitions,
-                    offsets,
-                    "wait for transactions that are open in {partitions} partitions of what is published, and in {offsets} \
-                     of the group's offsets"
-                );
             }
             if self.stop.sleep(ASK_AGAIN) {
                 return Err(stopping());
