@@ -184,3 +184,6 @@ fn settled(topic: Topic, partition: u32, read: u64) -> Output {
     let record = Record { key: Some(SETTLED.to_owned()), value: None, headers, at: Timestamp::now() };
     Output { topic, partition, record }
 }
+
+#[cfg(test)]
+mod tests;

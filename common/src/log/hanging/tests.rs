@@ -1,0 +1,127 @@
+//! How what hangs is judged, on logs that only play.
+
+use std::cell::RefCell;
+
+use super::*;
+
+/// What is there: causes of what is committed, then of what is open.
+type Log = (Topic, &'static [u64], &'static [u64]);
+
+const FACTS: Topic = Topic::Facts;
+const EVENTS: Topic = Topic::Events;
+const UNPROVEN: Topic = Topic::Unproven;
+
+#[test]
+fn what_hangs_is_committed_where_anything_tells_of_its_step_for_the_first_time() {
+    let cases: [(&str, &[Log], Option<u64>, &[Topic], &[Topic]); 9] = [
+        ("nothing tells of it", &[(FACTS, &[0, 3], &[4]), (EVENTS, &[3], &[4])], Some(4), &[], &[FACTS, EVENTS]),
+        ("the first step, and nothing tells of it", &[(FACTS, &[], &[0])], None, &[], &[FACTS]),
+        ("the group's offset", &[(FACTS, &[0, 3], &[4]), (EVENTS, &[3], &[4])], Some(6), &[FACTS, EVENTS], &[]),
+        ("facts", &[(FACTS, &[3, 5], &[]), (EVENTS, &[3], &[4])], Some(4), &[EVENTS], &[]),
+        ("facts of a later record", &[(FACTS, &[3, 5], &[]), (EVENTS, &[3], &[5])], None, &[EVENTS], &[]),
+        (
+            "a topic, of what facts are silent about",
+            &[(FACTS, &[3], &[5]), (EVENTS, &[4], &[])],
+            Some(4),
+            &[FACTS],
+            &[],
+        ),
+        ("a topic, in the first step", &[(FACTS, &[], &[1]), (EVENTS, &[0], &[])], None, &[FACTS], &[]),
+        (
+            "one that begins behind what tells of it",
+            &[(FACTS, &[3], &[4]), (EVENTS, &[4], &[]), (UNPROVEN, &[2], &[6])],
+            Some(4),
+            &[FACTS, UNPROVEN],
+            &[],
+        ),
+        ("the second time", &[(FACTS, &[3, 7], &[4]), (EVENTS, &[3, 6], &[5])], Some(8), &[], &[FACTS, EVENTS]),
+    ];
+    for (what, logs, told, commits, aborts) in cases {
+        let played = Played { logs, told, is_told: true, ended: RefCell::default() };
+        let published_in = end_what_hangs(&played).expect("ends");
+        let ended = played.ended.into_inner();
+        assert_eq!((ended.commits.as_slice(), ended.aborts.as_slice()), (commits, aborts), "{what}");
+        assert_eq!(ended.void, [], "{what}");
+        assert_eq!(published_in, BTreeSet::from([0]), "{what}");
+    }
+}
+
+#[test]
+fn offsets_that_are_not_told_are_aborted_and_what_is_decided_is_left() {
+    let settled: &[Log] = &[(FACTS, &[3], &[]), (EVENTS, &[3], &[])];
+    let played = Played { logs: settled, told: Some(4), is_told: true, ended: RefCell::default() };
+    assert_eq!(end_what_hangs(&played).expect("nothing to do"), BTreeSet::new());
+
+    let played = Played { is_told: false, ..played };
+    assert_eq!(end_what_hangs(&played).expect("ends"), BTreeSet::from([0]));
+    let ended = played.ended.into_inner();
+    assert_eq!((ended.commits, ended.aborts), (vec![], vec![]));
+    assert_eq!(ended.void, [Position { partition: 0, offset: 0 }]);
+}
+
+/// One partition.
+struct Played {
+    logs: &'static [Log],
+    told: Option<u64>,
+    is_told: bool,
+    ended: RefCell<Ended>,
+}
+
+#[derive(Default)]
+struct Ended {
+    commits: Vec<Topic>,
+    aborts: Vec<Topic>,
+    void: Vec<Position>,
+}
+
+impl Played {
+    fn log(&self, topic: Topic) -> Log {
+        *self.logs.iter().find(|(played, _, _)| *played == topic).expect("it is played")
+    }
+}
+
+impl Unsettled for Played {
+    fn undecided(&self) -> Result<Undecided, LedgerError> {
+        let published = self.logs.iter().map(|(topic, committed, open)| {
+            let stable = committed.len() as u64;
+            Published { topic: *topic, partition: 0, stable, end: stable + open.len() as u64 }
+        });
+        let published: Vec<Published> = published.collect();
+        let hanging = published.iter().filter(|published| published.is_open()).map(|published| (published.topic, 0));
+        let left_off = if self.is_told {
+            LeftOff { told: self.told.map(|told| (0, told)).into_iter().collect(), untold: BTreeSet::new() }
+        } else {
+            LeftOff { told: BTreeMap::new(), untold: BTreeSet::from([0]) }
+        };
+        Ok(Undecided { hanging: hanging.collect(), published, left_off })
+    }
+
+    fn newest(&self, published: &Published, visit: &mut dyn FnMut(&Entry)) -> Result<bool, LedgerError> {
+        let (_, committed, _) = self.log(published.topic);
+        committed.iter().map(|cause| because_of(*cause)).for_each(|entry| visit(&entry));
+        Ok(true)
+    }
+
+    fn first_open(&self, published: &Published) -> Result<Entry, LedgerError> {
+        let (_, _, open) = self.log(published.topic);
+        Ok(because_of(open[0]))
+    }
+
+    fn commit(&self, outputs: &[Output]) -> Result<(), LedgerError> {
+        self.ended.borrow_mut().commits.extend(outputs.iter().map(|output| output.topic));
+        Ok(())
+    }
+
+    fn abort(&self, outputs: &[Output], read: &[Position]) -> Result<(), LedgerError> {
+        let mut ended = self.ended.borrow_mut();
+        ended.aborts.extend(outputs.iter().map(|output| output.topic));
+        ended.void.extend(read);
+        Ok(())
+    }
+}
+
+fn because_of(cause: u64) -> Entry {
+    let headers = vec![(header::RAW_OFFSET.to_owned(), cause.to_string().into_bytes())];
+    let record = Record { key: None, value: None, headers, at: Timestamp::from_s(0) };
+    Entry { position: Position { partition: 0, offset: 0 }, record }
+}
