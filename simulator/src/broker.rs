@@ -249,21 +249,18 @@ impl Broker {
     }
 
     /// It is killed and started again, and forgets some of the markers that are due. How many transactions hang then.
-    /// Two that hang in one log cannot be told from each other, and that is not promised: so it forgets none of the second.
+    /// Two in one log cannot be told from each other, and that is not promised: so it forgets none that others lie behind.
     pub fn restart(&mut self, random: &mut Rng) -> usize {
         self.restarts += 1;
-        let hangs = |transaction: &&Transaction| !transaction.forgotten.is_empty();
-        let mut hanging: BTreeSet<(Topic, u32)> =
-            self.transactions.iter().filter(hangs).flat_map(|transaction| transaction.logs.clone()).collect();
-        let mut hung = 0;
-        for transaction in self.transactions.iter_mut().filter(|transaction| !transaction.unmarked.is_empty()) {
-            if random.bool() && hanging.is_disjoint(&transaction.logs) {
-                transaction.forgotten.append(&mut transaction.unmarked);
-                hanging.extend(&transaction.logs);
-                hung += 1;
-            }
+        let due = |index: &usize| !self.transactions[*index].unmarked.is_empty();
+        let is_last = |index: usize| self.transactions[index].logs.iter().all(|place| self.logs[place].is_last(index));
+        let due: Vec<usize> = (0..self.transactions.len()).filter(due).collect();
+        let forgotten: Vec<usize> = due.into_iter().filter(|index| random.bool() && is_last(*index)).collect();
+        for index in &forgotten {
+            let transaction = &mut self.transactions[*index];
+            transaction.forgotten.append(&mut transaction.unmarked);
         }
-        hung
+        forgotten.len()
     }
 
     /// Whether a transaction of a producer is open in `facts` of a partition below there.

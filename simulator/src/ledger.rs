@@ -70,9 +70,9 @@ pub struct SimLedger {
     followed: BTreeMap<u32, u64>,
     /// How often the broker had been killed when we looked last.
     restarts: u64,
-    /// Partitions in which something was published since.
+    /// Partitions in which we published.
     published_in: BTreeSet<u32>,
-    /// Partitions in which we published before, until all is decided there.
+    /// Partitions that were not seen to be decided since.
     doubtful: BTreeSet<u32>,
     /// A commit that was answered before it was tried: a bug on purpose.
     owed: bool,
@@ -147,18 +147,20 @@ impl SimLedger {
         Ok(())
     }
 
-    /// The broker may have forgotten to end what we published before it was killed.
+    /// The broker may have forgotten what it had decided before it was killed.
     fn doubt(&mut self) {
         let restarts = self.being.world.lock().broker.restarts;
         if std::mem::replace(&mut self.restarts, restarts) != restarts {
-            self.doubtful.append(&mut self.published_in);
+            self.doubtful = (0..self.partitions).collect();
         }
     }
 
-    /// Before more is published, all of that must be decided.
-    fn make_sure(&mut self) -> Result<(), LedgerError> {
+    /// Before more is published, all that we published must be decided, and all that is where we publish.
+    fn make_sure(&mut self, outputs: &[Output]) -> Result<(), LedgerError> {
         self.doubt();
-        while let Some(partition) = self.doubtful.first().copied() {
+        self.published_in.extend(outputs.iter().map(|output| output.partition));
+        let due: Vec<u32> = self.doubtful.intersection(&self.published_in).copied().collect();
+        for partition in due {
             self.committed(partition)?;
             self.doubtful.remove(&partition);
         }
@@ -393,8 +395,7 @@ impl Ledger for SimLedger {
 
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
         self.pay()?;
-        self.make_sure()?;
-        self.published_in.extend(outputs.iter().map(|output| output.partition));
+        self.make_sure(&outputs)?;
         self.being.pause("begin");
         let mutation = self.being.world.lock().mutation;
         if mutation == Some(Mutation::OffsetsOutsideTransaction) {

@@ -12,10 +12,11 @@
 //! published are of the same transaction. If any of them tells of the first record that is open in a log, it was committed,
 //! unless that log had told of it before: then it is the second time, by somebody who had lost the partition, and nobody
 //! took that. This holds because nobody goes on in a partition in which anything is open (see [`Ledger::committed`]), and
-//! because nobody publishes on after a broker went away before everything that he published is decided.
+//! because nobody publishes on after a broker went away before everything that he published, and everything in the partitions
+//! that he publishes in, is decided.
 //!
-//! What cannot be done: of two transactions that hang in one log, ours may be the second; and while a commit is told again
-//! there is a moment in which the end of this process takes it back.
+//! What cannot be done: where records of two transactions lie in one log behind the first that is open, nothing tells
+//! which of them hangs; and while a commit is told again there is a moment in which the end of this process takes it back.
 //!
 //! [`Ledger::committed`]: super::Ledger::committed
 

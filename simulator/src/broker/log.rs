@@ -84,6 +84,12 @@ impl Log {
         self.open.iter().map(|(transaction, offset)| (*transaction, *offset)).min_by_key(|(_, offset)| *offset)
     }
 
+    /// Whether only records of this transaction lie behind its first, and no other is undecided.
+    pub fn is_last(&self, transaction: usize) -> bool {
+        let behind = |first: &u64| self.from(*first).all(|slot| slot.transaction == Some(transaction));
+        self.open.get(&transaction).is_none_or(behind) && self.open.keys().all(|open| *open == transaction)
+    }
+
     /// Transactions without a marker that begin here below this.
     pub fn open_below(&self, below: u64) -> impl Iterator<Item = usize> {
         self.open.iter().filter(move |(_, first)| **first < below).map(|(transaction, _)| *transaction)

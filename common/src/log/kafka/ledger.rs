@@ -48,9 +48,9 @@ pub struct KafkaLedger {
     stop: Stop,
     /// Raw records were the last to come: facts are next, so that neither starves.
     after_raw: bool,
-    /// Partitions in which we published since a broker went away.
+    /// Partitions in which we published.
     published_in: BTreeSet<u32>,
-    /// Those in which we did before, until all is decided there.
+    /// Partitions that were not seen to be decided since a broker went away.
     doubtful: BTreeSet<u32>,
     /// There until the ledger is dropped.
     clients: Option<Clients>,
@@ -159,17 +159,21 @@ impl KafkaLedger {
         Ok(turn)
     }
 
-    /// A broker that went away may have forgotten to end what we published.
+    /// A broker that went away may have forgotten to end what we published, or what somebody else did who had a partition
+    /// before us.
     fn doubt(&mut self) {
         if self.clients().publisher.lost_a_broker() {
-            self.doubtful.append(&mut self.published_in);
+            self.doubtful = (0..self.partitions).collect();
         }
     }
 
-    /// Before more is published, all of that must be decided: an abort would take it back.
-    fn make_sure(&mut self) -> Result<(), LedgerError> {
+    /// Before more is published, all that we published must be decided, since an abort would take it back; and all that
+    /// is in the partitions that we publish in, since nobody could tell any more how that was decided.
+    fn make_sure(&mut self, outputs: &[Output]) -> Result<(), LedgerError> {
         self.doubt();
-        while let Some(partition) = self.doubtful.first().copied() {
+        self.published_in.extend(outputs.iter().map(|output| output.partition));
+        let due: Vec<u32> = self.doubtful.intersection(&self.published_in).copied().collect();
+        for partition in due {
             self.committed(partition)?;
             self.doubtful.remove(&partition);
         }
@@ -321,9 +325,8 @@ impl Ledger for KafkaLedger {
 
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
         let stop = self.stop.clone();
+        self.make_sure(&outputs)?;
         let began = Instant::now();
-        self.make_sure()?;
-        self.published_in.extend(outputs.iter().map(|output| output.partition));
         let Clients { publisher, member, .. } = self.clients();
         let published = publisher.publish(&outputs, read, member.generation(), &stop);
         match published {
