@@ -6,6 +6,8 @@ use super::*;
 
 /// What is there: causes of what is committed, then of what is open.
 type Log = (Topic, &'static [u64], &'static [u64]);
+/// What tells of it, the logs, where the group left off; which topics are committed, and which are aborted.
+type Case = (&'static str, &'static [Log], Option<u64>, &'static [Topic], &'static [Topic]);
 
 const FACTS: Topic = Topic::Facts;
 const EVENTS: Topic = Topic::Events;
@@ -13,7 +15,7 @@ const UNPROVEN: Topic = Topic::Unproven;
 
 #[test]
 fn what_hangs_is_committed_where_anything_tells_of_its_step_for_the_first_time() {
-    let cases: [(&str, &[Log], Option<u64>, &[Topic], &[Topic]); 9] = [
+    let cases: [Case; 9] = [
         ("nothing tells of it", &[(FACTS, &[0, 3], &[4]), (EVENTS, &[3], &[4])], Some(4), &[], &[FACTS, EVENTS]),
         ("the first step, and nothing tells of it", &[(FACTS, &[], &[0])], None, &[], &[FACTS]),
         ("the group's offset", &[(FACTS, &[0, 3], &[4]), (EVENTS, &[3], &[4])], Some(6), &[FACTS, EVENTS], &[]),
