@@ -5,14 +5,14 @@
 //!
 //! [`Broker`]: crate::broker::Broker
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::contract::{Topic, header};
 use common::lifecycle::Stop;
-use common::log::hanging::end_what_hangs;
+use common::log::hanging::{Doubts, end_what_hangs};
 use common::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
 use common::time::Timestamp;
 
@@ -70,10 +70,7 @@ pub struct SimLedger {
     followed: BTreeMap<u32, u64>,
     /// How often the broker had been killed when we looked last.
     restarts: u64,
-    /// Partitions in which we published.
-    published_in: BTreeSet<u32>,
-    /// Partitions that were not seen to be decided since.
-    doubtful: BTreeSet<u32>,
+    doubts: Doubts,
     /// A commit that was answered before it was tried: a bug on purpose.
     owed: bool,
     /// Facts are not read: a bug on purpose.
@@ -111,8 +108,7 @@ impl SimLedger {
             member,
             followed: BTreeMap::new(),
             restarts,
-            published_in,
-            doubtful: BTreeSet::new(),
+            doubts: Doubts::new(published_in),
             owed: false,
             is_taking_over: false,
         })
@@ -147,22 +143,19 @@ impl SimLedger {
         Ok(())
     }
 
-    /// The broker may have forgotten what it had decided before it was killed.
     fn doubt(&mut self) {
         let restarts = self.being.world.lock().broker.restarts;
         if std::mem::replace(&mut self.restarts, restarts) != restarts {
-            self.doubtful = (0..self.partitions).collect();
+            self.doubts.doubt(self.partitions);
         }
     }
 
-    /// Before more is published, all that we published must be decided, and all that is where we publish.
+    /// Waits until all is decided that must be before these are published.
     fn make_sure(&mut self, outputs: &[Output]) -> Result<(), LedgerError> {
         self.doubt();
-        self.published_in.extend(outputs.iter().map(|output| output.partition));
-        let due: Vec<u32> = self.doubtful.intersection(&self.published_in).copied().collect();
-        for partition in due {
+        for partition in self.doubts.due(outputs) {
             self.committed(partition)?;
-            self.doubtful.remove(&partition);
+            self.doubts.decided(partition);
         }
         Ok(())
     }
@@ -378,19 +371,24 @@ impl Ledger for SimLedger {
         if world.has(Mutation::LeavesWhatHangs) {
             return Ok(Vec::new());
         }
-        let mut open: Vec<(Topic, u64, Position)> = Vec::new();
+        let (mut open, mut old) = (Vec::new(), Vec::new());
+        let mut note = |topic, since_ms: u64, place| {
+            open.push((topic, place));
+            // What is young is left out here: the loop above looks at a clock of its own, which is not this world's.
+            old.extend((world.broker.now_ms > since_ms + OPEN_MS_MAX).then_some((topic, place)));
+        };
         for (topic, partition) in places(&world) {
-            let since = world.broker.open_since(topic, partition);
-            open.extend(since.map(|(since_ms, offset)| (topic, since_ms, Position { partition, offset })));
+            if let Some((since_ms, offset)) = world.broker.open_since(topic, partition) {
+                note(topic, since_ms, Position { partition, offset });
+            }
         }
-        for partition in &self.doubtful {
-            let since = world.broker.offset_open_since(*partition);
-            open.extend(since.map(|since_ms| (Topic::Raw, since_ms, Position { partition: *partition, offset: 0 })));
+        for partition in self.doubts.doubtful() {
+            if let Some(since_ms) = world.broker.offset_open_since(*partition) {
+                note(Topic::Raw, since_ms, Position { partition: *partition, offset: 0 });
+            }
         }
-        self.doubtful.retain(|partition| open.iter().any(|(_, _, place)| place.partition == *partition));
-        // What is young is left out here: the loop above looks at a clock of its own, which is not this world's.
-        open.retain(|(_, since_ms, _)| world.broker.now_ms > since_ms + OPEN_MS_MAX);
-        Ok(open.into_iter().map(|(topic, _, place)| (topic, place)).collect())
+        self.doubts.keep(&open);
+        Ok(old)
     }
 
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {

@@ -89,6 +89,50 @@ impl Published {
     }
 }
 
+/// Where a broker that went away may have forgotten to end what we published, or what somebody else did who had a partition
+/// before us.
+#[derive(Debug, Default)]
+pub struct Doubts {
+    /// Partitions in which we published.
+    published_in: BTreeSet<u32>,
+    /// Partitions that were not seen to be decided since.
+    doubtful: BTreeSet<u32>,
+}
+
+impl Doubts {
+    /// None yet, of one who has published in these.
+    pub fn new(published_in: BTreeSet<u32>) -> Self {
+        Self { published_in, doubtful: BTreeSet::new() }
+    }
+
+    /// A broker went away: any of so many partitions may be undecided.
+    pub fn doubt(&mut self, partitions: u32) {
+        self.doubtful = (0..partitions).collect();
+    }
+
+    /// What must be decided before these are published: all that we published, since an abort would take it back; and all
+    /// that is in their partitions, since nobody could tell any more how that was decided.
+    pub fn due(&mut self, outputs: &[Output]) -> Vec<u32> {
+        self.published_in.extend(outputs.iter().map(|output| output.partition));
+        self.doubtful.intersection(&self.published_in).copied().collect()
+    }
+
+    /// All is decided in a partition.
+    pub fn decided(&mut self, partition: u32) {
+        self.doubtful.remove(&partition);
+    }
+
+    /// Where something may be undecided.
+    pub fn doubtful(&self) -> &BTreeSet<u32> {
+        &self.doubtful
+    }
+
+    /// Only where these are is anything undecided.
+    pub fn keep(&mut self, open: &[(Topic, Position)]) {
+        self.doubtful.retain(|partition| open.iter().any(|(_, place)| place.partition == *partition));
+    }
+}
+
 /// Ends what may hang of ours in every log, and in the group's offsets where they are not told. Returns the partitions in
 /// which something was published for that.
 pub fn end_what_hangs(logs: &impl Unsettled) -> Result<BTreeSet<u32>, LedgerError> {

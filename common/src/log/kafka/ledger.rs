@@ -2,7 +2,6 @@
 //!
 //! One thread uses it, and it is never mended: when an error says so, it is dropped and opened anew.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::mpsc;
 use std::thread;
@@ -18,7 +17,7 @@ use super::topics::{self, MayCreate, TopicsError};
 use super::transaction::{Publisher, stopping};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
-use crate::log::hanging::end_what_hangs;
+use crate::log::hanging::{Doubts, end_what_hangs};
 use crate::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
 use crate::time::Timestamp;
 
@@ -48,10 +47,7 @@ pub struct KafkaLedger {
     stop: Stop,
     /// Raw records were the last to come: facts are next, so that neither starves.
     after_raw: bool,
-    /// Partitions in which we published.
-    published_in: BTreeSet<u32>,
-    /// Partitions that were not seen to be decided since a broker went away.
-    doubtful: BTreeSet<u32>,
+    doubts: Doubts,
     /// There until the ledger is dropped.
     clients: Option<Clients>,
 }
@@ -113,8 +109,7 @@ impl KafkaLedger {
             partitions: settings.partitions,
             stop,
             after_raw: false,
-            published_in,
-            doubtful: BTreeSet::new(),
+            doubts: Doubts::new(published_in),
             clients: Some(clients),
         })
     }
@@ -159,23 +154,18 @@ impl KafkaLedger {
         Ok(turn)
     }
 
-    /// A broker that went away may have forgotten to end what we published, or what somebody else did who had a partition
-    /// before us.
     fn doubt(&mut self) {
         if self.clients().publisher.lost_a_broker() {
-            self.doubtful = (0..self.partitions).collect();
+            self.doubts.doubt(self.partitions);
         }
     }
 
-    /// Before more is published, all that we published must be decided, since an abort would take it back; and all that
-    /// is in the partitions that we publish in, since nobody could tell any more how that was decided.
+    /// Waits until all is decided that must be before these are published.
     fn make_sure(&mut self, outputs: &[Output]) -> Result<(), LedgerError> {
         self.doubt();
-        self.published_in.extend(outputs.iter().map(|output| output.partition));
-        let due: Vec<u32> = self.doubtful.intersection(&self.published_in).copied().collect();
-        for partition in due {
+        for partition in self.doubts.due(outputs) {
             self.committed(partition)?;
-            self.doubtful.remove(&partition);
+            self.doubts.decided(partition);
         }
         Ok(())
     }
@@ -311,15 +301,13 @@ impl Ledger for KafkaLedger {
 
     fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
         self.doubt();
-        let doubtful = std::mem::take(&mut self.doubtful);
-        let reader = &self.clients().reader;
+        let reader = &self.clients.as_ref().expect("there until dropped").reader;
         let published = reader.published()?;
         let open = published.iter().filter(|published| published.is_open());
         let mut open: Vec<(Topic, Position)> = open.map(|open| (open.topic, open.place())).collect();
-        let untold = doubtful.iter().filter(|partition| !reader.tells_where_left_off(**partition));
+        let untold = self.doubts.doubtful().iter().filter(|partition| !reader.tells_where_left_off(**partition));
         open.extend(untold.map(|partition| (Topic::Raw, Position { partition: *partition, offset: 0 })));
-        let is_open = |partition: &u32| open.iter().any(|(_, place)| place.partition == *partition);
-        self.doubtful = doubtful.into_iter().filter(is_open).collect();
+        self.doubts.keep(&open);
         Ok(open)
     }
 
