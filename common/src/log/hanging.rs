@@ -21,6 +21,7 @@
 //! [`Ledger::committed`]: super::Ledger::committed
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use super::{Entry, LedgerError, Output, Position, Record};
 use crate::contract::{SETTLED, SETTLED_TYPE, Topic, header};
@@ -34,8 +35,8 @@ pub trait Unsettled {
     /// Visits the newest records of a log that are committed. Returns whether these are all that ever were.
     fn newest(&self, published: &Published, visit: &mut dyn FnMut(&Entry)) -> Result<bool, LedgerError>;
 
-    /// The first record of a transaction that is open here.
-    fn first_open(&self, published: &Published) -> Result<Entry, LedgerError>;
+    /// Visits what lies in a log from the first record on that is open, whatever became of it, until that is enough.
+    fn open(&self, published: &Published, visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>) -> Result<(), LedgerError>;
 
     /// Publishes these.
     fn commit(&self, outputs: &[Output]) -> Result<(), LedgerError>;
@@ -170,7 +171,7 @@ struct Hanging {
     topic: Topic,
     partition: u32,
     /// Where in `raw` the step began that is open here, or later: before the record that the first open one follows from,
-    /// and in `facts`, which tell of every step, behind the step before. None if it is not the first time.
+    /// and in `facts`, which tell of every step, behind the step before. None if it is not the first time, or of no step.
     began: Option<u64>,
 }
 
@@ -195,7 +196,7 @@ fn decide(
             }
             read = read.max(read_here.unwrap_or(0));
             if hanging.contains(&(topic, partition)) {
-                let cause = raw_offset(&logs.first_open(published)?);
+                let cause = cause(logs, published)?;
                 let began = cause.filter(|cause| read_here.is_none_or(|read| *cause >= read));
                 let step_before = read_here.filter(|_| topic == Topic::Facts);
                 found.push(Hanging { topic, partition, began: began.map(|cause| step_before.unwrap_or(cause)) });
@@ -213,6 +214,20 @@ fn decide(
         }
     }
     Ok((commits, aborts))
+}
+
+/// What the first record follows from that is open, but for those which only say that all before is decided: whoever
+/// wrote these had published nothing else in that transaction.
+fn cause(logs: &impl Unsettled, published: &Published) -> Result<Option<u64>, LedgerError> {
+    let mut cause = None;
+    logs.open(published, &mut |entry| {
+        if entry.record.header(header::TYPE) == Some(SETTLED_TYPE.as_bytes()) {
+            return ControlFlow::Continue(());
+        }
+        cause = raw_offset(entry);
+        ControlFlow::Break(())
+    })?;
+    Ok(cause)
 }
 
 fn raw_offset(entry: &Entry) -> Option<u64> {

@@ -1,6 +1,7 @@
 //! What [`end_what_hangs`](common::log::hanging::end_what_hangs) asks of the simulated broker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use common::contract::{Topic, header};
 use common::log::hanging::{LeftOff, Published, Undecided, Unsettled};
@@ -33,8 +34,8 @@ impl<'a> Opening<'a> {
         self.being.world.lock().note(|| format!("life {life}: in case that it hangs, {how} {places:?} {read:?}"));
     }
 
-    fn note(&self, topic: Topic, first: &Entry) {
-        let Entry { position: Position { partition, offset }, record } = first;
+    fn note(&self, topic: Topic, open: &Entry) {
+        let Entry { position: Position { partition, offset }, record } = open;
         let cause = record.header(header::RAW_OFFSET).map(String::from_utf8_lossy).unwrap_or_default();
         let (life, name) = (self.being.life, topic.name());
         self.being
@@ -82,23 +83,25 @@ impl Unsettled for Opening<'_> {
         Ok(true)
     }
 
-    fn first_open(&self, published: &Published) -> Result<Entry, LedgerError> {
-        loop {
-            self.being.pause("look at what is open");
+    fn open(&self, published: &Published, visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>) -> Result<(), LedgerError> {
+        self.being.pause("look at what is open");
+        let open: Vec<Entry> = {
             let world = self.being.world.lock();
-            let position = published.place();
-            let open = world.broker.log(published.topic, position.partition).uncommitted(position.offset).next();
-            if let Some(slot) = open {
-                let position = Position { offset: slot.offset, ..position };
-                let entry = Entry { position, record: slot.record.clone() };
-                drop(world);
-                self.note(published.topic, &entry);
-                return Ok(entry);
-            }
-            if self.being.stop.requested() {
-                return Err(stopping());
+            let Position { partition, offset } = published.place();
+            let open = world.broker.log(published.topic, partition).uncommitted(offset);
+            open.map(|slot| Entry {
+                position: Position { partition, offset: slot.offset },
+                record: slot.record.clone(),
+            })
+            .collect()
+        };
+        for entry in &open {
+            self.note(published.topic, entry);
+            if visit(entry).is_break() {
+                break;
             }
         }
+        Ok(())
     }
 
     fn commit(&self, outputs: &[Output]) -> Result<(), LedgerError> {

@@ -9,13 +9,15 @@ type Log = (Topic, &'static [u64], &'static [u64]);
 /// What tells of it, the logs, where the group left off; which topics are committed, and which are aborted.
 type Case = (&'static str, &'static [Log], Option<u64>, &'static [Topic], &'static [Topic]);
 
+/// Instead of a cause: all before it is decided, as far as `raw` was read to 4.
+const SAYS_NOTHING: u64 = u64::MAX;
 const FACTS: Topic = Topic::Facts;
 const EVENTS: Topic = Topic::Events;
 const UNPROVEN: Topic = Topic::Unproven;
 
 #[test]
 fn what_hangs_is_committed_where_anything_tells_of_its_step_for_the_first_time() {
-    let cases: [Case; 9] = [
+    let cases: [Case; 11] = [
         ("nothing tells of it", &[(FACTS, &[0, 3], &[4]), (EVENTS, &[3], &[4])], Some(4), &[], &[FACTS, EVENTS]),
         ("the first step, and nothing tells of it", &[(FACTS, &[], &[0])], None, &[], &[FACTS]),
         ("the group's offset", &[(FACTS, &[0, 3], &[4]), (EVENTS, &[3], &[4])], Some(6), &[FACTS, EVENTS], &[]),
@@ -34,6 +36,20 @@ fn what_hangs_is_committed_where_anything_tells_of_its_step_for_the_first_time()
             &[(FACTS, &[3], &[4]), (EVENTS, &[4], &[]), (UNPROVEN, &[2], &[6])],
             Some(4),
             &[FACTS, UNPROVEN],
+            &[],
+        ),
+        (
+            "a record that says nothing tells of no step",
+            &[(FACTS, &[3], &[]), (EVENTS, &[], &[SAYS_NOTHING]), (UNPROVEN, &[2], &[4])],
+            Some(4),
+            &[],
+            &[EVENTS, UNPROVEN],
+        ),
+        (
+            "the step behind such a record",
+            &[(FACTS, &[5], &[]), (EVENTS, &[], &[SAYS_NOTHING, 4])],
+            None,
+            &[EVENTS],
             &[],
         ),
         ("the second time", &[(FACTS, &[3, 7], &[4]), (EVENTS, &[3, 6], &[5])], Some(8), &[], &[FACTS, EVENTS]),
@@ -104,9 +120,10 @@ impl Unsettled for Played {
         Ok(true)
     }
 
-    fn first_open(&self, published: &Published) -> Result<Entry, LedgerError> {
+    fn open(&self, published: &Published, visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>) -> Result<(), LedgerError> {
         let (_, _, open) = self.log(published.topic);
-        Ok(because_of(open[0]))
+        open.iter().map(|cause| because_of(*cause)).try_for_each(|entry| visit(&entry)).is_break();
+        Ok(())
     }
 
     fn commit(&self, outputs: &[Output]) -> Result<(), LedgerError> {
@@ -123,6 +140,10 @@ impl Unsettled for Played {
 }
 
 fn because_of(cause: u64) -> Entry {
+    if cause == SAYS_NOTHING {
+        let Output { record, .. } = settled(FACTS, 0, 4);
+        return Entry { position: Position { partition: 0, offset: 0 }, record };
+    }
     let headers = vec![(header::RAW_OFFSET.to_owned(), cause.to_string().into_bytes())];
     let record = Record { key: None, value: None, headers, at: Timestamp::from_s(0) };
     Entry { position: Position { partition: 0, offset: 0 }, record }

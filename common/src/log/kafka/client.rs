@@ -126,6 +126,7 @@ impl Role<'_> {
             Self::Peeker => {
                 consume(config, "hookledger-peeker");
                 config.set("isolation.level", "read_uncommitted");
+                config.set("enable.partition.eof", "true");
             }
             Self::Admin => {}
         }

@@ -35,8 +35,8 @@ impl Unsettled for Opening<'_> {
         Ok(from.offset == 0)
     }
 
-    fn first_open(&self, published: &Published) -> Result<Entry, LedgerError> {
-        self.reader.record_from(published.topic, published.place())
+    fn open(&self, published: &Published, visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>) -> Result<(), LedgerError> {
+        self.reader.peek(published.topic, published.place(), visit)
     }
 
     fn commit(&self, outputs: &[Output]) -> Result<(), LedgerError> {

@@ -299,19 +299,26 @@ impl Reader {
         Ok(())
     }
 
-    /// The first record from a place on, decided or not.
-    pub(super) fn record_from(&self, topic: Topic, from: Position) -> Result<Entry, LedgerError> {
+    /// Visits every record from a place on, decided or not, until that is enough.
+    pub(super) fn peek(
+        &self,
+        topic: Topic,
+        from: Position,
+        visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
         let consumer = plain_consumer(&self.settings, Role::Peeker)?;
         let name = self.settings.topic(topic);
         let list = std::iter::once((name.clone(), kafka_partition(from.partition), kafka_offset(from.offset)));
         consumer.assign(&list.collect()).map_err(|error| judge(&format!("look into {name}"), &error, None))?;
-        let began = Instant::now();
-        while began.elapsed() < ANSWER_WAIT_MAX {
+        let mut moved = Instant::now();
+        while moved.elapsed() < ANSWER_WAIT_MAX {
             if self.stop.requested() {
                 return Err(stopping());
             }
             match consumer.poll(ASK_AGAIN) {
-                Some(Ok(message)) => return Ok(entry(&message)),
+                Some(Ok(message)) if visit(&entry(&message)).is_break() => return Ok(()),
+                Some(Ok(_)) => moved = Instant::now(),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
                 Some(Err(error)) => tracing::debug!("look into {name}: {error}"),
                 None => {}
             }
