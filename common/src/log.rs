@@ -156,6 +156,11 @@ pub trait Ledger: Send {
     /// How many partitions nobody owns at the moment; none where that cannot be told.
     fn unowned(&mut self) -> Option<usize>;
 
+    /// Whether a broker went away since this was last asked: what was ended may hang again.
+    fn lost_a_broker(&mut self) -> bool {
+        false
+    }
+
     /// Where transactions are open in what is published, and up to which offset all is decided there. A partition of `raw`
     /// is one where we may have such a transaction that moves where the group left off.
     fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {

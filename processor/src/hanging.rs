@@ -2,7 +2,8 @@
 //!
 //! Kafka can take a commit, or decide an abort, and forget to tell it to a partition. If it was our transaction, only we
 //! can end it, by opening the logs anew; whoever reads committed records waits until then, and we may never come there
-//! by ourselves. Once is enough for each place: where it did not help, the transaction is somebody else's.
+//! by ourselves. Once is enough for each place until a broker goes away: where it did not help, the transaction is somebody
+//! else's.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -29,6 +30,11 @@ impl Hanging {
         };
         self.0 = undecided.into_iter().map(seen).collect();
         self.0.values().filter(|seen| now.duration_since(seen.since) >= long).count()
+    }
+
+    /// A broker went away: what was ended may hang again where it hung before.
+    pub fn forget_tries(&mut self) {
+        self.0.values_mut().for_each(|seen| seen.was_tried = false);
     }
 
     /// Whether there is a place that has been undecided for this long, and for which nothing was tried. Now it was.
@@ -66,5 +72,10 @@ mod tests {
         assert_eq!(look(70, &[(1, 6)]), (0, false));
         assert_eq!(look(80, &[(0, 9), (1, 6)]), (0, false), "another one");
         assert_eq!(look(120, &[(0, 9), (1, 6)]), (2, true));
+        assert_eq!(look(130, &[(0, 9), (1, 6)]), (2, false));
+        hanging.forget_tries();
+        let places = vec![place(0, 9), place(1, 7)];
+        assert_eq!(hanging.look(places, began + Duration::from_secs(140), LONG), 1);
+        assert!(hanging.try_once(began + Duration::from_secs(140), LONG), "it may hang again");
     }
 }

@@ -355,6 +355,9 @@ impl Processor {
 
     /// Looks for transactions that are open for too long, and lets what may be ours of them be ended.
     fn look_for_hanging(&self, ledger: &mut dyn Ledger, hanging: &mut Hanging) -> Result<(), Failure> {
+        if ledger.lost_a_broker() {
+            hanging.forget_tries();
+        }
         let (undecided, now, long) = (ledger.undecided()?, Instant::now(), self.pace.open_max);
         let partitions = hanging.look(undecided, now, long);
         self.metrics.hanging(partitions);

@@ -365,6 +365,11 @@ impl Ledger for SimLedger {
         self.being.world.lock().broker.group.unowned()
     }
 
+    fn lost_a_broker(&mut self) -> bool {
+        self.doubt();
+        self.doubts.take_news()
+    }
+
     fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
         self.doubt();
         let world = self.being.world.lock();

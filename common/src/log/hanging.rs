@@ -98,17 +98,25 @@ pub struct Doubts {
     published_in: BTreeSet<u32>,
     /// Partitions that were not seen to be decided since.
     doubtful: BTreeSet<u32>,
+    /// A broker went away, and nobody was told yet.
+    is_news: bool,
 }
 
 impl Doubts {
     /// None yet, of one who has published in these.
     pub fn new(published_in: BTreeSet<u32>) -> Self {
-        Self { published_in, doubtful: BTreeSet::new() }
+        Self { published_in, ..Self::default() }
     }
 
     /// A broker went away: any of so many partitions may be undecided.
     pub fn doubt(&mut self, partitions: u32) {
         self.doubtful = (0..partitions).collect();
+        self.is_news = true;
+    }
+
+    /// Whether a broker went away since this was last asked.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.is_news)
     }
 
     /// What must be decided before these are published: all that we published, since an abort would take it back; and all

@@ -43,6 +43,18 @@ fn a_transaction_that_hangs_makes_us_open_the_logs_anew_once() {
 }
 
 #[test]
+fn what_hangs_is_ended_again_after_a_broker_went_away() {
+    let world = World::default();
+    world.run(&|opened, turns| Play {
+        undecided: Some(7),
+        lost_a_broker: opened == 2 && turns == 10,
+        ends: opened == 3 && turns == 20,
+        ..Play::default()
+    });
+    assert_eq!(world.opened.load(Ordering::Relaxed), 3);
+}
+
+#[test]
 fn whoever_stands_still_joins_no_group_says_why_and_goes_on_by_itself() {
     let world = World::default();
     let why = world.processor().metrics.standing_still();
@@ -73,6 +85,8 @@ struct Play {
     unowned: Option<usize>,
     /// A transaction is open in `events`, behind this place.
     undecided: Option<u64>,
+    /// And a broker went away.
+    lost_a_broker: bool,
     /// The loop is asked to stop.
     ends: bool,
 }
@@ -203,6 +217,10 @@ impl Ledger for Logs<'_> {
 
     fn unowned(&mut self) -> Option<usize> {
         self.play().unowned
+    }
+
+    fn lost_a_broker(&mut self) -> bool {
+        self.play().lost_a_broker
     }
 
     fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {

@@ -299,6 +299,11 @@ impl Ledger for KafkaLedger {
         self.clients().reader.unowned(&group, &topic, partitions)
     }
 
+    fn lost_a_broker(&mut self) -> bool {
+        self.doubt();
+        self.doubts.take_news()
+    }
+
     fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
         self.doubt();
         let reader = &self.clients.as_ref().expect("there until dropped").reader;
