@@ -79,6 +79,22 @@ pub struct Standing {
     pub refused: usize,
 }
 
+impl Desk {
+    /// Whether there is a producer, and it reaches no broker.
+    pub fn is_lost(&self) -> bool {
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        producer.as_ref().is_some_and(|producer| !producer.is_connected())
+    }
+
+    /// The producer is done for, for this reason.
+    pub fn abandon(&self, trouble: Trouble, reason: String) {
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = producer.as_ref() {
+            producer.abandon(trouble, reason);
+        }
+    }
+}
+
 impl<C: Client> Desk<C> {
     /// A desk in front of a disk log that may hold entries of an earlier run.
     pub fn new(log: DiskLog, settled: Settled, partitions: u32, rules: Rules) -> Self {

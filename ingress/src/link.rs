@@ -23,6 +23,10 @@ const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Without Kafka for so long after the start, we are ready all the same: the disk takes what comes.
 const READY_WITHOUT_KAFKA_AFTER: Duration = Duration::from_secs(10);
+/// A producer that reaches no broker for so long is compared with a new client, this often. One that twice in a row does
+/// not find what the other finds never does: librdkafka can lose the way back to its first brokers.
+const LOST_AFTER: Duration = Duration::from_secs(20);
+const LOST_LOOK: Duration = Duration::from_secs(10);
 /// A topic that is gone while we run is made anew after so long: whoever deleted it may want to do that.
 const MAKE_ANEW_AFTER: Duration = Duration::from_secs(30);
 /// How often what was settled is saved. A crash sends again, flagged, what was settled since.
@@ -63,6 +67,15 @@ pub struct Link {
     /// A batch was refused for its size although none of its records is that large.
     batch_refused: bool,
     refused: Refused,
+    lost: Option<Lost>,
+}
+
+/// A producer that reaches no broker.
+struct Lost {
+    since: Instant,
+    looked_at: Instant,
+    /// A new client reached Kafka when we looked last.
+    others_reach_it: bool,
 }
 
 /// What people were told of refused events, and what is being tried.
@@ -90,6 +103,7 @@ impl Link {
             batches: Batches::Usual,
             batch_refused: false,
             refused: Refused::default(),
+            lost: None,
         }
     }
 
@@ -121,6 +135,7 @@ impl Link {
             }
             self.look();
             self.look_after_refused();
+            self.look_for_the_way(Instant::now());
         }
         Ok(())
     }
@@ -290,6 +305,26 @@ impl Link {
                 lasted.as_secs_f64()
             ),
             None => {}
+        }
+    }
+
+    /// Has a producer replaced that does not find Kafka any more, though it is there.
+    fn look_for_the_way(&mut self, now: Instant) {
+        if !self.desk.is_lost() {
+            self.lost = None;
+            return;
+        }
+        let lost = self.lost.get_or_insert(Lost { since: now, looked_at: now, others_reach_it: false });
+        let (alone, looked) = (now.duration_since(lost.since), now.duration_since(lost.looked_at));
+        if alone < LOST_AFTER || looked < LOST_LOOK {
+            return;
+        }
+        lost.looked_at = now;
+        // What is wrong, if anything is, is told where it is wanted.
+        let is_well = RawTopic::diagnose(&self.kafka, &Arc::default(), DIAGNOSIS_WAIT_MAX);
+        if std::mem::replace(&mut lost.others_reach_it, is_well) && is_well && self.desk.is_lost() {
+            let reason = format!("it has reached no broker for {} s, while a new client does", alone.as_secs());
+            self.desk.abandon(Trouble::Unreachable, reason);
         }
     }
 

@@ -12,10 +12,11 @@ use tests::http::FORM;
 use tests::kafka::{self, Broker};
 use tests::load::{Acked, send};
 use tests::night::{BETWEEN, Night, PORTALS, SHOWS_WITHIN};
+use tests::oracle::Oracle;
 use tests::portal::{Portal, Webhook};
 use tests::process::Program;
 use tests::topics;
-use tests::verify::{nothing_acked_is_missing, order_per_portal_is_kept, raw_of};
+use tests::verify::{answers_agree, nothing_acked_is_missing, order_per_portal_is_kept, raw_of};
 use tests::wait::{Place, eventually, in_pairs, report};
 
 #[test]
@@ -259,18 +260,40 @@ fn a_name_that_is_gone_while_we_run_is_told_and_waited_for() {
     let test = "a_name_that_is_gone_while_we_run_is_told_and_waited_for";
     let Some((_place, mut broker)) = own(test) else { return };
     let night = Night::begin(broker.bootstrap());
+    without_its_name(&mut broker, || night.shows("dns"));
+    let morning = night.is_over();
+    morning.nothing_is_doubled();
+}
+
+/// librdkafka can forget for ever where its first brokers were. Here it is told not to look there again, which comes to the
+/// same.
+#[test]
+fn a_client_that_does_not_find_kafka_again_is_replaced() {
+    let test = "a_client_that_does_not_find_kafka_again_is_replaced";
+    let Some((_place, mut broker)) = own(test) else { return };
+    let lost = ["--kafka-set", "metadata.recovery.strategy=none"];
+    let night = Night::begin_as(Names::new(broker.bootstrap()), &lost);
+    let mut processor = night.names.start(Program::Processor, "processor", &lost);
+    processor.ready();
+    without_its_name(&mut broker, || night.shows("dns"));
+    let morning = night.is_over();
+    assert!(morning.night.metric("hookledger_ingress_producers_renewed_total", "") >= 1.0);
+    answers_agree(&mut processor.queries(), &Oracle::of(&morning.raw));
+    assert!(processor.terminate().success());
+}
+
+/// For a while a broker tells clients to come to a name that does not resolve.
+fn without_its_name(broker: &mut Broker, meanwhile: impl FnOnce()) {
     let file = broker.directory().join("server.properties");
     let settings = fs::read_to_string(&file).expect("its settings");
     broker.kill();
     let nameless = format!("{settings}advertised.listeners=PLAINTEXT://hookledger-test.invalid:9092\n");
     fs::write(&file, nameless).expect("write its settings");
     broker.restart();
-    night.shows("dns");
+    meanwhile();
     broker.kill();
     fs::write(&file, settings).expect("write its settings");
     broker.restart();
-    let morning = night.is_over();
-    morning.nothing_is_doubled();
 }
 
 /// A broker that stands still for so long, again and again.

@@ -267,15 +267,16 @@ impl Broker {
 
     /// Waits until metadata come, or the process ends.
     pub(super) fn answers(&mut self) -> anyhow::Result<()> {
-        let client: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.bootstrap)
-            .set("log_level", "0")
-            .set("reconnect.backoff.max.ms", "200")
-            .create()
-            .context("make a client")?;
         let start = Instant::now();
         loop {
-            let answer = client.fetch_metadata(None, Duration::from_millis(500));
+            // A new one each time: one that was told of a name that does not resolve may never come here again.
+            let client: BaseConsumer = ClientConfig::new()
+                .set("bootstrap.servers", &self.bootstrap)
+                .set("log_level", "0")
+                .set("reconnect.backoff.max.ms", "200")
+                .create()
+                .context("make a client")?;
+            let answer = client.fetch_metadata(None, Duration::from_secs(1));
             if answer.is_ok_and(|metadata| !metadata.brokers().is_empty()) {
                 return Ok(());
             }

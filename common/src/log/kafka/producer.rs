@@ -187,15 +187,22 @@ impl RawProducer {
         self.line().state().is_connected
     }
 
+    /// From now on it is done for, for this reason.
+    pub fn abandon(&self, trouble: Trouble, reason: String) {
+        let mut state = self.line().state();
+        state.is_abandoned = true;
+        state.broken.get_or_insert((trouble, reason));
+    }
+
     /// Records handed over and not reported.
     pub fn in_flight(&self) -> usize {
         self.line().in_flight.load(Ordering::Acquire)
     }
 
-    /// After a fatal error: has the client report what it still holds and will never send. With `in_flight` also what
+    /// After a fatal error, or once it was abandoned: has the client report what it still holds and will never send. With `in_flight` also what
     /// it sent and has no answer to. It does that once by itself, but some records come back to it after that.
     pub fn give_up(&self, in_flight: bool) {
-        if self.producer.client().fatal_error().is_some() {
+        if self.producer.client().fatal_error().is_some() || self.line().state().is_abandoned {
             let what = PurgeConfig::default().queue();
             self.producer.purge(if in_flight { what.inflight() } else { what });
         }
@@ -279,6 +286,7 @@ struct Line {
 struct State {
     is_connected: bool,
     has_producer_id: bool,
+    is_abandoned: bool,
     broken: Option<(Trouble, String)>,
 }
 

@@ -107,12 +107,13 @@ impl RawTopic {
         matches!(error.downcast_ref::<TopicsError>(), Some(TopicsError::Missing(_)))
     }
 
-    /// Asks why nothing is acknowledged, briefly, and notes what is found.
-    pub fn diagnose(settings: &KafkaSettings, complaints: &Arc<Complaints>, wait: Duration) {
-        match Topics::ask(settings, Voice::to(settings, Role::Admin, complaints), wait) {
-            Ok(topics) => topics.diagnose(complaints),
-            Err(error) => complaints.note(error.trouble(), error.to_string()),
-        }
+    /// Asks why nothing is acknowledged, briefly and with a new client, and notes what is found. Returns whether nothing is
+    /// wrong as far as that client sees.
+    pub fn diagnose(settings: &KafkaSettings, complaints: &Arc<Complaints>, wait: Duration) -> bool {
+        let asked = Topics::ask(settings, Voice::to(settings, Role::Admin, complaints), wait);
+        let asked = asked.map_err(|error| (error.trouble(), error.to_string()));
+        let found = asked.and_then(|topics| topics.diagnose());
+        found.map_err(|(trouble, reason)| complaints.note(trouble, reason)).is_ok()
     }
 }
 
@@ -146,27 +147,25 @@ impl<'a> Topics<'a> {
         self.check_policies()
     }
 
-    fn diagnose(&self, complaints: &Complaints) {
-        let metadata = match self.admin.inner().fetch_metadata(None, self.remaining()) {
-            Ok(metadata) => metadata,
-            Err(error) => return complaints.note(Trouble::of(&error), format!("no broker answers: {error}")),
-        };
+    fn diagnose(&self) -> Result<(), (Trouble, String)> {
+        let metadata = self.admin.inner().fetch_metadata(None, self.remaining());
+        let metadata = metadata.map_err(|error| (Trouble::of(&error), format!("no broker answers: {error}")))?;
         let name = self.settings.topic(Topic::Raw);
         let found = metadata.topics().iter().find(|found| found.name() == name && found.error().is_none());
         let Some(partitions) = found.map(MetadataTopic::partitions) else {
-            return complaints.note(Trouble::TopicMissing, format!("topic {name} is gone"));
+            return Err((Trouble::TopicMissing, format!("topic {name} is gone")));
         };
         let count = partitions.len();
         if u32::try_from(count) != Ok(self.settings.partitions) {
             let reason = check_counts(self.settings, &[(Topic::Raw, count)]).err().unwrap_or_default();
-            return complaints.note(Trouble::TopicShape, reason);
+            return Err((Trouble::TopicShape, reason));
         }
         let leaderless = partitions.iter().filter(|partition| partition.leader() < 0).count();
         if leaderless > 0 {
             let reason = format!("{leaderless} of {count} partitions of {name} have no leader");
-            return complaints.note(Trouble::Leaders, reason);
+            return Err((Trouble::Leaders, reason));
         }
-        let Some(in_sync_min) = self.in_sync_min(&name) else { return };
+        let Some(in_sync_min) = self.in_sync_min(&name) else { return Ok(()) };
         // Kafka never demands more than there are.
         let demands = |partition: &MetadataPartition| in_sync_min.min(partition.replicas().len());
         let short = partitions.iter().filter(|partition| partition.isr().len() < demands(partition)).count();
@@ -174,8 +173,9 @@ impl<'a> Topics<'a> {
             let reason = format!(
                 "{short} of {count} partitions of {name} have fewer replicas in sync than its min.insync.replicas={in_sync_min}"
             );
-            complaints.note(Trouble::Replicas, reason);
+            return Err((Trouble::Replicas, reason));
         }
+        Ok(())
     }
 
     fn in_sync_min(&self, name: &str) -> Option<usize> {

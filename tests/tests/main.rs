@@ -1,0 +1,40 @@
+//! All that is tested from outside, in one program: a file for each thing that can happen to the system.
+
+mod answers;
+mod broker;
+mod cluster_of_brokers;
+mod crashes;
+mod disagree;
+mod disk;
+mod drain;
+mod full;
+mod kept;
+mod kills;
+mod metrics;
+mod moods;
+mod pair;
+mod payloads;
+mod processor_faults;
+mod proxied;
+mod rebuilt;
+mod restarts;
+mod secrets;
+mod senders;
+mod standalone;
+mod systemd;
+mod topics;
+mod truth;
+
+/// Programs of their own: see Cargo.toml.
+const ALONE: [&str; 2] = ["attacks", "tls"];
+
+#[test]
+fn every_file_here_is_run() {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    for entry in std::fs::read_dir(here).expect("this folder") {
+        let name = entry.expect("a file").file_name().into_string().expect("UTF-8");
+        let name = name.strip_suffix(".rs").expect("nothing but Rust");
+        let is_run = include_str!("main.rs").lines().any(|line| line == format!("mod {name};"));
+        assert!(is_run || name == "main" || ALONE.contains(&name), "{name}.rs is in no program");
+    }
+}
