@@ -73,6 +73,17 @@ pub struct Output {
     pub record: Record,
 }
 
+/// How far a state has come in a partition. What it applied had been published before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The partition.
+    pub partition: u32,
+    /// `F`: the next offset of `facts`.
+    pub facts: u64,
+    /// `K`: the next offset of `raw`.
+    pub raw: u64,
+}
+
 /// What a ledger brings next.
 #[derive(Debug)]
 pub enum Turn {
@@ -119,6 +130,13 @@ pub trait Ledger: Send {
     /// Whether `facts` takes a record of every step that says how far `raw` was read: followers need it, and
     /// compaction keeps one. Where nobody follows, only [`Ledger::committed`] knows.
     fn tells_progress(&self) -> bool;
+
+    /// Ends what may be left of our transactions, before anything is read or published; `applied` is what our state knows
+    /// of them.
+    fn settle(&mut self, applied: &[Applied]) -> Result<(), LedgerError> {
+        let _ = applied;
+        Ok(())
+    }
 
     /// From now on we take our share: turns bring what is ours. Whoever only looks does not, and is in nobody's way.
     /// The first turn does it too.

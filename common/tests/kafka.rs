@@ -830,7 +830,9 @@ impl World {
     }
 
     fn try_open(&self, instance: &str) -> Result<KafkaLedger, LedgerError> {
-        KafkaLedger::open(&self.settings, &self.group, instance, Stop::default())
+        let mut ledger = KafkaLedger::open(&self.settings, &self.group, instance, Stop::default())?;
+        ledger.settle(&[])?;
+        Ok(ledger)
     }
 
     /// A member of another group: it owns in its own, but nobody asks it to start.

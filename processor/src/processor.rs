@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use common::contract::Topic;
 use common::lifecycle::{Pending, Stop};
-use common::log::{Ledger, LedgerError, OPEN_MAX, Position, Turn};
+use common::log::{Applied, Ledger, LedgerError, OPEN_MAX, Position, Turn};
 use common::time::Timestamp;
 use tracing::{error, info, warn};
 
@@ -180,6 +180,8 @@ impl Processor {
     /// Everything, with one ledger. After a standstill it first looks at every partition, and is in nobody's way.
     fn tend(&self, ledger: &mut dyn Ledger, course: &mut Course) -> Result<(), Failure> {
         let store = self.store(ledger)?;
+        ledger.settle(&applied(&store, ledger.partitions()))?;
+        let store = if store.is_outdated() { self.renew(ledger)? } else { store };
         if course.standstill.is_none() {
             ledger.join()?;
         }
@@ -265,13 +267,13 @@ impl Processor {
                 let why = format!("the log {}, not to {}", store.log(), ledger.identity());
                 return Err(StoreError::Foreign(why).into());
             }
-            return if store.is_outdated() { self.renew(ledger) } else { Ok(store) };
+            return Ok(store);
         }
         let began = Instant::now();
         let store = Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone())?);
         info!(milliseconds = began.elapsed().as_millis(), "opened the state and verified its digest");
         self.shared.set(Some(store.clone()));
-        if store.is_outdated() { self.renew(ledger) } else { Ok(store) }
+        Ok(store)
     }
 
     /// Reads `facts` again beside a state that an older version folded, and puts the new one in its place. Until then
@@ -381,6 +383,15 @@ impl Processor {
 
 fn in_vain(error: &anyhow::Error) -> Failure {
     StoreError::Rows(format!("{error:#}")).into()
+}
+
+/// How far the state has come, where it knows how far `raw` was read.
+fn applied(store: &Store, partitions: u32) -> Vec<Applied> {
+    let applied = |partition| {
+        let marks = store.marks(partition);
+        marks.raw.map(|raw| Applied { partition, facts: marks.facts, raw })
+    };
+    (0..partitions).filter_map(applied).collect()
 }
 
 /// Where to follow the partitions that are not ours.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::contract::{Topic, header};
 use common::lifecycle::Stop;
 use common::log::hanging::{Doubts, end_what_hangs};
-use common::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
+use common::log::{Applied, Entry, Ledger, LedgerError, Output, Position, Turn};
 use common::time::Timestamp;
 
 use crate::baton::Port;
@@ -78,7 +78,7 @@ pub struct SimLedger {
 }
 
 impl SimLedger {
-    /// Fences its former self, and joins the group.
+    /// Fences its former self.
     pub fn open(being: &Being) -> Result<Self, LedgerError> {
         being.pause("open");
         {
@@ -93,22 +93,15 @@ impl SimLedger {
         }
         let restarts = being.world.lock().broker.restarts;
         let producer = Producer::open(being)?;
-        let published_in = end_what_hangs(&Opening::new(being, &producer))?;
-        being.pause("join the group");
-        let mut world = being.world.lock();
-        world.note(|| format!("life {} ({}) joins", being.life, being.instance));
-        let member = Member::join(&being.instance, &mut world.broker);
-        world.hearts.insert(being.life, (being.instance.clone(), member.id()));
-        let partitions = world.broker.partitions();
-        drop(world);
+        let partitions = being.world.lock().broker.partitions();
         Ok(Self {
             being: being.clone(),
             producer,
             partitions,
-            member,
+            member: Member::new(&being.instance),
             followed: BTreeMap::new(),
             restarts,
-            doubts: Doubts::new(published_in),
+            doubts: Doubts::default(),
             owed: false,
             is_taking_over: false,
         })
@@ -165,7 +158,9 @@ impl SimLedger {
         if always || !self.member.has_started() {
             let polled = self.member.poll(&mut world.broker);
             polled.map_err(|refusal| self.producer.judge(world, "poll", &refusal))?;
-            world.hearts.insert(self.being.life, (self.being.instance.clone(), self.member.id()));
+            if let Some(id) = self.member.id() {
+                world.hearts.insert(self.being.life, (self.being.instance.clone(), id));
+            }
         }
         Ok(())
     }
@@ -236,6 +231,23 @@ impl Ledger for SimLedger {
 
     fn tells_progress(&self) -> bool {
         true
+    }
+
+    fn settle(&mut self, applied: &[Applied]) -> Result<(), LedgerError> {
+        let applied = if self.being.world.lock().has(Mutation::AbortsWhatHangs) { &[] } else { applied };
+        let published_in = end_what_hangs(&Opening::new(&self.being, &self.producer), applied)?;
+        self.doubts.published(published_in);
+        Ok(())
+    }
+
+    fn join(&mut self) -> Result<(), LedgerError> {
+        self.being.pause("join the group");
+        let Being { world, life, instance, .. } = &self.being;
+        let mut world = world.lock();
+        world.note(|| format!("life {life} ({instance}) joins"));
+        let id = self.member.join(&mut world.broker);
+        world.hearts.insert(*life, (instance.clone(), id));
+        Ok(())
     }
 
     fn next(&mut self, _wait: Duration) -> Result<Turn, LedgerError> {
@@ -416,10 +428,10 @@ impl Ledger for SimLedger {
         };
         self.producer.produce(outputs, self.restarts, &mut ends)?;
         if !read.is_empty() && mutation != Some(Mutation::OffsetsOutsideTransaction) {
-            let Some(generation) = self.member.generation() else {
+            let (Some(id), Some(generation)) = (self.member.id(), self.member.generation()) else {
                 return Err(LedgerError::StartOver("publish without being a member".into()));
             };
-            let member = (self.being.instance.as_str(), self.member.id(), generation);
+            let member = (self.being.instance.as_str(), id, generation);
             let member = (mutation != Some(Mutation::NamesNoGeneration)).then_some(member);
             self.producer.send_offsets(read, member)?;
         }

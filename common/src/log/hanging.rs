@@ -9,8 +9,8 @@
 //! is ours is not told; whatever we do leaves what others have open as it is.
 //!
 //! How it was decided is seen by how far `raw` was read: the group's offsets, the progress records, and all else that is
-//! published are of the same transaction. If any of them tells of the first record that is open in a log, it was committed,
-//! unless that log had told of it before: then it is the second time, by somebody who had lost the partition, and nobody
+//! published are of the same transaction, and our own state applied nothing that was not committed. If any of them tells of the
+//! first record that is open in a log, it was committed, unless that log had told of it before: then it is the second time, by somebody who had lost the partition, and nobody
 //! took that. This holds because nobody goes on in a partition in which anything is open (see [`Ledger::committed`]), and
 //! because nobody publishes on after a broker went away before everything that he published, and everything in the partitions
 //! that he publishes in, is decided.
@@ -23,7 +23,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::{Entry, LedgerError, Output, Position, Record};
+use super::{Applied, Entry, LedgerError, Output, Position, Record};
 use crate::contract::{SETTLED, SETTLED_TYPE, Topic, header};
 use crate::time::Timestamp;
 
@@ -103,9 +103,9 @@ pub struct Doubts {
 }
 
 impl Doubts {
-    /// None yet, of one who has published in these.
-    pub fn new(published_in: BTreeSet<u32>) -> Self {
-        Self { published_in, ..Self::default() }
+    /// We published in these.
+    pub fn published(&mut self, partitions: BTreeSet<u32>) {
+        self.published_in.extend(partitions);
     }
 
     /// A broker went away: any of so many partitions may be undecided.
@@ -122,7 +122,7 @@ impl Doubts {
     /// What must be decided before these are published: all that we published, since an abort would take it back; and all
     /// that is in their partitions, since nobody could tell any more how that was decided.
     pub fn due(&mut self, outputs: &[Output]) -> Vec<u32> {
-        self.published_in.extend(outputs.iter().map(|output| output.partition));
+        self.published(outputs.iter().map(|output| output.partition).collect());
         self.doubtful.intersection(&self.published_in).copied().collect()
     }
 
@@ -142,14 +142,14 @@ impl Doubts {
     }
 }
 
-/// Ends what may hang of ours in every log, and in the group's offsets where they are not told. Returns the partitions in
-/// which something was published for that.
-pub fn end_what_hangs(logs: &impl Unsettled) -> Result<BTreeSet<u32>, LedgerError> {
+/// Ends what may hang of ours in every log, and in the group's offsets where they are not told; `applied` is what our state
+/// knows. Returns the partitions in which something was published for that.
+pub fn end_what_hangs(logs: &impl Unsettled, applied: &[Applied]) -> Result<BTreeSet<u32>, LedgerError> {
     let Undecided { published, hanging, left_off } = logs.undecided()?;
     if hanging.is_empty() && left_off.untold.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let (commits, aborts) = decide(logs, &published, &hanging, &left_off)?;
+    let (commits, aborts) = decide(logs, &published, &hanging, &left_off, applied)?;
     if !commits.is_empty() {
         say("committed, since what was published tells that they were", commits.len(), 0);
         logs.commit(&commits)?;
@@ -189,11 +189,13 @@ fn decide(
     published: &[Published],
     hanging: &BTreeSet<(Topic, u32)>,
     left_off: &LeftOff,
+    applied: &[Applied],
 ) -> Result<(Vec<Output>, Vec<Output>), LedgerError> {
     let (mut commits, mut aborts) = (Vec::new(), Vec::new());
     for partition in hanging.iter().map(|(_, partition)| *partition).collect::<BTreeSet<u32>>() {
         // How far `raw` was read by all that is decided.
-        let mut read = left_off.told.get(&partition).copied().unwrap_or(0);
+        let mut read =
+            left_off.told.get(&partition).copied().unwrap_or(0).max(applied_of(partition, published, applied));
         let mut found = Vec::new();
         for published in published.iter().filter(|published| published.partition == partition) {
             let topic = published.topic;
@@ -222,6 +224,16 @@ fn decide(
         }
     }
     Ok((commits, aborts))
+}
+
+/// How far `raw` was read to our state's knowledge, if that applied facts which are open now; where none are, `facts` know more.
+fn applied_of(partition: u32, published: &[Published], applied: &[Applied]) -> u64 {
+    let facts = published.iter().find(|log| log.topic == Topic::Facts && log.partition == partition);
+    let is_of_these = |applied: &&Applied| {
+        applied.partition == partition
+            && facts.is_some_and(|log| log.stable < applied.facts && applied.facts <= log.end)
+    };
+    applied.iter().find(is_of_these).map_or(0, |applied| applied.raw)
 }
 
 /// What the first record follows from that is open, but for those which only say that all before is decided: whoever

@@ -10,7 +10,8 @@ use crate::broker::{Broker, Refusal};
 /// A member of the group.
 pub struct Member {
     instance: String,
-    id: u64,
+    /// None before it joined.
+    id: Option<u64>,
     queue: VecDeque<Change>,
     /// As the group's words had it, which turns may be behind.
     given: Option<(u32, Vec<u32>)>,
@@ -26,12 +27,11 @@ enum Change {
 }
 
 impl Member {
-    /// Joins.
-    pub fn join(instance: &str, broker: &mut Broker) -> Self {
-        let id = broker.group.join(instance, broker.now_ms);
+    /// Who may join.
+    pub fn new(instance: &str) -> Self {
         Self {
             instance: instance.to_owned(),
-            id,
+            id: None,
             queue: VecDeque::new(),
             given: None,
             owned: BTreeSet::new(),
@@ -40,8 +40,13 @@ impl Member {
         }
     }
 
-    /// Its number in the group.
-    pub fn id(&self) -> u64 {
+    /// Joins.
+    pub fn join(&mut self, broker: &mut Broker) -> u64 {
+        *self.id.insert(broker.group.join(&self.instance, broker.now_ms))
+    }
+
+    /// Its number in the group, once it joined.
+    pub fn id(&self) -> Option<u64> {
         self.id
     }
 
@@ -50,15 +55,16 @@ impl Member {
         self.generation
     }
 
-    /// Asks the group what is new, and answers it.
+    /// Asks the group what is new, and answers it. Whoever did not join is told nothing.
     pub fn poll(&mut self, broker: &mut Broker) -> Result<(), Refusal> {
         let now_ms = broker.now_ms;
-        broker.group.hear(&self.instance, self.id, now_ms);
-        match broker.group.word(&self.instance, self.id) {
+        let Some(id) = self.id else { return Ok(()) };
+        broker.group.hear(&self.instance, id, now_ms);
+        match broker.group.word(&self.instance, id) {
             Word::Fenced => return Err(Refusal::Fenced("another process has our place in the group")),
             Word::Unknown => {
                 self.lose();
-                self.id = broker.group.join(&self.instance, now_ms);
+                self.id = Some(broker.group.join(&self.instance, now_ms));
             }
             Word::Rejoin => {
                 self.lose();

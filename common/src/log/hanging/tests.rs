@@ -56,7 +56,7 @@ fn what_hangs_is_committed_where_anything_tells_of_its_step_for_the_first_time()
     ];
     for (what, logs, told, commits, aborts) in cases {
         let played = Played { logs, told, is_told: true, ended: RefCell::default() };
-        let published_in = end_what_hangs(&played).expect("ends");
+        let published_in = end_what_hangs(&played, &[]).expect("ends");
         let ended = played.ended.into_inner();
         assert_eq!((ended.commits.as_slice(), ended.aborts.as_slice()), (commits, aborts), "{what}");
         assert_eq!(ended.void, [], "{what}");
@@ -65,13 +65,33 @@ fn what_hangs_is_committed_where_anything_tells_of_its_step_for_the_first_time()
 }
 
 #[test]
+fn what_our_state_applied_was_committed() {
+    let facts_hang: &[Log] = &[(FACTS, &[3], &[4, 4]), (EVENTS, &[3], &[4])];
+    let facts_tell: &[Log] = &[(FACTS, &[3, 4, 4], &[]), (EVENTS, &[3], &[6])];
+    // The first open fact lies at 1; of a partition whose facts were made anew a state may have applied anything.
+    for (what, logs, facts, is_committed) in [
+        ("it applied the first of what hangs", facts_hang, 2, true),
+        ("it applied all", facts_hang, 3, true),
+        ("it had come to where it hangs", facts_hang, 1, false),
+        ("it applied other facts", facts_hang, 4, false),
+        ("facts tell more", facts_tell, 3, false),
+    ] {
+        let played = Played { logs, told: None, is_told: true, ended: RefCell::default() };
+        let applied = |partition| Applied { partition, facts, raw: 7 };
+        end_what_hangs(&played, &[applied(1), applied(0)]).expect("ends");
+        assert_eq!(!played.ended.borrow().commits.is_empty(), is_committed, "{what}");
+        assert_eq!(!played.ended.borrow().aborts.is_empty(), !is_committed, "{what}");
+    }
+}
+
+#[test]
 fn offsets_that_are_not_told_are_aborted_and_what_is_decided_is_left() {
     let settled: &[Log] = &[(FACTS, &[3], &[]), (EVENTS, &[3], &[])];
     let played = Played { logs: settled, told: Some(4), is_told: true, ended: RefCell::default() };
-    assert_eq!(end_what_hangs(&played).expect("nothing to do"), BTreeSet::new());
+    assert_eq!(end_what_hangs(&played, &[]).expect("nothing to do"), BTreeSet::new());
 
     let played = Played { is_told: false, ..played };
-    assert_eq!(end_what_hangs(&played).expect("ends"), BTreeSet::from([0]));
+    assert_eq!(end_what_hangs(&played, &[]).expect("ends"), BTreeSet::from([0]));
     let ended = played.ended.into_inner();
     assert_eq!((ended.commits, ended.aborts), (vec![], vec![]));
     assert_eq!(ended.void, [Position { partition: 0, offset: 0 }]);

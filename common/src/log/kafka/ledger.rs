@@ -18,7 +18,7 @@ use super::transaction::{Publisher, stopping};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
 use crate::log::hanging::{Doubts, end_what_hangs};
-use crate::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
+use crate::log::{Applied, Entry, Ledger, LedgerError, Output, Position, Turn};
 use crate::time::Timestamp;
 
 /// The longest wait on one log before the other is looked at.
@@ -79,7 +79,9 @@ impl KafkaLedger {
     pub fn open_alone(settings: &KafkaSettings, group: &str, stop: Stop) -> Result<Self, LedgerError> {
         ensure_topics(settings, MayCreate::No, &stop)?;
         wait_until_empty(&Reader::new(settings, group, stop.clone())?, group, &stop)?;
-        Self::open_as(settings, group, Instance { id: COMMAND, is_lasting: false }, stop)
+        let mut ledger = Self::open_as(settings, group, Instance { id: COMMAND, is_lasting: false }, stop)?;
+        ledger.settle(&[])?;
+        Ok(ledger)
     }
 
     fn open_as(settings: &KafkaSettings, group: &str, instance: Instance<'_>, stop: Stop) -> Result<Self, LedgerError> {
@@ -99,9 +101,6 @@ impl KafkaLedger {
             reader: Reader::new(settings, group, stop.clone())?,
             member: Member::new(settings, group, instance.is_lasting.then_some(instance.id))?,
         };
-        // Before anything is published: what our next commit touches it would commit, too.
-        let Clients { publisher, reader, .. } = &clients;
-        let published_in = end_what_hangs(&Opening { publisher, reader, stop: &stop })?;
         Ok(Self {
             identity: format!("kafka:{cluster}:{}", settings.topic_prefix),
             group: group.to_owned(),
@@ -109,7 +108,7 @@ impl KafkaLedger {
             partitions: settings.partitions,
             stop,
             after_raw: false,
-            doubts: Doubts::new(published_in),
+            doubts: Doubts::default(),
             clients: Some(clients),
         })
     }
@@ -223,6 +222,14 @@ impl Ledger for KafkaLedger {
 
     fn tells_progress(&self) -> bool {
         true
+    }
+
+    /// What our next commit touches would commit what hangs there, too.
+    fn settle(&mut self, applied: &[Applied]) -> Result<(), LedgerError> {
+        let Clients { publisher, reader, .. } = self.clients.as_ref().expect("there until dropped");
+        let published_in = end_what_hangs(&Opening { publisher, reader, stop: &self.stop }, applied)?;
+        self.doubts.published(published_in);
+        Ok(())
     }
 
     fn join(&mut self) -> Result<(), LedgerError> {
