@@ -9,11 +9,11 @@
 //! is ours is not told; whatever we do leaves what others have open as it is.
 //!
 //! How it was decided is seen by how far `raw` was read: the group's offsets, the progress records, and all else that is
-//! published are of the same transaction, and our own state applied nothing that was not committed. If any of them tells of the
-//! first record that is open in a log, it was committed, unless that log had told of it before: then it is the second time, by somebody who had lost the partition, and nobody
-//! took that. This holds because nobody goes on in a partition in which anything is open (see [`Ledger::committed`]), and
-//! because nobody publishes on after a broker went away before everything that he published, and everything in the partitions
-//! that he publishes in, is decided.
+//! published are of the same transaction, and our own state applied nothing that was not committed. If any of them tells of
+//! the first record that is open in a log, it was committed, unless that log had told of it before: then it is the second
+//! time, by somebody who had lost the partition, and nobody took that. This holds because nobody goes on in a partition in
+//! which anything is open (see [`Ledger::committed`]), and because nobody publishes on after a broker went away before
+//! everything that he published, and everything in the partitions that he publishes in, is decided.
 //!
 //! What cannot be done: where records of two transactions lie in one log behind the first that is open, nothing tells
 //! which of them hangs; and while a commit is told again there is a moment in which the end of this process takes it back.
@@ -226,7 +226,8 @@ fn decide(
     Ok((commits, aborts))
 }
 
-/// How far `raw` was read to our state's knowledge, if that applied facts which are open now; where none are, `facts` know more.
+/// How far `raw` was read to our state's knowledge, if that applied facts which are open now: it was told of the commit.
+/// Where no facts are open, they tell themselves.
 fn applied_of(partition: u32, published: &[Published], applied: &[Applied]) -> u64 {
     let facts = published.iter().find(|log| log.topic == Topic::Facts && log.partition == partition);
     let is_of_these = |applied: &&Applied| {

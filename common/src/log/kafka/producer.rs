@@ -199,8 +199,9 @@ impl RawProducer {
         self.line().in_flight.load(Ordering::Acquire)
     }
 
-    /// After a fatal error, or once it was abandoned: has the client report what it still holds and will never send. With `in_flight` also what
-    /// it sent and has no answer to. It does that once by itself, but some records come back to it after that.
+    /// After a fatal error, or once it was abandoned: has the client report what it still holds and will never send. With
+    /// `in_flight` also what it sent and has no answer to. It does that once by itself, but some records come back to it
+    /// after that.
     pub fn give_up(&self, in_flight: bool) {
         if self.producer.client().fatal_error().is_some() || self.line().state().is_abandoned {
             let what = PurgeConfig::default().queue();
