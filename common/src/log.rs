@@ -131,10 +131,9 @@ pub trait Ledger: Send {
     /// compaction keeps one. Where nobody follows, only [`Ledger::committed`] knows.
     fn tells_progress(&self) -> bool;
 
-    /// Ends what may be left of our transactions, before anything is read or published; `applied` is what our state knows
+    /// Ends what may be left of our transactions, before anything is read or published; `_applied` is what our state knows
     /// of them.
-    fn settle(&mut self, applied: &[Applied]) -> Result<(), LedgerError> {
-        let _ = applied;
+    fn settle(&mut self, _applied: &[Applied]) -> Result<(), LedgerError> {
         Ok(())
     }
 

@@ -151,7 +151,7 @@ pub fn end_what_hangs(logs: &impl Unsettled, applied: &[Applied]) -> Result<BTre
     }
     let (commits, aborts) = decide(logs, &published, &hanging, &left_off, applied)?;
     if !commits.is_empty() {
-        say("committed, since what was published tells that they were", commits.len(), 0);
+        say("committed, since what was published or our state tells that they were", commits.len(), 0);
         logs.commit(&commits)?;
     }
     // Where the group goes on is told by `facts`, too, so that these can be aborted whatever they were. Committed, they

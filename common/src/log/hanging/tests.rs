@@ -142,7 +142,11 @@ impl Unsettled for Played {
 
     fn open(&self, published: &Published, visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>) -> Result<(), LedgerError> {
         let (_, _, open) = self.log(published.topic);
-        open.iter().map(|cause| because_of(*cause)).try_for_each(|entry| visit(&entry)).is_break();
+        for cause in open {
+            if visit(&because_of(*cause)).is_break() {
+                break;
+            }
+        }
         Ok(())
     }
 
