@@ -16,7 +16,7 @@ use common::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError, admin_l
 use common::telemetry::{self, LogFormat};
 use ingress::metrics::LogGauges;
 use ingress::{Keeper, Metrics, Reception, Webhooks, hold, notify};
-use processor::config::{QUERIES, ServiceConfig};
+use processor::config::{FOLDING, QUERIES, ServiceConfig};
 use processor::identity::Identity;
 use processor::service;
 
@@ -46,7 +46,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
 /// Of Kafka's settings only how long things are kept.
 fn settings() -> Vec<Setting> {
     let retention = KAFKA.iter().filter(|setting| setting.name.ends_with("-retention")).copied();
-    let own = [ingress::config::WEBHOOKS, QUERIES, PROCESS].concat();
+    let own = [ingress::config::WEBHOOKS, FOLDING, QUERIES, PROCESS].concat();
     own.into_iter().chain(retention).chain([admin_listen("127.0.0.1:9080")]).collect()
 }
 

@@ -18,6 +18,7 @@ use common::time::Timestamp;
 use processor::folded::Folded;
 use processor::identity::Identity;
 use processor::metrics::Metrics;
+use processor::owner::Limits;
 use processor::processor::{Pace, Processor, Shared};
 use processor::store::sled::Sled;
 use processor::store::{Rows, Trusts};
@@ -182,6 +183,7 @@ impl Data {
         let processor = Processor {
             home: Box::new(self.state()),
             pace: Pace::default(),
+            limits: Limits::default(),
             trusts: Trusts::default(),
             shared: Shared::default(),
             folded: folded.clone(),

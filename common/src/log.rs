@@ -105,6 +105,9 @@ pub enum LedgerError {
     /// What was being published may or may not be there. Open a new ledger: it finds out.
     #[error("start over with the logs: {0}")]
     StartOver(String),
+    /// A record is larger than its topic takes. Nothing was published: open a new ledger, and publish less at a place.
+    #[error("a record is too large: {0}")]
+    TooLarge(String),
     /// Another process has taken our identity. End at once.
     #[error("another process has taken our identity: {0}")]
     Fenced(String),

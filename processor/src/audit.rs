@@ -18,7 +18,6 @@ use common::time::Timestamp;
 use serde_json::Value;
 
 use crate::domain::{DECISIONS_KEPT, Event, Fact, FactKey, INTERPRETATION, Place, Revision, Told, interpret};
-use crate::fold::TELLERS_MAX;
 use crate::folded::Folded;
 use crate::processor::Failure;
 use crate::publish::{permission_key, permission_value};
@@ -376,7 +375,7 @@ fn event(
     };
     Ok(match store.fact(&about, id)? {
         None => match event.fact() {
-            Some(fact) if !is_refused(store, &event)? => {
+            Some(fact) if is_due(store, &event)? => {
                 Some((Difference::NoFact(place, about, id), mend(fact, Because::Missing)))
             }
             Some(_) | None => None,
@@ -405,10 +404,17 @@ fn behind(known: Revision) -> Revision {
     if known < today { today } else { Revision { correction: known.correction.saturating_add(1), ..known } }
 }
 
-/// Whether the event was set aside because too many had spoken for its installation.
-fn is_refused(store: &Store, event: &Event) -> Result<bool, StoreError> {
-    let tellers = store.portal(&event.installation)?.tellers;
-    Ok(tellers.len() >= TELLERS_MAX && !tellers.contains_key(&event.teller))
+/// Whether what an event tells must be among the facts. Not where another teller is believed: then it waits, or did and
+/// gave way; nor where it was said before anything that is known of its teller.
+fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
+    let portal = store.portal(&event.installation)?;
+    let believed = portal.believed(store.trust(&event.installation.app));
+    let is_another = believed.is_some_and(|believed| believed.teller != event.teller);
+    let known = portal.tellers.get(&event.teller).filter(|_| !is_another);
+    Ok(known.is_some_and(|known| {
+        known.claims.first_word.is_some_and(|first| first < event.raw.offset)
+            && !known.waiting.contains_key(&event.raw.offset)
+    }))
 }
 
 fn fact(entry: &Entry) -> Option<Fact> {

@@ -26,6 +26,14 @@ pub const PROCESSOR: &[Setting] = &[
     },
 ];
 
+/// What limits the fold, whatever the logs are.
+pub const FOLDING: &[Setting] = &[Setting {
+    name: "untrusted-installations-limit",
+    help: "Installations of each app that are remembered although nothing but unproven events is known of them.",
+    default: Some("10000"),
+    kind: Kind::Plain,
+}];
+
 /// What everyone knows who answers questions.
 pub const QUERIES: &[Setting] = &[
     Setting {
@@ -44,7 +52,7 @@ pub const QUERIES: &[Setting] = &[
 
 /// All settings of the processor.
 pub fn settings() -> Vec<Setting> {
-    let own = [PROCESSOR, QUERIES, KAFKA, PROCESS].concat();
+    let own = [PROCESSOR, FOLDING, QUERIES, KAFKA, PROCESS].concat();
     own.into_iter().chain([admin_listen("127.0.0.1:9081")]).collect()
 }
 
@@ -72,6 +80,8 @@ pub struct ServiceConfig {
     pub dir: PathBuf,
     /// Whom each app believes.
     pub trusts: Trusts,
+    /// The most installations of an app of which nothing is known but events that wait.
+    pub untrusted_limit: usize,
     /// Where questions are answered.
     pub query_listen: SocketAddr,
     /// Who may ask; nobody needs a token if there is none.
@@ -108,6 +118,9 @@ impl ServiceConfig {
         Ok(Self {
             dir: settings.path("data-dir")?.join("processor"),
             trusts: Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust))),
+            untrusted_limit: settings
+                .number("untrusted-installations-limit")?
+                .map_or(usize::MAX, |limit| limit as usize),
             query_listen,
             query_tokens,
         })

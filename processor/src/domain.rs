@@ -17,9 +17,12 @@ mod stamp;
 pub use belief::{Believed, How};
 pub use claims::{Claims, DECISIONS_KEPT, Profile, Status, Turn, Turns};
 pub use event::{Event, Public};
-pub use fact::{Change, Fact, FactKey, INTERPRETATION, Method, Revision, Told, Waiting};
+pub use fact::{Change, Fact, FactKey, INTERPRETATION, Method, Revision, Told, Waiting, Waits};
 pub use interpret::{Reason, interpret};
 pub use permission::{Answer, CONSENT, Decision, Denial, permits};
-pub use portal::{Portal, Teller, WAITING_MAX};
+pub use portal::{
+    CLAIMANTS_MAX, DECISIONS_MAX, Decided, Decisions, Held, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX,
+    Portal, STRANGERS_MAX, Teller, WAITING_BYTES_MAX, WAITING_MAX,
+};
 pub use record::{InstallationRecord, PermissionRecord, RecordStatus};
 pub use stamp::{Latest, Place, Stamp};

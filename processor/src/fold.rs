@@ -1,15 +1,14 @@
 //! One event and what is known → what changes and what is to be published. Pure.
 
-use common::event::EventId;
+use common::event::Installation;
 use common::secret::Fingerprint;
 use common::settings::Trust;
 
 use crate::domain::{
-    Change, Event, InstallationRecord, PermissionRecord, Portal, Public, Reason, Teller, Told, WAITING_MAX, Waiting,
+    Believed, Change, Event, Fact, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX, InstallationRecord,
+    Method, PermissionRecord, Portal, Public, Reason, STRANGERS_MAX, Teller, Told, WAITING_BYTES_MAX, WAITING_MAX,
+    Waiting, Waits,
 };
-
-/// So many different tellers may speak for one installation; forgers can make more proofs than we have memory.
-pub const TELLERS_MAX: usize = 32;
 
 /// What is to be published because of one event, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +23,8 @@ pub enum Effect {
     Release(Waiting),
     /// The installation record has changed.
     Installation(Box<InstallationRecord>),
+    /// Nothing is known of the installation any more.
+    InstallationGone(Installation),
     /// A method-permission record is new or has changed.
     Permission(PermissionRecord),
     /// A method-permission record is gone.
@@ -58,38 +59,48 @@ impl Outcome {
     }
 }
 
-/// Folds an event into what is known of its installation. A rejection changes nothing.
-pub fn fold(portal: &mut Portal, event: &Event, trust: Trust) -> Result<(Outcome, Vec<Effect>), Reason> {
-    if !portal.tellers.contains_key(&event.teller) && portal.tellers.len() >= TELLERS_MAX {
-        return Err(Reason::TooManyTellers);
-    }
-    let is_believed = || portal.believed(trust).is_some_and(|believed| believed.teller == event.teller);
-    let nothing_waits = |known: &Teller| known.waiting.is_empty();
-    if event.told.is_none() && portal.tellers.get(&event.teller).is_some_and(nothing_waits) && is_believed() {
+/// Folds an event into what is known of its installation.
+///
+/// What a teller says that is not believed waits, and is no fact: a fact is what a believed teller said, and the comings
+/// and goings that decide who is believed. `read` gives what events tell that wait.
+pub fn fold<E>(
+    portal: &mut Portal,
+    event: &Event,
+    trust: Trust,
+    read: impl FnMut(&Waiting) -> Result<Option<Fact>, E>,
+) -> Result<(Outcome, Vec<Effect>), E> {
+    let believed = portal.believed(trust);
+    let is_believed = believed.is_some_and(|believed| believed.teller == event.teller);
+    let known = portal.tellers.get(&event.teller);
+    if event.told.is_none() && is_believed && known.is_some_and(|known| known.waiting.is_empty()) {
         return Ok((Outcome::Foreign, vec![Effect::Proven(event.public.clone())]));
     }
-    let before = Shown::of(portal, event, trust);
-    let mut changes = Changes { portal, effects: Vec::new() };
+    let held = known.and_then(|known| known.waiting.get(&event.raw.offset));
+    if held.is_some_and(|held| held.id == event.stamp.id) {
+        return Ok((Outcome::Repeated, Vec::new()));
+    }
+    let fact = fact_of(portal, event, trust, believed);
+    let before = Shown::of(portal, event, believed, fact.as_ref());
+    let mut changes = Changes { portal, event, read, effects: Vec::new(), forgotten: Vec::new() };
 
-    let fact = event.fact().or_else(|| first_word(changes.portal, event, trust));
     let is_fact = fact.is_some();
     if let Some(fact) = fact {
-        changes.make(Change::Told(Box::new(fact)));
+        changes.tell(fact)?;
     }
-    let believed = changes.portal.believed(trust).map(|believed| believed.teller);
+    let now_believed = if is_fact { changes.portal.believed(trust) } else { believed };
     // Whoever is believed waits for nothing, also where a fact that was put right made it so, not this event.
-    if let Some(teller) = believed {
-        changes.release(event, teller);
+    if let Some(believed) = now_believed {
+        changes.release(believed.teller)?;
     }
-    let proven = believed == Some(event.teller) || before.believed == Some(event.teller);
+    let proven = is_believed || now_believed.is_some_and(|believed| believed.teller == event.teller);
     if proven {
         changes.effects.push(Effect::Proven(event.public.clone()));
     } else {
         changes.effects.push(Effect::Unproven(event.public.clone()));
-        changes.wait(event);
+        changes.wait();
     }
-    let mut effects = changes.effects;
-    before.compare(&Shown::of(portal, event, trust), &mut effects);
+    let Changes { mut effects, forgotten, .. } = changes;
+    before.compare(portal, event, now_believed, forgotten, &mut effects);
 
     let outcome = match (proven, is_fact) {
         (false, _) => Outcome::Unproven,
@@ -99,93 +110,243 @@ pub fn fold(portal: &mut Portal, event: &Event, trust: Trust) -> Result<(Outcome
     Ok((outcome, effects))
 }
 
-/// Where an app believes the first who speaks, somebody has to remember who that was.
-fn first_word(portal: &Portal, event: &Event, trust: Trust) -> Option<crate::domain::Fact> {
-    let nobody = trust == Trust::FirstEvent && portal.believed(trust).is_none();
-    nobody.then(|| event.fact_of(Told::Spoke))
+/// Forgets an installation of which nothing is known but what waits, to make room for others.
+pub fn forget(portal: &mut Portal, installation: &Installation) -> Vec<Effect> {
+    let tellers: Vec<Fingerprint> = portal.tellers.keys().copied().collect();
+    let waiting = tellers.into_iter().flat_map(|teller| portal.waiting_of(installation, teller));
+    let changes: Vec<Change> = waiting.map(Change::WaitsNoMore).collect();
+    for change in &changes {
+        portal.apply(change);
+    }
+    let gone = portal.tellers.is_empty().then(|| Effect::InstallationGone(installation.clone()));
+    changes.into_iter().map(Effect::Changed).chain(gone).collect()
+}
+
+/// The fact that follows from an event at once, if any does.
+fn fact_of(portal: &Portal, event: &Event, trust: Trust, believed: Option<Believed>) -> Option<Fact> {
+    if believed.is_some_and(|believed| believed.teller == event.teller) {
+        return event.fact();
+    }
+    if trust == Trust::FirstEvent && believed.is_none() {
+        // Somebody has to remember who the first was, whatever it says.
+        return event.fact().or_else(|| Some(event.fact_of(Told::Spoke)));
+    }
+    let has_claims = portal.tellers.get(&event.teller).is_some_and(Teller::has_claims);
+    let has_room = || portal.has_room(portal.is_open(believed.map(|believed| believed.teller)));
+    let counts = match &event.told {
+        Some(Told::Installed { complete: true, .. }) => has_claims || has_room(),
+        Some(Told::Uninstalled { .. }) => has_claims,
+        Some(
+            Told::Installed { complete: false, .. }
+            | Told::Updated { .. }
+            | Told::Paid { .. }
+            | Told::MethodDecided { .. }
+            | Told::UserReady { .. }
+            | Told::Spoke,
+        )
+        | None => false,
+    };
+    if counts { event.fact() } else { None }
 }
 
 /// Changes to a portal, each also an effect.
-struct Changes<'a> {
+struct Changes<'a, R> {
     portal: &'a mut Portal,
+    event: &'a Event,
+    read: R,
     effects: Vec<Effect>,
+    /// Decisions that gave way to newer ones, or became void.
+    forgotten: Vec<PermissionRecord>,
 }
 
-impl Changes<'_> {
+impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
     fn make(&mut self, change: Change) {
-        self.portal.apply(&change);
+        let gone = self.portal.apply(&change);
+        self.forgotten.extend(gone.iter().map(|(key, latest)| PermissionRecord::of(key, latest)));
         self.effects.push(Effect::Changed(change));
     }
 
-    /// Remembers where the event lies, for the case that its teller becomes believed; the oldest place gives way.
-    fn wait(&mut self, event: &Event) {
-        let waiting = self.waiting(event, event.teller);
-        if waiting.len() >= WAITING_MAX {
-            self.make(Change::WaitsNoMore(waiting[0].clone()));
+    /// Tells a fact. Where it is the teller's first, the comings and goings that waited are facts, too: its last word
+    /// may be among them.
+    fn tell(&mut self, fact: Fact) -> Result<(), E> {
+        let teller = fact.teller;
+        let is_first = !self.portal.tellers.get(&teller).is_some_and(Teller::has_claims);
+        self.make(Change::Told(Box::new(fact)));
+        if is_first {
+            for waiting in self.portal.waiting_of(&self.event.installation, teller) {
+                if let Some(fact) = self.held_fact(&waiting)?.filter(|fact| fact.told.is_turn()) {
+                    self.make(Change::Told(Box::new(fact)));
+                }
+            }
         }
-        self.make(Change::Waits(Waiting {
-            installation: event.installation.clone(),
-            id: event.stamp.id,
-            teller: event.teller,
-            offset: event.raw.offset,
-        }));
+        Ok(())
+    }
+
+    /// What an event tells that waits.
+    fn held_fact(&mut self, waiting: &Waiting) -> Result<Option<Fact>, E> {
+        let known = self.portal.tellers.get(&waiting.teller);
+        let tells = known.and_then(|known| known.waiting.get(&waiting.offset)).is_some_and(|held| held.tells);
+        if tells { (self.read)(waiting) } else { Ok(None) }
     }
 
     /// Lets everything go that waited for this teller to be believed, in the order in which it came.
-    fn release(&mut self, event: &Event, teller: Fingerprint) {
-        for waiting in self.waiting(event, teller) {
+    fn release(&mut self, teller: Fingerprint) -> Result<(), E> {
+        for waiting in self.portal.waiting_of(&self.event.installation, teller) {
+            // Comings and goings were told before.
+            if let Some(fact) = self.held_fact(&waiting)?.filter(|fact| !fact.told.is_turn()) {
+                self.make(Change::Told(Box::new(fact)));
+            }
             self.effects.push(Effect::Release(waiting.clone()));
             self.make(Change::WaitsNoMore(waiting));
         }
+        Ok(())
     }
 
-    fn waiting(&self, event: &Event, teller: Fingerprint) -> Vec<Waiting> {
-        let Some(known) = self.portal.tellers.get(&teller) else {
-            return Vec::new();
+    /// Remembers where the event lies, for the case that its teller becomes believed. Others give way: the teller's own
+    /// oldest; for a new teller the one of which the least waits; and the oldest of the one of which the most waits.
+    fn wait(&mut self) {
+        let event = self.event;
+        let bytes = event.public.size().max(event.body_bytes);
+        let own = self.portal.waiting_of(&event.installation, event.teller);
+        let known = self.portal.tellers.get(&event.teller);
+        let is_new = own.is_empty() && !known.is_some_and(Teller::has_claims);
+        if is_new && !self.make_room_for_a_teller() {
+            return;
+        }
+        let known = self.portal.tellers.get(&event.teller);
+        let (mut number, mut taken) = (own.len(), known.map_or(0, Teller::waiting_bytes));
+        for oldest in own {
+            if number < WAITING_MAX && taken + u64::from(bytes) <= WAITING_BYTES_MAX {
+                break;
+            }
+            number -= 1;
+            taken -= self.let_go(oldest);
+        }
+        let mut all: u64 = self.portal.tellers.values().map(Teller::waiting_bytes).sum();
+        let mut number: usize = self.portal.tellers.values().map(|known| known.waiting.len()).sum();
+        while number >= INSTALLATION_WAITING_MAX || all + u64::from(bytes) > INSTALLATION_WAITING_BYTES_MAX {
+            let fullest =
+                self.portal.tellers.iter().max_by_key(|(_, known)| (known.waiting_bytes(), known.waiting.len()));
+            let Some((teller, _)) = fullest else { break };
+            let Some(oldest) = self.portal.waiting_of(&event.installation, *teller).into_iter().next() else { break };
+            all -= self.let_go(oldest);
+            number -= 1;
+        }
+        let (installation, id, offset) = (event.installation.clone(), event.stamp.id, event.raw.offset);
+        let waits = Waits { raw: event.raw, bytes, fact: event.fact().map(Box::new) };
+        self.make(Change::Waits(Waiting { installation, id, teller: event.teller, offset }, waits));
+    }
+
+    /// Lets the teller give way of which the least waits, if there are too many; not if the newcomer has still less.
+    fn make_room_for_a_teller(&mut self) -> bool {
+        let strangers = self.portal.tellers.iter().filter(|(_, known)| !known.has_claims());
+        let waits = |(teller, known): (&Fingerprint, &Teller)| {
+            (known.waiting.len(), known.waiting.keys().next_back().copied(), *teller)
         };
-        let place = |(offset, id): (&u64, &EventId)| Waiting {
-            installation: event.installation.clone(),
-            id: *id,
-            teller,
-            offset: *offset,
-        };
-        known.waiting.iter().map(place).collect()
+        let waits: Vec<_> = strangers.map(waits).collect();
+        if waits.len() < STRANGERS_MAX {
+            return true;
+        }
+        let Some((1, _, emptiest)) = waits.into_iter().min() else { return false };
+        for waiting in self.portal.waiting_of(&self.event.installation, emptiest) {
+            self.let_go(waiting);
+        }
+        true
+    }
+
+    /// Forgets where an event lies. Returns how many bytes it shows.
+    fn let_go(&mut self, waiting: Waiting) -> u64 {
+        let known = self.portal.tellers.get(&waiting.teller);
+        let bytes = known.and_then(|known| known.waiting.get(&waiting.offset)).map_or(0, |held| held.bytes);
+        self.make(Change::WaitsNoMore(waiting));
+        u64::from(bytes)
     }
 }
 
-/// What the world is shown of an installation.
+/// What the world is shown of an installation, as far as an event can change it.
 struct Shown {
     believed: Option<Fingerprint>,
     record: Option<InstallationRecord>,
-    permissions: Vec<PermissionRecord>,
+    permissions: Permissions,
+}
+
+/// Which of the permissions an event can change.
+enum Permissions {
+    /// Any: who is believed may be another teller, or what waited is released. Here are all there were.
+    Any(Vec<PermissionRecord>),
+    /// The one of this method and token, as it was, and those that are forgotten for it.
+    One((Method, Fingerprint), Option<PermissionRecord>),
+    /// Those that are forgotten.
+    Forgotten,
 }
 
 impl Shown {
-    fn of(portal: &Portal, event: &Event, trust: Trust) -> Self {
-        let record = || portal.record(&event.installation, event.raw.partition, trust);
+    fn of(portal: &Portal, event: &Event, believed: Option<Believed>, fact: Option<&Fact>) -> Self {
+        let teller = believed.map(|believed| believed.teller);
+        let known = teller.and_then(|teller| portal.tellers.get(&teller));
+        let may_move = fact.is_some_and(|fact| fact.told.is_turn() || teller.is_none());
+        let permissions = match fact.map(|fact| &fact.told) {
+            _ if may_move || known.is_some_and(|known| !known.waiting.is_empty()) => {
+                Permissions::Any(portal.permissions_by(teller))
+            }
+            Some(Told::MethodDecided { method, token, .. }) => {
+                let key = (method.clone(), *token);
+                let latest = known.and_then(|known| known.decisions.get(&key));
+                let record = latest.map(|latest| PermissionRecord::of(&key, latest));
+                Permissions::One(key, record)
+            }
+            Some(_) | None => Permissions::Forgotten,
+        };
         Self {
-            believed: portal.believed(trust).map(|believed| believed.teller),
-            record: (!portal.tellers.is_empty()).then(record),
-            permissions: portal.permissions(trust),
+            believed: teller,
+            record: (!portal.tellers.is_empty())
+                .then(|| portal.record_by(believed, &event.installation, event.raw.partition)),
+            permissions,
         }
     }
 
     /// Adds what has to be shown anew.
-    fn compare(&self, after: &Self, effects: &mut Vec<Effect>) {
-        if let Some(record) = after.record.as_ref().filter(|record| self.record.as_ref() != Some(record)) {
-            effects.push(Effect::Installation(Box::new(record.clone())));
+    fn compare(
+        self,
+        portal: &Portal,
+        event: &Event,
+        believed: Option<Believed>,
+        forgotten: Vec<PermissionRecord>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let record = portal.record_by(believed, &event.installation, event.raw.partition);
+        if !portal.tellers.is_empty() && self.record.as_ref() != Some(&record) {
+            effects.push(Effect::Installation(Box::new(record)));
         }
-        let same_place =
-            |one: &PermissionRecord, other: &PermissionRecord| (&one.method, one.token) == (&other.method, other.token);
-        for gone in &self.permissions {
-            if !after.permissions.iter().any(|record| same_place(record, gone)) {
-                effects.push(Effect::PermissionGone(gone.clone()));
+        let teller = believed.map(|believed| believed.teller);
+        debug_assert!(self.believed == teller || matches!(self.permissions, Permissions::Any(_)), "belief has moved");
+        match self.permissions {
+            Permissions::Any(before) => differences(before, portal.permissions_by(teller), effects),
+            Permissions::One(key, before) => {
+                let known = teller.and_then(|teller| portal.tellers.get(&teller));
+                let after = known.and_then(|known| known.decisions.get(&key));
+                let after = after.map(|latest| PermissionRecord::of(&key, latest));
+                let others = forgotten.into_iter().filter(|gone| (&gone.method, gone.token) != (&key.0, key.1));
+                differences(before.into_iter().chain(others).collect(), after.into_iter().collect(), effects);
             }
+            Permissions::Forgotten => differences(forgotten, Vec::new(), effects),
         }
-        for record in &after.permissions {
-            if !self.permissions.contains(record) {
-                effects.push(Effect::Permission(record.clone()));
-            }
+    }
+}
+
+/// Adds what is gone and what is new, both in order of method and token.
+fn differences(mut before: Vec<PermissionRecord>, after: Vec<PermissionRecord>, effects: &mut Vec<Effect>) {
+    let place = |record: &PermissionRecord| (record.method.clone(), record.token);
+    before.sort_by_key(place);
+    for gone in &before {
+        if after.binary_search_by_key(&place(gone), place).is_err() {
+            effects.push(Effect::PermissionGone(gone.clone()));
+        }
+    }
+    for record in after {
+        let known = before.binary_search_by_key(&place(&record), place);
+        if known.is_err() || known.is_ok_and(|index| before[index] != record) {
+            effects.push(Effect::Permission(record));
         }
     }
 }

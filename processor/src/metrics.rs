@@ -17,6 +17,7 @@ pub struct Metrics {
     events: IntCounterVec,
     rejected: IntCounterVec,
     released_lost: IntCounter,
+    gave_way: IntCounter,
     start_overs: IntCounter,
     state_set_aside: IntCounter,
     lag_events: IntGaugeVec,
@@ -75,6 +76,10 @@ impl Metrics {
                 "processor_released_lost_total",
                 "Events that could not be passed on when their teller became believed, because raw no longer had them.",
             ),
+            gave_way: counter(
+                "processor_untrusted_forgotten_total",
+                "Installations that were forgotten because too many were known by nothing but events that wait.",
+            ),
             start_overs: counter("processor_start_overs_total", "Times that the logs were opened anew after an error."),
             state_set_aside: counter(
                 "processor_state_set_aside_total",
@@ -132,6 +137,11 @@ impl Metrics {
     /// An event that was to be released and is gone.
     pub fn released_lost(&self) {
         self.released_lost.inc();
+    }
+
+    /// An installation of which nothing was known but what waits made room for others.
+    pub fn gave_way(&self) {
+        self.gave_way.inc();
     }
 
     /// The logs were opened anew.

@@ -1,61 +1,109 @@
-//! A batch of raw events of owned partitions: interpret → fold → publish → apply.
+//! A batch of raw events of owned partitions, in steps: interpret → fold → publish → apply.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::contract::{Topic, header};
 use common::event::{EventId, Installation, RawEvent};
-use common::log::{Entry, Ledger, LedgerError, Output, Position};
+use common::lifecycle::Stop;
+use common::log::{Entry, Ledger, Output, Position};
+use common::time::Timestamp;
 use tracing::warn;
 
 use crate::disagreement::Disagreement;
-use crate::domain::{Change, Event, Place, Portal, Public, Reason, Waiting, interpret};
-use crate::fold::{Effect, Outcome, fold};
+use crate::domain::{Change, Event, Fact, Place, Portal, Reason, Waiting, Waits, interpret};
+use crate::fold::{Effect, Outcome, fold, forget};
 use crate::folded::{Folded, Recent};
+use crate::held::HeldEvents;
 use crate::metrics::{Metrics, Step};
 use crate::processor::Failure;
 use crate::publish::{Progress, Publisher, progress};
 use crate::repeats::Repeats;
 use crate::store::{Progressed, Store, StoreError};
 
+/// What limits the work of an owner. A step is what is published at once: one transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A step ends behind the event whose outputs bring it to so many bytes.
+    pub step_bytes: usize,
+    /// The same, in records.
+    pub step_records: usize,
+    /// The same, in time: a transaction must not stay open for long.
+    pub step_time: Duration,
+    /// A batch that takes longer is given back, and comes again: the group wants to hear of us.
+    pub batch_time: Duration,
+    /// Events that take more bytes are shown without their data.
+    pub event_bytes: usize,
+    /// The most installations of each app of which nothing is known but events that wait.
+    pub untrusted: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            step_bytes: 8 * 1024 * 1024,
+            step_records: 1_000,
+            step_time: Duration::from_secs(1),
+            batch_time: Duration::from_secs(10),
+            event_bytes: 1024 * 1024,
+            untrusted: 10_000,
+        }
+    }
+}
+
 /// Folds and publishes what is ours. What it remembers may be forgotten at any time.
 pub struct Owner<'a> {
     store: &'a Store,
     folded: &'a Folded,
     metrics: &'a Metrics,
+    limits: Limits,
+    stop: &'a Stop,
     repeats: Repeats,
 }
 
-/// What a batch comes to, before any of it is published.
+/// What a step comes to, before any of it is published.
 #[derive(Default)]
-struct Batch<'e> {
-    /// The raw records themselves: what is released often waited only for a moment.
-    here: HashMap<Position, &'e Entry>,
-    /// What is known of the installations that the batch touches, changes included.
+struct Batch {
+    /// What is known of the installations that the step touches, changes included.
     portals: HashMap<Installation, Portal>,
-    /// Facts of this batch, which the store does not know yet.
+    /// Facts of this step, which the store does not know yet.
     facts: HashSet<EventId>,
+    /// The same of what events tell that wait.
+    held_facts: BTreeMap<Waiting, Fact>,
     outputs: Vec<Output>,
+    bytes: usize,
     partitions: BTreeMap<u32, Done>,
     recent: Vec<Recent>,
 }
 
-/// What a batch comes to in one partition.
+/// What a step comes to in one partition.
 #[derive(Default)]
 struct Done {
-    /// `K` behind the batch.
+    /// `K` behind the step.
     raw: u64,
+    /// The time of the event before it.
+    at: Timestamp,
     /// The event before it, if it has an id.
     last: Option<EventId>,
     changes: Vec<Change>,
     ids: Vec<EventId>,
 }
 
+impl Batch {
+    fn put(&mut self, output: Output) {
+        self.bytes += output.record.size();
+        self.outputs.push(output);
+    }
+
+    fn is_full(&self, limits: &Limits) -> bool {
+        self.bytes >= limits.step_bytes || self.outputs.len() >= limits.step_records
+    }
+}
+
 impl<'a> Owner<'a> {
     /// An owner that publishes what follows, and applies it to this store.
-    pub fn new(store: &'a Store, folded: &'a Folded, metrics: &'a Metrics) -> Self {
-        Self { store, folded, metrics, repeats: Repeats::default() }
+    pub fn new(store: &'a Store, folded: &'a Folded, metrics: &'a Metrics, limits: Limits, stop: &'a Stop) -> Self {
+        Self { store, folded, metrics, limits, stop, repeats: Repeats::default() }
     }
 
     /// Other partitions are ours now.
@@ -63,22 +111,60 @@ impl<'a> Owner<'a> {
         self.repeats.forget();
     }
 
-    /// Folds a batch, publishes what follows all at once, then applies it to the state.
+    /// Folds a batch step by step: publishes what follows all at once, then applies it to the state. What is left when
+    /// time is up comes again.
     pub fn take(&mut self, ledger: &mut dyn Ledger, entries: &[Entry]) -> Result<(), Failure> {
         let began = Instant::now();
-        let here = entries.iter().map(|entry| (entry.position, entry)).collect();
-        let mut batch = Batch { here, ..Batch::default() };
-        let mut last: BTreeMap<u32, &Entry> = BTreeMap::new();
+        let mut held = HeldEvents::new(entries);
         let is_new = |entry: &&Entry| {
             let Position { partition, offset } = entry.position;
             self.store.marks(partition).raw.is_none_or(|read| read <= offset)
         };
         let entries: Vec<&Entry> = entries.iter().filter(is_new).collect();
-        for entry in entries {
-            let outcome = self.fold(ledger, entry, &mut batch)?;
-            self.metrics.count(outcome);
-            last.insert(entry.position.partition, entry);
+        let mut rest = &entries[..];
+        while !rest.is_empty() {
+            let taken = self.step(ledger, rest, &mut held)?;
+            rest = &rest[taken..];
+            if self.stop.requested() {
+                break;
+            }
+            if !rest.is_empty() && began.elapsed() >= self.limits.batch_time {
+                let mut starts: BTreeMap<u32, Position> = BTreeMap::new();
+                for entry in rest {
+                    starts.entry(entry.position.partition).or_insert(entry.position);
+                }
+                ledger.start(&starts.into_values().collect::<Vec<_>>())?;
+                break;
+            }
         }
+        Ok(())
+    }
+
+    /// Folds as many of these as fit into a step, and at least one. Returns how many.
+    fn step(
+        &mut self,
+        ledger: &mut dyn Ledger,
+        entries: &[&Entry],
+        held: &mut HeldEvents<'_>,
+    ) -> Result<usize, Failure> {
+        let began = Instant::now();
+        let (mut batch, mut taken) = (Batch::default(), 0);
+        for entry in entries {
+            taken += 1;
+            let outcome = self.fold(ledger, entry, &entries[taken..], held, &mut batch)?;
+            self.metrics.count(outcome);
+            if batch.is_full(&self.limits) || began.elapsed() >= self.limits.step_time || self.stop.requested() {
+                break;
+            }
+        }
+        self.metrics.took(Step::Fold, began.elapsed());
+        self.publish(ledger, batch)?;
+        Ok(taken)
+    }
+
+    /// Publishes what a step came to, then applies it.
+    fn publish(&self, ledger: &mut dyn Ledger, mut batch: Batch) -> Result<(), Failure> {
+        let began = Instant::now();
         let mut logs = BTreeMap::new();
         for (partition, done) in &batch.partitions {
             let log = self.store.marks(*partition).log.unwrap_or_else(EventId::now_v7);
@@ -90,11 +176,8 @@ impl<'a> Owner<'a> {
             let folded = if followed { done.ids.clone() } else { Vec::new() };
             let partitions = Some(self.store.partitions());
             let folded = Progress { raw: done.raw, log, folded, last: done.last, partitions, accepted: None };
-            batch.outputs.push(progress(&folded, *partition, last[partition].record.at));
+            batch.outputs.push(progress(&folded, *partition, done.at));
         }
-        self.metrics.took(Step::Fold, began.elapsed());
-
-        let began = Instant::now();
         let read: Vec<Position> = batch
             .partitions
             .iter()
@@ -119,50 +202,66 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
-    /// Folds one event into the batch.
-    fn fold(&mut self, ledger: &mut dyn Ledger, entry: &Entry, batch: &mut Batch<'_>) -> Result<Outcome, Failure> {
+    /// Folds one event into the step; `next` are the events behind it.
+    fn fold(
+        &mut self,
+        ledger: &mut dyn Ledger,
+        entry: &Entry,
+        next: &[&Entry],
+        held: &mut HeldEvents<'_>,
+        batch: &mut Batch,
+    ) -> Result<Outcome, Failure> {
         let place = place(entry);
         let raw = RawEvent::from_record(&entry.record);
         let event = raw.as_ref().map_err(|_| Reason::NotARawEvent).and_then(|raw| interpret(raw, place));
-        let publisher = Publisher::new(&entry.record, place);
+        let publisher = Publisher::new(&entry.record, place).showing(self.limits.event_bytes);
+        if !batch.partitions.contains_key(&place.partition) {
+            self.make_room(place.partition, &publisher, batch)?;
+        }
 
         let folded = match &event {
             Err(reason) => Err(*reason),
             Ok(event) if self.is_repeated(ledger, entry, event, batch)? => Ok((Outcome::Repeated, Vec::new())),
             Ok(event) => {
                 let trust = self.store.trust(&event.installation.app);
-                fold(known(self.store, &mut batch.portals, &event.installation)?, event, trust)
+                let Batch { portals, held_facts, .. } = batch;
+                let read = |waiting: &Waiting| match held_facts.get(waiting) {
+                    Some(fact) => Ok(Some(fact.clone())),
+                    None => self.store.held_fact(waiting),
+                };
+                Ok(fold(known(self.store, portals, &event.installation)?, event, trust, read)?)
             }
         };
         let done = batch.partitions.entry(place.partition).or_default();
-        done.raw = place.offset + 1;
+        (done.raw, done.at) = (place.offset + 1, entry.record.at);
         done.last = raw.as_ref().ok().map(|raw| raw.id);
+        if let Ok(raw) = &raw {
+            done.ids.push(raw.id);
+        }
         let outcome = match folded {
             Ok((outcome, effects)) => {
+                let released = effects.iter().filter_map(|effect| match effect {
+                    Effect::Release(waiting) => Some(waiting.offset),
+                    Effect::Changed(_)
+                    | Effect::Proven(_)
+                    | Effect::Unproven(_)
+                    | Effect::Installation(_)
+                    | Effect::InstallationGone(_)
+                    | Effect::Permission(_)
+                    | Effect::PermissionGone(_) => None,
+                });
+                held.fetch(ledger, self.store, place.partition, &released.collect::<Vec<_>>(), next)?;
                 for effect in effects {
-                    if let Effect::Release(waiting) = &effect {
-                        match released(ledger, &batch.here, place.partition, waiting)? {
-                            Some(public) => batch.outputs.push(publisher.event(Topic::Events, &public)),
-                            None => self.lost(waiting),
-                        }
-                    }
-                    batch.outputs.extend(publisher.output(&effect));
-                    if let Effect::Changed(change) = effect {
-                        if let Change::Told(fact) = &change {
-                            batch.facts.insert(fact.stamp.id);
-                        }
-                        done.changes.push(change);
-                    }
+                    self.put(effect, &publisher, held, batch);
                 }
                 outcome
             }
             Err(reason) => {
-                batch.outputs.push(publisher.rejected(reason));
+                batch.put(publisher.rejected(reason));
                 Outcome::Rejected(reason)
             }
         };
         if let Ok(raw) = &raw {
-            done.ids.push(raw.id);
             self.repeats.pass(entry.position, raw.id);
             batch.recent.push(Recent {
                 received_at: raw.received_at,
@@ -175,13 +274,52 @@ impl<'a> Owner<'a> {
         Ok(outcome)
     }
 
+    /// Adds an effect to the step, and what is to be published for it.
+    fn put(&self, effect: Effect, publisher: &Publisher<'_>, held: &HeldEvents<'_>, batch: &mut Batch) {
+        if let Effect::Release(waiting) = &effect {
+            match event_of(held, publisher.partition(), waiting) {
+                Some(event) => batch.put(publisher.event(Topic::Events, &event.public)),
+                None => self.lost(waiting),
+            }
+        }
+        if let Some(output) = publisher.output(&effect) {
+            batch.put(output);
+        }
+        let Effect::Changed(change) = effect else { return };
+        match &change {
+            Change::Told(fact) => {
+                batch.facts.insert(fact.stamp.id);
+            }
+            Change::Waits(waiting, Waits { fact: Some(fact), .. }) => {
+                batch.held_facts.insert(waiting.clone(), Fact::clone(fact));
+            }
+            Change::Waits(_, Waits { fact: None, .. }) | Change::WaitsNoMore(_) => {}
+        }
+        batch.partitions.entry(publisher.partition()).or_default().changes.push(change);
+    }
+
+    /// Forgets installations of which nothing is known but what waits, where there are too many of them.
+    fn make_room(&self, partition: u32, publisher: &Publisher<'_>, batch: &mut Batch) -> Result<(), Failure> {
+        let share = self.limits.untrusted.div_ceil(self.store.partitions() as usize);
+        for installation in self.store.surplus(partition, share, self.limits.step_records) {
+            if batch.is_full(&self.limits) {
+                break;
+            }
+            for effect in forget(known(self.store, &mut batch.portals, &installation)?, &installation) {
+                self.put(effect, publisher, &HeldEvents::default(), batch);
+            }
+            self.metrics.gave_way();
+        }
+        Ok(())
+    }
+
     /// Whether the event was there before: a fact by its id, anything else only if ingress says that it may be.
     fn is_repeated(
         &mut self,
         ledger: &mut dyn Ledger,
         entry: &Entry,
         event: &Event,
-        batch: &Batch<'_>,
+        batch: &Batch,
     ) -> Result<bool, Failure> {
         let id = event.stamp.id;
         if event.told.is_some() && (batch.facts.contains(&id) || self.store.has_fact(&event.installation, id)?) {
@@ -207,43 +345,16 @@ fn known<'b>(
     installation: &Installation,
 ) -> Result<&'b mut Portal, StoreError> {
     if !portals.contains_key(installation) {
-        portals.insert(installation.clone(), store.portal(installation)?);
+        portals.insert(installation.clone(), Portal::clone(&*store.portal(installation)?));
     }
     Ok(portals.get_mut(installation).expect("inserted above"))
 }
 
-/// The event that waited, read again from `raw`.
-fn released(
-    ledger: &mut dyn Ledger,
-    here: &HashMap<Position, &Entry>,
-    partition: u32,
-    waiting: &Waiting,
-) -> Result<Option<Public>, LedgerError> {
-    let from = Position { partition, offset: waiting.offset };
-    let public = |entry: &Entry| {
-        let raw = RawEvent::from_record(&entry.record).ok().filter(|raw| raw.id == waiting.id)?;
-        interpret(&raw, place(entry)).ok().map(|event| event.public)
-    };
-    if let Some(entry) = here.get(&from) {
-        return Ok(public(entry));
-    }
-    let mut found = None;
-    if ledger.bounds(Topic::Raw, partition)?.0 > waiting.offset {
-        return Ok(None);
-    }
-    let read = ledger.read(Topic::Raw, from, waiting.offset + 1, &mut |entry| {
-        if entry.position == from {
-            found = public(&entry);
-        }
-        ControlFlow::Break(())
-    });
-    match read {
-        Ok(()) => {}
-        // Retention took it between the question and the read.
-        Err(LedgerError::Broken(_)) if ledger.bounds(Topic::Raw, partition)?.0 > waiting.offset => {}
-        Err(error) => return Err(error),
-    }
-    Ok(found)
+/// The event that waited, as it is in `raw`.
+fn event_of(held: &HeldEvents<'_>, partition: u32, waiting: &Waiting) -> Option<Event> {
+    let entry = held.get(Position { partition, offset: waiting.offset })?;
+    let raw = RawEvent::from_record(&entry.record).ok().filter(|raw| raw.id == waiting.id)?;
+    interpret(&raw, place(entry)).ok()
 }
 
 fn place(entry: &Entry) -> Place {

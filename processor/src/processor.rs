@@ -16,7 +16,7 @@ use crate::folded::Folded;
 use crate::hanging::Hanging;
 use crate::home::Home;
 use crate::metrics::Metrics;
-use crate::owner::Owner;
+use crate::owner::{Limits, Owner};
 use crate::store::{Store, StoreError, Trusts};
 use crate::takeover::{catch_up, follow, look_back, take_over};
 
@@ -100,7 +100,12 @@ struct Course {
     caught_up: Option<Pending>,
     standstill: Option<Disagreement>,
     hanging: Hanging,
+    /// Events that take more are shown without their data: less than at first where a topic does not take as much.
+    event_bytes: usize,
 }
+
+/// With less, nothing would be shown of most events.
+const EVENT_BYTES_MIN: usize = 4 * 1024;
 
 /// Everything that the loop needs besides the logs.
 pub struct Processor {
@@ -108,6 +113,8 @@ pub struct Processor {
     pub home: Box<dyn Home>,
     /// How often it looks at the clock.
     pub pace: Pace,
+    /// How much it does at once, and how much it remembers of what nobody vouches for.
+    pub limits: Limits,
     /// Whom each app believes.
     pub trusts: Trusts,
     /// For askers.
@@ -128,7 +135,9 @@ impl Processor {
         mut open: impl FnMut() -> Result<L, LedgerError>,
         caught_up: Pending,
     ) -> anyhow::Result<()> {
-        let mut course = Course { caught_up: Some(caught_up), standstill: None, hanging: Hanging::default() };
+        let event_bytes = self.limits.event_bytes;
+        let mut course =
+            Course { caught_up: Some(caught_up), standstill: None, hanging: Hanging::default(), event_bytes };
         while !self.stop.requested() {
             let failure = match open() {
                 Ok(mut ledger) => match self.tend(&mut ledger, &mut course) {
@@ -158,6 +167,18 @@ impl Processor {
                          the logs anew, which ends them if they are ours",
                         self.pace.open_max.as_secs()
                     );
+                    self.metrics.started_over();
+                    self.stop.sleep(self.pace.backoff);
+                }
+                Failure::Ledger(LedgerError::TooLarge(why)) => {
+                    let Some(less) = Some(course.event_bytes / 2).filter(|less| *less >= EVENT_BYTES_MIN) else {
+                        return Err(LedgerError::TooLarge(why)).context("publish what follows from an event");
+                    };
+                    warn!(
+                        "showing events of more than {less} bytes without their data, until the next start: {why}. Set \
+                         max.message.bytes of the derived topics as docs/topics.md says"
+                    );
+                    course.event_bytes = less;
                     self.metrics.started_over();
                     self.stop.sleep(self.pace.backoff);
                 }
@@ -207,7 +228,8 @@ impl Processor {
         self.metrics.records(&store);
         self.metrics.state(&store);
 
-        let mut owner = Owner::new(&store, &self.folded, &self.metrics);
+        let limits = Limits { event_bytes: course.event_bytes, ..self.limits };
+        let mut owner = Owner::new(&store, &self.folded, &self.metrics, limits, &self.stop);
         let mut owned = BTreeSet::new();
         let mut newest = BTreeMap::new();
         ledger.follow(&followed(&store, &partitions, &owned))?;

@@ -58,12 +58,23 @@ pub struct Publisher<'a> {
     raw: &'a Record,
     place: Place,
     at: Timestamp,
+    event_bytes: usize,
 }
 
 impl<'a> Publisher<'a> {
     /// For what follows from this record of `raw`.
     pub fn new(raw: &'a Record, place: Place) -> Self {
-        Self { raw, place, at: raw.at }
+        Self { raw, place, at: raw.at, event_bytes: usize::MAX }
+    }
+
+    /// From now on events that take more bytes are shown without their data.
+    pub fn showing(self, event_bytes: usize) -> Self {
+        Self { event_bytes, ..self }
+    }
+
+    /// The partition of all that follows.
+    pub fn partition(&self) -> u32 {
+        self.place.partition
     }
 
     /// The record of an effect; none for a release, which needs the event that is to be released.
@@ -75,6 +86,10 @@ impl<'a> Publisher<'a> {
             Effect::Release(_) => return None,
             Effect::Installation(record) => {
                 self.made(Topic::Installations, record.installation.to_string(), "com.hookledger.installation", record)
+            }
+            Effect::InstallationGone(installation) => {
+                let key = Some(installation.to_string());
+                self.record(Topic::Installations, key, None, "com.hookledger.installation")
             }
             Effect::Permission(record) => {
                 let about = self.about()?;
@@ -92,6 +107,9 @@ impl<'a> Publisher<'a> {
     /// An event that is shown, here or because it was released.
     pub fn event(&self, topic: Topic, public: &Public) -> Output {
         let kind = format!("com.bitrix24.{}", public.event.to_ascii_lowercase());
+        let without_data =
+            (public.size() as usize > self.event_bytes).then(|| Public { data: Value::Null, ..public.clone() });
+        let public = without_data.as_ref().unwrap_or(public);
         let mut output = self.made(topic, public.installation.to_string(), &kind, public);
         set(&mut output.record, header::ID, public.id.to_string());
         set(&mut output.record, header::TIME, public.told_at.to_string());
@@ -113,11 +131,15 @@ impl<'a> Publisher<'a> {
                     name if name.contains('.') => name.to_owned(),
                     name => format!("com.bitrix24.{}", name.to_ascii_lowercase()),
                 };
-                self.made(Topic::Facts, key.to_string(), &kind, fact)
+                let mut output = self.made(Topic::Facts, key.to_string(), &kind, fact);
+                // The event itself may have waited for the one that this follows from.
+                set(&mut output.record, header::ID, fact.stamp.id.to_string());
+                set(&mut output.record, header::TIME, fact.stamp.told_at.to_string());
+                output
             }
-            Change::Waits(waiting) => {
+            Change::Waits(waiting, waits) => {
                 let key = FactKey::Waiting(waiting.clone()).to_string();
-                self.made(Topic::Facts, key, "com.hookledger.unproven", &json!({ "raw": self.place }))
+                self.made(Topic::Facts, key, "com.hookledger.unproven", waits)
             }
             Change::WaitsNoMore(waiting) => {
                 let key = FactKey::Waiting(waiting.clone()).to_string();

@@ -13,6 +13,7 @@ use crate::ask::{Asked, serve};
 use crate::config::ServiceConfig;
 use crate::folded::Folded;
 use crate::metrics::Metrics;
+use crate::owner::Limits;
 use crate::processor::{Pace, Processor, Shared};
 use crate::store::watch;
 
@@ -29,6 +30,7 @@ pub async fn run<L: Ledger>(
     let processor = Processor {
         home: Box::new(dir),
         pace: Pace::default(),
+        limits: Limits { untrusted: config.untrusted_limit, ..Limits::default() },
         trusts: config.trusts,
         shared: Shared::default(),
         folded: Folded::default(),

@@ -5,16 +5,17 @@
 //! sled or, for tests, in memory.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::event::{AppName, EventId, Installation};
 use common::settings::Trust;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Change, Decision, Fact, Portal, RecordStatus};
+use crate::domain::{Change, Decision, Fact, Portal, RecordStatus, Waiting};
 use digest::Digest;
 use form::Form;
 use touched::Touched;
+use untrusted::Untrusted;
 use warm::{Heard, Warm};
 
 mod digest;
@@ -26,6 +27,7 @@ pub mod memory;
 pub mod opening;
 pub mod sled;
 mod touched;
+mod untrusted;
 mod warm;
 pub mod watch;
 
@@ -121,7 +123,7 @@ struct Owner {
 
 /// Raised when the same facts would now fold into other rows. State of an older version answers, marked as stale,
 /// until facts were read again.
-pub const FOLD_VERSION: u32 = 2;
+pub const FOLD_VERSION: u32 = 3;
 
 /// Whom each app believes.
 #[derive(Clone, Debug, Default)]
@@ -151,6 +153,7 @@ pub struct Store {
     counts: Mutex<Counts>,
     warm: Mutex<Warm>,
     heard: Mutex<Heard>,
+    untrusted: Mutex<Vec<Untrusted>>,
 }
 
 impl Store {
@@ -211,6 +214,7 @@ impl Store {
             counts: Mutex::new(known.counts),
             warm: Mutex::default(),
             heard: Mutex::new(known.heard),
+            untrusted: Mutex::new(known.untrusted),
         })
     }
 
@@ -273,7 +277,7 @@ impl Store {
             let trust = self.trust(&installation.app);
             counts.forget(&touched.before, trust);
             counts.remember(&touched.after, trust);
-            portals.push((installation.clone(), touched.after));
+            portals.push((installation.clone(), Untrusted::heard(&touched.before), touched.after));
         }
         marks.facts = facts;
         if let Some(Progressed { raw, log, last }) = progressed {
@@ -283,11 +287,18 @@ impl Store {
         self.rows.write(rows)?;
         self.locked_marks()[partition as usize] = (marks, digest);
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
-        let mut warm = self.warm();
-        for (installation, portal) in portals {
-            warm.put(installation, portal);
+        let (mut warm, mut untrusted) = (self.warm(), self.untrusted());
+        for (installation, heard_before, portal) in portals {
+            untrusted[partition as usize].replace(&installation, heard_before, Untrusted::heard(&portal));
+            warm.put(installation, Arc::new(portal));
         }
         Ok(())
+    }
+
+    /// Installations of a partition of which nothing is known but what waits, beyond so many for each app: up to `most`,
+    /// the ones that were heard of longest ago.
+    pub fn surplus(&self, partition: u32, limit: usize, most: usize) -> Vec<Installation> {
+        self.untrusted().get(partition as usize).map(|untrusted| untrusted.surplus(limit, most)).unwrap_or_default()
     }
 
     /// Begins a partition of which nothing was folded at this place in `facts`, because there is nothing before it.
@@ -315,11 +326,10 @@ impl Store {
     }
 
     /// Everything that is known about an installation; empty if that is nothing.
-    pub fn portal(&self, installation: &Installation) -> Result<Portal, StoreError> {
-        if let Some(portal) = self.warm().get(installation) {
-            return Ok(portal.clone());
-        }
-        self.read_portal(installation)
+    pub fn portal(&self, installation: &Installation) -> Result<Arc<Portal>, StoreError> {
+        // Askers hold up the fold for no longer than this takes.
+        let warm = self.warm().get(installation);
+        warm.map_or_else(|| self.read_portal(installation).map(Arc::new), Ok)
     }
 
     fn read_portal(&self, installation: &Installation) -> Result<Portal, StoreError> {
@@ -350,6 +360,12 @@ impl Store {
         let Some(row) = self.rows.get(&keys::fact(installation, id))? else { return Ok(None) };
         let fact = self.form.fact(installation, &row)?;
         Ok(Some((row, fact)))
+    }
+
+    /// What an event tells that waits.
+    pub fn held_fact(&self, waiting: &Waiting) -> Result<Option<Fact>, StoreError> {
+        let row = self.rows.get(&keys::held(&waiting.installation, waiting.teller, waiting.offset))?;
+        row.map(|row| self.form.fact(&waiting.installation, &row)).transpose()
     }
 
     /// Facts about an installation, oldest first, behind `after`.
@@ -402,6 +418,10 @@ impl Store {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn untrusted(&self) -> MutexGuard<'_, Vec<Untrusted>> {
+        self.untrusted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn locked_marks(&self) -> MutexGuard<'_, Vec<(Marks, Digest)>> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -420,7 +440,7 @@ impl Counts {
         if !portal.tellers.is_empty() {
             *self.installations.entry(portal.status(trust)).or_default() += by;
         }
-        for latest in portal.believed_teller(trust).into_iter().flat_map(|teller| teller.decisions.values()) {
+        for latest in portal.believed_teller(trust).into_iter().flat_map(|teller| teller.decisions.by_key().values()) {
             *self.permissions.entry(latest.value).or_default() += by;
         }
         self.installations.retain(|_, count| *count != 0);
@@ -448,7 +468,7 @@ fn by_installation(changes: &[Change]) -> BTreeMap<&Installation, Vec<&Change>> 
     for change in changes {
         let installation = match change {
             Change::Told(fact) => &fact.installation,
-            Change::Waits(waiting) | Change::WaitsNoMore(waiting) => &waiting.installation,
+            Change::Waits(waiting, _) | Change::WaitsNoMore(waiting) => &waiting.installation,
         };
         sorted.entry(installation).or_default().push(change);
     }
@@ -461,10 +481,10 @@ fn add_row(portal: &mut Portal, form: Form, key: &[u8], value: &[u8]) -> Result<
         keys::Part::Claims(teller) => portal.tellers.entry(teller).or_default().claims = form.claims(value)?,
         keys::Part::Decision(teller, method, token) => {
             let latest = form.decision(value)?;
-            portal.tellers.entry(teller).or_default().decisions.insert((method, token), latest);
+            portal.tellers.entry(teller).or_default().decisions.join((method, token), latest);
         }
         keys::Part::Waiting(teller, offset) => {
-            portal.tellers.entry(teller).or_default().waiting.insert(offset, form::waiting(value)?);
+            portal.tellers.entry(teller).or_default().waiting.insert(offset, form::held(value)?);
         }
     }
     Ok(())
@@ -479,12 +499,14 @@ struct Known {
     digests: Vec<Digest>,
     counts: Counts,
     heard: Heard,
+    untrusted: Vec<Untrusted>,
 }
 
 /// Reads every row. One that nobody can have written is damage.
 fn read_all(rows: &dyn Rows, form: Form, partitions: u32, trusts: &Trusts) -> Result<Known, StoreError> {
     let (digests, counts) = (vec![Digest::default(); partitions as usize], Counts::default());
-    let mut known = Known { digests, counts, heard: Heard::default() };
+    let untrusted = (0..partitions).map(|_| Untrusted::default()).collect();
+    let mut known = Known { digests, counts, heard: Heard::default(), untrusted };
     let mut current: Option<Current> = None;
     for row in rows.scan(b"", b"") {
         let (key, value) = row?;
@@ -495,7 +517,7 @@ fn read_all(rows: &dyn Rows, form: Form, partitions: u32, trusts: &Trusts) -> Re
         if current.as_ref().is_none_or(|current| !key.starts_with(&current.prefix)) {
             let new = Current::of(&key, partitions)?;
             if let Some(past) = current.replace(new) {
-                past.count(&mut known.counts, trusts);
+                past.count(&mut known, trusts);
             }
         }
         let Some(current) = &mut current else { continue };
@@ -503,12 +525,12 @@ fn read_all(rows: &dyn Rows, form: Form, partitions: u32, trusts: &Trusts) -> Re
         let rest = &key[current.prefix.len()..];
         if key.starts_with(keys::FACTS) {
             known.heard.add(&current.installation, EventId::from_slice(rest).map_err(|_| malformed())?);
-        } else {
+        } else if !key.starts_with(keys::HELD) {
             add_row(&mut current.portal, form, rest, &value)?;
         }
     }
     if let Some(past) = current {
-        past.count(&mut known.counts, trusts);
+        past.count(&mut known, trusts);
     }
     Ok(known)
 }
@@ -524,13 +546,18 @@ struct Current {
 impl Current {
     fn of(key: &[u8], partitions: u32) -> Result<Self, StoreError> {
         let installation = keys::installation(key).ok_or_else(malformed)?;
-        let is_fact = key.starts_with(keys::FACTS);
-        let prefix = if is_fact { keys::facts(&installation) } else { keys::portal(&installation) };
+        let prefix = match key.first() {
+            Some(kind) if keys::FACTS.contains(kind) => keys::facts(&installation),
+            Some(kind) if keys::HELD.contains(kind) => keys::all_held(&installation),
+            Some(_) | None => keys::portal(&installation),
+        };
         Ok(Self { prefix, partition: installation.partition(partitions), portal: Portal::default(), installation })
     }
 
-    fn count(&self, counts: &mut Counts, trusts: &Trusts) {
-        counts.remember(&self.portal, trusts.of(&self.installation.app));
+    fn count(&self, known: &mut Known, trusts: &Trusts) {
+        known.counts.remember(&self.portal, trusts.of(&self.installation.app));
+        let untrusted = &mut known.untrusted[self.partition as usize];
+        untrusted.replace(&self.installation, None, Untrusted::heard(&self.portal));
     }
 }
 

@@ -10,7 +10,7 @@ use common::log::{Entry, Ledger, LedgerError, Position};
 use tracing::warn;
 
 use crate::disagreement::Disagreement;
-use crate::domain::{Change, Fact, FactKey};
+use crate::domain::{Change, Fact, FactKey, Waits};
 use crate::folded::Folded;
 use crate::processor::Failure;
 use crate::publish::{Accepted, Progress};
@@ -254,7 +254,10 @@ impl<'a> Step<'a> {
                 Ok(fact) => self.changes.list.push(Change::Told(Box::new(fact))),
                 Err(error) => return Err(unreadable(entry.position, &error.to_string())),
             },
-            (Some(FactKey::Waiting(waiting)), Some(_)) => self.changes.list.push(Change::Waits(waiting)),
+            (Some(FactKey::Waiting(waiting)), Some(value)) => match serde_json::from_slice::<Waits>(value) {
+                Ok(waits) => self.changes.list.push(Change::Waits(waiting, waits)),
+                Err(error) => return Err(unreadable(entry.position, &error.to_string())),
+            },
             (Some(FactKey::Waiting(waiting)), None) => self.changes.list.push(Change::WaitsNoMore(waiting)),
             (Some(FactKey::Settled), _) => {}
             (Some(FactKey::Accepted(_)), _) => {

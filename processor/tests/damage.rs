@@ -20,7 +20,7 @@ use std::time::Instant;
 use common::event::EventId;
 use common::log::Entry;
 use fastrand::Rng;
-use processor::domain::{Change, FactKey};
+use processor::domain::{Change, FactKey, Waits};
 use processor::store::memory::Memory;
 use processor::store::sled::Sled;
 use processor::store::{Progressed, Store, Trusts, opening};
@@ -261,7 +261,10 @@ fn fold(store: &Store, history: &History, thirds: usize) {
                     (FactKey::Fact(..), Some(value)) => {
                         changes.push(Change::Told(Box::new(serde_json::from_slice(value).expect("a fact"))));
                     }
-                    (FactKey::Waiting(waiting), Some(_)) => changes.push(Change::Waits(waiting)),
+                    (FactKey::Waiting(waiting), Some(value)) => {
+                        let waits: Waits = serde_json::from_slice(value).expect("JSON");
+                        changes.push(Change::Waits(waiting, waits));
+                    }
                     (FactKey::Waiting(waiting), None) => changes.push(Change::WaitsNoMore(waiting)),
                     (FactKey::Progress, Some(value)) => {
                         let told: Value = serde_json::from_slice(value).expect("JSON");

@@ -19,6 +19,7 @@ use processor::audit::{Audit, Difference};
 use processor::domain::{Answer, Fact, Method, Profile, RecordStatus, Told, permits};
 use processor::folded::Folded;
 use processor::metrics::Metrics;
+use processor::owner::Limits;
 use processor::processor::{Pace, Processor, Shared};
 use processor::store::sled::Sled;
 use processor::store::{Rows, Store, Trusts};
@@ -37,6 +38,7 @@ impl Running {
         let processor = Processor {
             home: Box::new(dir.join("state")),
             pace: Pace::default(),
+            limits: Limits::default(),
             trusts: Trusts::default(),
             shared: shared.clone(),
             folded: folded.clone(),

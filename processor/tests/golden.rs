@@ -43,7 +43,7 @@ fn every_record_and_row_of_every_version_is_read_as_what_it_was() {
     let portal = portal();
     let teller = &portal.tellers[&Fingerprint::of("proof")];
     check::<Claims>("row-claims", 1, &teller.claims);
-    check::<Latest<Decision>>("row-decision", 1, teller.decisions.values().next().expect("a decision"));
+    check::<Latest<Decision>>("row-decision", 1, teller.decisions.by_key().values().next().expect("a decision"));
     check::<InstallationRecord>("installation", 1, &portal.record(&installation(), 3, Trust::FirstInstall));
     check::<InstallationRecord>("installation-uninstalled", 1, &gone().record(&installation(), 3, Trust::FirstInstall));
     check::<InstallationRecord>(

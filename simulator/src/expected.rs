@@ -1,11 +1,12 @@
 //! What must follow from `raw`: folded straight through, in order, one record after the other, with nothing in between.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 
 use common::contract::{Topic, header};
 use common::event::{EventId, Installation, RawEvent};
 use common::log::Record;
-use processor::domain::{Change, Fact, Place, Portal, Public, interpret};
+use processor::domain::{Change, Event, Fact, Place, Portal, Waiting, interpret};
 use processor::fold::{Effect, fold};
 use processor::publish::Publisher;
 use processor::store::Trusts;
@@ -80,20 +81,18 @@ impl Expected {
             return;
         }
         let portal = self.portals.entry(event.installation.clone()).or_default();
-        let effects = match fold(portal, &event, self.trusts.of(&event.installation.app)) {
-            Ok((_, effects)) => effects,
-            Err(reason) => {
-                self.publish(place, None, Topic::Rejected, publisher.rejected(reason).record);
-                return;
-            }
+        let (raw, partition) = (&self.raw, self.partition);
+        let read = |waiting: &Waiting| -> Result<Option<Fact>, Infallible> {
+            Ok(event_at(raw, partition, waiting.offset).fact())
         };
+        let Ok((_, effects)) = fold(portal, &event, self.trusts.of(&event.installation.app), read);
         for effect in effects {
             if let Effect::Changed(Change::Told(fact)) = &effect {
                 let history = self.history.entry(fact.installation.clone()).or_default();
                 history.insert(fact.stamp.id, (**fact).clone());
             }
             if let Effect::Release(waiting) = &effect {
-                let public = self.public(waiting.offset);
+                let public = event_at(&self.raw, self.partition, waiting.offset).public;
                 let output = publisher.event(Topic::Events, &public);
                 self.publish(place, Some(waiting.offset), Topic::Events, output.record);
             } else if let Some(output) = publisher.output(&effect) {
@@ -102,15 +101,14 @@ impl Expected {
         }
     }
 
-    fn public(&self, offset: u64) -> Public {
-        let raw = RawEvent::from_record(&self.raw[index(offset)]).expect("it was an event when it came");
-        let place = Place { partition: self.partition, offset };
-        interpret(&raw, place).expect("it was an event when it came").public
-    }
-
     fn publish(&mut self, place: Place, waited: Option<u64>, topic: Topic, record: Record) {
         self.outputs.entry(topic).or_default().push(Due { cause: place.offset, waited, record });
     }
+}
+
+fn event_at(raw: &[Record], partition: u32, offset: u64) -> Event {
+    let raw = RawEvent::from_record(&raw[index(offset)]).expect("it was an event when it came");
+    interpret(&raw, Place { partition, offset }).expect("it was an event when it came")
 }
 
 fn id_of(record: &Record) -> Option<EventId> {

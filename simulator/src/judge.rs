@@ -257,7 +257,7 @@ impl Judge {
                 if *portal != Portal::default() {
                     known.insert(installation.clone());
                 }
-                if store.portal(installation).map_err(failed)? != *portal {
+                if *store.portal(installation).map_err(failed)? != *portal {
                     return Err(format!("I2: the state of {installation} is not what raw means"));
                 }
                 let facts = store.history(installation, None, usize::MAX).map_err(failed)?;

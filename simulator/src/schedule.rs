@@ -14,6 +14,7 @@ use common::time::Timestamp;
 use fastrand::Rng;
 use processor::folded::Folded;
 use processor::metrics::Metrics;
+use processor::owner::Limits;
 use processor::processor::{Pace, Processor, Shared};
 use processor::store::{FOLD_VERSION, Store, Trusts};
 
@@ -409,13 +410,16 @@ impl Schedule {
             open_max: Duration::ZERO,
             ..Pace::default()
         };
+        // Nothing here goes by the machine's clock, and a step has an end within most batches.
+        let (step_records, step_time, batch_time) = (6, Duration::MAX, Duration::MAX);
+        let limits = Limits { step_records, step_time, batch_time, ..Limits::default() };
         let (trusts, metrics) = (self.trusts.clone(), self.metrics.clone());
         let (asked, seen) = (stop.clone(), shared.clone());
         let runner = Runner::start(move |port| {
             let being = being(port, world, life, instance, asked.clone());
             let home = Box::new(SimHome { disk, beside, fold_version, being: being.clone() });
             let folded = Folded::default();
-            let processor = Processor { home, pace, trusts, shared: seen, folded, metrics, stop: asked };
+            let processor = Processor { home, pace, limits, trusts, shared: seen, folded, metrics, stop: asked };
             processor.run(|| SimLedger::open(&being), Readiness::default().pending("facts"))
         });
         self.seats[seat].run = Some(Run { life, runner, stop, shared, is_stopped: false });

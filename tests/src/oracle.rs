@@ -63,7 +63,32 @@ struct Teller {
     last_decision_s: u64,
     last_fact: Value,
     position: Value,
-    waiting: Vec<String>,
+    /// Whether anything that it told is a fact.
+    has_claims: bool,
+    waiting: Vec<Waiting>,
+}
+
+/// An event that is told once its teller is believed; where it came or went, once anything it tells is a fact.
+struct Waiting {
+    id: String,
+    told: Option<Told>,
+}
+
+/// What a lifecycle event tells.
+struct Told {
+    event: String,
+    fields: Fields,
+    stamp: Stamp,
+    place: (i32, i64),
+}
+
+impl Told {
+    fn is_turn(&self) -> bool {
+        match self.event.as_str() {
+            "ONAPPINSTALL" => self.fields.is_complete(),
+            event => event == "ONAPPUNINSTALL",
+        }
+    }
 }
 
 /// `ts`, received, id.
@@ -160,29 +185,53 @@ impl Oracle {
         let received = record.header("hl_received").expect("a time of receipt").to_owned();
         let known = self.portals.entry(key.clone()).or_default();
         let teller = fingerprint(token);
-        let told = known.tellers.entry(teller.clone()).or_default();
-
-        let is_fact = fields.is_lifecycle();
-        if is_fact {
-            self.facts.insert(id.clone());
+        let told = fields.is_lifecycle().then(|| {
             let ts = fields.get("ts").and_then(|ts| ts.parse().ok()).unwrap_or(0);
             let received_s = seconds(&received);
             let told_s = if ts == 0 || ts > received_s + AHEAD_S_MAX { received_s } else { ts };
-            told.take(event, &fields, &(told_s, received, id.clone()));
-            told.last_fact = json!({ "type": event, "id": id, "at": at(told_s) });
-            told.position = json!({ "partition": record.partition, "offset": record.offset });
+            let stamp = (told_s, received, id.clone());
+            Told {
+                event: event.to_owned(),
+                stamp,
+                place: (record.partition, record.offset),
+                fields: Fields::read(record.value.as_deref().unwrap_or_default()),
+            }
+        });
+        let was_believed = known.believed.as_ref() == Some(&teller);
+        let becomes_believed = told.as_ref().is_some_and(|told| told.event == "ONAPPINSTALL" && told.is_turn())
+            && known.is_open_to(&teller);
+        let known_teller = known.tellers.entry(teller.clone()).or_default();
+        let counts = told.as_ref().is_some_and(|told| {
+            was_believed || (told.is_turn() && (known_teller.has_claims || told.event == "ONAPPINSTALL"))
+        });
+        if counts {
+            let first = !std::mem::replace(&mut known_teller.has_claims, true);
+            let told = told.as_ref().expect("it counts");
+            self.facts.extend(known_teller.tell(told));
+            if first {
+                let waiting = std::mem::take(&mut known_teller.waiting);
+                for Waiting { told, .. } in &waiting {
+                    let turn = told.as_ref().filter(|told| told.is_turn());
+                    self.facts.extend(turn.and_then(|told| known_teller.tell(told)));
+                }
+                known_teller.waiting = waiting;
+            }
         }
-        if event == "ONAPPINSTALL" && fields.is_complete() && known.is_open_to(&teller) {
+        if becomes_believed {
             known.believed = Some(teller.clone());
-            let told = known.tellers.get_mut(&teller).expect("put in above");
-            self.events.extend(std::mem::take(&mut told.waiting));
+            let known_teller = known.tellers.get_mut(&teller).expect("put in above");
+            for Waiting { id, told } in std::mem::take(&mut known_teller.waiting) {
+                let told = told.filter(|told| !told.is_turn());
+                self.facts.extend(told.and_then(|told| known_teller.tell(&told)));
+                self.events.insert(id);
+            }
         }
         if known.believed.as_ref() == Some(&teller) {
             self.events.insert(id);
         } else {
             self.unproven.insert(id.clone());
             let waiting = &mut known.tellers.get_mut(&teller).expect("put in above").waiting;
-            waiting.push(id);
+            waiting.push(Waiting { id, told });
             if waiting.len() > WAITING_MAX {
                 waiting.remove(0);
             }
@@ -202,6 +251,17 @@ impl Known {
 }
 
 impl Teller {
+    /// Takes a fact. Returns its id.
+    fn tell(&mut self, told: &Told) -> Option<String> {
+        let Told { event, fields, stamp, place: (partition, offset) } = told;
+        self.take(event, fields, stamp);
+        if self.position["offset"].as_i64().is_none_or(|last| last < *offset) {
+            self.last_fact = json!({ "type": event, "id": stamp.2, "at": at(stamp.0) });
+            self.position = json!({ "partition": partition, "offset": offset });
+        }
+        Some(stamp.2.clone())
+    }
+
     fn take(&mut self, event: &str, fields: &Fields, stamp: &Stamp) {
         for (name, value) in fields.profile() {
             let known = self.latest.get(name);

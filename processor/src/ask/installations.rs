@@ -1,14 +1,18 @@
 //! Installations: all of them, one, its history, its methods.
 
+use std::ops::Bound;
+use std::sync::Arc;
+
 use actix_web::{HttpResponse, web};
 use common::event::{EventId, Installation};
+use common::secret::Fingerprint;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::Asked;
 use super::problem::Problem;
 use super::wait::After;
-use crate::domain::{InstallationRecord, Portal};
+use crate::domain::{InstallationRecord, Method, PermissionRecord, Portal};
 use crate::store::Store;
 
 /// So many items are in an answer, unless asked for fewer.
@@ -78,17 +82,35 @@ pub async fn history(
     Ok(HttpResponse::Ok().json(json!({ "items": facts, "next": next })))
 }
 
-/// `GET /v1/installations/{app}/{member_id}/methods`
+/// Some of the methods.
+#[derive(Debug, Deserialize)]
+pub struct Methods {
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+/// `GET /v1/installations/{app}/{member_id}/methods`: decisions by method and token.
 pub async fn methods(
     asked: web::Data<Asked>,
     path: web::Path<(String, String)>,
+    methods: web::Query<Methods>,
     after: web::Query<After>,
 ) -> Result<HttpResponse, Problem> {
     after.wait(&asked).await?;
     let store = asked.store()?;
     let (installation, portal) = find(&store, &path)?;
-    let items = portal.permissions(store.trust(&installation.app));
-    Ok(HttpResponse::Ok().json(json!({ "items": items, "next": null })))
+    let behind = methods.cursor.as_deref().map(method_cursor).transpose()?;
+    let limit = limit(methods.limit);
+    let known = portal.believed_teller(store.trust(&installation.app)).into_iter();
+    let decisions = known.flat_map(|known| match &behind {
+        Some(last) => known.decisions.by_key().range((Bound::Excluded(last), Bound::Unbounded)),
+        None => known.decisions.by_key().range(..),
+    });
+    let items: Vec<PermissionRecord> =
+        decisions.take(limit).map(|(key, latest)| PermissionRecord::of(key, latest)).collect();
+    let next = items.last().filter(|_| items.len() == limit);
+    let next = next.map(|last| format!("{}/{}", last.method, last.token));
+    Ok(HttpResponse::Ok().json(json!({ "items": items, "next": next })))
 }
 
 /// The installations behind the cursor that pass the filter, and the cursor behind them.
@@ -104,7 +126,7 @@ fn page(store: &Store, filter: &Filter) -> Result<(Vec<InstallationRecord>, Opti
         let Some(installation) = store.next_installation(last.as_ref())? else {
             return Ok((items, None));
         };
-        let record = record(store, &installation, &store.portal(&installation)?);
+        let record = record(store, &installation, &*store.portal(&installation)?);
         last = Some(installation);
         if passes(filter, &record, now) {
             items.push(record);
@@ -127,7 +149,7 @@ fn passes(filter: &Filter, record: &InstallationRecord, now: common::time::Times
         && silent
 }
 
-fn find(store: &Store, path: &(String, String)) -> Result<(Installation, Portal), Problem> {
+fn find(store: &Store, path: &(String, String)) -> Result<(Installation, Arc<Portal>), Problem> {
     let installation = Installation::parse(&path.0, &path.1).ok_or(Problem::UnknownInstallation)?;
     let portal = store.portal(&installation)?;
     if portal.tellers.is_empty() { Err(Problem::UnknownInstallation) } else { Ok((installation, portal)) }
@@ -141,6 +163,12 @@ fn cursor_of(text: &str) -> Result<Installation, Problem> {
     let malformed = || Problem::Malformed("cursor is not one that was given as next".into());
     let (app, member_id) = text.split_once('/').ok_or_else(malformed)?;
     Installation::parse(app, member_id).ok_or_else(malformed)
+}
+
+fn method_cursor(text: &str) -> Result<(Method, Fingerprint), Problem> {
+    let parsed =
+        text.split_once('/').and_then(|(method, token)| Some((Method::parse(method)?, Fingerprint::parse(token)?)));
+    parsed.ok_or_else(|| Problem::Malformed("cursor is not one that was given as next".into()))
 }
 
 fn limit(wanted: Option<usize>) -> usize {

@@ -34,30 +34,41 @@ pub struct Believed {
 /// open again, for the next who tells of an install: what others claimed before does not count, or a forger could lie
 /// in wait, and who has left does not take it back from who holds it now.
 pub fn believed(tellers: &BTreeMap<Fingerprint, Teller>, trust: Trust) -> Option<Believed> {
-    let claims = || tellers.iter().map(|(teller, known)| (*teller, &known.claims));
-    let (how, mut holder) = match trust {
-        Trust::FirstInstall => (How::FirstInstall, None),
+    let how = match trust {
+        Trust::FirstInstall => How::FirstInstall,
+        Trust::FirstEvent => How::FirstEvent,
+    };
+    holder(tellers, trust).map(|(teller, _)| Believed { teller, how })
+}
+
+/// The teller that holds the place, and the offset in `raw` at which it took it.
+pub fn holder(tellers: &BTreeMap<Fingerprint, Teller>, trust: Trust) -> Option<(Fingerprint, u64)> {
+    let claimants = || tellers.iter().filter(|(_, known)| known.has_claims());
+    let mut holder = match trust {
+        Trust::FirstInstall => None,
         Trust::FirstEvent => {
-            let first = claims().filter_map(|(teller, claims)| Some((claims.first_word?, teller))).min();
-            (How::FirstEvent, first.map(|(_, teller)| teller))
+            let first = claimants().filter_map(|(teller, known)| Some((known.claims.first_word?, *teller))).min();
+            first.map(|(at, teller)| (teller, at))
         }
     };
-    let mut turns: Vec<(u64, Fingerprint, Turn)> =
-        claims().flat_map(|(teller, claims)| claims.turns.iter().map(move |(at, turn)| (at, teller, turn))).collect();
+    let mut last_words: BTreeMap<Fingerprint, Option<Turn>> = claimants().map(|(teller, _)| (*teller, None)).collect();
+    let mut turns: Vec<(u64, Fingerprint, Turn)> = claimants()
+        .flat_map(|(teller, known)| known.claims.turns.iter().map(move |(at, turn)| (at, *teller, turn)))
+        .collect();
     turns.sort_unstable();
-
-    let mut last_words: BTreeMap<Fingerprint, Turn> = BTreeMap::new();
-    for (_, teller, turn) in turns {
-        let last_word = last_words.entry(teller).or_insert(turn);
-        *last_word = (*last_word).max(turn);
-        let is_there = last_word.installed;
+    for (at, teller, turn) in turns {
+        let last_word = last_words.get_mut(&teller).expect("of a claimant");
+        *last_word = (*last_word).max(Some(turn));
+        let is_there = last_word.is_some_and(|last| last.installed);
+        let has_left =
+            |holder: &Fingerprint| last_words.get(holder).copied().flatten().is_some_and(|last: Turn| !last.installed);
         let takes = match holder {
             None => turn.installed,
-            Some(holder) => turn.installed && is_there && last_words.get(&holder).is_some_and(|last| !last.installed),
+            Some((holder, _)) => turn.installed && is_there && has_left(&holder),
         };
         if takes {
-            holder = Some(teller);
+            holder = Some((teller, at));
         }
     }
-    holder.map(|teller| Believed { teller, how })
+    holder
 }

@@ -69,6 +69,11 @@ impl Turns {
         self.0.iter().map(|(offset, turn)| (*offset, *turn))
     }
 
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn join(&mut self, offset: u64, turn: Turn) {
         self.0.insert(offset, turn);
         if self.0.len() > 2 * TURNS_KEPT {
@@ -163,6 +168,12 @@ impl Claims {
         if let Some(profile) = fact.told.profile() {
             self.describe(profile, fact.stamp);
         }
+    }
+
+    /// Forgets the turns before a place, as if the teller had first spoken behind it.
+    pub fn forget_before(&mut self, offset: u64) {
+        self.turns.0 = self.turns.0.split_off(&offset);
+        self.first_word = self.first_word.map(|first| first.max(offset));
     }
 
     /// Whether a decision that was made then is still worth keeping.

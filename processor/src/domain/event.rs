@@ -20,6 +20,8 @@ pub struct Event {
     pub teller: Fingerprint,
     /// Where the raw event lies.
     pub raw: Place,
+    /// How many bytes its body has.
+    pub body_bytes: u32,
     /// What it means for us; none for a foreign event, which is verified and passed on.
     pub told: Option<Told>,
     /// What may be shown of it.
@@ -46,6 +48,14 @@ pub struct Public {
     pub data: Value,
     /// What is harmless of `auth`: endpoints, domain, scope, status, user.
     pub auth: Value,
+}
+
+impl Public {
+    /// How many bytes it takes as JSON.
+    pub fn size(&self) -> u32 {
+        let text = serde_json::to_vec(self).expect("our own types have a JSON form");
+        u32::try_from(text.len()).unwrap_or(u32::MAX)
+    }
 }
 
 impl Event {

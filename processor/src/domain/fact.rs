@@ -181,6 +181,19 @@ impl Told {
         }
     }
 
+    /// Whether a teller came or went: what decides who is believed. An install that is not finished is none.
+    pub fn is_turn(&self) -> bool {
+        match self {
+            Self::Installed { complete, .. } => *complete,
+            Self::Uninstalled { .. } => true,
+            Self::Updated { .. }
+            | Self::Paid { .. }
+            | Self::MethodDecided { .. }
+            | Self::UserReady { .. }
+            | Self::Spoke => false,
+        }
+    }
+
     /// How the portal described itself.
     pub fn profile(&self) -> Option<&Profile> {
         match self {
@@ -208,13 +221,25 @@ pub struct Waiting {
     pub offset: u64,
 }
 
+/// What is known of an event that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waits {
+    /// Where it lies.
+    pub raw: Place,
+    /// How much it takes to show it.
+    pub bytes: u32,
+    /// What it tells, if it tells anything: a fact once its teller is believed, also when `raw` no longer has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fact: Option<Box<Fact>>,
+}
+
 /// One change to what we understood: what a record of `facts` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A fact was added.
     Told(Box<Fact>),
     /// An event began to wait for its teller to be believed.
-    Waits(Waiting),
+    Waits(Waiting, Waits),
     /// An event waits no longer.
     WaitsNoMore(Waiting),
 }

@@ -31,13 +31,11 @@ pub enum Reason {
     MissingField,
     /// A field holds what it cannot hold.
     BadValue,
-    /// Too many different tellers have spoken for this installation.
-    TooManyTellers,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::NotARawEvent,
         Self::UnknownSource,
         Self::NoEvent,
@@ -45,7 +43,6 @@ impl Reason {
         Self::NoProof,
         Self::MissingField,
         Self::BadValue,
-        Self::TooManyTellers,
     ];
 
     /// As headers, metrics and logs say it.
@@ -58,7 +55,6 @@ impl Reason {
             Self::NoProof => "no_proof",
             Self::MissingField => "missing_field",
             Self::BadValue => "bad_value",
-            Self::TooManyTellers => "too_many_tellers",
         }
     }
 }
@@ -98,7 +94,8 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
         data,
         auth,
     };
-    Ok(Event { installation, stamp, teller, raw: place, told, public })
+    let body_bytes = u32::try_from(raw.body.len()).unwrap_or(u32::MAX);
+    Ok(Event { installation, stamp, teller, raw: place, body_bytes, told, public })
 }
 
 /// What a lifecycle event tells; none for a foreign event.

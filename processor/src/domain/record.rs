@@ -90,16 +90,38 @@ pub struct PermissionRecord {
     pub expires_at: Timestamp,
 }
 
+impl PermissionRecord {
+    /// The record of a decision.
+    pub fn of((method, token): &(Method, Fingerprint), latest: &Latest<Decision>) -> Self {
+        Self {
+            method: method.clone(),
+            token: *token,
+            decision: latest.value,
+            decided_at: latest.since.told_at,
+            expires_at: latest.since.told_at.plus(CONSENT),
+        }
+    }
+}
+
 impl Portal {
     /// The installation record.
     pub fn record(&self, installation: &Installation, partition: u32, trust: Trust) -> InstallationRecord {
-        let believed = self.believed(trust);
+        self.record_by(self.believed(trust), installation, partition)
+    }
+
+    /// The installation record by the word of this teller.
+    pub fn record_by(
+        &self,
+        believed: Option<Believed>,
+        installation: &Installation,
+        partition: u32,
+    ) -> InstallationRecord {
         let claims = believed.and_then(|believed| self.tellers.get(&believed.teller)).map(|teller| &teller.claims);
         let status = claims.and_then(|claims| claims.status.as_ref());
         let last_fact = claims.and_then(|claims| claims.last_fact.as_ref());
         InstallationRecord {
             installation: installation.clone(),
-            status: self.status(trust),
+            status: self.status_by(believed.map(|believed| believed.teller)),
             cleaned: match status.map(|status| status.value) {
                 Some(Status::Uninstalled { clean }) => Some(clean),
                 Some(Status::Installed) | None => None,
@@ -118,16 +140,14 @@ impl Portal {
 
     /// The method-permission records, by method and token.
     pub fn permissions(&self, trust: Trust) -> Vec<PermissionRecord> {
-        let Some(teller) = self.believed_teller(trust) else {
+        self.permissions_by(self.believed(trust).map(|believed| believed.teller))
+    }
+
+    /// The method-permission records by the word of this teller, by method and token.
+    pub fn permissions_by(&self, teller: Option<Fingerprint>) -> Vec<PermissionRecord> {
+        let Some(known) = teller.and_then(|teller| self.tellers.get(&teller)) else {
             return Vec::new();
         };
-        let record = |((method, token), latest): (&(Method, Fingerprint), &Latest<Decision>)| PermissionRecord {
-            method: method.clone(),
-            token: *token,
-            decision: latest.value,
-            decided_at: latest.since.told_at,
-            expires_at: latest.since.told_at.plus(CONSENT),
-        };
-        teller.decisions.iter().map(record).collect()
+        known.decisions.by_key().iter().map(|(key, latest)| PermissionRecord::of(key, latest)).collect()
     }
 }

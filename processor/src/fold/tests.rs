@@ -1,5 +1,7 @@
+use std::convert::Infallible;
+
 use bytes::Bytes;
-use common::event::{AppName, RawEvent};
+use common::event::{AppName, EventId, RawEvent};
 use common::form::Form;
 use common::time::Timestamp;
 use proptest::prelude::*;
@@ -9,13 +11,20 @@ use crate::domain::{Place, RecordStatus, interpret};
 
 /// A line a step: teller, `ts` and what it tells.
 fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (Portal, Vec<(Outcome, Vec<Effect>)>) {
+    let event = |(offset, (teller, ts, tells)): (u64, &(&str, u64, &str))| event(offset, teller, *ts, tells);
+    let events: Vec<Event> = (0..).zip(steps).map(event).collect();
     let mut portal = Portal::default();
-    let mut results = Vec::new();
-    for (offset, (teller, ts, tells)) in (0..).zip(steps) {
-        let event = event(offset, teller, *ts, tells);
-        results.push(fold(&mut portal, &event, trust).expect("not rejected"));
-    }
+    let results = events.iter().map(|event| fold_one(&mut portal, &events, event, trust)).collect();
     (portal, results)
+}
+
+/// Folds one of these events; the others are what `raw` holds.
+fn fold_one(portal: &mut Portal, raw: &[Event], event: &Event, trust: Trust) -> (Outcome, Vec<Effect>) {
+    let read = |waiting: &Waiting| -> Result<_, Infallible> {
+        Ok(raw.iter().find(|event| event.raw.offset == waiting.offset).and_then(Event::fact))
+    };
+    let Ok(folded) = super::fold(portal, event, trust, read);
+    folded
 }
 
 fn event(offset: u64, teller: &str, ts: u64, tells: &str) -> Event {
@@ -110,6 +119,7 @@ fn events_from_before_the_install_are_released_once_in_their_order() {
                 Effect::Changed(_)
                 | Effect::Unproven(_)
                 | Effect::Installation(_)
+                | Effect::InstallationGone(_)
                 | Effect::Permission(_)
                 | Effect::PermissionGone(_) => None,
             })
@@ -129,11 +139,12 @@ fn what_waited_for_a_fact_that_was_put_right_is_released_with_the_next_event() {
     let fact = event(1, "t", 2, "install").fact().expect("a fact");
     corrected.apply(&Change::Told(Box::new(fact)));
     portal = corrected;
-    let (outcome, effects) = fold(&mut portal, &event(2, "t", 3, "contact"), Trust::FirstInstall).expect("folded");
+    let raw = [event(0, "t", 1, "contact"), event(1, "t", 2, "begin to install")];
+    let (outcome, effects) = fold_one(&mut portal, &raw, &event(2, "t", 3, "contact"), Trust::FirstInstall);
     assert_eq!(outcome, Outcome::Foreign);
     let released = effects.iter().filter(|effect| matches!(effect, Effect::Release(_))).count();
     assert_eq!(released, 2, "{effects:?}");
-    let (_, effects) = fold(&mut portal, &event(3, "t", 4, "contact"), Trust::FirstInstall).expect("folded");
+    let (_, effects) = fold_one(&mut portal, &raw, &event(3, "t", 4, "contact"), Trust::FirstInstall);
     assert!(matches!(effects[..], [Effect::Proven(_)]), "once: {effects:?}");
 }
 
@@ -146,16 +157,162 @@ fn only_the_last_hundred_places_are_remembered() {
 }
 
 #[test]
-fn tellers_beyond_the_limit_are_set_aside() {
+fn what_waits_for_one_teller_is_limited_in_bytes() {
+    let large = |offset: u64| Event { body_bytes: 3 * 1024 * 1024, ..event(offset, "t", 1, "contact") };
     let mut portal = Portal::default();
-    for number in 0..TELLERS_MAX as u64 {
-        fold(&mut portal, &event(number, &format!("t{number}"), 1, "contact"), Trust::FirstInstall)
-            .expect("there is room");
+    for offset in 0..5 {
+        fold_one(&mut portal, &[], &large(offset), Trust::FirstInstall);
     }
-    let known = portal.clone();
-    let one_more = fold(&mut portal, &event(99, "one-more", 1, "install"), Trust::FirstInstall);
-    assert_eq!(one_more, Err(Reason::TooManyTellers));
-    assert_eq!(portal, known);
+    let known = &portal.tellers[&Fingerprint::of("t")];
+    assert_eq!(known.waiting.keys().copied().collect::<Vec<_>>(), [3, 4]);
+    assert!(known.waiting_bytes() <= WAITING_BYTES_MAX);
+}
+
+#[test]
+fn what_waits_at_one_installation_is_limited_in_bytes_and_the_fullest_gives_way() {
+    let mut portal = Portal::default();
+    fold_one(&mut portal, &[], &event(0, "honest", 1, "contact"), Trust::FirstInstall);
+    for offset in 1..100 {
+        let forger = format!("forger{}", offset % 7);
+        let large = Event { body_bytes: 1024 * 1024, ..event(offset, &forger, 1, "contact") };
+        fold_one(&mut portal, &[], &large, Trust::FirstInstall);
+    }
+    let all: u64 = portal.tellers.values().map(Teller::waiting_bytes).sum();
+    assert!((15 * 1024 * 1024..=INSTALLATION_WAITING_BYTES_MAX).contains(&all), "{all}");
+    assert_eq!(portal.tellers[&Fingerprint::of("honest")].waiting.len(), 1);
+}
+
+#[test]
+fn made_up_tokens_before_the_install_lock_nobody_out() {
+    let forgers: Vec<String> = (0..200).map(|number| format!("forger{number}")).collect();
+    let made_up = forgers.iter().map(|forger| (forger.as_str(), 1, "contact"));
+    let honest = [("t", 1, "contact"), ("t", 1, "contact")];
+    for at in [0, 31, 100, 200] {
+        let mut steps: Vec<_> = made_up.clone().collect();
+        steps.splice(at..at, honest);
+        steps.push(("t", 2, "install"));
+        let (portal, results) = fold_all(Trust::FirstInstall, &steps);
+        assert_eq!(portal.status(Trust::FirstInstall), INSTALLED, "after {at}");
+        let strangers = portal.tellers.values().filter(|known| !known.has_claims()).count();
+        assert!(strangers <= STRANGERS_MAX, "{strangers}");
+        let effects = &results.last().expect("the install").1;
+        let released = effects.iter().filter(|effect| matches!(effect, Effect::Release(_))).count();
+        assert_eq!(released, 2, "what the portal said before is passed on, after {at}");
+    }
+}
+
+#[test]
+fn installs_with_made_up_tokens_beyond_the_limit_wait_and_change_nothing() {
+    let forgers: Vec<String> = (0..100).map(|number| format!("forger{number}")).collect();
+    let mut steps = vec![("t", 1, "install")];
+    steps.extend(forgers.iter().map(|forger| (forger.as_str(), 9, "install")));
+    let (portal, results) = fold_all(Trust::FirstInstall, &steps);
+    assert_eq!(portal.believed(Trust::FirstInstall).map(|believed| believed.teller), Some(Fingerprint::of("t")));
+    let claimants = portal.tellers.values().filter(|known| known.has_claims()).count();
+    assert_eq!(claimants, crate::domain::CLAIMANTS_MAX);
+    assert!(results[1..].iter().all(|(outcome, _)| *outcome == Outcome::Unproven));
+    // The place is open once its holder has left, and then there is room.
+    steps.extend([("t", 20, "uninstall"), ("new", 30, "install")]);
+    let (portal, _) = fold_all(Trust::FirstInstall, &steps);
+    assert_eq!(portal.believed(Trust::FirstInstall).map(|believed| believed.teller), Some(Fingerprint::of("new")));
+}
+
+#[test]
+fn a_portal_may_be_installed_anew_any_number_of_times_and_costs_no_more() {
+    let tokens: Vec<String> = (0..300).map(|number| format!("token{number}")).collect();
+    let lives = (0..).zip(&tokens).flat_map(|(number, token)| {
+        let ts = 10 * number + 1;
+        [(token.as_str(), ts, "install"), (token, ts + 1, "contact"), (token, ts + 2, "uninstall")]
+    });
+    let steps: Vec<_> = lives.collect();
+    for trust in [Trust::FirstInstall, Trust::FirstEvent] {
+        let (portal, results) = fold_all(trust, &steps);
+        let last = Fingerprint::of("token299");
+        assert_eq!(portal.believed(trust).map(|believed| believed.teller), Some(last));
+        assert_eq!(portal.status(trust), UNINSTALLED);
+        assert!(portal.tellers.len() <= crate::domain::CLAIMANTS_MAX, "{}", portal.tellers.len());
+        assert!(results.iter().all(|(outcome, _)| *outcome != Outcome::Unproven));
+    }
+}
+
+#[test]
+fn of_very_many_decisions_the_newest_are_known() {
+    let decided = |ts: u64| {
+        let fact = event(ts, "t", ts, "grant").fact().expect("a fact");
+        let method = Method::parse(&format!("method{ts}")).expect("a method");
+        let told = Told::MethodDecided {
+            method,
+            token: Fingerprint::of("secret"),
+            decision: crate::domain::Decision::Granted,
+            profile: crate::domain::Profile::default(),
+        };
+        Change::Told(Box::new(Fact { told, ..fact }))
+    };
+    let number = crate::domain::DECISIONS_MAX as u64 + 500;
+    let mut changes: Vec<Change> = (1..=number).map(decided).collect();
+    let mut portals = Vec::new();
+    for seed in 0..3 {
+        let mut portal = Portal::default();
+        changes.iter().for_each(|change| drop(portal.apply(change)));
+        fastrand::Rng::with_seed(seed).shuffle(&mut changes);
+        portals.push(portal);
+    }
+    let decisions = &portals[0].tellers[&Fingerprint::of("t")].decisions;
+    let known: Vec<u64> = decisions.by_key().values().map(|latest| latest.since.told_at.s()).collect();
+    assert_eq!((known.len(), known.iter().min()), (crate::domain::DECISIONS_MAX, Some(&501)));
+    assert_eq!(portals[0], portals[1]);
+    assert_eq!(portals[0], portals[2]);
+}
+
+#[test]
+fn a_decision_that_gives_way_is_shown_to_be_gone() {
+    let mut portal = Portal::default();
+    let mut shown = std::collections::BTreeSet::new();
+    let mut take = |event: &Event| {
+        for effect in fold_one(&mut portal, &[], event, Trust::FirstInstall).1 {
+            match effect {
+                Effect::Permission(record) => drop(shown.insert((record.method, record.token))),
+                Effect::PermissionGone(record) => assert!(shown.remove(&(record.method, record.token))),
+                Effect::Changed(_)
+                | Effect::Proven(_)
+                | Effect::Unproven(_)
+                | Effect::Release(_)
+                | Effect::Installation(_)
+                | Effect::InstallationGone(_) => {}
+            }
+        }
+        let permissions = portal.permissions(Trust::FirstInstall);
+        assert_eq!(
+            permissions
+                .into_iter()
+                .map(|record| (record.method, record.token))
+                .collect::<std::collections::BTreeSet<_>>(),
+            shown
+        );
+    };
+    take(&event(0, "t", 1, "install"));
+    for number in 1..=crate::domain::DECISIONS_MAX as u64 + 5 {
+        let mut decided = event(number, "t", number, "grant");
+        if let Some(Told::MethodDecided { token, .. }) = &mut decided.told {
+            *token = Fingerprint::of(&number.to_string());
+        }
+        take(&decided);
+    }
+    take(&event(9_000, "t", 9_000, "uninstall"));
+}
+
+#[test]
+fn an_installation_of_which_nothing_is_known_is_forgotten_without_a_trace() {
+    let (mut portal, results) = fold_all(Trust::FirstInstall, &[("x", 1, "contact"), ("y", 1, "grant")]);
+    let mut follower = Portal::default();
+    let installation = common::event::Installation::parse("crm-sync", "a223").expect("valid");
+    let effects: Vec<Effect> = results.into_iter().flat_map(|(_, effects)| effects).collect();
+    let gone = forget(&mut portal, &installation);
+    assert!(matches!(gone.last(), Some(Effect::InstallationGone(_))), "{gone:?}");
+    for change in changes_of(&effects).iter().chain(&changes_of(&gone)) {
+        follower.apply(change);
+    }
+    assert_eq!((portal, follower), (Portal::default(), Portal::default()));
 }
 
 #[test]
@@ -196,7 +353,7 @@ fn trusts() -> impl Strategy<Value = Trust> {
 }
 
 fn effects_of(portal: &mut Portal, events: &[Event], trust: Trust) -> Vec<Effect> {
-    events.iter().flat_map(|event| fold(portal, event, trust).expect("not rejected").1).collect()
+    events.iter().flat_map(|event| fold_one(portal, events, event, trust).1).collect()
 }
 
 fn changes_of(effects: &[Effect]) -> Vec<Change> {
@@ -206,6 +363,7 @@ fn changes_of(effects: &[Effect]) -> Vec<Change> {
         | Effect::Unproven(_)
         | Effect::Release(_)
         | Effect::Installation(_)
+        | Effect::InstallationGone(_)
         | Effect::Permission(_)
         | Effect::PermissionGone(_) => None,
     };
@@ -267,6 +425,7 @@ proptest! {
                 Effect::Changed(_)
                 | Effect::Unproven(_)
                 | Effect::Installation(_)
+                | Effect::InstallationGone(_)
                 | Effect::Permission(_)
                 | Effect::PermissionGone(_) => continue,
             };

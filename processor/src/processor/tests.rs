@@ -124,6 +124,7 @@ impl World {
         Processor {
             home: Box::new(Nowhere),
             pace: self.pace,
+            limits: Limits::default(),
             trusts: Trusts::default(),
             shared: Shared::default(),
             folded: Folded::default(),

@@ -7,7 +7,7 @@ use common::secret::Fingerprint;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::StoreError;
-use crate::domain::{Claims, Decision, Fact, Latest, Method, Place, Profile, Revision, Stamp, Told};
+use crate::domain::{Claims, Decision, Fact, Held, Latest, Method, Place, Profile, Revision, Stamp, Told};
 
 /// The form of all rows of a state but those that say whose it is and how far it goes, which every version can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,9 +79,21 @@ impl Form {
     }
 }
 
-/// An event that waits, as a row of any version.
-pub fn waiting(row: &[u8]) -> Result<EventId, StoreError> {
-    EventId::from_slice(row).map_err(|_| StoreError::Damaged("an id is malformed".to_owned()))
+/// An event that waits: its id, and how many bytes it shows, which rows of older versions do not say.
+pub fn held(row: &[u8]) -> Result<Held, StoreError> {
+    let malformed = || StoreError::Damaged("an event that waits is malformed".to_owned());
+    let (id, bytes) = row.split_at_checked(16).ok_or_else(malformed)?;
+    let id = EventId::from_slice(id).map_err(|_| malformed())?;
+    match *bytes {
+        [] => Ok(Held { id, bytes: 0, tells: false }),
+        [a, b, c, d, tells] => Ok(Held { id, bytes: u32::from_be_bytes([a, b, c, d]), tells: tells != 0 }),
+        _ => Err(malformed()),
+    }
+}
+
+/// An event that waits, as a row.
+pub fn encode_held(held: Held) -> Vec<u8> {
+    [&held.id.as_bytes()[..], &held.bytes.to_be_bytes(), &[u8::from(held.tells)]].concat()
 }
 
 #[derive(Deserialize)]

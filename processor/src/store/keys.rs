@@ -5,6 +5,7 @@
 //! p app NUL member NUL d teller method NUL token      a decision
 //! p app NUL member NUL w teller offset                an event that waits
 //! h app NUL member NUL id                             a fact
+//! v app NUL member NUL teller offset                  what an event tells that waits
 //! m partition                                         how far, and the digest
 //! o                                                   whose fold this is
 //! ```
@@ -20,6 +21,9 @@ pub const OWNER: &[u8] = b"o";
 pub const PORTALS: &[u8] = b"p";
 /// Before every fact.
 pub const FACTS: &[u8] = b"h";
+
+/// Before what events tell that wait.
+pub const HELD: &[u8] = b"v";
 
 /// What a row of a portal holds.
 pub enum Part {
@@ -40,6 +44,15 @@ pub fn facts(installation: &Installation) -> Vec<u8> {
 
 pub fn fact(installation: &Installation, id: EventId) -> Vec<u8> {
     [&facts(installation)[..], id.as_bytes()].concat()
+}
+
+/// The prefix of what the events of an installation tell that wait.
+pub fn all_held(installation: &Installation) -> Vec<u8> {
+    prefix(HELD, installation)
+}
+
+pub fn held(installation: &Installation, teller: Fingerprint, offset: u64) -> Vec<u8> {
+    [&all_held(installation)[..], teller.as_bytes(), &offset.to_be_bytes()].concat()
 }
 
 pub fn claims(installation: &Installation, teller: Fingerprint) -> Vec<u8> {
@@ -77,9 +90,9 @@ pub fn behind_all(mut prefix: Vec<u8>) -> Vec<u8> {
     prefix
 }
 
-/// The installation of a portal's row or a fact.
+/// The installation of a portal's row, a fact, or what an event tells that waits.
 pub fn installation(key: &[u8]) -> Option<Installation> {
-    if !(key.starts_with(PORTALS) || key.starts_with(FACTS)) {
+    if ![PORTALS, FACTS, HELD].iter().any(|kind| key.starts_with(kind)) {
         return None;
     }
     let mut parts = key.get(1..)?.splitn(3, |byte| *byte == 0);

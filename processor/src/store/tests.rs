@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree;
 use super::memory::Memory;
 use super::sled::Sled;
 use super::*;
-use crate::domain::{Method, Place, Profile, Revision, Stamp, Told, Waiting};
+use crate::domain::{Method, Place, Profile, Revision, Stamp, Told, Waiting, Waits};
 
 const PARTITIONS: u32 = 3;
 
@@ -47,7 +47,9 @@ prop_compose! {
             let installation = installation(member);
             if waits {
                 let teller = Fingerprint::of(&teller.to_string());
-                Change::Waits(Waiting { installation, id: EventId::from_u128(offset.into()), teller, offset })
+                let Change::Told(fact) = fact(installation.clone(), 0, at, offset, told) else { unreachable!() };
+                let waits = Waits { raw: fact.raw, bytes: 7, fact: (at % 2 == 0).then_some(fact) };
+                Change::Waits(Waiting { installation, id: EventId::from_u128(offset.into()), teller, offset }, waits)
             } else {
                 fact(installation, teller, at, offset, told)
             }
@@ -65,7 +67,7 @@ fn apply(store: &Store, changes: &[Change], size: usize) {
     for partition in 0..PARTITIONS {
         let ours = |change: &&Change| match change {
             Change::Told(fact) => fact.raw.partition == partition,
-            Change::Waits(waiting) | Change::WaitsNoMore(waiting) => {
+            Change::Waits(waiting, _) | Change::WaitsNoMore(waiting) => {
                 waiting.installation.partition(PARTITIONS) == partition
             }
         };
@@ -89,7 +91,7 @@ fn rows(rows: &Memory) -> Vec<Row> {
 fn key(change: &Change) -> (Installation, EventId, bool) {
     match change {
         Change::Told(fact) => (fact.installation.clone(), fact.stamp.id, true),
-        Change::Waits(waiting) | Change::WaitsNoMore(waiting) => (waiting.installation.clone(), waiting.id, false),
+        Change::Waits(waiting, _) | Change::WaitsNoMore(waiting) => (waiting.installation.clone(), waiting.id, false),
     }
 }
 
@@ -119,7 +121,7 @@ fn digests(store: &Store) -> Vec<String> {
 }
 
 fn portals(store: &Store) -> Vec<Portal> {
-    (0..4).map(|member| store.portal(&installation(member)).expect("read")).collect()
+    (0..4).map(|member| Portal::clone(&*store.portal(&installation(member)).expect("read"))).collect()
 }
 
 proptest! {

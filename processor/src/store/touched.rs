@@ -1,22 +1,25 @@
 //! One installation in one step: what was known, what is known behind it, and the rows that differ.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 
-use super::{Store, StoreError, keys};
-use crate::domain::{Change, Fact, Portal, Teller};
+use super::{Store, StoreError, form, keys};
+use crate::domain::{Change, Fact, Portal, Teller, Waiting, Waits};
 
 /// An installation that a step changes.
 pub struct Touched<'a> {
     store: &'a Store,
     installation: &'a Installation,
     /// As its rows are.
-    pub before: Portal,
+    pub before: Arc<Portal>,
     /// As they will be.
     pub after: Portal,
     facts: BTreeMap<EventId, Known<'a>>,
+    /// What events tell that wait: the row as it was, and as it will be.
+    held: BTreeMap<(Fingerprint, u64), [Option<Vec<u8>>; 2]>,
     /// A fact was replaced: what the old one said has to go.
     is_stale: bool,
 }
@@ -33,17 +36,29 @@ impl<'a> Touched<'a> {
     pub fn new(store: &'a Store, installation: &'a Installation) -> Result<Self, StoreError> {
         let before = match store.warm().take(installation) {
             Some(portal) => portal,
-            None => store.read_portal(installation)?,
+            None => Arc::new(store.read_portal(installation)?),
         };
-        let after = before.clone();
-        Ok(Self { store, installation, before, after, facts: BTreeMap::new(), is_stale: false })
+        let after = Portal::clone(&before);
+        Ok(Self { store, installation, before, after, facts: BTreeMap::new(), held: BTreeMap::new(), is_stale: false })
     }
 
     /// Joins a change. Of two facts with one key only one holds, whichever comes first.
     pub fn make(&mut self, change: &'a Change) -> Result<(), StoreError> {
-        let Change::Told(fact) = change else {
-            self.after.apply(change);
-            return Ok(());
+        let fact = match change {
+            Change::Told(fact) => fact,
+            Change::Waits(waiting, Waits { fact, .. }) => {
+                self.hold(waiting, fact.as_deref())?;
+                self.after.apply(change);
+                return Ok(());
+            }
+            Change::WaitsNoMore(waiting) => {
+                let known = self.after.tellers.get(&waiting.teller);
+                if known.and_then(|known| known.waiting.get(&waiting.offset)).is_some_and(|held| held.tells) {
+                    self.hold(waiting, None)?;
+                }
+                self.after.apply(change);
+                return Ok(());
+            }
         };
         let id = fact.stamp.id;
         if !self.facts.contains_key(&id) {
@@ -66,6 +81,17 @@ impl<'a> Touched<'a> {
         Ok(())
     }
 
+    fn hold(&mut self, waiting: &Waiting, fact: Option<&Fact>) -> Result<(), StoreError> {
+        let Waiting { teller, offset, .. } = waiting;
+        if !self.held.contains_key(&(*teller, *offset)) {
+            let old = self.store.rows.get(&keys::held(self.installation, *teller, *offset))?;
+            self.held.insert((*teller, *offset), [old, None]);
+        }
+        let known = self.held.get_mut(&(*teller, *offset)).expect("inserted above");
+        known[1] = fact.map(|fact| self.store.form.encode_fact(fact));
+        Ok(())
+    }
+
     /// Tells of each row that differs: its key, what it holds, what it is to hold.
     pub fn differences(
         &mut self,
@@ -80,7 +106,12 @@ impl<'a> Touched<'a> {
                 put(keys::fact(about, *id), known.row.take(), Some(form.encode_fact(new)));
             }
         }
-        let (empty, all) = (Teller::default(), [&self.before, &self.after]);
+        for ((teller, offset), [old, new]) in std::mem::take(&mut self.held) {
+            if old != new {
+                put(keys::held(about, teller, offset), old, new);
+            }
+        }
+        let (empty, all) = (Teller::default(), [&*self.before, &self.after]);
         let tellers: BTreeSet<Fingerprint> = all.iter().flat_map(|portal| portal.tellers.keys().copied()).collect();
         for teller in tellers {
             let [before, after] = all.map(|portal| portal.tellers.get(&teller));
@@ -93,32 +124,35 @@ impl<'a> Touched<'a> {
                 put(keys::claims(about, teller), old, new);
             }
             let [before, after] = [before, after].map(|known| known.unwrap_or(&empty));
-            compare(&before.decisions, &after.decisions, |(method, token), old, new| {
+            compare(before.decisions.by_key(), after.decisions.by_key(), |(method, token), old, new| {
                 let key = keys::decision(about, teller, method, *token);
                 put(key, old.map(|latest| form.encode(latest)), new.map(|latest| form.encode(latest)));
             });
-            let row = |id: &EventId| id.as_bytes().to_vec();
             compare(&before.waiting, &after.waiting, |offset, old, new| {
-                put(keys::waiting(about, teller, *offset), old.map(row), new.map(row));
+                let rows = [old, new].map(|held| held.map(|held| form::encode_held(*held)));
+                let [old, new] = rows;
+                put(keys::waiting(about, teller, *offset), old, new);
             });
         }
         Ok(())
     }
 
-    /// The join of all facts that hold, and what waits. Facts are indifferent to order, so this is what would have
-    /// come of them had the replaced ones never been there.
+    /// The join of all facts that hold, in the order of `raw`, and what waits: what would have come of them had the
+    /// replaced ones never been there.
     fn folded_again(&self) -> Result<Portal, StoreError> {
-        let mut portal = self.after.waiting();
-        let mut tell = |fact: &Fact| portal.apply(&Change::Told(Box::new(fact.clone())));
-        for known in self.facts.values() {
-            known.new.or(known.old.as_ref()).into_iter().for_each(&mut tell);
-        }
+        let mut facts: Vec<Fact> =
+            self.facts.values().filter_map(|known| known.new.or(known.old.as_ref()).cloned()).collect();
         let prefix = keys::facts(self.installation);
         for row in self.store.rows.scan(&prefix, &prefix) {
             let fact = self.store.form.fact(self.installation, &row?.1)?;
             if !self.facts.contains_key(&fact.stamp.id) {
-                tell(&fact);
+                facts.push(fact);
             }
+        }
+        facts.sort_by_key(|fact| (fact.raw.offset, fact.stamp.id));
+        let mut portal = self.after.waiting();
+        for fact in facts {
+            portal.apply(&Change::Told(Box::new(fact)));
         }
         Ok(portal)
     }

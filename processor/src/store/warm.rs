@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use common::event::{EventId, Installation};
 
@@ -12,14 +13,14 @@ const PORTALS_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Of a portal without anything, of a teller, and of each thing that it told: counted large rather than small.
 const PORTAL_BYTES: usize = 400;
 const TELLER_BYTES: usize = 1_200;
-const DECISION_BYTES: usize = 240;
+const DECISION_BYTES: usize = 480;
 const WAITING_BYTES: usize = 48;
 
 /// Portals as their rows say, no more than fit. Which one has to go is left to chance: facts that are read again
 /// often come round by round, and what was touched longest ago is then what comes next.
 #[derive(Default)]
 pub struct Warm {
-    portals: HashMap<Installation, (usize, Portal)>,
+    portals: HashMap<Installation, (usize, Arc<Portal>)>,
     places: Vec<Installation>,
     bytes: usize,
     chance: u64,
@@ -27,12 +28,12 @@ pub struct Warm {
 
 impl Warm {
     /// The portal, if it is here.
-    pub fn get(&self, installation: &Installation) -> Option<&Portal> {
-        self.portals.get(installation).map(|(_, portal)| portal)
+    pub fn get(&self, installation: &Installation) -> Option<Arc<Portal>> {
+        self.portals.get(installation).map(|(_, portal)| portal.clone())
     }
 
     /// Takes the portal out, if it is here.
-    pub fn take(&mut self, installation: &Installation) -> Option<Portal> {
+    pub fn take(&mut self, installation: &Installation) -> Option<Arc<Portal>> {
         let (place, portal) = self.portals.remove(installation)?;
         self.places.swap_remove(place);
         if let Some(moved) = self.places.get(place) {
@@ -43,7 +44,7 @@ impl Warm {
     }
 
     /// Puts a portal here as it now is; others may have to go.
-    pub fn put(&mut self, installation: Installation, portal: Portal) {
+    pub fn put(&mut self, installation: Installation, portal: Arc<Portal>) {
         self.take(&installation);
         let new = bytes(&portal);
         if new > PORTALS_BYTES_MAX / 16 {
@@ -65,7 +66,7 @@ impl Warm {
 
 fn bytes(portal: &Portal) -> usize {
     let teller = |known: &crate::domain::Teller| {
-        TELLER_BYTES + known.decisions.len() * DECISION_BYTES + known.waiting.len() * WAITING_BYTES
+        TELLER_BYTES + known.decisions.by_key().len() * DECISION_BYTES + known.waiting.len() * WAITING_BYTES
     };
     PORTAL_BYTES + portal.tellers.values().map(teller).sum::<usize>()
 }
@@ -131,13 +132,13 @@ mod tests {
     fn portals_are_kept_as_they_were_put_and_no_more_than_fit() {
         let mut warm = Warm::default();
         for number in 0..250 {
-            warm.put(installation(number), portal());
+            warm.put(installation(number), Arc::new(portal()));
             assert!(warm.bytes <= PORTALS_BYTES_MAX);
         }
         let there: Vec<usize> = (0..250).filter(|number| warm.get(&installation(*number)).is_some()).collect();
         assert!((90..=100).contains(&there.len()), "{}", there.len());
         for number in there {
-            assert_eq!(warm.take(&installation(number)), Some(portal()));
+            assert_eq!(warm.take(&installation(number)), Some(Arc::new(portal())));
             assert_eq!(warm.take(&installation(number)), None);
         }
         assert_eq!((warm.bytes, warm.places.len()), (0, 0));

@@ -12,7 +12,7 @@ use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
 use common::secret::Fingerprint;
 use common::time::Timestamp;
 use fastrand::Rng;
-use processor::domain::{Decision, Fact, FactKey, Method, Place, Profile, Revision, Stamp, Told, Waiting};
+use processor::domain::{Decision, Fact, FactKey, Method, Place, Profile, Revision, Stamp, Told, Waiting, Waits};
 use processor::processor::Shared;
 use serde_json::json;
 
@@ -35,7 +35,8 @@ impl History {
         for _ in 0..records {
             let installation = Installation::parse("crm-sync", &format!("member{}", random.u32(..INSTALLATIONS)));
             let installation = installation.expect("valid");
-            let partition = installation.partition(PARTITIONS) as usize;
+            let installation_partition = installation.partition(PARTITIONS);
+            let partition = installation_partition as usize;
             let (facts, raw) = &mut places[partition];
             let (key, value) = match random.u32(..8) {
                 0 if !waiting[partition].is_empty() => {
@@ -47,7 +48,10 @@ impl History {
                     let id = EventId::from_u128(random.u128(..));
                     let one = Waiting { installation, id, teller, offset: *raw };
                     waiting[partition].push(one.clone());
-                    (FactKey::Waiting(one), Some(Bytes::from_static(b"{}")))
+                    let at = Place { partition: installation_partition, offset: *raw };
+                    let told = random.bool().then(|| Box::new(fact(&mut random, one.installation.clone(), *raw)));
+                    let waits = Waits { raw: at, bytes: random.u32(..1_000), fact: told };
+                    (FactKey::Waiting(one), Some(serde_json::to_vec(&waits).expect("JSON").into()))
                 }
                 _ => {
                     let fact = fact(&mut random, installation, *raw);

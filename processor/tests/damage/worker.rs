@@ -12,6 +12,7 @@ use std::time::Duration;
 use common::lifecycle::{Readiness, Stop};
 use processor::folded::Folded;
 use processor::metrics::Metrics;
+use processor::owner::Limits;
 use processor::processor::{Pace, Processor, Shared};
 use processor::store::{Trusts, watch};
 
@@ -120,6 +121,7 @@ pub fn take_over(dir: &Path, history: &Arc<History>) -> Seen {
     let processor = Processor {
         home: Box::new(dir.to_owned()),
         pace: Pace::default(),
+        limits: Limits::default(),
         trusts: Trusts::default(),
         shared: shared.clone(),
         folded: Folded::default(),

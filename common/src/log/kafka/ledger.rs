@@ -187,7 +187,7 @@ impl Clients {
     fn tell_apart(&mut self, error: LedgerError, stop: &Stop) -> LedgerError {
         let reason = match error {
             LedgerError::Fenced(reason) | LedgerError::StartOver(reason) => reason,
-            error @ (LedgerError::Broken(_) | LedgerError::Partitions(_)) => return error,
+            error @ (LedgerError::Broken(_) | LedgerError::Partitions(_) | LedgerError::TooLarge(_)) => return error,
         };
         let began = Instant::now();
         while began.elapsed() < TWIN_WAIT && !stop.requested() {

@@ -306,6 +306,13 @@ impl<'a> Topics<'a> {
         if let Some(wrong) = broken_policy(topic, value("cleanup.policy")) {
             return Err(TopicsError::Shape(format!("topic {name} {wrong}")));
         }
+        let takes: u32 = value("max.message.bytes").parse().unwrap_or(RECORD_BYTES_MAX);
+        if topic != Topic::Raw && takes < DERIVED_BYTES_MIN {
+            return Err(TopicsError::Shape(format!(
+                "topic {name} has max.message.bytes={takes}, and what is published there may have {DERIVED_BYTES_MIN}: set \
+                 it to {RECORD_BYTES_MAX}"
+            )));
+        }
         for (setting, wanted) in wanted(topic, self.settings.retention) {
             let found = value(setting);
             if setting == AHEAD_MAX && found != wanted {
@@ -330,6 +337,9 @@ impl<'a> Topics<'a> {
         self.until.saturating_duration_since(Instant::now()).clamp(Duration::from_secs(1), REQUEST_WAIT_MAX)
     }
 }
+
+/// What is published in a derived topic may be this large, whatever is left out of what events show.
+const DERIVED_BYTES_MIN: u32 = 256 * 1024;
 
 /// An answer that says that this broker or this user has no such question, not that something is wrong.
 fn cannot_be_asked(code: RDKafkaErrorCode) -> bool {

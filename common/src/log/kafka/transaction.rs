@@ -225,7 +225,9 @@ impl Publisher {
     fn judge(&self, what: &str, error: &KafkaError) -> LedgerError {
         let judged = judge(what, error, self.producer.client().fatal_error());
         // The first record that was not taken tells more than the transaction that could not be committed for it.
-        match (&self.deliveries().batch().failed, judged) {
+        let batch = self.deliveries().batch();
+        match (&batch.failed, judged) {
+            (Some(failed), LedgerError::StartOver(_)) if batch.is_too_large => LedgerError::TooLarge(failed.clone()),
             (Some(failed), LedgerError::StartOver(reason)) => LedgerError::StartOver(format!("{reason}: {failed}")),
             (_, judged) => judged,
         }
@@ -244,6 +246,9 @@ pub(super) fn judge(what: &str, error: &KafkaError, fatal: Option<(RDKafkaErrorC
     };
     let code = fatal.map(|(code, _)| code).or_else(|| error.rdkafka_error_code());
     let Some(code) = code else { return LedgerError::StartOver(reason) };
+    if is_too_large(code) {
+        return LedgerError::TooLarge(reason);
+    }
     if is_fencing(code) {
         LedgerError::Fenced(reason)
     } else if is_forbidden(code) {
@@ -256,6 +261,11 @@ pub(super) fn judge(what: &str, error: &KafkaError, fatal: Option<(RDKafkaErrorC
 /// Another process has our transactional id or our place in the group.
 pub(super) fn is_fencing(code: RDKafkaErrorCode) -> bool {
     matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::FencedInstanceId)
+}
+
+/// A record is larger than the client or its topic takes.
+fn is_too_large(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)
 }
 
 /// Trying again does not help until somebody grants a right.
@@ -325,6 +335,8 @@ struct Batch {
     facts_told: usize,
     facts_end: BTreeMap<u32, u64>,
     failed: Option<String>,
+    /// The first that failed was too large.
+    is_too_large: bool,
 }
 
 impl Deliveries {
@@ -367,7 +379,10 @@ impl ProducerContext for Deliveries {
             }
             Ok(_) => {}
             Err((error, message)) => {
-                batch.failed.get_or_insert_with(|| format!("{}: {error}", message.topic()));
+                if batch.failed.is_none() {
+                    batch.is_too_large = error.rdkafka_error_code().is_some_and(is_too_large);
+                    batch.failed = Some(format!("{}: {error}", message.topic()));
+                }
             }
         }
         batch.told += 1;

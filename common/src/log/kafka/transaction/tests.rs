@@ -123,7 +123,7 @@ impl World {
             Err(LedgerError::StartOver(_)) => Told::StartOver,
             Err(LedgerError::Fenced(_)) => Told::Fenced,
             Err(LedgerError::Broken(_)) => Told::Broken,
-            Err(LedgerError::Partitions(why)) => panic!("{why}"),
+            Err(LedgerError::Partitions(why) | LedgerError::TooLarge(why)) => panic!("{why}"),
         }
     }
 }
