@@ -68,6 +68,7 @@ impl<'a> Publisher<'a> {
     }
 
     /// From now on events that take more bytes are shown without their data.
+    #[must_use]
     pub fn showing(self, event_bytes: usize) -> Self {
         Self { event_bytes, ..self }
     }

@@ -199,7 +199,7 @@ impl World {
             if let Some(store) = shared.get().filter(|store| store.marks(0).raw == Some(end)) {
                 break store;
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::yield_now();
         };
         stop.request();
         thread.join().expect("no panic").expect("an orderly end");

@@ -207,12 +207,12 @@ impl Oracle {
         if counts {
             let first = !std::mem::replace(&mut known_teller.has_claims, true);
             let told = told.as_ref().expect("it counts");
-            self.facts.extend(known_teller.tell(told));
+            self.facts.insert(known_teller.tell(told));
             if first {
                 let waiting = std::mem::take(&mut known_teller.waiting);
                 for Waiting { told, .. } in &waiting {
                     let turn = told.as_ref().filter(|told| told.is_turn());
-                    self.facts.extend(turn.and_then(|told| known_teller.tell(told)));
+                    self.facts.extend(turn.map(|told| known_teller.tell(told)));
                 }
                 known_teller.waiting = waiting;
             }
@@ -222,7 +222,7 @@ impl Oracle {
             let known_teller = known.tellers.get_mut(&teller).expect("put in above");
             for Waiting { id, told } in std::mem::take(&mut known_teller.waiting) {
                 let told = told.filter(|told| !told.is_turn());
-                self.facts.extend(told.and_then(|told| known_teller.tell(&told)));
+                self.facts.extend(told.map(|told| known_teller.tell(&told)));
                 self.events.insert(id);
             }
         }
@@ -252,14 +252,14 @@ impl Known {
 
 impl Teller {
     /// Takes a fact. Returns its id.
-    fn tell(&mut self, told: &Told) -> Option<String> {
+    fn tell(&mut self, told: &Told) -> String {
         let Told { event, fields, stamp, place: (partition, offset) } = told;
         self.take(event, fields, stamp);
         if self.position["offset"].as_i64().is_none_or(|last| last < *offset) {
             self.last_fact = json!({ "type": event, "id": stamp.2, "at": at(stamp.0) });
             self.position = json!({ "partition": partition, "offset": offset });
         }
-        Some(stamp.2.clone())
+        stamp.2.clone()
     }
 
     fn take(&mut self, event: &str, fields: &Fields, stamp: &Stamp) {

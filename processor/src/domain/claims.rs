@@ -70,7 +70,7 @@ impl Turns {
     }
 
     /// How many are remembered.
-    pub fn len(&self) -> usize {
+    pub fn number(&self) -> usize {
         self.0.len()
     }
 

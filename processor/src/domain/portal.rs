@@ -234,7 +234,7 @@ impl Portal {
     }
 
     fn turns(&self) -> usize {
-        self.tellers.values().map(|known| known.claims.turns.len()).sum()
+        self.tellers.values().map(|known| known.claims.turns.number()).sum()
     }
 
     fn claimants(&self) -> usize {
