@@ -5,7 +5,8 @@ use common::secret::Fingerprint;
 use common::settings::Trust;
 
 use crate::domain::{
-    Change, Event, InstallationRecord, PermissionRecord, Portal, Public, Reason, Teller, Told, WAITING_MAX, Waiting,
+    Change, Event, InstallationRecord, PermissionRecord, Portal, Public, Reason, Rules, Teller, Told, WAITING_MAX,
+    Waiting,
 };
 
 /// So many different tellers may speak for one installation; forgers can make more proofs than we have memory.
@@ -59,7 +60,13 @@ impl Outcome {
 }
 
 /// Folds an event into what is known of its installation. A rejection changes nothing.
-pub fn fold(portal: &mut Portal, event: &Event, trust: Trust) -> Result<(Outcome, Vec<Effect>), Reason> {
+pub fn fold<'a>(
+    portal: &mut Portal,
+    event: &Event,
+    rules: impl Into<Rules<'a>>,
+) -> Result<(Outcome, Vec<Effect>), Reason> {
+    let rules = rules.into();
+    let trust = rules.trust;
     if !portal.tellers.contains_key(&event.teller) && portal.tellers.len() >= TELLERS_MAX {
         return Err(Reason::TooManyTellers);
     }
@@ -68,7 +75,7 @@ pub fn fold(portal: &mut Portal, event: &Event, trust: Trust) -> Result<(Outcome
     if event.told.is_none() && portal.tellers.get(&event.teller).is_some_and(nothing_waits) && is_believed() {
         return Ok((Outcome::Foreign, vec![Effect::Proven(event.public.clone())]));
     }
-    let before = Shown::of(portal, event, trust);
+    let before = Shown::of(portal, event, rules);
     let mut changes = Changes { portal, effects: Vec::new() };
 
     let fact = event.fact().or_else(|| first_word(changes.portal, event, trust));
@@ -89,7 +96,7 @@ pub fn fold(portal: &mut Portal, event: &Event, trust: Trust) -> Result<(Outcome
         changes.wait(event);
     }
     let mut effects = changes.effects;
-    before.compare(&Shown::of(portal, event, trust), &mut effects);
+    before.compare(&Shown::of(portal, event, rules), &mut effects);
 
     let outcome = match (proven, is_fact) {
         (false, _) => Outcome::Unproven,
@@ -161,8 +168,9 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(portal: &Portal, event: &Event, trust: Trust) -> Self {
-        let record = || portal.record(&event.installation, event.raw.partition, trust);
+    fn of(portal: &Portal, event: &Event, rules: Rules<'_>) -> Self {
+        let trust = rules.trust;
+        let record = || portal.record(&event.installation, event.raw.partition, rules);
         Self {
             believed: portal.believed(trust).map(|believed| believed.teller),
             record: (!portal.tellers.is_empty()).then(record),

@@ -130,8 +130,8 @@ impl<'a> Owner<'a> {
             Err(reason) => Err(*reason),
             Ok(event) if self.is_repeated(ledger, entry, event, batch)? => Ok((Outcome::Repeated, Vec::new())),
             Ok(event) => {
-                let trust = self.store.trust(&event.installation.app);
-                fold(known(self.store, &mut batch.portals, &event.installation)?, event, trust)
+                let rules = self.store.rules(&event.installation.app);
+                fold(known(self.store, &mut batch.portals, &event.installation)?, event, rules)
             }
         };
         let done = batch.partitions.entry(place.partition).or_default();

@@ -1,11 +1,11 @@
 use bytes::Bytes;
-use common::event::{AppName, RawEvent};
+use common::event::{AppName, Installation, RawEvent};
 use common::form::Form;
 use common::time::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{Place, RecordStatus, interpret};
+use crate::domain::{Place, ProfileField, RecordStatus, interpret};
 
 /// A line a step: teller, `ts` and what it tells.
 fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (Portal, Vec<(Outcome, Vec<Effect>)>) {
@@ -25,6 +25,7 @@ fn event(offset: u64, teller: &str, ts: u64, tells: &str) -> Event {
         "uninstall" => "event=ONAPPUNINSTALL&data[CLEAN]=0",
         "grant" => "event=ONAPPMETHODCONFIRM&data[TOKEN]=secret&data[METHOD]=user.get&data[CONFIRMED]=1",
         "deny" => "event=ONAPPMETHODCONFIRM&data[TOKEN]=secret&data[METHOD]=user.get&data[CONFIRMED]=0",
+        "forget the version" => "event=ONAPPUPDATE&data[VERSION]=%01",
         _ => "event=ONCRMCONTACTADD&data[FIELDS][ID]=7",
     };
     let body = format!("{tells}&ts={ts}&auth[member_id]=a223&auth[application_token]={teller}");
@@ -156,6 +157,21 @@ fn tellers_beyond_the_limit_are_set_aside() {
     let one_more = fold(&mut portal, &event(99, "one-more", 1, "install"), Trust::FirstInstall);
     assert_eq!(one_more, Err(Reason::TooManyTellers));
     assert_eq!(portal, known);
+}
+
+#[test]
+fn an_older_word_does_not_stand_in_for_one_that_cannot_be_shown() {
+    let version = |steps: &[(&str, u64, &str)]| {
+        let (portal, _) = fold_all(Trust::FirstInstall, steps);
+        let installation = Installation::parse("crm-sync", "a223").expect("valid");
+        let profile = portal.record(&installation, 0, Trust::FirstInstall).profile;
+        (profile.version, profile.omitted.contains(&ProfileField::Version))
+    };
+    let (known, omitted) = ((Some("1".to_owned()), false), (None, true));
+    assert_eq!(version(&[("t", 1, "install"), ("t", 2, "forget the version")]), omitted);
+    assert_eq!(version(&[("t", 2, "forget the version"), ("t", 1, "install")]), omitted);
+    assert_eq!(version(&[("t", 2, "forget the version"), ("t", 3, "install")]), known);
+    assert_eq!(version(&[("t", 3, "install"), ("t", 2, "forget the version")]), known);
 }
 
 #[test]
