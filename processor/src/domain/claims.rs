@@ -215,8 +215,8 @@ impl Claims {
         known: Option<&Latest<T>>,
         omitted: &mut BTreeSet<ProfileField>,
     ) -> Option<T> {
-        let is_older = |last: &&Stamp| known.is_none_or(|known| known.since < **last);
-        if self.omitted.get(&field).filter(is_older).is_some() {
+        let is_older = |last: &Stamp| known.is_none_or(|known| known.since < *last);
+        if self.omitted.get(&field).is_some_and(is_older) {
             omitted.insert(field);
             return None;
         }

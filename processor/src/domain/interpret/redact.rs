@@ -116,12 +116,11 @@ pub fn redact(form: &Form, secrets: &Secrets<'_>) -> Redacted {
     let auth = Writer::new(secrets, AUTH_BYTES_MAX).auth(form.variable("auth"));
     let auth_bytes = auth.as_ref().map_or(0, Vec::len);
     let data = Writer::new(secrets, PUBLIC_BYTES_MAX - auth_bytes).data(form.variable("data"));
-    let mut shown = |written: io::Result<Vec<u8>>, part| match written {
-        Ok(text) => json(text),
-        Err(_) => {
+    let mut shown = |written: io::Result<Vec<u8>>, part| {
+        if written.is_err() {
             omitted.push(part);
-            Json::null()
         }
+        written.map_or_else(|_| Json::null(), json)
     };
     let (data, auth) = (shown(data, Part::Data), shown(auth, Part::Auth));
     Redacted { data, auth, omitted }
