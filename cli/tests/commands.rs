@@ -138,7 +138,7 @@ fn help_is_no_failure() {
 #[test]
 fn a_recorded_body_is_sent_as_it_is() {
     let server = Server::start(|request| {
-        if Form::parse(&request.body).says_something() {
+        if Form::scan(&request.body).says_something() {
             promise()
         } else {
             Answer::new(400, &json!({"title": "not an event", "detail": "neither event nor member_id", "id": ID}))

@@ -1,29 +1,30 @@
-//! A flat view of a body: PHP's bracketed form fields, or JSON of the same shape.
+//! The fields of a body: PHP's bracketed form fields, or JSON of the same shape.
 //!
-//! Fields are names such as `auth[member_id]`; nothing is nested, so nothing can be mistaken for
-//! something nested. Forms are read as PHP reads them into `$_POST`, because PHP is what Bitrix24 speaks
-//! (`tests/php.rs` compares the two): the last of two equal names wins, and a plain field and a bracketed one of
-//! the same name replace each other. Two things differ. PHP stops after `max_input_vars` fields, by default 1,000;
-//! here the body's length is the limit. And what is not UTF-8 is shown with U+FFFD in its place.
+//! A field has a name such as `auth[member_id]`. Forms are read as PHP reads them into `$_POST`, because PHP is what
+//! Bitrix24 speaks (`tests/php.rs` compares the two): the last of two equal names wins, and a plain field and a bracketed
+//! one of the same name replace each other. Three things differ. PHP stops after `max_input_vars` fields, by default
+//! 1,000; here no field is read of a body that has more than 10,000, lists among them. What is not UTF-8 is shown with
+//! U+FFFD in its place. And ingress, which looks at a few fields only, finds them whatever else there is.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
-use self::name::{Key, Name};
-use self::tree::Node;
+use self::name::Name;
+use self::tree::{Id, ROOT, Tree};
 use crate::event::MemberId;
 use crate::time::Timestamp;
 
 mod json;
 mod name;
+mod scan;
 mod tree;
+
+pub use scan::Scan;
+pub use tree::Key;
 
 /// An event's name is no longer than this; what is longer is no event that we could pass on.
 const KIND_BYTES_MAX: usize = 128;
-
-/// The variables that ingress looks at; of `auth`, only the `member_id`.
-const HEAD: [&str; 4] = ["event", "ts", "member_id", AUTH];
-const AUTH: &str = "auth";
 
 /// What ingress reads of a body, and all that it reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,9 +37,39 @@ pub struct Head {
     pub told_at: Option<Timestamp>,
 }
 
-/// The fields of a body, by their full names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Form(BTreeMap<String, String>);
+/// The fields of a body.
+#[derive(Clone, Default)]
+pub struct Form {
+    tree: Tree,
+}
+
+/// A field, or a list of more.
+#[derive(Clone, Copy)]
+pub struct Field<'a> {
+    tree: &'a Tree,
+    node: Id,
+}
+
+impl<'a> Field<'a> {
+    /// Its text; none if it is a list.
+    pub fn text(self) -> Option<&'a str> {
+        self.tree.text(self.node)
+    }
+
+    /// What is in the list: indexes first, in their order. A list is never empty.
+    pub fn below(self) -> impl Iterator<Item = (&'a Key, Self)> {
+        self.tree.below(self.node).map(move |(key, node)| (key, Self { node, ..self }))
+    }
+
+    fn flatten(self, name: &[u8], fields: &mut BTreeMap<String, String>) {
+        for (key, field) in self.below() {
+            field.flatten(&[name, b"[", &key.bytes(), b"]"].concat(), fields);
+        }
+        if let Some(value) = self.text() {
+            fields.insert(text(name), value.to_owned());
+        }
+    }
+}
 
 impl Form {
     /// Reads a body. Total: what makes no sense is merely not there.
@@ -46,74 +77,95 @@ impl Form {
     /// A body that is a JSON object is read as such, whatever its content type says: no form of Bitrix24 begins
     /// with `{`, and people with curl forget the header.
     pub fn parse(body: &[u8]) -> Self {
-        if let Some(json) = json::read(body, |_| true) {
-            return Self::of(json);
-        }
-        let mut root = Node::default();
-        for (name, value) in fields(body) {
-            if let Some(name) = Name::parse(&decode(name)) {
-                root.set(&name, text(decode(value)));
-            }
-        }
-        Self::of(root)
+        let form = Self::read(body);
+        // A part would look like the whole.
+        if form.has_too_many_fields() { Self { tree: form.tree.emptied() } } else { form }
     }
 
-    /// Reads of a body what [`Form::head`] and [`Form::says_something`] look at, for whoever needs no more.
-    pub fn scan(body: &[u8]) -> Self {
-        if let Some(json) = json::read(body, |variable| HEAD.contains(&variable)) {
-            return Self::of(json);
-        }
-        let mut root = Node::default();
-        for (name, value) in fields(body).filter(|(name, _)| may_be_of_head(name)) {
-            let name = decode(name);
-            let Some(name) = Name::parse(&name).filter(|name| HEAD.iter().any(|base| base.as_bytes() == &*name.base))
-            else {
-                continue;
-            };
-            if &*name.base == AUTH.as_bytes() {
-                if name.may_be_too_deep() {
-                    // It may take away all of `auth`, and whether it does depends on all of it.
-                    return Self::parse(body);
-                }
-                if !matches!(name.keys().next(), None | Some(Key::Named(b"member_id"))) {
-                    continue;
-                }
-            }
-            root.set(&name, text(decode(value)));
-        }
-        Self::of(root)
+    /// Finds in a body what ingress looks at, and keeps nothing else of it.
+    pub fn scan(body: &[u8]) -> Scan {
+        json::scan(body).unwrap_or_else(|| scan::form(body))
+    }
+
+    /// Whether the body has so many fields that none was read.
+    pub fn has_too_many_fields(&self) -> bool {
+        self.tree.is_full()
     }
 
     /// The value of a field, by its full name.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        let name = Name::parse(name.as_bytes())?;
+        let mut node = self.tree.get(ROOT, &Key::of(&name.base))?;
+        for key in name.keys() {
+            let name::Key::Named(key) = key else { return None };
+            node = self.tree.get(node, &Key::of(key))?;
+        }
+        self.tree.text(node)
     }
 
-    /// All fields, ordered by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    /// The variables: what is in no list.
+    pub fn variables(&self) -> impl Iterator<Item = (&Key, Field<'_>)> {
+        Field { tree: &self.tree, node: ROOT }.below()
+    }
+
+    /// A variable.
+    pub fn variable(&self, name: &str) -> Option<Field<'_>> {
+        let node = self.tree.get(ROOT, &Key::of(name.as_bytes()))?;
+        Some(Field { tree: &self.tree, node })
+    }
+
+    /// All fields by their full names: for those who want to see everything, and do not mind what that takes.
+    pub fn flat(&self) -> BTreeMap<String, String> {
+        let mut fields = BTreeMap::new();
+        for (key, field) in self.variables() {
+            field.flatten(&key.bytes(), &mut fields);
+        }
+        fields
     }
 
     /// What ingress reads.
     pub fn head(&self) -> Head {
-        let member_id = self.text("auth[member_id]").and_then(MemberId::parse);
-        Head {
-            member_id: member_id.or_else(|| self.text("member_id").and_then(MemberId::parse)),
-            kind: self.text("event").and_then(kind),
-            told_at: self.text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s),
+        head(|name| self.text(name))
+    }
+
+    fn read(body: &[u8]) -> Self {
+        if let Some(tree) = json::read(body) {
+            return Self { tree };
         }
+        let mut tree = Tree::default();
+        for (name, value) in fields(body) {
+            if let Some(name) = Name::parse(&decode(name)) {
+                tree.set(&name, &decode(value));
+            }
+            if tree.is_full() {
+                break;
+            }
+        }
+        Self { tree }
     }
+}
 
-    /// Whether the body says anything about where it belongs, valid or not.
-    pub fn says_something(&self) -> bool {
-        let present = |name| self.text(name).is_some_and(|value| !value.is_empty());
-        present("event") || present("auth[member_id]") || present("member_id")
+impl PartialEq for Form {
+    fn eq(&self, other: &Self) -> bool {
+        self.has_too_many_fields() == other.has_too_many_fields() && self.flat() == other.flat()
     }
+}
 
-    fn of(root: Node) -> Self {
-        let mut fields = BTreeMap::new();
-        root.visit(&mut |name, value| _ = fields.insert(name, value));
-        Self(fields)
+impl Eq for Form {}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.flat().fmt(f)
+    }
+}
+
+/// What ingress reads, of fields by their full names.
+fn head<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Head {
+    let member_id = text("auth[member_id]").and_then(MemberId::parse);
+    Head {
+        member_id: member_id.or_else(|| text("member_id").and_then(MemberId::parse)),
+        kind: text("event").and_then(kind),
+        told_at: text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s),
     }
 }
 
@@ -123,11 +175,6 @@ fn fields(body: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         let at = field.iter().position(|byte| *byte == b'=');
         at.map_or((field, &b""[..]), |at| (&field[..at], &field[at + 1..]))
     })
-}
-
-/// Whether a name may be one of [`HEAD`], by its first letter, before anything is decoded.
-fn may_be_of_head(name: &[u8]) -> bool {
-    name.first().is_some_and(|first| !first.is_ascii_alphanumeric() || b"etma".contains(first))
 }
 
 /// An event's name in lower case, if it can be one.
@@ -170,11 +217,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::json::NAME_BYTES_MAX;
+    use super::tree::NODES_MAX;
     use super::*;
 
     fn check(body: &str, fields: &[(&str, &str)]) {
-        let form = Form::parse(body.as_bytes());
-        assert_eq!(form.iter().collect::<Vec<_>>(), fields, "{body}");
+        assert_eq!(flat(body.as_bytes()), owned(fields), "{body}");
+    }
+
+    fn flat(body: &[u8]) -> Vec<(String, String)> {
+        Form::parse(body).flat().into_iter().collect()
+    }
+
+    fn owned(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+        fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
@@ -260,8 +315,8 @@ mod tests {
 
     #[test]
     fn what_is_not_utf_8_is_shown_as_such() {
-        let form = Form::parse(b"event=\xff%fe&a\xff=\xc3\xa9");
-        assert_eq!(form.iter().collect::<Vec<_>>(), [("a\u{fffd}", "é"), ("event", "\u{fffd}\u{fffd}")]);
+        let body = b"event=\xff%fe&a\xff=\xc3\xa9";
+        assert_eq!(flat(body), owned(&[("a\u{fffd}", "é"), ("event", "\u{fffd}\u{fffd}")]));
     }
 
     #[test]
@@ -279,17 +334,68 @@ mod tests {
             "[ .+]?(event|ts|auth|member_id|data|%61uth|eventful|t)", "(%5B|\\[)?(member_id|x|)(%5D|\\])?(\\[x\\])?", "[a-z0-9]{0,3}",
         ), 0..12)) {
             let field = |(base, key, value): &(String, String, String)| format!("{base}{key}={value}");
-            let body = fields.iter().map(field).collect::<Vec<_>>().join("&");
-            let (scanned, whole) = (Form::scan(body.as_bytes()), Form::parse(body.as_bytes()));
-            prop_assert_eq!(scanned.head(), whole.head(), "{}", body);
-            prop_assert_eq!(scanned.says_something(), whole.says_something(), "{}", body);
+            scan_and_parse(fields.iter().map(field).collect::<Vec<_>>().join("&").as_bytes());
+        }
+
+        #[test]
+        fn a_scan_finds_the_same_head_where_brackets_are_deep_and_lists_at_their_end(fields in vec((
+            "auth|event", prop::sample::select(vec![
+                "", "[member_id]", "[]", "[x]", "[x][]", "[member_id][]",
+                "[9223372036854775807]", "[9223372036854775806]", "[x][9223372036854775807]",
+            ]), prop::sample::select(vec![0, 1, 62, 63, 64, 65]), "(\\[)?", "[a-z]?",
+        ), 0..8)) {
+            let field = |(base, keys, deep, end, value): &(String, &str, usize, String, String)| {
+                format!("{base}{keys}{}{end}={value}", "[]".repeat(*deep))
+            };
+            scan_and_parse(fields.iter().map(field).collect::<Vec<_>>().join("&").as_bytes());
+        }
+
+        #[test]
+        fn a_scan_finds_the_same_head_in_json(fields in vec((
+            "(\"(event|ts|auth|member_id|memb\\[er_id|x)\"):", JSON_VALUE,
+        ), 0..6), end in "(}|\\]|} x)?") {
+            let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}{value}")).collect();
+            scan_and_parse(format!("{{{}{end}", fields.join(",")).as_bytes());
+        }
+    }
+
+    /// Values, some of which are no JSON.
+    const JSON_VALUE: &str = r#"("[a-z]{0,2}"|1|-7|1\.50|1e400|1e-300|null|true|\[\]|\[null,1\]|\{\}|"\\ud800"|"\\u0041"|\{"(member_id|member\[id|x)":("[a-z]"|1|null|\[\]|\{"x":1\})(,"(member_id|x)":("[a-z]"|1e400|null))?\})"#;
+
+    fn scan_and_parse(body: &[u8]) {
+        let (scan, form) = (Form::scan(body), Form::parse(body));
+        for name in ["event", "ts", "member_id", "auth[member_id]"] {
+            assert_eq!(scan.text(name), form.text(name), "{name} in {}", body.escape_ascii());
+        }
+        assert_eq!(scan.head(), form.head());
+    }
+
+    #[test]
+    fn no_field_is_read_of_a_body_with_too_many_and_a_scan_finds_what_it_looks_for() {
+        let json = |count: usize| format!(r#"{{"event":"x","data":[{}]}}"#, vec!["1"; count].join(","));
+        let form = |count: usize| format!("event=x{}", "&data[]=1".repeat(count));
+        let brackets = |count: usize| format!("event=x&{}", format!("a{}=1&", "[]".repeat(64)).repeat(count));
+        for (body, is_read) in [
+            (json(NODES_MAX - 2), true),
+            (json(NODES_MAX - 1), false),
+            (form(NODES_MAX - 2), true),
+            (form(NODES_MAX - 1), false),
+            (brackets(NODES_MAX / 64), true),
+            (brackets(NODES_MAX / 64 + 1), false),
+            ("a=1&a=2&event=x&".repeat(NODES_MAX), true),
+        ] {
+            let form = Form::parse(body.as_bytes());
+            assert_eq!(form.has_too_many_fields(), !is_read, "{} bytes", body.len());
+            assert_eq!(form.text("event").is_some(), is_read, "{} bytes", body.len());
+            assert_eq!(form.flat().is_empty(), !is_read);
+            assert_eq!(Form::scan(body.as_bytes()).text("event"), Some("x"));
         }
     }
 
     #[test]
     fn a_body_says_nothing_when_it_has_neither_event_nor_member() {
-        assert!(!Form::parse(b"hello=world").says_something());
-        assert!(!Form::parse(b"event=").says_something());
-        assert!(Form::parse(b"event=x").says_something());
+        assert!(!Form::scan(b"hello=world").says_something());
+        assert!(!Form::scan(b"event=").says_something());
+        assert!(Form::scan(b"event=x").says_something());
     }
 }

@@ -9,7 +9,7 @@ use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use common::event::{AppName, RawEvent};
-use common::form::Form;
+use common::form::{Form, Scan};
 use common::time::Timestamp;
 use prometheus::Registry;
 use uuid::Uuid;
@@ -82,8 +82,8 @@ impl Reception {
         let source = self.source(request);
         let is_unknown = self.sources.refuses(source);
         let received = body::receive(request, payload, self.body_bytes_max).await?;
-        let form = Form::scan(&received.bytes);
-        let refusal: Option<fn(Option<Uuid>) -> Refusal> = match (is_unknown, form.says_something()) {
+        let scan = Form::scan(&received.bytes);
+        let refusal: Option<fn(Option<Uuid>) -> Refusal> = match (is_unknown, scan.says_something()) {
             (true, _) => Some(Refusal::UnknownSource),
             (false, false) => Some(Refusal::NotAnEvent),
             (false, true) => None,
@@ -95,7 +95,7 @@ impl Reception {
             self.metrics.discarded();
             return Err(refusal(None));
         }
-        let mut event = raw_event(app, &form, received.bytes.clone(), request);
+        let mut event = raw_event(app, &scan, received.bytes.clone(), request);
         (event.source, event.unknown_source) = (source, is_unknown);
         let id = event.id;
         let read = Instant::now();
@@ -190,9 +190,9 @@ fn json() -> HttpResponseBuilder {
     response
 }
 
-fn raw_event(app: AppName, form: &Form, body: Bytes, request: &HttpRequest) -> RawEvent {
+fn raw_event(app: AppName, scan: &Scan, body: Bytes, request: &HttpRequest) -> RawEvent {
     let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let mut event = RawEvent::new(app, form.head(), body, Timestamp::now());
+    let mut event = RawEvent::new(app, scan.head(), body, Timestamp::now());
     event.content_type = text(CONTENT_TYPE);
     event.traceparent = text(TRACEPARENT);
     event

@@ -282,7 +282,7 @@ impl Auditor<'_> {
                 let shown = Shown { hash, may_be_gone, about: about.clone() };
                 expected.entry(Topic::Permissions).or_default().insert(permission_key(&about, &record), shown);
             }
-            let record = portal.record(&about, partition, trust);
+            let record = portal.record(&about, partition, self.store.rules(&about.app));
             let hash = hash(&serde_json::to_value(&record).expect("our own types have a JSON form"));
             let shown = Shown { hash, may_be_gone: false, about: about.clone() };
             expected.entry(Topic::Installations).or_default().insert(about.to_string(), shown);
@@ -313,7 +313,7 @@ impl Auditor<'_> {
         let (about, trust) = (&shown.about, self.store.trust(&shown.about.app));
         let portal = self.store.portal(about)?;
         if topic == Topic::Installations {
-            let record = portal.record(about, partition, trust);
+            let record = portal.record(about, partition, self.store.rules(&about.app));
             return Ok(Some(Mend::Installation(Box::new(record), partition, because)));
         }
         let records = portal.permissions(trust);

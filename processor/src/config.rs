@@ -8,6 +8,7 @@ use common::secret::Fingerprint;
 use common::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
 use common::telemetry::LogFormat;
 
+use crate::domain::EndpointHosts;
 use crate::store::Trusts;
 
 /// The processor's own settings.
@@ -47,6 +48,12 @@ pub const QUERIES: &[Setting] = &[
         help: "Bearer tokens that may ask, separated by commas or lines; needed unless query-listen is loopback.",
         default: None,
         kind: Kind::Secret,
+    },
+    Setting {
+        name: "endpoint-hosts",
+        help: "Hosts of endpoints that records show besides the portal's own and Bitrix24's, such as `*.example.org`.",
+        default: None,
+        kind: Kind::Repeated,
     },
 ];
 
@@ -103,6 +110,17 @@ impl Config {
     }
 }
 
+fn endpoint_hosts(settings: &Settings) -> Result<EndpointHosts, SettingsError> {
+    let given = settings.all("endpoint-hosts");
+    let given = given.iter().flat_map(|hosts| hosts.split(',')).map(str::trim).filter(|host| !host.is_empty());
+    let wrong = |host: &str| {
+        let rule = "hosts without a port, or `*.` and a domain";
+        SettingsError(format!("endpoint-hosts has `{host}`, but it takes {rule}; for example `*.example.org`"))
+    };
+    let host = |host| EndpointHosts::host(host).ok_or_else(|| wrong(host));
+    given.map(host).collect::<Result<_, _>>().map(EndpointHosts::new)
+}
+
 impl ServiceConfig {
     /// Reads what folding and asking need.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
@@ -117,7 +135,8 @@ impl ServiceConfig {
         }
         Ok(Self {
             dir: settings.path("data-dir")?.join("processor"),
-            trusts: Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust))),
+            trusts: Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust)))
+                .with_endpoint_hosts(endpoint_hosts(settings)?),
             untrusted_limit: settings
                 .number("untrusted-installations-limit")?
                 .map_or(usize::MAX, |limit| limit as usize),

@@ -6,6 +6,7 @@
 
 mod belief;
 mod claims;
+mod endpoint;
 mod event;
 mod fact;
 mod interpret;
@@ -15,8 +16,9 @@ mod record;
 mod stamp;
 
 pub use belief::{Believed, How};
-pub use claims::{Claims, DECISIONS_KEPT, Profile, Status, Turn, Turns};
-pub use event::{Event, Public};
+pub use claims::{Claims, DECISIONS_KEPT, Profile, ProfileField, Status, Turn, Turns};
+pub use endpoint::EndpointHosts;
+pub use event::{Event, Json, Part, Public};
 pub use fact::{Change, Fact, FactKey, INTERPRETATION, Method, Revision, Told, Waiting, Waits};
 pub use interpret::{Reason, interpret};
 pub use permission::{Answer, CONSENT, Decision, Denial, permits};
@@ -24,5 +26,5 @@ pub use portal::{
     CLAIMANTS_MAX, DECISIONS_MAX, Decided, Decisions, Held, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX,
     Portal, STRANGERS_MAX, Teller, WAITING_BYTES_MAX, WAITING_MAX,
 };
-pub use record::{InstallationRecord, PermissionRecord, RecordStatus};
+pub use record::{InstallationRecord, PermissionRecord, RecordStatus, Rules};
 pub use stamp::{Latest, Place, Stamp};

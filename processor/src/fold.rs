@@ -5,9 +5,9 @@ use common::secret::Fingerprint;
 use common::settings::Trust;
 
 use crate::domain::{
-    Believed, Change, Event, Fact, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX, InstallationRecord,
-    Method, PermissionRecord, Portal, Public, Reason, STRANGERS_MAX, Teller, Told, WAITING_BYTES_MAX, WAITING_MAX,
-    Waiting, Waits,
+    Believed, Change, EndpointHosts, Event, Fact, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX,
+    InstallationRecord, Method, PermissionRecord, Portal, Public, Reason, Rules, STRANGERS_MAX, Teller, Told,
+    WAITING_BYTES_MAX, WAITING_MAX, Waiting, Waits,
 };
 
 /// What is to be published because of one event, in this order.
@@ -63,12 +63,13 @@ impl Outcome {
 ///
 /// What a teller says that is not believed waits, and is no fact: a fact is what a believed teller said, and the comings
 /// and goings that decide who is believed. `read` gives what events tell that wait.
-pub fn fold<E>(
+pub fn fold<'a, E>(
     portal: &mut Portal,
     event: &Event,
-    trust: Trust,
+    rules: impl Into<Rules<'a>>,
     read: impl FnMut(&Waiting) -> Result<Option<Fact>, E>,
 ) -> Result<(Outcome, Vec<Effect>), E> {
+    let Rules { trust, endpoint_hosts } = rules.into();
     let believed = portal.believed(trust);
     let is_believed = believed.is_some_and(|believed| believed.teller == event.teller);
     let known = portal.tellers.get(&event.teller);
@@ -80,7 +81,7 @@ pub fn fold<E>(
         return Ok((Outcome::Repeated, Vec::new()));
     }
     let fact = fact_of(portal, event, trust, believed);
-    let before = Shown::of(portal, event, believed, fact.as_ref());
+    let before = Shown::of(portal, event, believed, fact.as_ref(), endpoint_hosts);
     let mut changes = Changes { portal, event, read, effects: Vec::new(), forgotten: Vec::new() };
 
     let is_fact = fact.is_some();
@@ -264,7 +265,8 @@ impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
 }
 
 /// What the world is shown of an installation, as far as an event can change it.
-struct Shown {
+struct Shown<'a> {
+    endpoint_hosts: &'a EndpointHosts,
     believed: Option<Fingerprint>,
     record: Option<InstallationRecord>,
     permissions: Permissions,
@@ -280,8 +282,14 @@ enum Permissions {
     Forgotten,
 }
 
-impl Shown {
-    fn of(portal: &Portal, event: &Event, believed: Option<Believed>, fact: Option<&Fact>) -> Self {
+impl<'a> Shown<'a> {
+    fn of(
+        portal: &Portal,
+        event: &Event,
+        believed: Option<Believed>,
+        fact: Option<&Fact>,
+        endpoint_hosts: &'a EndpointHosts,
+    ) -> Self {
         let teller = believed.map(|believed| believed.teller);
         let known = teller.and_then(|teller| portal.tellers.get(&teller));
         let may_move = fact.is_some_and(|fact| fact.told.is_turn() || teller.is_none());
@@ -297,12 +305,9 @@ impl Shown {
             }
             Some(_) | None => Permissions::Forgotten,
         };
-        Self {
-            believed: teller,
-            record: (!portal.tellers.is_empty())
-                .then(|| portal.record_by(believed, &event.installation, event.raw.partition)),
-            permissions,
-        }
+        let record = || portal.record_by(believed, &event.installation, event.raw.partition, endpoint_hosts);
+        let record = (!portal.tellers.is_empty()).then(record);
+        Self { endpoint_hosts, believed: teller, record, permissions }
     }
 
     /// Adds what has to be shown anew.
@@ -314,7 +319,7 @@ impl Shown {
         forgotten: Vec<PermissionRecord>,
         effects: &mut Vec<Effect>,
     ) {
-        let record = portal.record_by(believed, &event.installation, event.raw.partition);
+        let record = portal.record_by(believed, &event.installation, event.raw.partition, self.endpoint_hosts);
         if !portal.tellers.is_empty() && self.record.as_ref() != Some(&record) {
             effects.push(Effect::Installation(Box::new(record)));
         }

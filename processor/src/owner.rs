@@ -223,13 +223,13 @@ impl<'a> Owner<'a> {
             Err(reason) => Err(*reason),
             Ok(event) if self.is_repeated(ledger, entry, event, batch)? => Ok((Outcome::Repeated, Vec::new())),
             Ok(event) => {
-                let trust = self.store.trust(&event.installation.app);
+                let rules = self.store.rules(&event.installation.app);
                 let Batch { portals, held_facts, .. } = batch;
                 let read = |waiting: &Waiting| match held_facts.get(waiting) {
                     Some(fact) => Ok(Some(fact.clone())),
                     None => self.store.held_fact(waiting),
                 };
-                Ok(fold(known(self.store, portals, &event.installation)?, event, trust, read)?)
+                Ok(fold(known(self.store, portals, &event.installation)?, event, rules, read)?)
             }
         };
         let done = batch.partitions.entry(place.partition).or_default();
@@ -278,7 +278,7 @@ impl<'a> Owner<'a> {
     fn put(&self, effect: Effect, publisher: &Publisher<'_>, held: &HeldEvents<'_>, batch: &mut Batch) {
         if let Effect::Release(waiting) = &effect {
             match event_of(held, publisher.partition(), waiting) {
-                Some(event) => batch.put(publisher.event(Topic::Events, &event.public)),
+                Some(event) => batch.put(publisher.event(Topic::Events, &event.public, event.raw)),
                 None => self.lost(waiting),
             }
         }

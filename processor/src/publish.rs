@@ -82,8 +82,8 @@ impl<'a> Publisher<'a> {
     pub fn output(&self, effect: &Effect) -> Option<Output> {
         let output = match effect {
             Effect::Changed(change) => self.change(change),
-            Effect::Proven(public) => self.event(Topic::Events, public),
-            Effect::Unproven(public) => self.event(Topic::Unproven, public),
+            Effect::Proven(public) => self.event(Topic::Events, public, self.place),
+            Effect::Unproven(public) => self.event(Topic::Unproven, public, self.place),
             Effect::Release(_) => return None,
             Effect::Installation(record) => {
                 self.made(Topic::Installations, record.installation.to_string(), "com.hookledger.installation", record)
@@ -105,11 +105,10 @@ impl<'a> Publisher<'a> {
         Some(output)
     }
 
-    /// An event that is shown, here or because it was released.
-    pub fn event(&self, topic: Topic, public: &Public) -> Output {
+    /// An event that is shown, which lies there: here, or elsewhere where it is released.
+    pub fn event(&self, topic: Topic, public: &Public, lies_at: Place) -> Output {
         let kind = format!("com.bitrix24.{}", public.event.to_ascii_lowercase());
-        let without_data =
-            (public.size() as usize > self.event_bytes).then(|| Public { data: Value::Null, ..public.clone() });
+        let without_data = (public.size() as usize > self.event_bytes).then(|| public.clone().without_data(lies_at));
         let public = without_data.as_ref().unwrap_or(public);
         let mut output = self.made(topic, public.installation.to_string(), &kind, public);
         set(&mut output.record, header::ID, public.id.to_string());

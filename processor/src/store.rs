@@ -11,7 +11,7 @@ use common::event::{AppName, EventId, Installation};
 use common::settings::Trust;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Change, Decision, Fact, Portal, RecordStatus, Waiting};
+use crate::domain::{Change, Decision, EndpointHosts, Fact, Portal, RecordStatus, Rules, Waiting};
 use digest::Digest;
 use form::Form;
 use touched::Touched;
@@ -125,14 +125,20 @@ struct Owner {
 /// until facts were read again.
 pub const FOLD_VERSION: u32 = 3;
 
-/// Whom each app believes.
+/// Whom each app believes, and which endpoints records show.
 #[derive(Clone, Debug, Default)]
-pub struct Trusts(BTreeMap<AppName, Trust>);
+pub struct Trusts(BTreeMap<AppName, Trust>, EndpointHosts);
 
 impl Trusts {
     /// From what is set for each app; others believe the first who told of an install.
     pub fn new(trusts: impl IntoIterator<Item = (AppName, Trust)>) -> Self {
-        Self(trusts.into_iter().collect())
+        Self(trusts.into_iter().collect(), EndpointHosts::default())
+    }
+
+    /// With hosts that endpoints may have besides the portal's own and Bitrix24's.
+    #[must_use]
+    pub fn with_endpoint_hosts(self, hosts: EndpointHosts) -> Self {
+        Self(self.0, hosts)
     }
 
     /// Whom this app believes.
@@ -242,6 +248,11 @@ impl Store {
     /// Whom an app believes.
     pub fn trust(&self, app: &AppName) -> Trust {
         self.trusts.of(app)
+    }
+
+    /// By what rules records of an app are made.
+    pub fn rules(&self, app: &AppName) -> Rules<'_> {
+        Rules { trust: self.trust(app), endpoint_hosts: &self.trusts.1 }
     }
 
     /// How many partitions the logs have.

@@ -15,20 +15,37 @@ use common::settings::Trust;
 use common::time::Timestamp;
 use processor::disagreement::What;
 use processor::domain::{
-    Change, Claims, Decision, Fact, FactKey, InstallationRecord, Latest, Method, PermissionRecord, Place, Portal,
-    Profile, Public, Revision, Stamp, Told, Waiting,
+    Change, Claims, Decision, Fact, FactKey, InstallationRecord, Json, Latest, Method, Part, PermissionRecord, Place,
+    Portal, Profile, ProfileField, Public, Revision, Stamp, Told, Waiting,
 };
 use processor::publish::{Accepted, Progress};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+/// The reading of the first version.
+const FIRST: Revision = Revision { interpretation: 1, correction: 0 };
+
 #[test]
 fn every_fact_of_every_version_is_read_as_what_it_was() {
     for told in every_told() {
         let fact = fact(told);
-        check(&format!("fact-{}", fact.told.name().to_ascii_lowercase()), 1, &fact);
+        let name = format!("fact-{}", fact.told.name().to_ascii_lowercase());
+        check(&name, 1, &Fact { revision: FIRST, ..fact.clone() });
+        check(&name, 2, &fact);
     }
+}
+
+/// How a fact says what it cannot tell.
+#[test]
+fn a_fact_and_a_record_name_what_is_omitted() {
+    let fact = fact(Told::Installed { complete: true, profile: omitting() });
+    check("fact-omitting", 1, &fact);
+    let mut portal = Portal::default();
+    portal.apply(&Change::Told(Box::new(fact)));
+    check("installation-omitting", 1, &portal.record(&installation(), 3, Trust::FirstInstall));
+    let raw = Some(Place { partition: 3, offset: 42 });
+    check("event-omitting", 1, &Public { data: Json::null(), omitted: vec![Part::Data], raw, ..public() });
 }
 
 /// What the first version never wrote, and every later one reads.
@@ -42,7 +59,8 @@ fn a_fact_that_was_read_otherwise_or_put_right_says_so() {
 fn every_record_and_row_of_every_version_is_read_as_what_it_was() {
     let portal = portal();
     let teller = &portal.tellers[&Fingerprint::of("proof")];
-    check::<Claims>("row-claims", 1, &teller.claims);
+    understand::<Claims>("row-claims", 1, &teller.claims);
+    check::<Claims>("row-claims", 2, &teller.claims);
     check::<Latest<Decision>>("row-decision", 1, teller.decisions.by_key().values().next().expect("a decision"));
     check::<InstallationRecord>("installation", 1, &portal.record(&installation(), 3, Trust::FirstInstall));
     check::<InstallationRecord>("installation-uninstalled", 1, &gone().record(&installation(), 3, Trust::FirstInstall));
@@ -77,10 +95,13 @@ fn every_key_of_every_version_is_read_as_what_it_was() {
 
 #[test]
 fn no_golden_file_is_left_unread() {
-    let mut known: BTreeSet<String> =
-        every_told().iter().map(|told| format!("fact-{}.v1.json", told.name().to_ascii_lowercase())).collect();
+    let fact = |told: &Told, version| format!("fact-{}.v{version}.json", told.name().to_ascii_lowercase());
+    let mut known: BTreeSet<String> = every_told().iter().flat_map(|told| [fact(told, 1), fact(told, 2)]).collect();
     let others = [
         "fact-revised",
+        "fact-omitting",
+        "installation-omitting",
+        "event-omitting",
         "row-claims",
         "row-decision",
         "installation",
@@ -98,7 +119,7 @@ fn no_golden_file_is_left_unread() {
         "key-settled",
     ];
     known.extend(others.map(|name| format!("{name}.v1.json")));
-    known.extend(["progress.v2.json", "accepted.v2.json"].map(str::to_owned));
+    known.extend(["progress.v2.json", "accepted.v2.json", "row-claims.v2.json"].map(str::to_owned));
     let there = fs::read_dir(directory()).expect("the golden files").map(|file| file.expect("a file").file_name());
     let there: BTreeSet<String> = there.map(|name| name.to_string_lossy().into_owned()).collect();
     assert_eq!(there, known);
@@ -106,15 +127,21 @@ fn no_golden_file_is_left_unread() {
 
 /// Reads the file, and compares: the value that it means, and the form that we write today.
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, version: u32, expected: &T) {
-    let written = serde_json::to_value(expected).expect("JSON");
-    let golden = golden(name, version, &written);
+    let golden = understand(name, version, expected);
+    assert_eq!(
+        golden,
+        serde_json::to_value(expected).expect("JSON"),
+        "{name} is written in another form now: that is the next version, with a file of its own"
+    );
+}
+
+/// Reads the file, and compares the value that it means.
+fn understand<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, version: u32, expected: &T) -> Value {
+    let golden = golden(name, version, &serde_json::to_value(expected).expect("JSON"));
     let read: T = serde_json::from_value(golden.clone())
         .unwrap_or_else(|error| panic!("{name} of version {version} cannot be read any more: {error}"));
     assert_eq!(&read, expected, "{name} of version {version} means something else now");
-    assert_eq!(
-        golden, written,
-        "{name} is written in another form now: that is the next version, with a file of its own"
-    );
+    golden
 }
 
 fn golden(name: &str, version: u32, written: &Value) -> Value {
@@ -184,7 +211,12 @@ fn profile() -> Profile {
         licence: Some("F".into()),
         language: Some("de".into()),
         scope: Some(vec!["crm".into(), "user".into()]),
+        omitted: BTreeSet::new(),
     }
+}
+
+fn omitting() -> Profile {
+    Profile { scope: None, omitted: [ProfileField::Scope].into(), ..profile() }
 }
 
 fn decided() -> Told {
@@ -257,7 +289,9 @@ fn public() -> Public {
         told_at,
         received_at,
         teller: Fingerprint::of("proof"),
-        data: json!({ "FIELDS": { "ID": "7" } }),
-        auth: json!({ "domain": "some-domain.bitrix24.com" }),
+        data: Json::new(r#"{"FIELDS":{"ID":"7"}}"#.to_owned()).expect("JSON"),
+        auth: Json::new(r#"{"domain":"some-domain.bitrix24.com"}"#.to_owned()).expect("JSON"),
+        omitted: Vec::new(),
+        raw: None,
     }
 }

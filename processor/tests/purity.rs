@@ -48,7 +48,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("actix_http", &["ingress/src/server.rs"]),
     ("actix_server", &["ingress/src/server.rs"]),
     ("futures_core", &["ingress/src/server/body.rs"]),
-    ("memchr", &["ingress/src/server/wire.rs"]),
+    ("memchr", &["ingress/src/server/wire.rs", "processor/src/domain/interpret/redact.rs"]),
     ("rustix", &["ingress/src/server/limits.rs"]),
     ("tokio_rustls", &["ingress/src/server"]),
     ("tracing_subscriber", &["common/src/telemetry.rs"]),

@@ -92,8 +92,8 @@ impl Expected {
                 history.insert(fact.stamp.id, (**fact).clone());
             }
             if let Effect::Release(waiting) = &effect {
-                let public = event_at(&self.raw, self.partition, waiting.offset).public;
-                let output = publisher.event(Topic::Events, &public);
+                let event = event_at(&self.raw, self.partition, waiting.offset);
+                let output = publisher.event(Topic::Events, &event.public, event.raw);
                 self.publish(place, Some(waiting.offset), Topic::Events, output.record);
             } else if let Some(output) = publisher.output(&effect) {
                 self.publish(place, None, output.topic, output.record);

@@ -14,6 +14,9 @@ mod body;
 
 use body::Fields;
 
+/// How a portal describes itself, in the order in which a record names what is omitted.
+const FIELDS: [&str; 7] = ["domain", "client_endpoint", "server_endpoint", "version", "licence", "language", "scope"];
+
 /// Events of tellers who are not believed yet wait for it; the last hundred of each.
 const WAITING_MAX: usize = 100;
 
@@ -136,9 +139,17 @@ impl Oracle {
         if self.placed {
             record["position"] = told.position.clone();
         }
-        for name in ["domain", "client_endpoint", "server_endpoint", "version", "licence", "language", "scope"] {
+        for name in FIELDS {
             record[name] = told.latest.get(name).map_or(Value::Null, |(_, value)| value.clone());
         }
+        let mut omitted: Vec<_> =
+            FIELDS.into_iter().filter(|name| told.latest.contains_key(name) && record[name].is_null()).collect();
+        for name in strangers(&record) {
+            record[name] = Value::Null;
+            omitted.push(name);
+        }
+        omitted.sort_by_key(|name| FIELDS.iter().position(|field| field == name));
+        record["omitted"] = if omitted.is_empty() { Value::Null } else { json!(omitted) };
         let (since, removed) = told.status.as_ref().expect("who is believed told of an install");
         record["since"] = at(since.0);
         record["status"] = if removed.is_some() { json!("uninstalled") } else { json!("installed") };
@@ -294,6 +305,29 @@ impl Teller {
         self.decisions
             .retain(|_, (made, _)| made.0 >= oldest_s && uninstalled.as_ref().is_none_or(|removed| *made > *removed));
     }
+}
+
+/// The endpoints of a record that are neither the portal's nor Bitrix24's.
+fn strangers(record: &Value) -> Vec<&'static str> {
+    let host = |url: &Value| Some(url.as_str()?.split('/').nth(2)?.split(':').next()?.to_lowercase());
+    let domain = record["domain"].as_str().map(|domain| domain.split(':').next().unwrap_or_default().to_lowercase());
+    // A portal may be told of under two of Bitrix24's own domains.
+    let cloud =
+        |host: &str| [".bitrix24.com", ".bitrix24.ru"].iter().find_map(|end| host.strip_suffix(end).map(str::to_owned));
+    let is_own = |host: &str| {
+        domain
+            .as_deref()
+            .is_some_and(|domain| domain == host || cloud(host).is_some_and(|name| cloud(domain) == Some(name)))
+    };
+    let is_server = |host: &str| ["oauth.bitrix.info", "oauth.bitrix24.tech"].contains(&host);
+    let mut strangers = Vec::new();
+    if host(&record["client_endpoint"]).is_some_and(|host| !is_own(&host)) {
+        strangers.push("client_endpoint");
+    }
+    if host(&record["server_endpoint"]).is_some_and(|host| !is_server(&host)) {
+        strangers.push("server_endpoint");
+    }
+    strangers
 }
 
 /// What remains of a secret: lower-case hex SHA-256.

@@ -20,6 +20,7 @@ mod rebuilt;
 mod restarts;
 mod secrets;
 mod senders;
+mod sizes;
 mod standalone;
 mod systemd;
 mod topics;

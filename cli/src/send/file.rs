@@ -41,7 +41,7 @@ pub fn command() -> Command {
 pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let path = arguments.get_one::<PathBuf>("file").expect("clap requires it");
     let body = read(path)?;
-    let is_event = Form::parse(&body).says_something();
+    let is_event = Form::scan(&body).says_something();
     let expected = arguments.get_one::<u16>("expect").copied().unwrap_or(if is_event { 200 } else { 400 });
     let mut player = Player::from_arguments(arguments, Encoding::Form)?;
     let said = player.post(content_type(path, &body), body.clone()).await?;

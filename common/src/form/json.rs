@@ -1,56 +1,42 @@
-//! JSON of the same shape as Bitrix24's forms, as if PHP had made a form of it.
+//! JSON of the same shape as Bitrix24's forms, as if PHP had made a form of it. Read in one pass; what is not wanted is
+//! gone through and not kept.
 
-use serde_json::{Map, Number, Value};
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::name::DEPTH_MAX;
-use super::tree::Node;
+use super::scan::{AUTH, MEMBER_ID, Scan};
+use super::tree::{Id, Key, ROOT, Tree};
 
 /// A form spells out every name, JSON does not: with longer ones, a small body would become a large one.
 pub(super) const NAME_BYTES_MAX: usize = 128;
+/// A number that takes more has a name of a few bytes, such as `1e-300`.
+const NUMBER_BYTES_MAX: usize = 32;
 /// Beyond it a number may not be the one that was written.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// The wanted variables of a body, if it is a JSON object.
-pub(super) fn read(body: &[u8], wanted: impl Fn(&str) -> bool) -> Option<Node> {
+/// The fields of a body, if it is a JSON object.
+pub(super) fn read(body: &[u8]) -> Option<Tree> {
+    let mut tree = Tree::default();
+    object(body, List { tree: &mut tree, node: ROOT, name_bytes: 0, depth: 0 })?;
+    Some(tree)
+}
+
+/// What ingress looks at in a body, if it is a JSON object.
+pub(super) fn scan(body: &[u8]) -> Option<Scan> {
+    let mut scan = Scan::default();
+    object(body, Variables(&mut scan))?;
+    Some(scan)
+}
+
+/// Lets a visitor read a body that is a JSON object and nothing else.
+fn object<'de>(body: &'de [u8], visitor: impl Visitor<'de, Value = ()>) -> Option<()> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return None;
     }
-    let fields: Map<String, Value> = serde_json::from_slice(body).ok()?;
-    let variables = fields.into_iter().map(|(key, value)| (mended(&key), value));
-    Some(list(variables.filter(|(variable, _)| wanted(variable)), 0, 0))
-}
-
-/// What a value becomes below a name of so many bytes: scalars are texts, `null` is not there.
-fn node(value: Value, name_bytes: usize, depth: usize) -> Option<Node> {
-    match value {
-        Value::Null => None,
-        Value::Bool(yes) => Some(Node::text(if yes { "1" } else { "0" }.to_owned())),
-        Value::Number(number) => text(&number).map(Node::text),
-        Value::String(text) => Some(Node::text(text)),
-        Value::Array(items) => {
-            let items = items.into_iter().enumerate().map(|(index, item)| (index.to_string(), item));
-            Some(list(items, name_bytes, depth))
-        }
-        Value::Object(fields) => {
-            let fields = fields.into_iter().map(|(key, value)| (mended(&key), value));
-            Some(list(fields, name_bytes, depth))
-        }
-    }
-}
-
-/// What is too deep, or has too long a name, is not there.
-fn list(fields: impl Iterator<Item = (String, Value)>, name_bytes: usize, depth: usize) -> Node {
-    let mut list = Node::default();
-    for (key, value) in fields {
-        let name_bytes = name_bytes + key.len() + "[]".len();
-        if name_bytes <= NAME_BYTES_MAX
-            && depth <= DEPTH_MAX
-            && let Some(node) = node(value, name_bytes, depth + 1)
-        {
-            list.insert(key, node);
-        }
-    }
-    list
+    let mut json = serde_json::Deserializer::from_slice(body);
+    json.deserialize_map(visitor).and_then(|()| json.end()).ok()
 }
 
 /// A bracket in a key would be one in the field's name.
@@ -59,9 +45,250 @@ fn mended(key: &str) -> String {
 }
 
 /// A number as PHP writes it; none where it cannot be told what was written.
-fn text(number: &Number) -> Option<String> {
-    if number.is_i64() || number.is_u64() {
-        return Some(number.to_string());
+fn decimal(number: f64) -> Option<String> {
+    let text = number.to_string();
+    (number.abs() <= EXACT_MAX && text.len() <= NUMBER_BYTES_MAX).then_some(text)
+}
+
+/// The lists and texts that something takes from JSON. Scalars are texts; `null` is not there.
+trait Take<'de>: Sized {
+    /// None for what is not there.
+    fn text(self, text: Option<&str>);
+    fn array<A: SeqAccess<'de>>(self, items: A) -> Result<(), A::Error>;
+    fn object<A: MapAccess<'de>>(self, fields: A) -> Result<(), A::Error>;
+}
+
+/// A value, whatever it is.
+struct Any<T>(T);
+
+impl<'de, T: Take<'de>> DeserializeSeed<'de> for Any<T> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
     }
-    number.as_f64().filter(|number| number.abs() <= EXACT_MAX).map(|number| number.to_string())
+}
+
+impl<'de, T: Take<'de>> Visitor<'de> for Any<T> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E: Error>(self, yes: bool) -> Result<(), E> {
+        self.0.text(Some(if yes { "1" } else { "0" }));
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
+        self.0.text(Some(&number.to_string()));
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
+        self.0.text(Some(&number.to_string()));
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
+        self.0.text(decimal(number).as_deref());
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.0.text(Some(text));
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.0.text(None);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<(), A::Error> {
+        self.0.array(items)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<(), A::Error> {
+        self.0.object(fields)
+    }
+}
+
+/// Goes through a value as closely as if it were kept, so that a body is JSON to a scan if it is to a whole reading.
+struct Nothing;
+
+impl<'de> Take<'de> for Nothing {
+    fn text(self, _: Option<&str>) {}
+
+    fn array<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Any(Self))?.is_some() {}
+        Ok(())
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while fields.next_key_seed(Any(Self))?.is_some() {
+            fields.next_value_seed(Any(Self))?;
+        }
+        Ok(())
+    }
+}
+
+/// A list of the tree, to be filled. What is too deep, or has too long a name, is not there.
+struct List<'t> {
+    tree: &'t mut Tree,
+    node: Id,
+    name_bytes: usize,
+    depth: usize,
+}
+
+impl List<'_> {
+    /// Where a value of this key belongs, if it is taken.
+    fn field(&mut self, key: Key, key_bytes: usize) -> Option<Field<'_>> {
+        let name_bytes = self.name_bytes + key_bytes + "[]".len();
+        let is_taken = name_bytes <= NAME_BYTES_MAX && self.depth <= DEPTH_MAX && !self.tree.is_full();
+        is_taken.then(|| Field { tree: self.tree, list: self.node, key, name_bytes, depth: self.depth + 1 })
+    }
+}
+
+impl<'de> Visitor<'de> for List<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(key) = fields.next_key::<String>()? {
+            let key = mended(&key);
+            match self.field(Key::of(key.as_bytes()), key.len()) {
+                Some(field) => fields.next_value_seed(Any(field))?,
+                None => fields.next_value_seed(Any(Nothing))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value's place in a list. The last one of the same key wins.
+struct Field<'t> {
+    tree: &'t mut Tree,
+    list: Id,
+    key: Key,
+    name_bytes: usize,
+    depth: usize,
+}
+
+impl Field<'_> {
+    /// Makes a list of it, and takes it away again if nothing is in it.
+    fn fill<E>(self, fill: impl FnOnce(List<'_>) -> Result<(), E>) -> Result<(), E> {
+        let Self { tree, list, key, name_bytes, depth } = self;
+        // Where there is no room, nothing below it is taken either.
+        let node = tree.replace(list, key.clone()).unwrap_or(ROOT);
+        let filled = fill(List { tree, node, name_bytes, depth });
+        if tree.below(node).next().is_none() {
+            tree.remove(list, &key);
+        }
+        filled
+    }
+}
+
+impl<'de> Take<'de> for Field<'_> {
+    fn text(self, text: Option<&str>) {
+        match text {
+            None => self.tree.remove(self.list, &self.key),
+            Some(text) => {
+                if let Some(node) = self.tree.replace(self.list, self.key) {
+                    self.tree.put(node, text);
+                }
+            }
+        }
+    }
+
+    fn array<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        self.fill(|mut list| {
+            for index in 0_i64.. {
+                let key_bytes = index.checked_ilog10().map_or(1, |digits| digits as usize + 1);
+                let item = match list.field(Key::Index(index), key_bytes) {
+                    Some(field) => items.next_element_seed(Any(field))?,
+                    None => items.next_element_seed(Any(Nothing))?,
+                };
+                if item.is_none() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn object<A: MapAccess<'de>>(self, fields: A) -> Result<(), A::Error> {
+        self.fill(|list| list.visit_map(fields))
+    }
+}
+
+/// The variables of a body, of which a scan takes what it looks at.
+struct Variables<'s>(&'s mut Scan);
+
+impl<'de> Visitor<'de> for Variables<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(key) = fields.next_key::<String>()? {
+            let key = mended(&key);
+            if key == AUTH {
+                self.0.auth_member_id = None;
+                fields.next_value_seed(Any(Auth(self.0)))?;
+            } else if let Some(variable) = self.0.variable(key.as_bytes()) {
+                fields.next_value_seed(Any(Text(variable)))?;
+            } else {
+                fields.next_value_seed(Any(Nothing))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A text that is kept; nothing in its place if it is none.
+struct Text<'s>(&'s mut Option<String>);
+
+impl<'de> Take<'de> for Text<'_> {
+    fn text(self, text: Option<&str>) {
+        *self.0 = text.map(str::to_owned);
+    }
+
+    fn array<A: SeqAccess<'de>>(self, items: A) -> Result<(), A::Error> {
+        *self.0 = None;
+        Nothing.array(items)
+    }
+
+    fn object<A: MapAccess<'de>>(self, fields: A) -> Result<(), A::Error> {
+        *self.0 = None;
+        Nothing.object(fields)
+    }
+}
+
+/// `auth`, of which the `member_id` is looked at.
+struct Auth<'s>(&'s mut Scan);
+
+impl<'de> Take<'de> for Auth<'_> {
+    fn text(self, _: Option<&str>) {}
+
+    fn array<A: SeqAccess<'de>>(self, items: A) -> Result<(), A::Error> {
+        Nothing.array(items)
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(key) = fields.next_key::<String>()? {
+            if mended(&key) == MEMBER_ID {
+                fields.next_value_seed(Any(Text(&mut self.0.auth_member_id)))?;
+            } else {
+                fields.next_value_seed(Any(Nothing))?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,87 +1,231 @@
 //! Fields nested as PHP nests them: later ones replace earlier ones, whatever they were.
+//!
+//! Nodes lie in one list, what is below them in one map, and texts in one string: a nested field costs the size of its
+//! parts, not a map of its own.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::ops::Range;
 
-use super::name::{Key, Name};
+use super::name::{self, Name};
 
-/// What has a name: a text, or a list of more. The root is the list of all variables.
-#[derive(Debug, Default)]
-pub(super) struct Node {
-    text: Option<String>,
-    below: BTreeMap<Vec<u8>, Node>,
+/// More nodes are not built; an event of Bitrix24 has a few dozen, a large one some hundreds.
+pub(super) const NODES_MAX: usize = 10_000;
+
+/// The list of all variables.
+pub(super) const ROOT: Id = 0;
+
+/// A node's place in the list.
+pub(super) type Id = u32;
+
+/// What a node is called in its list. PHP takes a number in its shortest form for an index.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// A number of 64 bits.
+    Index(i64),
+    /// Anything else, byte for byte.
+    Name(Box<[u8]>),
+}
+
+impl Key {
+    pub(super) fn of(key: &[u8]) -> Self {
+        index(key).map_or_else(|| Self::Name(key.into()), Self::Index)
+    }
+
+    /// Its bytes, as they were written.
+    pub fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Index(index) => index.to_string().into_bytes(),
+            Self::Name(name) => name.to_vec(),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    /// What is not UTF-8 is shown with U+FFFD.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(index) => write!(f, "{index}"),
+            Self::Name(name) => f.write_str(&String::from_utf8_lossy(name)),
+        }
+    }
+}
+
+/// The fields of a body. Every list has a text somewhere below it.
+#[derive(Clone, Debug)]
+pub(super) struct Tree {
+    nodes: Vec<Node>,
+    below: BTreeMap<(Id, Key), Id>,
+    /// All texts, also those that were replaced.
+    texts: String,
+    is_full: bool,
+}
+
+/// What has a name: a text, or a list of more.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    text: Option<Range<u32>>,
     /// The highest index that the list has had.
     last_index: Option<i64>,
 }
 
 /// Why a field is not taken.
 enum Lost {
-    /// It has too many brackets: PHP drops the whole variable then.
-    TooDeep,
     /// The list has had the highest index that there is.
     NoIndexLeft,
+    /// There is no room for another node.
+    Full,
 }
 
-impl Node {
-    /// A text.
-    pub fn text(text: String) -> Self {
-        Self { text: Some(text), ..Self::default() }
+impl Default for Tree {
+    fn default() -> Self {
+        Self { nodes: vec![Node::default()], below: BTreeMap::new(), texts: String::new(), is_full: false }
+    }
+}
+
+impl Tree {
+    /// Whether there were more nodes than are built: then some are missing.
+    pub fn is_full(&self) -> bool {
+        self.is_full
     }
 
-    /// Sets a field of a form below this one, the root.
-    pub fn set(&mut self, name: &Name<'_>, value: String) {
-        match self.place(name) {
-            Ok(place) => *place = Self::text(value),
-            Err(Lost::TooDeep) => _ = self.below.remove(&*name.base),
+    /// The same, with nothing in it.
+    pub fn emptied(&self) -> Self {
+        Self { is_full: self.is_full, ..Self::default() }
+    }
+
+    /// Sets a field of a form.
+    pub fn set(&mut self, name: &Name<'_>, value: &[u8]) {
+        let place = match self.too_deep(name) {
+            None => self.place(name),
+            Some(takes_variable) => {
+                if takes_variable {
+                    self.remove(ROOT, &Key::of(&name.base));
+                }
+                return;
+            }
+        };
+        match place {
+            Ok(place) => self.put(place, &String::from_utf8_lossy(value)),
             Err(Lost::NoIndexLeft) => {}
+            Err(Lost::Full) => self.is_full = true,
         }
     }
 
-    /// Puts a node into this list. The last one of the same key wins.
-    pub fn insert(&mut self, key: String, node: Self) {
-        self.below.insert(key.into_bytes(), node);
+    /// Makes a node in a list, in the place of one that has this key. None if there is no room for it.
+    pub fn replace(&mut self, list: Id, key: Key) -> Option<Id> {
+        let Ok(node) = self.named(list, key) else {
+            self.is_full = true;
+            return None;
+        };
+        self.clear(node);
+        Some(node)
     }
 
-    /// Visits every text below this node, the root, with its full name.
-    pub fn visit(self, visit: &mut impl FnMut(String, String)) {
-        for (base, node) in self.below {
-            node.visit_as(base, visit);
-        }
+    /// Makes a node a text.
+    pub fn put(&mut self, node: Id, text: &str) {
+        self.clear(node);
+        let from = self.texts.len();
+        self.texts.push_str(text);
+        self.nodes[node as usize].text = Some(offset(from)..offset(self.texts.len()));
     }
 
-    fn visit_as(self, name: Vec<u8>, visit: &mut impl FnMut(String, String)) {
-        for (key, node) in self.below {
-            node.visit_as([&name, &b"["[..], &key, &b"]"[..]].concat(), visit);
-        }
-        if let Some(text) = self.text {
-            visit(super::text(name), text);
-        }
+    /// Takes a node out of a list, with all below it.
+    pub fn remove(&mut self, list: Id, key: &Key) {
+        self.below.remove(&(list, key.clone()));
     }
 
-    /// Makes lists on the way where there are none. Nothing is left of it where the field is lost: what is too deep
-    /// takes its variable along, and a list that has had every index is no new one.
-    fn place(&mut self, name: &Name<'_>) -> Result<&mut Self, Lost> {
-        let mut node = self.named(&name.base);
+    /// The node of this key in a list.
+    pub fn get(&self, list: Id, key: &Key) -> Option<Id> {
+        self.below.get(&(list, key.clone())).copied()
+    }
+
+    /// A node's text; none if it is a list.
+    pub fn text(&self, node: Id) -> Option<&str> {
+        let Range { start, end } = self.nodes[node as usize].text.clone()?;
+        Some(&self.texts[start as usize..end as usize])
+    }
+
+    /// What is in a list: indexes first, in their order.
+    pub fn below(&self, list: Id) -> impl Iterator<Item = (&Key, Id)> {
+        self.below.range(span(list)).map(|((_, key), node)| (key, *node))
+    }
+
+    /// What is left of a node that is made something else: nothing.
+    fn clear(&mut self, node: Id) {
+        let below: Vec<(Id, Key)> = self.below.range(span(node)).map(|(place, _)| place.clone()).collect();
+        for place in below {
+            self.below.remove(&place);
+        }
+        self.nodes[node as usize] = Node::default();
+    }
+
+    /// Whether a name has more brackets than PHP takes, and if so, whether it takes its variable away: not where PHP
+    /// gives up before, at a list that has had every index.
+    fn too_deep(&self, name: &Name<'_>) -> Option<bool> {
+        if !name.may_be_too_deep() || !name.keys().any(|key| key == name::Key::TooDeep) {
+            return None;
+        }
+        let mut known = self.get(ROOT, &Key::of(&name.base));
         for key in name.keys() {
-            node.text = None;
+            known = match key {
+                name::Key::Named(key) => known.and_then(|list| self.get(list, &Key::of(key))),
+                name::Key::Next => {
+                    if known.is_some_and(|list| self.nodes[list as usize].last_index == Some(i64::MAX)) {
+                        return Some(false);
+                    }
+                    None
+                }
+                name::Key::TooDeep => break,
+            };
+        }
+        Some(true)
+    }
+
+    /// Makes lists on the way where there are none.
+    fn place(&mut self, name: &Name<'_>) -> Result<Id, Lost> {
+        let mut node = self.named(ROOT, Key::of(&name.base))?;
+        for key in name.keys() {
+            self.nodes[node as usize].text = None;
             node = match key {
-                Key::Named(key) => node.named(key),
-                Key::Next => node.next().ok_or(Lost::NoIndexLeft)?,
-                Key::TooDeep => return Err(Lost::TooDeep),
+                name::Key::Named(key) => self.named(node, Key::of(key))?,
+                name::Key::Next => {
+                    let last = self.nodes[node as usize].last_index;
+                    let index = last.map_or(Some(0), |last| last.checked_add(1)).ok_or(Lost::NoIndexLeft)?;
+                    self.named(node, Key::Index(index))?
+                }
+                name::Key::TooDeep => break,
             };
         }
         Ok(node)
     }
 
-    fn named(&mut self, key: &[u8]) -> &mut Self {
-        self.last_index = self.last_index.max(index(key));
-        self.below.entry(key.to_owned()).or_default()
+    fn named(&mut self, list: Id, key: Key) -> Result<Id, Lost> {
+        if let Key::Index(index) = key {
+            let last_index = &mut self.nodes[list as usize].last_index;
+            *last_index = (*last_index).max(Some(index));
+        }
+        let next = offset(self.nodes.len());
+        let is_full = self.nodes.len() > NODES_MAX;
+        match self.below.entry((list, key)) {
+            Entry::Occupied(known) => Ok(*known.get()),
+            Entry::Vacant(_) if is_full => Err(Lost::Full),
+            Entry::Vacant(free) => {
+                self.nodes.push(Node::default());
+                Ok(*free.insert(next))
+            }
+        }
     }
+}
 
-    fn next(&mut self) -> Option<&mut Self> {
-        let index = self.last_index.map_or(Some(0), |last| last.checked_add(1))?;
-        self.last_index = Some(index);
-        Some(self.below.entry(index.to_string().into_bytes()).or_default())
-    }
+/// All that may be in a list.
+fn span(list: Id) -> Range<(Id, Key)> {
+    (list, Key::Index(i64::MIN))..(list + 1, Key::Index(i64::MIN))
+}
+
+fn offset(at: usize) -> u32 {
+    u32::try_from(at).expect("texts of a body are shorter than 4 GiB")
 }
 
 /// The number that a key is, if PHP takes it for one: in its shortest form, without `+`.

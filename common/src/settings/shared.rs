@@ -96,6 +96,7 @@ pub(super) const ANYWHERE: &[&str] = &[
     "connections-limit",
     "data-dir",
     "disk-log-limit",
+    "endpoint-hosts",
     "events-retention",
     "group",
     "head-timeout",

@@ -156,7 +156,7 @@ fn find(store: &Store, path: &(String, String)) -> Result<(Installation, Arc<Por
 }
 
 fn record(store: &Store, installation: &Installation, portal: &Portal) -> InstallationRecord {
-    portal.record(installation, installation.partition(store.partitions()), store.trust(&installation.app))
+    portal.record(installation, installation.partition(store.partitions()), store.rules(&installation.app))
 }
 
 fn cursor_of(text: &str) -> Result<Installation, Problem> {

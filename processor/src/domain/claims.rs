@@ -1,6 +1,6 @@
 //! What one teller claims about an installation: a join of its facts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::time::Timestamp;
@@ -30,6 +30,23 @@ pub struct Profile {
     pub language: Option<String>,
     /// What the app may do.
     pub scope: Option<Vec<String>>,
+    /// What was told and cannot be shown: it is `None` above, and what was told before does not stand in for it.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub omitted: BTreeSet<ProfileField>,
+}
+
+/// A field of a profile, by its name there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each is the field of this name")]
+pub enum ProfileField {
+    Domain,
+    ClientEndpoint,
+    ServerEndpoint,
+    Version,
+    Licence,
+    Language,
+    Scope,
 }
 
 /// Whether the app is there.
@@ -133,6 +150,8 @@ pub struct Claims {
     licence: Option<Latest<String>>,
     language: Option<Latest<String>>,
     scope: Option<Latest<Vec<String>>>,
+    /// When each was last told as something that cannot be shown.
+    omitted: BTreeMap<ProfileField, Stamp>,
 }
 
 impl Claims {
@@ -185,18 +204,34 @@ impl Claims {
 
     /// How the portal describes itself, by the newest word on each point.
     pub fn profile(&self) -> Profile {
-        fn value<T: Clone>(latest: Option<&Latest<T>>) -> Option<T> {
-            latest.map(|latest| latest.value.clone())
+        let mut omitted = BTreeSet::new();
+        let mut profile = Profile {
+            domain: self.newest(ProfileField::Domain, self.domain.as_ref(), &mut omitted),
+            client_endpoint: self.newest(ProfileField::ClientEndpoint, self.client_endpoint.as_ref(), &mut omitted),
+            server_endpoint: self.newest(ProfileField::ServerEndpoint, self.server_endpoint.as_ref(), &mut omitted),
+            version: self.newest(ProfileField::Version, self.version.as_ref(), &mut omitted),
+            licence: self.newest(ProfileField::Licence, self.licence.as_ref(), &mut omitted),
+            language: self.newest(ProfileField::Language, self.language.as_ref(), &mut omitted),
+            scope: self.newest(ProfileField::Scope, self.scope.as_ref(), &mut omitted),
+            omitted: BTreeSet::new(),
+        };
+        profile.omitted = omitted;
+        profile
+    }
+
+    /// The newest word on a field, unless it was one that cannot be shown.
+    fn newest<T: Clone>(
+        &self,
+        field: ProfileField,
+        known: Option<&Latest<T>>,
+        omitted: &mut BTreeSet<ProfileField>,
+    ) -> Option<T> {
+        let is_older = |last: &Stamp| known.is_none_or(|known| known.since < *last);
+        if self.omitted.get(&field).is_some_and(is_older) {
+            omitted.insert(field);
+            return None;
         }
-        Profile {
-            domain: value(self.domain.as_ref()),
-            client_endpoint: value(self.client_endpoint.as_ref()),
-            server_endpoint: value(self.server_endpoint.as_ref()),
-            version: value(self.version.as_ref()),
-            licence: value(self.licence.as_ref()),
-            language: value(self.language.as_ref()),
-            scope: value(self.scope.as_ref()),
-        }
+        known.map(|known| known.value.clone())
     }
 
     fn describe(&mut self, profile: &Profile, since: Stamp) {
@@ -212,6 +247,10 @@ impl Claims {
         join(&mut self.licence, profile.licence.as_ref(), since);
         join(&mut self.language, profile.language.as_ref(), since);
         join(&mut self.scope, profile.scope.as_ref(), since);
+        for field in &profile.omitted {
+            let last = self.omitted.entry(*field).or_insert(since);
+            *last = since.max(*last);
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! An event that was understood, with what may be shown of it.
 
+use std::sync::Arc;
+
 use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 use common::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::fact::{Fact, Revision, Told};
 use super::stamp::{Place, Stamp};
@@ -45,16 +48,92 @@ pub struct Public {
     /// Who told it.
     pub teller: Fingerprint,
     /// `data`, with `[secret]` where a secret stood.
-    pub data: Value,
+    pub data: Json,
     /// What is harmless of `auth`: endpoints, domain, scope, status, user.
-    pub auth: Value,
+    pub auth: Json,
+    /// What is too large to be shown: it is `null` above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub omitted: Vec<Part>,
+    /// Where the raw event lies, if something is omitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<Place>,
 }
 
+/// A part of an event that is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// `data`.
+    Data,
+    /// What is shown of `auth`.
+    Auth,
+}
+
+/// JSON as it will be written: a tree of values would take many times its size.
+#[derive(Clone, Debug)]
+pub struct Json(Arc<RawValue>);
+
+impl Json {
+    /// Nothing to show.
+    pub fn null() -> Self {
+        Self(Arc::from(RawValue::NULL.to_owned()))
+    }
+
+    /// From a text that is JSON.
+    pub fn new(text: String) -> Result<Self, serde_json::Error> {
+        Ok(Self(Arc::from(RawValue::from_string(text)?)))
+    }
+
+    /// The text.
+    pub fn text(&self) -> &str {
+        self.0.get()
+    }
+
+    /// What it says.
+    pub fn value(&self) -> Value {
+        serde_json::from_str(self.text()).expect("it is JSON")
+    }
+}
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    /// By way of values: beside fields that are flattened, a text cannot be taken as it stands.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Value::deserialize(deserializer)?.to_string();
+        Self::new(text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// About what stands around `data` and `auth`.
+const AROUND_BYTES: usize = 400;
+
 impl Public {
-    /// How many bytes it takes as JSON.
+    /// The same without `data`, which lies at this place.
+    #[must_use]
+    pub fn without_data(mut self, place: Place) -> Self {
+        self.data = Json::null();
+        if !self.omitted.contains(&Part::Data) {
+            self.omitted.insert(0, Part::Data);
+        }
+        self.raw = Some(place);
+        self
+    }
+
+    /// About how many bytes it takes as JSON.
     pub fn size(&self) -> u32 {
-        let text = serde_json::to_vec(self).expect("our own types have a JSON form");
-        u32::try_from(text.len()).unwrap_or(u32::MAX)
+        let text = self.data.text().len() + self.auth.text().len() + AROUND_BYTES;
+        u32::try_from(text).unwrap_or(u32::MAX)
     }
 }
 

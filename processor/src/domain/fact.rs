@@ -57,7 +57,7 @@ pub struct Fact {
 }
 
 /// Raised when the same raw event would now be read for another fact.
-pub const INTERPRETATION: u32 = 1;
+pub const INTERPRETATION: u32 = 2;
 
 /// Which reading of a raw event a fact is: of two facts with one key, the later reading holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

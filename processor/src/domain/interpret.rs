@@ -1,12 +1,15 @@
 //! Reads a raw event for what it means. Secrets end here: behind it there are fingerprints only.
 
+use std::collections::BTreeSet;
+
 use common::event::{Installation, MemberId, RawEvent};
 use common::form::Form;
 use common::secret::Fingerprint;
 use common::time::Timestamp;
 
-use self::redact::Redacted;
-use super::claims::Profile;
+use self::redact::{Redacted, Secrets};
+use super::claims::{Profile, ProfileField};
+use super::endpoint;
 use super::event::{Event, Public};
 use super::fact::{Method, Told};
 use super::permission::Decision;
@@ -21,6 +24,8 @@ pub enum Reason {
     NotARawEvent,
     /// Ingress refused the sender, who is in no source list.
     UnknownSource,
+    /// The body has more fields than any event: none of them was read.
+    TooManyFields,
     /// The body has no `event`: an install page's form, or junk.
     NoEvent,
     /// The body does not say which portal it is about, or not in a way that can be a key.
@@ -35,9 +40,10 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NotARawEvent,
         Self::UnknownSource,
+        Self::TooManyFields,
         Self::NoEvent,
         Self::NoMember,
         Self::NoProof,
@@ -50,6 +56,7 @@ impl Reason {
         match self {
             Self::NotARawEvent => "not_a_raw_event",
             Self::UnknownSource => "unknown_source",
+            Self::TooManyFields => "too_many_fields",
             Self::NoEvent => "no_event",
             Self::NoMember => "no_member",
             Self::NoProof => "no_proof",
@@ -61,8 +68,10 @@ impl Reason {
 
 /// Longer values of these fields are not kept: they are not what the field is for.
 const TEXT_BYTES_MAX: usize = 256;
+/// Bitrix24 has some 70 scopes, of 3 to 30 letters each.
+const SCOPE_BYTES_MAX: usize = 4 * 1024;
 /// More scopes than this no app has.
-const SCOPES_MAX: usize = 100;
+const SCOPES_MAX: usize = 256;
 /// A proof is printable and not longer than this.
 const PROOF_BYTES_MAX: usize = 128;
 /// A token is printable and not longer than this.
@@ -74,6 +83,9 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
         return Err(Reason::UnknownSource);
     }
     let form = Form::parse(&raw.body);
+    if form.has_too_many_fields() {
+        return Err(Reason::TooManyFields);
+    }
     let kind = form.head().kind.ok_or(Reason::NoEvent)?;
     let member_id = form.text("auth[member_id]").and_then(MemberId::parse).ok_or(Reason::NoMember)?;
     let proof = form.text("auth[application_token]").filter(|text| printable(text, PROOF_BYTES_MAX));
@@ -82,8 +94,10 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
     let installation = Installation { app: raw.app.clone(), member_id };
     let ts = form.text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s);
     let stamp = Stamp::new(ts, raw.received_at, raw.id);
-    let told = told(&kind, &form)?;
-    let Redacted { data, auth } = redact::redact(&form);
+    let secrets = Secrets::of(&form);
+    let told = told(&kind, &Reader { form: &form, secrets: &secrets })?;
+    let Redacted { data, auth, omitted } = redact::redact(&form, &secrets);
+    let lies_at = (!omitted.is_empty()).then_some(place);
     let public = Public {
         id: raw.id,
         event: kind.to_ascii_uppercase(),
@@ -93,40 +107,72 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
         teller,
         data,
         auth,
+        omitted,
+        raw: lies_at,
     };
     let body_bytes = u32::try_from(raw.body.len()).unwrap_or(u32::MAX);
     Ok(Event { installation, stamp, teller, raw: place, body_bytes, told, public })
 }
 
+/// Reads fields for facts. What holds a secret of the body is not taken.
+struct Reader<'a> {
+    form: &'a Form,
+    secrets: &'a Secrets<'a>,
+}
+
+impl Reader<'_> {
+    /// A field's value, if there is one.
+    fn text(&self, name: &str) -> Option<&str> {
+        self.form.text(name).filter(|text| !text.is_empty())
+    }
+
+    fn need(&self, name: &str) -> Result<&str, Reason> {
+        self.text(name).ok_or(Reason::MissingField)
+    }
+
+    /// A field's value, if there is a sensible one.
+    fn short(&self, name: &str) -> Option<String> {
+        self.sensible(self.text(name)?, TEXT_BYTES_MAX)
+    }
+
+    fn sensible(&self, text: &str, bytes_max: usize) -> Option<String> {
+        let is_sensible = text.len() <= bytes_max && !text.chars().any(char::is_control) && !self.secrets.are_in(text);
+        is_sensible.then(|| text.to_owned())
+    }
+}
+
 /// What a lifecycle event tells; none for a foreign event.
-fn told(kind: &str, form: &Form) -> Result<Option<Told>, Reason> {
-    let profile = profile(kind, form);
+fn told(kind: &str, reader: &Reader<'_>) -> Result<Option<Told>, Reason> {
+    let profile = profile(kind, reader);
     let told = match kind {
         "onappinstall" => Told::Installed {
-            complete: form.text("data[INSTALLED]") != Some("N") && form.text("data[ACTIVE]") != Some("N"),
+            complete: reader.text("data[INSTALLED]") != Some("N") && reader.text("data[ACTIVE]") != Some("N"),
             profile,
         },
-        "onappupdate" => Told::Updated { previous_version: short(form, "data[PREVIOUS_VERSION]"), profile },
-        "onappuninstall" => Told::Uninstalled { clean: form.text("data[CLEAN]") == Some("1"), profile },
+        "onappupdate" => Told::Updated { previous_version: reader.short("data[PREVIOUS_VERSION]"), profile },
+        "onappuninstall" => Told::Uninstalled { clean: reader.text("data[CLEAN]") == Some("1"), profile },
         "onapppayment" => Told::Paid {
-            code: short(form, "data[CODE]"),
-            days: form.text("data[DAYS]").and_then(|days| days.parse().ok()),
-            expired: form.text("data[PAYMENT_EXPIRED]").map(|expired| expired == "Y"),
+            code: reader.short("data[CODE]"),
+            days: reader.text("data[DAYS]").and_then(|days| days.parse().ok()),
+            expired: reader.form.text("data[PAYMENT_EXPIRED]").map(|expired| expired == "Y"),
             profile,
         },
-        "onappmethodconfirm" => Told::MethodDecided {
-            method: Method::parse(need(form, "data[METHOD]")?).ok_or(Reason::BadValue)?,
-            token: Fingerprint::of(token(need(form, "data[TOKEN]")?).ok_or(Reason::BadValue)?),
-            decision: match need(form, "data[CONFIRMED]")? {
-                "1" => Decision::Granted,
-                "0" => Decision::Denied,
-                _ => return Err(Reason::BadValue),
-            },
-            profile,
-        },
+        "onappmethodconfirm" => {
+            let method = reader.need("data[METHOD]")?;
+            Told::MethodDecided {
+                method: Method::parse(method).filter(|_| !reader.secrets.are_in(method)).ok_or(Reason::BadValue)?,
+                token: Fingerprint::of(token(reader.need("data[TOKEN]")?).ok_or(Reason::BadValue)?),
+                decision: match reader.need("data[CONFIRMED]")? {
+                    "1" => Decision::Granted,
+                    "0" => Decision::Denied,
+                    _ => return Err(Reason::BadValue),
+                },
+                profile,
+            }
+        }
         "onappuserready" => Told::UserReady {
-            user_id: short(form, "data[user_id]"),
-            client_id: short(form, "data[client_id]"),
+            user_id: reader.short("data[user_id]"),
+            client_id: reader.short("data[client_id]"),
             profile,
         },
         _ => return Ok(None),
@@ -134,38 +180,48 @@ fn told(kind: &str, form: &Form) -> Result<Option<Told>, Reason> {
     Ok(Some(told))
 }
 
-/// How the portal describes itself in this event, as far as it does.
-fn profile(kind: &str, form: &Form) -> Profile {
-    let client_endpoint = short(form, "auth[client_endpoint]");
-    let server_endpoint = short(form, "auth[server_endpoint]");
-    // ONAPPUSERREADY gives the authorisation server's domain where the portal's should be.
-    let domain = short(form, "auth[domain]")
-        .filter(|domain| server_endpoint.as_deref().and_then(host) != Some(domain))
-        .or_else(|| client_endpoint.as_deref().and_then(host).map(str::to_owned));
-    let scopes = short(form, "auth[scope]").map(|scope| {
-        let scopes = scope.split([',', ' ']).filter(|scope| !scope.is_empty());
-        scopes.take(SCOPES_MAX).map(str::to_owned).collect()
-    });
+/// How the portal describes itself in this event, as far as it does. What it tells and cannot be kept is named.
+fn profile(kind: &str, reader: &Reader<'_>) -> Profile {
+    let mut omitted = BTreeSet::new();
+    let mut read = |field, name: &str, value: &dyn Fn(&str) -> Option<String>| {
+        let text = reader.text(name)?;
+        let value = value(text);
+        if value.is_none() {
+            omitted.insert(field);
+        }
+        value
+    };
+    let short = |text: &str| reader.sensible(text, TEXT_BYTES_MAX);
+    let address = |text: &str| short(text).filter(|text| endpoint::is_address(text));
+    let url = |text: &str| endpoint::cut(text).and_then(|url| short(&url));
+    let scope = |text: &str| reader.sensible(text, SCOPE_BYTES_MAX).filter(|text| scopes(text).count() <= SCOPES_MAX);
+
     let licence = if kind == "onapppayment" { "data[STATUS]" } else { "auth[status]" };
-    Profile {
-        domain,
-        client_endpoint,
-        server_endpoint,
-        version: short(form, "data[VERSION]"),
-        licence: short(form, licence),
-        language: short(form, "data[LANGUAGE_ID]"),
-        scope: scopes,
+    let mut profile = Profile {
+        domain: read(ProfileField::Domain, "auth[domain]", &address),
+        client_endpoint: read(ProfileField::ClientEndpoint, "auth[client_endpoint]", &url),
+        server_endpoint: read(ProfileField::ServerEndpoint, "auth[server_endpoint]", &url),
+        version: read(ProfileField::Version, "data[VERSION]", &short),
+        licence: read(ProfileField::Licence, licence, &short),
+        language: read(ProfileField::Language, "data[LANGUAGE_ID]", &short),
+        scope: read(ProfileField::Scope, "auth[scope]", &scope).map(|text| scopes(&text).map(str::to_owned).collect()),
+        omitted: BTreeSet::new(),
+    };
+    // ONAPPUSERREADY gives the authorisation server's domain where the portal's should be.
+    let server = profile.server_endpoint.as_deref().and_then(endpoint::host);
+    let is_server = |domain: &String| {
+        endpoint::is_authorisation_server(domain) || server.is_some_and(|server| server.eq_ignore_ascii_case(domain))
+    };
+    profile.domain = profile.domain.take().filter(|domain| !is_server(domain));
+    if profile.domain.is_none() && !omitted.contains(&ProfileField::Domain) {
+        profile.domain = profile.client_endpoint.as_deref().and_then(endpoint::host).map(str::to_owned);
     }
+    profile.omitted = omitted;
+    profile
 }
 
-fn need<'a>(form: &'a Form, name: &str) -> Result<&'a str, Reason> {
-    form.text(name).filter(|text| !text.is_empty()).ok_or(Reason::MissingField)
-}
-
-/// A field's value, if there is a sensible one.
-fn short(form: &Form, name: &str) -> Option<String> {
-    let sensible = |text: &&str| (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
-    form.text(name).filter(sensible).map(str::to_owned)
+fn scopes(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', ' ']).filter(|scope| !scope.is_empty())
 }
 
 fn token(text: &str) -> Option<&str> {
@@ -174,11 +230,6 @@ fn token(text: &str) -> Option<&str> {
 
 fn printable(text: &str, bytes_max: usize) -> bool {
     (1..=bytes_max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-/// The host of a URL, with its port if there is one.
-fn host(url: &str) -> Option<&str> {
-    url.split_once("://")?.1.split(['/', '?', '#']).next().filter(|host| !host.is_empty())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::belief::Believed;
 use super::claims::{Profile, Status};
+use super::endpoint::EndpointHosts;
 use super::fact::Method;
 use super::permission::{CONSENT, Decision};
 use super::portal::Portal;
@@ -103,10 +104,31 @@ impl PermissionRecord {
     }
 }
 
+/// By what rules a record is made: settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// Whom to believe.
+    pub trust: Trust,
+    /// Hosts that endpoints may have besides the portal's own and Bitrix24's.
+    pub endpoint_hosts: &'a EndpointHosts,
+}
+
+impl From<Trust> for Rules<'static> {
+    fn from(trust: Trust) -> Self {
+        Self { trust, endpoint_hosts: EndpointHosts::NONE }
+    }
+}
+
 impl Portal {
     /// The installation record.
-    pub fn record(&self, installation: &Installation, partition: u32, trust: Trust) -> InstallationRecord {
-        self.record_by(self.believed(trust), installation, partition)
+    pub fn record<'a>(
+        &self,
+        installation: &Installation,
+        partition: u32,
+        rules: impl Into<Rules<'a>>,
+    ) -> InstallationRecord {
+        let Rules { trust, endpoint_hosts } = rules.into();
+        self.record_by(self.believed(trust), installation, partition, endpoint_hosts)
     }
 
     /// The installation record by the word of this teller.
@@ -115,10 +137,13 @@ impl Portal {
         believed: Option<Believed>,
         installation: &Installation,
         partition: u32,
+        endpoint_hosts: &EndpointHosts,
     ) -> InstallationRecord {
         let claims = believed.and_then(|believed| self.tellers.get(&believed.teller)).map(|teller| &teller.claims);
         let status = claims.and_then(|claims| claims.status.as_ref());
         let last_fact = claims.and_then(|claims| claims.last_fact.as_ref());
+        let mut profile = claims.map_or_else(Profile::default, super::claims::Claims::profile);
+        endpoint_hosts.judge(&mut profile);
         InstallationRecord {
             installation: installation.clone(),
             status: self.status_by(believed.map(|believed| believed.teller)),
@@ -127,7 +152,7 @@ impl Portal {
                 Some(Status::Installed) | None => None,
             },
             since: status.map(|status| status.since.told_at),
-            profile: claims.map_or_else(Profile::default, super::claims::Claims::profile),
+            profile,
             believed,
             last_fact: last_fact.map(|last| LastFactRecord {
                 name: last.name.clone(),

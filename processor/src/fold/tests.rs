@@ -1,13 +1,13 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use common::event::{AppName, EventId, RawEvent};
+use common::event::{AppName, EventId, Installation, RawEvent};
 use common::form::Form;
 use common::time::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{Place, RecordStatus, interpret};
+use crate::domain::{Place, ProfileField, RecordStatus, interpret};
 
 /// A line a step: teller, `ts` and what it tells.
 fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (Portal, Vec<(Outcome, Vec<Effect>)>) {
@@ -34,6 +34,7 @@ fn event(offset: u64, teller: &str, ts: u64, tells: &str) -> Event {
         "uninstall" => "event=ONAPPUNINSTALL&data[CLEAN]=0",
         "grant" => "event=ONAPPMETHODCONFIRM&data[TOKEN]=secret&data[METHOD]=user.get&data[CONFIRMED]=1",
         "deny" => "event=ONAPPMETHODCONFIRM&data[TOKEN]=secret&data[METHOD]=user.get&data[CONFIRMED]=0",
+        "forget the version" => "event=ONAPPUPDATE&data[VERSION]=%01",
         _ => "event=ONCRMCONTACTADD&data[FIELDS][ID]=7",
     };
     let body = format!("{tells}&ts={ts}&auth[member_id]=a223&auth[application_token]={teller}");
@@ -315,6 +316,21 @@ fn an_installation_of_which_nothing_is_known_is_forgotten_without_a_trace() {
         follower.apply(change);
     }
     assert_eq!((portal, follower), (Portal::default(), Portal::default()));
+}
+
+#[test]
+fn an_older_word_does_not_stand_in_for_one_that_cannot_be_shown() {
+    let version = |steps: &[(&str, u64, &str)]| {
+        let (portal, _) = fold_all(Trust::FirstInstall, steps);
+        let installation = Installation::parse("crm-sync", "a223").expect("valid");
+        let profile = portal.record(&installation, 0, Trust::FirstInstall).profile;
+        (profile.version, profile.omitted.contains(&ProfileField::Version))
+    };
+    let (known, omitted) = ((Some("1".to_owned()), false), (None, true));
+    assert_eq!(version(&[("t", 1, "install"), ("t", 2, "forget the version")]), omitted);
+    assert_eq!(version(&[("t", 2, "forget the version"), ("t", 1, "install")]), omitted);
+    assert_eq!(version(&[("t", 2, "forget the version"), ("t", 3, "install")]), known);
+    assert_eq!(version(&[("t", 3, "install"), ("t", 2, "forget the version")]), known);
 }
 
 #[test]

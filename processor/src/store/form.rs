@@ -2,12 +2,16 @@
 //!
 //! Rows are a cache of facts: their form changes with the version of the fold, and no row outlives that.
 
+use std::collections::BTreeSet;
+
 use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::StoreError;
-use crate::domain::{Claims, Decision, Fact, Held, Latest, Method, Place, Profile, Revision, Stamp, Told};
+use crate::domain::{
+    Claims, Decision, Fact, Held, Latest, Method, Place, Profile, ProfileField, Revision, Stamp, Told,
+};
 
 /// The form of all rows of a state but those that say whose it is and how far it goes, which every version can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +77,14 @@ impl Form {
             Self::Compact => match postcard::take_from_bytes(row) {
                 Ok((value, [])) => Ok(value),
                 Ok(_) => Err(wrong("it is too long".to_owned())),
+                // Version 2 of the fold had nothing at the end of claims and profiles about what was omitted.
+                Err(postcard::Error::DeserializeUnexpectedEnd) => {
+                    match postcard::take_from_bytes(&[row, &[0]].concat()) {
+                        Ok((value, [])) => Ok(value),
+                        Ok(_) => Err(wrong("it is too long".to_owned())),
+                        Err(error) => Err(wrong(error.to_string())),
+                    }
+                }
                 Err(error) => Err(wrong(error.to_string())),
             },
         }
@@ -96,6 +108,20 @@ pub fn encode_held(held: Held) -> Vec<u8> {
     [&held.id.as_bytes()[..], &held.bytes.to_be_bytes(), &[u8::from(held.tells)]].concat()
 }
 
+/// [`Profile`] with all of its fields, always.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Profile")]
+struct ProfileRow {
+    domain: Option<String>,
+    client_endpoint: Option<String>,
+    server_endpoint: Option<String>,
+    version: Option<String>,
+    licence: Option<String>,
+    language: Option<String>,
+    scope: Option<Vec<String>>,
+    omitted: BTreeSet<ProfileField>,
+}
+
 #[derive(Deserialize)]
 struct FactRow {
     stamp: Stamp,
@@ -110,12 +136,41 @@ struct FactRow {
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Told")]
 enum ToldRow {
-    Installed { complete: bool, profile: Profile },
-    Updated { previous_version: Option<String>, profile: Profile },
-    Uninstalled { clean: bool, profile: Profile },
-    Paid { code: Option<String>, days: Option<i64>, expired: Option<bool>, profile: Profile },
-    MethodDecided { method: Method, token: Fingerprint, decision: Decision, profile: Profile },
-    UserReady { user_id: Option<String>, client_id: Option<String>, profile: Profile },
+    Installed {
+        complete: bool,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
+    Updated {
+        previous_version: Option<String>,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
+    Uninstalled {
+        clean: bool,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
+    Paid {
+        code: Option<String>,
+        days: Option<i64>,
+        expired: Option<bool>,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
+    MethodDecided {
+        method: Method,
+        token: Fingerprint,
+        decision: Decision,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
+    UserReady {
+        user_id: Option<String>,
+        client_id: Option<String>,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
     Spoke,
 }
 

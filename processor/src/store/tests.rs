@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree;
 use super::memory::Memory;
 use super::sled::Sled;
 use super::*;
-use crate::domain::{Method, Place, Profile, Revision, Stamp, Told, Waiting, Waits};
+use crate::domain::{Method, Place, Profile, ProfileField, Revision, Stamp, Told, Waiting, Waits};
 
 const PARTITIONS: u32 = 3;
 
@@ -26,6 +26,7 @@ fn fact(installation: Installation, teller: u8, at: u64, offset: u64, told: Told
 fn told() -> impl Strategy<Value = Told> {
     let profile = Profile::default();
     let language = Profile { language: Some("de".into()), ..Profile::default() };
+    let omitting = Profile { omitted: [ProfileField::Language].into(), ..Profile::default() };
     let decided = |granted| Told::MethodDecided {
         method: Method::parse("user.get").expect("a method"),
         token: Fingerprint::of("token"),
@@ -35,6 +36,7 @@ fn told() -> impl Strategy<Value = Told> {
     prop_oneof![
         Just(Told::Installed { complete: true, profile: profile.clone() }),
         Just(Told::Installed { complete: false, profile: language }),
+        Just(Told::Updated { previous_version: None, profile: omitting }),
         any::<bool>().prop_map(move |clean| Told::Uninstalled { clean, profile: profile.clone() }),
         any::<bool>().prop_map(decided),
     ]
@@ -267,6 +269,20 @@ fn the_state_of_an_older_fold_answers_and_takes_no_changes() {
     let rows = Memory::default();
     drop(open_as(FOLD_VERSION + 1, rows.clone()).expect("open"));
     assert!(matches!(open(rows), Err(StoreError::Foreign(_))), "nobody knows what a newer one wrote");
+}
+
+#[test]
+fn rows_of_the_second_version_are_read() {
+    // It had nothing at the end, where now stands what is omitted.
+    let shorter = |row: Vec<u8>| row.strip_suffix(&[0]).expect("nothing is omitted").to_vec();
+    let told = Told::Installed { complete: true, profile: Profile::default() };
+    let Change::Told(fact) = fact(installation(1), 1, 5, 0, told) else { panic!("a fact") };
+    let row = shorter(Form::Compact.encode_fact(&fact));
+    assert_eq!(Form::Compact.fact(&installation(1), &row).expect("read"), *fact);
+    let mut portal = Portal::default();
+    portal.apply(&Change::Told(fact));
+    let claims = portal.tellers.into_values().next().expect("a teller").claims;
+    assert_eq!(Form::Compact.claims(&shorter(Form::Compact.encode(&claims))).expect("read"), claims);
 }
 
 #[test]

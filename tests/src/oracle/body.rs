@@ -4,6 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+/// Longer words of a portal about itself are not kept, but for scopes.
+const TEXT_BYTES_MAX: usize = 256;
+const SCOPE_BYTES_MAX: usize = 4096;
+const SCOPES_MAX: usize = 256;
+
+/// What names a secret, in lower case and without anything but letters and digits.
+const SECRETS: [&str; 6] = ["token", "secret", "password", "authid", "refreshid", "signature"];
+
 const LIFECYCLE: [&str; 6] =
     ["ONAPPINSTALL", "ONAPPUPDATE", "ONAPPUNINSTALL", "ONAPPPAYMENT", "ONAPPMETHODCONFIRM", "ONAPPUSERREADY"];
 
@@ -50,7 +58,7 @@ impl Fields {
         self.get("data[INSTALLED]") != Some("N") && self.get("data[ACTIVE]") != Some("N")
     }
 
-    /// How the portal describes itself, by names of the installation record.
+    /// How the portal describes itself, by names of the installation record; `null` for what cannot be shown.
     pub fn profile(&self) -> Vec<(&'static str, Value)> {
         let licence = if self.get("event") == Some("ONAPPPAYMENT") { "data[STATUS]" } else { "auth[status]" };
         let texts = [
@@ -60,10 +68,18 @@ impl Fields {
             ("licence", licence),
             ("language", "data[LANGUAGE_ID]"),
         ];
-        let mut profile: Vec<_> =
-            texts.iter().filter_map(|(name, field)| Some((*name, json!(self.get(field)?)))).collect();
+        let mut profile = Vec::new();
+        for (name, field) in texts {
+            if let Some(text) = self.get(field) {
+                let text = if name.ends_with("endpoint") { plain(text) } else { Some(text.to_owned()) };
+                let kept = text.filter(|text| text.len() <= TEXT_BYTES_MAX && self.is_harmless(text));
+                profile.push((name, json!(kept)));
+            }
+        }
         if let Some(scope) = self.get("auth[scope]") {
-            profile.push(("scope", json!(scope.split(',').collect::<Vec<_>>())));
+            let scopes: Vec<_> = scope.split([',', ' ']).filter(|scope| !scope.is_empty()).collect();
+            let fits = scope.len() <= SCOPE_BYTES_MAX && scopes.len() <= SCOPES_MAX && self.is_harmless(scope);
+            profile.push(("scope", if fits { json!(scopes) } else { Value::Null }));
         }
         // This event alone gives the authorisation server's domain.
         let domain = if self.get("event") == Some("ONAPPUSERREADY") {
@@ -71,9 +87,30 @@ impl Fields {
         } else {
             self.get("auth[domain]")
         };
-        profile.extend(domain.map(|domain| ("domain", json!(domain))));
+        if let Some(domain) = domain {
+            let is_kept =
+                domain.len() <= TEXT_BYTES_MAX && !domain.contains(['/', '@', '?', '#']) && self.is_harmless(domain);
+            profile.push(("domain", if is_kept { json!(domain) } else { Value::Null }));
+        }
         profile
     }
+
+    /// Whether a text can be printed and holds no secret of this body.
+    fn is_harmless(&self, text: &str) -> bool {
+        let letters = |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+        let is_secret = |name: &str| SECRETS.iter().any(|secret| letters(name).contains(secret));
+        let mut secrets = self.0.iter().filter(|(name, value)| value.len() >= 8 && is_secret(name));
+        !text.chars().any(char::is_control) && !secrets.any(|(_, secret)| text.contains(secret.as_str()))
+    }
+}
+
+/// An endpoint without user, password, query and fragment.
+fn plain(url: &str) -> Option<String> {
+    let parts: Vec<&str> = url.split(['?', '#']).next()?.splitn(4, '/').collect();
+    let [scheme, "", authority, path @ ..] = parts.as_slice() else { return None };
+    let host = authority.split('@').next_back().filter(|host| !host.is_empty())?;
+    let path = path.first().map_or(String::new(), |path| format!("/{path}"));
+    matches!(*scheme, "http:" | "https:").then(|| format!("{scheme}//{host}{path}"))
 }
 
 fn flatten(name: String, value: &Value, fields: &mut BTreeMap<String, String>) {

@@ -126,8 +126,9 @@ fn without_a_user_there_are_no_oauth_tokens() {
     portal.linked = false;
     let body = portal.body(&Event::Install { version: "1".into() }, Timestamp::from_s(1), Encoding::Form);
     let auth: Vec<String> = Form::parse(&body)
-        .iter()
-        .filter_map(|(name, _)| name.strip_prefix("auth[").map(|name| name.trim_end_matches(']').to_owned()))
+        .flat()
+        .into_keys()
+        .filter_map(|name| name.strip_prefix("auth[").map(|name| name.trim_end_matches(']').to_owned()))
         .collect();
     assert_eq!(auth, ["application_token", "client_endpoint", "domain", "member_id", "server_endpoint"]);
 }

@@ -1,9 +1,12 @@
-//! What may be shown of a body: its fields as a tree again, without secrets.
+//! What may be shown of a body: its fields as JSON, without secrets and within a size.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use common::form::Form;
-use serde_json::{Map, Value};
+use common::form::{Field, Form, Key};
+use memchr::memmem::Finder;
+
+use crate::domain::endpoint;
+use crate::domain::event::{Json, Part};
 
 /// What stands where a secret stood.
 const SECRET: &str = "[secret]";
@@ -19,83 +22,220 @@ const AUTH_SHOWN: [&str; 9] = [
     "expires",
     "expires_in",
 ];
+/// Of these a part is shown that holds no secret.
+const ENDPOINTS: [&str; 2] = ["client_endpoint", "server_endpoint"];
 /// A name that holds one of these, in lower case and without separators, names a secret.
 const SECRET_NAMES: [&str; 6] = ["token", "secret", "password", "authid", "refreshid", "signature"];
+/// The longest of them.
+const SECRET_NAME_BYTES_MAX: usize = 9;
 /// Shorter values are not looked for elsewhere: they would be found everywhere.
 const SECRET_BYTES_MIN: usize = 8;
 /// Each secret is looked for in all values and keys; an event has a handful.
 const SECRETS_MAX: usize = 64;
+/// `data` and `auth` together are not shown larger than this, as they are written. With headers and what stands beside
+/// them, that is less than a topic takes, even one with Kafka's own limit (1,048,588 bytes). JSON writes some bytes as
+/// six, so that a body within `body-limit` may become larger.
+pub const PUBLIC_BYTES_MAX: usize = 1_000_000;
+/// `auth` alone; Bitrix24's has less than 4 KiB.
+const AUTH_BYTES_MAX: usize = 32 * 1024;
 
 /// `data` and `auth`, fit to be seen.
 pub struct Redacted {
-    pub data: Value,
-    pub auth: Value,
+    pub data: Json,
+    pub auth: Json,
+    /// What is too large.
+    pub omitted: Vec<Part>,
+}
+
+/// The secrets of a body: values whose names say so. They are hidden wherever they stand.
+pub struct Secrets<'a> {
+    hidden: Vec<Finder<'a>>,
+    /// No event has so many: nothing is shown then.
+    are_too_many: bool,
+}
+
+impl<'a> Secrets<'a> {
+    /// Finds the secrets of a body.
+    pub fn of(form: &'a Form) -> Self {
+        let mut found = BTreeSet::new();
+        for (name, field) in form.variables() {
+            let mut letters = String::new();
+            let is_secret = enter(&mut letters, name, false);
+            collect(field, &mut letters, is_secret, &mut found);
+        }
+        let are_too_many = found.len() > SECRETS_MAX;
+        let hidden = found.into_iter().take(SECRETS_MAX).map(Finder::new).collect();
+        Self { hidden, are_too_many }
+    }
+
+    /// Whether a text holds one of them.
+    pub fn are_in(&self, text: &str) -> bool {
+        self.are_too_many || self.hidden.iter().any(|secret| secret.find(text.as_bytes()).is_some())
+    }
+}
+
+fn collect<'a>(field: Field<'a>, letters: &mut String, is_secret: bool, found: &mut BTreeSet<&'a str>) {
+    if let Some(text) = field.text().filter(|text| is_secret && text.len() >= SECRET_BYTES_MIN) {
+        found.insert(text);
+    }
+    for (name, field) in field.below() {
+        // One more than are looked for is enough to know.
+        if found.len() > SECRETS_MAX {
+            return;
+        }
+        let above = letters.len();
+        let is_secret = enter(letters, name, is_secret);
+        collect(field, letters, is_secret, found);
+        letters.truncate(above);
+    }
+}
+
+/// Adds a name's letters to those of the names above it, and says whether all of them together name a secret.
+fn enter(letters: &mut String, name: &Key, is_secret_above: bool) -> bool {
+    let from = letters.len().saturating_sub(SECRET_NAME_BYTES_MAX - 1);
+    let bytes = name.bytes();
+    letters.extend(
+        bytes.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(|byte| char::from(byte.to_ascii_lowercase())),
+    );
+    is_secret_above || SECRET_NAMES.iter().any(|secret| letters[from..].contains(secret))
 }
 
 /// Takes `data` and the harmless part of `auth`. A value is hidden where its name says so, and wherever it holds a
 /// value that was hidden elsewhere in the same body. Nothing is shown of a body with more secrets than any event has.
-pub fn redact(form: &Form) -> Redacted {
-    let fields: Vec<_> = form.iter().map(|(name, value)| (name, value, names_secret(name))).collect();
-    let is_hidden = |(_, value, is_secret): &&(_, &str, bool)| *is_secret && value.len() >= SECRET_BYTES_MIN;
-    let hidden: BTreeSet<&str> = fields.iter().filter(is_hidden).map(|(_, value, _)| *value).collect();
-    if hidden.len() > SECRETS_MAX {
-        return Redacted { data: Value::String(SECRET.to_owned()), auth: Value::Object(Map::new()) };
-    }
-    let shown = |text: &str| {
-        let holds_secret = hidden.iter().any(|secret| text.contains(secret));
-        if holds_secret { SECRET.to_owned() } else { text.to_owned() }
+pub fn redact(form: &Form, secrets: &Secrets<'_>) -> Redacted {
+    let json = |text: Vec<u8>| {
+        let text = String::from_utf8(text).expect("JSON of texts is UTF-8");
+        Json::new(text).expect("what was written as JSON is JSON")
     };
-    let mut data = Branch::default();
-    let mut auth = Map::new();
-    // A field's name may hold a secret as well as its value may. Many names share their keys.
-    let mut keys_shown: HashMap<&str, String> = HashMap::new();
-    for (name, value, is_secret) in &fields {
-        let value = || if *is_secret { SECRET.to_owned() } else { shown(value) };
-        if let Some(path) = name.strip_prefix("data[") {
-            let keys = path.trim_end_matches(']').split("][");
-            let mut keys = keys.map(|key| keys_shown.entry(key).or_insert_with(|| shown(key)).clone());
-            data.insert(&mut keys, value());
-        } else if let Some(key) = name.strip_prefix("auth[").and_then(|key| key.strip_suffix(']'))
-            && AUTH_SHOWN.contains(&key)
-        {
-            auth.insert(key.to_owned(), Value::String(value()));
-        }
+    if secrets.are_too_many {
+        let data = format!("\"{SECRET}\"").into_bytes();
+        return Redacted { data: json(data), auth: json(b"{}".to_vec()), omitted: Vec::new() };
     }
-    Redacted { data: data.into_value(), auth: Value::Object(auth) }
-}
-
-fn names_secret(name: &str) -> bool {
-    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    SECRET_NAMES.iter().any(|secret| name.contains(secret))
-}
-
-/// A tree of fields.
-#[derive(Default)]
-struct Branch {
-    value: Option<String>,
-    below: BTreeMap<String, Branch>,
-}
-
-impl Branch {
-    fn insert(&mut self, keys: &mut dyn Iterator<Item = String>, value: String) {
-        match keys.next() {
-            Some(key) => self.below.entry(key).or_default().insert(keys, value),
-            None => self.value = Some(value),
+    let mut omitted = Vec::new();
+    let auth = Writer::new(secrets, AUTH_BYTES_MAX).auth(form.variable("auth"));
+    let auth_bytes = auth.as_ref().map_or(0, Vec::len);
+    let data = Writer::new(secrets, PUBLIC_BYTES_MAX - auth_bytes).data(form.variable("data"));
+    let mut shown = |written: Result<Vec<u8>, TooLarge>, part| {
+        if written.is_err() {
+            omitted.push(part);
         }
+        written.map_or_else(|_| Json::null(), json)
+    };
+    let (data, auth) = (shown(data, Part::Data), shown(auth, Part::Auth));
+    Redacted { data, auth, omitted }
+}
+
+/// There are more bytes than may be.
+struct TooLarge;
+
+/// Writes fields as JSON, until there are more bytes than may be.
+struct Writer<'s> {
+    secrets: &'s Secrets<'s>,
+    text: Vec<u8>,
+    bytes_max: usize,
+    letters: String,
+}
+
+impl<'s> Writer<'s> {
+    fn new(secrets: &'s Secrets<'s>, bytes_max: usize) -> Self {
+        Self { secrets, text: Vec::new(), bytes_max, letters: String::new() }
     }
 
-    /// Keys `0..n` make a list, as they did before the form was encoded.
-    fn into_value(self) -> Value {
-        if let Some(value) = self.value {
-            return Value::String(value);
+    fn data(mut self, data: Option<Field<'_>>) -> Result<Vec<u8>, TooLarge> {
+        match data {
+            Some(data) => {
+                "data".clone_into(&mut self.letters);
+                self.field(data, false)?;
+            }
+            None => self.write(b"{}")?,
         }
-        let count = self.below.len();
-        let is_list = count > 0 && (0..count).all(|index| self.below.contains_key(&index.to_string()));
-        if is_list {
-            let mut below = self.below;
-            let item = |index: usize| below.remove(&index.to_string()).map_or(Value::Null, Self::into_value);
-            return Value::Array((0..count).map(item).collect());
+        Ok(self.text)
+    }
+
+    fn auth(mut self, auth: Option<Field<'_>>) -> Result<Vec<u8>, TooLarge> {
+        let fields = auth.into_iter().flat_map(Field::below).filter_map(|(name, field)| {
+            let name = name.to_string();
+            let text = field.text().filter(|_| AUTH_SHOWN.contains(&name.as_str()))?;
+            let is_endpoint = ENDPOINTS.contains(&name.as_str());
+            let text = if is_endpoint { endpoint::cut(text) } else { Some(text.to_owned()) };
+            // What is no address may hold anything.
+            let text = text.filter(|text| name != "domain" || endpoint::is_address(text));
+            Some((name, text))
+        });
+        let mut sign = "{";
+        for (name, text) in fields {
+            self.write(sign.as_bytes())?;
+            sign = ",";
+            self.string(&name)?;
+            self.write(b":")?;
+            self.shown(text.as_deref().unwrap_or(SECRET))?;
         }
-        Value::Object(self.below.into_iter().map(|(key, branch)| (key, branch.into_value())).collect())
+        self.write(if sign == "{" { b"{}" } else { b"}" })?;
+        Ok(self.text)
+    }
+
+    fn field(&mut self, field: Field<'_>, is_secret: bool) -> Result<(), TooLarge> {
+        if let Some(text) = field.text() {
+            return if is_secret { self.string(SECRET) } else { self.shown(text) };
+        }
+        // Keys `0..n` make a list, as they did before the form was encoded.
+        let is_list = (0..).zip(field.below()).all(|(index, (name, _))| *name == Key::Index(index));
+        let names = if is_list { Vec::new() } else { self.names(field) };
+        for (nth, (key, field)) in field.below().enumerate() {
+            let begin: &[u8] = match (nth, is_list) {
+                (0, true) => b"[",
+                (0, false) => b"{",
+                _ => b",",
+            };
+            self.write(begin)?;
+            if let Some(name) = names.get(nth) {
+                self.string(name)?;
+                self.write(b":")?;
+            }
+            let above = self.letters.len();
+            let is_secret = enter(&mut self.letters, key, is_secret);
+            self.field(field, is_secret)?;
+            self.letters.truncate(above);
+        }
+        self.write(if is_list { b"]" } else { b"}" })
+    }
+
+    /// The names in a list as they are shown, each another one.
+    fn names(&self, field: Field<'_>) -> Vec<String> {
+        let mut names: Vec<String> = field.below().map(|(name, _)| name.to_string()).collect();
+        let mut is_plain = field.below().zip(&names).all(|((key, _), name)| key.bytes() == name.as_bytes());
+        for name in &mut names {
+            if self.secrets.are_in(name) {
+                SECRET.clone_into(name);
+                is_plain = false;
+            }
+        }
+        if !is_plain {
+            let (mut taken, mut nth) = (BTreeSet::new(), 1);
+            for name in &mut names {
+                let shown = name.clone();
+                while !taken.insert(name.clone()) {
+                    nth += 1;
+                    *name = format!("{shown} {nth}");
+                }
+            }
+        }
+        names
+    }
+
+    /// A text, unless it holds a secret.
+    fn shown(&mut self, text: &str) -> Result<(), TooLarge> {
+        let text = if self.secrets.are_in(text) { SECRET } else { text };
+        self.string(text)
+    }
+
+    fn string(&mut self, text: &str) -> Result<(), TooLarge> {
+        serde_json::to_writer(&mut self.text, text).expect("a text has a JSON form");
+        self.write(b"")
+    }
+
+    fn write(&mut self, json: &[u8]) -> Result<(), TooLarge> {
+        self.text.extend_from_slice(json);
+        if self.text.len() > self.bytes_max { Err(TooLarge) } else { Ok(()) }
     }
 }

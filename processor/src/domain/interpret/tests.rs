@@ -2,6 +2,7 @@ use bytes::Bytes;
 use common::event::AppName;
 
 use super::*;
+use crate::domain::event::Part;
 
 fn event(body: &str) -> Result<Event, Reason> {
     let app = AppName::parse("crm-sync").expect("a name");
@@ -78,9 +79,9 @@ fn nothing_is_shown_of_a_body_with_more_secrets_than_any_event_has() {
     let secrets =
         |count: usize| (0..count).map(|nth| format!("&data[token][]=secret-{nth:05}")).collect::<Vec<_>>().concat();
     let shown = |count| event(&format!("event=ONX&{AUTH}&data[x]=1{}", secrets(count))).expect("understood").public;
-    assert_eq!(shown(63).data["x"], "1");
-    assert_eq!(shown(64).data, "[secret]");
-    assert_eq!(shown(64).auth, serde_json::json!({}));
+    assert_eq!(shown(63).data.value()["x"], "1");
+    assert_eq!(shown(64).data.text(), r#""[secret]""#);
+    assert_eq!(shown(64).auth.text(), "{}");
 }
 
 #[test]
@@ -94,10 +95,109 @@ fn a_foreign_event_is_shown_without_secrets_wherever_they_stand() {
     assert_eq!(event.public.event, "ONCRMCONTACTADD");
     let shown = serde_json::to_string(&event.public).expect("JSON");
     assert_eq!(
-        event.public.data.to_string(),
+        event.public.data.text(),
         r#"{"AUTH":{"access_token":"[secret]"},"FIELDS":{"ID":"7"},"LIST":["a","b"],"NOTE":"[secret]","[secret]":"x"}"#
     );
     for secret in ["s6p6eclrvim6da22", "51856fefc120afa4b628cc82d3935cce", "4s386p3q"] {
         assert!(!shown.contains(secret), "{secret}");
     }
+}
+
+#[test]
+fn names_that_are_hidden_or_look_alike_stay_apart() {
+    let body =
+        format!("event=ONX&{AUTH}&data[x s6p6eclrvim6da22]=1&data[s6p6eclrvim6da22]=2&data[AUTH_ID]=s6p6eclrvim6da22");
+    assert_eq!(
+        event(&body).expect("understood").public.data.text(),
+        r#"{"AUTH_ID":"[secret]","[secret]":"2","[secret] 2":"1"}"#
+    );
+    let body = format!("event=ONX&{AUTH}&data[%ff]=1&data[%fe]=2&data[%fe%20]=3");
+    assert_eq!(
+        event(&body).expect("understood").public.data.text(),
+        "{\"\u{fffd}\":\"2\",\"\u{fffd} \":\"3\",\"\u{fffd} 2\":\"1\"}"
+    );
+}
+
+#[test]
+fn data_may_be_a_text() {
+    let shown =
+        |body: &str| event(&format!("event=ONX&{AUTH}{body}")).expect("understood").public.data.text().to_owned();
+    assert_eq!(shown("&data=107"), r#""107""#);
+    assert_eq!(shown("&data=51856fefc120afa4b628cc82d3935cce"), r#""[secret]""#);
+    assert_eq!(shown(""), "{}");
+    assert_eq!(shown("&data[]=a&data[]=b"), r#"["a","b"]"#);
+    assert_eq!(shown("&data[1]=a&data[2]=b"), r#"{"1":"a","2":"b"}"#);
+}
+
+#[test]
+fn what_is_too_large_to_be_shown_says_so_and_where_it_lies() {
+    let public =
+        |data: &str| event(&format!("event=ONX&{AUTH}&auth[domain]=x&data[T]={data}")).expect("understood").public;
+    // Each becomes six bytes of JSON.
+    let large = public(&"%01".repeat(200_000));
+    assert_eq!((large.data.text(), large.auth.text()), ("null", r#"{"domain":"x","member_id":"a223"}"#));
+    assert_eq!((large.omitted, large.raw), (vec![Part::Data], Some(Place { partition: 0, offset: 0 })));
+    let small = public(&"%01".repeat(150_000));
+    assert_eq!((small.data.text().len(), small.omitted, small.raw), (900_008, vec![], None));
+
+    let auth =
+        event(&format!("event=ONX&{AUTH}&auth[scope]={}&data[x]=1", "x".repeat(40_000))).expect("understood").public;
+    assert_eq!((auth.data.text(), auth.auth.text(), auth.omitted), (r#"{"x":"1"}"#, "null", vec![Part::Auth]));
+}
+
+#[test]
+fn a_body_with_more_fields_than_any_event_is_set_aside() {
+    let body = |count: usize| format!("event=ONX&{AUTH}{}", "&data[]=1".repeat(count));
+    assert!(event(&body(9_990)).is_ok());
+    assert_eq!(event(&body(10_000)).expect_err("set aside"), Reason::TooManyFields);
+}
+
+#[test]
+fn a_fact_names_what_it_does_not_take_and_takes_no_secret() {
+    let long = "x".repeat(300);
+    let scopes = |count: usize| (0..count).map(|nth| format!("s{nth}")).collect::<Vec<_>>().join(",");
+    let token = "51856fefc120afa4b628cc82d3935cce";
+    for (field, word, omitted) in [
+        ("data[VERSION]", long.as_str(), Some(ProfileField::Version)),
+        ("data[VERSION]", token, Some(ProfileField::Version)),
+        ("data[VERSION]", "1%00", Some(ProfileField::Version)),
+        ("data[VERSION]", "", None),
+        ("data[LANGUAGE_ID]", &long, Some(ProfileField::Language)),
+        ("auth[status]", &long, Some(ProfileField::Licence)),
+        ("auth[domain]", &long, Some(ProfileField::Domain)),
+        ("auth[domain]", &format!("{token}.bitrix24.com"), Some(ProfileField::Domain)),
+        ("auth[domain]", "u:p@some.bitrix24.com", Some(ProfileField::Domain)),
+        ("auth[domain]", "some.bitrix24.com/?x", Some(ProfileField::Domain)),
+        ("auth[domain]", "some.bitrix24.com:8080", None),
+        ("auth[client_endpoint]", "some.bitrix24.com", Some(ProfileField::ClientEndpoint)),
+        ("auth[client_endpoint]", &format!("https://x.com/{token}/"), Some(ProfileField::ClientEndpoint)),
+        ("auth[client_endpoint]", &format!("https://x.com/rest/?auth={token}"), None),
+        ("auth[server_endpoint]", &format!("https://{long}/"), Some(ProfileField::ServerEndpoint)),
+        ("auth[scope]", &scopes(55), None),
+        ("auth[scope]", &scopes(256), None),
+        ("auth[scope]", &scopes(257), Some(ProfileField::Scope)),
+        ("auth[scope]", &"x".repeat(4_097), Some(ProfileField::Scope)),
+        ("auth[scope]", &format!("crm,{token}"), Some(ProfileField::Scope)),
+    ] {
+        let told = told(&format!("event=ONAPPINSTALL&{AUTH}&{field}={word}"));
+        let profile = told.profile().expect("a profile");
+        assert_eq!(profile.omitted, omitted.into_iter().collect(), "{field}");
+        assert!(!format!("{told:?}").contains(token), "{told:?}");
+    }
+    let told = told(&format!("event=ONAPPINSTALL&{AUTH}&auth[client_endpoint]=https://u:p@x.com/rest/?auth=1%23y"));
+    assert_eq!(told.profile().expect("a profile").client_endpoint.as_deref(), Some("https://x.com/rest/"));
+    assert_eq!(told.profile().expect("a profile").domain.as_deref(), Some("x.com"));
+    let confirm = format!("event=ONAPPMETHODCONFIRM&data[METHOD]={token}&data[TOKEN]=t&data[CONFIRMED]=1&{AUTH}");
+    assert_eq!(event(&confirm).expect_err("set aside"), Reason::BadValue);
+}
+
+#[test]
+fn what_is_shown_of_endpoints_holds_no_user_and_no_query() {
+    let body = format!(
+        "event=ONX&{AUTH}&auth[client_endpoint]=https://u:pw@x.com/rest/?k=1&auth[server_endpoint]=nowhere?k=1&auth[domain]=u:pw@x"
+    );
+    assert_eq!(
+        event(&body).expect("understood").public.auth.text(),
+        r#"{"client_endpoint":"https://x.com/rest/","domain":"[secret]","member_id":"a223","server_endpoint":"[secret]"}"#
+    );
 }

@@ -1,0 +1,113 @@
+//! What ingress looks at in a body, found in one pass over it. Nothing else of the body is kept.
+
+use super::name::{Key, Name};
+use super::{Form, Head, decode, fields, head, text};
+
+pub(super) const AUTH: &str = "auth";
+pub(super) const MEMBER_ID: &str = "member_id";
+/// A list can have had every index only where one of the last ones was named: no body has enough fields to count there.
+/// These are the digits that they begin with.
+const LAST_INDEXES: &[u8] = b"922337203685";
+
+/// `event`, `ts`, `member_id` and `auth[member_id]`, as a whole reading finds them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    event: Option<String>,
+    ts: Option<String>,
+    member_id: Option<String>,
+    pub(super) auth_member_id: Option<String>,
+}
+
+impl Scan {
+    fn of(form: &Form) -> Self {
+        let text = |name| form.text(name).map(str::to_owned);
+        Self {
+            event: text("event"),
+            ts: text("ts"),
+            member_id: text(MEMBER_ID),
+            auth_member_id: text("auth[member_id]"),
+        }
+    }
+
+    /// The value of one of these fields, by its full name.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match name {
+            "event" => self.event.as_deref(),
+            "ts" => self.ts.as_deref(),
+            "member_id" => self.member_id.as_deref(),
+            "auth[member_id]" => self.auth_member_id.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// What ingress reads.
+    pub fn head(&self) -> Head {
+        head(|name| self.text(name))
+    }
+
+    /// Whether the body says anything about where it belongs, valid or not.
+    pub fn says_something(&self) -> bool {
+        [&self.event, &self.auth_member_id, &self.member_id]
+            .iter()
+            .any(|text| text.as_ref().is_some_and(|text| !text.is_empty()))
+    }
+
+    /// The place of a variable that is looked at, but for `auth`.
+    pub(super) fn variable(&mut self, name: &[u8]) -> Option<&mut Option<String>> {
+        match name {
+            b"event" => Some(&mut self.event),
+            b"ts" => Some(&mut self.ts),
+            b"member_id" => Some(&mut self.member_id),
+            _ => None,
+        }
+    }
+}
+
+/// Scans a form.
+pub(super) fn form(body: &[u8]) -> Scan {
+    let mut scan = Scan::default();
+    let mut may_count_to_the_end = None;
+    for (name, value) in fields(body).filter(|(name, _)| may_be_looked_at(name)) {
+        let name = decode(name);
+        let Some(name) = Name::parse(&name) else { continue };
+        let mut keys = name.keys();
+        let (first, is_last) = (keys.next(), keys.next().is_none());
+        if let Some(variable) = scan.variable(&name.base) {
+            // A variable that is a list has no text.
+            *variable = first.is_none().then(|| text(decode(value)));
+        } else if &*name.base == AUTH.as_bytes() {
+            if name.may_be_too_deep() && name.keys().any(|key| key == Key::TooDeep) {
+                // It takes all of `auth` away, but where PHP gives up before, at a list that has had every index. That
+                // depends on all of `auth`.
+                if *may_count_to_the_end.get_or_insert_with(|| names_a_last_index(body)) {
+                    let form = Form::parse(body);
+                    if !form.has_too_many_fields() {
+                        return Scan::of(&form);
+                    }
+                }
+                scan.auth_member_id = None;
+                continue;
+            }
+            match first {
+                None => scan.auth_member_id = None,
+                Some(Key::Named(key)) if key == MEMBER_ID.as_bytes() => {
+                    scan.auth_member_id = is_last.then(|| text(decode(value)));
+                }
+                Some(Key::Named(_) | Key::Next | Key::TooDeep) => {}
+            }
+        }
+    }
+    scan
+}
+
+/// Whether a name may be one that is looked at, by its first letter, before anything is decoded.
+fn may_be_looked_at(name: &[u8]) -> bool {
+    name.first().is_some_and(|first| !first.is_ascii_alphanumeric() || b"etma".contains(first))
+}
+
+/// Whether one of the last indexes may be named in `auth`.
+fn names_a_last_index(body: &[u8]) -> bool {
+    let in_name =
+        |(name, _): (&[u8], &[u8])| decode(name).windows(LAST_INDEXES.len()).any(|digits| digits == LAST_INDEXES);
+    fields(body).filter(|(name, _)| may_be_looked_at(name)).any(in_name)
+}

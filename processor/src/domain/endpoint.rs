@@ -1,0 +1,172 @@
+//! Addresses that a portal gives: what is kept of them, and which of them a record shows.
+//!
+//! An app sends its tokens to the endpoints of a record. So a record shows only those that belong to the portal or to
+//! Bitrix24, and those that an operator named.
+
+use super::claims::{Profile, ProfileField};
+
+/// Where Bitrix24 renews tokens: for the world, and for Russia.
+const AUTHORISATION_SERVERS: [&str; 2] = ["oauth.bitrix.info", "oauth.bitrix24.tech"];
+
+/// The domains under which Bitrix24 itself runs portals. One portal may be told of under two of them.
+const CLOUD: [&str; 2] = [".bitrix24.com", ".bitrix24.ru"];
+
+/// Hosts that endpoints may have besides the portal's own and Bitrix24's: a setting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointHosts(Vec<String>);
+
+impl EndpointHosts {
+    /// No others.
+    pub const NONE: &'static Self = &Self(Vec::new());
+
+    /// Reads a host, or `*.` and a domain for all hosts below it; none if it is neither.
+    pub fn host(text: &str) -> Option<String> {
+        let name = text.strip_prefix("*.").unwrap_or(text);
+        let is_name = !name.contains(':') && !name.starts_with('.') && !name.contains('*');
+        (is_name && self::is_address(name)).then(|| text.to_lowercase())
+    }
+
+    /// From what [`host`](Self::host) has read.
+    pub fn new(hosts: Vec<String>) -> Self {
+        Self(hosts)
+    }
+
+    /// Takes endpoints out of a profile that an app must not send tokens to, and says so.
+    pub fn judge(&self, profile: &mut Profile) {
+        let domain = profile.domain.as_deref().map(name);
+        let is_portal = |host: &str| domain.as_deref().is_some_and(|domain| is_same_portal(host, domain));
+        let fits_portal = |url: &str| host(url).map(name).is_some_and(|host| is_portal(&host) || self.has(&host));
+        let fits_server =
+            |url: &str| host(url).map(name).is_some_and(|host| is_authorisation_server(&host) || self.has(&host));
+        let client_fits = profile.client_endpoint.as_deref().is_none_or(fits_portal);
+        let server_fits = profile.server_endpoint.as_deref().is_none_or(fits_server);
+        if !client_fits {
+            profile.client_endpoint = None;
+            profile.omitted.insert(ProfileField::ClientEndpoint);
+        }
+        if !server_fits {
+            profile.server_endpoint = None;
+            profile.omitted.insert(ProfileField::ServerEndpoint);
+        }
+    }
+
+    fn has(&self, host: &str) -> bool {
+        self.0.iter().any(|known| match known.strip_prefix('*') {
+            Some(below) => host.ends_with(below),
+            None => host == known,
+        })
+    }
+}
+
+/// An endpoint without user, password, query and fragment, which may hold secrets. None if it is no address of the web.
+pub fn cut(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {
+        return None;
+    }
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let address = authority.rsplit('@').next().unwrap_or_default();
+    // Some take a backslash for a slash: for them the host would be another one.
+    (is_address(address) && !rest.contains('\\')).then(|| format!("{scheme}://{address}{path}"))
+}
+
+/// The host of an endpoint, with its port if there is one.
+pub fn host(url: &str) -> Option<&str> {
+    url.split_once("://")?.1.split('/').next().filter(|host| !host.is_empty())
+}
+
+/// Whether a text is a host, with or without a port.
+pub fn is_address(text: &str) -> bool {
+    let is_bad = |sign: char| sign.is_whitespace() || sign.is_control() || "/\\?#@&=%\"'<>".contains(sign);
+    !text.is_empty() && !text.chars().any(is_bad)
+}
+
+/// Whether an address is one of Bitrix24's authorisation servers.
+pub fn is_authorisation_server(address: &str) -> bool {
+    AUTHORISATION_SERVERS.contains(&name(address).as_str())
+}
+
+/// The name in an address, without a port, in lower case.
+fn name(address: &str) -> String {
+    let name = match address.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => address,
+    };
+    name.to_lowercase()
+}
+
+/// Whether two names are one portal's: equal, or the same one under two of Bitrix24's own domains.
+fn is_same_portal(one: &str, other: &str) -> bool {
+    let portal = |name: &str| CLOUD.iter().find_map(|cloud| name.strip_suffix(cloud)).map(str::to_owned);
+    one == other || portal(one).is_some_and(|one| portal(other) == Some(one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(domain: &str, client: &str, server: &str, hosts: &[&str]) -> (bool, bool) {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let mut profile = Profile {
+            domain: some(domain),
+            client_endpoint: some(client),
+            server_endpoint: some(server),
+            ..Profile::default()
+        };
+        let hosts = hosts.iter().map(|host| EndpointHosts::host(host).expect("a host")).collect();
+        EndpointHosts::new(hosts).judge(&mut profile);
+        assert_eq!(profile.client_endpoint.is_none(), profile.omitted.contains(&ProfileField::ClientEndpoint));
+        assert_eq!(profile.server_endpoint.is_none(), profile.omitted.contains(&ProfileField::ServerEndpoint));
+        (profile.client_endpoint.is_some(), profile.server_endpoint.is_some())
+    }
+
+    #[test]
+    fn user_password_query_and_fragment_are_cut() {
+        for (url, kept) in [
+            ("https://some.bitrix24.com/rest/", Some("https://some.bitrix24.com/rest/")),
+            ("https://u:p@some.bitrix24.com/rest/?auth=t#x", Some("https://some.bitrix24.com/rest/")),
+            ("https://a@b@some.bitrix24.com", Some("https://some.bitrix24.com")),
+            ("https://box.example:8443/rest/?x", Some("https://box.example:8443/rest/")),
+            ("https://some.bitrix24.com?auth=t@evil.example/", Some("https://some.bitrix24.com")),
+            ("HTTPS://Some.bitrix24.com/rest/", Some("HTTPS://Some.bitrix24.com/rest/")),
+            ("https://some.bitrix24.com\\@evil.example/", None),
+            ("https://evil.example\\.bitrix24.com/", None),
+            ("https://some.bitrix24.com/\\x", None),
+            ("https:///rest/", None),
+            ("https://u:p@/rest/", None),
+            ("ftp://some.bitrix24.com/", None),
+            ("//u:p@some.bitrix24.com/", None),
+            ("some.bitrix24.com", None),
+        ] {
+            assert_eq!(cut(url).as_deref(), kept, "{url}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_shown_where_they_are_the_portals_or_bitrix24s() {
+        let (own, server) = ("https://some.bitrix24.com/rest/", "https://oauth.bitrix.info/rest/");
+        assert_eq!(judged("some.bitrix24.com", own, server, &[]), (true, true));
+        assert_eq!(judged("Some.Bitrix24.com", own, "https://oauth.bitrix24.tech/rest/", &[]), (true, true));
+        assert_eq!(judged("some.bitrix24.ru", own, server, &[]), (true, true));
+        assert_eq!(judged("box.example:8443", "https://box.example/rest/", server, &[]), (true, true));
+        for other in ["https://evil.example/", "https://some.bitrix24.com.evil.example/", "https://x.bitrix24.com/"] {
+            assert_eq!(judged("some.bitrix24.com", other, other, &[]), (false, false), "{other}");
+        }
+        // Who renews tokens is told the app's secret: the portal's own word is not enough.
+        assert_eq!(judged("evil.example", "https://evil.example/", "https://evil.example/", &[]), (true, false));
+        assert_eq!(judged("", own, server, &[]), (false, true));
+    }
+
+    #[test]
+    fn an_operator_names_others() {
+        let (api, renews) = ("https://api.box.example/rest/", "https://oauth.box.example/rest/");
+        assert_eq!(judged("box.example", api, renews, &[]), (false, false));
+        assert_eq!(judged("box.example", api, renews, &["API.box.example"]), (true, false));
+        assert_eq!(judged("box.example", api, renews, &["*.box.example"]), (true, true));
+        assert_eq!(judged("x", "https://evilbox.example/", "https://box.example/", &["*.box.example"]), (false, false));
+        for wrong in ["", "*", "*.", "https://box.example", "box.example:8443", "a b", "*.*.example", ".example"] {
+            assert_eq!(EndpointHosts::host(wrong), None, "{wrong}");
+        }
+    }
+}
