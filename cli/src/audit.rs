@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use common::lifecycle::Stop;
+use common::plain;
 use common::settings::Settings;
 use common::telemetry;
 use common::time::Timestamp;
@@ -14,7 +15,7 @@ use processor::audit::Audit;
 use processor::store::{Trusts, opening, watch};
 
 use crate::outcome::Outcome;
-use crate::output::{harmless, print};
+use crate::output::print;
 use crate::rebuild::{Shown, logs, settings};
 use crate::state::State;
 
@@ -45,6 +46,7 @@ pub fn command() -> Command {
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let settings = Settings::from_matches_and_process(&settings(), arguments)?;
     telemetry::init_logs(settings.log_format()?);
+    settings.warn();
     let stop = Stop::on_signals().context("listen for signals")?;
     let data_dir = settings.path("data-dir")?;
     // The logs of a standalone have one user; Kafka has many.
@@ -66,7 +68,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     shown.end();
     let audit = audited.context("compare")?;
     for difference in &audit.differences {
-        print(&format!("{}\n", harmless(&difference.to_string())))?;
+        print(&format!("{}\n", plain::line(&difference.to_string())))?;
     }
     print(&format!("{}\n", told(&audit)))?;
     Ok(match audit {

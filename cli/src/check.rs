@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
+use common::plain;
 use common::secret::Fingerprint;
 
 use crate::client::block_on;
 use crate::outcome::{Outcome, Usage};
-use crate::output::{complain, harmless, print, print_json, shown};
+use crate::output::{complain, print, print_json, shown};
 use crate::query::{self, Query};
 
 /// No token is longer than this.
@@ -63,7 +64,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     } else {
         let reason = answer.get("reason").map(|reason| format!(": {}", shown(reason))).unwrap_or_default();
         let until = answer.get("until").map(|until| format!(" until {}", shown(until))).unwrap_or_default();
-        print(&format!("{}\n", harmless(&format!("{decision}{reason}{until}"))))?;
+        print(&format!("{}\n", plain::line(&format!("{decision}{reason}{until}"))))?;
     }
     Ok(outcome)
 }

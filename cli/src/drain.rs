@@ -55,6 +55,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let without = "kafka is not set: for example `--kafka localhost:9092`; `--dry-run` needs none";
     let kafka = settings.kafka()?.ok_or_else(|| SettingsError(without.into()))?;
     telemetry::init_logs(settings.log_format()?);
+    settings.warn();
     print(&format!("{}\n", described(survey.dir(), &contents)))?;
     if contents.events == 0 {
         return Ok(Outcome::Done);

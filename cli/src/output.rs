@@ -1,36 +1,41 @@
 //! What people read: lines, aligned columns, and nothing that a terminal would obey.
 //!
-//! Domains, methods and errors come from portals and servers that we do not control, so control
-//! characters never reach the terminal.
+//! [`show`] is the only door to stdout and stderr for all commands, so that nothing that a portal or a server says
+//! comes past [`common::plain`].
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 
+use common::plain;
 use serde_json::Value;
 
-/// Writes to stdout. A reader that has gone, as `head` does, is no failure.
+/// Writes lines to stdout.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(show(io::stdout().lock(), &plain::lines(text))?)
 }
 
 /// Writes a JSON document to stdout, for programs.
 pub fn print_json(document: &Value) -> anyhow::Result<()> {
-    print(&format!("{document}\n"))
+    Ok(show(io::stdout().lock(), &plain::json(&format!("{document}\n")))?)
 }
 
 /// Writes a line to stderr.
 pub fn complain(line: &str) {
     // There is nobody left to tell when stderr is gone.
-    let _ = writeln!(io::stderr(), "{}", harmless(line));
+    let _ = show(io::stderr().lock(), &format!("{}\n", plain::line(line)));
+}
+
+/// A reader that has gone, as `head` does, is no failure.
+fn show(mut to: impl Write, harmless: &str) -> io::Result<()> {
+    match to.write_all(harmless.as_bytes()).and_then(|()| to.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Rows as columns, each as wide as its widest cell, the last one as it is.
 pub fn aligned(rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| harmless(cell)).collect()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| plain::line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
@@ -61,11 +66,6 @@ pub fn shown(value: &Value) -> String {
     }
 }
 
-/// The text without control characters, which a terminal might take for orders.
-pub fn harmless(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -80,7 +80,33 @@ mod tests {
 
     #[test]
     fn a_portal_cannot_command_the_terminal() {
-        assert_eq!(aligned(&[vec!["evil\x1b[2J\n.com".into()]]), "evil\u{fffd}[2J\u{fffd}.com\n");
+        let rows = [vec!["evil\x1b[2J\n.com".into(), "x".into()], vec!["moc.\u{202e}live\u{200b}".into(), "y".into()]];
+        let shown = "evil\\u{1b}[2J\\n.com       x\nmoc.\\u{202e}live\\u{200b}  y\n";
+        assert_eq!(aligned(&rows), shown);
+        assert_eq!(plain::lines(&aligned(&rows)), shown, "what is harmless stays as it is when it is printed");
+    }
+
+    /// A command that prints by itself would come past the one door.
+    #[test]
+    fn no_command_has_a_way_of_its_own_to_the_terminal() {
+        let mut dirs = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+        let mut read = 0;
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+                if entry.is_dir() {
+                    dirs.push(entry);
+                    continue;
+                }
+                let source = std::fs::read_to_string(&entry).expect("a source");
+                let ways = ["println!", "print!(", "eprint", "stdout().", "stderr().", "stdout())", "stderr())"];
+                // To ask whether it is a terminal is to print nothing.
+                let source = source.replace("stderr().is_terminal()", "").replace("stdout().is_terminal()", "");
+                let found = ways.iter().find(|way| source.contains(**way));
+                assert!(entry.ends_with("output.rs") || found.is_none(), "{} has {found:?}", entry.display());
+                read += 1;
+            }
+        }
+        assert!(read > 10, "only {read} sources were found");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub enum QueryError {
         source: ClientError,
     },
     /// The server says what is wrong.
-    #[error("{status} {title}: {detail}{}", hint(*.status))]
+    #[error("{status} {title}: {detail}{}", hint(*.status, .title))]
     Problem {
         /// The status code.
         status: u16,
@@ -64,8 +64,10 @@ impl QueryError {
     }
 }
 
-fn hint(status: u16) -> &'static str {
+fn hint(status: u16, title: &str) -> &'static str {
     match status {
+        // It is the server that lacks something.
+        403 if title == "tokens needed" => "",
         401 | 403 => " (set HOOKLEDGER_QUERY_TOKEN or --query-token-file)",
         _ => "",
     }

@@ -37,6 +37,7 @@ pub fn command() -> Command {
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let settings = Settings::from_matches_and_process(&settings(), arguments)?;
     telemetry::init_logs(settings.log_format()?);
+    settings.warn();
     let stop = Stop::on_signals().context("listen for signals")?;
     let state = State::take(&settings)?;
     watch::end_with(&opening::beside(&state.dir, "rebuilding"));

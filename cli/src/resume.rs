@@ -52,6 +52,7 @@ pub fn command() -> Command {
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let settings = Settings::from_matches_and_process(&settings(), arguments)?;
     telemetry::init_logs(settings.log_format()?);
+    settings.warn();
     let stop = Stop::on_signals().context("listen for signals")?;
     let (accepts, again) = (arguments.get_flag("accept"), arguments.get_flag("reinterpret-raw"));
     let data_dir = settings.path("data-dir")?;

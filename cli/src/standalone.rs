@@ -20,6 +20,8 @@ use processor::config::{FOLDING, QUERIES, ServiceConfig};
 use processor::identity::Identity;
 use processor::service;
 
+use crate::output::print;
+
 /// How it is called.
 pub fn command() -> Command {
     common::settings::command("standalone", "Runs everything in one process, without a broker", &settings())
@@ -27,18 +29,20 @@ pub fn command() -> Command {
 
 /// Runs until it is asked to end.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
-    let config = Settings::from_matches_and_process(&settings(), arguments).and_then(|settings| {
-        if settings.on("check-config") {
-            print!("{}", settings.describe());
-            return Config::read(&settings).map(|_| None);
-        }
-        Config::read(&settings).map(Some)
-    });
-    let Some(config) = config? else { return Ok(()) };
+    let settings = Settings::from_matches_and_process(&settings(), arguments)?;
+    let only_check = settings.on("check-config");
+    if only_check {
+        print(&settings.describe())?;
+    }
+    let config = Config::read(&settings)?;
+    if only_check {
+        return Ok(());
+    }
     telemetry::init_logs(config.log_format);
     if config.hold && !hold::is_held() {
         return hold::run(&config.webhooks);
     }
+    settings.warn();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(config))
 }
@@ -105,7 +109,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             .with_context(|| format!("listen on {}", config.admin_listen))?;
     tracing::info!(what = "admin", address = %admin, "listening");
     notify::ready();
-    welcome(webhooks, config.service.query_listen, admin, &config.data_dir);
+    print(&welcome(webhooks, config.service.query_listen, admin, &config.data_dir))?;
 
     let (retention, stop_all) = (config.retention, stop.clone());
     let open = move || {
@@ -130,13 +134,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Where everything is, and what to do next.
-fn welcome(webhooks: SocketAddr, queries: SocketAddr, admin: SocketAddr, data_dir: &std::path::Path) {
-    println!("Hookledger is running. Its data lies in {}.", data_dir.display());
-    println!();
-    println!("  webhooks   http://{webhooks}/v1/events/my-app      (any name on loopback)");
-    println!("  page       http://{queries}/");
-    println!("  questions  http://{queries}/v1/installations");
-    println!("  metrics    http://{admin}/metrics");
-    println!();
-    println!("Next, elsewhere:  hookledger send life");
+fn welcome(webhooks: SocketAddr, queries: SocketAddr, admin: SocketAddr, data_dir: &std::path::Path) -> String {
+    format!(
+        "Hookledger is running. Its data lies in {}.\n\n  \
+         webhooks   http://{webhooks}/v1/events/my-app      (any name on loopback)\n  \
+         page       http://{queries}/\n  \
+         questions  http://{queries}/v1/installations\n  \
+         metrics    http://{admin}/metrics\n\n\
+         Next, elsewhere:  hookledger send life\n",
+        data_dir.display()
+    )
 }

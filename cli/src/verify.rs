@@ -23,6 +23,7 @@ pub fn command() -> Command {
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let settings = Settings::from_matches_and_process(&settings(), arguments)?;
     telemetry::init_logs(settings.log_format()?);
+    settings.warn();
     let state = State::take(&settings)?;
     let dir = state.dir.display();
     if !state.dir.is_dir() {

@@ -11,6 +11,8 @@ pub mod form;
 pub mod lifecycle;
 pub mod log;
 pub mod path;
+pub mod plain;
+pub mod proxied;
 pub mod secret;
 pub mod settings;
 pub mod telemetry;

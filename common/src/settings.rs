@@ -15,6 +15,7 @@ use bytesize::ByteSize;
 
 use crate::contract::DAY;
 use crate::event::AppName;
+use crate::plain;
 use crate::secret::Secret;
 
 mod apps;
@@ -25,7 +26,7 @@ mod value;
 
 pub use apps::{App, Trust};
 pub use command::command;
-pub use shared::{KAFKA, PROCESS, admin_listen};
+pub use shared::{KAFKA, PROCESS, TRUSTED_PROXIES, admin_listen};
 use value::{Effective, Source, Value};
 
 /// Longer is a slip of the pen, and could not be added to a point in time.
@@ -68,6 +69,8 @@ pub struct Settings {
     /// In the order of the program's table.
     effective: Vec<Effective>,
     apps: BTreeMap<AppName, App>,
+    /// Sentences about what works and should be otherwise.
+    warnings: Vec<String>,
 }
 
 /// Reads the settings from arguments (the first is the program's name) and an environment.
@@ -97,7 +100,7 @@ pub fn read_from_process(program: &str, about: &str, known: &[Setting]) -> Setti
 impl SettingsError {
     /// Ends the process as wrong usage does, with the message.
     pub fn exit(&self) -> ! {
-        eprintln!("error: {self}");
+        eprintln!("error: {}", plain::lines(&self.0));
         std::process::exit(2)
     }
 }
@@ -198,7 +201,17 @@ impl Settings {
                 writeln!(text, "apps.{name}.{key} = {shown}").expect("a String takes all");
             }
         }
-        text
+        for warning in &self.warnings {
+            writeln!(text, "# warning: {warning}").expect("a String takes all");
+        }
+        plain::lines(&text)
+    }
+
+    /// Logs what works and should be otherwise.
+    pub fn warn(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
     }
 
     fn parsed<T>(

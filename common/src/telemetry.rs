@@ -1,7 +1,8 @@
 //! Logs, the metrics registry, and the admin server with `/livez`, `/readyz` and `/metrics`.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::{self, IsTerminal};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::panic::PanicHookInfo;
 
@@ -10,11 +11,14 @@ use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use prometheus::core::Collector;
 use prometheus::{IntGauge, Opts, Registry, TEXT_FORMAT, TextEncoder};
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::lifecycle::{Readiness, Stop};
+use crate::plain;
 
 /// Before the name of every metric.
 const PREFIX: &str = "hookledger";
@@ -47,13 +51,45 @@ pub fn init_logs(format: LogFormat) {
         }
         _ => EnvFilter::new(FILTER),
     };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter);
     let installed = match format {
-        LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).finish().try_init(),
-        LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).finish().try_init(),
+        LogFormat::Text => {
+            let logs = logs.with_ansi(io::stderr().is_terminal()).fmt_fields(debug_fn(write_field));
+            logs.with_writer(io::stderr).finish().try_init()
+        }
+        LogFormat::Json => {
+            let logs = logs.json().flatten_event(true).with_current_span(false);
+            logs.with_writer(|| JsonLines).finish().try_init()
+        }
     };
     if installed.is_ok() {
         std::panic::set_hook(Box::new(log_panic));
+    }
+}
+
+/// One field of an event, on a line of text. What portals and servers say is among them; the subscriber's own
+/// formatter passes the ESC of a field with `%` on, and line breaks.
+fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let shown = plain::line(&format!("{value:?}"));
+    match field.name() {
+        "message" => to.write_str(&shown),
+        // Where a library's line comes from; the subscriber has made use of it already.
+        name if name.starts_with("log.") => Ok(()),
+        name => write!(to, " {}={shown}", name.strip_prefix("r#").unwrap_or(name)),
+    }
+}
+
+/// Lines of JSON on their way to stderr, whole ones: an event is written at once.
+struct JsonLines;
+
+impl Write for JsonLines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(plain::json(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -165,11 +201,11 @@ fn metrics(registry: &Registry) -> HttpResponse {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Read;
     use std::net::TcpStream;
     use std::process::Command;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
 
     use prometheus::IntCounterVec;
 
@@ -271,6 +307,72 @@ mod tests {
         assert_eq!(messages, [Some("opened"), Some("panic: the disk broke"), Some("panic: without a message")]);
         assert!(field("place")[1].is_some_and(|place| place.contains("telemetry.rs:")));
         assert!(lines.iter().all(|line| line["timestamp"].is_string() && line["target"].is_string()));
+    }
+
+    /// What a stranger may have others log: orders to a terminal, a line of its own, letters that run backwards.
+    const HOSTILE: &str = "evil\x1b[2J\u{9b}31m\u{7f}\r\nINFO forged: \u{202e}moc\u{200b}";
+
+    #[test]
+    fn nothing_that_is_logged_is_obeyed_by_a_terminal_or_makes_a_line_of_its_own() {
+        const ROLE: &str = "HOOKLEDGER_TEST_HOSTILE_LOGS";
+        const NAME: &str = "nothing_that_is_logged_is_obeyed_by_a_terminal_or_makes_a_line_of_its_own";
+        if let Some(format) = std::env::var_os(ROLE) {
+            init_logs(if format == "json" { LogFormat::Json } else { LogFormat::Text });
+            let _span = tracing::info_span!("span", host = %HOSTILE).entered();
+            tracing::info!(text = HOSTILE, shown = %HOSTILE, debugged = ?HOSTILE, "said {HOSTILE}");
+            return;
+        }
+        let ended = |role: &str| {
+            let myself = std::env::current_exe().expect("a test has a file");
+            let mut again = Command::new(myself);
+            again.args([&format!("telemetry::tests::{NAME}"), "--exact", "--nocapture"]).env(ROLE, role);
+            let ended = again.env_remove("RUST_LOG").output().expect("start the test's own program");
+            assert!(ended.status.success());
+            String::from_utf8(ended.stderr).expect("text")
+        };
+        for role in ["text", "json"] {
+            let logged = ended(role);
+            assert_eq!(logged.matches('\n').count(), 1, "{logged:?}");
+            assert_eq!(plain::lines(&logged), logged, "{logged:?}");
+            assert!(logged.contains("moc"), "{logged:?}");
+        }
+        let line: serde_json::Value = serde_json::from_str(&ended("json")).expect("JSON");
+        assert_eq!((line["text"].as_str(), line["shown"].as_str()), (Some(HOSTILE), Some(HOSTILE)));
+        assert_eq!(line["message"], format!("said {HOSTILE}"));
+    }
+
+    /// With colours, as on a terminal: what is left of ESC is the logger's own.
+    #[test]
+    fn colours_are_the_loggers_own() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&written);
+        let logs = tracing_subscriber::fmt().with_ansi(true).fmt_fields(debug_fn(write_field));
+        let logs = logs.with_writer(move || Sink(Arc::clone(&sink))).finish();
+        tracing::subscriber::with_default(logs, || {
+            let _span = tracing::info_span!("span", host = %HOSTILE).entered();
+            tracing::info!(text = HOSTILE, shown = %HOSTILE, "said {HOSTILE}");
+        });
+        let written = String::from_utf8(written.lock().expect("nobody panicked").clone()).expect("text");
+        let mut line = written.trim_end_matches('\n').to_owned();
+        for colour in ["0", "1", "2", "32"] {
+            line = line.replace(&format!("\x1b[{colour}m"), "");
+        }
+        assert!(line.contains("said evil"), "{line:?}");
+        assert_eq!(plain::line(&line), line);
+    }
+
+    #[derive(Clone)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("nobody panicked").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     async fn check(address: SocketAddr, path: &'static str, status: &str, body: &str) {

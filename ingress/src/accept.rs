@@ -10,6 +10,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use common::event::{AppName, RawEvent};
 use common::form::{Form, Scan};
+use common::proxied::is_proxied;
 use common::time::Timestamp;
 use prometheus::Registry;
 use uuid::Uuid;
@@ -79,6 +80,9 @@ impl Reception {
 
     async fn take(&self, request: &HttpRequest, payload: Payload, hand: &Hand) -> Result<(Uuid, Kept), Refusal> {
         let app = self.apps.owner(request.path())?;
+        if self.apps.are_any() && is_proxied(request.headers()) {
+            self.metrics.open_behind_proxy();
+        }
         let source = self.source(request);
         let is_unknown = self.sources.refuses(source);
         let received = body::receive(request, payload, self.body_bytes_max).await?;
@@ -88,18 +92,18 @@ impl Reception {
             (false, false) => Some(Refusal::NotAnEvent),
             (false, true) => None,
         };
+        let mut event = raw_event(app, &scan, received.bytes.clone(), request);
+        (event.source, event.unknown_source) = (source, is_unknown);
+        let (id, record) = (event.id, event.into_record());
         // What is refused is kept all the same, as far as the budget goes.
         if let Some(refusal) = refusal
-            && !self.junk.take(source, Instant::now())
+            && !self.junk.take(source, record.size(), Instant::now())
         {
             self.metrics.discarded();
             return Err(refusal(None));
         }
-        let mut event = raw_event(app, &scan, received.bytes.clone(), request);
-        (event.source, event.unknown_source) = (source, is_unknown);
-        let id = event.id;
         let read = Instant::now();
-        let kept = hand.keep(event.into_record()).await;
+        let kept = hand.keep(record).await;
         if let Ok(kept) = kept {
             self.metrics.kept(kept, read.elapsed());
         }

@@ -33,6 +33,11 @@ impl Apps {
         }
     }
 
+    /// Whether any name is taken, which is for this machine alone.
+    pub fn are_any(&self) -> bool {
+        self.known.is_empty()
+    }
+
     /// Whose path this is. An app that has a key is not there without it, nor with another.
     pub fn owner(&self, path: &str) -> Result<AppName, Refusal> {
         let path = path::canonical(path);
@@ -129,6 +134,7 @@ mod tests {
         let any = Apps::new(&BTreeMap::new());
         assert!(any.owner("/v1/events/whatever").is_ok_and(|app| app.as_str() == "whatever"));
         assert_eq!(any.owner("/v1/events/whatever/key"), Err(Refusal::UnknownApp));
+        assert!(any.are_any() && !apps().are_any());
     }
 
     proptest! {

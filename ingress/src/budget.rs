@@ -1,6 +1,6 @@
-//! Junk is kept within a budget: so much in a minute in all, and so much of it from one source.
+//! Junk is kept within a budget: so many bodies and bytes in a minute in all, and so many of them from one source.
 //!
-//! So a person with curl finds what was wrong with a body, and a flood of such bodies fills no disk.
+//! So a person with curl finds what was wrong with a body, and a flood of such bodies fills neither `raw` nor a disk.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,23 +14,44 @@ const JUNK_PER_MINUTE_MAX: u32 = 100_000;
 /// For how long a budget is.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How much is kept.
+/// A number of bodies, and their bytes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Bodies.
+    pub bodies: u32,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// How much is kept in a minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
-    /// Bodies in a minute, from all sources together.
-    pub in_all: u32,
-    /// Bodies in a minute from one source.
-    pub per_source: u32,
+    /// From all sources together.
+    pub in_all: Amount,
+    /// From one source.
+    pub per_source: Amount,
+}
+
+impl Amount {
+    /// Both together, unless that is more than the limit.
+    fn plus(self, bytes: u64, limit: Self) -> Option<Self> {
+        let sum = Self { bodies: self.bodies.saturating_add(1), bytes: self.bytes.saturating_add(bytes) };
+        (sum.bodies <= limit.bodies && sum.bytes <= limit.bytes).then_some(sum)
+    }
 }
 
 impl Allowance {
-    /// Reads `junk-per-minute` and `junk-per-minute-per-source`.
+    /// Reads `junk-per-minute`, `junk-bytes-per-minute`, and both `-per-source`.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
-        let bodies = |name| {
-            let given = settings.number(name)?.filter(|bodies| *bodies <= JUNK_PER_MINUTE_MAX);
-            given.ok_or_else(|| SettingsError(format!("{name} is at most {JUNK_PER_MINUTE_MAX} bodies a minute")))
+        let amount = |bodies, bytes| {
+            let given = settings.number(bodies)?.filter(|given| *given <= JUNK_PER_MINUTE_MAX);
+            let wrong = || SettingsError(format!("{bodies} is at most {JUNK_PER_MINUTE_MAX} bodies a minute"));
+            Ok(Amount { bodies: given.ok_or_else(wrong)?, bytes: settings.size(bytes)? })
         };
-        Ok(Self { in_all: bodies("junk-per-minute")?, per_source: bodies("junk-per-minute-per-source")? })
+        Ok(Self {
+            in_all: amount("junk-per-minute", "junk-bytes-per-minute")?,
+            per_source: amount("junk-per-minute-per-source", "junk-bytes-per-minute-per-source")?,
+        })
     }
 }
 
@@ -45,9 +66,9 @@ pub struct Budget {
 #[derive(Debug, Default)]
 struct Spent {
     since: Option<Instant>,
-    in_all: u32,
+    in_all: Amount,
     /// Nobody is here who took nothing: so there are never more of them than bodies that were kept.
-    by_source: HashMap<Option<IpAddr>, u32>,
+    by_source: HashMap<Option<IpAddr>, Amount>,
 }
 
 impl Budget {
@@ -56,21 +77,20 @@ impl Budget {
         Self { allowance, spent: Mutex::default() }
     }
 
-    /// Takes one body's share, if there is one left for this source.
-    pub fn take(&self, source: Option<IpAddr>, now: Instant) -> bool {
+    /// Takes the share of a body of so many bytes, if there is that much left for this source.
+    pub fn take(&self, source: Option<IpAddr>, bytes: usize, now: Instant) -> bool {
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         if spent.since.is_none_or(|since| now.saturating_duration_since(since) >= MINUTE) {
             *spent = Spent { since: Some(now), ..Spent::default() };
         }
-        if spent.in_all >= self.allowance.in_all || self.allowance.per_source == 0 {
+        let (source, bytes) = (source.map(sender), u64::try_from(bytes).unwrap_or(u64::MAX));
+        let by_source = spent.by_source.get(&source).copied().unwrap_or_default();
+        let by_source = by_source.plus(bytes, self.allowance.per_source);
+        let (Some(by_source), Some(in_all)) = (by_source, spent.in_all.plus(bytes, self.allowance.in_all)) else {
             return false;
-        }
-        let by_source = spent.by_source.entry(source.map(sender)).or_default();
-        if *by_source >= self.allowance.per_source {
-            return false;
-        }
-        *by_source += 1;
-        spent.in_all += 1;
+        };
+        spent.by_source.insert(source, by_source);
+        spent.in_all = in_all;
         true
     }
 }
@@ -89,57 +109,88 @@ mod tests {
 
     use super::*;
 
-    /// Takes for a source at a second.
-    fn budget(in_all: u32, per_source: u32) -> impl Fn(&str, u64) -> bool {
-        let (budget, start) = (Budget::new(Allowance { in_all, per_source }), Instant::now());
-        move |source, second| budget.take(source.parse().ok(), start + Duration::from_secs(second))
+    /// So many bodies of any size.
+    fn bodies(in_all: u32, per_source: u32) -> Allowance {
+        let amount = |bodies| Amount { bodies, bytes: u64::MAX };
+        Allowance { in_all: amount(in_all), per_source: amount(per_source) }
+    }
+
+    /// So many bytes in any number of bodies.
+    fn bytes(in_all: u64, per_source: u64) -> Allowance {
+        let amount = |bytes| Amount { bodies: u32::MAX, bytes };
+        Allowance { in_all: amount(in_all), per_source: amount(per_source) }
+    }
+
+    /// Takes so many bytes for a source at a second.
+    fn budget(allowance: Allowance) -> impl Fn(&str, usize, u64) -> bool {
+        let (budget, start) = (Budget::new(allowance), Instant::now());
+        move |source, bytes, second| budget.take(source.parse().ok(), bytes, start + Duration::from_secs(second))
     }
 
     #[test]
     fn one_sources_flood_leaves_the_others_theirs() {
-        let take = budget(5, 2);
-        let taken: Vec<_> = (0..9).map(|_| take("10.0.0.1", 0)).collect();
+        let take = budget(bodies(5, 2));
+        let taken: Vec<_> = (0..9).map(|_| take("10.0.0.1", 9, 0)).collect();
         assert_eq!(taken.iter().filter(|taken| **taken).count(), 2);
-        assert!(take("10.0.0.2", 1) && take("10.0.0.2", 1) && !take("10.0.0.2", 1));
-        assert!(take("10.0.0.3", 2), "the fifth in all");
-        assert!(!take("10.0.0.4", 2), "the sixth in all");
+        assert!(take("10.0.0.2", 9, 1) && take("10.0.0.2", 9, 1) && !take("10.0.0.2", 9, 1));
+        assert!(take("10.0.0.3", 9, 2), "the fifth in all");
+        assert!(!take("10.0.0.4", 9, 2), "the sixth in all");
+    }
+
+    #[test]
+    fn few_large_bodies_use_a_budget_up_as_many_small_ones_do() {
+        let take = budget(bytes(250, 100));
+        assert!(take("10.0.0.1", 60, 0) && !take("10.0.0.1", 41, 0) && take("10.0.0.1", 40, 0));
+        assert!(!take("10.0.0.1", 1, 0), "its hundred bytes are used up");
+        assert!(!take("10.0.0.2", 101, 0) && take("10.0.0.2", 100, 0), "what does not fit takes nothing");
+        assert!(take("10.0.0.3", 50, 1) && !take("10.0.0.4", 1, 1), "250 in all");
+        assert!(take("10.0.0.4", 100, 60), "a minute later");
     }
 
     #[test]
     fn a_minute_later_there_is_a_new_budget() {
-        let take = budget(1, 1);
-        assert!(take("10.0.0.1", 0) && !take("10.0.0.1", 59));
-        assert!(take("10.0.0.1", 60) && !take("10.0.0.2", 119) && take("10.0.0.2", 120));
+        let take = budget(bodies(1, 1));
+        assert!(take("10.0.0.1", 9, 0) && !take("10.0.0.1", 9, 59));
+        assert!(take("10.0.0.1", 9, 60) && !take("10.0.0.2", 9, 119) && take("10.0.0.2", 9, 120));
     }
 
     #[test]
     fn addresses_that_one_sender_can_choose_from_are_one_source() {
-        let take = budget(9, 1);
-        assert!(take("2001:db8::1", 0) && !take("2001:db8::ffff:1", 0) && take("2001:db8:0:1::1", 0));
-        assert!(take("10.0.0.1", 0) && !take("::ffff:10.0.0.1", 0));
-        assert!(take("nobody", 0) && !take("nobody", 0));
+        let take = budget(bodies(9, 1));
+        assert!(take("2001:db8::1", 9, 0) && !take("2001:db8::ffff:1", 9, 0) && take("2001:db8:0:1::1", 9, 0));
+        assert!(take("10.0.0.1", 9, 0) && !take("::ffff:10.0.0.1", 9, 0));
+        assert!(take("nobody", 9, 0) && !take("nobody", 9, 0));
     }
 
     #[test]
     fn a_budget_of_nothing_is_nothing() {
-        assert!(!budget(0, 9)("10.0.0.1", 0) && !budget(9, 0)("10.0.0.1", 0));
+        for allowance in [bodies(0, 9), bodies(9, 0), bytes(0, 9), bytes(9, 0)] {
+            assert!(!budget(allowance)("10.0.0.1", 1, 0), "{allowance:?}");
+        }
     }
 
     proptest! {
         #[test]
         fn no_minute_gives_more_than_is_allowed_and_the_map_stays_small(
-            in_all in 0_u32..9, per_source in 0_u32..5, who in prop::collection::vec(0_u8..7, 0..200),
+            bodies in 0_u32..9, of_source in 0_u32..5, bytes in 0_u64..90, bytes_of_source in 0_u64..50,
+            who in prop::collection::vec((0_u8..7, 0_usize..30), 0..200),
         ) {
+            let (in_all, per_source) = (Amount { bodies, bytes }, Amount { bodies: of_source, bytes: bytes_of_source });
             let budget = Budget::new(Allowance { in_all, per_source });
             let now = Instant::now();
-            let mut taken = [0; 7];
-            for source in who {
-                taken[usize::from(source)] += u32::from(budget.take(Some([10, 0, 0, source].into()), now));
+            let mut taken = [Amount::default(); 7];
+            for (source, bytes) in who {
+                if budget.take(Some([10, 0, 0, source].into()), bytes, now) {
+                    let taken = &mut taken[usize::from(source)];
+                    *taken = Amount { bodies: taken.bodies + 1, bytes: taken.bytes + bytes as u64 };
+                }
             }
-            prop_assert!(taken.iter().all(|taken| *taken <= per_source));
-            prop_assert!(taken.iter().sum::<u32>() <= in_all);
+            let within = |taken: Amount, limit: Amount| taken.bodies <= limit.bodies && taken.bytes <= limit.bytes;
+            prop_assert!(taken.iter().all(|taken| within(*taken, per_source)));
+            let sum = |amount: fn(&Amount) -> u64| taken.iter().map(amount).sum::<u64>();
+            prop_assert!(sum(|taken| taken.bodies.into()) <= in_all.bodies.into() && sum(|taken| taken.bytes) <= in_all.bytes);
             let known = budget.spent.lock().expect("nobody panicked").by_source.len();
-            prop_assert_eq!(known, taken.iter().filter(|taken| **taken > 0).count());
+            prop_assert_eq!(known, taken.iter().filter(|taken| taken.bodies > 0).count());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::event::AppName;
 use common::log::kafka::KafkaSettings;
-use common::settings::{App, KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
+use common::settings::{App, KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen};
 use common::telemetry::LogFormat;
 
 use crate::budget::Allowance;
@@ -92,12 +92,7 @@ pub const WEBHOOKS: &[Setting] = &[
         kind: Kind::Plain,
     },
     Setting { name: "tls-key-file", help: "The certificate's private key as PEM.", default: None, kind: Kind::Plain },
-    Setting {
-        name: "trusted-proxies",
-        help: "Networks of the proxies in front, such as `10.0.0.0/8`: they are believed about the client's address.",
-        default: None,
-        kind: Kind::Repeated,
-    },
+    TRUSTED_PROXIES,
     Setting {
         name: "source-check",
         help: "What becomes of senders that are not in the source list: `off`, `observe` (counted) or `enforce` (refused).",
@@ -126,6 +121,18 @@ pub const WEBHOOKS: &[Setting] = &[
         name: "junk-per-minute-per-source",
         help: "The same from one address, with IPv6 from one /64.",
         default: Some("60"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "junk-bytes-per-minute",
+        help: "So many bytes of refused bodies a minute are kept at most.",
+        default: Some("1MiB"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "junk-bytes-per-minute-per-source",
+        help: "The same from one address, with IPv6 from one /64.",
+        default: Some("256KiB"),
         kind: Kind::Plain,
     },
 ];
@@ -214,6 +221,7 @@ impl Webhooks {
             junk: Allowance::read(settings)?,
         };
         webhooks.check_apps(webhooks.listen)?;
+        webhooks.check_proxies()?;
         Ok(webhooks)
     }
 
@@ -243,6 +251,16 @@ impl Webhooks {
         Ok(())
     }
 
+    /// Behind a proxy there is the internet, whatever address the proxy comes from.
+    fn check_proxies(&self) -> Result<(), SettingsError> {
+        if self.apps.is_empty() && !self.proxies.is_empty() {
+            let why = "trusted-proxies is set, so webhooks come from the internet, and the apps must be named: \
+                       set apps, for example `--apps crm-sync`; without it strangers could make up any";
+            return Err(SettingsError(why.into()));
+        }
+        Ok(())
+    }
+
     /// Whether certificate and source lists can be read now, if they are used.
     pub fn check(&self) -> anyhow::Result<()> {
         self.tls.as_ref().map_or(Ok(()), TlsFiles::check)?;
@@ -256,7 +274,7 @@ impl Webhooks {
 fn proxy_protocol(settings: &Settings) -> Result<bool, SettingsError> {
     match settings.text("proxy-protocol") {
         Some("off") | None => Ok(false),
-        Some("v2") if settings.all("trusted-proxies").is_empty() => Err(SettingsError(
+        Some("v2") if Proxies::read(settings)?.is_empty() => Err(SettingsError(
             "proxy-protocol is v2, so trusted-proxies must say from whom: nobody else is believed, and nobody would be let in".into(),
         )),
         Some("v2") => Ok(true),
@@ -358,10 +376,11 @@ fn rules(settings: &Settings) -> Result<Rules, SettingsError> {
     })
 }
 
-/// How webhooks are taken with these settings.
+/// How webhooks are taken with these settings, and for the app `a` where a proxy asks for names.
 #[cfg(test)]
 pub(crate) fn webhooks(args: &[&str]) -> Webhooks {
-    let args = std::iter::once("ingress").chain(args.iter().copied()).map(Into::into);
+    let apps: &[&str] = if args.contains(&"--trusted-proxies") { &["--apps", "a"] } else { &[] };
+    let args = std::iter::once("ingress").chain([args, apps].concat()).map(Into::into);
     let settings = common::settings::read("ingress", "", &table(), args, &|_| None, []).expect("known settings");
     Webhooks::read(&settings).expect("valid settings")
 }
@@ -400,6 +419,13 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_proxy_the_apps_are_named_also_on_loopback() {
+        let proxied = ["--kafka", "localhost:9092", "--trusted-proxies", "127.0.0.1"];
+        assert!(read(&proxied).is_err_and(|error| error.contains("trusted-proxies") && error.contains("--apps")));
+        assert!(read(&[&proxied[..], &["--apps", "crm-sync"]].concat()).is_ok());
+    }
+
+    #[test]
     fn the_address_that_counts_is_the_sockets_own() {
         let webhooks = read(&["--kafka", "localhost:9092"]).expect("valid settings").webhooks;
         let check = |address: &str| webhooks.check_address(address.parse().expect("an address")).is_ok();
@@ -434,6 +460,8 @@ mod tests {
             (&["--kafka", "h:1", "--head-timeout", "0s"][..], "head-timeout"),
             (&["--kafka", "h:1", "--proxy-protocol", "v1"][..], "proxy-protocol"),
             (&["--kafka", "h:1", "--proxy-protocol", "v2"][..], "trusted-proxies"),
+            (&["--kafka", "h:1", "--proxy-protocol", "v2", "--trusted-proxies", ""][..], "trusted-proxies"),
+            (&["--kafka", "h:1", "--trusted-proxies", "127.0.0.1"][..], "apps"),
             (&["--kafka", "h:1", "--tls-cert-file", "a.pem"][..], "tls-key-file"),
             (&["--kafka", "h:1", "--tls-key-file", "a.pem"][..], "tls-cert-file"),
             (&["--kafka", "h:1", "--trusted-proxies", "10.0.0.0/33"][..], "trusted-proxies"),
@@ -442,6 +470,8 @@ mod tests {
             (&["--kafka", "h:1", "--source-check", "observe", "--source-list", ""][..], "source-list"),
             (&["--kafka", "h:1", "--source-refresh", "10ms"][..], "source-refresh"),
             (&["--kafka", "h:1", "--junk-per-minute", "100001"][..], "junk-per-minute"),
+            (&["--kafka", "h:1", "--junk-bytes-per-minute", "9"][..], "junk-bytes-per-minute"),
+            (&["--kafka", "h:1", "--junk-bytes-per-minute-per-source", "some"][..], "junk-bytes-per-minute-per-source"),
             (&["--kafka", "h:1", "--idle-timeout", "0s"][..], "idle-timeout"),
             (&["--kafka", "h:1", "--idle-timeout", "11m"][..], "idle-timeout"),
             (&["--kafka", "h:1", "--stop-notice", "6m"][..], "stop-notice"),

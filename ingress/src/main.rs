@@ -15,7 +15,12 @@ fn main() -> ExitCode {
         return finish(config.check(), |error| eprintln!("error: {error:#}"));
     }
     telemetry::init_logs(config.log_format);
-    let ended = if settings.on("hold") && !hold::is_held() { hold::run(&config.webhooks) } else { run(config) };
+    let ended = if settings.on("hold") && !hold::is_held() {
+        hold::run(&config.webhooks)
+    } else {
+        settings.warn();
+        run(config)
+    };
     finish(ended, |error| tracing::error!("{error:#}"))
 }
 

@@ -28,6 +28,9 @@ const BUCKETS_S: &[f64] =
 /// Of the directories that are watched for others.
 const ADOPTED: &str = "Events of other ingresses, which were gone, that were brought to Kafka from their disk logs.";
 
+/// Of what should not be.
+const OPEN: &str = "1 once a webhook came through a proxy while no apps are set, so that strangers can make up any.";
+
 /// What became of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -158,6 +161,7 @@ pub struct Metrics {
     kept_in_kafka_seconds: Histogram,
     kept_on_disk_seconds: Histogram,
     discarded: IntCounter,
+    open_behind_proxy: IntGauge,
     sources: [IntCounter; Verdict::ALL.len()],
     adopted: IntCounter,
     fsync_seconds: Histogram,
@@ -191,6 +195,7 @@ impl Metrics {
             kept_in_kafka_seconds: kept_seconds.with_label_values(&[Kept::Kafka.label()]),
             kept_on_disk_seconds: kept_seconds.with_label_values(&[Kept::Disk.label()]),
             discarded: registered(registry, IntCounter::new("ingress_discarded_total", about)),
+            open_behind_proxy: registered(registry, IntGauge::new("ingress_open_behind_proxy", OPEN)),
             sources: Verdict::ALL.map(|verdict| sources.with_label_values(&[verdict.label()])),
             adopted: registered(registry, IntCounter::new("ingress_adopted_events_total", ADOPTED)),
             fsync_seconds,
@@ -235,6 +240,17 @@ impl Metrics {
     /// A body that is no event was not kept.
     pub fn discarded(&self) {
         self.discarded.inc();
+    }
+
+    /// A webhook came through a proxy while any app's name is taken. Never refused: it may be genuine.
+    pub fn open_behind_proxy(&self) {
+        if self.open_behind_proxy.get() == 0 {
+            self.open_behind_proxy.set(1);
+            tracing::warn!(
+                "webhooks come through a proxy, so from more than this machine, and no apps are set: strangers can make \
+                 up any app. Name them, for example `--apps crm-sync`, and the proxy, `--trusted-proxies 127.0.0.1`"
+            );
+        }
     }
 
     /// A sender was looked up.

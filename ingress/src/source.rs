@@ -77,7 +77,14 @@ impl SourceCheck {
     pub fn start(sources: &Sources, registry: &Registry, metrics: Metrics) -> io::Result<Self> {
         let list = match sources.check {
             Check::Off => None,
-            Check::Observe | Check::Enforce => Some(SourceList::start(&sources.places, sources.refresh)?),
+            Check::Observe | Check::Enforce => {
+                for place in sources.places.iter().filter(|place| place.is_open()) {
+                    tracing::warn!(
+                        "the source list {place} is read without TLS: whoever is on the way can add senders"
+                    );
+                }
+                Some(SourceList::start(&sources.places, sources.refresh)?)
+            }
         };
         if let Some(list) = &list {
             ListGauges::register(registry, list.known());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use common::log::kafka::KafkaSettings;
 use common::secret::Fingerprint;
-use common::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
+use common::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen};
 use common::telemetry::LogFormat;
 
 use crate::domain::EndpointHosts;
@@ -60,7 +60,7 @@ pub const QUERIES: &[Setting] = &[
 /// All settings of the processor.
 pub fn settings() -> Vec<Setting> {
     let own = [PROCESSOR, FOLDING, QUERIES, KAFKA, PROCESS].concat();
-    own.into_iter().chain([admin_listen("127.0.0.1:9081")]).collect()
+    own.into_iter().chain([TRUSTED_PROXIES, admin_listen("127.0.0.1:9081")]).collect()
 }
 
 /// The processor's configuration.
@@ -133,6 +133,13 @@ impl ServiceConfig {
                 "query-listen is {query_listen}, which others can reach: set query-tokens, or listen on 127.0.0.1"
             )));
         }
+        let is_proxied = settings.all(TRUSTED_PROXIES.name).iter().any(|networks| !networks.trim().is_empty());
+        if query_tokens.is_empty() && is_proxied {
+            let why = "trusted-proxies is set, so the internet comes in through a proxy, which can pass questions on as \
+                       well: set query-tokens, for example with `--query-tokens-file FILE`; `openssl rand -hex 32` \
+                       makes one";
+            return Err(SettingsError(why.into()));
+        }
         Ok(Self {
             dir: settings.path("data-dir")?.join("processor"),
             trusts: Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust)))
@@ -143,5 +150,28 @@ impl ServiceConfig {
             query_listen,
             query_tokens,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> Result<Config, String> {
+        let args = ["processor", "--kafka", "h:1"].iter().chain(args).map(Into::into);
+        let settings = common::settings::read("processor", "", &settings(), args, &|_| None, []);
+        settings.and_then(|settings| Config::read(&settings)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_others_reach_needs_tokens() {
+        let tokens = ["--query-tokens", "s6p6eclrvim6da22ft9ch94ekreb52lv"];
+        for reached in [["--query-listen", "0.0.0.0:8081"], ["--trusted-proxies", "127.0.0.1"]] {
+            let error = read(&reached).expect_err("tokens are needed");
+            assert!(error.contains(&reached[0][2..]) && error.contains("set query-tokens"), "{error}");
+            assert!(read(&[&reached[..], &tokens].concat()).is_ok(), "{reached:?}");
+        }
+        assert!(read(&[]).is_ok(), "on loopback, and no proxy");
+        assert!(read(&["--trusted-proxies", ""]).is_ok(), "an empty variable of compose is no proxy");
     }
 }

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         return check(&settings, &config);
     }
     telemetry::init_logs(config.log_format);
+    settings.warn();
     match actix_web::rt::System::new().block_on(run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

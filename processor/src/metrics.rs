@@ -11,6 +11,10 @@ use crate::domain::{Decision, Reason, RecordStatus};
 use crate::fold::Outcome;
 use crate::store::Store;
 
+mod lag;
+
+pub use lag::Lag;
+
 /// All metrics of the processor.
 #[derive(Clone)]
 pub struct Metrics {
@@ -20,8 +24,8 @@ pub struct Metrics {
     gave_way: IntCounter,
     start_overs: IntCounter,
     state_set_aside: IntCounter,
-    lag_events: IntGaugeVec,
-    lag_seconds: IntGaugeVec,
+    /// How far behind the owned partitions are.
+    pub lag: Lag,
     batch_duration: HistogramVec,
     installations: IntGaugeVec,
     permissions: IntGaugeVec,
@@ -85,12 +89,7 @@ impl Metrics {
                 "processor_state_set_aside_total",
                 "Times that the state was set aside and read again.",
             ),
-            lag_events: gauges("processor_lag_events", "Events in raw that are yet to be folded.", "partition"),
-            lag_seconds: gauges(
-                "processor_lag_seconds",
-                "How long the next event of raw has been waiting.",
-                "partition",
-            ),
+            lag: registered(registry, Ok(Lag::default())),
             batch_duration: registered(registry, HistogramVec::new(durations, &["step"])),
             installations: gauges("installations", "Installations known, by status.", "status"),
             permissions: gauges(
@@ -157,22 +156,6 @@ impl Metrics {
     /// How long a step took.
     pub fn took(&self, step: Step, duration: Duration) {
         self.batch_duration.with_label_values(&[step.label()]).observe(duration.as_secs_f64());
-    }
-
-    /// How far behind an owned partition is.
-    pub fn lag(&self, partition: u32, events: u64, waiting: Duration) {
-        let partition = partition.to_string();
-        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.lag_events.with_label_values(&[&partition]).set(number(events));
-        self.lag_seconds.with_label_values(&[&partition]).set(number(waiting.as_secs()));
-    }
-
-    /// A partition is no longer ours: its owner tells its lag.
-    pub fn lost(&self, partition: u32) {
-        let partition = partition.to_string();
-        // Not there is as good as removed.
-        self.lag_events.remove_label_values(&[&partition]).ok();
-        self.lag_seconds.remove_label_values(&[&partition]).ok();
     }
 
     /// Partitions without an owner.

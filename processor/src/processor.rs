@@ -23,6 +23,9 @@ use crate::takeover::{catch_up, follow, look_back, take_over};
 /// How long the loop waits for something to do.
 const POLL: Duration = Duration::from_millis(50);
 
+/// A group at rest hands out its partitions sooner.
+const OWNED_WITHIN: Duration = Duration::from_secs(60);
+
 /// The times that the loop keeps by a clock. Nothing that it folds or publishes depends on them.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -233,7 +236,8 @@ impl Processor {
         let mut owned = BTreeSet::new();
         let mut newest = BTreeMap::new();
         ledger.follow(&followed(&store, &partitions, &owned))?;
-        let (mut measured, mut unowned_since) = (Instant::now(), None);
+        let began = Instant::now();
+        let (mut measured, mut unowned_since) = (began, None);
         while !self.stop.requested() {
             match ledger.next(POLL)? {
                 Turn::Raw(entries) => {
@@ -250,6 +254,7 @@ impl Processor {
                         return Err(Disagreement::surplus(*surplus, ledger.partitions()).into());
                     }
                     owned.extend(&gained);
+                    self.metrics.lag.own(&owned, Timestamp::now());
                     owner.forget();
                     ledger.follow(&followed(&store, &partitions, &owned))?;
                     let mut starts = Vec::new();
@@ -265,14 +270,18 @@ impl Processor {
                     info!("partitions {lost:?} are no longer ours");
                     for partition in lost {
                         owned.remove(&partition);
-                        self.metrics.lost(partition);
                     }
+                    self.metrics.lag.own(&owned, Timestamp::now());
                     owner.forget();
                     ledger.follow(&followed(&store, &partitions, &owned))?;
                 }
                 Turn::Quiet => {}
             }
             if measured.elapsed() >= self.pace.measure_every {
+                if began.elapsed() >= OWNED_WITHIN {
+                    // What we had in the session before, and not in this one, is another's.
+                    self.metrics.lag.own(&owned, Timestamp::now());
+                }
                 self.measure(ledger, &store, &owned, &newest)?;
                 self.watch(ledger, &mut unowned_since)?;
                 self.look_for_hanging(ledger, &mut course.hanging)?;
@@ -353,10 +362,9 @@ impl Processor {
     ) -> Result<(), Failure> {
         for partition in owned {
             let (_, end) = ledger.bounds(Topic::Raw, *partition)?;
-            let behind = end.saturating_sub(store.marks(*partition).raw.unwrap_or(0));
-            // The next event came no earlier than the last that was folded.
-            let waiting = newest.get(partition).filter(|_| behind > 0).map(|at| Timestamp::now().since(*at));
-            self.metrics.lag(*partition, behind, waiting.unwrap_or_default());
+            let next = store.marks(*partition).raw.unwrap_or(0);
+            let newest = newest.get(partition).copied();
+            self.metrics.lag.measure(*partition, next, end.saturating_sub(next), newest, Timestamp::now());
         }
         self.metrics.state(store);
         Ok(())

@@ -23,6 +23,10 @@ use tests::wait::eventually;
 const PROXY: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
+/// What a form that faces the internet through a proxy has to be told.
+const PROXIED: [&str; 6] =
+    ["--trusted-proxies", "127.0.0.1", "--apps", "crm-sync", "--query-tokens", "f0e1d2c3b4a5968778695a4b3c2d1e0f"];
+
 const LISTED: &str = "3.217.33.54";
 const UNLISTED: &str = "203.0.113.9";
 
@@ -33,7 +37,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 fn only_trusted_proxies_are_believed_about_who_sent_an_event() {
     let Some(servers) = kafka::shared("only_trusted_proxies_are_believed_about_who_sent_an_event") else { return };
     let names = Names::new(servers);
-    let ingress = names.start(Program::Ingress, "ingress", &["--trusted-proxies", "127.0.0.1, 10.0.0.0/8"]);
+    let ingress =
+        names.start(Program::Ingress, "ingress", &["--trusted-proxies", "127.0.0.1, 10.0.0.0/8", "--apps", "crm-sync"]);
     ingress.ready();
     let cases: [(Ipv4Addr, &[&str], &str); 9] = [
         (PROXY, &[], "127.0.0.1"),
@@ -70,7 +75,7 @@ fn who_is_refused_is_kept_in_raw_and_folded_nowhere() {
     let names = Names::new(servers);
     let list = List::new(LISTED);
     let mut settings = enforce(&list.path());
-    settings.extend(["--trusted-proxies".into(), PROXY.to_string()]);
+    settings.extend(["--trusted-proxies".into(), PROXY.to_string(), "--apps".into(), "crm-sync".into()]);
     let settings: Vec<_> = settings.iter().map(String::as_str).collect();
     let ingress = names.start(Program::Ingress, "ingress", &settings);
     let processor = names.start(Program::Processor, "processor", &[]);
@@ -119,8 +124,7 @@ fn who_is_refused_is_kept_in_raw_and_folded_nowhere() {
 fn strangers_are_counted_and_taken_while_we_only_observe() {
     let list = List::new(&format!("{{\"nodes\":[\"{LISTED}\",\"52.29.163.104\"]}}"));
     let path = list.path();
-    let server =
-        Server::start(&["--source-check", "observe", "--source-list", &path, "--trusted-proxies", "127.0.0.1"]);
+    let server = Server::start(&[&["--source-check", "observe", "--source-list", &path], &PROXIED[..]].concat());
     assert_eq!(server.post_from(LISTED), (200, None));
     assert_eq!(server.post_from(UNLISTED), (200, None));
     assert_eq!(server.post_from(UNLISTED), (200, None));
@@ -168,6 +172,7 @@ fn a_list_on_the_web_refuses_nobody_until_it_is_there_and_then_survives_its_serv
     let web = Web::start("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n");
     let server = Server::start_owned(&enforce(&web.url()));
     server.has_told("there is no source list", 1);
+    server.has_told("is read without TLS", 1);
     assert_eq!((server.post_from(LISTED).0, server.post_from(UNLISTED).0), (200, 200));
     assert_eq!(server.verdicts(), [Some(0.0), Some(0.0), Some(2.0)]);
     assert_eq!(server.process.metric("hookledger_source_list_addresses", ""), Some(0.0));
@@ -224,6 +229,66 @@ fn a_flood_of_junk_leaves_others_their_share_of_what_is_kept() {
     // Events have no budget.
     let mut client = client(&server.process, PROXY, &[]);
     assert!((0..30).all(|_| post(&mut client, BODY).0 == 200));
+}
+
+#[test]
+fn large_junk_fills_the_log_no_further_than_its_budget_in_bytes() {
+    let limits = ["--junk-bytes-per-minute", "160KiB", "--junk-bytes-per-minute-per-source", "100KiB"];
+    let server = Server::start(&limits);
+    let junk = "x".repeat(40 * 1024);
+    let kept = |from: [u8; 4]| {
+        let mut client = client(&server.process, from.into(), &[]);
+        (0..9).filter(|_| post(&mut client, &junk).1.is_some()).count()
+    };
+    assert_eq!([kept([127, 0, 0, 1]), kept([127, 0, 0, 2]), kept([127, 0, 0, 3])], [2, 1, 0]);
+    assert_eq!(server.process.metric("hookledger_ingress_discarded_total", ""), Some(24.0));
+}
+
+#[test]
+fn behind_a_proxy_nothing_starts_without_apps_and_tokens() {
+    let (home, _) = home("");
+    let data = home.path().join("data").display().to_string();
+    let standalone: &[&str] = &["standalone", "--query-listen", "127.0.0.1:0"];
+    let (apps, tokens): (&[&str], &[&str]) = (&["--apps", "crm-sync"], &["--query-tokens", PROXIED[5]]);
+    for (program, form, given, missing) in [
+        (Program::Hookledger, standalone, tokens, "set apps"),
+        (Program::Hookledger, standalone, apps, "set query-tokens"),
+        (Program::Ingress, &["--kafka", "127.0.0.1:1"], &[], "set apps"),
+        (Program::Processor, &["--kafka", "127.0.0.1:1", "--query-listen", "127.0.0.1:0"], &[], "set query-tokens"),
+    ] {
+        let common = ["--data-dir", &data, "--admin-listen", "127.0.0.1:0", "--trusted-proxies", "127.0.0.1"];
+        let ended = run(program, &[form, given, &common].concat());
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains("trusted-proxies is set") && ended.stderr.contains(missing), "{}", ended.stderr);
+        assert!(!home.path().join("data").exists(), "nothing was opened");
+    }
+}
+
+#[test]
+fn what_comes_through_a_proxy_that_is_not_named_is_noticed() {
+    let server = Server::start(&[]);
+    let metric = || server.process.metric("hookledger_ingress_open_behind_proxy", "");
+    assert_eq!(post(&mut client(&server.process, PROXY, &[]), BODY).0, 200);
+    assert_eq!(metric(), Some(0.0));
+    for header in ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"] {
+        let mut through = server.process.webhooks().with(header, UNLISTED);
+        assert_eq!(post(&mut through, BODY).0, 200, "a webhook is never lost for it");
+        let question = server.process.queries().with(header, UNLISTED).get("/v1/installations").expect("an answer");
+        assert_eq!((question.status, &question.json()["type"]), (403, &Value::from("/docs/problems#tokens-needed")));
+    }
+    assert_eq!(metric(), Some(1.0));
+    assert_eq!(server.process.logs().matches("webhooks come through a proxy").count(), 1, "once, not a flood");
+    assert_eq!(server.process.queries().get("/v1/installations").expect("an answer").status, 200);
+}
+
+#[test]
+fn secrets_among_the_flags_are_warned_about() {
+    const TOKEN: &str = "f0e1d2c3b4a5968778695a4b3c2d1e0f";
+    let server = Server::start(&["--query-tokens", TOKEN]);
+    server.has_told("query-tokens was given as a flag", 1);
+    assert!(!server.process.logs().contains(TOKEN), "but not shown");
+    let quiet = Server::start_with(&[], &[("HOOKLEDGER_QUERY_TOKENS", TOKEN)]);
+    assert!(!quiet.process.logs().contains("given as a flag"));
 }
 
 #[test]
@@ -367,7 +432,7 @@ impl Server {
 
     fn start_owned(settings: &[String]) -> Self {
         let settings: Vec<_> = settings.iter().map(String::as_str).collect();
-        Self::start(&[&settings[..], &["--trusted-proxies", "127.0.0.1"]].concat())
+        Self::start(&[&settings[..], &PROXIED[..]].concat())
     }
 
     fn start_with(settings: &[&str], environment: &[(&str, &str)]) -> Self {

@@ -4,12 +4,13 @@ use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
 
 use common::event::Installation;
+use common::plain;
 use common::secret::Fingerprint;
 use common::time::Timestamp;
 
 use super::player::{Player, Said, encoding, encoding_argument, portal, portal_arguments, target_arguments};
 use crate::outcome::Outcome;
-use crate::output::{harmless, print, shown};
+use crate::output::{print, shown};
 use crate::portal::{Event, Portal};
 use crate::query::{Query, QueryError, server_arguments};
 
@@ -58,7 +59,7 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let mut good = true;
     for step in steps(&portal) {
         let said = player.tell(&portal, &step.event, Timestamp::now()).await?;
-        print(&format!("{:<20}{}\n", step.event.name(), harmless(&said.describe())))?;
+        print(&format!("{:<20}{}\n", step.event.name(), plain::line(&said.describe())))?;
         good &= said.promise.is_some();
         if let Some(query) = &mut query {
             good &= ask(query, &installation, &portal, &step, &said).await?;
@@ -159,7 +160,7 @@ fn wrong(document: &Value, expected: &[(&str, &str)]) -> Vec<String> {
 fn told(line: &str, wrong: &[String]) -> anyhow::Result<bool> {
     let good = wrong.is_empty();
     let complaint = if good { String::new() } else { format!("  <-- {}", wrong.join(", ")) };
-    print(&format!("{:20}{}{complaint}\n", "", harmless(line)))?;
+    print(&format!("{:20}{}{complaint}\n", "", plain::line(line)))?;
     Ok(good)
 }
 

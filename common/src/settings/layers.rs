@@ -10,6 +10,7 @@ use toml::{Table, Value as Toml};
 
 use super::command::{CONFIG, file_name, variable};
 use super::shared::ANYWHERE;
+use super::value::holds_secret;
 use super::{Effective, Kind, Setting, Settings, SettingsError, Source, Value, apps};
 use crate::secret::Secret;
 
@@ -55,7 +56,7 @@ pub(super) fn merge(
         };
         effective.push(Effective { setting: *setting, value, source });
     }
-    let mut settings = Settings { effective, apps: BTreeMap::new() };
+    let mut settings = Settings { effective, apps: BTreeMap::new(), warnings: seen_by_others(known, matches) };
     if known.iter().any(|setting| setting.name == "apps") {
         settings.apps = apps::read(&settings.all("apps"), table.get("apps"))?;
     }
@@ -96,6 +97,24 @@ fn from_flags(setting: &Setting, matches: &ArgMatches) -> Result<Option<Value>, 
         Kind::Repeated => matches.get_many(setting.name).map(|values| Value::Repeated(values.cloned().collect())),
         Kind::Switch => matches.get_flag(setting.name).then_some(Value::Switch(true)),
     })
+}
+
+/// A warning for each secret among the flags.
+fn seen_by_others(known: &[Setting], matches: &ArgMatches) -> Vec<String> {
+    let warning = |setting: &Setting| {
+        let (name, variable) = (setting.name, variable(setting.name));
+        let (what, remedy) = match setting.kind {
+            Kind::Secret if matches.contains_id(name) => (name, format!("{name}-file or the variable {variable}")),
+            Kind::Repeated
+                if name == "kafka-set" && matches.get_many(name)?.any(|given: &String| holds_secret(given)) =>
+            {
+                ("a secret in kafka-set", "kafka-set-file".to_owned())
+            }
+            Kind::Plain | Kind::Secret | Kind::Repeated | Kind::Switch => return None,
+        };
+        Some(format!("{what} was given as a flag, which every user of this machine can read (`ps`): use {remedy}"))
+    };
+    known.iter().filter_map(warning).collect()
 }
 
 fn from_environment(setting: &Setting, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Value>, SettingsError> {
@@ -187,7 +206,7 @@ fn read_toml(path: &Path) -> Result<Table, SettingsError> {
     })
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_BYTES_MAX {

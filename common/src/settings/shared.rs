@@ -1,8 +1,10 @@
 //! The settings that programs share: their tables, their types, and every name that any program knows.
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::time::Duration;
 
+use super::layers::read_text;
 use super::{Kind, Setting, Settings, SettingsError};
 use crate::contract::{Retention, Topic};
 use crate::log::kafka::KafkaSettings;
@@ -52,6 +54,12 @@ pub const KAFKA: &[Setting] = &[
         kind: Kind::Repeated,
     },
     Setting {
+        name: "kafka-set-file",
+        help: "A file with `key=value` lines for kafka-set, which is before it; for passwords, which flags and files of settings show.",
+        default: None,
+        kind: Kind::Plain,
+    },
+    Setting {
         name: "topic-prefix",
         help: "What stands before every topic's name.",
         default: Some("hookledger."),
@@ -72,6 +80,14 @@ pub const KAFKA: &[Setting] = &[
         kind: Kind::Plain,
     },
 ];
+
+/// What faces the internet through a proxy knows it by this.
+pub const TRUSTED_PROXIES: Setting = Setting {
+    name: "trusted-proxies",
+    help: "Networks of the proxies in front, such as `10.0.0.0/8`: they are believed about the client's address. Needs apps, and query-tokens where questions are answered.",
+    default: None,
+    kind: Kind::Repeated,
+};
 
 /// Where `/livez`, `/readyz` and `/metrics` are answered; each program has a default of its own.
 pub const fn admin_listen(default: &'static str) -> Setting {
@@ -107,6 +123,9 @@ pub(super) const ANYWHERE: &[&str] = &[
     "kafka",
     "kafka-deadline",
     "kafka-set",
+    "kafka-set-file",
+    "junk-bytes-per-minute",
+    "junk-bytes-per-minute-per-source",
     "junk-per-minute",
     "junk-per-minute-per-source",
     "keep",
@@ -186,13 +205,36 @@ impl Settings {
     }
 
     fn kafka_set(&self) -> Result<Vec<(String, String)>, SettingsError> {
-        let pair = |given: &String| match given.split_once('=') {
-            Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
-            // What was given is not shown: it may be a password.
-            _ => Err(SettingsError("kafka-set takes `key=value`; for example `--kafka-set client.id=crm`".into())),
+        let mut pairs = match self.text("kafka-set-file") {
+            Some(path) => kafka_set_file(path)?,
+            None => Vec::new(),
         };
-        self.all("kafka-set").iter().map(pair).collect()
+        for given in self.all("kafka-set") {
+            let wrong = || SettingsError("kafka-set takes `key=value`; for example `--kafka-set client.id=crm`".into());
+            pairs.push(pair(&given).ok_or_else(wrong)?);
+        }
+        Ok(pairs)
     }
+}
+
+/// The settings in a file: one a line, with `#` before comments that have a line of their own.
+fn kafka_set_file(path: &str) -> Result<Vec<(String, String)>, SettingsError> {
+    let error = |what: String| SettingsError(format!("kafka-set-file: {what}"));
+    let text = read_text(Path::new(path)).map_err(|io_error| error(format!("read {path}: {io_error}")))?;
+    let lines = (1..).zip(text.lines().map(str::trim));
+    let given = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    given
+        .map(|(number, line)| {
+            pair(line)
+                .ok_or_else(|| error(format!("line {number} of {path} takes `key=value`, such as `client.id=crm`")))
+        })
+        .collect()
+}
+
+/// A `key=value`. What was given is in no error: it may be a password.
+fn pair(given: &str) -> Option<(String, String)> {
+    let (key, value) = given.split_once('=')?;
+    (!key.trim().is_empty()).then(|| (key.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// Whether every topic's name is one to Kafka, with this before it.

@@ -202,6 +202,56 @@ fn a_slip_beside_a_secret_does_not_show_it() {
 }
 
 #[test]
+fn secrets_among_flags_are_warned_about_and_other_ways_are_not() {
+    let world = World::new();
+    let (tokens, set) = (world.file("tokens", HIDDEN), world.file("set", &format!("sasl.password={HIDDEN}")));
+    let password = format!("sasl.password={HIDDEN}");
+    let warnings = |settings: &Settings| settings.warnings.join("; ");
+    let by_flag = world.set(&["--query-tokens", HIDDEN, "--kafka-set", &password, "--kafka-set", "linger.ms=5"]);
+    let told = warnings(&by_flag);
+    for part in ["query-tokens was given as a flag", "query-tokens-file", "HOOKLEDGER_QUERY_TOKENS", "kafka-set-file"] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+    assert!(by_flag.describe().contains("# warning: query-tokens was given as a flag"), "{}", by_flag.describe());
+    assert!(!told.contains(HIDDEN) && !by_flag.describe().contains(HIDDEN), "{told}");
+
+    let files = ["--query-tokens-file", &tokens, "--kafka-set-file", &set, "--kafka-set", "ssl.key.location=/key.pem"];
+    assert_eq!(warnings(&world.set(&files)), "");
+    let variables = world.with("HOOKLEDGER_QUERY_TOKENS", HIDDEN).with("HOOKLEDGER_KAFKA_SET", &password);
+    assert_eq!(warnings(&variables.set(&[])), "");
+}
+
+#[test]
+fn passwords_for_kafka_may_be_in_a_file_of_their_own() {
+    let world = World::new();
+    let file = world.file(
+        "set",
+        &format!("# for the broker\n\n sasl.username = crm\r\nsasl.password={HIDDEN},=#\nclient.id=one\n"),
+    );
+    let flags = ["--kafka", "h:1", "--kafka-set-file", &file, "--kafka-set", "client.id=two"];
+    let settings = world.set(&flags);
+    let set = settings.kafka().expect("good settings").expect("set").set;
+    let expected = [
+        ("sasl.username", "crm".to_owned()),
+        ("sasl.password", format!("{HIDDEN},=#")),
+        ("client.id", "one".to_owned()),
+        // The last one holds: what stands nearer to the command wins.
+        ("client.id", "two".to_owned()),
+    ];
+    assert_eq!(set, expected.map(|(key, value)| (key.to_owned(), value)));
+    assert!(!format!("{settings:?}").contains(HIDDEN));
+
+    for (text, line) in [(format!("a=1\n\n{HIDDEN}"), "line 3"), (format!("={HIDDEN}"), "line 1")] {
+        let file = world.file("bad", &text);
+        let error = world.set(&["--kafka", "h:1", "--kafka-set-file", &file]).kafka().expect_err("no pairs").0;
+        assert!(error.starts_with("kafka-set-file: ") && error.contains(line), "{error}");
+        assert!(!error.contains(HIDDEN), "{error}");
+    }
+    let error = world.set(&["--kafka", "h:1", "--kafka-set-file", "/no"]).kafka().expect_err("no file").0;
+    assert!(error.starts_with("kafka-set-file: read /no: "), "{error}");
+}
+
+#[test]
 fn units_are_part_of_values_and_errors_say_what_was_given_and_an_example() {
     let deadline = |given| ms(&World::new().set(&[&format!("--kafka-deadline={given}")]));
     assert_eq!(deadline("1m 30s"), Ok(Duration::from_secs(90)));

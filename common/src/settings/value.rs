@@ -57,13 +57,18 @@ impl Value {
     }
 }
 
-/// A `key=value` whose key sounds like a secret without its value; librdkafka has several such.
-fn without_secret(given: &str) -> String {
+/// Whether the key of a `key=value` sounds like a secret; librdkafka has several such.
+pub(super) fn holds_secret(given: &str) -> bool {
     const TELLTALES: [&str; 7] = ["password", "secret", "key", "token", "jaas", "oauthbearer.config", "credential"];
+    let key = given.split_once('=').map(|(key, _)| key.to_ascii_lowercase());
+    // The place of a file is no secret.
+    let tells = |key: &str| !key.trim_end().ends_with(".location") && TELLTALES.iter().any(|word| key.contains(word));
+    key.as_deref().is_some_and(tells)
+}
+
+fn without_secret(given: &str) -> String {
     match given.split_once('=') {
-        Some((key, _)) if TELLTALES.iter().any(|telltale| key.to_ascii_lowercase().contains(telltale)) => {
-            format!("{key}=[secret]")
-        }
+        Some((key, _)) if holds_secret(given) => format!("{key}=[secret]"),
         _ => given.to_owned(),
     }
 }

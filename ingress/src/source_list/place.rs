@@ -50,6 +50,14 @@ impl Place {
         (web && open).then(|| Self::Url(text.to_owned()))
     }
 
+    /// Whether whoever is between us and the page can write the list.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Url(url) => !url.to_ascii_lowercase().starts_with("https:"),
+        }
+    }
+
     /// All of its bytes.
     pub fn read(&self) -> anyhow::Result<Vec<u8>> {
         match self {
@@ -129,6 +137,15 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(Place::parse(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_page_without_tls_is_anybodys_to_write() {
+        for (text, open) in
+            [("http://h/list", true), ("HTTP://h/list", true), ("HTTPS://h/list", false), ("list.txt", false)]
+        {
+            assert_eq!(Place::parse(text).expect("a place").is_open(), open, "{text}");
         }
     }
 

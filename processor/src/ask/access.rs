@@ -1,4 +1,4 @@
-//! Who may ask: everyone on loopback, else whoever shows a token.
+//! Who may ask: everyone on loopback, else whoever shows a token. Through a proxy nobody is on loopback.
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -7,6 +7,7 @@ use actix_web::middleware::Next;
 use actix_web::{Error, web};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use common::proxied::is_proxied;
 use common::secret::Fingerprint;
 
 use super::Asked;
@@ -18,6 +19,9 @@ pub async fn guard(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    if asked.tokens.is_empty() && is_proxied(request.headers()) {
+        return Err(Problem::TokensNeeded.into());
+    }
     if asked.tokens.is_empty() || shown(&request).is_some_and(|shown| asked.tokens.contains(&shown)) {
         return next.call(request).await;
     }

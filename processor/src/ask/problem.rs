@@ -18,6 +18,9 @@ pub enum Problem {
     /// No token, or not one of ours.
     #[error("a bearer token is needed, one of those in query-tokens; a browser shows it as the password")]
     Unauthorised,
+    /// No tokens are set, and a proxy lets in more than this machine.
+    #[error("this came through a proxy, so more than this machine can ask, and tokens are needed: set query-tokens")]
+    TokensNeeded,
     /// Nobody ever told of this installation.
     #[error("nothing is known of this installation")]
     UnknownInstallation,
@@ -39,6 +42,7 @@ impl Problem {
             Self::NoSuchPage => "no-such-page",
             Self::Malformed(_) => "malformed-question",
             Self::Unauthorised => "unauthorised",
+            Self::TokensNeeded => "tokens-needed",
             Self::UnknownInstallation => "unknown-installation",
             Self::NotYet => "not-yet",
             Self::NotOpen => "not-open",
@@ -53,6 +57,7 @@ impl ResponseError for Problem {
             Self::NoSuchPage | Self::UnknownInstallation => StatusCode::NOT_FOUND,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
+            Self::TokensNeeded => StatusCode::FORBIDDEN,
             Self::NotYet => StatusCode::GATEWAY_TIMEOUT,
             Self::NotOpen => StatusCode::SERVICE_UNAVAILABLE,
             Self::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -73,7 +78,8 @@ impl ResponseError for Problem {
             Self::NotYet | Self::NotOpen => {
                 response.insert_header((header::RETRY_AFTER, "1"));
             }
-            Self::NoSuchPage | Self::Malformed(_) | Self::UnknownInstallation | Self::State(_) => {}
+            Self::NoSuchPage | Self::Malformed(_) | Self::TokensNeeded | Self::UnknownInstallation | Self::State(_) => {
+            }
         }
         response.content_type("application/problem+json").json(json!({
             "type": format!("/docs/problems#{}", self.name()),

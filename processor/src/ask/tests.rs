@@ -144,6 +144,24 @@ async fn nobody_asks_without_a_token_where_tokens_are_set() {
 }
 
 #[actix_web::test]
+async fn without_tokens_nobody_asks_through_a_proxy() {
+    let path = format!("/v1/installations/crm-sync/{MEMBER}");
+    for header in ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"] {
+        let through_a_proxy = || get(&path).insert_header((header, "203.0.113.9"));
+        let (status, problem) = ask(asked(&[]), through_a_proxy()).await;
+        assert_eq!(
+            (status, &problem["type"]),
+            (StatusCode::FORBIDDEN, &json!("/docs/problems#tokens-needed")),
+            "{header}"
+        );
+        let (status, _) = ask(asked(&["right"]), through_a_proxy()).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{header}");
+        let shown = through_a_proxy().insert_header(("Authorization", "Bearer right"));
+        assert_eq!(ask(asked(&["right"]), shown).await.0, StatusCode::OK, "{header}");
+    }
+}
+
+#[actix_web::test]
 async fn what_is_not_there_is_a_problem_too() {
     for path in ["/v1/installations/crm-sync/nobody", "/v1/installations/CRM/..%2f", "/nothing"] {
         let (status, problem) = ask(asked(&[]), get(path)).await;
