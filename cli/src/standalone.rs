@@ -8,12 +8,15 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{ArgMatches, Command};
+use common::admin;
 use common::contract::Retention;
 use common::lifecycle::{Readiness, Stop};
 use common::log::LedgerError;
 use common::log::disk::{DiskLedger, DiskLog, Options};
 use common::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError, admin_listen};
 use common::telemetry::{self, LogFormat};
+use http_edge::fit_open_files;
+use http_edge::listener::listener;
 use ingress::metrics::LogGauges;
 use ingress::{Keeper, Metrics, Reception, Webhooks, hold, notify};
 use processor::config::{FOLDING, QUERIES, ServiceConfig};
@@ -78,10 +81,12 @@ impl Config {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(mut config: Config) -> anyhow::Result<()> {
     let stop = Stop::on_signals().context("listen for signals")?;
     hold::obey(&stop).context("listen to the parent")?;
     let _identity = Identity::take(&config.service.dir, None)?;
+    let mut admin_limits = admin::LIMITS;
+    fit_open_files(&mut [&mut config.webhooks.limits, &mut config.service.query_limits, &mut admin_limits]);
     let (registry, readiness) = (telemetry::registry(), Readiness::default());
     let stop = ingress::after_notice(stop, config.webhooks.stop_notice, readiness.clone());
     let metrics = Metrics::new(&registry);
@@ -97,16 +102,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let reception = Reception::start(&config.webhooks, &registry, metrics).context("start to look at senders")?;
     let reception = Arc::new(reception);
-    let listener = ingress::listener(config.webhooks.listen)
+    let listener = listener(config.webhooks.listen)
         .with_context(|| format!("listen on {} for webhooks", config.webhooks.listen))?;
     config.webhooks.check_address(listener.local_addr().context("ask the socket where it listens")?)?;
     let (webhooks, serving) =
         ingress::serve(listener, &config.webhooks, reception, Keeper::Disk(raw.clone()), stop.clone())
             .context("take webhooks")?;
     tracing::info!(what = "webhooks", address = %webhooks, "listening");
+    let (registered, ready) = (registry.clone(), readiness.clone());
     let (admin, administering) =
-        telemetry::serve_admin(config.admin_listen, registry.clone(), readiness.clone(), || true, stop.clone())
-            .with_context(|| format!("listen on {}", config.admin_listen))?;
+        admin::serve(config.admin_listen, admin_limits, registered, ready, || true, stop.clone())?;
     tracing::info!(what = "admin", address = %admin, "listening");
     notify::ready();
     print(&welcome(webhooks, config.service.query_listen, admin, &config.data_dir))?;

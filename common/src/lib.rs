@@ -4,6 +4,7 @@
 //! implementations (Kafka and disk), settings, and what every process has: telemetry, health,
 //! an orderly end. What an event *means* is not here; see `processor::domain`.
 
+pub mod admin;
 pub mod clock;
 pub mod contract;
 pub mod event;

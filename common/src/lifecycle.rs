@@ -1,5 +1,7 @@
 //! Readiness as letting go, an orderly end as a token.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::Duration;
@@ -79,6 +81,16 @@ impl Stop {
         thread::Builder::new().name("signals".into()).spawn(move || listen(&token, &listening))?;
         heard.recv().map_err(|_| io::Error::other("the thread for signals ended"))??;
         Ok(stop)
+    }
+}
+
+impl http_edge::Shutdown for Stop {
+    fn requested(&self) -> bool {
+        Self::requested(self)
+    }
+
+    fn wait(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(Self::wait(self))
     }
 }
 

@@ -1,23 +1,19 @@
-//! Logs, the metrics registry, and the admin server with `/livez`, `/readyz` and `/metrics`.
+//! Logs, the metrics registry, and what is counted of the connections of each port.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::panic::PanicHookInfo;
 
-use actix_web::http::KeepAlive;
-use actix_web::http::header::ContentType;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use http_edge::{Ended, Observer};
 use prometheus::core::Collector;
-use prometheus::{IntGauge, Opts, Registry, TEXT_FORMAT, TextEncoder};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::lifecycle::{Readiness, Stop};
 use crate::plain;
 
 /// Before the name of every metric.
@@ -26,12 +22,6 @@ const PREFIX: &str = "hookledger";
 /// What is logged unless somebody wishes otherwise: the web server tells much at each start and end, and
 /// of every request that is malformed, which strangers may send as many of as they like.
 const FILTER: &str = "info,actix_server=warn,actix_http=off";
-
-/// More than a Prometheus and a few people need.
-const ADMIN_CONNECTIONS_MAX: usize = 64;
-
-/// How long an answer that is being written may hold up the end of the admin server.
-const ADMIN_SHUTDOWN_S_MAX: u64 = 1;
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,160 +112,43 @@ pub fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: p
     metric
 }
 
-/// Serves `/livez`, `/readyz` and `/metrics` until a stop was asked for and nothing is busy any more.
-///
-/// Returns the address it listens on. The future must be polled for the server to run; it may be dropped.
-pub fn serve_admin(
-    listen: SocketAddr,
-    registry: Registry,
-    readiness: Readiness,
-    alive: impl Fn() -> bool + Send + Sync + Clone + 'static,
-    stop: Stop,
-) -> io::Result<(SocketAddr, impl Future<Output = io::Result<()>> + Send)> {
-    let stopping = stop.clone();
-    let routes = move || {
-        let (alive, registry) = (alive.clone(), registry.clone());
-        let (readiness, stopping) = (readiness.clone(), stopping.clone());
-        App::new()
-            .route("/livez", web::get().to(move || std::future::ready(livez(alive()))))
-            .route("/readyz", web::get().to(move || std::future::ready(readyz(&readiness, &stopping))))
-            .route("/metrics", web::get().to(move || std::future::ready(metrics(&registry))))
-    };
-    // An idle connection must not hold up the end: each is closed after its answer.
-    let bound = HttpServer::new(routes)
-        .workers(1)
-        .max_connections(ADMIN_CONNECTIONS_MAX)
-        .keep_alive(KeepAlive::Disabled)
-        .disable_signals()
-        .shutdown_timeout(ADMIN_SHUTDOWN_S_MAX)
-        .bind(listen)?;
-    let address = *bound.addrs().first().ok_or_else(|| io::Error::other("the admin server has no address"))?;
-    let mut server = bound.run();
-    let handle = server.handle();
-    Ok((address, async move {
-        let over = async {
-            stop.wait().await;
-            stop.idle().await;
-        };
-        tokio::select! {
-            ended = &mut server => ended,
-            () = over => {
-                let ((), ended) = tokio::join!(handle.stop(true), server);
-                ended
-            }
-        }
-    }))
+/// The connections of a port.
+pub struct Connections {
+    open: IntGauge,
+    ended: [IntCounter; Ended::ALL.len()],
 }
 
-fn livez(alive: bool) -> HttpResponse {
-    if alive { text(HttpResponse::Ok(), "ok") } else { text(HttpResponse::ServiceUnavailable(), "not alive") }
-}
-
-fn readyz(readiness: &Readiness, stop: &Stop) -> HttpResponse {
-    let missing = readiness.missing();
-    if stop.requested() {
-        text(HttpResponse::ServiceUnavailable(), "stopping")
-    } else if missing.is_empty() {
-        text(HttpResponse::Ok(), "ready")
-    } else {
-        text(HttpResponse::ServiceUnavailable(), &missing.join("\n"))
+impl Connections {
+    /// Registers them under the port's name.
+    pub fn new(registry: &Registry, port: &str) -> Self {
+        let about = format!("Connections of the {port} port that are open.");
+        let open = registered(registry, IntGauge::new(format!("{port}_connections"), about));
+        let about = format!("Connections of the {port} port that we ended, or that failed, by why.");
+        let about = Opts::new(format!("{port}_connections_ended_total"), about);
+        let ended = registered(registry, IntCounterVec::new(about, &["reason"]));
+        Self { open, ended: Ended::ALL.map(|reason| ended.with_label_values(&[reason.label()])) }
     }
 }
 
-fn text(mut answer: actix_web::HttpResponseBuilder, body: &str) -> HttpResponse {
-    answer.content_type(ContentType::plaintext()).body(body.to_owned())
-}
+impl Observer for Connections {
+    fn opened(&self) {
+        self.open.inc();
+    }
 
-/// Ours, and the process collector's, which stand in the default registry under names of their own.
-fn metrics(registry: &Registry) -> HttpResponse {
-    let mut families = registry.gather();
-    families.extend(prometheus::gather());
-    match TextEncoder::new().encode_to_string(&families) {
-        Ok(body) => HttpResponse::Ok().content_type(TEXT_FORMAT).body(body),
-        Err(error) => {
-            tracing::error!(%error, "cannot write the metrics");
-            text(HttpResponse::InternalServerError(), "the metrics cannot be written")
+    fn closed(&self, why: Option<Ended>) {
+        self.open.dec();
+        if let Some(why) = why {
+            self.ended[why as usize].inc();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-    use std::net::TcpStream;
     use std::process::Command;
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Mutex};
 
-    use prometheus::IntCounterVec;
-
     use super::*;
-
-    #[actix_web::test]
-    async fn the_admin_server_says_how_the_process_is() {
-        let (readiness, stop, alive) = (Readiness::default(), Stop::default(), Arc::new(AtomicBool::new(true)));
-        let (kafka, store) = (readiness.pending("kafka: no metadata yet"), readiness.pending("store is not open"));
-        let is_alive = alive.clone();
-        let alive_now = move || is_alive.load(Ordering::Relaxed);
-        let any_port = ([127, 0, 0, 1], 0).into();
-        let (address, serving) =
-            serve_admin(any_port, registry(), readiness, alive_now, stop.clone()).expect("a free port");
-        let serving = tokio::spawn(serving);
-
-        check(address, "/livez", "200 OK", "ok").await;
-        alive.store(false, Ordering::Relaxed);
-        check(address, "/livez", "503 Service Unavailable", "not alive").await;
-
-        let missing = "kafka: no metadata yet\nstore is not open";
-        check(address, "/readyz", "503 Service Unavailable", missing).await;
-        drop((kafka, store));
-        check(address, "/readyz", "200 OK", "ready").await;
-        check(address, "/else", "404 Not Found", "").await;
-
-        let busy = stop.busy();
-        stop.request();
-        check(address, "/readyz", "503 Service Unavailable", "stopping").await;
-        drop(busy);
-        serving.await.expect("no panic").expect("an orderly end");
-    }
-
-    #[actix_web::test]
-    async fn metrics_have_our_prefix_and_the_process_its_own_names() {
-        let registry = registry();
-        let about = Opts::new("ingress_events_total", "Webhooks, by what became of them.");
-        let events = registered(&registry, IntCounterVec::new(about, &["outcome"]));
-        events.with_label_values(&["kafka"]).inc();
-
-        let stop = Stop::default();
-        let any_port = ([127, 0, 0, 1], 0).into();
-        let (address, serving) =
-            serve_admin(any_port, registry, Readiness::default(), || true, stop.clone()).expect("a free port");
-        let serving = tokio::spawn(serving);
-        let answer = get(address, "/metrics").await;
-        assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
-        for line in [
-            "# HELP hookledger_ingress_events_total Webhooks, by what became of them.",
-            "# TYPE hookledger_ingress_events_total counter",
-            "hookledger_ingress_events_total{outcome=\"kafka\"} 1",
-            "# TYPE hookledger_build_info gauge",
-            concat!("hookledger_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-            "# TYPE process_cpu_seconds_total counter",
-            "# TYPE process_resident_memory_bytes gauge",
-        ] {
-            assert!(answer.lines().any(|shown| shown == line), "{line} is not in {answer}");
-        }
-        assert!(answer.contains("# HELP process_cpu_seconds_total "), "{answer}");
-        stop.request();
-        serving.await.expect("no panic").expect("an orderly end");
-    }
-
-    #[actix_web::test]
-    async fn a_port_that_is_taken_is_an_error_at_once() {
-        let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let address = taken.local_addr().expect("an address");
-        let served = serve_admin(address, registry(), Readiness::default(), || true, Stop::default());
-        assert_eq!(served.map(drop).map_err(|error| error.kind()), Err(io::ErrorKind::AddrInUse));
-    }
 
     /// The test starts itself as a process of its own, for a process has one logger and one panic hook.
     #[test]
@@ -373,22 +246,5 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
-    }
-
-    async fn check(address: SocketAddr, path: &'static str, status: &str, body: &str) {
-        let answer = get(address, path).await;
-        let (head, shown) = answer.split_once("\r\n\r\n").expect("a head and a body");
-        assert_eq!((head.lines().next(), shown), (Some(format!("HTTP/1.1 {status}").as_str()), body), "{path}");
-    }
-
-    async fn get(address: SocketAddr, path: &'static str) -> String {
-        let asked = tokio::task::spawn_blocking(move || {
-            let mut stream = TcpStream::connect(address)?;
-            write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            io::Result::Ok(answer)
-        });
-        asked.await.expect("no panic").expect("an answer")
     }
 }

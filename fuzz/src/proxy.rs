@@ -1,6 +1,6 @@
 //! The PROXY protocol, version 2: what stands before a connection's own bytes.
 
-use ingress::server::proxy::{FIXED_BYTES, parse, whole_bytes};
+use http_edge::proxy::{FIXED_BYTES, parse, whole_bytes};
 
 use crate::input::Input;
 

@@ -8,7 +8,7 @@ use common::settings::{Setting, Settings, read};
 use crate::disk_log::{lay, log_in};
 
 /// Stands where a secret is; it is nowhere else.
-const SECRET: &str = "Xq7Zp2Vw9";
+const SECRET: &str = "Xq7Zp2Vw9Lk4Rt8Bn3";
 /// What the input writes in its place.
 const SIGN: &str = "@";
 /// Settings whose value is secret, as lines of the file begin.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, X_FORWARDED_FOR};
 use actix_web::web::Payload;
@@ -12,6 +12,7 @@ use common::event::{AppName, RawEvent};
 use common::form::{Form, Scan};
 use common::proxied::is_proxied;
 use common::time::Timestamp;
+use http_edge::{is_proxys_own, peer, receive};
 use prometheus::Registry;
 use uuid::Uuid;
 
@@ -22,7 +23,6 @@ use crate::keep::{Hand, Kept, Nowhere};
 use crate::metrics::{Metrics, Outcome};
 use crate::problem::Refusal;
 use crate::proxies::Proxies;
-use crate::server::{body, peer};
 use crate::source::SourceCheck;
 
 /// Given by us, passed on as it came.
@@ -65,6 +65,15 @@ impl Reception {
         }
     }
 
+    /// Refuses a webhook that is not looked at.
+    pub fn refuse(&self, refusal: Refusal) -> Answer {
+        let answer = Answer::Refused(refusal);
+        if let Some(outcome) = answer.outcome() {
+            self.metrics.answered(outcome, Duration::ZERO);
+        }
+        answer
+    }
+
     /// Takes a webhook: answers once the event cannot be lost any more.
     pub async fn accept(&self, request: &HttpRequest, payload: Payload, hand: &Hand) -> Answer {
         let started = Instant::now();
@@ -85,7 +94,7 @@ impl Reception {
         }
         let source = self.source(request);
         let is_unknown = self.sources.refuses(source);
-        let received = body::receive(request, payload, self.body_bytes_max).await?;
+        let received = receive(request, payload, self.body_bytes_max).await?;
         let scan = Form::scan(&received.bytes);
         let refusal: Option<fn(Option<Uuid>) -> Refusal> = match (is_unknown, scan.says_something()) {
             (true, _) => Some(Refusal::UnknownSource),
@@ -117,6 +126,9 @@ impl Reception {
     /// Who sent it, as far as anybody whom we believe knows.
     fn source(&self, request: &HttpRequest) -> Option<IpAddr> {
         let peer = peer(request)?;
+        if !self.proxies.is_empty() && is_proxys_own(request) {
+            return Some(peer);
+        }
         let forwarded: Vec<_> = request.headers().get_all(X_FORWARDED_FOR).map(HeaderValue::as_bytes).collect();
         Some(self.proxies.client(peer, &forwarded))
     }
@@ -139,35 +151,14 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// The response, with `Connection: close` if the connection is to end with it.
-    pub fn respond(&self, close: bool) -> HttpResponse {
+    /// The response.
+    pub fn respond(&self) -> HttpResponse {
         let (mut response, body): (HttpResponseBuilder, String) = match self {
             Self::Kept { id, kept } => (json(), format!(r#"{{"id":"{id}","kept":"{}"}}"#, kept.label())),
             Self::Here => (json(), r#"{"send":"POST"}"#.to_owned()),
             Self::Refused(refusal) => (refusal.respond(), refusal.document()),
         };
-        if close {
-            response.force_close();
-        }
         response.body(body)
-    }
-
-    /// Whether it was made without a look at the body.
-    pub(crate) fn leaves_body(&self) -> bool {
-        match self {
-            Self::Kept { .. } => false,
-            Self::Here => true,
-            Self::Refused(refusal) => match refusal {
-                Refusal::UnknownApp | Refusal::UnknownPath | Refusal::WrongMethod | Refusal::Encoded => true,
-                Refusal::NotAnEvent(_)
-                | Refusal::UnknownSource(_)
-                | Refusal::TooLarge { .. }
-                | Refusal::Nowhere
-                | Refusal::Overloaded
-                | Refusal::UnreadableBody
-                | Refusal::BodyTooSlow { .. } => false,
-            },
-        }
     }
 
     fn outcome(&self) -> Option<Outcome> {
@@ -178,6 +169,7 @@ impl Answer {
                 Refusal::NotAnEvent(_) => Some(Outcome::NotAnEvent),
                 Refusal::UnknownApp => Some(Outcome::UnknownApp),
                 Refusal::UnknownSource(_) => Some(Outcome::UnknownSource),
+                Refusal::CrossSite => Some(Outcome::CrossSite),
                 Refusal::TooLarge { .. } => Some(Outcome::TooLarge),
                 Refusal::Nowhere => Some(Outcome::Nowhere),
                 Refusal::Overloaded => Some(Outcome::Overloaded),

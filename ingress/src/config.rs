@@ -9,16 +9,20 @@ use common::event::AppName;
 use common::log::kafka::KafkaSettings;
 use common::settings::{App, KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen};
 use common::telemetry::LogFormat;
+use http_edge::{Limits, TlsFiles};
 
 use crate::budget::Allowance;
 use crate::handover::Rules;
 use crate::proxies::Proxies;
-use crate::server::{Limits, TlsFiles};
 use crate::source::{Check, Sources};
 use crate::source_list::Place;
 
 /// Kafka takes records up to about a megabyte unless told otherwise; a body leaves room for key and headers.
 const BODY_LIMIT_BYTES_MAX: u64 = 900 * 1024;
+/// A restart waits for as long as a connection may idle.
+const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// Longer than this nobody sends a head or a body, whatever the line.
+const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Whoever supervises us waits as long for our end.
 const STOP_NOTICE_MAX: Duration = Duration::from_secs(300);
 /// Records that are handed over and not acknowledged at most; beyond it events are on disk only.
@@ -211,7 +215,7 @@ impl Webhooks {
         let webhooks = Self {
             listen: settings.address("ingress-listen")?,
             stop_notice: stop_notice(settings)?,
-            limits: Limits::read(settings)?,
+            limits: limits(settings)?,
             body_bytes_max: usize::try_from(body_limit).expect("checked above"),
             apps: settings.apps().clone(),
             proxies: Proxies::read(settings)?,
@@ -237,6 +241,12 @@ impl Webhooks {
             return Err(SettingsError(why));
         }
         Ok(())
+    }
+
+    /// Whether pages of other sites have no business at this address: on loopback without a proxy only programs of this
+    /// machine come in, and browsers.
+    pub fn refuses_pages_at(&self, address: SocketAddr) -> bool {
+        self.proxies.is_empty() && is_loopback(address)
     }
 
     /// Any app's name is taken on loopback only.
@@ -350,6 +360,18 @@ impl Config {
 
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
+}
+
+fn limits(settings: &Settings) -> Result<Limits, SettingsError> {
+    let request_memory = settings.size("request-memory-limit")?;
+    let too_much = |_| SettingsError("request-memory-limit is more than this machine can address".into());
+    Ok(Limits {
+        head_timeout: settings.wait("head-timeout", REQUEST_TIMEOUT_MAX)?,
+        body_timeout: settings.wait("body-timeout", REQUEST_TIMEOUT_MAX)?,
+        idle_timeout: settings.wait("idle-timeout", IDLE_TIMEOUT_MAX)?,
+        connections_max: settings.connections("connections-limit")?,
+        request_bytes_max: usize::try_from(request_memory).map_err(too_much)?,
+    })
 }
 
 fn stop_notice(settings: &Settings) -> Result<Duration, SettingsError> {

@@ -25,8 +25,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 use crate::config::Webhooks;
-use crate::listener::listener;
 use crate::notify;
+use http_edge::listener::listener;
 
 /// Tells the child that it is one: in systemd's protocol, what the sockets that are handed over are called.
 const NAMES: &str = "LISTEN_FDNAMES";

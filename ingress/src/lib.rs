@@ -3,7 +3,7 @@
 //! Whoever reads a `200` may forget the event: its bytes are with the brokers or on this disk. What an
 //! event *means* is none of this crate's business; see `processor::domain`.
 //!
-//! The path of a webhook, top to bottom: `listener` → `server` and its `door` (sockets, limits, an orderly end) → `accept` (body → raw event → kept →
+//! The path of a webhook, top to bottom: `http_edge` (sockets, limits, an orderly end) → `server` → `accept` (body → raw event → kept →
 //! answer) → `keep` (in Kafka within the deadline, else on disk). With Kafka, `worker` gathers what one turn
 //! of a thread brings, `desk` hands it over as the pure `handover` decides, `disk` writes what Kafka does not
 //! acknowledge in time, and `link` with its `drain` brings that to Kafka later.
@@ -13,9 +13,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
+use common::admin;
 use common::lifecycle::{Readiness, Stop};
 use common::log::disk::{Options, Settled};
 use common::telemetry;
+use http_edge::fit_open_files;
+use http_edge::listener::listener;
 use prometheus::Registry;
 use tokio::sync::oneshot;
 
@@ -26,16 +29,13 @@ pub mod budget;
 pub mod config;
 pub mod desk;
 pub mod disk;
-mod door;
 pub mod drain;
 pub mod handover;
 pub mod hold;
 pub mod keep;
 mod link;
-pub mod listener;
 pub mod metrics;
 mod mood;
-pub mod networks;
 pub mod notify;
 pub mod problem;
 pub mod proxies;
@@ -47,18 +47,19 @@ pub mod worker;
 pub use accept::Reception;
 pub use config::{Config, Webhooks};
 pub use keep::Keeper;
-pub use listener::listener;
 pub use metrics::Metrics;
-pub use server::{Limits, serve};
+pub use server::serve;
 
 use desk::Desk;
 use link::Link;
 
 /// Runs ingress in its cluster form until stopped.
-pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
+pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
     let (registry, readiness) = (telemetry::registry(), Readiness::default());
     let asked = stop.clone();
     let stop = after_notice(stop, config.webhooks.stop_notice, readiness.clone());
+    let mut admin_limits = admin::LIMITS;
+    fit_open_files(&mut [&mut config.webhooks.limits, &mut admin_limits]);
     let metrics = Metrics::new(&registry);
     readiness.unless(metrics.refusing());
     let desk = open(&config, &metrics, &registry, &asked)?;
@@ -79,8 +80,8 @@ pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
     tracing::info!(what = "webhooks", %address, "listening");
 
     let alive = lines.alive();
-    let admin = telemetry::serve_admin(config.admin_listen, registry, readiness, alive, stop.clone());
-    let (address, admin) = admin.with_context(|| format!("listen on {} for the admin", config.admin_listen))?;
+    let admin = admin::serve(config.admin_listen, admin_limits, registry, readiness, alive, stop.clone());
+    let (address, admin) = admin.context("answer the admin")?;
     tracing::info!(what = "admin", %address, "listening");
 
     notify::ready();

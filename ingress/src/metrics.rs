@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::log::kafka::Trouble;
-use common::telemetry::registered;
+use common::telemetry::{Connections, registered};
 use common::time::Timestamp;
+use http_edge::{Ended, Observer};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -42,6 +43,8 @@ pub enum Outcome {
     UnknownApp,
     /// Its sender is in no source list.
     UnknownSource,
+    /// A web page of another site had a browser send it.
+    CrossSite,
     /// Its body is too large.
     TooLarge,
     /// Its body did not come, not in time or not as announced.
@@ -53,7 +56,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Kept(Kept::Kafka),
         Self::Kept(Kept::Disk),
         Self::NotAnEvent,
@@ -63,6 +66,7 @@ impl Outcome {
         Self::Unreadable,
         Self::Nowhere,
         Self::Overloaded,
+        Self::CrossSite,
     ];
 
     fn label(self) -> &'static str {
@@ -75,6 +79,7 @@ impl Outcome {
             Self::Unreadable => "unreadable",
             Self::Nowhere => "nowhere",
             Self::Overloaded => "overloaded",
+            Self::CrossSite => "cross_site",
         }
     }
 
@@ -89,67 +94,8 @@ impl Outcome {
             Self::Unreadable => 6,
             Self::Nowhere => 7,
             Self::Overloaded => 8,
+            Self::CrossSite => 9,
         }
-    }
-}
-
-/// Why a connection was ended by us, or before it had said anything of use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The next request did not come.
-    Idle,
-    /// A head did not come to its end in time, nor what comes before it.
-    SlowHead,
-    /// A head was too long.
-    LargeHead,
-    /// What came is not HTTP/1, or could be understood in two ways.
-    Malformed,
-    /// The client did not read its answers.
-    Unread,
-    /// There were too many connections.
-    Crowded,
-    /// No proxy that we trust said whom it speaks for.
-    NoProxy,
-    /// The TLS handshake failed.
-    NoTls,
-    /// The client went away.
-    Gone,
-}
-
-impl Ended {
-    const ALL: [Self; 9] = [
-        Self::Idle,
-        Self::SlowHead,
-        Self::LargeHead,
-        Self::Malformed,
-        Self::Unread,
-        Self::Crowded,
-        Self::NoProxy,
-        Self::NoTls,
-        Self::Gone,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::SlowHead => "slow_head",
-            Self::LargeHead => "large_head",
-            Self::Malformed => "malformed",
-            Self::Unread => "unread",
-            Self::Crowded => "crowded",
-            Self::NoProxy => "no_proxy",
-            Self::NoTls => "no_tls",
-            Self::Gone => "gone",
-        }
-    }
-}
-
-/// A connection, counted for as long as it is open.
-pub(crate) struct Open(IntGauge);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 
@@ -166,8 +112,7 @@ pub struct Metrics {
     adopted: IntCounter,
     fsync_seconds: Histogram,
     refused: Arc<Refused>,
-    connections: IntGauge,
-    ended: [IntCounter; Ended::ALL.len()],
+    connections: Arc<Connections>,
     certificate_expires_seconds: IntGaugeVec,
 }
 
@@ -183,11 +128,8 @@ impl Metrics {
         let fsync_seconds = seconds("disk_log_fsync_duration_seconds", "Syncs of the disk log that somebody awaited.");
         let about = Opts::new("ingress_source_total", "Webhooks whose sender was looked up, by where it stands.");
         let sources = registered(registry, IntCounterVec::new(about, &["verdict"]));
-        let about = Opts::new("ingress_connections_ended_total", "Connections that we ended, or that failed, by why.");
-        let ended = registered(registry, IntCounterVec::new(about, &["reason"]));
         let about = "When the TLS certificate in use expires, Unix time.";
         let certificate = IntGaugeVec::new(Opts::new("tls_certificate_expires_seconds", about), &[]);
-        let connections = IntGauge::new("ingress_connections", "Connections for webhooks that are open.");
         let about = "Bodies that were no events, or from unknown sources, beyond the budget for such: not kept.";
         Self {
             events: Outcome::ALL.map(|outcome| events.with_label_values(&[outcome.label()])),
@@ -200,8 +142,7 @@ impl Metrics {
             adopted: registered(registry, IntCounter::new("ingress_adopted_events_total", ADOPTED)),
             fsync_seconds,
             refused: Arc::default(),
-            connections: registered(registry, connections),
-            ended: Ended::ALL.map(|reason| ended.with_label_values(&[reason.label()])),
+            connections: Arc::new(Connections::new(registry, "ingress")),
             certificate_expires_seconds: registered(registry, certificate),
         }
     }
@@ -216,7 +157,8 @@ impl Metrics {
             | Outcome::TooLarge
             | Outcome::Unreadable
             | Outcome::Overloaded
-            | Outcome::UnknownSource => {}
+            | Outcome::UnknownSource
+            | Outcome::CrossSite => {}
         }
         self.events[outcome.index()].inc();
         self.request_seconds.observe(took.as_secs_f64());
@@ -268,28 +210,24 @@ impl Metrics {
         self.adopted.inc_by(events);
     }
 
-    /// A connection came in.
-    pub(crate) fn connection(&self) -> Open {
-        self.connections.inc();
-        Open(self.connections.clone())
-    }
-
-    /// A connection ended before its time.
-    pub(crate) fn connection_ended(&self, ended: Ended) {
-        self.ended[ended as usize].inc();
-    }
-
-    /// The TLS certificate that clients see expires then.
-    pub(crate) fn certificate_expires(&self, at_s: Option<i64>) {
-        if let Some(at_s) = at_s {
-            self.certificate_expires_seconds.with_label_values::<&str>(&[]).set(at_s);
-        }
-    }
-
     /// For the disk log: how long its syncs take.
     pub fn on_sync(&self) -> Arc<dyn Fn(Duration) + Send + Sync> {
         let seconds = self.fsync_seconds.clone();
         Arc::new(move |took| seconds.observe(took.as_secs_f64()))
+    }
+}
+
+impl Observer for Metrics {
+    fn opened(&self) {
+        self.connections.opened();
+    }
+
+    fn closed(&self, why: Option<Ended>) {
+        self.connections.closed(why);
+    }
+
+    fn certificate_expires(&self, at_s: i64) {
+        self.certificate_expires_seconds.with_label_values::<&str>(&[]).set(at_s);
     }
 }
 
@@ -441,13 +379,6 @@ fn buckets(name: &str, help: &str) -> HistogramOpts {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_reason_has_a_counter_of_its_own() {
-        for (index, ended) in Ended::ALL.into_iter().enumerate() {
-            assert_eq!(ended as usize, index, "{}", ended.label());
-        }
-    }
 
     #[test]
     fn every_outcome_has_a_counter_of_its_own() {

@@ -5,11 +5,24 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ACCEPT_ENCODING, ALLOW, RETRY_AFTER};
 use actix_web::{HttpResponse, HttpResponseBuilder};
+use http_edge::BodyError;
 use serde_json::json;
 use uuid::Uuid;
 
 /// When to come back if there is nowhere to keep an event.
 const RETRY_AFTER_S: u64 = 30;
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge { limit } => Self::TooLarge { limit },
+            BodyError::Encoded => Self::Encoded,
+            BodyError::Unreadable => Self::UnreadableBody,
+            BodyError::TooSlow { wait } => Self::BodyTooSlow { wait },
+            BodyError::Overloaded => Self::Overloaded,
+        }
+    }
+}
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +33,8 @@ pub enum Refusal {
     UnknownApp,
     /// The sender is in no source list. Kept aside all the same under this id, within a budget.
     UnknownSource(Option<Uuid>),
+    /// A web page of another site had a browser send it, where a browser has no business.
+    CrossSite,
     /// The body is longer than this.
     TooLarge {
         /// The limit in bytes.
@@ -50,15 +65,17 @@ impl Refusal {
         let mut response = HttpResponse::build(self.status());
         response.insert_header(("content-type", "application/problem+json"));
         match self {
-            Self::Nowhere => _ = response.insert_header((RETRY_AFTER, RETRY_AFTER_S.to_string())),
-            Self::Overloaded => {
-                response.insert_header((RETRY_AFTER, RETRY_AFTER_S.to_string())).force_close();
-            }
+            Self::Nowhere | Self::Overloaded => _ = response.insert_header((RETRY_AFTER, RETRY_AFTER_S.to_string())),
             Self::Encoded => _ = response.insert_header((ACCEPT_ENCODING, "identity")),
             Self::WrongMethod => _ = response.insert_header((ALLOW, "GET, HEAD, POST")),
-            // What is left of the body is not read.
-            Self::TooLarge { .. } | Self::UnreadableBody | Self::BodyTooSlow { .. } => _ = response.force_close(),
-            Self::NotAnEvent(_) | Self::UnknownApp | Self::UnknownSource(_) | Self::UnknownPath => {}
+            Self::NotAnEvent(_)
+            | Self::UnknownApp
+            | Self::UnknownSource(_)
+            | Self::CrossSite
+            | Self::UnknownPath
+            | Self::TooLarge { .. }
+            | Self::UnreadableBody
+            | Self::BodyTooSlow { .. } => {}
         }
         response
     }
@@ -81,7 +98,7 @@ impl Refusal {
         match self {
             Self::NotAnEvent(_) | Self::UnreadableBody => StatusCode::BAD_REQUEST,
             Self::UnknownApp | Self::UnknownPath => StatusCode::NOT_FOUND,
-            Self::UnknownSource(_) => StatusCode::FORBIDDEN,
+            Self::UnknownSource(_) | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Nowhere | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -96,6 +113,7 @@ impl Refusal {
             Self::NotAnEvent(_) => "not-an-event",
             Self::UnknownApp => "unknown-app",
             Self::UnknownSource(_) => "unknown-source",
+            Self::CrossSite => "cross-site",
             Self::TooLarge { .. } => "too-large",
             Self::Nowhere => "nowhere",
             Self::Overloaded => "overloaded",
@@ -112,6 +130,7 @@ impl Refusal {
             Self::NotAnEvent(_) => "The body is not a Bitrix24 event",
             Self::UnknownApp => "There is no such app",
             Self::UnknownSource(_) => "The sender is not one of Bitrix24's",
+            Self::CrossSite => "A web page of another site sent this",
             Self::TooLarge { .. } => "The body is too large",
             Self::Nowhere => "The event cannot be kept right now",
             Self::Overloaded => "There are too many large bodies at a time",
@@ -135,6 +154,11 @@ impl Refusal {
             Self::UnknownSource(id) => {
                 let kept = if id.is_some() { "The event is kept aside, under `id`." } else { "It was not kept." };
                 format!("The address that this comes from is not in the published list (`source-check`). {kept}")
+            }
+            Self::CrossSite => {
+                "Webhooks are taken on a loopback address without a proxy, where pages of other sites have no business \
+                                (`Origin`, `Sec-Fetch-Site`). Behind a proxy or a tunnel, name it in `trusted-proxies`."
+                    .into()
             }
             Self::TooLarge { limit } => format!("At most {limit} bytes are taken (`body-limit` in the settings)."),
             Self::Nowhere => "Kafka does not acknowledge and the disk log has no room. Send the event again.".into(),

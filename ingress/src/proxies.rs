@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use common::settings::{Settings, SettingsError};
 
-use crate::networks::Networks;
+use http_edge::networks::Networks;
 
 /// The proxies in front of us.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,11 @@ impl Proxies {
     /// These.
     pub fn new(networks: Networks) -> Self {
         Self(networks)
+    }
+
+    /// Where they are.
+    pub fn networks(&self) -> &Networks {
+        &self.0
     }
 
     /// Whether this peer is one of them.

@@ -1,66 +1,32 @@
-//! The only port that faces the internet: from a socket to a request, within limits.
+//! The port for webhooks, the only one that faces the internet: what it is given to serve, and what it is asked.
 //!
-//! A connection comes in (`crowd`: who has to go when there are too many), says perhaps through a proxy who it
-//! is and perhaps speaks TLS (`entrance`, `proxy`, `tls`), and then HTTP/1. Between its socket and the HTTP/1
-//! server stands the `wire`; what it is doing is known to the `connection`, and `watch` ends what takes too long.
-//! For the server itself knows a time limit for the first head only, none for what it writes, and reads on
-//! while it works.
+//! Sockets, limits and an orderly end are `http_edge`'s; which path belongs to whom is the reception's to say.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use actix_http::error::DispatchError;
-use actix_http::{HttpService, KeepAlive};
-use actix_server::{GracefulShutdownSignal, Server};
-use actix_service::{Service, ServiceFactory, fn_factory, fn_service, map_config};
-use actix_web::dev::{AppConfig, Extensions};
 use actix_web::http::Method;
 use actix_web::web::{Data, Payload};
 use actix_web::{App, HttpRequest, HttpResponse, web};
 use anyhow::Context;
 use common::lifecycle::Stop;
-use tokio::net::TcpStream;
+use http_edge::Options;
+use http_edge::site::is_cross_site;
 
 use crate::accept::Reception;
 use crate::config::Webhooks;
-use crate::door::{Door, Guest};
 use crate::keep::{Hand, Keeper};
-use crate::metrics::{Ended, Metrics};
-use connection::Connection;
-use crowd::Crowd;
-use entrance::Entrance;
-use tls::Tls;
-use watch::watch;
-use wire::Wire;
+use crate::problem::Refusal;
 
-pub(crate) mod body;
-mod connection;
-mod crowd;
-mod entrance;
-mod expiry;
-mod limits;
 #[cfg(test)]
 mod over_sockets;
-pub mod proxy;
-mod tls;
-mod watch;
-mod wire;
 
-pub use entrance::peer;
-pub use limits::Limits;
-pub use tls::TlsFiles;
-
-/// How long a client may take to end its side of a connection.
-const DISCONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
 /// At the end: how long the server awaits those who are inside, which is longer than anything that they wait for.
-const SHUTDOWN_S_MAX: u64 = 30;
-/// Answers that are written at once, at most; for one who sends many requests ahead.
-const ANSWERS_BYTES_MAX: usize = 8 * 1024;
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Serves webhooks until stopped. Returns the address it listens on; the future must be polled.
 pub fn serve(
@@ -70,167 +36,52 @@ pub fn serve(
     keeper: Keeper,
     stop: Stop,
 ) -> anyhow::Result<(SocketAddr, impl Future<Output = io::Result<()>> + use<>)> {
-    let address = listener.local_addr().context("look where it listens")?;
-    let workers = thread::available_parallelism().map_or(2, NonZero::get);
-    let mut limits = webhooks.limits;
-    limits.fit_open_files();
-    let limits = limits.share(workers, webhooks.body_bytes_max);
-    let tls = webhooks.tls.clone().map(Tls::open).transpose()?;
-    let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
-    let metrics = reception.metrics().clone();
-    let door = Arc::new(Door::new(stop.clone(), webhooks.limits.idle_timeout));
-
-    let server = Server::build().workers(workers);
-    let house = House {
-        limits,
-        webhooks: webhooks.clone(),
-        entrance: Entrance { told_by: webhooks.proxy_protocol.then(|| webhooks.proxies.clone()), tls: acceptor },
-        reception,
-        keeper,
-        door: Arc::clone(&door),
-        metrics: metrics.clone(),
-        draining: server.graceful_shutdown_signal(),
+    let options = Options {
+        name: "webhooks",
+        workers: thread::available_parallelism().map_or(2, NonZero::get),
+        limits: webhooks.limits,
+        body_bytes_max: webhooks.body_bytes_max,
+        trusted_proxies: webhooks.proxies.networks().clone(),
+        proxy_protocol: webhooks.proxy_protocol,
+        tls: webhooks.tls.clone(),
+        keep_alive: true,
+        retire: true,
+        answer_wait_max: ANSWER_WAIT_MAX,
+        observer: Arc::new(reception.metrics().clone()),
     };
-    let server = server
-        // Twice as many: those who have to go are still there when those come for whom they go.
-        .max_concurrent_connections(2 * limits.connections_max)
-        .shutdown_timeout(SHUTDOWN_S_MAX)
-        .disable_signals()
-        .listen("webhooks", listener, move || house.clone().worker())
-        .context("listen for webhooks")?;
-    let mut server = server.run();
-    let handle = server.handle();
+    let refuses_pages = webhooks.refuses_pages_at(listener.local_addr().context("look where it listens")?);
+    let app = move || {
+        let room = Room { reception: Arc::clone(&reception), hand: keeper.for_worker(), refuses_pages };
+        App::new().app_data(Data::new(room)).default_service(web::to(answer))
+    };
     // Taken now, so that nobody finds the process idle between the request to stop and our hearing of it.
     let busy = stop.busy();
+    let (address, serving) = http_edge::serve(listener, options, app, stop).context("serve webhooks")?;
     Ok((address, async move {
-        let ended = tokio::select! {
-            ended = &mut server => ended,
-            () = renew(tls.as_deref(), &metrics) => unreachable!("it looks for ever"),
-            () = stop.wait() => {
-                let ((), ended) = tokio::join!(door.end(&handle), server);
-                ended
-            }
-        };
+        let ended = serving.await;
         drop(busy);
         ended
     }))
 }
 
-/// Looks for ever whether there is a newer certificate.
-async fn renew(tls: Option<&Tls>, metrics: &Metrics) {
-    let Some(tls) = tls else { return std::future::pending().await };
-    loop {
-        metrics.certificate_expires(tls.expires_at_s());
-        tokio::time::sleep(tls::LOOK).await;
-        tls.look();
-    }
-}
-
-/// All that a worker thread is made of.
-#[derive(Clone)]
-struct House {
-    limits: Limits,
-    webhooks: Webhooks,
-    entrance: Entrance,
-    reception: Arc<Reception>,
-    keeper: Keeper,
-    door: Arc<Door>,
-    metrics: Metrics,
-    draining: GracefulShutdownSignal,
-}
-
-impl House {
-    /// What a worker thread does with the sockets that it gets.
-    fn worker(self) -> impl ServiceFactory<TcpStream, Config = ()> {
-        fn_factory(move || {
-            let house = self.clone();
-            async move {
-                let http = Rc::new(house.http().await?);
-                let crowd = Crowd::new(house.limits, house.webhooks.proxies.clone());
-                let house = Rc::new(house);
-                let attend = move |socket| attend(socket, Rc::clone(&crowd), Rc::clone(&http), Rc::clone(&house));
-                Ok::<_, ()>(fn_service::<_, _, _, _, _, ()>(attend))
-            }
-        })
-    }
-
-    /// HTTP/1 on wires. Its own time limits are off: they do not cover enough.
-    async fn http(
-        &self,
-    ) -> Result<impl Service<(Wire, Option<SocketAddr>), Response = (), Error = DispatchError> + use<>, ()> {
-        let room = Room {
-            reception: Arc::clone(&self.reception),
-            hand: self.keeper.for_worker(),
-            door: Arc::clone(&self.door),
-        };
-        let app = App::new().app_data(Data::new(room)).default_service(web::to(answer));
-        let draining = self.draining.clone();
-        let http = HttpService::build()
-            .graceful_shutdown_signal(move || {
-                let draining = draining.clone();
-                async move { draining.notified().await }
-            })
-            .keep_alive(KeepAlive::Os)
-            .client_request_timeout(Duration::ZERO)
-            .client_disconnect_timeout(DISCONNECT_WAIT_MAX)
-            .h1_write_buffer_size(ANSWERS_BYTES_MAX)
-            .on_connect_ext(|wire: &Wire, data: &mut Extensions| drop(data.insert(Rc::clone(wire.connection()))))
-            .h1(map_config(app, |()| AppConfig::default()));
-        http.new_service(()).await
-    }
-}
-
-/// Goes along with a connection from the moment that it is accepted to its end.
-async fn attend<H>(socket: TcpStream, crowd: Rc<Crowd>, http: Rc<H>, house: Rc<House>) -> Result<(), ()>
-where
-    H: Service<(Wire, Option<SocketAddr>), Response = (), Error = DispatchError>,
-{
-    let Ok(peer) = socket.peer_addr() else { return Err(()) };
-    let _guest = Guest::new(&house.door);
-    let _open = house.metrics.connection();
-    let member = crowd.enter(peer.ip());
-    let connection = Rc::clone(&member.connection);
-    let inside = async {
-        let (line, peer) = house.entrance.greet(socket, &member).await?;
-        connection.greeted();
-        let served = http.call((Wire::new(line, Rc::clone(&connection)), Some(peer))).await;
-        served.map_err(|error| if matches!(error, DispatchError::Parse(_)) { Ended::Malformed } else { Ended::Gone })
-    };
-    let ended = match watch(&connection, inside).await {
-        Some(Err(ended)) => Some(ended),
-        Some(Ok(())) | None => connection.ended(),
-    };
-    if let Some(ended) = ended {
-        house.metrics.connection_ended(ended);
-    }
-    Ok(())
-}
-
-/// Every request comes here: which path belongs to whom is the reception's to say.
+/// Every request comes here.
 async fn answer(request: HttpRequest, payload: Payload, room: Data<Room>) -> HttpResponse {
-    let connection = request.conn_data::<Rc<Connection>>();
-    if let Some(connection) = connection {
-        connection.begin();
-    }
-    let answer = if request.method() == Method::POST {
-        room.reception.accept(&request, payload, &room.hand).await
-    } else {
+    let answer = if request.method() != Method::POST {
         room.reception.look(&request)
+    } else if room.refuses_pages && is_cross_site(request.headers()) {
+        room.reception.refuse(Refusal::CrossSite)
+    } else {
+        room.reception.accept(&request, payload, &room.hand).await
     };
-    // What is left of a body is not awaited.
-    let last = room.door.is_closing() || answer.leaves_body() && body::has_body(request.headers());
-    let response = answer.respond(last);
-    if let Some(connection) = connection {
-        connection.answered(response.head().connection_type() == actix_web::http::ConnectionType::Close);
-    }
-    response
+    answer.respond()
 }
 
 /// What a worker thread works with.
 struct Room {
     reception: Arc<Reception>,
     hand: Hand,
-    door: Arc<Door>,
+    /// Whether pages of other sites have no business here.
+    refuses_pages: bool,
 }
 
 #[cfg(test)]
@@ -252,8 +103,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::listener::listener;
     use crate::metrics::Metrics;
+    use http_edge::listener::listener;
 
     const BODY: &str = "event=ONAPPINSTALL&auth%5Bmember_id%5D=a223";
 
@@ -278,18 +129,13 @@ mod tests {
 
         /// Sends one request; the status and the document.
         async fn send(&self, request: TestRequest) -> (StatusCode, Value) {
-            let response = self.call(request, false).await;
+            let response = self.call(request).await;
             (response.status(), serde_json::from_slice(&read_body(response).await).unwrap_or(Value::Null))
         }
 
-        async fn call(&self, request: TestRequest, closing: bool) -> ServiceResponse<impl MessageBody> {
-            let stop = Stop::default();
-            if closing {
-                stop.request();
-            }
-            let door = Arc::new(Door::new(stop, Duration::from_secs(5)));
+        async fn call(&self, request: TestRequest) -> ServiceResponse<impl MessageBody> {
             let hand = Keeper::Disk(self.log.clone()).for_worker();
-            let room = Room { reception: Arc::clone(&self.reception), hand, door };
+            let room = Room { reception: Arc::clone(&self.reception), hand, refuses_pages: true };
             let app = init_service(App::new().app_data(Data::new(room)).default_service(web::to(answer))).await;
             call_service(&app, request.to_request()).await
         }
@@ -399,18 +245,9 @@ mod tests {
         for request in [TestRequest::get(), TestRequest::default().method(Method::HEAD)] {
             assert_eq!(server.send(request.uri("/v1/events/crm-sync")).await.0, StatusCode::OK);
         }
-        let response = server.call(TestRequest::delete().uri("/v1/events/crm-sync"), false).await;
+        let response = server.call(TestRequest::delete().uri("/v1/events/crm-sync")).await;
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert!(response.headers().contains_key(ALLOW));
-    }
-
-    #[actix_web::test]
-    async fn at_the_end_every_answer_ends_its_connection() {
-        let server = Standalone::new(&[]);
-        for (closing, ended) in [(false, false), (true, true)] {
-            let response = server.call(post("/v1/events/crm-sync", BODY), closing).await;
-            assert_eq!(response.response().head().connection_type() == actix_web::http::ConnectionType::Close, ended);
-        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use crate::networks::Networks;
+use http_edge::networks::Networks;
 
 mod parse;
 mod place;

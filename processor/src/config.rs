@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use common::log::kafka::KafkaSettings;
 use common::secret::Fingerprint;
 use common::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen};
 use common::telemetry::LogFormat;
+use http_edge::Limits;
 
+use crate::ask::{BODY_TIMEOUT, HEAD_TIMEOUT, REQUEST_BYTES_MAX};
 use crate::domain::EndpointHosts;
 use crate::store::Trusts;
 
@@ -45,7 +48,7 @@ pub const QUERIES: &[Setting] = &[
     },
     Setting {
         name: "query-tokens",
-        help: "Bearer tokens that may ask, separated by commas or lines; needed unless query-listen is loopback.",
+        help: "Bearer tokens that may ask, separated by commas or lines, of 16 bytes or more; needed unless query-listen is loopback.",
         default: None,
         kind: Kind::Secret,
     },
@@ -55,7 +58,24 @@ pub const QUERIES: &[Setting] = &[
         default: None,
         kind: Kind::Repeated,
     },
+    Setting {
+        name: "query-connections-limit",
+        help: "How many connections for questions there may be at a time; beyond it, who idles for longest has to go.",
+        default: Some("256"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "query-idle-timeout",
+        help: "How long a connection for questions may idle between two of them.",
+        default: Some("30s"),
+        kind: Kind::Plain,
+    },
 ];
+
+/// Whoever knows a shorter token may have guessed it.
+const TOKEN_BYTES_MIN: usize = 16;
+/// Longer than this nobody keeps a connection for the next question.
+const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
 /// All settings of the processor.
 pub fn settings() -> Vec<Setting> {
@@ -91,6 +111,8 @@ pub struct ServiceConfig {
     pub untrusted_limit: usize,
     /// Where questions are answered.
     pub query_listen: SocketAddr,
+    /// What connections for questions may do.
+    pub query_limits: Limits,
     /// Who may ask; nobody needs a token if there is none.
     pub query_tokens: Vec<Fingerprint>,
 }
@@ -127,7 +149,15 @@ impl ServiceConfig {
         let query_listen = settings.address("query-listen")?;
         let tokens = settings.secret("query-tokens");
         let tokens = tokens.as_ref().map_or("", |tokens| tokens.reveal()).split([',', '\n']).map(str::trim);
-        let query_tokens: Vec<Fingerprint> = tokens.filter(|token| !token.is_empty()).map(Fingerprint::of).collect();
+        let tokens: Vec<&str> = tokens.filter(|token| !token.is_empty()).collect();
+        if let Some(short) = tokens.iter().position(|token| token.len() < TOKEN_BYTES_MIN) {
+            let (number, bytes) = (short + 1, tokens[short].len());
+            return Err(SettingsError(format!(
+                "query-tokens: token {number} has {bytes} bytes, and less than {TOKEN_BYTES_MIN} can be guessed; \
+                 `openssl rand -hex 16` makes one"
+            )));
+        }
+        let query_tokens: Vec<Fingerprint> = tokens.into_iter().map(Fingerprint::of).collect();
         if query_tokens.is_empty() && !query_listen.ip().is_loopback() {
             return Err(SettingsError(format!(
                 "query-listen is {query_listen}, which others can reach: set query-tokens, or listen on 127.0.0.1"
@@ -148,6 +178,13 @@ impl ServiceConfig {
                 .number("untrusted-installations-limit")?
                 .map_or(usize::MAX, |limit| limit as usize),
             query_listen,
+            query_limits: Limits {
+                head_timeout: HEAD_TIMEOUT,
+                body_timeout: BODY_TIMEOUT,
+                idle_timeout: settings.wait("query-idle-timeout", IDLE_TIMEOUT_MAX)?,
+                connections_max: settings.connections("query-connections-limit")?,
+                request_bytes_max: REQUEST_BYTES_MAX,
+            },
             query_tokens,
         })
     }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use common::admin;
 use common::lifecycle::{Readiness, Stop};
 use common::log::kafka::KafkaLedger;
 use common::settings::{Settings, read_from_process};
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(mut config: Config) -> anyhow::Result<()> {
     let stop = Stop::on_signals().context("listen for signals")?;
     let identity = Identity::take(&config.service.dir, config.instance_id.as_deref())?;
     info!(instance = identity.id(), version = env!("CARGO_PKG_VERSION"), "starting");
@@ -45,9 +46,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let registry = telemetry::registry();
     let readiness = Readiness::default();
-    let (address, admin) =
-        telemetry::serve_admin(config.admin_listen, registry.clone(), readiness.clone(), || true, stop.clone())
-            .with_context(|| format!("listen on {}", config.admin_listen))?;
+    let mut admin_limits = admin::LIMITS;
+    http_edge::fit_open_files(&mut [&mut config.service.query_limits, &mut admin_limits]);
+    let (registered, ready) = (registry.clone(), readiness.clone());
+    let (address, admin) = admin::serve(config.admin_listen, admin_limits, registered, ready, || true, stop.clone())?;
     info!(what = "admin", address = %address, "listening");
 
     let open = {

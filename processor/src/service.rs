@@ -1,7 +1,5 @@
 //! Folding and asking together, whatever the logs are: a thread that folds, a server that answers.
 
-use std::sync::Arc;
-
 use anyhow::{Context, anyhow};
 use common::lifecycle::{Readiness, Stop};
 use common::log::{Ledger, LedgerError};
@@ -37,14 +35,11 @@ pub async fn run<L: Ledger>(
         metrics: Metrics::new(registry),
         stop: stop.clone(),
     };
-    let asked = Asked {
-        shared: processor.shared.clone(),
-        folded: processor.folded.clone(),
-        tokens: Arc::new(config.query_tokens),
-    };
+    let limits = config.query_limits;
+    let (shared, folded) = (processor.shared.clone(), processor.folded.clone());
+    let asked = Asked::new(shared, folded, config.query_tokens, limits.connections_max);
     readiness.unless(processor.metrics.standing_still());
-    let (address, serving) = serve(config.query_listen, asked, stop.clone())
-        .with_context(|| format!("listen for questions on {}", config.query_listen))?;
+    let (address, serving) = serve(config.query_listen, limits, asked, registry, stop.clone())?;
     info!(what = "queries", address = %address, "listening");
 
     let caught_up = readiness.pending("the state has not caught up with facts yet");

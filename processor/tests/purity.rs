@@ -40,27 +40,29 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sled", &["processor/src/store/sled.rs"]),
     ("mimalloc", &["processor/src/main.rs", "cli/src/main.rs"]),
     ("postcard", &["processor/src/store/form.rs"]),
-    ("base64", &["processor/src/ask/access.rs"]),
+    ("base64", &["processor/src/ask/access.rs", "processor/src/ask/page.rs", "processor/src/ask/tests.rs"]),
     ("crc32c", &["common/src/log/disk"]),
-    ("ipnet", &["ingress/src/networks.rs"]),
+    ("ipnet", &["ingress/http-edge/src/networks.rs"]),
     ("ureq", &["ingress/src/source_list/place.rs"]),
     ("toml", &["common/src/settings"]),
-    ("actix_http", &["ingress/src/server.rs"]),
-    ("actix_server", &["ingress/src/server.rs"]),
-    ("futures_core", &["ingress/src/server/body.rs"]),
-    ("memchr", &["ingress/src/server/wire.rs", "processor/src/domain/interpret/redact.rs"]),
-    ("rustix", &["ingress/src/server/limits.rs"]),
-    ("tokio_rustls", &["ingress/src/server"]),
+    ("actix_http", &["ingress/http-edge/src/lib.rs"]),
+    ("actix_server", &["ingress/http-edge/src/lib.rs"]),
+    ("actix_service", &["ingress/http-edge/src/lib.rs"]),
+    ("futures_core", &["ingress/http-edge/src/body.rs"]),
+    ("memchr", &["ingress/http-edge/src/wire.rs", "processor/src/domain/interpret/redact.rs"]),
+    ("rustix", &["ingress/http-edge/src/limits.rs"]),
+    ("tokio_rustls", &["ingress/http-edge/src", "ingress/src/server/over_sockets.rs"]),
     ("tracing_subscriber", &["common/src/telemetry.rs"]),
     ("fs4", &["common/src/log/disk/files.rs", "processor/src/identity.rs"]),
     ("command_fds", &["ingress/src/hold.rs"]),
-    ("listenfd", &["ingress/src/listener.rs"]),
-    ("socket2", &["ingress/src/listener.rs"]),
+    ("listenfd", &["ingress/http-edge/src/listener.rs"]),
+    ("socket2", &["ingress/http-edge/src/listener.rs"]),
     ("clap", &["common/src/settings.rs", "common/src/settings", "cli/src"]),
     (
         "actix_web",
         &[
-            "common/src/telemetry.rs",
+            "common/src/admin.rs",
+            "ingress/http-edge/src",
             "processor/src/ask.rs",
             "processor/src/ask",
             "processor/src/main.rs",
@@ -73,7 +75,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// The programs. What measures and tests them may use what it likes.
-const PROGRAMS: [&str; 4] = ["common/src", "ingress/src", "processor/src", "cli/src"];
+const PROGRAMS: [&str; 5] = ["common/src", "ingress/http-edge/src", "ingress/src", "processor/src", "cli/src"];
 
 #[test]
 fn the_middle_does_no_io_reads_no_clock_and_waits_for_nothing() {

@@ -7,6 +7,7 @@ mod crashes;
 mod disagree;
 mod disk;
 mod drain;
+mod every_port;
 mod full;
 mod kept;
 mod kills;

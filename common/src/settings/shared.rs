@@ -10,6 +10,9 @@ use crate::contract::{Retention, Topic};
 use crate::log::kafka::KafkaSettings;
 use crate::telemetry::LogFormat;
 
+/// More connections than this are a slip of the pen.
+const CONNECTIONS_MAX: u32 = 1_000_000;
+
 /// More partitions than this are a slip of the pen.
 const PARTITIONS_MAX: u32 = 10_000;
 
@@ -133,6 +136,8 @@ pub(super) const ANYWHERE: &[&str] = &[
     "partitions",
     "proxy-protocol",
     "query",
+    "query-connections-limit",
+    "query-idle-timeout",
     "query-listen",
     "query-token",
     "query-token-file",
@@ -179,6 +184,25 @@ impl Settings {
             },
             retention: self.retention()?,
         }))
+    }
+
+    /// A wait that comes to an end: more than nothing and at most so long.
+    pub fn wait(&self, name: &str, most: Duration) -> Result<Duration, SettingsError> {
+        match self.duration(name)? {
+            wait if wait.is_zero() || wait > most => {
+                let most = humantime::format_duration(most);
+                Err(SettingsError(format!("{name} is more than nothing and at most {most}")))
+            }
+            wait => Ok(wait),
+        }
+    }
+
+    /// How many connections a port takes at a time.
+    pub fn connections(&self, name: &str) -> Result<usize, SettingsError> {
+        match self.number(name)? {
+            Some(count @ 1..=CONNECTIONS_MAX) => Ok(usize::try_from(count).unwrap_or(usize::MAX)),
+            _ => Err(SettingsError(format!("{name} is a number from 1 to {CONNECTIONS_MAX}"))),
+        }
     }
 
     /// How long topics and logs are kept.

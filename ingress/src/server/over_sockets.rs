@@ -45,7 +45,7 @@ impl Running {
         let serving = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let listener = crate::listener(([127, 0, 0, 1], 0).into())?;
+                let listener = http_edge::listener::listener(([127, 0, 0, 1], 0).into())?;
                 let (address, serving) = serve(listener, &webhooks, reception, keeper, stopping)?;
                 told.send(address).expect("the test listens");
                 serving.await?;
@@ -431,6 +431,53 @@ fn a_trusted_proxy_says_whom_it_speaks_for() {
     }
     server.comes_to("no_proxy", 2);
     assert_eq!(server.events().len(), 2);
+}
+
+#[test]
+fn a_proxy_that_speaks_for_itself_is_not_believed_about_others() {
+    let server = Running::start(&["--trusted-proxies", "127.0.0.0/8", "--proxy-protocol", "v2"]);
+    let forwarded = post_with("connection: close\r\nx-forwarded-for: 203.0.113.9\r\n", BODY);
+    let addresses = [203, 0, 113, 7, 10, 0, 0, 1, 0x30, 0x39, 0, 80];
+    let header = |command: u8, family: u8, rest: &[u8]| {
+        let length = u8::try_from(rest.len()).expect("short");
+        [&b"\r\n\r\n\0\r\nQUIT\n"[..], &[command, family, 0, length], rest].concat()
+    };
+    let own = [header(0x20, 0, &[]), header(0x20, 0x11, &addresses), header(0x21, 0, &[])];
+    for header in &own {
+        let answer = server.say([header, forwarded.as_bytes()].concat());
+        assert_eq!(statuses(&answer), ["200"], "{header:?}");
+        let check = [header, &b"GET /v1/events/a HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"[..]].concat();
+        assert_eq!(statuses(&server.say(check)), ["200"], "a health check of its own is answered");
+    }
+    let sources: Vec<_> = server.events().iter().map(|event| event.source).collect();
+    assert_eq!(sources, [Some([127, 0, 0, 1].into()); 3]);
+
+    // For a client that is a proxy too, it is believed as before.
+    let told = header(0x21, 0x11, &[&[127, 0, 0, 9], &addresses[4..]].concat());
+    assert_eq!(statuses(&server.say([told, forwarded.into_bytes()].concat())), ["200"]);
+    assert_eq!(server.events()[3].source, Some([203, 0, 113, 9].into()));
+}
+
+#[test]
+fn a_page_of_another_site_sends_no_webhooks_to_a_machine_that_has_no_proxy() {
+    let cross = |fields: &str| post_with(&format!("connection: close\r\n{fields}"), BODY);
+    let foreign = [
+        "sec-fetch-site: cross-site\r\norigin: https://evil.example\r\n",
+        "sec-fetch-site: same-origin\r\norigin: http://rebound.example:8080\r\n",
+        "origin: null\r\n",
+    ];
+    let server = Running::start(&[]);
+    for fields in foreign {
+        let answer = server.say(cross(fields));
+        assert!(answer.contains("/docs/problems#cross-site"), "{answer}");
+        assert_eq!(statuses(&answer), ["403"], "{fields}");
+    }
+    assert!(server.events().is_empty());
+    assert_eq!(statuses(&server.say(cross("origin: http://localhost:3000\r\nsec-fetch-site: same-site\r\n"))), ["200"]);
+    assert_eq!(statuses(&server.say(last_post(BODY))), ["200"], "Bitrix24 sends neither");
+
+    let proxied = Running::start(&["--trusted-proxies", "127.0.0.1"]);
+    assert_eq!(statuses(&proxied.say(cross(foreign[0]))), ["200"], "that is the proxy's to say");
 }
 
 /// A certificate for `localhost` and its key, in two files.

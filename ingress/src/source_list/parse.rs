@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow, bail, ensure};
 use serde_json::Value;
 
-use crate::networks::Networks;
+use http_edge::networks::Networks;
 
 /// A wrong entry is shown up to here.
 const SHOWN_CHARS_MAX: usize = 60;

@@ -1,31 +1,43 @@
-//! Who may ask: everyone on loopback, else whoever shows a token. Through a proxy nobody is on loopback.
+//! Which requests are answered: those that show a token; without tokens, those that ask for a loopback name and did not come
+//! through a proxy.
 
-use actix_web::body::MessageBody;
+use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header;
 use actix_web::middleware::Next;
-use actix_web::{Error, web};
+use actix_web::{Error, ResponseError, web};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use common::proxied::is_proxied;
 use common::secret::Fingerprint;
+use http_edge::site::asks_for_loopback;
 
 use super::Asked;
 use super::problem::Problem;
 
-/// Lets a request pass if no tokens are set, or if it shows one of them.
+/// Lets a request pass if it shows one of the tokens that are set. Where none are, we listen on loopback, and it passes
+/// if it asks for a name of loopback: a page in a browser can have a name of its own lead there.
+///
+/// What does not pass is answered before its body is read.
 pub async fn guard(
     asked: web::Data<Asked>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    if asked.tokens.is_empty() && is_proxied(request.headers()) {
-        return Err(Problem::TokensNeeded.into());
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let refusal = if asked.tokens.is_empty() {
+        if is_proxied(request.headers()) {
+            Some(Problem::TokensNeeded)
+        } else {
+            (!asks_for_loopback(request.request())).then_some(Problem::WrongHost)
+        }
+    } else {
+        (!shown(&request).is_some_and(|shown| asked.tokens.contains(&shown))).then_some(Problem::Unauthorised)
+    };
+    match refusal {
+        None => next.call(request).await.map(ServiceResponse::map_into_boxed_body),
+        // An answer, not an error: those get none of the headers that all answers have.
+        Some(refusal) => Ok(request.into_response(refusal.error_response())),
     }
-    if asked.tokens.is_empty() || shown(&request).is_some_and(|shown| asked.tokens.contains(&shown)) {
-        return next.call(request).await;
-    }
-    Err(Problem::Unauthorised.into())
 }
 
 /// The fingerprint of the token in `Authorization: Bearer …`, or of the password in `Basic …`, which is how a browser

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use common::event::Installation;
 use common::secret::{Fingerprint, Secret};
 use common::time::Timestamp;
@@ -10,9 +10,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::Asked;
 use super::problem::Problem;
-use super::wait::After;
+use super::wait::{self, After};
+use super::{Asked, BODY_BYTES_MAX};
 use crate::domain::{Answer, Method, permits};
 
 /// Nobody waits longer than this for an administrator.
@@ -31,12 +31,20 @@ pub struct Question {
     wait: Option<Duration>,
 }
 
+/// The content type of a question. A page of another site cannot have a browser send it.
+const JSON: &str = "application/json";
+
 /// Answers; with `wait`, as soon as there is a decision.
 pub async fn check(
     asked: web::Data<Asked>,
-    question: web::Json<Question>,
+    request: HttpRequest,
+    payload: web::Payload,
     after: web::Query<After>,
 ) -> Result<HttpResponse, Problem> {
+    if !request.content_type().eq_ignore_ascii_case(JSON) {
+        return Err(Problem::NotJson);
+    }
+    let question = question(&request, payload).await?;
     after.wait(&asked).await?;
     let malformed = |what: &str| Problem::Malformed(what.to_owned());
     let installation = Installation::parse(&question.app, &question.member_id);
@@ -61,6 +69,7 @@ pub async fn check(
             answer = ask();
             !matches!(answer, Ok(Answer::Unanswered))
         };
+        let _place = wait::place(&asked)?;
         // Not in time is an answer too: unanswered.
         asked.folded.until(Instant::now() + wait.min(WAIT_MAX), decided).await;
     }
@@ -69,6 +78,13 @@ pub async fn check(
         Answer::Denied(denial) => json!({ "decision": "denied", "reason": denial.label() }),
         Answer::Unanswered => json!({ "decision": "unanswered", "reason": "no-answer-yet" }),
     }))
+}
+
+/// The question in a body, which is not held any longer.
+async fn question(request: &HttpRequest, payload: web::Payload) -> Result<Question, Problem> {
+    let body = http_edge::receive(request, payload, BODY_BYTES_MAX).await?;
+    let malformed = |_| Problem::Malformed("the body is not the JSON that this question takes".to_owned());
+    serde_json::from_slice(&body.bytes).map_err(malformed)
 }
 
 fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {

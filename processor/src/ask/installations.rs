@@ -42,7 +42,13 @@ pub async fn list(
 ) -> Result<HttpResponse, Problem> {
     after.wait(&asked).await?;
     let store = asked.store()?;
-    let listed = web::block(move || page(&store, &filter)).await;
+    // It goes on when the asker has gone: its place is free when it has come to its end.
+    let place = Arc::clone(&asked.scans).acquire_owned().await.map_err(|_| Problem::NotOpen)?;
+    let listed = web::block(move || {
+        let _place = place;
+        page(&store, &filter)
+    })
+    .await;
     let (items, next) = listed.map_err(|_| Problem::NotOpen)??;
     Ok(HttpResponse::Ok().json(json!({ "items": items, "next": next })))
 }

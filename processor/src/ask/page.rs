@@ -1,8 +1,13 @@
 //! `GET /`: what came in and what became of it, for people.
 
 use std::fmt::Write;
+use std::sync::LazyLock;
 
+use actix_web::http::header::CONTENT_SECURITY_POLICY;
 use actix_web::{HttpResponse, web};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use sha2::{Digest, Sha256};
 
 use super::Asked;
 use super::problem::Problem;
@@ -12,20 +17,31 @@ use crate::fold::Outcome;
 const HEAD: &str = r#"<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Hookledger</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta http-equiv="refresh" content="5">
-<style>
+<style>"#;
+
+const STYLE: &str = "
 body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1d2430;background:#fff}
 h1{font-size:1.4rem}p.numbers b{font-size:1.3rem;margin-right:.3rem}p.numbers span{margin-right:2rem}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .8rem .35rem 0;border-bottom:1px solid #e3e6ea;
 vertical-align:top}td{font-variant-numeric:tabular-nums}.rejected,.unproven{color:#a4341f}.muted{color:#68707c}
 @media(prefers-color-scheme:dark){body{background:#14181e;color:#dde3ea}th,td{border-color:#2a313a}.rejected,.unproven{color:#f0947f}}
-</style></head><body><h1>Hookledger</h1>
-"#;
+";
+
+const BODY: &str = "</style></head><body><h1>Hookledger</h1>\n";
+
+/// The page's own style is all that a browser takes of it: no script, no other file, no form, no frame.
+static CONTENT_POLICY: LazyLock<String> = LazyLock::new(|| {
+    let style = BASE64_STANDARD.encode(Sha256::digest(STYLE));
+    format!(
+        "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+});
 
 /// Shows the newest events and how many installations there are. Reloads itself; holds no script.
 pub async fn show(asked: web::Data<Asked>) -> Result<HttpResponse, Problem> {
     let store = asked.store()?;
     let counts = store.counts();
-    let mut page = HEAD.to_owned();
+    let mut page = [HEAD, STYLE, BODY].concat();
     page.push_str(r#"<p class="numbers">"#);
     for status in RecordStatus::ALL {
         number(&mut page, counts.installations.get(&status), status.label());
@@ -59,7 +75,9 @@ pub async fn show(asked: web::Data<Asked>) -> Result<HttpResponse, Problem> {
         page.push_str(r#"<p class="muted">Nothing came in since this process started. Send something: <code>hookledger send life</code></p>"#);
     }
     page.push_str("</body></html>\n");
-    Ok(HttpResponse::Ok().content_type("text/html; charset=utf-8").body(page))
+    let mut answer = HttpResponse::Ok();
+    answer.content_type("text/html; charset=utf-8").insert_header((CONTENT_SECURITY_POLICY, CONTENT_POLICY.as_str()));
+    Ok(answer.body(page))
 }
 
 fn number(page: &mut String, number: Option<&i64>, name: &str) {

@@ -2,6 +2,7 @@
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, ResponseError, web};
+use http_edge::BodyError;
 use serde_json::json;
 
 use crate::store::StoreError;
@@ -21,6 +22,20 @@ pub enum Problem {
     /// No tokens are set, and a proxy lets in more than this machine.
     #[error("this came through a proxy, so more than this machine can ask, and tokens are needed: set query-tokens")]
     TokensNeeded,
+    /// No tokens are set, and it asks for a name that is none of this machine's.
+    #[error(
+        "without query-tokens only localhost and loopback addresses are answered as Host; set query-tokens to be asked by another name"
+    )]
+    WrongHost,
+    /// A body that is no JSON by its content type.
+    #[error("this question takes application/json")]
+    NotJson,
+    /// A body that was not received.
+    #[error("{0}")]
+    Body(#[from] BodyError),
+    /// Too many questions wait for an event or a decision.
+    #[error("too many questions wait already; ask again, or without wait")]
+    TooManyWait,
     /// Nobody ever told of this installation.
     #[error("nothing is known of this installation")]
     UnknownInstallation,
@@ -43,6 +58,14 @@ impl Problem {
             Self::Malformed(_) => "malformed-question",
             Self::Unauthorised => "unauthorised",
             Self::TokensNeeded => "tokens-needed",
+            Self::WrongHost => "wrong-host",
+            Self::NotJson => "not-json",
+            Self::Body(BodyError::TooLarge { .. }) => "too-large",
+            Self::Body(BodyError::Encoded) => "encoded",
+            Self::Body(BodyError::Unreadable) => "unreadable-body",
+            Self::Body(BodyError::TooSlow { .. }) => "body-too-slow",
+            Self::Body(BodyError::Overloaded) => "overloaded",
+            Self::TooManyWait => "too-many-wait",
             Self::UnknownInstallation => "unknown-installation",
             Self::NotYet => "not-yet",
             Self::NotOpen => "not-open",
@@ -55,11 +78,15 @@ impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::NoSuchPage | Self::UnknownInstallation => StatusCode::NOT_FOUND,
-            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::Body(BodyError::Unreadable) => StatusCode::BAD_REQUEST,
+            Self::WrongHost => StatusCode::MISDIRECTED_REQUEST,
+            Self::NotJson | Self::Body(BodyError::Encoded) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body(BodyError::TooSlow { .. }) => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::TokensNeeded => StatusCode::FORBIDDEN,
             Self::NotYet => StatusCode::GATEWAY_TIMEOUT,
-            Self::NotOpen => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotOpen | Self::TooManyWait | Self::Body(BodyError::Overloaded) => StatusCode::SERVICE_UNAVAILABLE,
             Self::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -75,11 +102,22 @@ impl ResponseError for Problem {
                 // Basic, so that a browser asks its user: the page is for people.
                 response.insert_header((header::WWW_AUTHENTICATE, "Bearer, Basic realm=\"Hookledger\""));
             }
-            Self::NotYet | Self::NotOpen => {
+            Self::NotYet | Self::NotOpen | Self::TooManyWait | Self::Body(BodyError::Overloaded) => {
                 response.insert_header((header::RETRY_AFTER, "1"));
             }
-            Self::NoSuchPage | Self::Malformed(_) | Self::TokensNeeded | Self::UnknownInstallation | Self::State(_) => {
+            Self::NotJson => {
+                response.insert_header(("accept-post", "application/json"));
             }
+            Self::Body(BodyError::Encoded) => {
+                response.insert_header((header::ACCEPT_ENCODING, "identity"));
+            }
+            Self::NoSuchPage
+            | Self::Malformed(_)
+            | Self::TokensNeeded
+            | Self::WrongHost
+            | Self::Body(BodyError::TooLarge { .. } | BodyError::Unreadable | BodyError::TooSlow { .. })
+            | Self::UnknownInstallation
+            | Self::State(_) => {}
         }
         response.content_type("application/problem+json").json(json!({
             "type": format!("/docs/problems#{}", self.name()),
@@ -93,15 +131,6 @@ impl ResponseError for Problem {
 /// For everything that is not a question.
 pub async fn no_such_page() -> Result<HttpResponse, Problem> {
     Err(Problem::NoSuchPage)
-}
-
-/// Bodies that cannot be read are problems like any other.
-pub fn json_config(bytes_max: usize) -> web::JsonConfig {
-    web::JsonConfig::default()
-        .limit(bytes_max)
-        .content_type(|_| true)
-        .content_type_required(false)
-        .error_handler(|_, _| Problem::Malformed("the body is not the JSON that this question takes".into()).into())
 }
 
 /// Parameters that cannot be read are problems like any other.

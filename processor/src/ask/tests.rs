@@ -1,8 +1,11 @@
 use actix_web::http::StatusCode;
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use common::event::{EventId, Installation};
 use common::time::Timestamp;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::domain::{Change, Decision, Fact, Method, Place, Profile, Revision, Stamp, Told};
@@ -36,29 +39,24 @@ fn asked(tokens: &[&str]) -> Asked {
 
     let folded = Folded::default();
     folded.add([EVENT], []);
-    let tokens = Arc::new(tokens.iter().map(|token| Fingerprint::of(token)).collect());
-    Asked { shared: Shared::of(store), folded, tokens }
+    let tokens = tokens.iter().map(|token| Fingerprint::of(token)).collect();
+    Asked::new(Shared::of(store), folded, tokens, 2)
 }
 
 async fn ask(asked: Asked, request: TestRequest) -> (StatusCode, Value) {
-    let app = App::new()
-        .app_data(web::Data::new(asked))
-        .app_data(problem::json_config(BODY_BYTES_MAX))
-        .app_data(problem::query_config())
-        .configure(routes);
-    let app = init_service(app.wrap(from_fn(access::guard))).await;
-    let request = request.to_request();
-    let response = match actix_web::test::try_call_service(&app, request).await {
-        Ok(response) => response.map_into_boxed_body().into_parts().1,
-        Err(error) => error.error_response(),
-    };
+    let app = App::new().app_data(web::Data::new(asked)).app_data(problem::query_config()).configure(routes);
+    let app = init_service(app.wrap(from_fn(access::guard)).wrap(headers())).await;
+    let response = call_service(&app, request.to_request()).await;
+    for name in ["cache-control", "x-content-type-options", "referrer-policy", "content-security-policy"] {
+        assert!(response.headers().contains_key(name), "every answer has {name}: {response:?}");
+    }
     let status = response.status();
-    let body = actix_web::body::to_bytes(response.into_body()).await.map_err(|_| "a body").expect("a body");
-    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    (status, serde_json::from_slice(&read_body(response).await).unwrap_or(Value::Null))
 }
 
+/// From this machine.
 fn get(path: &str) -> TestRequest {
-    TestRequest::get().uri(path)
+    TestRequest::get().uri(path).insert_header(("host", "127.0.0.1:8081"))
 }
 
 #[actix_web::test]
@@ -99,7 +97,7 @@ async fn a_check_takes_a_token_or_its_fingerprint() {
     let question = |token: Value| {
         let mut question = json!({ "app": "crm-sync", "member_id": MEMBER, "method": "User.Get" });
         question.as_object_mut().expect("an object").extend(token.as_object().expect("an object").clone());
-        TestRequest::post().uri("/v1/check").set_json(question)
+        TestRequest::post().uri("/v1/check").insert_header(("host", "localhost:8081")).set_json(question)
     };
     let fingerprint = Fingerprint::of("token").to_string();
     for token in [json!({ "token": "token" }), json!({ "token_fingerprint": fingerprint })] {
@@ -170,10 +168,76 @@ async fn what_is_not_there_is_a_problem_too() {
 }
 
 #[actix_web::test]
+async fn without_tokens_only_names_of_this_machine_are_answered() {
+    for (host, status) in [
+        ("127.0.0.1:8081", StatusCode::OK),
+        ("localhost", StatusCode::OK),
+        ("rebound.example:8081", StatusCode::MISDIRECTED_REQUEST),
+        ("0.0.0.0:8081", StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        let request = |token: &str| {
+            let request = TestRequest::get().uri("/v1/installations").insert_header(("host", host));
+            request.insert_header(("Authorization", format!("Bearer {token}")))
+        };
+        assert_eq!(ask(asked(&[]), request("any")).await.0, status, "{host}");
+        assert_eq!(ask(asked(&["right"]), request("right")).await.0, StatusCode::OK, "{host}, with a token");
+    }
+}
+
+#[actix_web::test]
+async fn a_check_takes_json_by_its_content_type() {
+    let question = json!({ "app": "crm-sync", "member_id": MEMBER, "method": "user.get", "token": "token" });
+    let of = |content_type: &str| {
+        let request = TestRequest::post().uri("/v1/check").insert_header(("host", "localhost"));
+        request.insert_header(("content-type", content_type)).set_payload(question.to_string())
+    };
+    for json in ["application/json", "Application/JSON; charset=utf-8"] {
+        assert_eq!(ask(asked(&[]), of(json)).await.0, StatusCode::OK, "{json}");
+    }
+    for other in
+        ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp"]
+    {
+        let (status, problem) = ask(asked(&[]), of(other)).await;
+        assert_eq!((status, &problem["type"]), (StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!("/docs/problems#not-json")));
+    }
+}
+
+#[actix_web::test]
+async fn a_question_that_is_too_long_is_refused() {
+    let request = TestRequest::post().uri("/v1/check").insert_header(("host", "localhost"));
+    let request =
+        request.insert_header(("content-type", "application/json")).set_payload("x".repeat(BODY_BYTES_MAX + 1));
+    assert_eq!(ask(asked(&[]), request).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[actix_web::test]
+async fn no_more_questions_wait_than_there_are_places() {
+    let asked = asked(&[]);
+    let path = format!("/v1/installations/crm-sync/{MEMBER}");
+    let waiting = asked.waits.try_acquire().expect("a place");
+    let other = EventId::from_u128(8);
+    let (status, problem) = ask(asked.clone(), get(&format!("{path}?after={other}&wait=1ms"))).await;
+    assert_eq!((status, &problem["type"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("/docs/problems#too-many-wait")));
+    for answered_at_once in [path.clone(), format!("{path}?after={EVENT}&wait=2s")] {
+        assert_eq!(ask(asked.clone(), get(&answered_at_once)).await.0, StatusCode::OK, "{answered_at_once}");
+    }
+    drop(waiting);
+    let (status, _) = ask(asked, get(&format!("{path}?after={other}&wait=1ms"))).await;
+    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[actix_web::test]
 async fn the_page_shows_what_came_in() {
     let app = init_service(App::new().app_data(web::Data::new(asked(&[]))).configure(routes)).await;
     let response = call_service(&app, get("/").to_request()).await;
     assert_eq!(response.status(), StatusCode::OK);
+    let policy =
+        response.headers().get("content-security-policy").expect("a policy").to_str().expect("text").to_owned();
     let page = String::from_utf8(read_body(response).await.to_vec()).expect("text");
     assert!(page.contains("<b>1</b>installed"), "{page}");
+    // A browser takes the style only if it is the one whose hash is told.
+    let style = page.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>")).expect("a style").0;
+    let hash = BASE64_STANDARD.encode(Sha256::digest(style));
+    assert!(policy.contains(&format!("style-src 'sha256-{hash}'")), "{policy}");
+    assert!(policy.starts_with("default-src 'none';"), "{policy}");
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use common::event::EventId;
 use serde::{Deserialize, Deserializer, de};
+use tokio::sync::SemaphorePermit;
 
 use super::Asked;
 use super::problem::Problem;
@@ -26,8 +27,20 @@ impl After {
             return Ok(());
         };
         let wait = self.wait.unwrap_or_default().min(WAIT_MAX);
+        if asked.folded.has(id) {
+            return Ok(());
+        }
+        if wait.is_zero() {
+            return Err(Problem::NotYet);
+        }
+        let _place = place(asked)?;
         if asked.folded.wait(id, wait).await { Ok(()) } else { Err(Problem::NotYet) }
     }
+}
+
+/// A place among the questions that wait, for as long as it is held.
+pub fn place(asked: &Asked) -> Result<SemaphorePermit<'_>, Problem> {
+    asked.waits.try_acquire().map_err(|_| Problem::TooManyWait)
 }
 
 /// A duration with its unit, such as `2s`.

@@ -7,38 +7,59 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, UPGRADE};
 use actix_web::web::Payload;
 use bytes::Bytes;
 use futures_core::Stream;
 
-use super::connection::Connection;
-use super::crowd::BODY_BYTES_FREE;
-use crate::problem::Refusal;
+use crate::connection::Connection;
+use crate::crowd::BODY_BYTES_FREE;
 
 /// A body, and its place in memory: to be held for as long as the body is.
-pub(crate) struct Body {
+#[derive(Debug)]
+pub struct Body {
     /// Its bytes, as they came.
-    pub(crate) bytes: Bytes,
+    pub bytes: Bytes,
     /// Gives the memory back.
     _held: Option<Held>,
 }
 
-/// Whether a request has a body, or says so.
-pub(crate) fn has_body(headers: &HeaderMap) -> bool {
-    headers.contains_key(TRANSFER_ENCODING) || announced(headers).is_some_and(|length| length > 0)
+/// Why a body was not received. What is left of it ends its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It is longer than this.
+    #[error("the body is longer than {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// It is compressed, or encoded otherwise.
+    #[error("the body is encoded")]
+    Encoded,
+    /// It ended early, or was not encoded as its headers say.
+    #[error("the body cannot be read")]
+    Unreadable,
+    /// It did not come in time, or lost its place in memory to faster ones.
+    #[error("the body was not there within {wait:?}")]
+    TooSlow {
+        /// How long it was awaited.
+        wait: Duration,
+    },
+    /// There is no room in memory for it, and nobody slower to take it from.
+    #[error("there is no room in memory for the body")]
+    Overloaded,
 }
 
 /// Receives the body of a request.
-pub(crate) async fn receive(request: &HttpRequest, payload: Payload, bytes_max: usize) -> Result<Body, Refusal> {
-    let too_large = Refusal::TooLarge { limit: bytes_max };
+pub async fn receive(request: &HttpRequest, payload: Payload, bytes_max: usize) -> Result<Body, BodyError> {
+    let too_large = BodyError::TooLarge { limit: bytes_max };
     let headers = request.headers();
     if !headers.get_all(CONTENT_ENCODING).all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Refusal::Encoded);
+        return Err(BodyError::Encoded);
     }
     // The server takes everything that follows for the body then, whatever length was announced.
     if headers.get_all(UPGRADE).any(|protocol| protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket")) {
-        return Err(Refusal::UnreadableBody);
+        return Err(BodyError::Unreadable);
     }
     let announced = announced(headers);
     if announced.is_some_and(|length| length > bytes_max) {
@@ -79,28 +100,28 @@ struct Coming {
 
 impl Coming {
     /// The next piece of it; none when it is complete.
-    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Refusal>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
         if self.is_lost() {
             return Poll::Ready(Err(self.too_slow()));
         }
         Poll::Ready(match ready!(Pin::new(&mut self.payload).poll_next(cx)) {
             Some(Ok(chunk)) => Ok(Some(chunk)),
-            Some(Err(_)) => Err(Refusal::UnreadableBody),
+            Some(Err(_)) => Err(BodyError::Unreadable),
             None => Ok(None),
         })
     }
 
     /// Makes room for a body that grows from `old` bytes to `new` bytes.
-    async fn hold(&self, old: usize, new: usize) -> Result<(), Refusal> {
+    async fn hold(&self, old: usize, new: usize) -> Result<(), BodyError> {
         let more = new.saturating_sub(old.max(BODY_BYTES_FREE));
         let Some(Held(connection)) = self.held.as_ref().filter(|_| more > 0) else { return Ok(()) };
         poll_fn(|cx| {
             if connection.body_is_lost() {
-                return Poll::Ready(Err(Refusal::Overloaded));
+                return Poll::Ready(Err(BodyError::Overloaded));
             }
             connection.crowd().hold(connection, more, cx).map(Ok)
         })
@@ -112,14 +133,20 @@ impl Coming {
         self.held.as_ref().is_some_and(|Held(connection)| connection.body_is_lost())
     }
 
-    fn too_slow(&self) -> Refusal {
+    fn too_slow(&self) -> BodyError {
         let wait = self.held.as_ref().map_or(Duration::ZERO, |Held(connection)| connection.limits().body_timeout);
-        Refusal::BodyTooSlow { wait }
+        BodyError::TooSlow { wait }
     }
 }
 
 /// What a body holds of the memory for bodies, from its first byte until nobody needs it any more.
 struct Held(Rc<Connection>);
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held(..)")
+    }
+}
 
 impl Held {
     fn of(request: &HttpRequest) -> Option<Self> {

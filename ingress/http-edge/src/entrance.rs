@@ -1,24 +1,25 @@
 //! What comes before HTTP: who it is, where a proxy tells, and TLS, where we speak it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use actix_web::HttpRequest;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::crowd::Member;
-use super::proxy;
-use super::tls::BUFFER_BYTES_MAX;
-use super::wire::Line;
-use crate::metrics::Ended;
-use crate::proxies::Proxies;
+use crate::connection::Connection;
+use crate::crowd::Member;
+use crate::networks::Networks;
+use crate::tls::BUFFER_BYTES_MAX;
+use crate::wire::Line;
+use crate::{Ended, proxy};
 
 /// How connections are greeted. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Entrance {
     /// Where set, every connection begins with the word of one of these proxies.
-    pub(super) told_by: Option<Proxies>,
+    pub(super) told_by: Option<Networks>,
     /// Where set, TLS is spoken.
     pub(super) tls: Option<TlsAcceptor>,
 }
@@ -28,12 +29,15 @@ impl Entrance {
     pub(super) async fn greet(&self, mut socket: TcpStream, member: &Member) -> Result<(Line, SocketAddr), Ended> {
         let mut peer = socket.peer_addr().map_err(|_| Ended::Gone)?;
         if let Some(proxies) = &self.told_by {
-            if !proxies.trusts(peer.ip()) {
+            if !proxies.contains(peer.ip()) {
                 return Err(Ended::NoProxy);
             }
-            if let Some(client) = told(&mut socket).await? {
-                member.comes_from(client.ip());
-                peer = client;
+            match told(&mut socket).await? {
+                Some(client) => {
+                    member.comes_from(client.ip());
+                    peer = client;
+                }
+                None => member.connection.set_proxys_own(),
             }
         }
         let Some(acceptor) = &self.tls else { return Ok((Line::Plain(socket), peer)) };
@@ -66,4 +70,10 @@ async fn told(socket: &mut TcpStream) -> Result<Option<SocketAddr>, Ended> {
 /// Who is at the other end, be it through proxies that speak the PROXY protocol.
 pub fn peer(request: &HttpRequest) -> Option<IpAddr> {
     request.peer_addr().map(|address| address.ip().to_canonical())
+}
+
+/// Whether a proxy opened the connection for itself, by its own word in the PROXY protocol (`LOCAL`, or a client of no
+/// known family): a health check of its own. It forwards for no client then, so what it says of one is not believed.
+pub fn is_proxys_own(request: &HttpRequest) -> bool {
+    request.conn_data::<Rc<Connection>>().is_some_and(|connection| connection.is_proxys_own())
 }

@@ -11,9 +11,9 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 
-use super::connection::{Connection, Phase};
-use super::limits::Limits;
-use crate::proxies::Proxies;
+use crate::Limits;
+use crate::connection::{Connection, Phase};
+use crate::networks::Networks;
 
 /// So much of each body has its place in what every connection may take: only what goes beyond it is
 /// counted, so bodies that are not larger lose nothing to anybody. Bitrix24's have one or two kilobytes.
@@ -23,7 +23,7 @@ pub(super) const BODY_BYTES_FREE: usize = 8 * 1024;
 pub(super) struct Crowd {
     limits: Limits,
     /// Through them come many clients: how many connections they have says nothing.
-    proxies: Proxies,
+    proxies: Networks,
     members: RefCell<BTreeMap<u64, Place>>,
     sources: RefCell<HashMap<IpAddr, usize>>,
     next: Cell<u64>,
@@ -39,7 +39,7 @@ struct Place {
 }
 
 impl Crowd {
-    pub(super) fn new(limits: Limits, proxies: Proxies) -> Rc<Self> {
+    pub(super) fn new(limits: Limits, proxies: Networks) -> Rc<Self> {
         Rc::new(Self {
             limits,
             proxies,
@@ -100,7 +100,7 @@ impl Crowd {
         let (members, sources) = (self.members.borrow(), self.sources.borrow());
         let waits = |place: &&Place| !place.connection.is_over() && place.connection.doing().0 != Phase::Work;
         let of_source = |place: &Place| {
-            let many = self.proxies.trusts(place.source);
+            let many = self.proxies.contains(place.source);
             if many { 0 } else { sources.get(&place.source).copied().unwrap_or_default() }
         };
         let longest = members.values().filter(waits).max_by(|one, other| {
@@ -183,16 +183,14 @@ mod tests {
     use std::task::Poll::{Pending, Ready};
 
     use super::*;
-    use crate::config;
 
     const ANN: [u8; 4] = [203, 0, 113, 1];
     const BOB: [u8; 4] = [203, 0, 113, 2];
     const EVE: [u8; 4] = [198, 51, 100, 6];
 
-    fn crowd(connections_max: usize, args: &[&str]) -> Rc<Crowd> {
-        let webhooks = config::webhooks(args);
-        let limits = Limits { connections_max, request_bytes_max: 1_000, ..webhooks.limits };
-        Crowd::new(limits, webhooks.proxies)
+    fn crowd(connections_max: usize, proxies: &[&str]) -> Rc<Crowd> {
+        let limits = Limits { connections_max, request_bytes_max: 1_000, ..Limits::default() };
+        Crowd::new(limits, Networks::parse(proxies.iter().copied()).expect("networks"))
     }
 
     fn enter<const N: usize>(crowd: &Rc<Crowd>, peers: [[u8; 4]; N]) -> [Member; N] {
@@ -215,7 +213,7 @@ mod tests {
 
     #[test]
     fn who_comes_through_a_proxy_counts_for_who_it_is_and_a_proxy_for_nobody() {
-        let crowd = crowd(4, &["--trusted-proxies", "203.0.113.2"]);
+        let crowd = crowd(4, &["203.0.113.2"]);
         let members = enter(&crowd, [ANN, BOB, BOB, BOB]);
         members[3].comes_from(ANN.into());
         let _late = crowd.enter(EVE.into());
@@ -226,10 +224,10 @@ mod tests {
     fn a_request_that_waits_for_us_is_never_given_up() {
         let crowd = crowd(2, &[]);
         let members = enter(&crowd, [EVE, EVE]);
-        members[0].connection.begin();
+        members[0].connection.begin(false);
         let late = enter(&crowd, [ANN]);
         assert_eq!(sent_away(&members), [false, true]);
-        late[0].connection.begin();
+        late[0].connection.begin(false);
         let _later = crowd.enter(BOB.into());
         assert_eq!((sent_away(&members), sent_away(&late)), ([false, true], [false]));
     }

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::connection::Connection;
+use crate::connection::Connection;
 
 /// Drives `inner` to its end; none where the connection was ended before that.
 pub(super) async fn watch<F: Future>(connection: &Connection, inner: F) -> Option<F::Output> {

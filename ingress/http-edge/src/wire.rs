@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::connection::Connection;
+use crate::connection::Connection;
 
 /// So many bytes are handed over in one turn of the server.
 const PORTION_BYTES: usize = 16 * 1024;
@@ -239,16 +239,16 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::config;
-    use crate::server::crowd::{Crowd, Member};
+    use crate::Limits;
+    use crate::crowd::{Crowd, Member};
+    use crate::networks::Networks;
 
     /// A wire, its connection and the client at the other end.
     async fn wire() -> (Wire, Member, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
         let (socket, peer) = listener.accept().await.expect("the connection");
-        let webhooks = config::webhooks(&[]);
-        let member = Crowd::new(webhooks.limits, webhooks.proxies).enter(peer.ip());
+        let member = Crowd::new(Limits::default(), Networks::default()).enter(peer.ip());
         member.connection.greeted();
         (Wire::new(Line::Plain(socket), Rc::clone(&member.connection)), member, client)
     }
@@ -309,7 +309,7 @@ mod tests {
         let (mut wire, member, mut client) = wire().await;
         client.write_all(b"GET / HTTP/1.1\r\n").await.expect("a part");
         assert_eq!(turn(&mut wire).await, 16);
-        member.connection.begin();
+        member.connection.begin(false);
         client.write_all(&[b'x'; 1000]).await.expect("more");
         assert_eq!(turn(&mut wire).await, 1000, "who is there already may say a little more");
         client.write_all(&[b'x'; 1000]).await.expect("even more");

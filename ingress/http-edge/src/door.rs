@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
-use common::lifecycle::Stop;
 use tokio::time::sleep;
+
+use crate::Shutdown;
 
 /// At the end: how much longer than they may idle connections are given to be used once more, or to time out.
 const RETIRE_SLACK: Duration = Duration::from_millis(500);
@@ -25,12 +26,11 @@ const DRAIN_WAIT_MAX: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Who is inside.
-#[derive(Debug)]
 pub(crate) struct Door {
     /// Once it is requested, every answer ends its connection.
-    stop: Stop,
-    /// How long a connection may idle.
-    idle_timeout: Duration,
+    shutdown: Arc<dyn Shutdown>,
+    /// How long a connection may idle before it is used for the last time; none where that is not waited for.
+    retire_wait: Option<Duration>,
     /// Connections from before the stop.
     kept_alive: AtomicUsize,
     /// All connections.
@@ -38,24 +38,26 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// A door that nobody has come through. Connections idle for `idle_timeout` at most.
-    pub(crate) fn new(stop: Stop, idle_timeout: Duration) -> Self {
-        Self { stop, idle_timeout, kept_alive: AtomicUsize::new(0), open: AtomicUsize::new(0) }
+    /// A door that nobody has come through.
+    pub(crate) fn new(shutdown: Arc<dyn Shutdown>, retire_wait: Option<Duration>) -> Self {
+        Self { shutdown, retire_wait, kept_alive: AtomicUsize::new(0), open: AtomicUsize::new(0) }
     }
 
     /// Whether an answer ends its connection.
     pub(crate) fn is_closing(&self) -> bool {
-        self.stop.requested()
+        self.shutdown.requested()
     }
 
-    /// Ends without refusing anybody, once a stop was requested.
+    /// Ends, once that was asked for; without refusing a client where idle connections are waited for.
     pub(crate) async fn end(&self, handle: &ServerHandle) {
-        let retired_by = Instant::now() + self.idle_timeout + RETIRE_SLACK;
-        while self.kept_alive.load(Ordering::Acquire) > 0 && Instant::now() < retired_by {
-            sleep(LOOK).await;
+        if let Some(retire_wait) = self.retire_wait {
+            let retired_by = Instant::now() + retire_wait + RETIRE_SLACK;
+            while self.kept_alive.load(Ordering::Acquire) > 0 && Instant::now() < retired_by {
+                sleep(LOOK).await;
+            }
+            handle.pause().await;
+            self.drain().await;
         }
-        handle.pause().await;
-        self.drain().await;
         handle.stop(true).await;
     }
 
@@ -80,7 +82,7 @@ pub(crate) struct Guest {
 impl Guest {
     /// Made when a connection comes in, dropped with it.
     pub(crate) fn new(door: &Arc<Door>) -> Self {
-        let early = !door.stop.requested();
+        let early = !door.is_closing();
         door.kept_alive.fetch_add(usize::from(early), Ordering::AcqRel);
         door.open.fetch_add(1, Ordering::AcqRel);
         Self { door: Arc::clone(door), early }

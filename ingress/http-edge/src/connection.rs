@@ -9,9 +9,8 @@ use std::task::Waker;
 
 use tokio::time::{Duration, Instant};
 
-use super::crowd::Crowd;
-use super::limits::Limits;
-use crate::metrics::Ended;
+use crate::crowd::Crowd;
+use crate::{Ended, Limits};
 
 /// The longest head, all fields together. Bitrix24's have some 500 bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -53,6 +52,10 @@ pub(super) struct Connection {
     blocked_until: Cell<Option<Instant>>,
     /// What the current body takes of the memory for bodies.
     pub(super) held: Cell<usize>,
+    /// The body of the current request has not been received to its end.
+    has_body_left: Cell<bool>,
+    /// A proxy opened it for itself, and said so.
+    is_proxys_own: Cell<bool>,
     /// The body has lost its place in memory to faster ones, or its time is over.
     body_is_lost: Cell<bool>,
     /// Said in place of an answer; then nothing is read any more.
@@ -76,6 +79,8 @@ impl Connection {
             came: Cell::new(0),
             blocked_until: Cell::new(None),
             held: Cell::new(0),
+            has_body_left: Cell::new(false),
+            is_proxys_own: Cell::new(false),
             body_is_lost: Cell::new(false),
             farewell: Cell::new(None),
             ended: Cell::new(None),
@@ -113,8 +118,19 @@ impl Connection {
         self.came.set(0);
     }
 
-    /// A request is here.
-    pub(super) fn begin(&self) {
+    /// The proxy at its other end speaks for itself.
+    pub(super) fn set_proxys_own(&self) {
+        self.is_proxys_own.set(true);
+    }
+
+    /// Whether the proxy at its other end speaks for itself.
+    pub(super) fn is_proxys_own(&self) -> bool {
+        self.is_proxys_own.get()
+    }
+
+    /// A request is here, with a body that is still to be received or without one.
+    pub(super) fn begin(&self, has_body: bool) {
+        self.has_body_left.set(has_body);
         self.enter(Phase::Work, self.since.get());
     }
 
@@ -126,6 +142,7 @@ impl Connection {
 
     /// Its body is here.
     pub(super) fn work(&self) {
+        self.has_body_left.set(false);
         self.enter(Phase::Work, self.since.get());
     }
 
@@ -133,6 +150,11 @@ impl Connection {
     pub(super) fn answered(&self, last: bool) {
         self.enter(if last { Phase::Closing } else { Phase::Idle }, Instant::now());
         self.feed();
+    }
+
+    /// Whether there is a body that was not received to its end.
+    pub(super) fn has_body_left(&self) -> bool {
+        self.has_body_left.get()
     }
 
     /// Whether the body that is awaited has lost.

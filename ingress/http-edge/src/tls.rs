@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
-use super::expiry::expires_at_s;
+use crate::expiry::expires_at_s;
 
 /// How often the files are looked at.
 pub(super) const LOOK: Duration = Duration::from_secs(5);

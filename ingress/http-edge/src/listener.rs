@@ -21,7 +21,7 @@ pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let Some(held) = held()? else { return bind(address) };
     let held_on = held.local_addr()?;
     if held_on != address && address.port() != 0 {
-        tracing::warn!(%held_on, %address, "the socket that was handed to us listens on {held_on}; ingress-listen, {address}, is not used");
+        tracing::warn!(%held_on, %address, "the socket that was handed to us listens on {held_on}; the address that is set, {address}, is not used");
     }
     // Whoever bound it may have asked for a shorter backlog.
     SockRef::from(&held).listen(BACKLOG)?;
@@ -51,7 +51,8 @@ fn warn_if_capped() {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// A socket of our own.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // The last run's connections may still be in TIME_WAIT.
     socket.set_reuse_address(true)?;

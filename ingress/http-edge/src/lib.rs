@@ -1,0 +1,330 @@
+//! A port: from a socket to a request, within limits. Knows no app and no Kafka.
+//!
+//! A connection comes in (`crowd`: which has to go when there are too many), says perhaps through a proxy who it
+//! is and perhaps speaks TLS (`entrance`, `proxy`, `tls`), and then HTTP/1. Between its socket and the HTTP/1
+//! server stands the `wire`; what it is doing is known to the `connection`, and `watch` ends what takes too long.
+//! For the server itself knows a time limit for the first head only, none for what it writes, and reads on
+//! while it works.
+//!
+//! Every port of every program is served by this. What is served is an app of actix-web; the answer to a request
+//! whose body was not read to its end closes the connection, whatever the app says.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, KeepAlive, Request, Response};
+use actix_server::{GracefulShutdownSignal, Server};
+use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
+use actix_web::Error;
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{AppConfig, Extensions, Payload};
+use actix_web::http::ConnectionType;
+use anyhow::Context;
+use tokio::net::TcpStream;
+
+use connection::Connection;
+use crowd::Crowd;
+use door::{Door, Guest};
+use entrance::Entrance;
+use networks::Networks;
+use tls::Tls;
+use watch::watch;
+use wire::Wire;
+
+mod body;
+mod connection;
+mod crowd;
+mod door;
+mod entrance;
+mod expiry;
+mod limits;
+pub mod listener;
+pub mod networks;
+mod observer;
+pub mod proxy;
+pub mod site;
+mod tls;
+mod watch;
+mod wire;
+
+pub use body::{Body, BodyError, receive};
+pub use entrance::{is_proxys_own, peer};
+pub use limits::{Limits, fit_open_files};
+pub use observer::{Ended, Observer};
+pub use tls::TlsFiles;
+
+/// How long a client may take to end its side of a connection.
+const DISCONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Answers that are written at once, at most; for a client that sends many requests ahead.
+const ANSWERS_BYTES_MAX: usize = 8 * 1024;
+
+/// How a port is served.
+#[derive(Clone)]
+pub struct Options {
+    /// The port's name, for errors.
+    pub name: &'static str,
+    /// How many threads serve it.
+    pub workers: usize,
+    /// What its connections may do, all together.
+    pub limits: Limits,
+    /// The longest body that is received: one has its place in memory whatever the limits say.
+    pub body_bytes_max: usize,
+    /// Proxies in front: through them come many clients, so how many connections they have says nothing.
+    pub trusted_proxies: Networks,
+    /// Whether every connection begins with the PROXY protocol, version 2, and comes from one of these proxies.
+    pub proxy_protocol: bool,
+    /// For TLS.
+    pub tls: Option<TlsFiles>,
+    /// Whether a connection may be used for more than one request.
+    pub keep_alive: bool,
+    /// Whether, at the end, connections that idle may be used once more, for as long as they may idle. Then
+    /// nobody is refused, and the end takes as long.
+    pub retire: bool,
+    /// At the end: how long requests that are being answered are awaited.
+    pub answer_wait_max: Duration,
+    /// Is told of connections.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// Says when to end.
+pub trait Shutdown: Send + Sync + 'static {
+    /// Whether the end was asked for.
+    fn requested(&self) -> bool;
+
+    /// Resolves when the end is asked for.
+    fn wait(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// Serves an app until asked to end. Returns the address it listens on; the future must be polled.
+pub fn serve<F, I, S, B, E>(
+    listener: TcpListener,
+    options: Options,
+    app: F,
+    shutdown: E,
+) -> anyhow::Result<(SocketAddr, impl Future<Output = io::Result<()>> + Send + use<F, I, S, B, E>)>
+where
+    E: Shutdown,
+    F: Fn() -> I + Send + Clone + 'static,
+    I: IntoServiceFactory<S, Request> + 'static,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Error: Into<Error> + 'static,
+    S::InitError: std::fmt::Debug,
+    S::Response: Into<Response<B>> + 'static,
+    S::Service: 'static,
+    <S::Service as Service<Request>>::Future: 'static,
+    B: MessageBody + 'static,
+{
+    let address = listener.local_addr().context("look where it listens")?;
+    let limits = options.limits.share(options.workers, options.body_bytes_max);
+    let tls = options.tls.clone().map(Tls::open).transpose()?;
+    let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
+    let shutdown: Arc<dyn Shutdown> = Arc::new(shutdown);
+    let retire_wait = options.retire.then_some(limits.idle_timeout);
+    let door = Arc::new(Door::new(Arc::clone(&shutdown), retire_wait));
+    let observer = Arc::clone(&options.observer);
+
+    let server = Server::build().workers(options.workers);
+    let house = House {
+        limits,
+        entrance: Entrance { told_by: options.proxy_protocol.then(|| options.trusted_proxies.clone()), tls: acceptor },
+        app,
+        door: Arc::clone(&door),
+        draining: server.graceful_shutdown_signal(),
+        options,
+    };
+    let name = house.options.name;
+    let mut server = server
+        // A few more: those that have to go are still there when those come for which they go.
+        .max_concurrent_connections(limits.accepted_max())
+        .shutdown_timeout(house.options.answer_wait_max.as_secs())
+        .disable_signals()
+        .listen(name, listener, move || house.clone().worker())
+        .with_context(|| format!("listen for {name}"))?
+        .run();
+    let handle = server.handle();
+    Ok((address, async move {
+        tokio::select! {
+            ended = &mut server => ended,
+            () = renew(tls.as_deref(), &*observer) => unreachable!("it looks for ever"),
+            () = shutdown.wait() => {
+                let ((), ended) = tokio::join!(door.end(&handle), server);
+                ended
+            }
+        }
+    }))
+}
+
+/// Looks for ever whether there is a newer certificate.
+async fn renew(tls: Option<&Tls>, observer: &dyn Observer) {
+    let Some(tls) = tls else { return std::future::pending().await };
+    loop {
+        if let Some(at_s) = tls.expires_at_s() {
+            observer.certificate_expires(at_s);
+        }
+        tokio::time::sleep(tls::LOOK).await;
+        tls.look();
+    }
+}
+
+/// All that a worker thread is made of.
+#[derive(Clone)]
+struct House<F> {
+    limits: Limits,
+    options: Options,
+    entrance: Entrance,
+    app: F,
+    door: Arc<Door>,
+    draining: GracefulShutdownSignal,
+}
+
+impl<F, I> House<F>
+where
+    F: Fn() -> I + Send + Clone + 'static,
+{
+    /// What a worker thread does with the sockets that it gets.
+    fn worker<S, B>(self) -> impl ServiceFactory<TcpStream, Config = ()>
+    where
+        I: IntoServiceFactory<S, Request> + 'static,
+        S: ServiceFactory<Request, Config = AppConfig> + 'static,
+        S::Error: Into<Error> + 'static,
+        S::InitError: std::fmt::Debug,
+        S::Response: Into<Response<B>> + 'static,
+        S::Service: 'static,
+        <S::Service as Service<Request>>::Future: 'static,
+        B: MessageBody + 'static,
+    {
+        fn_factory(move || {
+            let house = self.clone();
+            async move {
+                let http = Rc::new(house.http().await?);
+                let crowd = Crowd::new(house.limits, house.options.trusted_proxies.clone());
+                let house = Rc::new(house);
+                let attend = move |socket| attend(socket, Rc::clone(&crowd), Rc::clone(&http), Rc::clone(&house));
+                Ok::<_, ()>(fn_service::<_, _, _, _, _, ()>(attend))
+            }
+        })
+    }
+
+    /// HTTP/1 on wires. Its own time limits are off: they do not cover enough.
+    async fn http<S, B>(
+        &self,
+    ) -> Result<impl Service<(Wire, Option<SocketAddr>), Response = (), Error = DispatchError> + use<F, I, S, B>, ()>
+    where
+        I: IntoServiceFactory<S, Request> + 'static,
+        S: ServiceFactory<Request, Config = AppConfig> + 'static,
+        S::Error: Into<Error> + 'static,
+        S::InitError: std::fmt::Debug,
+        S::Response: Into<Response<B>> + 'static,
+        S::Service: 'static,
+        <S::Service as Service<Request>>::Future: 'static,
+        B: MessageBody + 'static,
+    {
+        let app = (self.app)().into_factory().new_service(AppConfig::default()).await;
+        let app = Rc::new(app.map_err(|error| tracing::error!(?error, "the app of a port cannot be made"))?);
+        let (door, keep_alive) = (Arc::clone(&self.door), self.options.keep_alive);
+        let app = fn_factory(move || {
+            let (app, door) = (Rc::clone(&app), Arc::clone(&door));
+            let answer = move |request| answer(&*app, request, Arc::clone(&door), keep_alive);
+            std::future::ready(Ok::<_, ()>(fn_service(answer)))
+        });
+        let draining = self.draining.clone();
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let draining = draining.clone();
+                async move { draining.notified().await }
+            })
+            .keep_alive(KeepAlive::Os)
+            .client_request_timeout(Duration::ZERO)
+            .client_disconnect_timeout(DISCONNECT_WAIT_MAX)
+            .h1_write_buffer_size(ANSWERS_BYTES_MAX)
+            .on_connect_ext(|wire: &Wire, data: &mut Extensions| drop(data.insert(Rc::clone(wire.connection()))))
+            .h1(app);
+        http.new_service(()).await
+    }
+}
+
+/// Goes along with a connection from the moment that it is accepted to its end.
+async fn attend<H, F>(socket: TcpStream, crowd: Rc<Crowd>, http: Rc<H>, house: Rc<House<F>>) -> Result<(), ()>
+where
+    H: Service<(Wire, Option<SocketAddr>), Response = (), Error = DispatchError>,
+{
+    let Ok(peer) = socket.peer_addr() else { return Err(()) };
+    let _guest = Guest::new(&house.door);
+    let mut open = Open::new(&house.options.observer);
+    let member = crowd.enter(peer.ip());
+    let connection = Rc::clone(&member.connection);
+    let inside = async {
+        let (line, peer) = house.entrance.greet(socket, &member).await?;
+        connection.greeted();
+        let served = http.call((Wire::new(line, Rc::clone(&connection)), Some(peer))).await;
+        served.map_err(|error| if matches!(error, DispatchError::Parse(_)) { Ended::Malformed } else { Ended::Gone })
+    };
+    open.ended = match watch(&connection, inside).await {
+        Some(Err(ended)) => Some(ended),
+        Some(Ok(())) | None => connection.ended(),
+    };
+    Ok(())
+}
+
+/// A connection, counted for as long as it is open.
+struct Open<'a> {
+    observer: &'a dyn Observer,
+    ended: Option<Ended>,
+}
+
+impl<'a> Open<'a> {
+    fn new(observer: &'a Arc<dyn Observer>) -> Self {
+        observer.opened();
+        Self { observer: &**observer, ended: None }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.observer.closed(self.ended);
+    }
+}
+
+/// Every request of every port comes by here, to the app and back.
+fn answer<A, B>(
+    app: &A,
+    mut request: Request,
+    door: Arc<Door>,
+    keep_alive: bool,
+) -> impl Future<Output = Result<Response<B>, Response<BoxBody>>> + use<A, B>
+where
+    A: Service<Request>,
+    A::Response: Into<Response<B>>,
+    A::Error: Into<Error>,
+{
+    let connection = request.conn_data::<Rc<Connection>>().cloned();
+    let has_body = !matches!(request.payload(), Payload::None);
+    if let Some(connection) = &connection {
+        connection.begin(has_body);
+    }
+    let answering = app.call(request);
+    async move {
+        let mut answer = match answering.await {
+            Ok(answer) => Ok(answer.into()),
+            Err(error) => Err(Response::from(error.into().error_response())),
+        };
+        let head = match &mut answer {
+            Ok(answer) => answer.head_mut(),
+            Err(refusal) => refusal.head_mut(),
+        };
+        if let Some(connection) = connection {
+            // What is left of a body is not awaited.
+            if !keep_alive || connection.has_body_left() || door.is_closing() {
+                head.set_connection_type(ConnectionType::Close);
+            }
+            connection.answered(head.connection_type() == ConnectionType::Close);
+        }
+        answer
+    }
+}
