@@ -1,6 +1,8 @@
 //! Which events were folded lately: for askers who wait for one, and for the page.
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use crate::fold::Outcome;
 
 /// So many ids are remembered.
 const IDS_MAX: usize = 100_000;
+/// Installations share this many counters of changes. An asker that waits looks again when its own has moved.
+const COUNTERS: usize = 1_024;
 /// So many events are shown on the page.
 const RECENT_MAX: usize = 100;
 
@@ -35,10 +39,17 @@ pub struct Recent {
 #[derive(Clone, Default)]
 pub struct Folded(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
     known: Mutex<Known>,
     changed: Notify,
+    changes: Vec<AtomicU64>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let changes = (0..COUNTERS).map(|_| AtomicU64::default()).collect();
+        Self { known: Mutex::default(), changed: Notify::default(), changes }
+    }
 }
 
 #[derive(Default)]
@@ -67,6 +78,25 @@ impl Folded {
         known.recent.drain(..surplus);
         drop(known);
         self.0.changed.notify_waiters();
+    }
+
+    /// Takes note of what changed; [`Folded::add`] wakes those that wait for it.
+    pub fn change<'a>(&self, installations: impl IntoIterator<Item = &'a Installation>) {
+        for installation in installations {
+            self.counter(installation).fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// A number that is another one after the installation has changed.
+    pub fn changes(&self, installation: &Installation) -> u64 {
+        self.counter(installation).load(Ordering::Acquire)
+    }
+
+    fn counter(&self, installation: &Installation) -> &AtomicU64 {
+        let mut hasher = DefaultHasher::new();
+        installation.hash(&mut hasher);
+        let place = hasher.finish() % COUNTERS as u64;
+        &self.0.changes[usize::try_from(place).expect("below the number of counters")]
     }
 
     /// Whether an event was folded lately.
@@ -120,6 +150,16 @@ mod tests {
         folded.add([EventId::now_v7(), id], []);
         assert!(waiting.await.expect("no panic"));
         assert!(!folded.wait(EventId::now_v7(), Duration::ZERO).await);
+    }
+
+    #[test]
+    fn a_change_is_seen_by_those_that_wait_for_its_installation() {
+        let (folded, one) = (Folded::default(), Installation::parse("crm-sync", "a223").expect("valid"));
+        let other = Installation::parse("crm-sync", "b334").expect("valid");
+        let before = [&one, &other].map(|installation| folded.changes(installation));
+        folded.change([&one]);
+        assert_ne!(folded.changes(&one), before[0]);
+        assert_eq!(folded.changes(&other), before[1], "it has another counter");
     }
 
     #[test]

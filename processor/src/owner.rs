@@ -198,6 +198,7 @@ impl<'a> Owner<'a> {
             self.store.apply(*partition, &done.changes, Some(progressed), facts)?;
         }
         self.metrics.took(Step::Apply, began.elapsed());
+        self.folded.change(batch.portals.keys());
         self.folded.add(batch.partitions.into_values().flat_map(|done| done.ids), batch.recent);
         Ok(())
     }

@@ -477,11 +477,7 @@ impl StoredMarks {
 fn by_installation(changes: &[Change]) -> BTreeMap<&Installation, Vec<&Change>> {
     let mut sorted: BTreeMap<&Installation, Vec<&Change>> = BTreeMap::new();
     for change in changes {
-        let installation = match change {
-            Change::Told(fact) => &fact.installation,
-            Change::Waits(waiting, _) | Change::WaitsNoMore(waiting) => &waiting.installation,
-        };
-        sorted.entry(installation).or_default().push(change);
+        sorted.entry(change.installation()).or_default().push(change);
     }
     sorted
 }

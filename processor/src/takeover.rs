@@ -223,6 +223,7 @@ impl Changes {
     fn apply(self, store: &Store, folded: &Folded) -> Result<(), Failure> {
         if let Some(end) = self.end {
             store.apply(self.partition, &self.list, self.progressed, end)?;
+            folded.change(self.list.iter().map(Change::installation));
             folded.add(self.ids, []);
         }
         Ok(())

@@ -65,7 +65,12 @@ pub async fn check(
     if let Some(wait) = question.wait
         && matches!(answer, Ok(Answer::Unanswered))
     {
+        let mut seen = None;
         let decided = || {
+            let changes = Some(asked.folded.changes(&installation));
+            if std::mem::replace(&mut seen, changes) == changes {
+                return false;
+            }
             answer = ask();
             !matches!(answer, Ok(Answer::Unanswered))
         };

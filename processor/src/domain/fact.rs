@@ -244,6 +244,16 @@ pub enum Change {
     WaitsNoMore(Waiting),
 }
 
+impl Change {
+    /// Which installation it is about.
+    pub fn installation(&self) -> &Installation {
+        match self {
+            Self::Told(fact) => &fact.installation,
+            Self::Waits(waiting, _) | Self::WaitsNoMore(waiting) => &waiting.installation,
+        }
+    }
+}
+
 /// The key of a record of `facts`. Unique, so that compaction removes nothing until something is erased.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FactKey {
