@@ -39,10 +39,10 @@ RUN apt-get update \
 # The number is fixed, because volumes remember it.
 RUN groupadd --gid 10001 hookledger \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/hookledger --shell /usr/sbin/nologin hookledger \
- && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/hookledger /etc/hookledger
+ && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/hookledger /etc/hookledger /etc/hookledger/secrets /etc/hookledger/path-keys
 
 COPY --from=builder /out/ /usr/local/bin/
-COPY --chmod=0755 deploy/ready /usr/local/bin/ready
+COPY --chmod=0755 deploy/ready deploy/setup /usr/local/bin/
 
 USER 10001:10001
 WORKDIR /var/lib/hookledger

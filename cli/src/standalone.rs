@@ -104,7 +104,9 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let reception = Arc::new(reception);
     let listener = listener(config.webhooks.listen)
         .with_context(|| format!("listen on {} for webhooks", config.webhooks.listen))?;
-    config.webhooks.check_address(listener.local_addr().context("ask the socket where it listens")?)?;
+    let bound = listener.local_addr().context("ask the socket where it listens")?;
+    config.webhooks.check_address(bound)?;
+    config.webhooks.warn_of_open_apps(bound);
     let (webhooks, serving) =
         ingress::serve(listener, &config.webhooks, reception, Keeper::Disk(raw.clone()), stop.clone())
             .context("take webhooks")?;

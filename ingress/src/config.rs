@@ -98,6 +98,12 @@ pub const WEBHOOKS: &[Setting] = &[
     Setting { name: "tls-key-file", help: "The certificate's private key as PEM.", default: None, kind: Kind::Plain },
     TRUSTED_PROXIES,
     Setting {
+        name: "path-keys-dir",
+        help: "A directory with a file for each app, by its name, that holds the secret last segment of its URL.",
+        default: None,
+        kind: Kind::Plain,
+    },
+    Setting {
         name: "source-check",
         help: "What becomes of senders that are not in the source list: `off`, `observe` (counted) or `enforce` (refused).",
         default: Some("off"),
@@ -247,6 +253,25 @@ impl Webhooks {
     /// machine come in, and browsers.
     pub fn refuses_pages_at(&self, address: SocketAddr) -> bool {
         self.proxies.is_empty() && is_loopback(address)
+    }
+
+    /// The apps whose webhooks are taken from all who know the app's name, at an address that strangers may reach.
+    pub fn open_apps(&self, address: SocketAddr) -> Vec<&AppName> {
+        let open = |(name, app): (_, &App)| app.path_key.is_none().then_some(name);
+        if is_loopback(address) { Vec::new() } else { self.apps.iter().filter_map(open).collect() }
+    }
+
+    /// Tells of [`Self::open_apps`].
+    pub fn warn_of_open_apps(&self, address: SocketAddr) {
+        let open = self.open_apps(address);
+        if !open.is_empty() {
+            let names = open.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                apps = names,
+                "the apps {names} have no path key, and {address} is not loopback: their URLs can be guessed from their names; \
+                 set path-key in their tables, or path-keys-dir"
+            );
+        }
     }
 
     /// Any app's name is taken on loopback only.
@@ -445,6 +470,20 @@ mod tests {
         let proxied = ["--kafka", "localhost:9092", "--trusted-proxies", "127.0.0.1"];
         assert!(read(&proxied).is_err_and(|error| error.contains("trusted-proxies") && error.contains("--apps")));
         assert!(read(&[&proxied[..], &["--apps", "crm-sync"]].concat()).is_ok());
+    }
+
+    #[test]
+    fn an_app_without_a_path_key_is_open_where_strangers_come() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("shut"), "s6p6eclrvim6da22").expect("a key");
+        let keys = directory.path().to_str().expect("a plain path");
+        let args = ["--kafka", "h:1", "--apps", "open,shut", "--path-keys-dir", keys];
+        let webhooks = read(&args).expect("valid settings").webhooks;
+        let open = |address: &str| -> Vec<_> {
+            webhooks.open_apps(address.parse().expect("an address")).into_iter().map(AppName::as_str).collect()
+        };
+        assert_eq!(open("0.0.0.0:80"), ["open"]);
+        assert!(open("127.0.0.1:80").is_empty());
     }
 
     #[test]

@@ -74,7 +74,9 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
     let reception = Reception::start(webhooks, &registry, metrics.clone()).context("start to look at senders")?;
     let reception = Arc::new(reception);
     let listener = listener(webhooks.listen).with_context(|| format!("listen on {} for webhooks", webhooks.listen))?;
-    webhooks.check_address(listener.local_addr().context("ask the socket where it listens")?)?;
+    let bound = listener.local_addr().context("ask the socket where it listens")?;
+    webhooks.check_address(bound)?;
+    webhooks.warn_of_open_apps(bound);
     let serving = serve(listener, webhooks, reception, Keeper::Kafka(Arc::clone(&desk)), stop.clone());
     let (address, serving) = serving.context("take webhooks")?;
     tracing::info!(what = "webhooks", %address, "listening");

@@ -14,6 +14,7 @@ mod kills;
 mod metrics;
 mod moods;
 mod pair;
+mod path_keys;
 mod payloads;
 mod processor_faults;
 mod proxied;

@@ -1,11 +1,12 @@
 //! Every process has the metrics that were promised, in a form that Prometheus takes without complaint.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use serde_json::json;
 use tests::cluster::{Cluster, Standalone};
 use tests::guard::Guard;
 use tests::http::Client;
@@ -96,6 +97,62 @@ fn has(process: &Process, names: &[&str]) {
     let foreign = helped.iter().filter(|name| !name.starts_with("hookledger_") && !name.starts_with("process_"));
     assert_eq!(foreign.collect::<Vec<_>>(), Vec::<&&str>::new(), "all but the process collector's have our prefix");
     complains_not(&metrics.body);
+}
+
+/// Outcomes of events, those of rejected ones with the reason, and how many there are.
+type Minute = &'static [(&'static str, u32)];
+
+/// What comes in each minute, and for which reasons `HookledgerEventsRejected` then fires.
+const REJECTED: [(&str, Minute, &[&str]); 6] = [
+    ("a stranger's one request among many", &[("fact", 100), ("rejected no_event", 1)], &[]),
+    ("nothing but a stranger's requests, now and then", &[("rejected no_event", 1)], &[]),
+    ("a flood that is small beside all else", &[("fact", 2000), ("rejected no_event", 60)], &[]),
+    ("a tenth of all", &[("foreign", 90), ("rejected no_event", 1), ("rejected bad_value", 9)], &["bad_value"]),
+    ("nothing else", &[("rejected no_event", 5), ("rejected missing_field", 5)], &["no_event", "missing_field"]),
+    ("somebody else writes to raw", &[("fact", 1000), ("rejected not_a_raw_event", 1)], &["not_a_raw_event"]),
+];
+
+#[test]
+fn the_alert_of_rejected_events_is_about_a_share_of_them() {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus/alerts.yml");
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut tests = json!({"rule_files": [rules], "evaluation_interval": "1m", "tests": []});
+    for (what, minute, fires) in REJECTED {
+        let mut all = BTreeMap::<String, u32>::new();
+        for (outcome, count) in minute {
+            let (outcome, reason) = outcome.split_once(' ').unwrap_or((outcome, ""));
+            *all.entry(format!("hookledger_processor_events_total{{outcome='{outcome}'}}")).or_default() += count;
+            if !reason.is_empty() {
+                all.insert(format!("hookledger_processor_rejected_total{{reason='{reason}'}}"), *count);
+            }
+        }
+        let series: Vec<_> =
+            all.iter().map(|(name, step)| json!({"series": name, "values": format!("0+{step}x30")})).collect();
+        let alerts: Vec<_> = fires
+            .iter()
+            .map(|reason| {
+                json!({
+                    "exp_labels": {"reason": reason, "severity": "ticket"},
+                    "exp_annotations": {
+                        "summary": format!("Many events were set aside: {reason}"),
+                        "description": "The topic `rejected` says which, and where in `raw` their bodies are.",
+                    },
+                })
+            })
+            .collect();
+        let asked = json!([{"eval_time": "20m", "alertname": "HookledgerEventsRejected", "exp_alerts": alerts}]);
+        let test = json!({"name": what, "interval": "1m", "input_series": series, "alert_rule_test": asked});
+        tests["tests"].as_array_mut().expect("a list").push(test);
+    }
+    // JSON is YAML.
+    let file = directory.path().join("tests.yml");
+    fs::write(&file, tests.to_string()).expect("write the tests");
+    let Ok(ended) = Command::new("promtool").args(["test", "rules"]).arg(&file).output() else {
+        report("NOT RUN: promtool test rules: promtool is not installed");
+        return;
+    };
+    let said = [ended.stdout, ended.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(ended.status.success(), "{said}");
 }
 
 fn helped(metrics: &str) -> BTreeSet<&str> {

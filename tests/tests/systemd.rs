@@ -1,10 +1,11 @@
 //! What systemd says to our units, and our listener to systemd's own way of handing over a socket.
 
-use std::fs;
+use std::fs::{self, DirEntry};
+use std::io;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -18,6 +19,9 @@ use tests::wait::{eventually, not_run};
 /// Systemd would wait for longer.
 const HEARD_WITHIN: Duration = Duration::from_secs(30);
 
+/// Of what `systemd-analyze security` finds a service to be exposed to, in tenths: what needs the network comes to 12.
+const EXPOSURE_MAX: &str = "15";
+
 #[test]
 fn systemd_finds_no_fault_in_our_units() {
     let test = "systemd_finds_no_fault_in_our_units";
@@ -25,20 +29,42 @@ fn systemd_finds_no_fault_in_our_units() {
         return not_run(test, "needs systemd-analyze, of the Debian package systemd");
     }
     let directory = tempfile::tempdir().expect("a directory");
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
-    let mut analyze = Command::new("systemd-analyze");
-    analyze.arg("verify");
-    for name in ["hookledger-ingress.socket", "hookledger-ingress.service"] {
-        let unit = fs::read_to_string(units.join(name)).expect("a unit");
-        let program = path(Program::Ingress).display().to_string();
-        let file = directory.path().join(name);
-        fs::write(&file, unit.replace("/usr/local/bin/ingress", &program)).expect("a copy");
-        analyze.arg(file);
-    }
-    let said = analyze.output().expect("start systemd-analyze");
+    let files = units(directory.path());
+    let services: Vec<_> = files.iter().filter(|file| file.extension().is_some_and(|kind| kind == "service")).collect();
+    assert_eq!((files.len(), services.len()), (5, 3), "{files:?}");
+
+    let said = Command::new("systemd-analyze").arg("verify").args(&files).output().expect("start systemd-analyze");
     let complaints = String::from_utf8_lossy(&said.stderr);
     let ours: Vec<_> = complaints.lines().filter(|line| line.contains("hookledger")).collect();
     assert!(said.status.success() && ours.is_empty(), "{complaints}");
+
+    for service in services {
+        let threshold = format!("--threshold={EXPOSURE_MAX}");
+        let mut analyze = Command::new("systemd-analyze");
+        let said = analyze.args(["security", "--offline=true", &threshold]).arg(service).output();
+        let said = said.expect("start systemd-analyze");
+        let table = String::from_utf8_lossy(&said.stdout);
+        assert!(said.status.success(), "{} may do more than it must:\n{table}", service.display());
+    }
+}
+
+/// Copies of our units that start what was built here.
+fn units(directory: &Path) -> Vec<PathBuf> {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
+    let copy = |entry: io::Result<DirEntry>| {
+        let entry = entry.expect("a unit");
+        let mut unit = fs::read_to_string(entry.path()).expect("a unit");
+        for (name, program) in
+            [("ingress", Program::Ingress), ("processor", Program::Processor), ("hookledger", Program::Hookledger)]
+        {
+            unit = unit.replace(&format!("/usr/local/bin/{name} "), &format!("{} ", path(program).display()));
+        }
+        assert!(!unit.contains("/usr/local/bin"), "{unit}");
+        let file = directory.join(entry.file_name());
+        fs::write(&file, unit).expect("a copy");
+        file
+    };
+    fs::read_dir(units).expect("our units").map(copy).collect()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use uuid::Uuid;
 
-use super::player::{app, encoding, encoding_argument, path, target_arguments};
+use super::player::{encoding, encoding_argument, path, target_arguments};
 use crate::load::{LoadPlan, LoadSummary, Watch, events};
 use crate::outcome::Outcome;
 use crate::output::{print, print_json};
@@ -68,7 +68,7 @@ pub fn command() -> Command {
 
 /// Sends until the time, the number, or the user's patience is over.
 pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
-    let plan = plan(arguments);
+    let plan = plan(arguments)?;
     let watch = Arc::new(Watch::default());
     let bar = bar(&plan);
     let watching = tokio::spawn(show(bar.clone(), watch.clone(), plan.events.is_some()));
@@ -90,22 +90,22 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     Ok(if summary.all_good() { Outcome::Done } else { Outcome::Failed })
 }
 
-fn plan(arguments: &ArgMatches) -> LoadPlan {
+fn plan(arguments: &ArgMatches) -> anyhow::Result<LoadPlan> {
     let number = |name: &str| arguments.get_one::<u64>(name).copied();
     let connections = usize::try_from(number("connections").expect("a default")).expect("at most 10,000");
     let portals = number("portals").expect("a default");
     let seed = arguments.get_one::<String>("seed").cloned().unwrap_or_else(|| Uuid::now_v7().to_string());
     let encoding = encoding(arguments);
-    LoadPlan {
+    Ok(LoadPlan {
         url: arguments.get_one::<String>("to").expect("a default").clone(),
-        path: path(&app(arguments)),
+        path: path(arguments)?,
         content_type: encoding.content_type(),
         connections,
         rate: arguments.get_one::<u32>("rate").copied(),
         duration: *arguments.get_one::<Duration>("duration").expect("a default"),
         events: number("events"),
         bodies: events::of_portals(seed, portals, connections, encoding),
-    }
+    })
 }
 
 /// On a terminal only; indicatif sees to that.

@@ -1,5 +1,7 @@
 //! Who plays, and against whom: the arguments that the kinds of `send` share.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use bytes::Bytes;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
@@ -11,11 +13,12 @@ use common::time::Timestamp;
 
 use crate::client::{Answer, Client};
 use crate::load::Promise;
+use crate::outcome::Usage;
 use crate::portal::{Encoding, Event, Portal};
 use crate::query;
 
 /// Arguments that say where to send.
-pub fn target_arguments() -> [Arg; 2] {
+pub fn target_arguments() -> [Arg; 3] {
     [
         Arg::new("to")
             .long("to")
@@ -28,6 +31,11 @@ pub fn target_arguments() -> [Arg; 2] {
             .default_value("my-app")
             .value_parser(query::app)
             .help("The app, as in the handler's URL"),
+        Arg::new("path-key-file")
+            .long("path-key-file")
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help("A file with the secret last segment of the URL; else the app's in HOOKLEDGER_PATH_KEYS_DIR"),
     ]
 }
 
@@ -93,6 +101,7 @@ pub fn at(arguments: &ArgMatches) -> Timestamp {
 pub struct Player {
     client: Client,
     app: AppName,
+    path: String,
     encoding: Encoding,
 }
 
@@ -108,7 +117,7 @@ impl Player {
     /// As the arguments say.
     pub fn from_arguments(arguments: &ArgMatches, encoding: Encoding) -> anyhow::Result<Self> {
         let client = Client::new(arguments.get_one::<String>("to").expect("a default"))?;
-        Ok(Self { client, app: app(arguments), encoding })
+        Ok(Self { client, app: app(arguments), path: path(arguments)?, encoding })
     }
 
     /// The installation that a portal's events are about.
@@ -123,20 +132,28 @@ impl Player {
 
     /// Posts a body.
     pub async fn post(&mut self, content_type: &str, body: Bytes) -> anyhow::Result<Said> {
-        let answer = self.client.post(&path(&self.app), content_type, body).await.context("send the event")?;
+        let answer = self.client.post(&self.path, content_type, body).await.context("send the event")?;
         let promise = Promise::read(answer.status, &answer.body);
         Ok(Said { answer, promise })
     }
 }
 
 /// The app of [`target_arguments`].
-pub fn app(arguments: &ArgMatches) -> AppName {
+fn app(arguments: &ArgMatches) -> AppName {
     arguments.get_one::<AppName>("app").expect("a default").clone()
 }
 
-/// Where an app's events go.
-pub fn path(app: &AppName) -> String {
-    format!("/v1/events/{app}")
+/// Where the app's events go, by [`target_arguments`]. It may hold a secret.
+pub fn path(arguments: &ArgMatches) -> anyhow::Result<String> {
+    let app = app(arguments);
+    let directory = std::env::var_os("HOOKLEDGER_PATH_KEYS_DIR").filter(|directory| !directory.is_empty());
+    let kept = directory.map(|directory| PathBuf::from(directory).join(app.as_str())).filter(|file| file.exists());
+    let Some(file) = arguments.get_one::<PathBuf>("path-key-file").cloned().or(kept) else {
+        return Ok(format!("/v1/events/{app}"));
+    };
+    let key = std::fs::read_to_string(&file)
+        .map_err(|error| Usage(format!("read the path key from {}: {error}", file.display())))?;
+    Ok(format!("/v1/events/{app}/{}", key.trim()))
 }
 
 impl Said {

@@ -1,6 +1,7 @@
 //! What is set for each app.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use toml::Value as Toml;
 
@@ -13,6 +14,9 @@ use crate::secret::Secret;
 /// The keys of an app's table.
 const KEYS: &[&str] =
     &["paths", "path-key", "path-key-file", "client-id", "client-secret", "client-secret-file", "trust"];
+
+/// The setting that names a directory of path keys.
+pub(super) const KEYS_DIR: &str = "path-keys-dir";
 
 /// Shorter keys can be guessed by trying.
 const PATH_KEY_BYTES_MIN: usize = 16;
@@ -76,7 +80,12 @@ impl App {
 /// The apps of these names, each with what the file's `[apps.name]` says about it.
 ///
 /// The names may come from a flag or the environment: they choose among the tables, and may add to them.
-pub(super) fn read(names: &[String], file: Option<&Toml>) -> Result<BTreeMap<AppName, App>, SettingsError> {
+/// An app whose table has no key has the one in the file of its name in `keys`, if there is one.
+pub(super) fn read(
+    names: &[String],
+    file: Option<&Toml>,
+    keys: Option<&Path>,
+) -> Result<BTreeMap<AppName, App>, SettingsError> {
     // A table of an app that was not chosen is read all the same, so that a slip in it does not wait.
     let mut tables = BTreeMap::new();
     for (name, table) in file.and_then(Toml::as_table).into_iter().flatten() {
@@ -91,7 +100,29 @@ pub(super) fn read(names: &[String], file: Option<&Toml>) -> Result<BTreeMap<App
         apps.insert(name, app);
     }
     check_paths(&apps)?;
+    if let Some(directory) = keys {
+        // One that is not there must not open every app.
+        check_directory(directory)?;
+        for (name, app) in apps.iter_mut().filter(|(_, app)| app.path_key.is_none()) {
+            app.path_key = kept_key(directory, name)?;
+        }
+    }
     Ok(apps)
+}
+
+fn check_directory(directory: &Path) -> Result<(), SettingsError> {
+    let read = std::fs::read_dir(directory).map(drop);
+    read.map_err(|error| SettingsError(format!("{KEYS_DIR}: read {}: {error}", directory.display())))
+}
+
+/// The key of an app in a directory of keys.
+fn kept_key(directory: &Path, name: &AppName) -> Result<Option<Secret>, SettingsError> {
+    let file = directory.join(name.as_str());
+    if !file.try_exists().is_ok_and(|there| !there) {
+        let shown = format!("{KEYS_DIR}, app {name}");
+        return read_secret(&shown, &file.to_string_lossy()).and_then(|key| path_key(name, key)).map(Some);
+    }
+    Ok(None)
 }
 
 fn app_name(text: &str) -> Result<AppName, SettingsError> {

@@ -58,7 +58,8 @@ pub(super) fn merge(
     }
     let mut settings = Settings { effective, apps: BTreeMap::new(), warnings: seen_by_others(known, matches) };
     if known.iter().any(|setting| setting.name == "apps") {
-        settings.apps = apps::read(&settings.all("apps"), table.get("apps"))?;
+        let keys = settings.text(apps::KEYS_DIR).map(Path::new);
+        settings.apps = apps::read(&settings.all("apps"), table.get("apps"), keys)?;
     }
     Ok(settings)
 }

@@ -134,6 +134,7 @@ pub(super) const ANYWHERE: &[&str] = &[
     "keep",
     "log-format",
     "partitions",
+    "path-keys-dir",
     "proxy-protocol",
     "query",
     "query-connections-limit",

@@ -343,6 +343,35 @@ fn apps_are_names_anywhere_or_tables_in_the_file() {
 }
 
 #[test]
+fn an_app_without_a_key_of_its_own_has_the_one_in_the_directory_of_keys() {
+    let mut world = World::new();
+    world.known.push(Setting { name: "path-keys-dir", help: "Keys.", default: None, kind: Kind::Plain });
+    let keys = world.dir.path().join("keys");
+    fs::create_dir(&keys).expect("a directory");
+    fs::write(keys.join("one"), format!("{HIDDEN}\n")).expect("a key");
+    fs::write(keys.join("own"), format!("{HIDDEN}\n")).expect("a key");
+    fs::write(keys.join("stranger"), "what is no app's is not read").expect("a file");
+    let keys = keys.to_str().expect("a plain path").to_owned();
+    let world =
+        world.with_file("[apps.own]\npath-key = 'another-key-of-its-own'").with("HOOKLEDGER_PATH_KEYS_DIR", &keys);
+    let settings = world.set(&["--apps", "one,own,none"]);
+    let found: Vec<_> = settings.apps().iter().map(|(name, app)| (name.as_str(), app.path_key.as_ref())).collect();
+    let secret = |text: &str| Some(Secret::new(text));
+    let expected = [secret(HIDDEN), secret("another-key-of-its-own")];
+    assert_eq!(found, [("none", None), ("one", expected[0].as_ref()), ("own", expected[1].as_ref())]);
+    assert!(!settings.describe().contains(HIDDEN));
+
+    for (text, why) in [("", "path-keys-dir, app one is empty"), ("short", "apps.one.path-key takes 16 to 128")] {
+        fs::write(world.dir.path().join("keys/one"), text).expect("a bad key");
+        let error = world.error(&["--apps", "one"]);
+        assert!(error.starts_with(why), "a damaged key opens no app: {error}");
+    }
+    fs::remove_dir_all(&keys).expect("remove it");
+    let error = world.error(&["--apps", "one"]);
+    assert!(error.starts_with("path-keys-dir: read "), "keys that are gone open no app: {error}");
+}
+
+#[test]
 fn what_is_wrong_with_an_app_is_said_with_its_name() {
     for (file, expected) in [
         ("apps = ['CRM']", "apps: `CRM` is no app's name"),
