@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod flood;
 pub mod group;
 pub mod guard;
 pub mod http;
@@ -17,6 +18,7 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod random;
+pub mod stranger;
 pub mod swarm;
 pub mod tmpfs;
 pub mod topics;

@@ -4,14 +4,14 @@
 //! When it is closed, it comes again.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// How often each client says a bit more, or comes again.
 const STEP: Duration = Duration::from_millis(25);
@@ -49,6 +49,11 @@ pub struct Swarm {
 impl Swarm {
     /// Lets so many clients loose, which behave in these ways in turn.
     pub fn start(address: SocketAddr, clients: usize, behaviours: &[Behaviour]) -> Self {
+        Self::start_from(None, address, clients, behaviours)
+    }
+
+    /// The same from this address of the machine, such as 127.0.0.2.
+    pub fn start_from(source: Option<IpAddr>, address: SocketAddr, clients: usize, behaviours: &[Behaviour]) -> Self {
         let (stop, came) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let share = |thread: usize| clients / THREADS + usize::from(thread < clients % THREADS);
         let start = |thread: usize| {
@@ -58,8 +63,9 @@ impl Swarm {
                 let mut clients: Vec<_> = (0..share).map(|_| Client::default()).collect();
                 while !stop.load(Ordering::Relaxed) {
                     let mut arrivals = ARRIVALS_MAX;
+                    let connect = || connect(source, address);
                     for (client, behaviour) in clients.iter_mut().zip(behaviours.iter().cycle()) {
-                        client.step(address, behaviour, &mut arrivals);
+                        client.step(&connect, behaviour, &mut arrivals);
                     }
                     came.fetch_add(ARRIVALS_MAX - arrivals, Ordering::Relaxed);
                     thread::sleep(STEP);
@@ -94,6 +100,14 @@ impl Swarm {
     }
 }
 
+fn connect(source: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStream> {
+    let Some(source) = source else { return TcpStream::connect(address) };
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    socket.connect(&address.into())?;
+    Ok(socket.into())
+}
+
 #[derive(Default)]
 struct Client {
     socket: Option<TcpStream>,
@@ -106,7 +120,7 @@ struct Client {
 }
 
 impl Client {
-    fn step(&mut self, address: SocketAddr, behaviour: &Behaviour, arrivals: &mut usize) {
+    fn step(&mut self, connect: &dyn Fn() -> io::Result<TcpStream>, behaviour: &Behaviour, arrivals: &mut usize) {
         self.steps += 1;
         if self.steps > behaviour.steps_max {
             self.socket = None;
@@ -116,7 +130,7 @@ impl Client {
                 return;
             }
             *arrivals -= 1;
-            let Ok(socket) = TcpStream::connect(address) else { return };
+            let Ok(socket) = connect() else { return };
             socket.set_nonblocking(true).expect("a socket that does not block");
             if !behaviour.reads {
                 SockRef::from(&socket).set_recv_buffer_size(UNREAD_BYTES).expect("a small buffer");

@@ -29,7 +29,7 @@ mod topics;
 mod truth;
 
 /// Programs of their own: see Cargo.toml.
-const ALONE: [&str; 2] = ["attacks", "tls"];
+const ALONE: [&str; 3] = ["attacks", "stranger", "tls"];
 
 #[test]
 fn every_file_here_is_run() {
