@@ -76,7 +76,8 @@ fn what_would_be_too_large_is_named_without_a_broker() {
 }
 
 fn omits_data(event: &Value, partition: i32, offset: i64) {
-    assert_eq!(event["data"], Value::Null);
+    // Not printed where it is wrong: it has megabytes.
+    assert!(event["data"].is_null(), "data is shown");
     assert_eq!(event["omitted"], json!(["data"]));
     assert_eq!(event["raw"], json!({ "partition": partition, "offset": offset }));
     assert_eq!(event["auth"]["member_id"], "a223");

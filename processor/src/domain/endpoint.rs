@@ -34,19 +34,22 @@ impl EndpointHosts {
     /// Takes endpoints out of a profile that an app must not send tokens to, and says so.
     pub fn judge(&self, profile: &mut Profile) {
         let domain = profile.domain.as_deref().map(name);
-        let is_portal = |host: &str| domain.as_deref().is_some_and(|domain| is_same_portal(host, domain));
-        let fits_portal = |url: &str| host(url).map(name).is_some_and(|host| is_portal(&host) || self.has(&host));
-        let fits_server =
-            |url: &str| host(url).map(name).is_some_and(|host| is_authorisation_server(&host) || self.has(&host));
-        let client_fits = profile.client_endpoint.as_deref().is_none_or(fits_portal);
-        let server_fits = profile.server_endpoint.as_deref().is_none_or(fits_server);
-        if !client_fits {
-            profile.client_endpoint = None;
-            profile.omitted.insert(ProfileField::ClientEndpoint);
+        let fits_portal = |host: &str| domain.as_deref().is_some_and(|domain| is_same_portal(host, domain));
+        // Facts of an older reading hold endpoints as they came.
+        let fitting = |url: &str, fits: &dyn Fn(&str) -> bool| {
+            cut(url).filter(|url| host(url).map(name).is_some_and(|host| fits(&host) || self.has(&host)))
+        };
+        if let Some(url) = profile.client_endpoint.take() {
+            profile.client_endpoint = fitting(&url, &fits_portal);
+            if profile.client_endpoint.is_none() {
+                profile.omitted.insert(ProfileField::ClientEndpoint);
+            }
         }
-        if !server_fits {
-            profile.server_endpoint = None;
-            profile.omitted.insert(ProfileField::ServerEndpoint);
+        if let Some(url) = profile.server_endpoint.take() {
+            profile.server_endpoint = fitting(&url, &is_authorisation_server);
+            if profile.server_endpoint.is_none() {
+                profile.omitted.insert(ProfileField::ServerEndpoint);
+            }
         }
     }
 
@@ -117,7 +120,12 @@ mod tests {
         let hosts = hosts.iter().map(|host| EndpointHosts::host(host).expect("a host")).collect();
         EndpointHosts::new(hosts).judge(&mut profile);
         assert_eq!(profile.client_endpoint.is_none(), profile.omitted.contains(&ProfileField::ClientEndpoint));
-        assert_eq!(profile.server_endpoint.is_none(), profile.omitted.contains(&ProfileField::ServerEndpoint));
+        assert_eq!(
+            profile.server_endpoint.is_none() && !server.is_empty(),
+            profile.omitted.contains(&ProfileField::ServerEndpoint)
+        );
+        let shown = [&profile.client_endpoint, &profile.server_endpoint];
+        assert!(shown.into_iter().flatten().all(|url| !url.contains(['?', '@'])));
         (profile.client_endpoint.is_some(), profile.server_endpoint.is_some())
     }
 
@@ -148,6 +156,7 @@ mod tests {
         let (own, server) = ("https://some.bitrix24.com/rest/", "https://oauth.bitrix.info/rest/");
         assert_eq!(judged("some.bitrix24.com", own, server, &[]), (true, true));
         assert_eq!(judged("Some.Bitrix24.com", own, "https://oauth.bitrix24.tech/rest/", &[]), (true, true));
+        assert_eq!(judged("some.bitrix24.com", "https://u:p@some.bitrix24.com/rest/?auth=t", "", &[]), (true, false));
         assert_eq!(judged("some.bitrix24.ru", own, server, &[]), (true, true));
         assert_eq!(judged("box.example:8443", "https://box.example/rest/", server, &[]), (true, true));
         for other in ["https://evil.example/", "https://some.bitrix24.com.evil.example/", "https://x.bitrix24.com/"] {

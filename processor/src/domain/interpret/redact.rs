@@ -103,19 +103,15 @@ fn enter(letters: &mut String, name: &Key, is_secret_above: bool) -> bool {
 /// Takes `data` and the harmless part of `auth`. A value is hidden where its name says so, and wherever it holds a
 /// value that was hidden elsewhere in the same body. Nothing is shown of a body with more secrets than any event has.
 pub fn redact(form: &Form, secrets: &Secrets<'_>) -> Redacted {
-    let json = |text: Vec<u8>| {
-        let text = String::from_utf8(text).expect("JSON of texts is UTF-8");
-        Json::new(text).expect("what was written as JSON is JSON")
-    };
+    let json = |text| Json::new(text).expect("what was written as JSON is JSON");
     if secrets.are_too_many {
-        let data = format!("\"{SECRET}\"").into_bytes();
-        return Redacted { data: json(data), auth: json(b"{}".to_vec()), omitted: Vec::new() };
+        return Redacted { data: json(format!("\"{SECRET}\"")), auth: json("{}".to_owned()), omitted: Vec::new() };
     }
     let mut omitted = Vec::new();
     let auth = Writer::new(secrets, AUTH_BYTES_MAX).auth(form.variable("auth"));
-    let auth_bytes = auth.as_ref().map_or(0, Vec::len);
+    let auth_bytes = auth.as_ref().map_or(0, String::len);
     let data = Writer::new(secrets, PUBLIC_BYTES_MAX - auth_bytes).data(form.variable("data"));
-    let mut shown = |written: Result<Vec<u8>, TooLarge>, part| {
+    let mut shown = |written: Result<String, TooLarge>, part| {
         if written.is_err() {
             omitted.push(part);
         }
@@ -128,31 +124,31 @@ pub fn redact(form: &Form, secrets: &Secrets<'_>) -> Redacted {
 /// There are more bytes than may be.
 struct TooLarge;
 
-/// Writes fields as JSON, until there are more bytes than may be.
+/// Writes fields as JSON, until they are too large.
 struct Writer<'s> {
     secrets: &'s Secrets<'s>,
-    text: Vec<u8>,
+    text: String,
     bytes_max: usize,
     letters: String,
 }
 
 impl<'s> Writer<'s> {
     fn new(secrets: &'s Secrets<'s>, bytes_max: usize) -> Self {
-        Self { secrets, text: Vec::new(), bytes_max, letters: String::new() }
+        Self { secrets, text: String::new(), bytes_max, letters: String::new() }
     }
 
-    fn data(mut self, data: Option<Field<'_>>) -> Result<Vec<u8>, TooLarge> {
+    fn data(mut self, data: Option<Field<'_>>) -> Result<String, TooLarge> {
         match data {
             Some(data) => {
                 "data".clone_into(&mut self.letters);
                 self.field(data, false)?;
             }
-            None => self.write(b"{}")?,
+            None => self.write("{}")?,
         }
         Ok(self.text)
     }
 
-    fn auth(mut self, auth: Option<Field<'_>>) -> Result<Vec<u8>, TooLarge> {
+    fn auth(mut self, auth: Option<Field<'_>>) -> Result<String, TooLarge> {
         let fields = auth.into_iter().flat_map(Field::below).filter_map(|(name, field)| {
             let name = name.to_string();
             let text = field.text().filter(|_| AUTH_SHOWN.contains(&name.as_str()))?;
@@ -164,13 +160,13 @@ impl<'s> Writer<'s> {
         });
         let mut sign = "{";
         for (name, text) in fields {
-            self.write(sign.as_bytes())?;
+            self.write(sign)?;
             sign = ",";
             self.string(&name)?;
-            self.write(b":")?;
+            self.write(":")?;
             self.shown(text.as_deref().unwrap_or(SECRET))?;
         }
-        self.write(if sign == "{" { b"{}" } else { b"}" })?;
+        self.write(if sign == "{" { "{}" } else { "}" })?;
         Ok(self.text)
     }
 
@@ -182,22 +178,22 @@ impl<'s> Writer<'s> {
         let is_list = (0..).zip(field.below()).all(|(index, (name, _))| *name == Key::Index(index));
         let names = if is_list { Vec::new() } else { self.names(field) };
         for (nth, (key, field)) in field.below().enumerate() {
-            let begin: &[u8] = match (nth, is_list) {
-                (0, true) => b"[",
-                (0, false) => b"{",
-                _ => b",",
+            let begin = match (nth, is_list) {
+                (0, true) => "[",
+                (0, false) => "{",
+                _ => ",",
             };
             self.write(begin)?;
             if let Some(name) = names.get(nth) {
                 self.string(name)?;
-                self.write(b":")?;
+                self.write(":")?;
             }
             let above = self.letters.len();
             let is_secret = enter(&mut self.letters, key, is_secret);
             self.field(field, is_secret)?;
             self.letters.truncate(above);
         }
-        self.write(if is_list { b"]" } else { b"}" })
+        self.write(if is_list { "]" } else { "}" })
     }
 
     /// The names in a list as they are shown, each another one.
@@ -230,12 +226,18 @@ impl<'s> Writer<'s> {
     }
 
     fn string(&mut self, text: &str) -> Result<(), TooLarge> {
-        serde_json::to_writer(&mut self.text, text).expect("a text has a JSON form");
-        self.write(b"")
+        // It only grows by being written.
+        if text.len() > self.bytes_max {
+            return Err(TooLarge);
+        }
+        self.write(&serde_json::to_string(text).expect("a text has a JSON form"))
     }
 
-    fn write(&mut self, json: &[u8]) -> Result<(), TooLarge> {
-        self.text.extend_from_slice(json);
-        if self.text.len() > self.bytes_max { Err(TooLarge) } else { Ok(()) }
+    fn write(&mut self, json: &str) -> Result<(), TooLarge> {
+        if self.text.len() + json.len() > self.bytes_max {
+            return Err(TooLarge);
+        }
+        self.text.push_str(json);
+        Ok(())
     }
 }
