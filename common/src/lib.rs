@@ -11,6 +11,7 @@ pub mod form;
 pub mod lifecycle;
 pub mod log;
 pub mod path;
+pub mod private;
 pub mod secret;
 pub mod settings;
 pub mod telemetry;

@@ -15,6 +15,7 @@ use bytesize::ByteSize;
 
 use crate::contract::DAY;
 use crate::event::AppName;
+use crate::private;
 use crate::secret::Secret;
 
 mod apps;
@@ -68,6 +69,8 @@ pub struct Settings {
     /// In the order of the program's table.
     effective: Vec<Effective>,
     apps: BTreeMap<AppName, App>,
+    /// Files that hold secrets.
+    secret_files: Vec<PathBuf>,
 }
 
 /// Reads the settings from arguments (the first is the program's name) and an environment.
@@ -184,6 +187,11 @@ impl Settings {
     /// The known apps; empty means any name.
     pub fn apps(&self) -> &BTreeMap<AppName, App> {
         &self.apps
+    }
+
+    /// What should be said of files that hold secrets: others may read them.
+    pub fn exposed(&self) -> Vec<String> {
+        self.secret_files.iter().filter_map(|file| private::exposed(file)).collect()
     }
 
     /// The effective settings, one a line with where it came from, secrets hidden.

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use common::lifecycle::Stop;
+use common::private;
 use common::settings::read_from_process;
 use common::telemetry;
 use ingress::{Config, config, hold};
@@ -12,9 +13,16 @@ fn main() -> ExitCode {
     let config = Config::read(&settings).unwrap_or_else(|error| error.exit());
     if settings.on("check-config") {
         print!("{}", settings.describe());
+        for why in settings.exposed() {
+            eprintln!("warning: {why}");
+        }
         return finish(config.check(), |error| eprintln!("error: {error:#}"));
     }
     telemetry::init_logs(config.log_format);
+    for why in settings.exposed() {
+        tracing::warn!("{why}");
+    }
+    private::tighten(&config.data_dir);
     let ended = if settings.on("hold") && !hold::is_held() { hold::run(&config.webhooks) } else { run(config) };
     finish(ended, |error| tracing::error!("{error:#}"))
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use common::lifecycle::{Readiness, Stop};
 use common::log::kafka::KafkaLedger;
+use common::private;
 use common::settings::{Settings, read_from_process};
 use common::telemetry;
 use mimalloc::MiMalloc;
@@ -12,7 +13,7 @@ use processor::clock;
 use processor::config::{Config, settings};
 use processor::identity::Identity;
 use processor::service;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// Much that is folded is small, and comes and goes.
 #[global_allocator]
@@ -27,6 +28,12 @@ fn main() -> ExitCode {
         return check(&settings, &config);
     }
     telemetry::init_logs(config.log_format);
+    for why in settings.exposed() {
+        warn!("{why}");
+    }
+    if let Some(data_dir) = config.service.dir.parent() {
+        private::tighten(data_dir);
+    }
     match actix_web::rt::System::new().block_on(run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -67,6 +74,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
 /// Prints the effective settings and tests what can be tested without taking anything.
 fn check(settings: &Settings, config: &Config) -> ExitCode {
     print!("{}", settings.describe());
+    for why in settings.exposed() {
+        eprintln!("warning: {why}");
+    }
     match Identity::take(&config.service.dir, config.instance_id.as_deref()) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {

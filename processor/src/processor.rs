@@ -17,6 +17,7 @@ use crate::hanging::Hanging;
 use crate::home::Home;
 use crate::metrics::Metrics;
 use crate::owner::Owner;
+use crate::store::room::{Patience, Waiting};
 use crate::store::{Store, StoreError, Trusts};
 use crate::takeover::{catch_up, follow, look_back, take_over};
 
@@ -39,6 +40,8 @@ pub struct Pace {
     pub away: Duration,
     /// How long a transaction may be open in what is published.
     pub open_max: Duration,
+    /// How often logs on our own disk are asked to delete old things while there is no room for the state.
+    pub make_room: Duration,
 }
 
 impl Default for Pace {
@@ -50,6 +53,7 @@ impl Default for Pace {
             unowned_wait: Duration::from_secs(30),
             away: Duration::from_secs(12),
             open_max: OPEN_MAX,
+            make_room: Duration::from_secs(10),
         }
     }
 }
@@ -72,6 +76,12 @@ pub enum Failure {
     /// A transaction may be ours that Kafka forgot to end.
     #[error("transactions have been open in {0} partitions for too long")]
     Hangs(usize),
+    /// The state has no room on its disk.
+    #[error("there is no room for the state")]
+    NoRoom {
+        /// After so long the logs are opened all the same: what they delete may make room.
+        at_most: Duration,
+    },
 }
 
 /// The store as askers see it: not there before the logs were reached, another one after it was set aside.
@@ -100,6 +110,8 @@ struct Course {
     caught_up: Option<Pending>,
     standstill: Option<Disagreement>,
     hanging: Hanging,
+    /// The state has no room, and what has to be folded waits.
+    waiting: Option<Waiting>,
 }
 
 /// Everything that the loop needs besides the logs.
@@ -128,7 +140,8 @@ impl Processor {
         mut open: impl FnMut() -> Result<L, LedgerError>,
         caught_up: Pending,
     ) -> anyhow::Result<()> {
-        let mut course = Course { caught_up: Some(caught_up), standstill: None, hanging: Hanging::default() };
+        let mut course =
+            Course { caught_up: Some(caught_up), standstill: None, hanging: Hanging::default(), waiting: None };
         while !self.stop.requested() {
             let failure = match open() {
                 Ok(mut ledger) => match self.tend(&mut ledger, &mut course) {
@@ -160,6 +173,10 @@ impl Processor {
                     );
                     self.metrics.started_over();
                     self.stop.sleep(self.pace.backoff);
+                }
+                Failure::NoRoom { at_most } => {
+                    let waiting = course.waiting.get_or_insert_with(|| self.patience().waiting());
+                    waiting.wait_until(at_most, || self.home.has_room());
                 }
                 Failure::Ledger(LedgerError::StartOver(why)) => {
                     warn!("opening the logs anew: {why}");
@@ -214,12 +231,19 @@ impl Processor {
         let (mut measured, mut unowned_since) = (Instant::now(), None);
         while !self.stop.requested() {
             match ledger.next(POLL)? {
+                Turn::Raw(_) | Turn::Facts(_) if !self.home.has_room() => {
+                    // Others may take over what is ours; logs on a disk of our own delete old things when they are asked.
+                    let at_most = if ledger.tells_progress() { Duration::MAX } else { self.pace.make_room };
+                    return Err(Failure::NoRoom { at_most });
+                }
                 Turn::Raw(entries) => {
+                    course.waiting = None;
                     owner.take(ledger, &entries)?;
                     self.metrics.records(&store);
                     newest.extend(entries.iter().map(|entry| (entry.position.partition, entry.record.at)));
                 }
                 Turn::Facts(entries) => {
+                    course.waiting = None;
                     follow(&store, &self.folded, &entries)?;
                     self.metrics.records(&store);
                 }
@@ -260,6 +284,10 @@ impl Processor {
         Ok(())
     }
 
+    fn patience(&self) -> Patience {
+        Patience::until(self.stop.clone(), self.metrics.state_waits())
+    }
+
     /// The state for these logs: the one that is open, the one on the disk, or a new one in the place of either.
     fn store(&self, ledger: &mut dyn Ledger) -> Result<Arc<Store>, Failure> {
         if let Some(store) = self.shared.get() {
@@ -270,7 +298,8 @@ impl Processor {
             return Ok(store);
         }
         let began = Instant::now();
-        let store = Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone())?);
+        let store =
+            Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone(), &self.patience())?);
         info!(milliseconds = began.elapsed().as_millis(), "opened the state and verified its digest");
         self.shared.set(Some(store.clone()));
         Ok(store)
@@ -290,14 +319,16 @@ impl Processor {
             read => read?,
         }
         self.home.swap().map_err(|error| in_vain(&error))?;
-        let store = Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone())?);
+        let store =
+            Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone(), &self.patience())?);
         info!(milliseconds = began.elapsed().as_millis(), "read facts again, and put the new state in its place");
         self.shared.set(Some(store.clone()));
         Ok(store)
     }
 
     fn read_beside(&self, ledger: &mut dyn Ledger) -> Result<(), Failure> {
-        let beside = self.home.open_beside(ledger.identity(), ledger.partitions(), self.trusts.clone())?;
+        let beside =
+            self.home.open_beside(ledger.identity(), ledger.partitions(), self.trusts.clone(), &self.patience())?;
         if beside.is_outdated() {
             return Err(StoreError::Foreign("an older version, too".to_owned()).into());
         }

@@ -24,6 +24,7 @@ mod form;
 mod keys;
 pub mod memory;
 pub mod opening;
+pub mod room;
 pub mod sled;
 mod touched;
 mod warm;

@@ -49,7 +49,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("actix_server", &["ingress/src/server.rs"]),
     ("futures_core", &["ingress/src/server/body.rs"]),
     ("memchr", &["ingress/src/server/wire.rs"]),
-    ("rustix", &["ingress/src/server/limits.rs"]),
+    ("rustix", &["common/src/private.rs", "ingress/src/server/limits.rs"]),
     ("tokio_rustls", &["ingress/src/server"]),
     ("tracing_subscriber", &["common/src/telemetry.rs"]),
     ("fs4", &["common/src/log/disk/files.rs", "processor/src/identity.rs"]),

@@ -18,6 +18,7 @@ mod processor_faults;
 mod proxied;
 mod rebuilt;
 mod restarts;
+mod room;
 mod secrets;
 mod senders;
 mod standalone;

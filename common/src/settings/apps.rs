@@ -14,6 +14,9 @@ use crate::secret::Secret;
 const KEYS: &[&str] =
     &["paths", "path-key", "path-key-file", "client-id", "client-secret", "client-secret-file", "trust"];
 
+/// Those of them that hold secrets, or name their files.
+pub(super) const SECRETS: &[&str] = &["path-key", "client-secret"];
+
 /// Shorter keys can be guessed by trying.
 const PATH_KEY_BYTES_MIN: usize = 16;
 /// Longer keys make URLs that Bitrix24 may not take.

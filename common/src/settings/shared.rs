@@ -130,6 +130,7 @@ pub(super) const ANYWHERE: &[&str] = &[
     "tls-key-file",
     "topic-prefix",
     "trusted-proxies",
+    "unproven-limit",
     "vault-key-file",
 ];
 
