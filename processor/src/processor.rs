@@ -146,6 +146,7 @@ impl Processor {
             let failure = match open() {
                 Ok(mut ledger) => match self.tend(&mut ledger, &mut course) {
                     Ok(()) => break,
+                    Err(Failure::Store(StoreError::NoRoom)) => self.no_room(&ledger),
                     Err(failure) => failure,
                 },
                 Err(LedgerError::Partitions(why)) => Disagreement::of_partitions(why).into(),
@@ -187,7 +188,9 @@ impl Processor {
                     error @ (LedgerError::Fenced(_) | LedgerError::Broken(_) | LedgerError::Partitions(_)),
                 ) => return Err(error).context("go on with the logs"),
                 Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why)) => self.set_aside(&why)?,
-                Failure::Store(error @ StoreError::Rows(_)) => return Err(error).context("go on with the state"),
+                Failure::Store(error @ (StoreError::Rows(_) | StoreError::NoRoom)) => {
+                    return Err(error).context("go on with the state");
+                }
             }
         }
         self.shared.set(None);
@@ -232,9 +235,7 @@ impl Processor {
         while !self.stop.requested() {
             match ledger.next(POLL)? {
                 Turn::Raw(_) | Turn::Facts(_) if !self.home.has_room() => {
-                    // Others may take over what is ours; logs on a disk of our own delete old things when they are asked.
-                    let at_most = if ledger.tells_progress() { Duration::MAX } else { self.pace.make_room };
-                    return Err(Failure::NoRoom { at_most });
+                    return Err(self.no_room(ledger));
                 }
                 Turn::Raw(entries) => {
                     course.waiting = None;
@@ -282,6 +283,13 @@ impl Processor {
             }
         }
         Ok(())
+    }
+
+    /// The logs are left: others may take over what is ours. Logs on a disk of our own delete old things when they are
+    /// asked.
+    fn no_room(&self, ledger: &dyn Ledger) -> Failure {
+        let at_most = if ledger.tells_progress() { Duration::MAX } else { self.pace.make_room };
+        Failure::NoRoom { at_most }
     }
 
     fn patience(&self) -> Patience {

@@ -41,6 +41,11 @@ pub trait Rows: Send + Sync {
     /// Writes all of these or none; a row without a value is removed.
     fn write(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError>;
 
+    /// The same, and waits for room where there is none.
+    fn write_patiently(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
+        self.write(rows)
+    }
+
     /// What the rows take on the disk, in bytes.
     fn bytes(&self) -> u64;
 
@@ -62,6 +67,9 @@ pub enum StoreError {
     /// Rows cannot be read or written.
     #[error("reach the state: {0}")]
     Rows(String),
+    /// Nothing was written, for want of room.
+    #[error("there is no room for the state")]
+    NoRoom,
     /// What is stored is not what was written.
     #[error("the state is damaged: {0}")]
     Damaged(String),

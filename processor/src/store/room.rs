@@ -1,7 +1,8 @@
 //! Room for the state: sled is never written to on a disk that is nearly full.
 //!
 //! A write that finds no room fails in one of sled's own threads, a moment later, and ends the process. So each write
-//! looks first, and waits. The disk logs of a standalone process leave as much and more.
+//! looks first, and refuses, or waits where what is to be written cannot be had again. The disk logs of a standalone
+//! process leave as much and more.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

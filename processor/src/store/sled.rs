@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::room::Patience;
+use super::room::{Patience, has_room_to_write};
 use super::{Row, Rows, StoreError, keys, watch};
 
 /// sled's page cache. Its own accounting, a hint: live data costs about twice its size in memory.
@@ -54,6 +54,23 @@ impl Sled {
         Self { patience: patience.clone(), ..self }
     }
 
+    fn write_now(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
+        let (mut batch, count) = (sled::Batch::default(), rows.len());
+        for (key, value) in rows {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        self.db.apply_batch(batch).map_err(|error| told(&error))?;
+        // sled frees what a batch replaced a little at a time, whenever somebody reads. Where nobody does, as while
+        // facts are read again, it would take gigabytes.
+        for _ in 0..count / ROWS_FREED_BY_A_READ {
+            self.db.contains_key(keys::OWNER).map_err(|error| told(&error))?;
+        }
+        Ok(())
+    }
+
     /// Waits until everything that was written has left this process.
     pub fn flush(&self) -> Result<(), StoreError> {
         self.db.flush().map(drop).map_err(|error| told(&error))
@@ -78,21 +95,15 @@ impl Rows for Sled {
 
     fn write(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
         // A write that fails, now or in sled's own threads, would end the process.
+        if !has_room_to_write(&self.dir) {
+            return Err(StoreError::NoRoom);
+        }
+        self.write_now(rows)
+    }
+
+    fn write_patiently(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
         self.patience.wait_to_write(&self.dir)?;
-        let (mut batch, count) = (sled::Batch::default(), rows.len());
-        for (key, value) in rows {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        self.db.apply_batch(batch).map_err(|error| told(&error))?;
-        // sled frees what a batch replaced a little at a time, whenever somebody reads. Where nobody does, as while
-        // facts are read again, it would take gigabytes.
-        for _ in 0..count / ROWS_FREED_BY_A_READ {
-            self.db.contains_key(keys::OWNER).map_err(|error| told(&error))?;
-        }
-        Ok(())
+        self.write_now(rows)
     }
 
     fn bytes(&self) -> u64 {
