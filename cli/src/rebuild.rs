@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{ArgMatches, Command};
 use common::lifecycle::Stop;
 use common::log::Ledger;
-use common::log::disk::{DiskLedger, DiskLog, Options};
+use common::log::disk::{DiskLedger, DiskLog, Options, Upkeep};
 use common::log::kafka::KafkaLook;
 use common::settings::{KAFKA, PROCESS, Setting, Settings};
 use common::telemetry;
@@ -75,7 +75,8 @@ pub fn logs(settings: &Settings, data_dir: &Path, stop: &Stop) -> anyhow::Result
         return Err(is_missing(&logs));
     }
     let raw = DiskLog::open(&logs.join("raw"), Options::log()).context("open the log raw")?;
-    Ok(Box::new(DiskLedger::open(&logs, raw, settings.retention()?)?))
+    let upkeep = Upkeep::new(settings.retention()?).until(stop.clone());
+    Ok(Box::new(DiskLedger::open_with(&logs, raw, upkeep)?))
 }
 
 /// What a person sees of it: a bar on a terminal, lines elsewhere.

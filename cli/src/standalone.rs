@@ -12,8 +12,9 @@ use common::admin;
 use common::contract::Retention;
 use common::lifecycle::{Readiness, Stop};
 use common::log::LedgerError;
-use common::log::disk::{DiskLedger, DiskLog, Options};
-use common::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError, admin_listen};
+use common::log::disk::{DiskLedger, DiskLog, Options, Upkeep};
+use common::private;
+use common::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
 use common::telemetry::{self, LogFormat};
 use http_edge::fit_open_files;
 use http_edge::listener::listener;
@@ -50,11 +51,21 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     runtime.block_on(serve(config))
 }
 
+/// How large the log of events becomes that nobody proved.
+const UNPROVEN_LIMIT: Setting = Setting {
+    name: "unproven-limit",
+    help: "How large the log unproven may become; beyond it the oldest give way.",
+    default: Some("256MiB"),
+    kind: Kind::Plain,
+};
+/// Only whole segments give way, and a large step of one has a segment of its own.
+const UNPROVEN_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
 /// Of Kafka's settings only how long things are kept.
 fn settings() -> Vec<Setting> {
     let retention = KAFKA.iter().filter(|setting| setting.name.ends_with("-retention")).copied();
     let own = [ingress::config::WEBHOOKS, FOLDING, QUERIES, PROCESS].concat();
-    own.into_iter().chain(retention).chain([admin_listen("127.0.0.1:9080")]).collect()
+    own.into_iter().chain(retention).chain([UNPROVEN_LIMIT, admin_listen("127.0.0.1:9080")]).collect()
 }
 
 struct Config {
@@ -64,6 +75,7 @@ struct Config {
     admin_listen: SocketAddr,
     data_dir: PathBuf,
     retention: Retention,
+    unproven_bytes_max: u64,
     log_format: LogFormat,
 }
 
@@ -76,14 +88,24 @@ impl Config {
             admin_listen: settings.address("admin-listen")?,
             data_dir: settings.path("data-dir")?,
             retention: settings.retention()?,
+            unproven_bytes_max: unproven_limit(settings)?,
             log_format: settings.log_format()?,
         })
     }
 }
 
+fn unproven_limit(settings: &Settings) -> Result<u64, SettingsError> {
+    let limit = settings.size("unproven-limit")?;
+    if limit < UNPROVEN_BYTES_MIN {
+        return Err(SettingsError("unproven-limit is at least 16MiB".into()));
+    }
+    Ok(limit)
+}
+
 async fn serve(mut config: Config) -> anyhow::Result<()> {
     let stop = Stop::on_signals().context("listen for signals")?;
     hold::obey(&stop).context("listen to the parent")?;
+    private::tighten(&config.data_dir);
     let _identity = Identity::take(&config.service.dir, None)?;
     let mut admin_limits = admin::LIMITS;
     fit_open_files(&mut [&mut config.webhooks.limits, &mut config.service.query_limits, &mut admin_limits]);
@@ -94,7 +116,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
 
     let logs = config.data_dir.join("logs");
     let raw = logs.join("raw");
-    let options = Options { on_sync: Some(metrics.on_sync()), ..Options::log() };
+    let options = Options { on_sync: Some(metrics.on_sync()), ..Options::source() };
     let raw = DiskLog::open(&raw, options).with_context(|| format!("open the disk log in {}", raw.display()))?;
     LogGauges::register(&registry, raw.clone());
     let log = raw.clone();
@@ -118,9 +140,11 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     notify::ready();
     print(&welcome(webhooks, config.service.query_listen, admin, &config.data_dir))?;
 
-    let (retention, stop_all) = (config.retention, stop.clone());
+    let upkeep = Upkeep::new(config.retention).with_unproven_limit(config.unproven_bytes_max).until(stop.clone());
+    upkeep.tell(&registry, &readiness);
+    let stop_all = stop.clone();
     let open = move || {
-        let ledger = DiskLedger::open(&logs, raw.clone(), retention);
+        let ledger = DiskLedger::open_with(&logs, raw.clone(), upkeep.clone());
         ledger.map_err(|error| LedgerError::Broken(format!("{error:#}")))
     };
     let folding = async {

@@ -47,7 +47,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
             ))?;
             Ok(Outcome::No)
         }
-        Err(error @ StoreError::Rows(_)) => Err(error.into()),
+        Err(error @ (StoreError::Rows(_) | StoreError::NoRoom)) => Err(error.into()),
     }
 }
 

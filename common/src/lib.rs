@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod log;
 pub mod path;
 pub mod plain;
+pub mod private;
 pub mod proxied;
 pub mod secret;
 pub mod settings;

@@ -16,6 +16,7 @@ use bytesize::ByteSize;
 use crate::contract::DAY;
 use crate::event::AppName;
 use crate::plain;
+use crate::private;
 use crate::secret::Secret;
 
 mod apps;
@@ -71,6 +72,8 @@ pub struct Settings {
     apps: BTreeMap<AppName, App>,
     /// Sentences about what works and should be otherwise.
     warnings: Vec<String>,
+    /// Files that hold secrets.
+    secret_files: Vec<PathBuf>,
 }
 
 /// Reads the settings from arguments (the first is the program's name) and an environment.
@@ -189,6 +192,11 @@ impl Settings {
         &self.apps
     }
 
+    /// What should be said of files that hold secrets: others may read them.
+    fn exposed(&self) -> impl Iterator<Item = String> {
+        self.secret_files.iter().filter_map(|file| private::exposed(file))
+    }
+
     /// The effective settings, one a line with where it came from, secrets hidden.
     pub fn describe(&self) -> String {
         let mut text = String::new();
@@ -201,7 +209,7 @@ impl Settings {
                 writeln!(text, "apps.{name}.{key} = {shown}").expect("a String takes all");
             }
         }
-        for warning in &self.warnings {
+        for warning in self.warnings.iter().cloned().chain(self.exposed()) {
             writeln!(text, "# warning: {warning}").expect("a String takes all");
         }
         plain::lines(&text)
@@ -209,7 +217,7 @@ impl Settings {
 
     /// Logs what works and should be otherwise.
     pub fn warn(&self) {
-        for warning in &self.warnings {
+        for warning in self.warnings.iter().cloned().chain(self.exposed()) {
             tracing::warn!("{warning}");
         }
     }

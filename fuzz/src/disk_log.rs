@@ -124,7 +124,7 @@ fn check_settled(log: &DiskLog, untouched: bool) {
 }
 
 fn options() -> Options {
-    Options { segment_bytes: SEGMENT_BYTES, bytes_max: None, segment_age_max: None, on_sync: None }
+    Options { segment_bytes: SEGMENT_BYTES, segment_age_max: None, ..Options::log() }
 }
 
 /// A record that can be told from all others.

@@ -18,6 +18,7 @@ use anyhow::Context;
 use common::lifecycle::Stop;
 use common::log::disk::{DiskLog, Options, Settled, Survey, SurveyError};
 use common::log::kafka::{Complaint, KafkaSettings, Trouble};
+use common::private;
 
 use crate::desk::{Desk, Standing};
 use crate::handover::Rules;
@@ -275,7 +276,7 @@ struct Mark(PathBuf);
 impl Mark {
     fn set(dir: &Path, who: &str) -> io::Result<Self> {
         let path = dir.join(MARK);
-        fs::write(&path, format!("{who}\n"))?;
+        private::write(&path, format!("{who}\n"))?;
         Ok(Self(path))
     }
 

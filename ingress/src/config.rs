@@ -374,7 +374,7 @@ impl Config {
         self.kafka.check()?;
         self.webhooks.check()?;
         let dir = self.disk_log_dir();
-        std::fs::create_dir_all(&dir).with_context(|| format!("make the directory {}", dir.display()))
+        common::private::make_dir(&dir).with_context(|| format!("make the directory {}", dir.display()))
     }
 
     /// Where the disk log lies.

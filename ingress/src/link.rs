@@ -2,7 +2,7 @@
 //!
 //! Once Kafka was reached nothing that becomes of it ends this: webhooks go to the disk until a person has acted.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -387,8 +387,8 @@ impl Link {
 }
 
 /// Remembers that Kafka was reached, so that no later start refuses to take webhooks because of its topics.
-fn note_reached(file: &PathBuf) {
-    if let Err(error) = std::fs::write(file, b"Kafka was reached with this disk log.\n") {
+fn note_reached(file: &Path) {
+    if let Err(error) = common::private::write(file, b"Kafka was reached with this disk log.\n") {
         tracing::warn!(%error, "cannot write {}: {error}", file.display());
     }
 }

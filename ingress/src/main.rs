@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use common::lifecycle::Stop;
+use common::private;
 use common::settings::read_from_process;
 use common::telemetry;
 use ingress::{Config, config, hold};
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
         return finish(config.check(), |error| eprintln!("error: {error:#}"));
     }
     telemetry::init_logs(config.log_format);
+    private::tighten(&config.data_dir);
     let ended = if settings.on("hold") && !hold::is_held() {
         hold::run(&config.webhooks)
     } else {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use crate::store::room::{self, Patience};
 use crate::store::{Store, StoreError, Trusts, opening};
 
 /// What the state that is made beside another one is called, behind that one's name.
@@ -12,14 +13,20 @@ pub const BESIDE: &str = "rebuilding";
 
 /// A place for one state.
 pub trait Home: Send + Sync {
-    /// Opens the state that lies here for these logs, or begins a new one.
-    fn open(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError>;
+    /// Opens the state that lies here for these logs, or begins a new one; waits like this where there is no room.
+    fn open(&self, log: &str, partitions: u32, trusts: Trusts, patience: &Patience) -> Result<Store, StoreError>;
+
+    /// Whether the state can be written to.
+    fn has_room(&self) -> bool {
+        true
+    }
 
     /// Moves what lies here out of the way; returns where it is now, in words.
     fn set_aside(&self) -> anyhow::Result<String>;
 
     /// Opens the state that is made beside the one that lies here, or begins it.
-    fn open_beside(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError>;
+    fn open_beside(&self, log: &str, partitions: u32, trusts: Trusts, patience: &Patience)
+    -> Result<Store, StoreError>;
 
     /// Throws away what lies beside.
     fn throw_away_beside(&self) -> anyhow::Result<()>;
@@ -31,14 +38,18 @@ pub trait Home: Send + Sync {
 
 /// A directory, with sled in it.
 impl Home for PathBuf {
-    fn open(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
+    fn open(&self, log: &str, partitions: u32, trusts: Trusts, patience: &Patience) -> Result<Store, StoreError> {
         let beside = opening::beside(self, BESIDE);
         if !self.exists() && beside.exists() {
             // A process ended between the two steps of a swap. However far it goes, it is the fold up to there.
             let found = |error| StoreError::Rows(format!("put {} in its place: {error}", beside.display()));
             fs::rename(&beside, self).map_err(found)?;
         }
-        opening::open(self, log, partitions, trusts)
+        opening::open_patiently(self, log, partitions, trusts, patience)
+    }
+
+    fn has_room(&self) -> bool {
+        room::has_room_to_write(self)
     }
 
     fn set_aside(&self) -> anyhow::Result<String> {
@@ -46,8 +57,14 @@ impl Home for PathBuf {
         Ok(aside.display().to_string())
     }
 
-    fn open_beside(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
-        opening::open(&opening::beside(self, BESIDE), log, partitions, trusts)
+    fn open_beside(
+        &self,
+        log: &str,
+        partitions: u32,
+        trusts: Trusts,
+        patience: &Patience,
+    ) -> Result<Store, StoreError> {
+        opening::open_patiently(&opening::beside(self, BESIDE), log, partitions, trusts, patience)
     }
 
     fn throw_away_beside(&self) -> anyhow::Result<()> {

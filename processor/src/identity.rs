@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use common::event::EventId;
+use common::private;
 use fs4::fs_std::FileExt;
 
 /// The identity, and the lock on the directory.
@@ -18,9 +19,9 @@ pub struct Identity {
 impl Identity {
     /// Takes the directory, or says that another process has it. The id is `wanted`, or made once and kept.
     pub fn take(dir: &Path, wanted: Option<&str>) -> anyhow::Result<Self> {
-        fs::create_dir_all(dir).with_context(|| format!("make the directory {}", dir.display()))?;
+        private::make_dir(dir).with_context(|| format!("make the directory {}", dir.display()))?;
         let path = dir.join("lock");
-        let lock = File::create(&path).with_context(|| format!("open {}", path.display()))?;
+        let lock = private::lock_file(&path).with_context(|| format!("open {}", path.display()))?;
         if !FileExt::try_lock_exclusive(&lock).with_context(|| format!("lock {}", path.display()))? {
             bail!("another processor uses {}: each needs a directory of its own", dir.display());
         }
@@ -47,7 +48,7 @@ fn kept(dir: &Path) -> anyhow::Result<String> {
     }
     let id = EventId::now_v7().to_string();
     let new = dir.join("instance-id.new");
-    let mut file = File::create(&new).with_context(|| format!("make {}", new.display()))?;
+    let mut file = private::file().truncate(true).open(&new).with_context(|| format!("make {}", new.display()))?;
     file.write_all(id.as_bytes()).and_then(|()| file.sync_all()).context("write the instance id")?;
     fs::rename(&new, &path).context("keep the instance id")?;
     Ok(id)

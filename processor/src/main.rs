@@ -6,6 +6,7 @@ use anyhow::Context;
 use common::admin;
 use common::lifecycle::{Readiness, Stop};
 use common::log::kafka::KafkaLedger;
+use common::private;
 use common::settings::{Settings, read_from_process};
 use common::telemetry;
 use mimalloc::MiMalloc;
@@ -13,7 +14,7 @@ use processor::clock;
 use processor::config::{Config, settings};
 use processor::identity::Identity;
 use processor::service;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// Much that is folded is small, and comes and goes.
 #[global_allocator]
@@ -29,6 +30,9 @@ fn main() -> ExitCode {
     }
     telemetry::init_logs(config.log_format);
     settings.warn();
+    if let Some(data_dir) = config.service.dir.parent() {
+        private::tighten(data_dir);
+    }
     match actix_web::rt::System::new().block_on(run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

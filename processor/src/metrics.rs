@@ -30,6 +30,7 @@ pub struct Metrics {
     installations: IntGaugeVec,
     permissions: IntGaugeVec,
     state_bytes: IntGauge,
+    state_waits: IntGauge,
     unowned: IntGauge,
     hanging: IntGauge,
     disagreements: IntCounterVec,
@@ -98,6 +99,7 @@ impl Metrics {
                 "decision",
             ),
             state_bytes: gauge("state_bytes", "What the state takes on the disk."),
+            state_waits: gauge("state_waits_for_room", "1 while the state finds no room on its disk."),
             unowned: gauge("processor_unowned_partitions", "Partitions of raw that no processor of the group owns."),
             hanging: gauge(
                 "processor_hanging_partitions",
@@ -184,10 +186,18 @@ impl Metrics {
         *self.standstill() = None;
     }
 
-    /// For readiness: what the processor stands still for.
+    /// For readiness: what the processor stands still for, or waits for.
     pub fn standing_still(&self) -> impl Fn() -> Option<&'static str> + Send + Sync + 'static {
         let metrics = self.clone();
-        move || metrics.standstill().map(What::in_the_way)
+        move || {
+            let waits = metrics.state_waits.get() > 0;
+            metrics.standstill().map(What::in_the_way).or(waits.then_some("the state waits for room on its disk"))
+        }
+    }
+
+    /// Whether the state waits for room: to be set to 1 and back.
+    pub fn state_waits(&self) -> IntGauge {
+        self.state_waits.clone()
     }
 
     fn standstill(&self) -> MutexGuard<'_, Option<What>> {

@@ -17,6 +17,7 @@ use crate::hanging::Hanging;
 use crate::home::Home;
 use crate::metrics::Metrics;
 use crate::owner::{Limits, Owner};
+use crate::store::room::{Patience, Waiting};
 use crate::store::{Store, StoreError, Trusts};
 use crate::takeover::{catch_up, follow, look_back, take_over};
 
@@ -42,6 +43,8 @@ pub struct Pace {
     pub away: Duration,
     /// How long a transaction may be open in what is published.
     pub open_max: Duration,
+    /// How often logs on our own disk are asked to delete old things while there is no room for the state.
+    pub make_room: Duration,
 }
 
 impl Default for Pace {
@@ -53,6 +56,7 @@ impl Default for Pace {
             unowned_wait: Duration::from_secs(30),
             away: Duration::from_secs(12),
             open_max: OPEN_MAX,
+            make_room: Duration::from_secs(10),
         }
     }
 }
@@ -75,6 +79,12 @@ pub enum Failure {
     /// A transaction may be ours that Kafka forgot to end.
     #[error("transactions have been open in {0} partitions for too long")]
     Hangs(usize),
+    /// The state has no room on its disk.
+    #[error("there is no room for the state")]
+    NoRoom {
+        /// After so long the logs are opened all the same: what they delete may make room.
+        at_most: Duration,
+    },
 }
 
 /// The store as askers see it: not there before the logs were reached, another one after it was set aside.
@@ -105,6 +115,8 @@ struct Course {
     hanging: Hanging,
     /// Events that take more are shown without their data: less than at first where a topic does not take as much.
     event_bytes: usize,
+    /// The state has no room, and what has to be folded waits.
+    waiting: Option<Waiting>,
 }
 
 /// With less, nothing would be shown of most events.
@@ -139,12 +151,18 @@ impl Processor {
         caught_up: Pending,
     ) -> anyhow::Result<()> {
         let event_bytes = self.limits.event_bytes;
-        let mut course =
-            Course { caught_up: Some(caught_up), standstill: None, hanging: Hanging::default(), event_bytes };
+        let mut course = Course {
+            caught_up: Some(caught_up),
+            standstill: None,
+            hanging: Hanging::default(),
+            event_bytes,
+            waiting: None,
+        };
         while !self.stop.requested() {
             let failure = match open() {
                 Ok(mut ledger) => match self.tend(&mut ledger, &mut course) {
                     Ok(()) => break,
+                    Err(Failure::Store(StoreError::NoRoom)) => self.no_room(&ledger),
                     Err(failure) => failure,
                 },
                 Err(LedgerError::Partitions(why)) => Disagreement::of_partitions(why).into(),
@@ -185,6 +203,10 @@ impl Processor {
                     self.metrics.started_over();
                     self.stop.sleep(self.pace.backoff);
                 }
+                Failure::NoRoom { at_most } => {
+                    let waiting = course.waiting.get_or_insert_with(|| self.patience().waiting());
+                    waiting.wait_until(at_most, || self.home.has_room());
+                }
                 Failure::Ledger(LedgerError::StartOver(why)) => {
                     warn!("opening the logs anew: {why}");
                     self.metrics.started_over();
@@ -194,7 +216,9 @@ impl Processor {
                     error @ (LedgerError::Fenced(_) | LedgerError::Broken(_) | LedgerError::Partitions(_)),
                 ) => return Err(error).context("go on with the logs"),
                 Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why)) => self.set_aside(&why)?,
-                Failure::Store(error @ StoreError::Rows(_)) => return Err(error).context("go on with the state"),
+                Failure::Store(error @ (StoreError::Rows(_) | StoreError::NoRoom)) => {
+                    return Err(error).context("go on with the state");
+                }
             }
         }
         self.shared.set(None);
@@ -240,12 +264,17 @@ impl Processor {
         let (mut measured, mut unowned_since) = (began, None);
         while !self.stop.requested() {
             match ledger.next(POLL)? {
+                Turn::Raw(_) | Turn::Facts(_) if !self.home.has_room() => {
+                    return Err(self.no_room(ledger));
+                }
                 Turn::Raw(entries) => {
+                    course.waiting = None;
                     owner.take(ledger, &entries)?;
                     self.metrics.records(&store);
                     newest.extend(entries.iter().map(|entry| (entry.position.partition, entry.record.at)));
                 }
                 Turn::Facts(entries) => {
+                    course.waiting = None;
                     follow(&store, &self.folded, &entries)?;
                     self.metrics.records(&store);
                 }
@@ -291,6 +320,17 @@ impl Processor {
         Ok(())
     }
 
+    /// The logs are left: others may take over what is ours. Logs on a disk of our own delete old things when they are
+    /// asked.
+    fn no_room(&self, ledger: &dyn Ledger) -> Failure {
+        let at_most = if ledger.tells_progress() { Duration::MAX } else { self.pace.make_room };
+        Failure::NoRoom { at_most }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::until(self.stop.clone(), self.metrics.state_waits())
+    }
+
     /// The state for these logs: the one that is open, the one on the disk, or a new one in the place of either.
     fn store(&self, ledger: &mut dyn Ledger) -> Result<Arc<Store>, Failure> {
         if let Some(store) = self.shared.get() {
@@ -301,7 +341,8 @@ impl Processor {
             return Ok(store);
         }
         let began = Instant::now();
-        let store = Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone())?);
+        let store =
+            Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone(), &self.patience())?);
         info!(milliseconds = began.elapsed().as_millis(), "opened the state and verified its digest");
         self.shared.set(Some(store.clone()));
         Ok(store)
@@ -321,14 +362,16 @@ impl Processor {
             read => read?,
         }
         self.home.swap().map_err(|error| in_vain(&error))?;
-        let store = Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone())?);
+        let store =
+            Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone(), &self.patience())?);
         info!(milliseconds = began.elapsed().as_millis(), "read facts again, and put the new state in its place");
         self.shared.set(Some(store.clone()));
         Ok(store)
     }
 
     fn read_beside(&self, ledger: &mut dyn Ledger) -> Result<(), Failure> {
-        let beside = self.home.open_beside(ledger.identity(), ledger.partitions(), self.trusts.clone())?;
+        let beside =
+            self.home.open_beside(ledger.identity(), ledger.partitions(), self.trusts.clone(), &self.patience())?;
         if beside.is_outdated() {
             return Err(StoreError::Foreign("an older version, too".to_owned()).into());
         }

@@ -25,6 +25,7 @@ mod form;
 mod keys;
 pub mod memory;
 pub mod opening;
+pub mod room;
 pub mod sled;
 mod touched;
 mod untrusted;
@@ -41,6 +42,11 @@ pub trait Rows: Send + Sync {
 
     /// Writes all of these or none; a row without a value is removed.
     fn write(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError>;
+
+    /// The same, and waits for room where there is none.
+    fn write_patiently(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
+        self.write(rows)
+    }
 
     /// What the rows take on the disk, in bytes.
     fn bytes(&self) -> u64;
@@ -63,6 +69,9 @@ pub enum StoreError {
     /// Rows cannot be read or written.
     #[error("reach the state: {0}")]
     Rows(String),
+    /// Nothing was written, for want of room.
+    #[error("there is no room for the state")]
+    NoRoom,
     /// What is stored is not what was written.
     #[error("the state is damaged: {0}")]
     Damaged(String),
@@ -485,7 +494,7 @@ fn by_installation(changes: &[Change]) -> BTreeMap<&Installation, Vec<&Change>> 
 /// A row of a portal, put back where it came from.
 fn add_row(portal: &mut Portal, form: Form, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
     match keys::part(key).ok_or_else(malformed)? {
-        keys::Part::Claims(teller) => portal.tellers.entry(teller).or_default().claims = form.claims(value)?,
+        keys::Part::Claims(teller) => *portal.tellers.entry(teller).or_default().claims = form.claims(value)?,
         keys::Part::Decision(teller, method, token) => {
             let latest = form.decision(value)?;
             portal.tellers.entry(teller).or_default().decisions.join((method, token), latest);

@@ -50,7 +50,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("actix_service", &["ingress/http-edge/src/lib.rs"]),
     ("futures_core", &["ingress/http-edge/src/body.rs"]),
     ("memchr", &["ingress/http-edge/src/wire.rs", "processor/src/domain/interpret/redact.rs"]),
-    ("rustix", &["ingress/http-edge/src/limits.rs"]),
+    ("rustix", &["common/src/private.rs", "ingress/http-edge/src/limits.rs"]),
     ("tokio_rustls", &["ingress/http-edge/src", "ingress/src/server/over_sockets.rs"]),
     ("tracing_subscriber", &["common/src/telemetry.rs"]),
     ("fs4", &["common/src/log/disk/files.rs", "processor/src/identity.rs"]),

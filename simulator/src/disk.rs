@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
 use processor::home::Home;
+use processor::store::room::Patience;
 use processor::store::{Row, Rows, Store, StoreError, Trusts};
 use serde_json::Value;
 
@@ -88,7 +89,7 @@ impl SimHome {
 }
 
 impl Home for SimHome {
-    fn open(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
+    fn open(&self, log: &str, partitions: u32, trusts: Trusts, _: &Patience) -> Result<Store, StoreError> {
         self.being.pause("open the state");
         if self.disk.rows().is_empty() {
             self.disk.take(&self.beside);
@@ -105,7 +106,7 @@ impl Home for SimHome {
         Ok("nowhere".to_owned())
     }
 
-    fn open_beside(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
+    fn open_beside(&self, log: &str, partitions: u32, trusts: Trusts, _: &Patience) -> Result<Store, StoreError> {
         self.being.pause("open the state beside");
         self.open_on(&self.beside, log, partitions, trusts)
     }

@@ -20,6 +20,7 @@ mod processor_faults;
 mod proxied;
 mod rebuilt;
 mod restarts;
+mod room;
 mod secrets;
 mod senders;
 mod sizes;

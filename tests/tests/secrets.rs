@@ -1,17 +1,20 @@
 //! No secret that was ever sent is found where it must not be, even when the programs log all that they can.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use tests::cluster::{Cluster, Standalone};
 use tests::http::{Client, FORM, JSON};
 use tests::kafka;
 use tests::load::{Acked, send};
 use tests::oracle::Oracle;
-use tests::portal::{Portal, Webhook};
-use tests::process::Process;
+use tests::portal::{Portal, Step, Webhook};
+use tests::process::{Process, Program};
 use tests::topics::Isolation;
 use tests::verify::{answers_agree, raw_of};
+use tests::wait::eventually;
 
 const PORTALS: u64 = 12;
 const EACH: usize = 14;
@@ -187,5 +190,55 @@ impl Search {
             let answer = queries.post("/v1/check", JSON, body.as_bytes()).expect("an answer");
             self.look_at("/v1/check", &answer.body);
         }
+    }
+}
+
+#[test]
+fn all_that_is_made_is_its_owners_alone_whatever_the_umask_and_no_lock_is_behind_a_link() {
+    let home = tempfile::tempdir().expect("a directory");
+    let data = home.path().join("data");
+    let mode_of = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    for open in [data.clone(), data.join("logs")] {
+        fs::create_dir(&open).expect("made");
+        fs::set_permissions(&open, Permissions::from_mode(0o755)).expect("ours");
+    }
+    let tokens = home.path().join("tokens");
+    fs::write(&tokens, "a-token-of-sixteen-bytes").expect("written");
+    fs::set_permissions(&tokens, Permissions::from_mode(0o644)).expect("ours");
+    let entrance = ["sh", "-c", "umask 000; exec \"$0\" \"$@\""].map(str::to_owned);
+    let (data_dir, tokens) = (data.display().to_string(), tokens.display().to_string());
+    let arguments = ["standalone", "--data-dir", &data_dir, "--query-tokens-file", &tokens];
+    let mut standalone =
+        Process::start_inside(&entrance, Program::Hookledger, &arguments, &[], &home.path().join("log"));
+    standalone.ready();
+    send(&mut standalone.webhooks(), Portal::new("crm-sync", 1).webhook(Step::Install));
+
+    let (mut left, mut files) = (vec![data.clone()], 0);
+    while let Some(path) = left.pop() {
+        let wanted = if path.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode_of(&path), wanted, "{}", path.display());
+        if path.is_dir() {
+            left.extend(path.read_dir().expect("ours").map(|entry| entry.expect("a name").path()));
+        } else {
+            files += 1;
+        }
+    }
+    assert!(files > 10, "{files}");
+    let logs = standalone.logs();
+    assert!(logs.contains(&format!("{data_dir} was open to others")), "tightened, and told");
+    assert!(logs.contains(&format!("chmod 600 {tokens}")), "warned about, with the remedy");
+
+    assert!(standalone.terminate().success());
+    for lock in [data.join("processor/lock"), data.join("logs/raw/lock")] {
+        let target = home.path().join("theirs");
+        fs::write(&target, "theirs").expect("written");
+        fs::remove_file(&lock).expect("it was there");
+        symlink(&target, &lock).expect("a link");
+        standalone.restart_without_waiting();
+        let status = eventually(Duration::from_secs(60), "it does not start", || standalone.ended());
+        assert!(!status.success());
+        standalone.kill9();
+        assert_eq!(fs::read(&target).expect("read"), b"theirs");
+        fs::remove_file(&lock).expect("the link");
     }
 }

@@ -11,6 +11,7 @@
 //! all; sectors that are not written stay as they are. Nothing is supposed of what was not synced, nor of a
 //! file after a sync of it has failed.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -51,7 +52,8 @@ mod survey;
 mod tests;
 mod writer;
 
-pub use self::ledger::DiskLedger;
+pub use self::files::free_bytes;
+pub use self::ledger::{DiskLedger, Upkeep};
 pub use self::played::Disk;
 pub use self::reader::Reader;
 pub use self::salvage::{Salvaged, salvage};
@@ -64,6 +66,13 @@ const MIB: u64 = 1024 * KIB;
 const QUEUE_BYTES_MAX: u32 = 8 * 1024 * 1024;
 /// The same in appends.
 const QUEUE_GROUPS_MAX: usize = 16 * 1024;
+/// Left free by a log from which more follows: so much takes what is begun in the logs of what follows, and the state.
+const SOURCE_LEAVES_BYTES: u64 = 32 * MIB;
+/// As many bytes may follow from one, with some to spare: JSON writes six for a control character, and a record of the
+/// state comes besides.
+const FOLLOWING_BYTES_PER_BYTE: u64 = 8;
+/// A log that stopped for want of room goes on when so much of it, and what follows, fits again: not event by event.
+const GO_ON_BYTES: u64 = if cfg!(test) { KIB } else { MIB };
 /// When nothing can be written, the next attempt is so far off: others need the disk too.
 const RETRY_AFTER: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 1_000 });
 
@@ -77,6 +86,8 @@ pub struct Options {
     pub bytes_max: Option<u64>,
     /// A segment that has been written to for so long takes no more, so that it can be deleted in time.
     pub segment_age_max: Option<Duration>,
+    /// What it leaves of its disk to others.
+    pub leaves: Leaves,
     /// Told how long each sync took that somebody waited for.
     pub on_sync: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
 }
@@ -85,18 +96,24 @@ impl Options {
     /// Of a log that is deleted once it is settled, and takes no more than `limit` bytes until then.
     pub fn spool(limit: u64) -> Self {
         let segment_bytes = (limit / 4).clamp(64 * KIB, 16 * MIB);
-        Self { segment_bytes, bytes_max: Some(limit), segment_age_max: None, on_sync: None }
+        Self { segment_bytes, bytes_max: Some(limit), segment_age_max: None, leaves: Leaves::default(), on_sync: None }
     }
 
     /// Of a log that stands in place of a topic.
     pub fn log() -> Self {
         let segment_age_max = Some(Duration::from_secs(24 * 60 * 60));
-        Self { segment_bytes: 16 * MIB, bytes_max: None, segment_age_max, on_sync: None }
+        Self { segment_bytes: 16 * MIB, bytes_max: None, segment_age_max, leaves: Leaves::default(), on_sync: None }
+    }
+
+    /// Of a log from which more follows, on the same disk: it stops before the disk is full. Whoever reads it tells how
+    /// far what follows was written ([`DiskLog::was_used`]).
+    pub fn source() -> Self {
+        Self { leaves: Leaves { bytes: SOURCE_LEAVES_BYTES, times_unused: FOLLOWING_BYTES_PER_BYTE }, ..Self::log() }
     }
 
     /// Of a log whose last record alone matters.
     pub fn progress() -> Self {
-        Self { segment_bytes: 256 * KIB, bytes_max: None, segment_age_max: None, on_sync: None }
+        Self { segment_bytes: 256 * KIB, segment_age_max: None, ..Self::log() }
     }
 }
 
@@ -106,8 +123,25 @@ impl fmt::Debug for Options {
             .field("segment_bytes", &self.segment_bytes)
             .field("bytes_max", &self.bytes_max)
             .field("segment_age_max", &self.segment_age_max)
+            .field("leaves", &self.leaves)
             .finish_non_exhaustive()
     }
+}
+
+/// Room on a disk that a log does not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leaves {
+    /// In any case.
+    pub bytes: u64,
+    /// And for each byte of the log from which nothing followed yet, so many.
+    pub times_unused: u64,
+}
+
+/// A place in a log, between two records: the segment, and the byte in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    segment: u64,
+    at: u64,
 }
 
 /// Why an append was not kept.
@@ -140,22 +174,23 @@ impl DiskLog {
     fn open_on(files: Files, dir: &Path, options: Options) -> io::Result<Self> {
         files::make_dir(dir)?;
         let lock = files::lock_dir(dir)?;
-        let bytes_max = options.bytes_max;
+        let limits = (options.bytes_max, options.leaves);
         let (shared, writer, queue, requests) = Self::begin(files, dir, options)?;
         let writer = thread::Builder::new().name("disk-log-writer".into()).spawn(move || writer.run(requests))?;
-        Ok(Self::of(shared, bytes_max, Work::Elsewhere { queue, writer }, Some(lock)))
+        Ok(Self::of(shared, limits, Work::Elsewhere { queue, writer }, Some(lock)))
     }
 
     /// Opens or makes the log on a disk that somebody plays, who sees to it that nobody else has it.
     ///
     /// It has no threads: whoever appends does the writer's work, and [`Self::idle`] what it does besides.
     pub fn open_played(disk: Arc<dyn Disk>, clock: Clock, options: Options) -> io::Result<Self> {
-        let bytes_max = options.bytes_max;
+        let limits = (options.bytes_max, options.leaves);
         let (shared, writer, ..) = Self::begin(Files::played(disk, clock), Path::new("played"), options)?;
-        Ok(Self::of(shared, bytes_max, Work::Here(Box::new(Mutex::new(writer))), None))
+        Ok(Self::of(shared, limits, Work::Here(Box::new(Mutex::new(writer))), None))
     }
 
     fn begin(files: Files, dir: &Path, options: Options) -> io::Result<Begun> {
+        let files = files.leaving(options.leaves.bytes);
         let found = recovery::recover(&files, dir)?;
         let segments = found.older.iter().chain(&found.newest).copied().collect();
         let shared = Arc::new(Shared::new(dir.to_owned(), files, found.log, segments, found.end));
@@ -164,10 +199,10 @@ impl DiskLog {
         Ok((shared, writer, queue, requests))
     }
 
-    fn of(shared: Arc<Shared>, bytes_max: Option<u64>, work: Work, lock: Option<File>) -> Self {
+    fn of(shared: Arc<Shared>, (bytes_max, leaves): (Option<u64>, Leaves), work: Work, lock: Option<File>) -> Self {
         let places = Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize));
         let bytes_max = bytes_max.unwrap_or(u64::MAX);
-        Self { shared, handle: Arc::new(Handle { work: Some(work), places, bytes_max, _lock: lock }) }
+        Self { shared, handle: Arc::new(Handle { work: Some(work), places, bytes_max, leaves, _lock: lock }) }
     }
 
     /// On a disk that is played: what the writer does as soon as it has nothing else to do.
@@ -197,17 +232,29 @@ impl DiskLog {
         if records.is_empty() {
             return Ok(self.bounds().1);
         }
-        let (mut group, answered) = Group::new(&records)?;
+        let group = Group::new(&records)?;
         drop(records);
-        let places = u32::try_from(group.bytes()).unwrap_or(QUEUE_BYTES_MAX).min(QUEUE_BYTES_MAX);
-        group.place = Some(self.handle.places.clone().acquire_many_owned(places).await.map_err(|_| ended())?);
-        self.handle.send(Request::Append(group)).await?;
-        answered.await.map_err(|_| ended())?
+        self.queue(group).await
     }
 
     /// The same for a thread that may block.
     pub fn append_blocking(&self, records: Vec<Record>) -> Result<u64, AppendError> {
         block_on(self.append(records))
+    }
+
+    /// The same for whoever tries it again with these records if they are not kept.
+    pub fn try_append_blocking(&self, records: &[Record]) -> Result<u64, AppendError> {
+        if records.is_empty() {
+            return Ok(self.bounds().1);
+        }
+        block_on(self.queue(Group::new(records)?))
+    }
+
+    async fn queue(&self, (mut group, answered): group::Awaited) -> Result<u64, AppendError> {
+        let places = u32::try_from(group.bytes()).unwrap_or(QUEUE_BYTES_MAX).min(QUEUE_BYTES_MAX);
+        group.place = Some(self.handle.places.clone().acquire_many_owned(places).await.map_err(|_| ended())?);
+        self.handle.send(Request::Append(group)).await?;
+        answered.await.map_err(|_| ended())?
     }
 
     /// The first offset that is still there, and the one behind the last durable one.
@@ -253,6 +300,24 @@ impl DiskLog {
         self.shared.delete_while(doomed)
     }
 
+    /// Deletes the oldest segments while all together take more than `bytes_max`, never the current one; how many
+    /// records went.
+    pub fn delete_beyond(&self, bytes_max: u64) -> io::Result<u64> {
+        let (first, _) = self.bounds();
+        let excess = Cell::new(self.bytes().saturating_sub(bytes_max));
+        let deleted = self.shared.delete_while(|oldest| {
+            let left = excess.get();
+            excess.set(left.saturating_sub(oldest.bytes));
+            left > 0
+        });
+        deleted.map(|()| self.bounds().0.saturating_sub(first))
+    }
+
+    /// All that follows from what lies before this place was written: no more room is left for it.
+    pub fn was_used(&self, until: Place) {
+        self.shared.was_used(until);
+    }
+
     /// Bytes of the records that are kept, as they lie in files, for metrics and the limit.
     pub fn bytes(&self) -> u64 {
         self.shared.bytes()
@@ -260,6 +325,9 @@ impl DiskLog {
 
     /// About how many bytes more can be kept, for metrics: what the limit leaves, or the disk, if that is less.
     pub fn room(&self) -> io::Result<u64> {
+        if self.handle.leaves.times_unused > 0 {
+            return self.shared.room_with_what_follows(self.handle.leaves);
+        }
         let length = |path: PathBuf| self.shared.files.length(&path);
         let beyond = |path: PathBuf, used: u64| length(path).map_or(0, |bytes| bytes.saturating_sub(used));
         let current = self.shared.current();
@@ -291,6 +359,7 @@ struct Handle {
     /// Bytes that may still be queued.
     places: Arc<Semaphore>,
     bytes_max: u64,
+    leaves: Leaves,
     _lock: Option<File>,
 }
 

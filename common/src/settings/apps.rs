@@ -17,6 +17,8 @@ const KEYS: &[&str] =
 
 /// The setting that names a directory of path keys.
 pub(super) const KEYS_DIR: &str = "path-keys-dir";
+/// Those of them that hold secrets, or name their files.
+pub(super) const SECRETS: &[&str] = &["path-key", "client-secret"];
 
 /// Shorter keys can be guessed by trying.
 const PATH_KEY_BYTES_MIN: usize = 16;

@@ -56,12 +56,50 @@ pub(super) fn merge(
         };
         effective.push(Effective { setting: *setting, value, source });
     }
-    let mut settings = Settings { effective, apps: BTreeMap::new(), warnings: seen_by_others(known, matches) };
+    let secret_files = secret_files(known, matches, &env, file.as_deref(), &table);
+    let warnings = seen_by_others(known, matches);
+    let mut settings = Settings { effective, apps: BTreeMap::new(), warnings, secret_files };
     if known.iter().any(|setting| setting.name == "apps") {
         let keys = settings.text(apps::KEYS_DIR).map(Path::new);
         settings.apps = apps::read(&settings.all("apps"), table.get("apps"), keys)?;
     }
     Ok(settings)
+}
+
+/// Files that hold a secret, by what was set: those that settings name, and the file of settings if one stands in it.
+fn secret_files(
+    known: &[Setting],
+    matches: &ArgMatches,
+    env: &dyn Fn(&str) -> Option<String>,
+    file: Option<&Path>,
+    table: &Table,
+) -> Vec<PathBuf> {
+    let of_table = |table: &Table, name: &str| table.get(name).and_then(Toml::as_str).map(str::to_owned);
+    let mut files = Vec::new();
+    let mut is_inside = false;
+    for setting in known {
+        let name = match setting.kind {
+            Kind::Secret => file_name(setting.name),
+            // A private key, of which settings know nothing but the path.
+            Kind::Plain if setting.name == "tls-key-file" => setting.name.to_owned(),
+            Kind::Plain | Kind::Repeated | Kind::Switch => continue,
+        };
+        is_inside |= setting.kind == Kind::Secret && table.contains_key(setting.name);
+        let flag = matches.get_one::<String>(&name).cloned();
+        files.extend(flag.or_else(|| env(&name)).or_else(|| of_table(table, &name)));
+    }
+    for app in table.get("apps").and_then(Toml::as_table).into_iter().flat_map(Table::values).filter_map(Toml::as_table)
+    {
+        for key in apps::SECRETS {
+            is_inside |= app.contains_key(*key);
+            files.extend(of_table(app, &file_name(key)));
+        }
+    }
+    // What Kafka's settings hide is a password.
+    let pairs = table.get("kafka-set").and_then(Toml::as_array).into_iter().flatten().filter_map(Toml::as_str);
+    is_inside |= pairs.filter_map(|pair| pair.split_once('=')).any(|(key, _)| key.contains("password"));
+    let own = file.filter(|_| is_inside).map(Path::to_owned);
+    files.into_iter().map(PathBuf::from).chain(own).collect()
 }
 
 /// The variables of this process that are ours.

@@ -156,6 +156,7 @@ pub(super) const ANYWHERE: &[&str] = &[
     "tls-key-file",
     "topic-prefix",
     "trusted-proxies",
+    "unproven-limit",
     "vault-key-file",
 ];
 

@@ -426,3 +426,31 @@ fn every_shared_setting_is_known_anywhere() {
         assert!(shared::ANYWHERE.contains(&setting.name) || setting.kind == Kind::Switch, "{}", setting.name);
     }
 }
+
+#[test]
+fn files_with_secrets_are_told_of_if_others_may_read_them() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    let tokens = world.file("tokens", HIDDEN);
+    let key = world.file("key", HIDDEN);
+    let allow = |file: &str, mode| fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("ours");
+    let app = format!("[apps.crm-sync]\npath-key-file = '{key}'");
+    let told = |world: &World| world.set(&["--query-tokens-file", &tokens]).exposed().collect::<Vec<_>>();
+    let world = world.with_file(&app);
+    allow(&key, 0o600);
+    allow(&tokens, 0o600);
+    assert_eq!(told(&world), Vec::<String>::new(), "in the file of settings there is no secret");
+    allow(&key, 0o644);
+    allow(&tokens, 0o640);
+    let both = told(&world);
+    assert_eq!(both.len(), 2, "{both:?}");
+    assert!(both[0].contains(&tokens) && both[1].contains(&format!("chmod 600 {key}")), "{both:?}");
+    assert!(!both.concat().contains(HIDDEN));
+
+    for secret in [format!("query-tokens = '{HIDDEN}'"), "kafka-set = ['sasl.password=x']".to_owned()] {
+        let world = World::new().with_file(&secret);
+        let file = world.env["HOOKLEDGER_CONFIG"].clone();
+        allow(&file, 0o604);
+        assert!(matches!(&world.set(&[]).exposed().collect::<Vec<_>>()[..], [why] if why.contains(&file)), "{secret}");
+    }
+}

@@ -47,8 +47,9 @@ pub struct Held {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Teller {
     /// The join of its facts. Only of a teller that told of an install, or is believed for another reason: what others
-    /// say waits, and is no fact.
-    pub claims: Claims,
+    /// say waits, and is no fact. In a box, because a map has room for several tellers at once and most installations have
+    /// one.
+    pub claims: Box<Claims>,
     /// Decisions about methods.
     pub decisions: Decisions,
     /// Events that wait for the teller to be believed, by their place in `raw`.
@@ -123,7 +124,7 @@ impl Decisions {
 /// The only way to change it is [`Portal::apply`]: the join that owner, follower and rebuild share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Portal {
-    /// Everyone who ever told a fact, by the fingerprint of its proof.
+    /// Everyone who ever told a fact, or for whom events wait, by the fingerprint of its proof.
     pub tellers: BTreeMap<Fingerprint, Teller>,
 }
 

@@ -142,7 +142,7 @@ impl Portal {
         let claims = believed.and_then(|believed| self.tellers.get(&believed.teller)).map(|teller| &teller.claims);
         let status = claims.and_then(|claims| claims.status.as_ref());
         let last_fact = claims.and_then(|claims| claims.last_fact.as_ref());
-        let mut profile = claims.map_or_else(Profile::default, super::claims::Claims::profile);
+        let mut profile = claims.map_or_else(Profile::default, |claims| claims.profile());
         endpoint_hosts.judge(&mut profile);
         InstallationRecord {
             installation: installation.clone(),

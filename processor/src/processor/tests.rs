@@ -70,6 +70,21 @@ fn whoever_stands_still_joins_no_group_says_why_and_goes_on_by_itself() {
 }
 
 #[test]
+fn without_room_for_the_state_it_leaves_the_logs_to_others_until_there_is_some() {
+    let world = World::default();
+    let why = world.processor().metrics.standing_still();
+    world.full.store(2, Ordering::Relaxed);
+    world.run(&|opened, turns| {
+        let waits = why() == Some("the state waits for room on its disk");
+        // The second turn brings something that is folded.
+        assert!(turns == 2 || waits == (opened == 2 && turns < 2), "{opened} {turns}: {:?}", why());
+        Play { brings: true, ends: opened == 2 && turns == 4, ..Play::default() }
+    });
+    assert_eq!((world.opened.load(Ordering::Relaxed), world.full.load(Ordering::Relaxed)), (2, 0));
+    assert_eq!((why(), world.metrics.state_waits().get()), (None, 0));
+}
+
+#[test]
 fn a_loop_that_may_not_wait_ends_with_the_disagreement() {
     let world = World { pace: Pace { look_again: None, ..World::default().pace }, ..World::default() };
     let error = world.try_run(&|_, _| Play { committed: Some(7), ..Play::default() }).expect_err("it ends");
@@ -87,6 +102,8 @@ struct Play {
     undecided: Option<u64>,
     /// And a broker went away.
     lost_a_broker: bool,
+    /// The second turn brings something of `raw`.
+    brings: bool,
     /// The loop is asked to stop.
     ends: bool,
 }
@@ -95,6 +112,8 @@ struct World {
     pace: Pace,
     opened: AtomicUsize,
     joined: AtomicUsize,
+    /// So many looks still find no room for the state.
+    full: Arc<AtomicUsize>,
     metrics: Metrics,
     stop: Stop,
 }
@@ -104,6 +123,7 @@ impl Default for World {
         let none = Duration::ZERO;
         Self {
             pace: Pace {
+                make_room: Duration::from_millis(1),
                 backoff: none,
                 measure_every: none,
                 look_again: Some(none),
@@ -113,6 +133,7 @@ impl Default for World {
             },
             opened: AtomicUsize::new(0),
             joined: AtomicUsize::new(0),
+            full: Arc::default(),
             metrics: Metrics::new(&common::telemetry::registry()),
             stop: Stop::default(),
         }
@@ -122,7 +143,7 @@ impl Default for World {
 impl World {
     fn processor(&self) -> Processor {
         Processor {
-            home: Box::new(Nowhere),
+            home: Box::new(Nowhere(self.full.clone())),
             pace: self.pace,
             limits: Limits::default(),
             trusts: Trusts::default(),
@@ -183,7 +204,11 @@ impl Ledger for Logs<'_> {
         if self.play().ends {
             self.world.stop.request();
         }
-        Ok(if self.turns == 1 { Turn::Gained(vec![0]) } else { Turn::Quiet })
+        Ok(match self.turns {
+            1 => Turn::Gained(vec![0]),
+            2 if self.play().brings => Turn::Raw(vec![]),
+            _ => Turn::Quiet,
+        })
     }
 
     fn committed(&mut self, _: u32) -> Result<Option<u64>, LedgerError> {
@@ -235,19 +260,29 @@ impl Ledger for Logs<'_> {
 }
 
 /// A state in memory, gone with its store.
-struct Nowhere;
+struct Nowhere(Arc<AtomicUsize>);
 
 impl Home for Nowhere {
-    fn open(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
+    fn open(&self, log: &str, partitions: u32, trusts: Trusts, _: &Patience) -> Result<Store, StoreError> {
         Store::open(Box::new(Memory::default()), log, partitions, trusts)
+    }
+
+    fn has_room(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
     }
 
     fn set_aside(&self) -> anyhow::Result<String> {
         Ok("nowhere".to_owned())
     }
 
-    fn open_beside(&self, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
-        self.open(log, partitions, trusts)
+    fn open_beside(
+        &self,
+        log: &str,
+        partitions: u32,
+        trusts: Trusts,
+        patience: &Patience,
+    ) -> Result<Store, StoreError> {
+        self.open(log, partitions, trusts, patience)
     }
 
     fn throw_away_beside(&self) -> anyhow::Result<()> {

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use common::private;
+
 use super::opening::beside;
 
 /// So many processes ended while they had the state; none if nothing is remembered.
@@ -18,9 +20,9 @@ pub fn ends(dir: &Path) -> u32 {
 /// Remembers that a process may end here.
 pub fn note(dir: &Path, ends: u32) -> io::Result<()> {
     if let Some(parent) = dir.parent() {
-        fs::create_dir_all(parent)?;
+        private::make_dir(parent)?;
     }
-    fs::write(beside(dir, "doubt"), ends.to_string())
+    private::write(&beside(dir, "doubt"), ends.to_string())
 }
 
 /// Forgets it.

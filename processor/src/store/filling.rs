@@ -89,7 +89,8 @@ fn write_all(below: &dyn Rows, rows: &Gathered) -> Result<(), StoreError> {
         if some.is_empty() {
             return Ok(());
         }
-        below.write(some)?;
+        // What was gathered cannot be gathered again.
+        below.write_patiently(some)?;
     }
 }
 

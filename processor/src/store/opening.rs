@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::filling::Filling;
+use super::room::Patience;
 use super::sled::Sled;
 use super::{Store, StoreError, Trusts, doubt, watch};
 
@@ -25,7 +26,20 @@ const BYTES_PER_SECOND: u64 = 1024 * 1024;
 
 /// Opens what lies in `dir`, or makes it; every row is read, and the digest compared.
 pub fn open(dir: &Path, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
-    open_with(dir, |rows| Store::open(Box::new(Filling::new(rows)), log, partitions, trusts))
+    open_patiently(dir, log, partitions, trusts, &Patience::default())
+}
+
+/// The same, and waits for room, now and whenever it is written to.
+pub fn open_patiently(
+    dir: &Path,
+    log: &str,
+    partitions: u32,
+    trusts: Trusts,
+    patience: &Patience,
+) -> Result<Store, StoreError> {
+    patience.wait_to_open(dir, bytes(dir))?;
+    let open = |rows: Sled| Store::open(Box::new(Filling::new(rows.with(patience))), log, partitions, trusts);
+    open_with(dir, open)
 }
 
 /// Opens what lies in `dir` as what it says it is, without knowing any logs; none if it says nothing.

@@ -5,10 +5,11 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::room::{Patience, has_room_to_write};
 use super::{Row, Rows, StoreError, keys, watch};
 
 /// sled's page cache. Its own accounting, a hint: live data costs about twice its size in memory.
@@ -24,7 +25,11 @@ const ROWS_FREED_BY_A_READ: usize = 2;
 const TAKEN_PAUSE: Duration = Duration::from_millis(10);
 
 /// Rows in a sled database.
-pub struct Sled(sled::Db);
+pub struct Sled {
+    db: sled::Db,
+    dir: PathBuf,
+    patience: Patience,
+}
 
 impl Sled {
     /// Opens or makes the database in a directory. It may panic: see `opening`.
@@ -34,7 +39,7 @@ impl Sled {
         let began = Instant::now();
         loop {
             match config.open() {
-                Ok(db) => return Ok(Self(db)),
+                Ok(db) => return Ok(Self { db, dir: dir.to_owned(), patience: Patience::default() }),
                 Err(sled::Error::Io(error)) if is_taken(&error) && began.elapsed() < TAKEN_TIME => {
                     pause();
                 }
@@ -43,15 +48,38 @@ impl Sled {
         }
     }
 
+    /// The same, which waits like this where there is no room to write.
+    #[must_use]
+    pub fn with(self, patience: &Patience) -> Self {
+        Self { patience: patience.clone(), ..self }
+    }
+
+    fn write_now(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
+        let (mut batch, count) = (sled::Batch::default(), rows.len());
+        for (key, value) in rows {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        self.db.apply_batch(batch).map_err(|error| told(&error))?;
+        // sled frees what a batch replaced a little at a time, whenever somebody reads. Where nobody does, as while
+        // facts are read again, it would take gigabytes.
+        for _ in 0..count / ROWS_FREED_BY_A_READ {
+            self.db.contains_key(keys::OWNER).map_err(|error| told(&error))?;
+        }
+        Ok(())
+    }
+
     /// Waits until everything that was written has left this process.
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.0.flush().map(drop).map_err(|error| told(&error))
+        self.db.flush().map(drop).map_err(|error| told(&error))
     }
 }
 
 impl Rows for Sled {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.get(key).map_err(|error| told(&error))?.map(|value| value.to_vec()))
+        Ok(self.db.get(key).map_err(|error| told(&error))?.map(|value| value.to_vec()))
     }
 
     fn scan<'a>(&'a self, prefix: &'a [u8], from: &[u8]) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a> {
@@ -62,28 +90,24 @@ impl Rows for Sled {
             let (key, value) = row.map_err(|error| told(&error))?;
             Ok((key.to_vec(), value.to_vec()))
         };
-        Box::new(self.0.range(from.to_vec()..).take_while(inside).map(row))
+        Box::new(self.db.range(from.to_vec()..).take_while(inside).map(row))
     }
 
     fn write(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
-        let (mut batch, count) = (sled::Batch::default(), rows.len());
-        for (key, value) in rows {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
+        // A write that fails, now or in sled's own threads, would end the process.
+        if !has_room_to_write(&self.dir) {
+            return Err(StoreError::NoRoom);
         }
-        self.0.apply_batch(batch).map_err(|error| told(&error))?;
-        // sled frees what a batch replaced a little at a time, whenever somebody reads. Where nobody does, as while
-        // facts are read again, it would take gigabytes.
-        for _ in 0..count / ROWS_FREED_BY_A_READ {
-            self.0.contains_key(keys::OWNER).map_err(|error| told(&error))?;
-        }
-        Ok(())
+        self.write_now(rows)
+    }
+
+    fn write_patiently(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
+        self.patience.wait_to_write(&self.dir)?;
+        self.write_now(rows)
     }
 
     fn bytes(&self) -> u64 {
-        self.0.size_on_disk().unwrap_or(0)
+        self.db.size_on_disk().unwrap_or(0)
     }
 }
 

@@ -282,7 +282,7 @@ fn rows_of_the_second_version_are_read() {
     let mut portal = Portal::default();
     portal.apply(&Change::Told(fact));
     let claims = portal.tellers.into_values().next().expect("a teller").claims;
-    assert_eq!(Form::Compact.claims(&shorter(Form::Compact.encode(&claims))).expect("read"), claims);
+    assert_eq!(Form::Compact.claims(&shorter(Form::Compact.encode(&claims))).expect("read"), *claims);
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Company {
         };
         let bytes_max = (random.u32(..4) == 0).then(|| random.u64(20_000..60_000));
         let options =
-            Options { segment_bytes: random.u64(1_500..9_000), bytes_max, segment_age_max: None, on_sync: None };
+            Options { segment_bytes: random.u64(1_500..9_000), bytes_max, segment_age_max: None, ..Options::log() };
         let seats = (0..random.usize(1..=2)).map(|_| Seat {
             shelf: Shelf::default(),
             inbox: Arc::default(),

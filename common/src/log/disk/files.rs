@@ -2,15 +2,17 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fs4::fs_std::FileExt as _;
 
 use super::played::Disk;
 use crate::clock::Clock;
+use crate::private;
 
 #[cfg(test)]
 pub(super) mod faults;
@@ -26,6 +28,8 @@ pub(super) struct Files {
     /// Who plays the disk, if it is not the kernel's.
     played: Option<Arc<dyn Disk>>,
     clock: Clock,
+    /// Bytes of the disk that this log does not take, now: what comes after it needs them.
+    leaves: Arc<AtomicU64>,
     #[cfg(test)]
     pub faults: Arc<faults::Faults>,
 }
@@ -45,6 +49,16 @@ impl Files {
         let mut files = Self::default();
         (files.played, files.clock) = (Some(disk), clock);
         files
+    }
+
+    /// The same disk for another log, which leaves so many bytes of it to others.
+    pub fn leaving(self, bytes: u64) -> Self {
+        Self { leaves: Arc::new(bytes.into()), ..self }
+    }
+
+    /// From now on it leaves so many.
+    pub fn leave(&self, bytes: u64) {
+        self.leaves.store(bytes, Ordering::Relaxed);
     }
 
     /// Whether somebody plays the disk: then nothing has a thread of its own.
@@ -222,15 +236,19 @@ impl Files {
         replaced
     }
 
-    /// How many bytes the disk can still take, without the little that is left to others.
+    /// How many bytes of the disk the log can still take, without what it leaves to others.
     pub fn room(&self, dir: &Path) -> io::Result<u64> {
+        Ok(self.free(dir)?.saturating_sub(self.leaves.load(Ordering::Relaxed)))
+    }
+
+    fn free(&self, dir: &Path) -> io::Result<u64> {
         #[cfg(test)]
         if let Some(room) = self.faults.room() {
             return Ok(room);
         }
         match &self.played {
             Some(disk) => disk.room(),
-            None => Ok(fs4::available_space(dir)?.saturating_sub(ROOM_BYTES_MIN)),
+            None => Ok(free_bytes(dir)?.saturating_sub(ROOM_BYTES_MIN)),
         }
     }
 
@@ -239,7 +257,7 @@ impl Files {
         self.faults.make()?;
         let file = match &self.played {
             Some(disk) => DiskFile::Played(disk.clone(), disk.create(name(path))?),
-            None => DiskFile::Real(OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?),
+            None => DiskFile::Real(private::file().read(true).truncate(true).open(path)?),
         };
         #[cfg(test)]
         self.faults.made(&file, path);
@@ -317,6 +335,11 @@ impl DiskFile {
     }
 }
 
+/// How many bytes are free for us on the file system of a directory.
+pub fn free_bytes(dir: &Path) -> io::Result<u64> {
+    fs4::available_space(dir)
+}
+
 /// The only part of a path that a disk knows which has one directory.
 fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
@@ -333,7 +356,7 @@ pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
     }
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_dir(parent)?;
-    match fs::create_dir(dir) {
+    match fs::DirBuilder::new().mode(private::DIR_MODE).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         Ok(()) | Err(_) => sync_dir(parent),
     }
@@ -341,7 +364,7 @@ pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
 
 /// Locks the directory for as long as the file is open.
 pub(super) fn lock_dir(dir: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(dir.join("lock"))?;
+    let file = private::lock_file(&dir.join("lock"))?;
     if file.try_lock_exclusive()? {
         return Ok(file);
     }
@@ -352,7 +375,7 @@ pub(super) fn lock_dir(dir: &Path) -> io::Result<File> {
 /// Keeps others from taking the directory for as long as the file is open, without writing anything; none if somebody
 /// has it. Whoever only looks may look beside others who do.
 pub(super) fn look_at_dir(dir: &Path) -> io::Result<Option<Looking>> {
-    match File::open(dir.join("lock")) {
+    match private::open_no_follow(&dir.join("lock")) {
         Ok(file) => Ok(fs4::fs_std::FileExt::try_lock_shared(&file)?.then_some(Looking(Some(file)))),
         // A copy need not have one.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(Looking(None))),

@@ -14,6 +14,9 @@ use crate::time::Timestamp;
 /// Where an append is answered: the first record's offset.
 type Answer = oneshot::Sender<Result<u64, AppendError>>;
 
+/// A group, and where its answer will be.
+pub(super) type Awaited = (Group, oneshot::Receiver<Result<u64, AppendError>>);
+
 /// Records that are kept together or not at all, as frames.
 pub(super) struct Group {
     frames: Vec<u8>,
@@ -26,7 +29,7 @@ pub(super) struct Group {
 
 impl Group {
     /// Of these records, and where the answer will be.
-    pub fn new(records: &[Record]) -> Result<(Self, oneshot::Receiver<Result<u64, AppendError>>), AppendError> {
+    pub fn new(records: &[Record]) -> Result<Awaited, AppendError> {
         let mut frames = Vec::with_capacity(records.iter().map(Record::size).sum());
         for (index, record) in records.iter().enumerate() {
             frame::lay(record, index + 1 < records.len(), &mut frames)
@@ -62,6 +65,8 @@ pub(super) struct Batch {
     pub tail: Tail,
     /// It takes no more bytes.
     pub room: u64,
+    /// So many bytes could be taken with all that follows from them, when it was begun.
+    pub free: u64,
     waiting: Vec<Waiting>,
 }
 

@@ -4,7 +4,11 @@
 //! `rejected`, then `facts`, then how far `raw` was read. After a crash in between, `facts` have not
 //! moved, so the same events come again and mean the same; what a log has already is left out by the
 //! raw offset that every derived record carries.
+//!
+//! Where a log finds no room, publishing waits for it in that place ([`Upkeep`]). `raw` stops before that: it leaves
+//! room for all that follows from what it took, and the logs of what follows leave some for the state.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -14,11 +18,14 @@ use anyhow::Context;
 use bytes::Bytes;
 use tracing::warn;
 
+pub use self::upkeep::Upkeep;
 use super::files::Files;
-use super::{AppendError, DiskLog, Options, Reader};
+use super::{AppendError, DiskLog, Leaves, Options, Place, Reader};
 use crate::contract::{Policy, Retention, Topic, header};
 use crate::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
 use crate::time::{SteadyClock, Timestamp};
+
+mod upkeep;
 
 /// In the order in which they are published: `facts` last, since they are the state from which the rest follows.
 const PUBLISHED: [Topic; 4] = [Topic::Events, Topic::Unproven, Topic::Rejected, Topic::Facts];
@@ -32,6 +39,8 @@ const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 const BATCH_RECORDS_MAX: usize = 500;
 /// Bytes of `raw` that come at once, but for single larger records.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Left free by the logs of what follows: the state is written after them, and is never to find the disk full.
+const FOLLOWING_LEAVE_BYTES: u64 = 12 * 1024 * 1024;
 /// How often old segments are looked for.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
 
@@ -44,8 +53,10 @@ pub struct DiskLedger {
     /// `K`: all of `raw` below was published. None if nothing was yet.
     read_until: Option<u64>,
     reader: Option<Reader>,
+    /// Where records lie that were brought and of which nothing is published yet: behind each, its place.
+    brought: VecDeque<(u64, Place)>,
     has_gained: bool,
-    retention: Retention,
+    upkeep: Upkeep,
     retained_at: Option<Instant>,
     clock: SteadyClock,
 }
@@ -61,11 +72,17 @@ struct Published {
 impl DiskLedger {
     /// Opens or makes the logs in `dir`, and finds out what a crash left undone. `raw` may be written to meanwhile.
     pub fn open(dir: &Path, raw: DiskLog, retention: Retention) -> anyhow::Result<Self> {
-        let logs = Options { segment_bytes: SEGMENT_BYTES, ..Options::log() };
-        Self::open_on(&Files::default(), dir, raw, retention, &logs)
+        Self::open_with(dir, raw, Upkeep::new(retention))
     }
 
-    fn open_on(files: &Files, dir: &Path, raw: DiskLog, retention: Retention, logs: &Options) -> anyhow::Result<Self> {
+    /// The same, kept as this says.
+    pub fn open_with(dir: &Path, raw: DiskLog, upkeep: Upkeep) -> anyhow::Result<Self> {
+        let leaves = Leaves { bytes: FOLLOWING_LEAVE_BYTES, ..Leaves::default() };
+        let logs = Options { segment_bytes: SEGMENT_BYTES, leaves, ..Options::log() };
+        Self::open_on(&Files::default(), dir, raw, upkeep, &logs)
+    }
+
+    fn open_on(files: &Files, dir: &Path, raw: DiskLog, upkeep: Upkeep, logs: &Options) -> anyhow::Result<Self> {
         let open = |name: &str, options| {
             DiskLog::open_on(files.clone(), &dir.join(name), options).with_context(|| format!("open the log {name}"))
         };
@@ -83,8 +100,20 @@ impl DiskLedger {
         let has_facts = facts.log.bounds().1 > 0;
         let read_until = progressed.max(has_facts.then_some(facts.until));
         let (identity, has_gained) = (facts.log.identity().to_string(), false);
-        let (reader, retained_at, clock) = (None, None, SteadyClock::start());
-        Ok(Self { identity, raw, published, progress, read_until, reader, has_gained, retention, retained_at, clock })
+        let (reader, retained_at, clock, brought) = (None, None, SteadyClock::start(), VecDeque::new());
+        Ok(Self {
+            identity,
+            raw,
+            published,
+            progress,
+            read_until,
+            reader,
+            brought,
+            has_gained,
+            upkeep,
+            retained_at,
+            clock,
+        })
     }
 
     /// The log in place of a topic, if it has one.
@@ -135,10 +164,61 @@ impl DiskLedger {
         let logs = self.published.iter().map(|published| (published.topic, &published.log, u64::MAX));
         // What was not read yet stays, however old it is.
         for (topic, log, before) in logs.chain([(Topic::Raw, &self.raw, read_until)]) {
-            let Policy::Delete(age) = topic.policy(self.retention) else { continue };
-            if let Err(error) = log.delete_older_than_and_before(self.clock.now().minus(age), before) {
-                warn!(%error, "delete old segments of {}: {error}", topic.name());
+            self.delete_old(topic, log, before);
+        }
+    }
+
+    fn delete_old(&self, topic: Topic, log: &DiskLog, before: u64) {
+        let Policy::Delete(age) = topic.policy(self.upkeep.retention) else { return };
+        if let Err(error) = log.delete_older_than_and_before(self.clock.now().minus(age), before) {
+            warn!(%error, "delete old segments of {}: {error}", topic.name());
+        }
+    }
+
+    /// Deletes what is old enough while a batch is half published and waits for room. The last record of each log stays:
+    /// it tells how far the log goes.
+    fn retain_while_waiting(&self) {
+        let read_until = self.read_until.unwrap_or(0);
+        let logs = self.published.iter().map(|published| (published.topic, &published.log, u64::MAX));
+        for (topic, log, before) in logs.chain([(Topic::Raw, &self.raw, read_until)]) {
+            self.delete_old(topic, log, before.min(log.bounds().1.saturating_sub(1)));
+        }
+    }
+
+    /// Appends to a log of what follows; waits for room where there is none, until it is time to stop.
+    fn append(&self, name: &str, log: &DiskLog, records: &[Record]) -> Result<u64, LedgerError> {
+        let mut waiting = None;
+        loop {
+            match log.try_append_blocking(records) {
+                Err(AppendError::Full) => {
+                    self.retain_while_waiting();
+                    if !waiting.get_or_insert_with(|| self.upkeep.wait_for_room(name)).sleep() {
+                        return Err(LedgerError::StartOver(format!("stopped while the log {name} waited for room")));
+                    }
+                }
+                kept => return kept.map_err(|error| not_kept(name, &error)),
             }
+        }
+    }
+
+    /// All that follows from `raw` below this is published: no room is left for it any more.
+    fn used(&mut self, read_until: u64) {
+        let mut until = None;
+        while let Some((_, place)) = self.brought.front().copied().filter(|(offset, _)| *offset <= read_until) {
+            until = Some(place);
+            self.brought.pop_front();
+        }
+        if let Some(place) = until {
+            self.raw.was_used(place);
+        }
+    }
+
+    /// What says least gives way where a log is larger than it may be: events that nobody proved.
+    fn limit_unproven(&self) {
+        let Some(log) = self.log(Topic::Unproven) else { return };
+        match log.delete_beyond(self.upkeep.unproven_bytes_max) {
+            Ok(deleted) => self.upkeep.gave_way(deleted),
+            Err(error) => warn!(%error, "delete old segments of unproven: {error}"),
         }
     }
 }
@@ -170,6 +250,7 @@ impl Ledger for DiskLedger {
         while entries.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
             let Some((offset, record)) = reader.next().map_err(|error| unreadable(Topic::Raw, &error))? else { break };
             bytes += record.size();
+            self.brought.extend(reader.place().map(|place| (offset + 1, place)));
             entries.push(Entry { position: Position { partition: PARTITION, offset }, record });
         }
         Ok(Turn::Raw(entries))
@@ -194,6 +275,7 @@ impl Ledger for DiskLedger {
                 )));
             }
             self.reader = Some(log.reader(start.offset).map_err(|error| unreadable(Topic::Raw, &error))?);
+            self.brought.clear();
         }
         Ok(())
     }
@@ -243,19 +325,19 @@ impl Ledger for DiskLedger {
         }
         let has_facts = outputs.iter().any(|output| output.topic == Topic::Facts);
         let missing = self.missing(outputs, read_until)?;
-        for (published, records) in self.published.iter_mut().zip(missing) {
-            if records.is_empty() {
-                continue;
+        for (index, records) in missing.into_iter().enumerate().filter(|(_, records)| !records.is_empty()) {
+            let Published { topic, log, .. } = &self.published[index];
+            self.append(topic.name(), log, &records)?;
+            if *topic == Topic::Unproven {
+                self.limit_unproven();
             }
-            let corrects = records.iter().all(is_correction);
-            published.log.append_blocking(records).map_err(|error| not_kept(published.topic.name(), &error))?;
-            if !corrects {
-                published.until = read_until;
+            if !records.iter().all(is_correction) {
+                self.published[index].until = read_until;
             }
         }
-        let progressed = self.progress.append_blocking(vec![progress(read_until)]);
-        let progressed = progressed.map_err(|error| not_kept(PROGRESS, &error))?;
+        let progressed = self.append(PROGRESS, &self.progress, &[progress(read_until)])?;
         self.read_until = Some(read_until);
+        self.used(read_until);
         if let Err(error) = self.progress.delete_before(progressed) {
             warn!(%error, "delete old segments of {PROGRESS}: {error}");
         }

@@ -4,7 +4,7 @@ use std::io;
 
 use super::cursor::{Cursor, Found};
 use super::segment::{self, Segment, corrupt, damage};
-use super::{DiskLog, record};
+use super::{DiskLog, Place, record};
 use crate::log::Record;
 
 /// Reads durable records in order. Keeps the log open, and one file of it.
@@ -28,6 +28,11 @@ impl Reader {
     /// The offset from which on [`Self::next`] looks.
     pub fn position(&self) -> u64 {
         self.next
+    }
+
+    /// Where it stands in the log's files; none before the first record.
+    pub fn place(&self) -> Option<Place> {
+        self.open.as_ref().map(|open| Place { segment: open.segment.number, at: open.cursor.position() })
     }
 
     /// The next durable record, none if there is none yet.

@@ -1,5 +1,6 @@
 //! What all handles of a log share: which segments there are, and up to where they are durable.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 
 use super::files::Files;
 use super::segment::{self, Previous, Segment};
+use super::{Leaves, Place};
 use crate::time::Timestamp;
 
 /// Shared by handles, readers and the writer, who alone adds to it.
@@ -33,6 +35,8 @@ pub(super) struct Shared {
     leftovers: Mutex<Vec<PathBuf>>,
     /// Why nothing can be written at the moment.
     trouble: Mutex<Option<String>>,
+    /// What follows from all before this was written. At first, what lies there at the opening.
+    used: Mutex<Place>,
 }
 
 impl Shared {
@@ -40,7 +44,8 @@ impl Shared {
     pub fn new(dir: PathBuf, files: Files, log: Uuid, segments: VecDeque<Segment>, base: u64) -> Self {
         let (segments, grown, deleting) = (Mutex::new(segments), Condvar::new(), Mutex::default());
         let (leftovers, trouble) = (Mutex::default(), Mutex::default());
-        Self { dir, files, log, segments, base, grown, deleting, leftovers, trouble }
+        let used = Mutex::new(Place { segment: u64::MAX, at: 0 });
+        Self { dir, files, log, segments, base, grown, deleting, leftovers, trouble, used }
     }
 
     fn segments(&self) -> MutexGuard<'_, VecDeque<Segment>> {
@@ -64,6 +69,36 @@ impl Shared {
     /// Bytes up to the durable end of each segment.
     pub fn bytes(&self) -> u64 {
         self.segments().iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Bytes behind the place before which all was used.
+    pub fn unused(&self) -> u64 {
+        let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let behind = |segment: &Segment| match segment.number.cmp(&used.segment) {
+            Ordering::Less => 0,
+            Ordering::Equal => segment.bytes.saturating_sub(used.at),
+            Ordering::Greater => segment.bytes,
+        };
+        self.segments().iter().map(behind).sum()
+    }
+
+    /// How many bytes the disk can take with all that follows from them. From now on as much is left to what follows from
+    /// those that were taken.
+    pub fn room_with_what_follows(&self, Leaves { bytes, times_unused }: Leaves) -> io::Result<u64> {
+        self.files.leave(bytes.saturating_add(self.unused().saturating_mul(times_unused)));
+        Ok(self.files.room(&self.dir)? / times_unused.max(1))
+    }
+
+    /// All before this place was used.
+    pub fn was_used(&self, until: Place) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    /// All that is there counts as used, until somebody says more.
+    pub fn use_all(&self) {
+        let end =
+            self.current().map_or(Place { segment: 0, at: 0 }, |last| Place { segment: last.number, at: last.bytes });
+        self.was_used(end);
     }
 
     /// The first offset whose record may be as young as `at`.

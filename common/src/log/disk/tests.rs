@@ -21,7 +21,7 @@ mod torn;
 const SEGMENT_BYTES: u64 = 2 * KIB;
 
 pub(super) fn options() -> Options {
-    Options { segment_bytes: SEGMENT_BYTES, bytes_max: None, segment_age_max: None, on_sync: None }
+    Options { segment_bytes: SEGMENT_BYTES, segment_age_max: None, ..Options::log() }
 }
 
 /// A record that can be told from others.

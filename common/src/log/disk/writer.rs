@@ -19,7 +19,7 @@ use super::recovery::{Recovered, Tail};
 use super::segment::{self, HEADER_BYTES, Header, Segment};
 use super::spare::Spares;
 use super::state::Shared;
-use super::{AppendError, Options, RETRY_AFTER};
+use super::{AppendError, GO_ON_BYTES, Options, RETRY_AFTER};
 use crate::time::Timestamp;
 
 /// So many requests are served at once.
@@ -64,6 +64,10 @@ pub(super) struct Writer {
     current: Option<Current>,
     /// When no segment could be begun, and why.
     failed_at: Option<(Instant, AppendError)>,
+    /// What found no room, in bytes: before so much is free, nothing is over.
+    wanted: u64,
+    /// Since when nothing is taken because what room there is belongs to what follows from the log.
+    short_at: Option<Instant>,
     /// To ask ourselves.
     requests: mpsc::WeakSender<Request>,
 }
@@ -77,8 +81,8 @@ impl Writer {
         requests: mpsc::WeakSender<Request>,
     ) -> io::Result<Self> {
         let spares = Spares::new(shared.dir.clone(), shared.files.clone(), options.segment_bytes)?;
-        let (number, current, failed_at) = (found.number, None, None);
-        let mut writer = Self { shared, options, spares, number, current, failed_at, requests };
+        let (number, current, failed_at, wanted, short_at) = (found.number, None, None, 0, None);
+        let mut writer = Self { shared, options, spares, number, current, failed_at, wanted, short_at, requests };
         for former in &found.older {
             writer.trim(former);
         }
@@ -91,7 +95,15 @@ impl Writer {
         let begun = begun.or_else(|error| if is_full(&error) { Err(error) } else { writer.begin(&mut tail) });
         match (begun, found.newest) {
             (Err(error), Some(newest)) if is_full(&error) => writer.do_without(newest, tail, error)?,
+            // A new log, of which nothing is on the disk before there is room for it.
+            (Err(error), None) if is_full(&error) => _ = writer.fail(error),
             (begun, _) => begun?,
+        }
+        writer.shared.use_all();
+        let leaves = writer.options.leaves;
+        if leaves.times_unused > 0 && writer.shared.room_with_what_follows(leaves).is_ok_and(|room| room < GO_ON_BYTES)
+        {
+            writer.stop_taking();
         }
         Ok(writer)
     }
@@ -139,10 +151,61 @@ impl Writer {
         if !batch.is_empty() && batch.bytes() + group.bytes() > batch.room {
             self.commit(batch);
         }
+        if self.is_short_of(batch, group.bytes()) {
+            return group.refuse(AppendError::Full);
+        }
         if batch.is_empty() {
             batch.room = self.room_for(MARK_BYTES as u64 + group.bytes());
         }
         batch.push(group);
+    }
+
+    /// Whether the room that there is belongs to what follows from what was taken before. The disk is asked once for
+    /// each write.
+    fn is_short_of(&mut self, batch: &mut Batch, bytes: u64) -> bool {
+        if self.options.leaves.times_unused == 0 {
+            return false;
+        }
+        self.look_whether_short();
+        if self.short_at.is_some() {
+            return true;
+        }
+        if batch.is_empty() {
+            // Where the disk does not say, the write finds out.
+            batch.free = self.shared.room_with_what_follows(self.options.leaves).unwrap_or(u64::MAX);
+        }
+        if batch.bytes() + bytes <= batch.free {
+            return false;
+        }
+        self.stop_taking();
+        true
+    }
+
+    fn stop_taking(&mut self) {
+        self.short_at = Some(self.shared.files.now());
+        error!(
+            "the disk under the log in {} has no room but for what follows from events that were taken: it takes no \
+             more until there is some. Make room",
+            self.shared.dir.display()
+        );
+        self.shared.set_trouble(Some("the disk has no room for what would follow from more events".to_owned()));
+        self.probe_later();
+    }
+
+    /// Goes on once some events, with all that follows from them, have room again.
+    fn look_whether_short(&mut self) {
+        if self.short_at.is_none_or(|at| self.shared.files.since(at) < RETRY_AFTER) {
+            return;
+        }
+        if self.shared.room_with_what_follows(self.options.leaves).is_ok_and(|room| room < GO_ON_BYTES) {
+            self.short_at = Some(self.shared.files.now());
+            return self.probe_later();
+        }
+        self.short_at = None;
+        if self.failed_at.is_none() {
+            self.shared.set_trouble(None);
+            info!("the disk log in {} takes events again", self.shared.dir.display());
+        }
     }
 
     /// What a write may take that begins with so many bytes.
@@ -170,6 +233,12 @@ impl Writer {
 
     /// Writes and syncs, and once more elsewhere if that fails.
     fn keep(&mut self, tail: &mut Tail) -> Result<(), AppendError> {
+        let bytes = tail.frames.len() as u64;
+        self.keep_here_or_elsewhere(tail)
+            .inspect_err(|error| self.wanted = if matches!(error, AppendError::Full) { bytes } else { 0 })
+    }
+
+    fn keep_here_or_elsewhere(&mut self, tail: &mut Tail) -> Result<(), AppendError> {
         let fits = |current: &Current| tail.frames.len() as u64 <= current.left() && !self.is_old(current);
         let mut failed = None;
         if self.current.as_ref().is_some_and(fits)
@@ -310,9 +379,15 @@ impl Writer {
         self.shared.set_trouble(Some(format!("the disk {what} for the disk log: {error}")));
         let error = if is_full(&error) { AppendError::Full } else { AppendError::Io(error.into()) };
         self.failed_at = Some((self.shared.files.now(), error.clone()));
+        self.probe_later();
+        error
+    }
+
+    /// Looks again after a while whether it is over.
+    fn probe_later(&self) {
         if self.shared.files.is_played() {
             // Whoever plays the disk probes, too.
-            return error;
+            return;
         }
         let requests = self.requests.clone();
         // Without a thread the next append finds out.
@@ -323,19 +398,23 @@ impl Writer {
                 let _ = requests.try_send(Request::Probe);
             }
         });
-        error
     }
 
     fn mended(&mut self) {
-        if self.failed_at.take().is_some() {
+        if self.failed_at.take().is_some() && self.short_at.is_none() {
             self.shared.set_trouble(None);
             info!("the disk log in {} takes events again", self.shared.dir.display());
         }
     }
 
     fn probe(&mut self) {
+        self.look_whether_short();
         if self.failed_at.as_ref().is_none_or(|(at, _)| self.shared.files.since(*at) < RETRY_AFTER) {
             return;
+        }
+        if self.shared.files.room(&self.shared.dir).is_ok_and(|room| room < self.wanted) {
+            self.failed_at = self.failed_at.take().map(|(_, error)| (self.shared.files.now(), error));
+            return self.probe_later();
         }
         match self.begin(&mut Tail::default()) {
             Ok(()) => self.mended(),

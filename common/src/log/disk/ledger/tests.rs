@@ -39,7 +39,7 @@ fn raw(dir: &Path) -> DiskLog {
 
 fn open(files: &Files, dir: &Path) -> DiskLedger {
     let options = Options::progress();
-    DiskLedger::open_on(files, dir, raw(dir), Retention::default(), &options).expect("open the ledger")
+    DiskLedger::open_on(files, dir, raw(dir), Upkeep::new(Retention::default()), &options).expect("open the ledger")
 }
 
 /// Reads on where the last process left off, and publishes in batches of this size.
@@ -261,4 +261,157 @@ fn a_correction_of_what_lies_far_behind_is_kept_and_moves_nothing() {
     std::fs::remove_dir_all(dir.path().join(PROGRESS)).expect("removed");
     let mut again = open(&Files::default(), dir.path());
     assert_eq!(again.committed(PARTITION).expect("committed"), Some(RAW_RECORDS));
+}
+
+/// A ledger whose logs find room when `files` say so, and the token that ends its waiting.
+fn waiting(files: &Files, dir: &Path) -> (DiskLedger, Upkeep, crate::lifecycle::Stop) {
+    let stop = crate::lifecycle::Stop::default();
+    let upkeep = Upkeep::new(Retention::default()).until(stop.clone());
+    let ledger = DiskLedger::open_on(files, dir, raw(dir), upkeep.clone(), &Options::progress()).expect("open");
+    (ledger, upkeep, stop)
+}
+
+/// What follows from all of `raw`, each record too large for what is left of any segment.
+fn large() -> Vec<Output> {
+    let mut all: Vec<_> = (0..RAW_RECORDS).flat_map(outputs).collect();
+    let filler = ("filler".to_owned(), vec![0; 64 * 1024]);
+    for output in &mut all {
+        output.record.headers.push(filler.clone());
+    }
+    all
+}
+
+#[test]
+fn what_finds_no_room_waits_for_it_and_is_published_once_in_its_order() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = Files::default();
+    let (mut ledger, upkeep, _stop) = waiting(&files, dir.path());
+    let gauge = crate::telemetry::registry();
+    upkeep.tell(&gauge, &crate::lifecycle::Readiness::default());
+    let waits = || {
+        gauge.gather().iter().any(|family| {
+            family.name().ends_with("derived_logs_wait_for_room")
+                && family.get_metric()[0].get_gauge().get_value() > 0.0
+        })
+    };
+    let lengths = |ledger: &DiskLedger| PUBLISHED.map(|topic| ledger.log(topic).expect("a log").bounds().1);
+    files.faults.full.store(true, Ordering::SeqCst);
+    let logs = PUBLISHED.map(|topic| ledger.log(topic).expect("a log").clone());
+    let at = Position { partition: PARTITION, offset: RAW_RECORDS };
+    let publishing = std::thread::spawn(move || ledger.publish(large(), &[at]).map(|_| ledger));
+    let begun = Instant::now();
+    while !waits() {
+        assert!(begun.elapsed() < Duration::from_secs(60) && !publishing.is_finished(), "it waits");
+        std::thread::yield_now();
+    }
+    assert_eq!(logs[3].bounds().1, 0, "facts come last");
+    files.faults.full.store(false, Ordering::SeqCst);
+    let ledger = publishing.join().expect("no panic").expect("published");
+    assert!(!waits());
+    let expected = PUBLISHED.map(|topic| large().iter().filter(|output| output.topic == topic).count() as u64);
+    assert_eq!(lengths(&ledger), expected);
+    drop((ledger, logs));
+    assert_eq!(open(&Files::default(), dir.path()).committed(PARTITION).expect("committed"), Some(RAW_RECORDS));
+}
+
+#[test]
+fn waiting_ends_with_the_process_and_the_next_one_publishes_the_rest() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = Files::default();
+    let (mut ledger, _, stop) = waiting(&files, dir.path());
+    files.faults.full.store(true, Ordering::SeqCst);
+    stop.request();
+    let at = Position { partition: PARTITION, offset: RAW_RECORDS };
+    assert!(matches!(ledger.publish(large(), &[at]), Err(LedgerError::StartOver(_))));
+    drop(ledger);
+    // It comes up where not even a segment can be made.
+    let (ledger, ..) = waiting(&files, dir.path());
+    drop(ledger);
+    let mut ledger = open(&Files::default(), dir.path());
+    assert_eq!(ledger.committed(PARTITION).expect("committed"), None);
+    process(&mut ledger, 7).expect("published");
+    check(&mut ledger);
+}
+
+#[test]
+fn what_is_old_enough_makes_room_while_something_waits() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut ledger = open(&Files::default(), dir.path());
+    let old = |number: u64| Record {
+        key: None,
+        value: Some(vec![0; 100 * 1024].into()),
+        headers: vec![(header::RAW_OFFSET.to_owned(), number.to_string().into_bytes())],
+        at: Timestamp::from_s(number),
+    };
+    let events = ledger.log(Topic::Events).expect("a log").clone();
+    (0..8).for_each(|number| _ = events.append_blocking(vec![old(number)]).expect("append"));
+    ledger.published[0].until = 8;
+    assert_eq!(events.bounds(), (0, 8));
+    ledger.retain_while_waiting();
+    let (first, end) = events.bounds();
+    assert!(first > 0 && end == 8, "{first}");
+    assert_eq!(until(&events).expect("read"), 8, "the last record tells how far the log goes");
+}
+
+#[test]
+fn the_oldest_unproven_events_give_way_and_are_counted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let upkeep = Upkeep::new(Retention::default()).with_unproven_limit(2 * 256 * 1024);
+    let registry = crate::telemetry::registry();
+    upkeep.tell(&registry, &crate::lifecycle::Readiness::default());
+    let mut ledger = DiskLedger::open_on(&Files::default(), dir.path(), raw(dir.path()), upkeep, &Options::progress())
+        .expect("open");
+    for raw in (0..RAW_RECORDS).step_by(5) {
+        let mut all = outputs(raw);
+        for output in &mut all {
+            output.record.value = Some(vec![0; 100 * 1024].into());
+        }
+        ledger.publish(all, &[Position { partition: PARTITION, offset: raw + 1 }]).expect("published");
+    }
+    let (first, end) = ledger.bounds(Topic::Unproven, PARTITION).expect("bounds");
+    assert!(end == 8 && first > 0, "{first}");
+    assert!(ledger.log(Topic::Unproven).expect("a log").bytes() <= 3 * 256 * 1024);
+    assert_eq!(ledger.bounds(Topic::Facts, PARTITION).expect("bounds").0, 0);
+    let gone = registry
+        .gather()
+        .iter()
+        .find(|family| family.name().ends_with("unproven_events_gave_way_total"))
+        .map(|family| family.get_metric()[0].get_counter().get_value());
+    assert_eq!(gone, Some(f64::from(u32::try_from(first).expect("few"))));
+}
+
+#[test]
+fn raw_leaves_room_for_what_follows_from_it_until_that_is_published() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = Files::default();
+    let leaves = Leaves { bytes: 1_000, times_unused: 8 };
+    let options = Options { leaves, ..Options::log() };
+    let log = DiskLog::open_on(files.clone(), &dir.path().join("raw"), options).expect("open raw");
+    let record =
+        |bytes: usize| Record { key: None, value: Some(vec![1; bytes].into()), headers: vec![], at: Timestamp::now() };
+    let upkeep = Upkeep::new(Retention::default());
+    let mut ledger =
+        DiskLedger::open_on(&Files::default(), dir.path(), log.clone(), upkeep, &Options::progress()).expect("open");
+    ledger.next(Duration::ZERO).expect("gained");
+    ledger.start(&[Position { partition: PARTITION, offset: 0 }]).expect("start");
+
+    // Room for 10,000 bytes with what follows.
+    files.faults.room.store(1_000 + 80_000, Ordering::SeqCst);
+    for _ in 0..4 {
+        log.append_blocking(vec![record(2_000)]).expect("there is room for it and what follows");
+    }
+    assert!(matches!(log.append_blocking(vec![record(2_000)]), Err(AppendError::Full)));
+    assert!(log.trouble().is_some(), "it says so");
+    assert_eq!(offsets(ledger.next(Duration::ZERO)), [0, 1, 2, 3]);
+    assert!(matches!(log.append_blocking(vec![record(2_000)]), Err(AppendError::Full)), "nothing is published yet");
+    ledger.publish(vec![], &[Position { partition: PARTITION, offset: 2 }]).expect("published");
+    let begun = Instant::now();
+    while log.append_blocking(vec![record(2_000)]).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "there is room again");
+        std::thread::yield_now();
+    }
+    assert_eq!(log.trouble(), None);
+    // Nothing of the disk itself was taken meanwhile: segments are made ahead.
+    files.faults.room.store(1_000 + 8 * 100, Ordering::SeqCst);
+    assert!(matches!(log.append_blocking(vec![record(200)]), Err(AppendError::Full)));
 }

@@ -83,6 +83,46 @@ fn without_room_for_a_segment_the_log_is_full_once_the_current_one_is() {
 }
 
 #[test]
+fn a_new_log_on_a_full_disk_is_opened_and_takes_records_when_there_is_room() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = Files::default();
+    files.faults.full.store(true, Ordering::SeqCst);
+    let log = DiskLog::open_on(files.clone(), dir.path(), options()).expect("open");
+    assert!(log.trouble().is_some());
+    assert!(matches!(log.append_blocking(records(0..1)), Err(AppendError::Full)));
+    files.faults.full.store(false, Ordering::SeqCst);
+    append_in_time(&log, 0);
+    let identity = log.identity();
+    check(&log, 0..1);
+    drop(log);
+    let log = log_of(dir.path(), 1);
+    assert_eq!(log.identity(), identity);
+    check(&log, 0..2);
+}
+
+#[test]
+fn what_found_no_room_is_waited_for_before_the_log_says_that_it_is_well() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (log, faults) = failing(dir.path());
+    let large = || Record { value: Some(vec![7; 200 * 1024].into()), ..record(0) };
+    faults.room.store(100 * 1024, Ordering::SeqCst);
+    assert!(matches!(log.append_blocking(vec![large()]), Err(AppendError::Full)));
+    let begun = Instant::now();
+    while begun.elapsed() < 4 * RETRY_AFTER {
+        assert!(log.trouble().is_some(), "it has not the room that was asked for");
+        thread::yield_now();
+    }
+    // A small one has room all the same.
+    log.append_blocking(vec![record(0)]).expect("append");
+    faults.mend();
+    let begun = Instant::now();
+    while log.append_blocking(vec![large()]).is_err() || log.trouble().is_some() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it is well again");
+        thread::yield_now();
+    }
+}
+
+#[test]
 fn what_is_deleted_behind_an_empty_segment_that_cannot_be_removed_leaves_no_hole() {
     let dir = tempfile::tempdir().expect("a directory");
     let (log, faults) = failing(dir.path());

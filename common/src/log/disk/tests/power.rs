@@ -208,7 +208,7 @@ fn look(log: &DiskLog, state: &State, sent: &Sent) -> BTreeMap<u64, u64> {
 
 /// Several pages each: what is torn is torn anywhere.
 fn power_options() -> Options {
-    Options { segment_bytes: 16 * KIB, bytes_max: None, segment_age_max: None, on_sync: None }
+    Options { segment_bytes: 16 * KIB, segment_age_max: None, ..Options::log() }
 }
 
 /// A record of up to 1.5 KiB that can be told from others.
