@@ -14,7 +14,7 @@ use processor::clock;
 use processor::config::{Config, settings};
 use processor::identity::Identity;
 use processor::service;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 /// Much that is folded is small, and comes and goes.
 #[global_allocator]

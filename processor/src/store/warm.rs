@@ -9,10 +9,10 @@ use common::event::{EventId, Installation};
 use crate::domain::Portal;
 
 /// What the portals may take, about.
-const PORTALS_BYTES_MAX: usize = 128 * 1024 * 1024;
+const PORTALS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Of a portal without anything, of a teller, and of each thing that it told: counted large rather than small.
-const PORTAL_BYTES: usize = 400;
-const TELLER_BYTES: usize = 1_200;
+const PORTAL_BYTES: usize = 2_000;
+const TELLER_BYTES: usize = 2_000;
 const DECISION_BYTES: usize = 480;
 const WAITING_BYTES: usize = 48;
 
