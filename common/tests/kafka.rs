@@ -519,7 +519,7 @@ fn a_record_that_is_too_large_is_named_and_nothing_of_its_transaction_is_seen() 
             (_, published) => {
                 let error = published.expect_err("refused");
                 let events = world.settings.topic(Topic::Events);
-                assert!(matches!(&error, LedgerError::StartOver(why) if why.contains(&events)), "{error}");
+                assert!(matches!(&error, LedgerError::TooLarge(why) if why.contains(&events)), "{error}");
             }
         }
     }

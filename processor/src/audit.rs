@@ -412,7 +412,7 @@ fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
     let is_another = believed.is_some_and(|believed| believed.teller != event.teller);
     let known = portal.tellers.get(&event.teller).filter(|_| !is_another);
     Ok(known.is_some_and(|known| {
-        known.claims.first_word.is_some_and(|first| first < event.raw.offset)
+        known.claims.first_word.is_some_and(|first| first <= event.raw.offset)
             && !known.waiting.contains_key(&event.raw.offset)
     }))
 }

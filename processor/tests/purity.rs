@@ -62,6 +62,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "actix_web",
         &[
             "common/src/admin.rs",
+            "common/src/proxied.rs",
             "ingress/http-edge/src",
             "processor/src/ask.rs",
             "processor/src/ask",
