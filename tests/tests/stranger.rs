@@ -66,6 +66,9 @@ const INGRESS_KIB_MAX: u64 = 544 * 1024;
 const PROCESSOR_KIB_MAX: u64 = 768 * 1024;
 const STANDALONE_KIB_MAX: u64 = 992 * 1024;
 
+/// One test at a time: each measures.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Standalone,
@@ -102,6 +105,7 @@ impl Form {
 
 #[test]
 fn no_attack_of_a_stranger_stops_anybody() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let lasts = random::number(ATTACK_SECONDS).map(Duration::from_secs);
     let chosen = std::env::var(CHOSEN).unwrap_or_default();
     let mut table = Table::default();
@@ -129,6 +133,7 @@ fn no_attack_of_a_stranger_stops_anybody() {
 
 #[test]
 fn no_attack_that_is_drawn_at_random_stops_anybody() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let lasts = random::number(ATTACK_SECONDS).map_or(ATTACK, Duration::from_secs);
     let draws = random::number(DRAWS).unwrap_or(4);
     let mut random = random::of_this_run("attacks drawn at random");
