@@ -1,7 +1,8 @@
 //! Events that waited for their teller to be believed, read again from `raw`.
 //!
 //! Many installs often come one after the other, each with events that wait for it: what the next ones need is read in
-//! the same pass, within a limit of bytes.
+//! the same pass. Events that began to wait lately are kept here, since most wait for a moment only. All within a limit
+//! of bytes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -13,25 +14,38 @@ use common::log::{Entry, Ledger, LedgerError, Position};
 use crate::processor::Failure;
 use crate::store::Store;
 
-/// What is read ahead takes about as much memory at most.
-const AHEAD_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What is kept, and what is read ahead, takes about as much memory at most.
+const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Records that are not needed are read over, rather than left out by another request, up to this number.
 const GAP_RECORDS_MAX: u64 = 500;
 
-/// Events of one batch that waited. Where an event is gone from `raw`, there is none.
+/// Events that wait. What it remembers may be forgotten at any time.
 #[derive(Default)]
-pub struct HeldEvents<'e> {
-    /// The batch itself: what is released often waited only for a moment.
-    here: HashMap<Position, &'e Entry>,
-    read: HashMap<Position, Option<Entry>>,
+pub struct HeldEvents {
+    /// None where the event is gone from `raw`.
+    kept: HashMap<Position, Option<Entry>>,
     bytes: usize,
 }
 
-impl<'e> HeldEvents<'e> {
-    /// Nothing was read yet.
-    pub fn new(batch: &'e [Entry]) -> Self {
-        let here = batch.iter().map(|entry| (entry.position, entry)).collect();
-        Self { here, ..Self::default() }
+impl HeldEvents {
+    /// Keeps an event that begins to wait.
+    pub fn keep(&mut self, entry: &Entry) {
+        self.make_room();
+        self.bytes += entry.record.size();
+        self.kept.insert(entry.position, Some(entry.clone()));
+    }
+
+    /// Forgets everything, as after a change of owners.
+    pub fn forget(&mut self) {
+        self.kept.clear();
+        self.bytes = 0;
+    }
+
+    /// What is forgotten is read again when it is needed.
+    fn make_room(&mut self) {
+        if self.bytes >= KEPT_BYTES_MAX {
+            self.forget();
+        }
     }
 
     /// Makes sure that the events at these offsets are here; `next` are the records behind the one that releases them.
@@ -43,26 +57,19 @@ impl<'e> HeldEvents<'e> {
         released: &[u64],
         next: &[&Entry],
     ) -> Result<(), Failure> {
-        let is_missing = |held: &Self, offset: u64| {
-            let at = Position { partition, offset };
-            !held.here.contains_key(&at) && !held.read.contains_key(&at)
-        };
+        let is_missing = |held: &Self, offset: u64| !held.kept.contains_key(&Position { partition, offset });
         if !released.iter().any(|offset| is_missing(self, *offset)) {
             return Ok(());
         }
-        // Where there is no room, what was read ahead for others is read again when it is needed.
-        if self.bytes >= AHEAD_BYTES_MAX {
-            self.read.clear();
-            self.bytes = 0;
-        }
+        self.make_room();
         let mut wanted: BTreeSet<u64> = released.iter().copied().filter(|offset| is_missing(self, *offset)).collect();
         let mut ahead = 0;
         for installation in next.iter().filter_map(|entry| about_to_install(entry, partition)) {
-            if ahead >= AHEAD_BYTES_MAX {
+            if ahead >= KEPT_BYTES_MAX {
                 break;
             }
             for (offset, held) in store.portal(&installation)?.tellers.values().flat_map(|known| &known.waiting) {
-                if ahead < AHEAD_BYTES_MAX && is_missing(self, *offset) && wanted.insert(*offset) {
+                if ahead < KEPT_BYTES_MAX && is_missing(self, *offset) && wanted.insert(*offset) {
                     ahead += held.bytes as usize;
                 }
             }
@@ -72,7 +79,7 @@ impl<'e> HeldEvents<'e> {
 
     /// An event that was fetched.
     pub fn get(&self, at: Position) -> Option<&Entry> {
-        self.here.get(&at).copied().or_else(|| self.read.get(&at)?.as_ref())
+        self.kept.get(&at)?.as_ref()
     }
 
     fn read(&mut self, ledger: &mut dyn Ledger, partition: u32, wanted: &BTreeSet<u64>) -> Result<(), LedgerError> {
@@ -82,7 +89,7 @@ impl<'e> HeldEvents<'e> {
             let gone = rest.iter().take_while(|offset| **offset < first).count();
             if gone > 0 {
                 let gone = rest.drain(..gone);
-                self.read.extend(gone.map(|offset| (Position { partition, offset }, None)));
+                self.kept.extend(gone.map(|offset| (Position { partition, offset }, None)));
                 continue;
             }
             let near = rest.windows(2).take_while(|pair| pair[1] - pair[0] <= GAP_RECORDS_MAX).count() + 1;
@@ -100,10 +107,10 @@ impl<'e> HeldEvents<'e> {
                 Err(LedgerError::Broken(_)) if ledger.bounds(Topic::Raw, partition)?.0 > next => continue,
                 Err(error) => return Err(error),
             }
-            self.read.extend(rest.drain(..near).map(|offset| (Position { partition, offset }, None)));
+            self.kept.extend(rest.drain(..near).map(|offset| (Position { partition, offset }, None)));
             for entry in found {
                 self.bytes += entry.record.size();
-                self.read.insert(entry.position, Some(entry));
+                self.kept.insert(entry.position, Some(entry));
             }
         }
         Ok(())

@@ -59,6 +59,7 @@ pub struct Owner<'a> {
     limits: Limits,
     stop: &'a Stop,
     repeats: Repeats,
+    held: HeldEvents,
 }
 
 /// What a step comes to, before any of it is published.
@@ -103,19 +104,19 @@ impl Batch {
 impl<'a> Owner<'a> {
     /// An owner that publishes what follows, and applies it to this store.
     pub fn new(store: &'a Store, folded: &'a Folded, metrics: &'a Metrics, limits: Limits, stop: &'a Stop) -> Self {
-        Self { store, folded, metrics, limits, stop, repeats: Repeats::default() }
+        Self { store, folded, metrics, limits, stop, repeats: Repeats::default(), held: HeldEvents::default() }
     }
 
     /// Other partitions are ours now.
     pub fn forget(&mut self) {
         self.repeats.forget();
+        self.held.forget();
     }
 
     /// Folds a batch step by step: publishes what follows all at once, then applies it to the state. What is left when
     /// time is up comes again.
     pub fn take(&mut self, ledger: &mut dyn Ledger, entries: &[Entry]) -> Result<(), Failure> {
         let began = Instant::now();
-        let mut held = HeldEvents::new(entries);
         let is_new = |entry: &&Entry| {
             let Position { partition, offset } = entry.position;
             self.store.marks(partition).raw.is_none_or(|read| read <= offset)
@@ -123,7 +124,7 @@ impl<'a> Owner<'a> {
         let entries: Vec<&Entry> = entries.iter().filter(is_new).collect();
         let mut rest = &entries[..];
         while !rest.is_empty() {
-            let taken = self.step(ledger, rest, &mut held)?;
+            let taken = self.step(ledger, rest)?;
             rest = &rest[taken..];
             if self.stop.requested() {
                 break;
@@ -141,17 +142,12 @@ impl<'a> Owner<'a> {
     }
 
     /// Folds as many of these as fit into a step, and at least one. Returns how many.
-    fn step(
-        &mut self,
-        ledger: &mut dyn Ledger,
-        entries: &[&Entry],
-        held: &mut HeldEvents<'_>,
-    ) -> Result<usize, Failure> {
+    fn step(&mut self, ledger: &mut dyn Ledger, entries: &[&Entry]) -> Result<usize, Failure> {
         let began = Instant::now();
         let (mut batch, mut taken) = (Batch::default(), 0);
         for entry in entries {
             taken += 1;
-            let outcome = self.fold(ledger, entry, &entries[taken..], held, &mut batch)?;
+            let outcome = self.fold(ledger, entry, &entries[taken..], &mut batch)?;
             self.metrics.count(outcome);
             if batch.is_full(&self.limits) || began.elapsed() >= self.limits.step_time || self.stop.requested() {
                 break;
@@ -209,7 +205,6 @@ impl<'a> Owner<'a> {
         ledger: &mut dyn Ledger,
         entry: &Entry,
         next: &[&Entry],
-        held: &mut HeldEvents<'_>,
         batch: &mut Batch,
     ) -> Result<Outcome, Failure> {
         let place = place(entry);
@@ -251,9 +246,12 @@ impl<'a> Owner<'a> {
                     | Effect::Permission(_)
                     | Effect::PermissionGone(_) => None,
                 });
-                held.fetch(ledger, self.store, place.partition, &released.collect::<Vec<_>>(), next)?;
+                self.held.fetch(ledger, self.store, place.partition, &released.collect::<Vec<_>>(), next)?;
+                if effects.iter().any(|effect| matches!(effect, Effect::Changed(Change::Waits(..)))) {
+                    self.held.keep(entry);
+                }
                 for effect in effects {
-                    self.put(effect, &publisher, held, batch);
+                    self.put(effect, &publisher, batch);
                 }
                 outcome
             }
@@ -276,9 +274,9 @@ impl<'a> Owner<'a> {
     }
 
     /// Adds an effect to the step, and what is to be published for it.
-    fn put(&self, effect: Effect, publisher: &Publisher<'_>, held: &HeldEvents<'_>, batch: &mut Batch) {
+    fn put(&self, effect: Effect, publisher: &Publisher<'_>, batch: &mut Batch) {
         if let Effect::Release(waiting) = &effect {
-            match event_of(held, publisher.partition(), waiting) {
+            match event_of(&self.held, publisher.partition(), waiting) {
                 Some(event) => batch.put(publisher.event(Topic::Events, &event.public, event.raw)),
                 None => self.lost(waiting),
             }
@@ -307,7 +305,7 @@ impl<'a> Owner<'a> {
                 break;
             }
             for effect in forget(known(self.store, &mut batch.portals, &installation)?, &installation) {
-                self.put(effect, publisher, &HeldEvents::default(), batch);
+                self.put(effect, publisher, batch);
             }
             self.metrics.gave_way();
         }
@@ -352,7 +350,7 @@ fn known<'b>(
 }
 
 /// The event that waited, as it is in `raw`.
-fn event_of(held: &HeldEvents<'_>, partition: u32, waiting: &Waiting) -> Option<Event> {
+fn event_of(held: &HeldEvents, partition: u32, waiting: &Waiting) -> Option<Event> {
     let entry = held.get(Position { partition, offset: waiting.offset })?;
     let raw = RawEvent::from_record(&entry.record).ok().filter(|raw| raw.id == waiting.id)?;
     interpret(&raw, place(entry)).ok()

@@ -35,8 +35,10 @@ fn what_waited_is_released_in_steps_of_a_bounded_size_and_read_in_few_passes() {
         });
         world.send(bodies);
     }
-    world.send((0..portals).map(|portal| body(portal, "t", "event=ONAPPINSTALL&data[VERSION]=1")));
     let limits = Limits { step_bytes: MIB, ..Limits::default() };
+    // The processor is started again before the installs come: it keeps none of the events then.
+    drop(world.run(limits));
+    world.send((0..portals).map(|portal| body(portal, "t", "event=ONAPPINSTALL&data[VERSION]=1")));
     let (store, seen) = world.run(limits);
 
     let largest = seen.published.iter().map(|step| step.bytes).max().expect("some steps");
@@ -44,7 +46,7 @@ fn what_waited_is_released_in_steps_of_a_bounded_size_and_read_in_few_passes() {
     let released = seen.published.iter().map(|step| step.events).sum::<usize>();
     assert_eq!(released, portals * (waiting + 1), "each portal's events, and its install");
     // All of a portal's events are near each other or in one pass, not one by one.
-    assert!(seen.reads <= 2 * portals, "raw was read {} times", seen.reads);
+    assert!((1..=2 * portals).contains(&seen.reads), "raw was read {} times", seen.reads);
     for portal in 0..portals {
         assert_eq!(status(&store, portal), RecordStatus::Installed);
     }
