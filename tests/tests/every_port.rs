@@ -189,7 +189,11 @@ fn a_name_that_a_page_has_lead_to_this_machine_is_not_answered_unless_a_token_is
 
 #[test]
 fn pages_of_other_sites_send_no_webhooks_to_a_machine_without_a_proxy() {
-    let (alone, proxied) = (Standalone::start(&[]), Standalone::start(&["--trusted-proxies", "127.0.0.1"]));
+    let directory = tempfile::tempdir().expect("a directory");
+    let tokens = tokens_file(directory.path(), TOKEN);
+    // Behind a proxy, apps and tokens are needed.
+    let behind = ["--trusted-proxies", "127.0.0.1", "--apps", "crm-sync", "--query-tokens-file", &tokens];
+    let (alone, proxied) = (Standalone::start(&[]), Standalone::start(&behind));
     let sent = |standalone: &Standalone, headers: &[(&str, &str)]| -> Answer {
         let client =
             headers.iter().fold(standalone.process.webhooks(), |client, (name, value)| client.with(name, value));

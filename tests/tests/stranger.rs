@@ -43,7 +43,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// How often each of two clients sends an honest event.
 const EVERY: Duration = Duration::from_millis(20);
 /// Below this a p99 is that of single syncs and turns of the scheduler, of which twice as much says nothing.
-const QUIET_FLOOR: Duration = Duration::from_millis(5);
+const QUIET_FLOOR: Duration = Duration::from_millis(10);
 /// What is promised.
 const FOLDED_WITHIN: Duration = Duration::from_secs(5);
 /// What was taken is folded in the order in which it came, so an honest event waits for what the stranger sent before it:
@@ -54,7 +54,7 @@ const FOLDED_PATIENCE: Duration = Duration::from_secs(40);
 /// An orchestrator waits no longer for a probe, or not for many.
 const LIVEZ_WITHIN: Duration = Duration::from_secs(5);
 /// An attack that seems to hurt is run again before it is said to: this machine has other things to do.
-const TRIES: usize = 4;
+const TRIES: usize = 6;
 /// Honest portals, in whatever partitions.
 const HONEST: u64 = 8;
 /// A machine that is set up as most are. The harness' own limit may be much higher.
