@@ -404,17 +404,16 @@ fn behind(known: Revision) -> Revision {
     if known < today { today } else { Revision { correction: known.correction.saturating_add(1), ..known } }
 }
 
-/// Whether what an event tells must be among the facts. Not where another teller is believed: then it waits, or did and
-/// gave way; nor where it was said before anything that is known of its teller.
+/// Whether what an event tells must be among the facts: where its teller is believed, all that it told since it is. What
+/// it or others told otherwise waits, or did and gave way.
 fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
     let portal = store.portal(&event.installation)?;
-    let believed = portal.believed(store.trust(&event.installation.app));
-    let is_another = believed.is_some_and(|believed| believed.teller != event.teller);
-    let known = portal.tellers.get(&event.teller).filter(|_| !is_another);
-    Ok(known.is_some_and(|known| {
-        known.claims.first_word.is_some_and(|first| first <= event.raw.offset)
-            && !known.waiting.contains_key(&event.raw.offset)
-    }))
+    let Some(known) = portal.tellers.get(&event.teller) else { return Ok(false) };
+    let since = match portal.held_since(store.trust(&event.installation.app)) {
+        Some((teller, since)) => (teller == event.teller).then_some(since),
+        None => known.claims.first_word,
+    };
+    Ok(since.is_some_and(|since| since <= event.raw.offset) && !known.waiting.contains_key(&event.raw.offset))
 }
 
 fn fact(entry: &Entry) -> Option<Fact> {

@@ -62,7 +62,7 @@ impl Outcome {
 /// Folds an event into what is known of its installation.
 ///
 /// What a teller says that is not believed waits, and is no fact: a fact is what a believed teller said, and the comings
-/// and goings that decide who is believed. `read` gives what events tell that wait.
+/// and goings that decide who is believed. `read` gives what an event tells that waits, unless that is a fact already.
 pub fn fold<'a, E>(
     portal: &mut Portal,
     event: &Event,
@@ -167,15 +167,16 @@ impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
         self.effects.push(Effect::Changed(change));
     }
 
-    /// Tells a fact. Where it is the teller's first, the comings and goings that waited are facts, too: its last word
-    /// may be among them.
+    /// Tells a fact. Where it is the teller's first, uninstalls that waited are facts, too: its last word may be among
+    /// them. Not so installs: they had no room when they came, and must not take the place from before.
     fn tell(&mut self, fact: Fact) -> Result<(), E> {
         let teller = fact.teller;
         let is_first = !self.portal.tellers.get(&teller).is_some_and(Teller::has_claims);
         self.make(Change::Told(Box::new(fact)));
         if is_first {
             for waiting in self.portal.waiting_of(&self.event.installation, teller) {
-                if let Some(fact) = self.held_fact(&waiting)?.filter(|fact| fact.told.is_turn()) {
+                let fact = self.held_fact(&waiting)?;
+                if let Some(fact) = fact.filter(|fact| matches!(fact.told, Told::Uninstalled { .. })) {
                     self.make(Change::Told(Box::new(fact)));
                 }
             }

@@ -16,6 +16,8 @@ use crate::store::Store;
 
 /// What is kept, and what is read ahead, takes about as much memory at most.
 const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What is read ahead counts as if so much had to be read over for it.
+const READ_OVER_BYTES: usize = 64 * 1024;
 /// Records that are not needed are read over, rather than left out by another request, up to this number.
 const GAP_RECORDS_MAX: u64 = 500;
 
@@ -70,7 +72,7 @@ impl HeldEvents {
             }
             for (offset, held) in store.portal(&installation)?.tellers.values().flat_map(|known| &known.waiting) {
                 if ahead < KEPT_BYTES_MAX && is_missing(self, *offset) && wanted.insert(*offset) {
-                    ahead += held.bytes as usize;
+                    ahead += held.bytes as usize + READ_OVER_BYTES;
                 }
             }
         }

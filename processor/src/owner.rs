@@ -220,10 +220,15 @@ impl<'a> Owner<'a> {
             Ok(event) if self.is_repeated(ledger, entry, event, batch)? => Ok((Outcome::Repeated, Vec::new())),
             Ok(event) => {
                 let rules = self.store.rules(&event.installation.app);
-                let Batch { portals, held_facts, .. } = batch;
-                let read = |waiting: &Waiting| match held_facts.get(waiting) {
-                    Some(fact) => Ok(Some(fact.clone())),
-                    None => self.store.held_fact(waiting),
+                let Batch { portals, facts, held_facts, .. } = batch;
+                let read = |waiting: &Waiting| -> Result<Option<Fact>, StoreError> {
+                    if facts.contains(&waiting.id) || self.store.has_fact(&waiting.installation, waiting.id)? {
+                        return Ok(None);
+                    }
+                    match held_facts.get(waiting) {
+                        Some(fact) => Ok(Some(fact.clone())),
+                        None => self.store.held_fact(waiting),
+                    }
                 };
                 Ok(fold(known(self.store, portals, &event.installation)?, event, rules, read)?)
             }
@@ -247,11 +252,13 @@ impl<'a> Owner<'a> {
                     | Effect::PermissionGone(_) => None,
                 });
                 self.held.fetch(ledger, self.store, place.partition, &released.collect::<Vec<_>>(), next)?;
-                if effects.iter().any(|effect| matches!(effect, Effect::Changed(Change::Waits(..)))) {
-                    self.held.keep(entry);
-                }
+                let waits = effects.iter().any(|effect| matches!(effect, Effect::Changed(Change::Waits(..))));
                 for effect in effects {
                     self.put(effect, &publisher, batch);
+                }
+                // Now that nothing of what was fetched is needed any more: it may have to make room.
+                if waits {
+                    self.held.keep(entry);
                 }
                 outcome
             }

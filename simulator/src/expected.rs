@@ -82,8 +82,9 @@ impl Expected {
         }
         let portal = self.portals.entry(event.installation.clone()).or_default();
         let (raw, partition) = (&self.raw, self.partition);
+        let told: BTreeSet<EventId> = self.history[&event.installation].keys().copied().collect();
         let read = |waiting: &Waiting| -> Result<Option<Fact>, Infallible> {
-            Ok(event_at(raw, partition, waiting.offset).fact())
+            Ok(event_at(raw, partition, waiting.offset).fact().filter(|fact| !told.contains(&fact.stamp.id)))
         };
         let Ok((_, effects)) = fold(portal, &event, self.trusts.of(&event.installation.app), read);
         for effect in effects {

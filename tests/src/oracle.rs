@@ -20,6 +20,9 @@ const FIELDS: [&str; 7] = ["domain", "client_endpoint", "server_endpoint", "vers
 /// Events of tellers who are not believed yet wait for it; the last hundred of each.
 const WAITING_MAX: usize = 100;
 
+/// Of a teller's decisions the newest are known.
+const DECISIONS_MAX: usize = 1_000;
+
 /// How long a decision about a method can hold: an access token lives no longer.
 const CONSENT_S: u64 = 3_600;
 
@@ -222,7 +225,7 @@ impl Oracle {
             if first {
                 let waiting = std::mem::take(&mut known_teller.waiting);
                 for Waiting { told, .. } in &waiting {
-                    let turn = told.as_ref().filter(|told| told.is_turn());
+                    let turn = told.as_ref().filter(|told| told.event == "ONAPPUNINSTALL");
                     self.facts.extend(turn.map(|told| known_teller.tell(told)));
                 }
                 known_teller.waiting = waiting;
@@ -304,6 +307,11 @@ impl Teller {
         let uninstalled = self.uninstalled.clone();
         self.decisions
             .retain(|_, (made, _)| made.0 >= oldest_s && uninstalled.as_ref().is_none_or(|removed| *made > *removed));
+        while self.decisions.len() > DECISIONS_MAX {
+            let oldest = self.decisions.iter().min_by_key(|(_, (made, _))| made.clone());
+            let oldest = oldest.map(|(place, _)| place.clone()).expect("there are some");
+            self.decisions.remove(&oldest);
+        }
     }
 }
 

@@ -72,7 +72,7 @@ pub struct Turn {
 }
 
 /// So many of a teller's first turns are remembered, and as many of its last.
-const TURNS_KEPT: usize = 32;
+const TURNS_KEPT: usize = 8;
 
 /// When a teller came and went, by places in `raw`. The first and the last of very many, and the same ones in
 /// whatever order they were heard of.

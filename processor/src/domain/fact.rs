@@ -227,6 +227,7 @@ pub struct Waits {
     /// Where it lies.
     pub raw: Place,
     /// How much it takes to show it.
+    #[serde(default)]
     pub bytes: u32,
     /// What it tells, if it tells anything: a fact once its teller is believed, also when `raw` no longer has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -156,12 +156,18 @@ impl Portal {
         !self.tellers.values().any(Teller::has_claims)
     }
 
+    /// Since which offset the teller that is believed holds the place.
+    pub fn held_since(&self, trust: Trust) -> Option<(Fingerprint, u64)> {
+        holder(&self.tellers, trust)
+    }
+
     /// Whether one more teller may have claims, given whether the place is open.
     pub fn has_room(&self, is_open: bool) -> bool {
         let claimants = self.claimants();
         claimants < CLAIMANTS_MAX
             || (is_open && claimants < CLAIMANTS_OPEN_MAX)
-            || (claimants < CLAIMANTS_OPEN_MAX && self.irrelevant().next().is_some())
+            || (claimants < CLAIMANTS_OPEN_MAX
+                && self.undisputed().is_some_and(|holder| self.irrelevant(holder).next().is_some()))
     }
 
     /// Whether the place is open: nobody holds it, or the holder has left.
@@ -228,7 +234,7 @@ impl Portal {
             known.decisions.join((method.clone(), *token), latest);
         }
         let gone = known.decisions.trim(&known.claims);
-        if self.claimants() > CLAIMANTS_MAX || self.turns() > TURNS_MAX {
+        if fact.told.is_turn() && (self.claimants() > CLAIMANTS_MAX || self.turns() > TURNS_MAX) {
             self.forget_irrelevant();
         }
         gone
@@ -250,12 +256,10 @@ impl Portal {
 
     /// The tellers whose claims decide nothing any more: those that have left, or were last heard of coming before the
     /// holder took the place, and do not hold it.
-    fn irrelevant(&self) -> impl Iterator<Item = (Fingerprint, u64)> {
-        let holder = self.undisputed();
+    fn irrelevant(&self, (holder, since): (Fingerprint, u64)) -> impl Iterator<Item = Fingerprint> {
         self.tellers.iter().filter_map(move |(teller, known)| {
-            let (holder, since) = holder?;
             let is_past = || known.claims.turns.iter().all(|(at, _)| at < since);
-            (*teller != holder && known.has_claims() && (known.has_left() || is_past())).then_some((*teller, since))
+            (*teller != holder && known.has_claims() && (known.has_left() || is_past())).then_some(*teller)
         })
     }
 
@@ -263,7 +267,7 @@ impl Portal {
     /// Who holds the place stays the same.
     fn forget_irrelevant(&mut self) {
         let Some((holder, since)) = self.undisputed() else { return };
-        for (teller, _) in self.irrelevant().collect::<Vec<_>>() {
+        for teller in self.irrelevant((holder, since)).collect::<Vec<_>>() {
             let waiting = self.tellers.remove(&teller).map(|known| known.waiting).unwrap_or_default();
             if !waiting.is_empty() {
                 self.tellers.insert(teller, Teller { waiting, ..Teller::default() });

@@ -216,6 +216,15 @@ fn installs_with_made_up_tokens_beyond_the_limit_wait_and_change_nothing() {
     steps.extend([("t", 20, "uninstall"), ("new", 30, "install")]);
     let (portal, _) = fold_all(Trust::FirstInstall, &steps);
     assert_eq!(portal.believed(Trust::FirstInstall).map(|believed| believed.teller), Some(Fingerprint::of("new")));
+    // What waited for room takes no place from before, whether it was a fact once or not.
+    for late in ["forger0", "forger99"] {
+        let steps = [&steps[..], &[(late, 40, "install")]].concat();
+        let (portal, results) = fold_all(Trust::FirstInstall, &steps);
+        assert_eq!(portal.believed(Trust::FirstInstall).map(|believed| believed.teller), Some(Fingerprint::of("new")));
+        let told = results.last().expect("the install").1.iter();
+        let told = told.filter(|effect| matches!(effect, Effect::Changed(Change::Told(_)))).count();
+        assert_eq!(told, 1, "the install itself");
+    }
 }
 
 #[test]
