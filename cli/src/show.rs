@@ -27,6 +27,9 @@ const FIELDS: [&str; 15] = [
     "position",
 ];
 
+/// As many decisions as are known of a teller.
+const ALL_METHODS: [(&str, Option<&str>); 1] = [("limit", Some("1000"))];
+
 /// How it is called.
 pub fn command() -> Command {
     Command::new("show")
@@ -42,7 +45,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let json = arguments.get_flag("json");
     let (record, methods) = block_on(async {
         let record = query.about(&installation, "", &query::waiting(arguments)).await?;
-        let methods = if json { Value::Null } else { query.about(&installation, "/methods", &[]).await? };
+        let methods = if json { Value::Null } else { query.about(&installation, "/methods", &ALL_METHODS).await? };
         Ok::<_, QueryError>((record, methods)).map_err(Into::into)
     })?;
     if json {

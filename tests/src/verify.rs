@@ -83,13 +83,23 @@ pub fn answer_agrees(queries: &mut Client, oracle: &Oracle, key: &str) {
         let answer = queries.get(&format!("/v1/installations/{key}"))?;
         ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
         holds(&installation, &answer.json())?;
-        let answer = queries.get(&format!("/v1/installations/{key}/methods"))?;
-        ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
-        let mut answered = items(&answer.json());
+        let mut answered = methods(queries, key)?;
         sort(&mut answered);
         ensure!(permissions.len() == answered.len(), "expected {permissions:?}, answered {answered:?}");
         permissions.iter().zip(&answered).try_for_each(|(expected, answered)| holds(expected, answered))
     });
+}
+
+/// All decisions about methods, page by page.
+fn methods(queries: &mut Client, key: &str) -> anyhow::Result<Vec<Value>> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let answer = queries.get(&format!("/v1/installations/{key}/methods?limit=300{cursor}"))?;
+        ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
+        all.extend(items(&answer.json()));
+        let Some(next) = answer.json()["next"].as_str().map(str::to_owned) else { return Ok(all) };
+        cursor = format!("&cursor={next}");
+    }
 }
 
 /// The list in an answer, which may be all of it.
