@@ -18,6 +18,8 @@ use crate::store::Store;
 const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What is read ahead counts as if so much had to be read over for it.
 const READ_OVER_BYTES: usize = 64 * 1024;
+/// What it takes to remember that an event is gone.
+const GONE_BYTES: usize = 64;
 /// Records that are not needed are read over, rather than left out by another request, up to this number.
 const GAP_RECORDS_MAX: u64 = 500;
 
@@ -90,6 +92,7 @@ impl HeldEvents {
             let (first, _) = ledger.bounds(Topic::Raw, partition)?;
             let gone = rest.iter().take_while(|offset| **offset < first).count();
             if gone > 0 {
+                self.bytes += gone * GONE_BYTES;
                 let gone = rest.drain(..gone);
                 self.kept.extend(gone.map(|offset| (Position { partition, offset }, None)));
                 continue;
@@ -109,6 +112,7 @@ impl HeldEvents {
                 Err(LedgerError::Broken(_)) if ledger.bounds(Topic::Raw, partition)?.0 > next => continue,
                 Err(error) => return Err(error),
             }
+            self.bytes += near * GONE_BYTES;
             self.kept.extend(rest.drain(..near).map(|offset| (Position { partition, offset }, None)));
             for entry in found {
                 self.bytes += entry.record.size();
