@@ -158,9 +158,14 @@ fn told(kind: &str, reader: &Reader<'_>) -> Result<Option<Told>, Reason> {
             profile,
         },
         "onappmethodconfirm" => {
-            let method = reader.need("data[METHOD]")?;
+            let text = reader.need("data[METHOD]")?;
+            let method = Method::parse(text).ok_or(Reason::BadValue)?;
+            // As it came, and as it is shown.
+            if reader.secrets.are_in(text) || reader.secrets.are_in(method.as_str()) {
+                return Err(Reason::BadValue);
+            }
             Told::MethodDecided {
-                method: Method::parse(method).filter(|_| !reader.secrets.are_in(method)).ok_or(Reason::BadValue)?,
+                method,
                 token: Fingerprint::of(token(reader.need("data[TOKEN]")?).ok_or(Reason::BadValue)?),
                 decision: match reader.need("data[CONFIRMED]")? {
                     "1" => Decision::Granted,

@@ -187,8 +187,10 @@ fn a_fact_names_what_it_does_not_take_and_takes_no_secret() {
     let told = told(&format!("event=ONAPPINSTALL&{AUTH}&auth[client_endpoint]=https://u:p@x.com/rest/?auth=1%23y"));
     assert_eq!(told.profile().expect("a profile").client_endpoint.as_deref(), Some("https://x.com/rest/"));
     assert_eq!(told.profile().expect("a profile").domain.as_deref(), Some("x.com"));
-    let confirm = format!("event=ONAPPMETHODCONFIRM&data[METHOD]={token}&data[TOKEN]=t&data[CONFIRMED]=1&{AUTH}");
-    assert_eq!(event(&confirm).expect_err("set aside"), Reason::BadValue);
+    for method in [token, &token.to_ascii_uppercase(), &format!("user.{token}")] {
+        let confirm = format!("event=ONAPPMETHODCONFIRM&data[METHOD]={method}&data[TOKEN]=t&data[CONFIRMED]=1&{AUTH}");
+        assert_eq!(event(&confirm).expect_err("set aside"), Reason::BadValue, "{method}");
+    }
 }
 
 #[test]
