@@ -26,6 +26,7 @@ pub const LIMITS: Limits = Limits {
     connections_max: 64,
     // No question here has a body.
     request_bytes_max: 0,
+    large_bytes_per_second: None,
 };
 
 /// How long an answer that is being written may hold up the end.

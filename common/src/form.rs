@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use self::name::Name;
-use self::tree::{Id, ROOT, Tree};
+use self::tree::{Builder, Id, ROOT, Tree};
 use crate::event::MemberId;
 use crate::time::Timestamp;
 
@@ -77,9 +77,19 @@ impl Form {
     /// A body that is a JSON object is read as such, whatever its content type says: no form of Bitrix24 begins
     /// with `{`, and people with curl forget the header.
     pub fn parse(body: &[u8]) -> Self {
-        let form = Self::read(body);
-        // A part would look like the whole.
-        if form.has_too_many_fields() { Self { tree: form.tree.emptied() } } else { form }
+        if let Some(tree) = json::read(body) {
+            return Self { tree: tree.finish() };
+        }
+        let mut tree = Builder::default();
+        for (name, value) in fields(body) {
+            if let Some(name) = Name::parse(&decode(name)) {
+                tree.set(&name, &decode(value));
+            }
+            if tree.is_full() {
+                break;
+            }
+        }
+        Self { tree: tree.finish() }
     }
 
     /// Finds in a body what ingress looks at, and keeps nothing else of it.
@@ -126,22 +136,6 @@ impl Form {
     /// What ingress reads.
     pub fn head(&self) -> Head {
         head(|name| self.text(name))
-    }
-
-    fn read(body: &[u8]) -> Self {
-        if let Some(tree) = json::read(body) {
-            return Self { tree };
-        }
-        let mut tree = Tree::default();
-        for (name, value) in fields(body) {
-            if let Some(name) = Name::parse(&decode(name)) {
-                tree.set(&name, &decode(value));
-            }
-            if tree.is_full() {
-                break;
-            }
-        }
-        Self { tree }
     }
 }
 

@@ -19,6 +19,8 @@ use crate::source_list::Place;
 
 /// Kafka takes records up to about a megabyte unless told otherwise; a body leaves room for key and headers.
 const BODY_LIMIT_BYTES_MAX: u64 = 900 * 1024;
+/// With less, a large body takes longer than a client waits.
+const LARGE_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
 /// A restart waits for as long as a connection may idle.
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Longer than this nobody sends a head or a body, whatever the line.
@@ -81,6 +83,12 @@ pub const WEBHOOKS: &[Setting] = &[
         name: "request-memory-limit",
         help: "What bodies may take of memory in all, beyond 8KiB for each; beyond it, the slowest body loses.",
         default: Some("64MiB"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "large-request-bytes-per-second",
+        help: "How fast requests are read beyond 4KiB of each, all together; small ones never wait. Or `off`.",
+        default: Some("8MiB"),
         kind: Kind::Plain,
     },
     Setting {
@@ -396,7 +404,19 @@ fn limits(settings: &Settings) -> Result<Limits, SettingsError> {
         idle_timeout: settings.wait("idle-timeout", IDLE_TIMEOUT_MAX)?,
         connections_max: settings.connections("connections-limit")?,
         request_bytes_max: usize::try_from(request_memory).map_err(too_much)?,
+        large_bytes_per_second: large_bytes_per_second(settings)?,
     })
+}
+
+fn large_bytes_per_second(settings: &Settings) -> Result<Option<u64>, SettingsError> {
+    let name = "large-request-bytes-per-second";
+    if settings.text(name) == Some("off") {
+        return Ok(None);
+    }
+    match settings.size(name)? {
+        rate if rate < LARGE_BYTES_PER_SECOND_MIN => Err(SettingsError(format!("{name} is at least 64KiB, or `off`"))),
+        rate => Ok(Some(rate)),
+    }
 }
 
 fn stop_notice(settings: &Settings) -> Result<Duration, SettingsError> {
@@ -532,6 +552,7 @@ mod tests {
             (&["--kafka", "h:1", "--source-refresh", "10ms"][..], "source-refresh"),
             (&["--kafka", "h:1", "--junk-per-minute", "100001"][..], "junk-per-minute"),
             (&["--kafka", "h:1", "--junk-bytes-per-minute", "9"][..], "junk-bytes-per-minute"),
+            (&["--kafka", "h:1", "--large-request-bytes-per-second", "9KiB"][..], "or `off`"),
             (&["--kafka", "h:1", "--junk-bytes-per-minute-per-source", "some"][..], "junk-bytes-per-minute-per-source"),
             (&["--kafka", "h:1", "--idle-timeout", "0s"][..], "idle-timeout"),
             (&["--kafka", "h:1", "--idle-timeout", "11m"][..], "idle-timeout"),

@@ -29,6 +29,9 @@ const BUCKETS_S: &[f64] =
 /// Of the directories that are watched for others.
 const ADOPTED: &str = "Events of other ingresses, which were gone, that were brought to Kafka from their disk logs.";
 
+/// Of what takes turns.
+const PAUSED: &str = "Times that reading a large request was paused, because such requests came too fast in all.";
+
 /// Of what should not be.
 const OPEN: &str = "1 once a webhook came through a proxy while no apps are set, so that strangers can make up any.";
 
@@ -113,6 +116,7 @@ pub struct Metrics {
     fsync_seconds: Histogram,
     refused: Arc<Refused>,
     connections: Arc<Connections>,
+    reads_paused: IntCounter,
     certificate_expires_seconds: IntGaugeVec,
 }
 
@@ -143,6 +147,7 @@ impl Metrics {
             fsync_seconds,
             refused: Arc::default(),
             connections: Arc::new(Connections::new(registry, "ingress")),
+            reads_paused: registered(registry, IntCounter::new("ingress_reads_paused_total", PAUSED)),
             certificate_expires_seconds: registered(registry, certificate),
         }
     }
@@ -224,6 +229,10 @@ impl Observer for Metrics {
 
     fn closed(&self, why: Option<Ended>) {
         self.connections.closed(why);
+    }
+
+    fn read_paused(&self) {
+        self.reads_paused.inc();
     }
 
     fn certificate_expires(&self, at_s: i64) {

@@ -184,6 +184,7 @@ impl ServiceConfig {
                 idle_timeout: settings.wait("query-idle-timeout", IDLE_TIMEOUT_MAX)?,
                 connections_max: settings.connections("query-connections-limit")?,
                 request_bytes_max: REQUEST_BYTES_MAX,
+                large_bytes_per_second: None,
             },
             query_tokens,
         })

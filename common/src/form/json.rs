@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use super::name::DEPTH_MAX;
 use super::scan::{AUTH, MEMBER_ID, Scan};
-use super::tree::{Id, Key, ROOT, Tree};
+use super::tree::{Builder, Id, Key, ROOT};
 
 /// A form spells out every name, JSON does not: with longer ones, a small body would become a large one.
 pub(super) const NAME_BYTES_MAX: usize = 128;
@@ -17,8 +17,8 @@ const NUMBER_BYTES_MAX: usize = 32;
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// The fields of a body, if it is a JSON object.
-pub(super) fn read(body: &[u8]) -> Option<Tree> {
-    let mut tree = Tree::default();
+pub(super) fn read(body: &[u8]) -> Option<Builder> {
+    let mut tree = Builder::default();
     object(body, List { tree: &mut tree, node: ROOT, name_bytes: 0, depth: 0 })?;
     Some(tree)
 }
@@ -136,7 +136,7 @@ impl<'de> Take<'de> for Nothing {
 
 /// A list of the tree, to be filled. What is too deep, or has too long a name, is not there.
 struct List<'t> {
-    tree: &'t mut Tree,
+    tree: &'t mut Builder,
     node: Id,
     name_bytes: usize,
     depth: usize,
@@ -172,7 +172,7 @@ impl<'de> Visitor<'de> for List<'_> {
 
 /// A value's place in a list. The last one of the same key wins.
 struct Field<'t> {
-    tree: &'t mut Tree,
+    tree: &'t mut Builder,
     list: Id,
     key: Key,
     name_bytes: usize,
@@ -186,7 +186,7 @@ impl Field<'_> {
         // Where there is no room, nothing below it is taken either.
         let node = tree.replace(list, key.clone()).unwrap_or(ROOT);
         let filled = fill(List { tree, node, name_bytes, depth });
-        if tree.below(node).next().is_none() {
+        if tree.is_empty(node) {
             tree.remove(list, &key);
         }
         filled

@@ -1,8 +1,9 @@
 //! Fields nested as PHP nests them: later ones replace earlier ones, whatever they were.
 //!
 //! Nodes lie in one list, what is below them in one map, and texts in one string: a nested field costs the size of its
-//! parts, not a map of its own.
+//! parts, not a map of its own. A tree that is complete is a sorted list, in which each node has a range.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
@@ -34,10 +35,10 @@ impl Key {
     }
 
     /// Its bytes, as they were written.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
         match self {
-            Self::Index(index) => index.to_string().into_bytes(),
-            Self::Name(name) => name.to_vec(),
+            Self::Index(index) => index.to_string().into_bytes().into(),
+            Self::Name(name) => Cow::Borrowed(name),
         }
     }
 }
@@ -56,8 +57,8 @@ impl fmt::Display for Key {
 #[derive(Clone, Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
-    below: BTreeMap<(Id, Key), Id>,
-    /// All texts, also those that were replaced.
+    /// What is in lists, each list in one piece.
+    entries: Vec<(Key, Id)>,
     texts: String,
     is_full: bool,
 }
@@ -66,6 +67,62 @@ pub(super) struct Tree {
 #[derive(Clone, Debug, Default)]
 struct Node {
     text: Option<Range<u32>>,
+    /// Where in the entries its list lies.
+    below: Range<u32>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Builder::default().finish()
+    }
+}
+
+impl Tree {
+    /// Whether there were more nodes than are built: then there are none.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// The node of this key in a list.
+    pub fn get(&self, list: Id, key: &Key) -> Option<Id> {
+        let entries = self.entries(list);
+        let at = entries.binary_search_by(|(known, _)| known.cmp(key)).ok()?;
+        Some(entries[at].1)
+    }
+
+    /// A node's text; none if it is a list.
+    pub fn text(&self, node: Id) -> Option<&str> {
+        let Range { start, end } = self.nodes[node as usize].text.clone()?;
+        Some(&self.texts[start as usize..end as usize])
+    }
+
+    /// What is in a list: indexes first, in their order.
+    pub fn below(&self, list: Id) -> impl Iterator<Item = (&Key, Id)> {
+        self.entries(list).iter().map(|(key, node)| (key, *node))
+    }
+
+    fn entries(&self, list: Id) -> &[(Key, Id)] {
+        let Range { start, end } = self.nodes[list as usize].below;
+        &self.entries[start as usize..end as usize]
+    }
+}
+
+/// A tree that is being built.
+#[derive(Debug)]
+pub(super) struct Builder {
+    nodes: Vec<Building>,
+    below: BTreeMap<(Id, Key), Id>,
+    /// All texts, also those that were replaced.
+    texts: String,
+    is_full: bool,
+}
+
+/// A node of it.
+#[derive(Clone, Debug, Default)]
+struct Building {
+    text: Option<Range<u32>>,
+    /// How much is in its list.
+    count: u32,
     /// The highest index that the list has had.
     last_index: Option<i64>,
 }
@@ -78,21 +135,34 @@ enum Lost {
     Full,
 }
 
-impl Default for Tree {
+impl Default for Builder {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()], below: BTreeMap::new(), texts: String::new(), is_full: false }
+        Self { nodes: vec![Building::default()], below: BTreeMap::new(), texts: String::new(), is_full: false }
     }
 }
 
-impl Tree {
+impl Builder {
     /// Whether there were more nodes than are built: then some are missing.
     pub fn is_full(&self) -> bool {
         self.is_full
     }
 
-    /// The same, with nothing in it.
-    pub fn emptied(&self) -> Self {
-        Self { is_full: self.is_full, ..Self::default() }
+    /// The tree; an empty one if something is missing, because a part would look like the whole.
+    pub fn finish(self) -> Tree {
+        if self.is_full {
+            return Tree { is_full: true, ..Self::default().finish() };
+        }
+        let mut nodes: Vec<Node> =
+            self.nodes.into_iter().map(|node| Node { text: node.text, below: Range::default() }).collect();
+        let mut entries = Vec::with_capacity(self.below.len());
+        for ((list, key), node) in self.below {
+            let at = offset(entries.len());
+            let below = &mut nodes[list as usize].below;
+            let start = if below.start == below.end { at } else { below.start };
+            *below = start..at + 1;
+            entries.push((key, node));
+        }
+        Tree { nodes, entries, texts: self.texts, is_full: false }
     }
 
     /// Sets a field of a form.
@@ -133,32 +203,29 @@ impl Tree {
 
     /// Takes a node out of a list, with all below it.
     pub fn remove(&mut self, list: Id, key: &Key) {
-        self.below.remove(&(list, key.clone()));
+        if self.below.remove(&(list, key.clone())).is_some() {
+            self.nodes[list as usize].count -= 1;
+        }
     }
 
-    /// The node of this key in a list.
-    pub fn get(&self, list: Id, key: &Key) -> Option<Id> {
+    /// Whether nothing is in a list.
+    pub fn is_empty(&self, list: Id) -> bool {
+        self.nodes[list as usize].count == 0
+    }
+
+    fn get(&self, list: Id, key: &Key) -> Option<Id> {
         self.below.get(&(list, key.clone())).copied()
-    }
-
-    /// A node's text; none if it is a list.
-    pub fn text(&self, node: Id) -> Option<&str> {
-        let Range { start, end } = self.nodes[node as usize].text.clone()?;
-        Some(&self.texts[start as usize..end as usize])
-    }
-
-    /// What is in a list: indexes first, in their order.
-    pub fn below(&self, list: Id) -> impl Iterator<Item = (&Key, Id)> {
-        self.below.range(span(list)).map(|((_, key), node)| (key, *node))
     }
 
     /// What is left of a node that is made something else: nothing.
     fn clear(&mut self, node: Id) {
-        let below: Vec<(Id, Key)> = self.below.range(span(node)).map(|(place, _)| place.clone()).collect();
-        for place in below {
-            self.below.remove(&place);
+        if !self.is_empty(node) {
+            let below: Vec<(Id, Key)> = self.below.range(span(node)).map(|(place, _)| place.clone()).collect();
+            for place in below {
+                self.below.remove(&place);
+            }
         }
-        self.nodes[node as usize] = Node::default();
+        self.nodes[node as usize] = Building::default();
     }
 
     /// Whether a name has more brackets than PHP takes, and if so, whether it takes its variable away: not where PHP
@@ -212,7 +279,8 @@ impl Tree {
             Entry::Occupied(known) => Ok(*known.get()),
             Entry::Vacant(_) if is_full => Err(Lost::Full),
             Entry::Vacant(free) => {
-                self.nodes.push(Node::default());
+                self.nodes.push(Building::default());
+                self.nodes[list as usize].count += 1;
                 Ok(*free.insert(next))
             }
         }

@@ -10,6 +10,7 @@ use std::task::Waker;
 use tokio::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
+use crate::pace::{PORTION_BYTES, SMALL_REQUEST_BYTES};
 use crate::{Ended, Limits};
 
 /// The longest head, all fields together. Bitrix24's have some 500 bytes.
@@ -48,6 +49,12 @@ pub(super) struct Connection {
     since: Cell<Instant>,
     /// Bytes that came in this phase, where they are counted.
     came: Cell<usize>,
+    /// Bytes of the current request, head and body together.
+    of_request: Cell<usize>,
+    /// Of a large request, what may be read without another look at the pace.
+    promised: Cell<usize>,
+    /// A large request is read on then, and waits since the first of the two.
+    paused: Cell<Option<(Instant, Instant)>>,
     /// When an answer that the client does not read is given up.
     blocked_until: Cell<Option<Instant>>,
     /// What the current body takes of the memory for bodies.
@@ -77,6 +84,9 @@ impl Connection {
             phase: Cell::new(Phase::Greeting),
             since: Cell::new(now),
             came: Cell::new(0),
+            of_request: Cell::new(0),
+            promised: Cell::new(0),
+            paused: Cell::new(None),
             blocked_until: Cell::new(None),
             held: Cell::new(0),
             has_body_left: Cell::new(false),
@@ -148,6 +158,8 @@ impl Connection {
 
     /// The request is answered; whether that ends the connection.
     pub(super) fn answered(&self, last: bool) {
+        self.of_request.set(0);
+        self.promised.set(0);
         self.enter(if last { Phase::Closing } else { Phase::Idle }, Instant::now());
         self.feed();
     }
@@ -177,6 +189,36 @@ impl Connection {
             self.enter(Phase::Head, Instant::now());
         }
         self.came.set(self.came.get().saturating_add(bytes));
+        let small = SMALL_REQUEST_BYTES.saturating_sub(self.of_request.get());
+        self.of_request.set(self.of_request.get().saturating_add(bytes));
+        let large = bytes.saturating_sub(small);
+        if large > 0 {
+            let promised = self.promised.get();
+            self.promised.set(promised.saturating_sub(large));
+            self.crowd.pace().pay(large.saturating_sub(promised), Instant::now());
+        }
+    }
+
+    /// How much of the current request may be read now. None: a large one waits, and is read on by itself.
+    pub(super) fn may_take(&self) -> Option<usize> {
+        if self.paused.get().is_some() {
+            return None;
+        }
+        let (pace, now) = (self.crowd.pace(), Instant::now());
+        let small = SMALL_REQUEST_BYTES.saturating_sub(self.of_request.get());
+        if self.promised.get() > 0 {
+            return Some(self.promised.get());
+        }
+        if !pace.is_behind(now) {
+            return Some(usize::MAX);
+        }
+        if small > 0 {
+            return Some(small);
+        }
+        self.paused.set(Some((now, pace.promise(now))));
+        self.promised.set(PORTION_BYTES);
+        self.crowd.paused();
+        None
     }
 
     /// The server has looked at all that was handed over: a head that still has no end is told so.
@@ -234,6 +276,9 @@ impl Connection {
 
     /// Until when it may go on as it does.
     pub(super) fn deadline(&self) -> Option<Instant> {
+        if let Some((_, until)) = self.paused.get() {
+            return Some(until);
+        }
         let wait = match self.phase.get() {
             Phase::Greeting | Phase::Head => Some(self.limits.head_timeout),
             Phase::Idle => Some(self.limits.idle_timeout),
@@ -248,6 +293,12 @@ impl Connection {
 
     /// Its deadline has passed.
     pub(super) fn expire(&self, now: Instant) {
+        if let Some((since, _)) = self.paused.take() {
+            // What we made it wait is no fault of the client's.
+            self.since.set(self.since.get() + (now - since));
+            self.task.borrow().wake_by_ref();
+            return;
+        }
         if self.blocked_until.get().is_some_and(|until| until <= now) {
             self.ended.set(Some(Ended::Unread));
             self.is_over.set(true);

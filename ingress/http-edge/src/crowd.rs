@@ -7,13 +7,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 
-use crate::Limits;
 use crate::connection::{Connection, Phase};
 use crate::networks::Networks;
+use crate::pace::Pace;
+use crate::{Limits, Observer};
 
 /// So much of each body has its place in what every connection may take: only what goes beyond it is
 /// counted, so bodies that are not larger lose nothing to anybody. Bitrix24's have one or two kilobytes.
@@ -31,6 +33,8 @@ pub(super) struct Crowd {
     held: Cell<usize>,
     /// Who waits for some of it.
     waiting: RefCell<Vec<Waker>>,
+    pace: Pace,
+    observer: Arc<dyn Observer>,
 }
 
 struct Place {
@@ -39,7 +43,7 @@ struct Place {
 }
 
 impl Crowd {
-    pub(super) fn new(limits: Limits, proxies: Networks) -> Rc<Self> {
+    pub(super) fn new(limits: Limits, proxies: Networks, observer: Arc<dyn Observer>) -> Rc<Self> {
         Rc::new(Self {
             limits,
             proxies,
@@ -48,6 +52,8 @@ impl Crowd {
             next: Cell::new(0),
             held: Cell::new(0),
             waiting: RefCell::default(),
+            pace: Pace::new(limits.large_bytes_per_second, Instant::now()),
+            observer,
         })
     }
 
@@ -62,6 +68,16 @@ impl Crowd {
         self.members.borrow_mut().insert(id, Place { connection: Rc::clone(&connection), source });
         *self.sources.borrow_mut().entry(source).or_default() += 1;
         Member { crowd: Rc::clone(self), connection, id }
+    }
+
+    /// How fast large requests are read.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Counts a large request that waits.
+    pub(super) fn paused(&self) {
+        self.observer.read_paused();
     }
 
     /// Takes so many more bytes for a connection's body. When there are none left, the body that is coming for
@@ -183,6 +199,7 @@ mod tests {
     use std::task::Poll::{Pending, Ready};
 
     use super::*;
+    use crate::observer;
 
     const ANN: [u8; 4] = [203, 0, 113, 1];
     const BOB: [u8; 4] = [203, 0, 113, 2];
@@ -190,7 +207,7 @@ mod tests {
 
     fn crowd(connections_max: usize, proxies: &[&str]) -> Rc<Crowd> {
         let limits = Limits { connections_max, request_bytes_max: 1_000, ..Limits::default() };
-        Crowd::new(limits, Networks::parse(proxies.iter().copied()).expect("networks"))
+        Crowd::new(limits, Networks::parse(proxies.iter().copied()).expect("networks"), observer::nobody())
     }
 
     fn enter<const N: usize>(crowd: &Rc<Crowd>, peers: [[u8; 4]; N]) -> [Member; N] {

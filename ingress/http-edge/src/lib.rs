@@ -47,6 +47,7 @@ mod limits;
 pub mod listener;
 pub mod networks;
 mod observer;
+mod pace;
 pub mod proxy;
 pub mod site;
 mod tls;
@@ -203,7 +204,8 @@ where
             let house = self.clone();
             async move {
                 let http = Rc::new(house.http().await?);
-                let crowd = Crowd::new(house.limits, house.options.trusted_proxies.clone());
+                let observer = Arc::clone(&house.options.observer);
+                let crowd = Crowd::new(house.limits, house.options.trusted_proxies.clone(), observer);
                 let house = Rc::new(house);
                 let attend = move |socket| attend(socket, Rc::clone(&crowd), Rc::clone(&http), Rc::clone(&house));
                 Ok::<_, ()>(fn_service::<_, _, _, _, _, ()>(attend))

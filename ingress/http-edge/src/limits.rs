@@ -23,6 +23,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// What bodies may take of memory in all, beyond the beginning of each that has its place anyway.
     pub request_bytes_max: usize,
+    /// How fast large requests are read, all together; none: as fast as they come.
+    pub large_bytes_per_second: Option<u64>,
 }
 
 impl Limits {
@@ -31,6 +33,7 @@ impl Limits {
         Self {
             connections_max: self.connections_max.div_ceil(workers),
             request_bytes_max: (self.request_bytes_max / workers).max(body_bytes_max),
+            large_bytes_per_second: self.large_bytes_per_second.map(|rate| rate.div_ceil(workers as u64)),
             ..*self
         }
     }
@@ -99,6 +102,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(5),
             connections_max: 64,
             request_bytes_max: 1024 * 1024,
+            large_bytes_per_second: None,
         }
     }
 }

@@ -61,8 +61,22 @@ pub trait Observer: Send + Sync {
     /// A connection is closed; why, unless the client ended it in order.
     fn closed(&self, why: Option<Ended>);
 
+    /// A large request is read on later than it could be.
+    fn read_paused(&self) {}
+
     /// The TLS certificate that clients see expires then, in seconds of Unix time.
     fn certificate_expires(&self, _at_s: i64) {}
+}
+
+/// Nobody looks.
+#[cfg(test)]
+pub(super) fn nobody() -> std::sync::Arc<dyn Observer> {
+    struct Nobody;
+    impl Observer for Nobody {
+        fn opened(&self) {}
+        fn closed(&self, _: Option<Ended>) {}
+    }
+    std::sync::Arc::new(Nobody)
 }
 
 #[cfg(test)]

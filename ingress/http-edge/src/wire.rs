@@ -124,9 +124,18 @@ impl Wire {
         buffer.set_filled(before + taken);
     }
 
+    /// Reads less than there is room for.
+    fn read_little(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<()>> {
+        let mut scratch = [0; SCRATCH_BYTES];
+        let mut little = ReadBuf::new(&mut scratch[..most.min(SCRATCH_BYTES)]);
+        ready!(Pin::new(&mut self.line).poll_read(cx, &mut little))?;
+        buffer.put_slice(little.filled());
+        Poll::Ready(Ok(()))
+    }
+
     /// What was kept back before.
-    fn hand_rest(&mut self, buffer: &mut ReadBuf<'_>) {
-        let fits = self.rest.len().min(buffer.remaining());
+    fn hand_rest(&mut self, buffer: &mut ReadBuf<'_>, most: usize) {
+        let fits = self.rest.len().min(buffer.remaining()).min(most);
         let taken = self.turn.take(&self.rest[..fits]);
         buffer.put_slice(&self.rest[..taken]);
         self.rest.advance(taken);
@@ -154,16 +163,24 @@ impl AsyncRead for Wire {
             this.turn = Turn::default();
             return Poll::Pending;
         }
+        let Some(most) = this.connection.may_take() else {
+            this.turn = Turn::default();
+            return Poll::Pending;
+        };
         let before = buffer.filled().len();
         if this.rest.is_empty() {
-            let read = Pin::new(&mut this.line).poll_read(cx, buffer);
+            let read = if most >= buffer.remaining() {
+                Pin::new(&mut this.line).poll_read(cx, buffer)
+            } else {
+                this.read_little(cx, buffer, most)
+            };
             if read.is_pending() {
                 this.turn = Turn::default();
             }
             ready!(read)?;
             this.portion(buffer, before);
         } else {
-            this.hand_rest(buffer);
+            this.hand_rest(buffer, most);
         }
         // None are the end.
         let came = buffer.filled().len() - before;
@@ -237,18 +254,23 @@ mod tests {
 
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
+    use tokio::time::{Duration, Instant};
 
     use super::*;
     use crate::Limits;
     use crate::crowd::{Crowd, Member};
     use crate::networks::Networks;
+    use crate::observer;
+    use crate::pace::SMALL_REQUEST_BYTES;
+    use crate::watch::watch;
 
     /// A wire, its connection and the client at the other end.
-    async fn wire() -> (Wire, Member, TcpStream) {
+    async fn wire(limits: Limits) -> (Wire, Member, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
         let (socket, peer) = listener.accept().await.expect("the connection");
-        let member = Crowd::new(Limits::default(), Networks::default()).enter(peer.ip());
+        let crowd = Crowd::new(limits, Networks::default(), observer::nobody());
+        let member = crowd.enter(peer.ip());
         member.connection.greeted();
         (Wire::new(Line::Plain(socket), Rc::clone(&member.connection)), member, client)
     }
@@ -276,7 +298,7 @@ mod tests {
 
     /// How many bytes the server reads in each turn until it has all of this.
     async fn turns(said: &str) -> Vec<usize> {
-        let (mut wire, _member, mut client) = wire().await;
+        let (mut wire, _member, mut client) = wire(Limits::default()).await;
         client.write_all(said.as_bytes()).await.expect("it is taken");
         let mut turns = Vec::new();
         while turns.iter().sum::<usize>() < said.len() {
@@ -306,7 +328,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_sends_ahead_waits_until_the_last_request_is_answered() {
-        let (mut wire, member, mut client) = wire().await;
+        let (mut wire, member, mut client) = wire(Limits::default()).await;
         client.write_all(b"GET / HTTP/1.1\r\n").await.expect("a part");
         assert_eq!(turn(&mut wire).await, 16);
         member.connection.begin(false);
@@ -320,11 +342,53 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_read_while_answers_are_not() {
-        let (mut wire, member, mut client) = wire().await;
+        let (mut wire, member, mut client) = wire(Limits::default()).await;
         client.write_all(b"GET / HTTP/1.1\r\n").await.expect("a part");
         member.connection.blocked();
         assert_eq!(turn(&mut wire).await, 0);
         member.connection.flushed();
         assert_eq!(turn(&mut wire).await, 16);
+    }
+    #[tokio::test]
+    async fn large_requests_are_read_at_a_rate_and_small_ones_do_not_wait() {
+        const RATE: usize = 1024 * 1024;
+        let limits = Limits {
+            large_bytes_per_second: Some(RATE as u64),
+            body_timeout: Duration::from_secs(1),
+            ..Limits::default()
+        };
+        let (mut wire, member, mut client) = wire(limits).await;
+        let began = Instant::now();
+        let large = vec![b'x'; SMALL_REQUEST_BYTES + 3 * RATE];
+        let (reading, sending) = tokio::join!(
+            watch(&member.connection, async {
+                member.connection.await_body();
+                let mut read = 0;
+                while read < large.len() {
+                    let mut scratch = [0; PORTION_BYTES];
+                    let mut buffer = ReadBuf::new(&mut scratch);
+                    poll_fn(|cx| Pin::new(&mut wire).poll_read(cx, &mut buffer)).await.expect("bytes");
+                    read += buffer.filled().len();
+                }
+                wire
+            }),
+            client.write_all(&large)
+        );
+        sending.expect("it is taken");
+        // The first second's worth comes at once, and the last portion without waiting for its price.
+        assert!(began.elapsed() > Duration::from_millis(1_900), "{:?}", began.elapsed());
+        assert!(!member.connection.body_is_lost(), "a client was blamed for what it had to wait");
+
+        let mut wire = reading.expect("it was read to its end");
+        member.connection.answered(false);
+        client.write_all(&[b'y'; SMALL_REQUEST_BYTES]).await.expect("a small one");
+        let mut read = 0;
+        for _ in 0..100 {
+            read += turn(&mut wire).await;
+            if read == SMALL_REQUEST_BYTES {
+                return;
+            }
+        }
+        panic!("a small request waits: {read} bytes of it came");
     }
 }

@@ -92,6 +92,11 @@ fn collect<'a>(field: Field<'a>, letters: &mut String, is_secret: bool, found: &
 
 /// Adds a name's letters to those of the names above it, and says whether all of them together name a secret.
 fn enter(letters: &mut String, name: &Key, is_secret_above: bool) -> bool {
+    if let Key::Index(_) = name {
+        // No digit is in the name of a secret.
+        letters.push('0');
+        return is_secret_above;
+    }
     let from = letters.len().saturating_sub(SECRET_NAME_BYTES_MAX - 1);
     let bytes = name.bytes();
     letters.extend(
