@@ -18,6 +18,8 @@ pub mod random;
 pub const APP: &str = "crm-sync";
 /// The bytes that a stranger adds to a body that it wants to be large, below the default of `body-limit`.
 pub const LARGE_BYTES: usize = 60_000;
+/// A request with a body of this size is read at once, however many there are.
+const SMALL_BYTES: usize = 3_500;
 
 /// Which port is attacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -327,6 +329,14 @@ fn bodies(aim: &Aim) -> Vec<Attack> {
         Attack::flood("JSON of 30,000 numbers", large(numbers.clone())),
         Attack::flood("JSON of 30,000 numbers and 64 secrets", large(format!(r#"{{{secrets}"x":{numbers}}}"#))),
         Attack::flood("JSON of objects in lists", large(list_of(r#"{"":0}"#, LARGE_BYTES))),
+        Attack::flood("JSON of numbers, each request as small as those that never wait", {
+            let aim = aim.clone();
+            let data = list_of("1", SMALL_BYTES);
+            move |n| match n {
+                0..50 => install(&aim.member(n), &aim.token(n)),
+                n => json_event("ONX", &aim.member(n % 50), &aim.token(n % 50), &data),
+            }
+        }),
         Attack::flood(
             "JSON that is nested as deep as it may be",
             large(list_of(&format!("{}1{}", r#"{"":"#.repeat(60), "}".repeat(60)), LARGE_BYTES)),
