@@ -28,6 +28,7 @@ use uuid::Uuid;
 use self::files::Files;
 use self::group::Group;
 use self::state::Shared;
+use self::storage::Simulated;
 use self::writer::{Request, Writer};
 use super::Record;
 use crate::clock::Clock;
@@ -38,7 +39,6 @@ mod files;
 mod frame;
 mod group;
 mod ledger;
-mod played;
 mod reader;
 pub mod record;
 mod recovery;
@@ -47,17 +47,17 @@ mod segment;
 mod settled;
 mod spare;
 mod state;
+mod storage;
 mod survey;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use self::files::free_bytes;
 pub use self::ledger::{DiskLedger, Upkeep};
-pub use self::played::Disk;
 pub use self::reader::Reader;
 pub use self::salvage::{Salvaged, salvage};
 pub use self::settled::Settled;
+pub use self::storage::{Disk, free_bytes};
 pub use self::survey::{Contents, Survey, SurveyError};
 
 const KIB: u64 = 1024;
@@ -172,20 +172,21 @@ impl DiskLog {
     }
 
     fn open_on(files: Files, dir: &Path, options: Options) -> io::Result<Self> {
-        files::make_dir(dir)?;
-        let lock = files::lock_dir(dir)?;
+        storage::make_dir(dir)?;
+        let lock = storage::lock_dir(dir)?;
         let limits = (options.bytes_max, options.leaves);
         let (shared, writer, queue, requests) = Self::begin(files, dir, options)?;
         let writer = thread::Builder::new().name("disk-log-writer".into()).spawn(move || writer.run(requests))?;
         Ok(Self::of(shared, limits, Work::Elsewhere { queue, writer }, Some(lock)))
     }
 
-    /// Opens or makes the log on a disk that somebody plays, who sees to it that nobody else has it.
+    /// Opens or makes the log on a simulated disk. The simulation sees to it that nobody else has it.
     ///
     /// It has no threads: whoever appends does the writer's work, and [`Self::idle`] what it does besides.
-    pub fn open_played(disk: Arc<dyn Disk>, clock: Clock, options: Options) -> io::Result<Self> {
+    pub fn open_simulated(disk: Arc<dyn Disk>, clock: Clock, options: Options) -> io::Result<Self> {
         let limits = (options.bytes_max, options.leaves);
-        let (shared, writer, ..) = Self::begin(Files::played(disk, clock), Path::new("played"), options)?;
+        let (shared, writer, ..) =
+            Self::begin(Files::on(Arc::new(Simulated(disk)), clock), Path::new("simulated"), options)?;
         Ok(Self::of(shared, limits, Work::Here(Box::new(Mutex::new(writer))), None))
     }
 

@@ -125,7 +125,7 @@ impl Crew {
     fn open(&self) -> anyhow::Result<SimDesk> {
         let clock = self.clock();
         let disk = SimDisk::new(self.shelf.clone(), self.stage.clone(), self.signs.alive.clone());
-        let log = DiskLog::open_played(Arc::new(disk), clock, self.options.clone()).context("open the disk log")?;
+        let log = DiskLog::open_simulated(Arc::new(disk), clock, self.options.clone()).context("open the disk log")?;
         let settled = Settled::load(&log).context("load what is settled")?;
         let (first, end) = log.bounds();
         let (life, watermark) = (self.life, settled.watermark());

@@ -4,16 +4,16 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::files::DiskFile;
 use super::frame::{self, BODY_BYTES_MAX, Body, HEAD_BYTES, Head, MARK_BYTES, Salt};
 use super::segment::{HEADER_BYTES, Segment};
+use super::storage::StorageFile;
 
 /// Read from the file at once, unless a record is longer.
 const CHUNK_BYTES: u64 = 64 * 1024;
 
 /// A place between two frames.
 pub(super) struct Cursor {
-    file: DiskFile,
+    file: StorageFile,
     salt: Salt,
     position: u64,
     offset: u64,
@@ -34,7 +34,7 @@ pub(super) enum Found {
 
 impl Cursor {
     /// Stands before the segment's first frame.
-    pub fn new(file: DiskFile, segment: &Segment) -> Self {
+    pub fn new(file: StorageFile, segment: &Segment) -> Self {
         let salt = Salt::of(segment.id);
         Self { file, salt, position: HEADER_BYTES, offset: segment.base, buffer: vec![], buffered_at: HEADER_BYTES }
     }

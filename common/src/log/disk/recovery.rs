@@ -29,6 +29,7 @@ use super::files::Files;
 use super::frame::MARK_BYTES;
 use super::record;
 use super::segment::{self, HEADER_BYTES, Header, Segment, corrupt, damage};
+use super::storage::read_exact_at;
 use crate::time::Timestamp;
 
 /// What was found.
@@ -158,7 +159,7 @@ fn scan(files: &Files, dir: &Path, header: &Header) -> io::Result<(Segment, Tail
     let records = whole.end - synced.end;
     let wanted = if records == 0 { 0 } else { whole.bytes - synced.bytes };
     let mut frames = vec![0; usize::try_from(wanted).map_err(io::Error::other)?];
-    file.read_exact_at(&mut frames, synced.bytes)?;
+    read_exact_at(&*file, &mut frames, synced.bytes)?;
     Ok((synced, Tail { frames, records, latest: whole.latest }))
 }
 

@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::cursor::{self, Cursor};
-use super::files::{self, Files};
+use super::files::{Files, write};
 use super::frame::{self, Body, HEAD_BYTES, MARK_BYTES, Salt};
 use super::segment::{self, HEADER_BYTES, Header, Previous, Segment};
+use super::storage;
 use super::{record, recovery, settled};
 use crate::time::Timestamp;
 
@@ -48,12 +49,12 @@ pub struct Lost {
 
 /// Makes a log in place of a damaged one that nobody has open. Needs as much room again, and memory for a segment.
 pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
-    let lock = files::lock_dir(dir)?;
+    let lock = storage::lock_dir(dir)?;
     let (fresh, aside) = (beside(dir, "salvaged"), free(dir)?);
     if fresh.exists() {
         fs::remove_dir_all(&fresh)?;
     }
-    files::make_dir(&fresh)?;
+    storage::make_dir(&fresh)?;
     let mut press = Press::new(fresh.clone());
     let Found { log: old, mut lost, tail, is_damaged } = read(dir, &mut press)?;
     let records = press.records;
@@ -233,9 +234,9 @@ impl Press {
         let bytes = HEADER_BYTES + self.frames.len() as u64;
         // Room for a mark behind the last record, as everywhere.
         let file = self.files.make(&segment::path(&self.dir, number), bytes + MARK_BYTES as u64)?;
-        self.files.write(&file, &header.encode(), 0)?;
-        self.files.write(&file, &self.frames, HEADER_BYTES)?;
-        self.files.sync(&file)?;
+        write(&file, &header.encode(), 0)?;
+        write(&file, &self.frames, HEADER_BYTES)?;
+        file.sync_data()?;
         self.previous = Some(Previous { number, end: self.next, bytes, latest: self.latest });
         self.number += 1;
         self.frames.clear();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::files::Files;
+use super::storage::read_exact_at;
 use crate::time::Timestamp;
 
 /// Before the first frame.
@@ -114,7 +115,7 @@ impl Header {
     /// Reads a segment file's header.
     pub fn read(files: &Files, path: &Path) -> io::Result<Self> {
         let mut bytes = [0; HEADER_LEN];
-        let read = files.open(path)?.read_exact_at(&mut bytes, 0);
+        let read = read_exact_at(&*files.open(path)?, &mut bytes, 0);
         match read {
             Ok(()) => Self::decode(&bytes)
                 .ok_or_else(|| corrupt(path, "its header is damaged, or of another version of the format")),

@@ -283,16 +283,16 @@ mod tests {
     #[test]
     fn nothing_goes_before_what_is_settled_is_saved_but_where_there_is_no_room_for_that() {
         let dir = tempfile::tempdir().expect("a directory");
-        let files = Files::default();
+        let (files, faults) = super::super::storage::faulty::files();
         let log = DiskLog::open_on(files.clone(), dir.path(), small()).expect("open");
         (0..100).for_each(|number| _ = log.append_blocking(vec![record(number)]).expect("append"));
         let settled = Settled::load(&log).expect("load");
         (0..60).for_each(|offset| settled.settle(offset));
 
-        files.faults.syncs.store(1, Ordering::SeqCst);
+        faults.syncs.store(1, Ordering::SeqCst);
         settled.save().expect_err("the disk is bad");
         assert_eq!(log.bounds(), (0, 100));
-        files.faults.full.store(true, Ordering::SeqCst);
+        faults.full.store(true, Ordering::SeqCst);
         settled.save().expect_err("the disk is full");
         let (first, _) = log.bounds();
         assert!((1..=60).contains(&first), "{first}");

@@ -13,7 +13,8 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::RETRY_AFTER;
-use super::files::{DiskFile, Files, is_full};
+use super::files::{Files, is_full};
+use super::storage::StorageFile;
 
 /// The finished spare.
 const SPARE: &str = "spare";
@@ -33,7 +34,7 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 
 /// A file for a segment: its size, and where it is for now.
 pub(super) struct Spare {
-    pub file: DiskFile,
+    pub file: StorageFile,
     pub bytes: u64,
     pub path: PathBuf,
 }
@@ -49,8 +50,8 @@ pub(super) struct Spares {
 /// How far the next one is.
 enum Making {
     Nothing,
-    UnderWay(JoinHandle<io::Result<(DiskFile, u64)>>),
-    Made(DiskFile, u64),
+    UnderWay(JoinHandle<io::Result<(StorageFile, u64)>>),
+    Made(StorageFile, u64),
     Failed(Instant),
 }
 
@@ -121,7 +122,7 @@ impl Making {
         Self::of(making.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked"))), files)
     }
 
-    fn of(made: io::Result<(DiskFile, u64)>, files: &Files) -> Self {
+    fn of(made: io::Result<(StorageFile, u64)>, files: &Files) -> Self {
         made.map_or_else(|_| Self::Failed(files.now()), |(file, bytes)| Self::Made(file, bytes))
     }
 }
@@ -144,7 +145,7 @@ impl Workshop {
     fn begin(self) -> Making {
         let files = self.files.clone();
         let work = move || self.make(0).inspect(|_| self.tell_room()).inspect_err(|error| self.tell_failure(error));
-        if files.is_played() {
+        if !files.allows_threads() {
             return Making::of(work(), &files);
         }
         // Without a thread the spare is made when it is needed.
@@ -153,7 +154,7 @@ impl Workshop {
     }
 
     /// Makes the spare, of the size of a segment or as large as there is room. Under its name there are only whole files.
-    fn make(&self, needed: u64) -> io::Result<(DiskFile, u64)> {
+    fn make(&self, needed: u64) -> io::Result<(StorageFile, u64)> {
         let unfinished = self.dir.join(UNFINISHED);
         let made = self.fitting(&unfinished, needed).and_then(|made| {
             self.files.rename(&unfinished, &path(&self.dir))?;
@@ -166,7 +167,7 @@ impl Workshop {
         made
     }
 
-    fn fitting(&self, path: &Path, needed: u64) -> io::Result<(DiskFile, u64)> {
+    fn fitting(&self, path: &Path, needed: u64) -> io::Result<(StorageFile, u64)> {
         let mut bytes = self.bytes;
         loop {
             match self.files.make(path, bytes) {
@@ -186,7 +187,7 @@ impl Workshop {
     }
 
     /// What a former process made and did not use. What it may hold is no record of ours: checksums are salted.
-    fn left(&self, needed: u64) -> io::Result<Option<(DiskFile, u64)>> {
+    fn left(&self, needed: u64) -> io::Result<Option<(StorageFile, u64)>> {
         match self.files.open_to_write(&path(&self.dir)) {
             Ok(file) => {
                 let bytes = file.length()?;

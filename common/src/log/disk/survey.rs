@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::cursor::{Cursor, Found};
-use super::files::{self, Files, Looking};
+use super::files::Files;
 use super::record;
 use super::recovery::{self, Recovered};
 use super::segment::{self, Segment, corrupt, damage};
 use super::settled::Offsets;
+use super::storage::{self, Looking};
 use crate::time::Timestamp;
 
 /// Why a directory was not looked at to the end.
@@ -61,7 +62,7 @@ impl Survey {
         if !dir.is_dir() || segment::numbers(&files, dir).map_err(told)?.is_empty() {
             return Err(SurveyError::Nothing(dir.to_owned()));
         }
-        let looking = files::look_at_dir(dir).map_err(told)?;
+        let looking = storage::look_at_dir(dir).map_err(told)?;
         let looking = looking.ok_or_else(|| SurveyError::InUse(dir.to_owned()))?;
         let found = recovery::recover(&files, dir).map_err(told)?;
         let (openings, log, end) = (found.number, found.log, found.end + found.tail.records);

@@ -12,13 +12,14 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::files::{DiskFile, is_full};
+use super::files::{is_full, write};
 use super::frame::{self, MARK_BYTES, Salt};
 use super::group::{Batch, Group};
 use super::recovery::{Recovered, Tail};
 use super::segment::{self, HEADER_BYTES, Header, Segment};
 use super::spare::Spares;
 use super::state::Shared;
+use super::storage::StorageFile;
 use super::{AppendError, GO_ON_BYTES, Options, RETRY_AFTER};
 use crate::time::Timestamp;
 
@@ -39,7 +40,7 @@ pub(super) enum Request {
 
 /// The file that is being written to.
 struct Current {
-    file: DiskFile,
+    file: StorageFile,
     /// The file's size.
     room: u64,
     segment: Segment,
@@ -277,7 +278,7 @@ impl Writer {
     /// Adds to the current segment. It stays the current one only if that succeeds.
     fn extend(&mut self, mut current: Current, tail: &mut Tail) -> io::Result<()> {
         frame::seal(&mut tail.frames, Salt::of(current.segment.id), current.segment.end);
-        self.shared.files.write(&current.file, &tail.frames, current.segment.bytes)?;
+        write(&current.file, &tail.frames, current.segment.bytes)?;
         self.sync(&current.file)?;
         current.segment.bytes += tail.frames.len() as u64;
         current.segment.end += tail.records;
@@ -328,19 +329,19 @@ impl Writer {
         Ok(())
     }
 
-    fn place(&self, file: &DiskFile, header: &Header, tail: &Tail) -> io::Result<()> {
-        self.shared.files.write(file, &header.encode(), 0)?;
+    fn place(&self, file: &StorageFile, header: &Header, tail: &Tail) -> io::Result<()> {
+        write(file, &header.encode(), 0)?;
         if tail.frames.is_empty() {
-            return self.shared.files.sync(file);
+            return file.sync_data();
         }
-        self.shared.files.write(file, &tail.frames, HEADER_BYTES)?;
+        write(file, &tail.frames, HEADER_BYTES)?;
         self.sync(file)
     }
 
     /// A sync that somebody waits for.
-    fn sync(&self, file: &DiskFile) -> io::Result<()> {
+    fn sync(&self, file: &StorageFile) -> io::Result<()> {
         let begun_at = self.shared.files.now();
-        self.shared.files.sync(file)?;
+        file.sync_data()?;
         if let Some(on_sync) = &self.options.on_sync {
             on_sync(self.shared.files.since(begun_at));
         }
@@ -360,8 +361,8 @@ impl Writer {
             // Written anew in its place, every page of it is the kernel's concern again, and the sync is honest.
             let file = self.shared.files.open_to_write(&path)?;
             frame::seal(&mut tail.frames, Salt::of(newest.id), newest.end);
-            self.shared.files.write(&file, &tail.frames, newest.bytes)?;
-            self.shared.files.sync(&file)?;
+            write(&file, &tail.frames, newest.bytes)?;
+            file.sync_data()?;
             let (end, latest) = (newest.end + tail.records, newest.latest.max(tail.latest));
             self.shared.grow(Segment { end, bytes, latest, ..newest });
         }
@@ -385,8 +386,8 @@ impl Writer {
 
     /// Looks again after a while whether it is over.
     fn probe_later(&self) {
-        if self.shared.files.is_played() {
-            // Whoever plays the disk probes, too.
+        if !self.shared.files.allows_threads() {
+            // The simulation probes, too.
             return;
         }
         let requests = self.requests.clone();
@@ -443,7 +444,7 @@ impl Writer {
         let mut mark = Vec::with_capacity(MARK_BYTES);
         frame::lay_mark(&mut mark);
         frame::seal(&mut mark, Salt::of(current.segment.id), current.segment.end);
-        match self.shared.files.write(&current.file, &mark, current.segment.bytes) {
+        match write(&current.file, &mark, current.segment.bytes) {
             Ok(()) => current.is_marked = true,
             Err(error) => {
                 warn!(%error, "the disk failed under the disk log in {}: {error}", self.shared.dir.display());
@@ -456,7 +457,7 @@ impl Writer {
     pub fn close(&mut self) {
         self.mark();
         let Some(current) = self.current.take().filter(|current| current.is_marked) else { return };
-        if let Err(error) = self.shared.files.sync(&current.file) {
+        if let Err(error) = current.file.sync_data() {
             warn!(%error, "mark the end of the disk log in {}: {error}", self.shared.dir.display());
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::super::storage::faulty;
 use super::*;
 
 const RAW_RECORDS: u64 = 40;
@@ -77,9 +78,9 @@ fn a_disk_that_dies_at_any_sync_costs_and_doubles_nothing() {
         loop {
             let dir = tempfile::tempdir().expect("a directory");
             // Opening takes syncs of its own, which are not what this is about.
-            let files = Files::default();
+            let (files, faults) = faulty::files();
             let mut ledger = open(&files, dir.path());
-            files.faults.dies_after.store(syncs, Ordering::SeqCst);
+            faults.dies_after.store(syncs, Ordering::SeqCst);
             let published = process(&mut ledger, before);
             drop(ledger);
             for again in [3, 40] {
@@ -132,13 +133,13 @@ fn a_kill_between_any_two_logs_costs_and_doubles_nothing() {
 #[test]
 fn a_batch_that_failed_may_be_published_again_by_the_same_process() {
     let dir = tempfile::tempdir().expect("a directory");
-    let files = Files::default();
+    let (files, faults) = faulty::files();
     let mut ledger = open(&files, dir.path());
     // Events get through, unproven do not.
-    files.faults.dies_after.store(1, Ordering::SeqCst);
+    faults.dies_after.store(1, Ordering::SeqCst);
     let error = process(&mut ledger, 40).expect_err("the disk is dead").to_string();
     assert!(error.starts_with("publish to the log unproven"), "{error}");
-    files.faults.dies_after.store(-1, Ordering::SeqCst);
+    faults.dies_after.store(-1, Ordering::SeqCst);
     let begun = Instant::now();
     while process(&mut ledger, 9).is_err() {
         assert!(begun.elapsed() < Duration::from_secs(60), "the disk is well again");
@@ -284,7 +285,7 @@ fn large() -> Vec<Output> {
 #[test]
 fn what_finds_no_room_waits_for_it_and_is_published_once_in_its_order() {
     let dir = tempfile::tempdir().expect("a directory");
-    let files = Files::default();
+    let (files, faults) = faulty::files();
     let (mut ledger, upkeep, _stop) = waiting(&files, dir.path());
     let gauge = crate::telemetry::registry();
     upkeep.tell(&gauge, &crate::lifecycle::Readiness::default());
@@ -295,7 +296,7 @@ fn what_finds_no_room_waits_for_it_and_is_published_once_in_its_order() {
         })
     };
     let lengths = |ledger: &DiskLedger| PUBLISHED.map(|topic| ledger.log(topic).expect("a log").bounds().1);
-    files.faults.full.store(true, Ordering::SeqCst);
+    faults.full.store(true, Ordering::SeqCst);
     let logs = PUBLISHED.map(|topic| ledger.log(topic).expect("a log").clone());
     let at = Position { partition: PARTITION, offset: RAW_RECORDS };
     let publishing = std::thread::spawn(move || ledger.publish(large(), &[at]).map(|_| ledger));
@@ -305,7 +306,7 @@ fn what_finds_no_room_waits_for_it_and_is_published_once_in_its_order() {
         std::thread::yield_now();
     }
     assert_eq!(logs[3].bounds().1, 0, "facts come last");
-    files.faults.full.store(false, Ordering::SeqCst);
+    faults.full.store(false, Ordering::SeqCst);
     let ledger = publishing.join().expect("no panic").expect("published");
     assert!(!waits());
     let expected = PUBLISHED.map(|topic| large().iter().filter(|output| output.topic == topic).count() as u64);
@@ -317,9 +318,9 @@ fn what_finds_no_room_waits_for_it_and_is_published_once_in_its_order() {
 #[test]
 fn waiting_ends_with_the_process_and_the_next_one_publishes_the_rest() {
     let dir = tempfile::tempdir().expect("a directory");
-    let files = Files::default();
+    let (files, faults) = faulty::files();
     let (mut ledger, _, stop) = waiting(&files, dir.path());
-    files.faults.full.store(true, Ordering::SeqCst);
+    faults.full.store(true, Ordering::SeqCst);
     stop.request();
     let at = Position { partition: PARTITION, offset: RAW_RECORDS };
     assert!(matches!(ledger.publish(large(), &[at]), Err(LedgerError::StartOver(_))));
@@ -383,7 +384,7 @@ fn the_oldest_unproven_events_give_way_and_are_counted() {
 #[test]
 fn raw_leaves_room_for_what_follows_from_it_until_that_is_published() {
     let dir = tempfile::tempdir().expect("a directory");
-    let files = Files::default();
+    let (files, faults) = faulty::files();
     let leaves = Leaves { bytes: 1_000, times_unused: 8 };
     let options = Options { leaves, ..Options::log() };
     let log = DiskLog::open_on(files.clone(), &dir.path().join("raw"), options).expect("open raw");
@@ -396,7 +397,7 @@ fn raw_leaves_room_for_what_follows_from_it_until_that_is_published() {
     ledger.start(&[Position { partition: PARTITION, offset: 0 }]).expect("start");
 
     // Room for 10,000 bytes with what follows.
-    files.faults.room.store(1_000 + 80_000, Ordering::SeqCst);
+    faults.room.store(1_000 + 80_000, Ordering::SeqCst);
     for _ in 0..4 {
         log.append_blocking(vec![record(2_000)]).expect("there is room for it and what follows");
     }
@@ -412,6 +413,6 @@ fn raw_leaves_room_for_what_follows_from_it_until_that_is_published() {
     }
     assert_eq!(log.trouble(), None);
     // Nothing of the disk itself was taken meanwhile: segments are made ahead.
-    files.faults.room.store(1_000 + 8 * 100, Ordering::SeqCst);
+    faults.room.store(1_000 + 8 * 100, Ordering::SeqCst);
     assert!(matches!(log.append_blocking(vec![record(200)]), Err(AppendError::Full)));
 }

@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use super::super::files::faults::Faults;
+use super::super::storage::faulty::{self, Faults};
 use super::*;
 
 fn failing(dir: &Path) -> (DiskLog, Arc<Faults>) {
-    let files = Files::default();
-    let faults = files.faults.clone();
+    let (files, faults) = faulty::files();
     (DiskLog::open_on(files, dir, options()).expect("open"), faults)
 }
 
@@ -85,12 +84,12 @@ fn without_room_for_a_segment_the_log_is_full_once_the_current_one_is() {
 #[test]
 fn a_new_log_on_a_full_disk_is_opened_and_takes_records_when_there_is_room() {
     let dir = tempfile::tempdir().expect("a directory");
-    let files = Files::default();
-    files.faults.full.store(true, Ordering::SeqCst);
+    let (files, faults) = faulty::files();
+    faults.full.store(true, Ordering::SeqCst);
     let log = DiskLog::open_on(files.clone(), dir.path(), options()).expect("open");
     assert!(log.trouble().is_some());
     assert!(matches!(log.append_blocking(records(0..1)), Err(AppendError::Full)));
-    files.faults.full.store(false, Ordering::SeqCst);
+    faults.full.store(false, Ordering::SeqCst);
     append_in_time(&log, 0);
     let identity = log.identity();
     check(&log, 0..1);

@@ -4,8 +4,8 @@ use ::tests::random::number;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::files::faults::Faults;
 use super::super::files::is_full;
+use super::super::storage::faulty::{self, Faults};
 use super::model::{Answer, Disk, Group, Model};
 use super::*;
 
@@ -85,6 +85,7 @@ proptest! {
 struct Pair {
     dir: tempfile::TempDir,
     files: Files,
+    faults: Arc<Faults>,
     log: DiskLog,
     settled: Settled,
     model: Model,
@@ -104,10 +105,11 @@ fn open(files: &Files, dir: &Path) -> (DiskLog, Settled) {
 
 impl Pair {
     fn new() -> Self {
-        let (dir, files) = (tempfile::tempdir().expect("a directory"), Files::default());
+        let dir = tempfile::tempdir().expect("a directory");
+        let (files, faults) = faulty::files();
         let (log, settled) = open(&files, dir.path());
         let reader = log.reader(0).expect("a reader");
-        Self { dir, files, log, settled, model: Model::new(), number: 0, reader, followed: 0 }
+        Self { dir, files, faults, log, settled, model: Model::new(), number: 0, reader, followed: 0 }
     }
 
     fn take(&mut self, step: Step) -> Result<(), String> {
@@ -167,13 +169,13 @@ impl Pair {
     fn becomes(&mut self, disk: Disk, set: impl Fn(&Faults)) {
         // One trouble at a time: what two of them do is a matter of their order in files.
         if self.model.disk() == Disk::Well {
-            set(&self.files.faults);
+            set(&self.faults);
             self.model.becomes(disk);
         }
     }
 
     fn mend(&mut self) -> Result<(), String> {
-        self.files.faults.mend();
+        self.faults.mend();
         self.model.becomes(Disk::Well);
         // The log finds out by itself, without an append.
         let begun = std::time::Instant::now();
@@ -203,7 +205,7 @@ impl Pair {
     }
 
     fn restart(&mut self, killed: bool) -> Result<(), String> {
-        self.files.faults.mend();
+        self.faults.mend();
         let current = self.log.shared.current().expect("a segment");
         let copy = killed.then(|| crashed(self.dir.path()));
         if let Some(dir) = copy {

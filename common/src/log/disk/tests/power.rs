@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use ::tests::random::{Rng, number, seed};
 
-use super::super::files::faults::Act;
+use super::super::storage::faulty::{self, Act, Faults};
 use super::*;
 
 mod medium;
@@ -133,9 +133,9 @@ type Sent = BTreeMap<u64, u64>;
 /// Opens what is left, looks at everything, and goes on.
 fn come_back(dir: &Path, state: &State, sent: &Sent, dice: &mut Rng) -> Tape {
     let before = Medium::of(dir);
-    let files = Files::default();
-    files.faults.hasty.store(true, Ordering::SeqCst);
-    files.faults.record();
+    let (files, faults) = faulty::files();
+    faults.hasty.store(true, Ordering::SeqCst);
+    faults.record();
     let log = DiskLog::open_on(files.clone(), dir, power_options()).expect("open what is left");
     let found = look(&log, state, sent);
     let settled = Settled::load(&log).expect("load what is settled");
@@ -145,7 +145,7 @@ fn come_back(dir: &Path, state: &State, sent: &Sent, dice: &mut Rng) -> Tape {
         assert!(settled.is_settled(offset) || !state.saved.contains(&offset), "{offset} was settled and saved");
     }
     for (offset, number) in &found {
-        files.faults.note(Act::Answered { offset: *offset, number: *number });
+        faults.note(Act::Answered { offset: *offset, number: *number });
     }
 
     // It takes more, under the numbers of a group that was sent.
@@ -156,11 +156,11 @@ fn come_back(dir: &Path, state: &State, sent: &Sent, dice: &mut Rng) -> Tape {
     if is_new {
         assert_eq!(log.append_blocking(again).expect("append"), end);
         for index in 0..records {
-            files.faults.note(Act::Answered { offset: end + index, number: number + index });
+            faults.note(Act::Answered { offset: end + index, number: number + index });
         }
     }
     drop((log, settled));
-    let tape = Tape { before, acts: files.faults.recorded() };
+    let tape = Tape { before, acts: faults.recorded() };
     let log = DiskLog::open_on(files, dir, power_options()).expect("open it again");
     assert_eq!(log.bounds(), (first, if is_new { end + records } else { end }));
     let after = look(&log, state, sent);
@@ -232,23 +232,24 @@ struct History {
 impl History {
     fn live(dice: &mut Rng) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let files = Files::default();
-        files.faults.record();
-        let mut life = Life { dir, files, dice, sent: Sent::new(), next: 0 };
+        let (files, faults) = faulty::files();
+        faults.record();
+        let mut life = Life { dir, files, faults, dice, sent: Sent::new(), next: 0 };
         let mut open = Some(life.open());
         for _ in 0..12 + life.dice.usize(..12) {
             open = Some(life.step(open.take().expect("open between steps")));
         }
         // The end is on the tape too.
         drop(open);
-        let Life { files, sent, .. } = life;
-        Self { tape: files.faults.recorded(), sent }
+        let Life { faults, sent, .. } = life;
+        Self { tape: faults.recorded(), sent }
     }
 }
 
 struct Life<'a> {
     dir: tempfile::TempDir,
     files: Files,
+    faults: Arc<Faults>,
     dice: &'a mut Rng,
     sent: Sent,
     /// The next record's number.
@@ -261,13 +262,13 @@ impl Life<'_> {
         let settled = Settled::load(&log).expect("load");
         // What a reader can see is as good as answered.
         for (offset, record) in read(&log, 0).expect("read") {
-            self.files.faults.note(Act::Answered { offset, number: number_of(&record) });
+            self.faults.note(Act::Answered { offset, number: number_of(&record) });
         }
         (log, settled)
     }
 
     fn step(&mut self, (log, settled): (DiskLog, Settled)) -> (DiskLog, Settled) {
-        let faults = self.files.faults.clone();
+        let faults = self.faults.clone();
         match self.dice.usize(..16) {
             0..=6 => self.append(&log),
             7 => {
@@ -317,12 +318,12 @@ impl Life<'_> {
             let appends: Vec<_> = groups
                 .into_iter()
                 .map(|(number, records)| {
-                    let (log, files) = (log.clone(), self.files.clone());
+                    let (log, faults) = (log.clone(), self.faults.clone());
                     tokio::spawn(async move {
                         let group = (number..number + records).map(big).collect();
                         if let Ok(first) = log.append(group).await {
                             for index in 0..records {
-                                files.faults.note(Act::Answered { offset: first + index, number: number + index });
+                                faults.note(Act::Answered { offset: first + index, number: number + index });
                             }
                         }
                     })
@@ -339,13 +340,13 @@ impl Life<'_> {
         let (_, end) = log.bounds();
         for offset in settled.watermark()..end {
             if self.dice.usize(..8) > 0 {
-                self.files.faults.note(Act::Settled { offset });
+                self.faults.note(Act::Settled { offset });
                 settled.settle(offset);
             }
         }
         if self.dice.bool() && settled.save().is_ok() {
             let offsets = (0..end).filter(|offset| settled.is_settled(*offset)).collect();
-            self.files.faults.note(Act::Saved { offsets });
+            self.faults.note(Act::Saved { offsets });
         }
     }
 }

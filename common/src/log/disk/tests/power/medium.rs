@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::super::super::files::faults::Act;
+use super::super::super::storage::faulty::Act;
 use ::tests::random::Rng;
 
 const PAGE: usize = 4096;
