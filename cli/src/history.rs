@@ -16,7 +16,8 @@ const PAGE: &str = "1000";
 const FACTS_MAX: usize = 100_000;
 
 /// Fields that have a column of their own, or say what the command line said.
-const ELSEWHERE: [&str; 9] = ["app", "member_id", "told_at", "received_at", "id", "type", "teller", "raw", "profile"];
+const ELSEWHERE: [&str; 9] =
+    ["app", "member_id", "told_at", "received_at", "id", "type", "principal", "raw", "profile"];
 
 /// How it is called.
 pub fn command() -> Command {
@@ -63,9 +64,9 @@ async fn all(
 }
 
 fn row(fact: &Value) -> Vec<String> {
-    let teller = shown(&fact["teller"]).chars().take(8).collect();
+    let principal = shown(&fact["principal"]).chars().take(8).collect();
     let place = format!("{}/{}", shown(&fact["raw"]["partition"]), shown(&fact["raw"]["offset"]));
-    vec![shown(&fact["told_at"]), shown(&fact["type"]), teller, place, shown(&fact["id"]), more(fact)]
+    vec![shown(&fact["told_at"]), shown(&fact["type"]), principal, place, shown(&fact["id"]), more(fact)]
 }
 
 /// What this kind of fact says beyond what all say, and which version it told of.
@@ -91,7 +92,7 @@ mod tests {
     fn a_fact_is_one_row() {
         let fact = json!({
             "app": "crm-sync", "member_id": "a223", "told_at": "2023-10-05T17:30:00Z", "id": "0199",
-            "received_at": "2023-10-05T17:30:01Z", "teller": "8b1f0c00aabbccdd", "raw": {"partition": 3, "offset": 1042},
+            "received_at": "2023-10-05T17:30:01Z", "principal": "8b1f0c00aabbccdd", "raw": {"partition": 3, "offset": 1042},
             "type": "ONAPPMETHODCONFIRM", "method": "voximplant.user.get", "decision": "granted", "token": "ab".repeat(32),
             "profile": {"domain": "x.bitrix24.com", "version": null},
         });

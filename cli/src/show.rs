@@ -27,7 +27,7 @@ const FIELDS: [&str; 15] = [
     "position",
 ];
 
-/// As many decisions as are known of a teller.
+/// As many decisions as are known of a principal.
 const ALL_METHODS: [(&str, Option<&str>); 1] = [("limit", Some("1000"))];
 
 /// How it is called.

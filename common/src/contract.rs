@@ -9,9 +9,9 @@ pub enum Topic {
     Raw,
     /// What we understood, one fact a record. Permanent, harmless.
     Facts,
-    /// Every event whose teller is believed, once.
+    /// Every event whose principal is believed, once.
     Events,
-    /// Events whose teller is not believed.
+    /// Events whose principal is not believed.
     Unproven,
     /// Installation records, newest by key.
     Installations,

@@ -404,13 +404,13 @@ fn behind(known: Revision) -> Revision {
     if known < today { today } else { Revision { correction: known.correction.saturating_add(1), ..known } }
 }
 
-/// Whether what an event tells must be among the facts: where its teller is believed, all that it told since it is. What
-/// it or others told otherwise waits, or did and gave way.
+/// Whether what an event tells must be among the facts: where its principal is believed, all that it told since it is.
+/// What it or others told otherwise waits, or did and gave way.
 fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
     let portal = store.portal(&event.installation)?;
-    let Some(known) = portal.tellers.get(&event.teller) else { return Ok(false) };
+    let Some(known) = portal.principals.get(&event.principal) else { return Ok(false) };
     let since = match portal.held_since(store.trust(&event.installation.app)) {
-        Some((teller, since)) => (teller == event.teller).then_some(since),
+        Some((principal, since)) => (principal == event.principal).then_some(since),
         None => known.claims.first_word,
     };
     Ok(since.is_some_and(|since| since <= event.raw.offset) && !known.waiting.contains_key(&event.raw.offset))

@@ -1,7 +1,7 @@
 //! What events mean and what follows from them. Pure: no clock, no I/O, nothing `async`.
 //!
 //! ```text
-//! raw event ──interpret──▶ Event ──fact──▶ Claims of one teller ──believed, record, permits──▶ answers
+//! raw event ──interpret──▶ Event ──fact──▶ Claims of one principal ──believed, record, permits──▶ answers
 //! ```
 
 mod belief;
@@ -24,7 +24,7 @@ pub use interpret::{Reason, interpret};
 pub use permission::{Answer, CONSENT, Decision, Denial, permits};
 pub use portal::{
     CLAIMANTS_MAX, DECISIONS_MAX, Decided, Decisions, Held, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX,
-    Portal, STRANGERS_MAX, Teller, WAITING_BYTES_MAX, WAITING_MAX,
+    Portal, Principal, STRANGERS_MAX, WAITING_BYTES_MAX, WAITING_MAX,
 };
 pub use record::{InstallationRecord, PermissionRecord, RecordStatus, Rules};
 pub use stamp::{Latest, Place, Stamp};

@@ -6,7 +6,7 @@ use common::settings::Trust;
 
 use crate::domain::{
     Believed, Change, EndpointHosts, Event, Fact, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX,
-    InstallationRecord, Method, PermissionRecord, Portal, Public, Reason, Rules, STRANGERS_MAX, Teller, Told,
+    InstallationRecord, Method, PermissionRecord, Portal, Principal, Public, Reason, Rules, STRANGERS_MAX, Told,
     WAITING_BYTES_MAX, WAITING_MAX, Waiting, Waits,
 };
 
@@ -15,11 +15,11 @@ use crate::domain::{
 pub enum Effect {
     /// A change to what we understood, for `facts`.
     Changed(Change),
-    /// For `events`: its teller is believed.
+    /// For `events`: its principal is believed.
     Proven(Public),
-    /// For `unproven`: its teller is not.
+    /// For `unproven`: its principal is not.
     Unproven(Public),
-    /// For `events`, now that its teller is believed: the event that lies there in `raw`.
+    /// For `events`, now that its principal is believed: the event that lies there in `raw`.
     Release(Waiting),
     /// The installation record has changed.
     Installation(Box<InstallationRecord>),
@@ -38,7 +38,7 @@ pub enum Outcome {
     Fact,
     /// It was verified and passed on.
     Foreign,
-    /// Its teller is not believed.
+    /// Its principal is not believed.
     Unproven,
     /// It was there before.
     Repeated,
@@ -61,8 +61,9 @@ impl Outcome {
 
 /// Folds an event into what is known of its installation.
 ///
-/// What a teller says that is not believed waits, and is no fact: a fact is what a believed teller said, and the comings
-/// and goings that decide who is believed. `read` gives what an event tells that waits, unless that is a fact already.
+/// What a principal says that is not believed waits, and is no fact: a fact is what a believed principal said, and the
+/// comings and goings that decide who is believed. `read` gives what an event tells that waits, unless that is a fact
+/// already.
 pub fn fold<'a, E>(
     portal: &mut Portal,
     event: &Event,
@@ -71,8 +72,8 @@ pub fn fold<'a, E>(
 ) -> Result<(Outcome, Vec<Effect>), E> {
     let Rules { trust, endpoint_hosts } = rules.into();
     let believed = portal.believed(trust);
-    let is_believed = believed.is_some_and(|believed| believed.teller == event.teller);
-    let known = portal.tellers.get(&event.teller);
+    let is_believed = believed.is_some_and(|believed| believed.principal == event.principal);
+    let known = portal.principals.get(&event.principal);
     if event.told.is_none() && is_believed && known.is_some_and(|known| known.waiting.is_empty()) {
         return Ok((Outcome::Foreign, vec![Effect::Proven(event.public.clone())]));
     }
@@ -91,9 +92,9 @@ pub fn fold<'a, E>(
     let now_believed = if is_fact { changes.portal.believed(trust) } else { believed };
     // Whoever is believed waits for nothing, also where a fact that was put right made it so, not this event.
     if let Some(believed) = now_believed {
-        changes.release(believed.teller)?;
+        changes.release(believed.principal)?;
     }
-    let proven = is_believed || now_believed.is_some_and(|believed| believed.teller == event.teller);
+    let proven = is_believed || now_believed.is_some_and(|believed| believed.principal == event.principal);
     if proven {
         changes.effects.push(Effect::Proven(event.public.clone()));
     } else {
@@ -113,27 +114,27 @@ pub fn fold<'a, E>(
 
 /// Forgets an installation of which nothing is known but what waits, to make room for others.
 pub fn forget(portal: &mut Portal, installation: &Installation) -> Vec<Effect> {
-    let tellers: Vec<Fingerprint> = portal.tellers.keys().copied().collect();
-    let waiting = tellers.into_iter().flat_map(|teller| portal.waiting_of(installation, teller));
+    let principals: Vec<Fingerprint> = portal.principals.keys().copied().collect();
+    let waiting = principals.into_iter().flat_map(|principal| portal.waiting_of(installation, principal));
     let changes: Vec<Change> = waiting.map(Change::WaitsNoMore).collect();
     for change in &changes {
         portal.apply(change);
     }
-    let gone = portal.tellers.is_empty().then(|| Effect::InstallationGone(installation.clone()));
+    let gone = portal.principals.is_empty().then(|| Effect::InstallationGone(installation.clone()));
     changes.into_iter().map(Effect::Changed).chain(gone).collect()
 }
 
 /// The fact that follows from an event at once, if any does.
 fn fact_of(portal: &Portal, event: &Event, trust: Trust, believed: Option<Believed>) -> Option<Fact> {
-    if believed.is_some_and(|believed| believed.teller == event.teller) {
+    if believed.is_some_and(|believed| believed.principal == event.principal) {
         return event.fact();
     }
     if trust == Trust::FirstEvent && believed.is_none() {
         // Somebody has to remember who the first was, whatever it says.
         return event.fact().or_else(|| Some(event.fact_of(Told::Spoke)));
     }
-    let has_claims = portal.tellers.get(&event.teller).is_some_and(Teller::has_claims);
-    let has_room = || portal.has_room(portal.is_open(believed.map(|believed| believed.teller)));
+    let has_claims = portal.principals.get(&event.principal).is_some_and(Principal::has_claims);
+    let has_room = || portal.has_room(portal.is_open(believed.map(|believed| believed.principal)));
     let counts = match &event.told {
         Some(Told::Installed { complete: true, .. }) => has_claims || has_room(),
         Some(Told::Uninstalled { .. }) => has_claims,
@@ -167,14 +168,14 @@ impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
         self.effects.push(Effect::Changed(change));
     }
 
-    /// Tells a fact. Where it is the teller's first, uninstalls that waited are facts, too: its last word may be among
-    /// them. Not so installs: they had no room when they came, and must not take the place from before.
+    /// Tells a fact. Where it is the principal's first, uninstalls that waited are facts, too: its last word may be
+    /// among them. Not so installs: they had no room when they came, and must not take the place from before.
     fn tell(&mut self, fact: Fact) -> Result<(), E> {
-        let teller = fact.teller;
-        let is_first = !self.portal.tellers.get(&teller).is_some_and(Teller::has_claims);
+        let principal = fact.principal;
+        let is_first = !self.portal.principals.get(&principal).is_some_and(Principal::has_claims);
         self.make(Change::Told(Box::new(fact)));
         if is_first {
-            for waiting in self.portal.waiting_of(&self.event.installation, teller) {
+            for waiting in self.portal.waiting_of(&self.event.installation, principal) {
                 let fact = self.held_fact(&waiting)?;
                 if let Some(fact) = fact.filter(|fact| matches!(fact.told, Told::Uninstalled { .. })) {
                     self.make(Change::Told(Box::new(fact)));
@@ -186,14 +187,14 @@ impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
 
     /// What an event tells that waits.
     fn held_fact(&mut self, waiting: &Waiting) -> Result<Option<Fact>, E> {
-        let known = self.portal.tellers.get(&waiting.teller);
+        let known = self.portal.principals.get(&waiting.principal);
         let tells = known.and_then(|known| known.waiting.get(&waiting.offset)).is_some_and(|held| held.tells);
         if tells { (self.read)(waiting) } else { Ok(None) }
     }
 
-    /// Lets everything go that waited for this teller to be believed, in the order in which it came.
-    fn release(&mut self, teller: Fingerprint) -> Result<(), E> {
-        for waiting in self.portal.waiting_of(&self.event.installation, teller) {
+    /// Lets everything go that waited for this principal to be believed, in the order in which it came.
+    fn release(&mut self, principal: Fingerprint) -> Result<(), E> {
+        for waiting in self.portal.waiting_of(&self.event.installation, principal) {
             // Comings and goings were told before.
             if let Some(fact) = self.held_fact(&waiting)?.filter(|fact| !fact.told.is_turn()) {
                 self.make(Change::Told(Box::new(fact)));
@@ -204,19 +205,20 @@ impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
         Ok(())
     }
 
-    /// Remembers where the event lies, for the case that its teller becomes believed. Others give way: the teller's own
-    /// oldest; for a new teller the one of which the least waits; and the oldest of the one of which the most waits.
+    /// Remembers where the event lies, for the case that its principal becomes believed. Others give way: the
+    /// principal's own oldest; for a new principal the one of which the least waits; and the oldest of the one of which
+    /// the most waits.
     fn wait(&mut self) {
         let event = self.event;
         let bytes = event.public.size().max(event.body_bytes);
-        let own = self.portal.waiting_of(&event.installation, event.teller);
-        let known = self.portal.tellers.get(&event.teller);
-        let is_new = own.is_empty() && !known.is_some_and(Teller::has_claims);
-        if is_new && !self.make_room_for_a_teller() {
+        let own = self.portal.waiting_of(&event.installation, event.principal);
+        let known = self.portal.principals.get(&event.principal);
+        let is_new = own.is_empty() && !known.is_some_and(Principal::has_claims);
+        if is_new && !self.make_room_for_a_principal() {
             return;
         }
-        let known = self.portal.tellers.get(&event.teller);
-        let (mut number, mut taken) = (own.len(), known.map_or(0, Teller::waiting_bytes));
+        let known = self.portal.principals.get(&event.principal);
+        let (mut number, mut taken) = (own.len(), known.map_or(0, Principal::waiting_bytes));
         for oldest in own {
             if number < WAITING_MAX && taken + u64::from(bytes) <= WAITING_BYTES_MAX {
                 break;
@@ -224,26 +226,28 @@ impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
             number -= 1;
             taken -= self.let_go(oldest);
         }
-        let mut all: u64 = self.portal.tellers.values().map(Teller::waiting_bytes).sum();
-        let mut number: usize = self.portal.tellers.values().map(|known| known.waiting.len()).sum();
+        let mut all: u64 = self.portal.principals.values().map(Principal::waiting_bytes).sum();
+        let mut number: usize = self.portal.principals.values().map(|known| known.waiting.len()).sum();
         while number >= INSTALLATION_WAITING_MAX || all + u64::from(bytes) > INSTALLATION_WAITING_BYTES_MAX {
             let fullest =
-                self.portal.tellers.iter().max_by_key(|(_, known)| (known.waiting_bytes(), known.waiting.len()));
-            let Some((teller, _)) = fullest else { break };
-            let Some(oldest) = self.portal.waiting_of(&event.installation, *teller).into_iter().next() else { break };
+                self.portal.principals.iter().max_by_key(|(_, known)| (known.waiting_bytes(), known.waiting.len()));
+            let Some((principal, _)) = fullest else { break };
+            let Some(oldest) = self.portal.waiting_of(&event.installation, *principal).into_iter().next() else {
+                break;
+            };
             all -= self.let_go(oldest);
             number -= 1;
         }
         let (installation, id, offset) = (event.installation.clone(), event.stamp.id, event.raw.offset);
         let waits = Waits { raw: event.raw, bytes, fact: event.fact().map(Box::new) };
-        self.make(Change::Waits(Waiting { installation, id, teller: event.teller, offset }, waits));
+        self.make(Change::Waits(Waiting { installation, id, principal: event.principal, offset }, waits));
     }
 
-    /// Lets the teller give way of which the least waits, if there are too many; not if the newcomer has still less.
-    fn make_room_for_a_teller(&mut self) -> bool {
-        let strangers = self.portal.tellers.iter().filter(|(_, known)| !known.has_claims());
-        let waits = |(teller, known): (&Fingerprint, &Teller)| {
-            (known.waiting.len(), known.waiting.keys().next_back().copied(), *teller)
+    /// Lets the principal give way of which the least waits, if there are too many; not if the newcomer has still less.
+    fn make_room_for_a_principal(&mut self) -> bool {
+        let strangers = self.portal.principals.iter().filter(|(_, known)| !known.has_claims());
+        let waits = |(principal, known): (&Fingerprint, &Principal)| {
+            (known.waiting.len(), known.waiting.keys().next_back().copied(), *principal)
         };
         let waits: Vec<_> = strangers.map(waits).collect();
         if waits.len() < STRANGERS_MAX {
@@ -258,7 +262,7 @@ impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
 
     /// Forgets where an event lies. Returns how many bytes it shows.
     fn let_go(&mut self, waiting: Waiting) -> u64 {
-        let known = self.portal.tellers.get(&waiting.teller);
+        let known = self.portal.principals.get(&waiting.principal);
         let bytes = known.and_then(|known| known.waiting.get(&waiting.offset)).map_or(0, |held| held.bytes);
         self.make(Change::WaitsNoMore(waiting));
         u64::from(bytes)
@@ -275,7 +279,7 @@ struct Shown<'a> {
 
 /// Which of the permissions an event can change.
 enum Permissions {
-    /// Any: who is believed may be another teller, or what waited is released. Here are all there were.
+    /// Any: who is believed may be another principal, or what waited is released. Here are all there were.
     Any(Vec<PermissionRecord>),
     /// The one of this method and token, as it was, and those that are forgotten for it.
     One((Method, Fingerprint), Option<PermissionRecord>),
@@ -291,12 +295,12 @@ impl<'a> Shown<'a> {
         fact: Option<&Fact>,
         endpoint_hosts: &'a EndpointHosts,
     ) -> Self {
-        let teller = believed.map(|believed| believed.teller);
-        let known = teller.and_then(|teller| portal.tellers.get(&teller));
-        let may_move = fact.is_some_and(|fact| fact.told.is_turn() || teller.is_none());
+        let principal = believed.map(|believed| believed.principal);
+        let known = principal.and_then(|principal| portal.principals.get(&principal));
+        let may_move = fact.is_some_and(|fact| fact.told.is_turn() || principal.is_none());
         let permissions = match fact.map(|fact| &fact.told) {
             _ if may_move || known.is_some_and(|known| !known.waiting.is_empty()) => {
-                Permissions::Any(portal.permissions_by(teller))
+                Permissions::Any(portal.permissions_by(principal))
             }
             Some(Told::MethodDecided { method, token, .. }) => {
                 let key = (method.clone(), *token);
@@ -307,8 +311,8 @@ impl<'a> Shown<'a> {
             Some(_) | None => Permissions::Forgotten,
         };
         let record = || portal.record_by(believed, &event.installation, event.raw.partition, endpoint_hosts);
-        let record = (!portal.tellers.is_empty()).then(record);
-        Self { endpoint_hosts, believed: teller, record, permissions }
+        let record = (!portal.principals.is_empty()).then(record);
+        Self { endpoint_hosts, believed: principal, record, permissions }
     }
 
     /// Adds what has to be shown anew.
@@ -321,15 +325,18 @@ impl<'a> Shown<'a> {
         effects: &mut Vec<Effect>,
     ) {
         let record = portal.record_by(believed, &event.installation, event.raw.partition, self.endpoint_hosts);
-        if !portal.tellers.is_empty() && self.record.as_ref() != Some(&record) {
+        if !portal.principals.is_empty() && self.record.as_ref() != Some(&record) {
             effects.push(Effect::Installation(Box::new(record)));
         }
-        let teller = believed.map(|believed| believed.teller);
-        debug_assert!(self.believed == teller || matches!(self.permissions, Permissions::Any(_)), "belief has moved");
+        let principal = believed.map(|believed| believed.principal);
+        debug_assert!(
+            self.believed == principal || matches!(self.permissions, Permissions::Any(_)),
+            "belief has moved"
+        );
         match self.permissions {
-            Permissions::Any(before) => differences(before, portal.permissions_by(teller), effects),
+            Permissions::Any(before) => differences(before, portal.permissions_by(principal), effects),
             Permissions::One(key, before) => {
-                let known = teller.and_then(|teller| portal.tellers.get(&teller));
+                let known = principal.and_then(|principal| portal.principals.get(&principal));
                 let after = known.and_then(|known| known.decisions.get(&key));
                 let after = after.map(|latest| PermissionRecord::of(&key, latest));
                 let others = forgotten.into_iter().filter(|gone| (&gone.method, gone.token) != (&key.0, key.1));

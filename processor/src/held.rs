@@ -1,4 +1,4 @@
-//! Events that waited for their teller to be believed, read again from `raw`.
+//! Events that waited for their principal to be believed, read again from `raw`.
 //!
 //! Many installs often come one after the other, each with events that wait for it: what the next ones need is read in
 //! the same pass. Events that began to wait lately are kept here, since most wait for a moment only. All within a limit
@@ -72,7 +72,7 @@ impl HeldEvents {
             if ahead >= KEPT_BYTES_MAX {
                 break;
             }
-            for (offset, held) in store.portal(&installation)?.tellers.values().flat_map(|known| &known.waiting) {
+            for (offset, held) in store.portal(&installation)?.principals.values().flat_map(|known| &known.waiting) {
                 if ahead < KEPT_BYTES_MAX && is_missing(self, *offset) && wanted.insert(*offset) {
                     ahead += held.bytes as usize + READ_OVER_BYTES;
                 }

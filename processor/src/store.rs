@@ -118,7 +118,7 @@ pub struct Progressed {
 pub struct Counts {
     /// Installations by status.
     pub installations: BTreeMap<RecordStatus, i64>,
-    /// Method decisions of believed tellers.
+    /// Method decisions of believed principals.
     pub permissions: BTreeMap<Decision, i64>,
 }
 
@@ -384,7 +384,7 @@ impl Store {
 
     /// What an event tells that waits.
     pub fn held_fact(&self, waiting: &Waiting) -> Result<Option<Fact>, StoreError> {
-        let row = self.rows.get(&keys::held(&waiting.installation, waiting.teller, waiting.offset))?;
+        let row = self.rows.get(&keys::held(&waiting.installation, waiting.principal, waiting.offset))?;
         row.map(|row| self.form.fact(&waiting.installation, &row)).transpose()
     }
 
@@ -457,10 +457,12 @@ impl Counts {
     }
 
     fn add(&mut self, portal: &Portal, trust: Trust, by: i64) {
-        if !portal.tellers.is_empty() {
+        if !portal.principals.is_empty() {
             *self.installations.entry(portal.status(trust)).or_default() += by;
         }
-        for latest in portal.believed_teller(trust).into_iter().flat_map(|teller| teller.decisions.by_key().values()) {
+        for latest in
+            portal.believed_principal(trust).into_iter().flat_map(|principal| principal.decisions.by_key().values())
+        {
             *self.permissions.entry(latest.value).or_default() += by;
         }
         self.installations.retain(|_, count| *count != 0);
@@ -494,13 +496,15 @@ fn by_installation(changes: &[Change]) -> BTreeMap<&Installation, Vec<&Change>> 
 /// A row of a portal, put back where it came from.
 fn add_row(portal: &mut Portal, form: Form, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
     match keys::part(key).ok_or_else(malformed)? {
-        keys::Part::Claims(teller) => *portal.tellers.entry(teller).or_default().claims = form.claims(value)?,
-        keys::Part::Decision(teller, method, token) => {
-            let latest = form.decision(value)?;
-            portal.tellers.entry(teller).or_default().decisions.join((method, token), latest);
+        keys::Part::Claims(principal) => {
+            *portal.principals.entry(principal).or_default().claims = form.claims(value)?;
         }
-        keys::Part::Waiting(teller, offset) => {
-            portal.tellers.entry(teller).or_default().waiting.insert(offset, form::held(value)?);
+        keys::Part::Decision(principal, method, token) => {
+            let latest = form.decision(value)?;
+            portal.principals.entry(principal).or_default().decisions.join((method, token), latest);
+        }
+        keys::Part::Waiting(principal, offset) => {
+            portal.principals.entry(principal).or_default().waiting.insert(offset, form::held(value)?);
         }
     }
     Ok(())

@@ -91,11 +91,11 @@ impl Facts {
             },
         };
         let stamp = Stamp::new(Some(at), at, EventId::from_u128(random.u128(..)));
-        let teller = Fingerprint::of(&number.to_string());
+        let principal = Fingerprint::of(&number.to_string());
         let fact = Fact {
             installation,
             stamp,
-            teller,
+            principal,
             raw: Place { partition: 0, offset },
             revision: Revision::default(),
             told,

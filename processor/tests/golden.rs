@@ -58,10 +58,10 @@ fn a_fact_that_was_read_otherwise_or_put_right_says_so() {
 #[test]
 fn every_record_and_row_of_every_version_is_read_as_what_it_was() {
     let portal = portal();
-    let teller = &portal.tellers[&Fingerprint::of("proof")];
-    understand::<Claims>("row-claims", 1, &teller.claims);
-    check::<Claims>("row-claims", 2, &teller.claims);
-    check::<Latest<Decision>>("row-decision", 1, teller.decisions.by_key().values().next().expect("a decision"));
+    let principal = &portal.principals[&Fingerprint::of("proof")];
+    understand::<Claims>("row-claims", 1, &principal.claims);
+    check::<Claims>("row-claims", 2, &principal.claims);
+    check::<Latest<Decision>>("row-decision", 1, principal.decisions.by_key().values().next().expect("a decision"));
     check::<InstallationRecord>("installation", 1, &portal.record(&installation(), 3, Trust::FirstInstall));
     check::<InstallationRecord>("installation-uninstalled", 1, &gone().record(&installation(), 3, Trust::FirstInstall));
     check::<InstallationRecord>(
@@ -187,8 +187,8 @@ fn told_after(told: &Told) -> Option<Told> {
 }
 
 fn every_key() -> Vec<FactKey> {
-    let (id, teller) = (EventId::from_u128(7), Fingerprint::of("proof"));
-    let waiting = Waiting { installation: installation(), id, teller, offset: 42 };
+    let (id, principal) = (EventId::from_u128(7), Fingerprint::of("proof"));
+    let waiting = Waiting { installation: installation(), id, principal, offset: 42 };
     vec![
         FactKey::Fact(installation(), id),
         FactKey::Waiting(waiting),
@@ -233,7 +233,7 @@ fn fact(told: Told) -> Fact {
     Fact {
         installation: installation(),
         stamp: stamp(),
-        teller: Fingerprint::of("proof"),
+        principal: Fingerprint::of("proof"),
         raw: Place { partition: 3, offset: 42 },
         revision: Revision::default(),
         told,
@@ -288,7 +288,7 @@ fn public() -> Public {
         installation: installation(),
         told_at,
         received_at,
-        teller: Fingerprint::of("proof"),
+        principal: Fingerprint::of("proof"),
         data: Json::new(r#"{"FIELDS":{"ID":"7"}}"#.to_owned()).expect("JSON"),
         auth: Json::new(r#"{"domain":"some-domain.bitrix24.com"}"#.to_owned()).expect("JSON"),
         omitted: Vec::new(),

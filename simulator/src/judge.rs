@@ -285,7 +285,7 @@ impl Judge {
         let (mut installations, mut permissions) = (BTreeMap::new(), BTreeMap::new());
         for (installation, portal) in &self.expected[partition as usize].portals {
             let trust = self.trusts.of(&installation.app);
-            if !portal.tellers.is_empty() {
+            if !portal.principals.is_empty() {
                 let record = portal.record(installation, partition, trust);
                 installations.insert(installation.to_string(), serde_json::to_value(record).unwrap_or_default());
             }

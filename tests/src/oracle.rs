@@ -17,10 +17,10 @@ use body::Fields;
 /// How a portal describes itself, in the order in which a record names what is omitted.
 const FIELDS: [&str; 7] = ["domain", "client_endpoint", "server_endpoint", "version", "licence", "language", "scope"];
 
-/// Events of tellers who are not believed yet wait for it; the last hundred of each.
+/// Events of principals that are not believed yet wait for it; the last hundred of each.
 const WAITING_MAX: usize = 100;
 
-/// Of a teller's decisions the newest are known.
+/// Of a principal's decisions the newest are known.
 const DECISIONS_MAX: usize = 1_000;
 
 /// How long a decision about a method can hold: an access token lives no longer.
@@ -39,9 +39,9 @@ pub struct Oracle {
     pub portals: BTreeMap<String, Known>,
     /// The ids of all facts.
     pub facts: BTreeSet<String>,
-    /// The ids of all events whose teller is believed, now or since: what `events` must hold.
+    /// The ids of all events whose principal is believed, now or since: what `events` must hold.
     pub events: BTreeSet<String>,
-    /// The ids of all events whose teller was not believed when they came.
+    /// The ids of all events whose principal was not believed when they came.
     pub unproven: BTreeSet<String>,
     /// The places in `raw` of what cannot be an event.
     pub rejected: BTreeSet<(i32, i64)>,
@@ -55,11 +55,11 @@ pub struct Oracle {
 pub struct Known {
     /// The one who is believed, by fingerprint.
     believed: Option<String>,
-    tellers: BTreeMap<String, Teller>,
+    principals: BTreeMap<String, Principal>,
 }
 
 #[derive(Default)]
-struct Teller {
+struct Principal {
     /// By name in the record: when it was told, and the value.
     latest: BTreeMap<&'static str, (Stamp, Value)>,
     /// When it was told, and whether data were to be removed; none for an install.
@@ -74,7 +74,7 @@ struct Teller {
     waiting: Vec<Waiting>,
 }
 
-/// An event that is told once its teller is believed; where it came or went, once anything it tells is a fact.
+/// An event that is told once its principal is believed; where it came or went, once anything it tells is a fact.
 struct Waiting {
     id: String,
     told: Option<Told>,
@@ -133,11 +133,11 @@ impl Oracle {
         let (app, member_id) = key.split_once('/').expect("a key");
         let mut record = json!({ "app": app, "member_id": member_id, "status": "unbelieved", "believed": null });
         let known = &self.portals[key];
-        let Some(teller) = &known.believed else {
+        let Some(principal) = &known.believed else {
             return record;
         };
-        let told = &known.tellers[teller];
-        record["believed"] = json!({ "teller": teller, "how": "first-install" });
+        let told = &known.principals[principal];
+        record["believed"] = json!({ "principal": principal, "how": "first-install" });
         record["last_fact"] = told.last_fact.clone();
         if self.placed {
             record["position"] = told.position.clone();
@@ -165,11 +165,11 @@ impl Oracle {
     /// The method-permission records, by method and token.
     pub fn permissions(&self, key: &str) -> Vec<Value> {
         let known = &self.portals[key];
-        let Some(teller) = &known.believed else {
+        let Some(principal) = &known.believed else {
             return Vec::new();
         };
-        let teller = &known.tellers[teller];
-        let decisions = teller.decisions.iter();
+        let principal = &known.principals[principal];
+        let decisions = principal.decisions.iter();
         let record = |((method, token), (made, decision)): (&(String, String), &(Stamp, &str))| {
             json!({ "method": method, "token": token, "decision": decision,
                 "decided_at": at(made.0), "expires_at": at(made.0 + CONSENT_S) })
@@ -198,7 +198,7 @@ impl Oracle {
         }
         let received = record.header("hl_received").expect("a time of receipt").to_owned();
         let known = self.portals.entry(key.clone()).or_default();
-        let teller = fingerprint(token);
+        let principal = fingerprint(token);
         let told = fields.is_lifecycle().then(|| {
             let ts = fields.get("ts").and_then(|ts| ts.parse().ok()).unwrap_or(0);
             let received_s = seconds(&received);
@@ -211,40 +211,40 @@ impl Oracle {
                 fields: Fields::read(record.value.as_deref().unwrap_or_default()),
             }
         });
-        let was_believed = known.believed.as_ref() == Some(&teller);
+        let was_believed = known.believed.as_ref() == Some(&principal);
         let becomes_believed = told.as_ref().is_some_and(|told| told.event == "ONAPPINSTALL" && told.is_turn())
-            && known.is_open_to(&teller);
-        let known_teller = known.tellers.entry(teller.clone()).or_default();
+            && known.is_open_to(&principal);
+        let known_principal = known.principals.entry(principal.clone()).or_default();
         let counts = told.as_ref().is_some_and(|told| {
-            was_believed || (told.is_turn() && (known_teller.has_claims || told.event == "ONAPPINSTALL"))
+            was_believed || (told.is_turn() && (known_principal.has_claims || told.event == "ONAPPINSTALL"))
         });
         if counts {
-            let first = !std::mem::replace(&mut known_teller.has_claims, true);
+            let first = !std::mem::replace(&mut known_principal.has_claims, true);
             let told = told.as_ref().expect("it counts");
-            self.facts.insert(known_teller.tell(told));
+            self.facts.insert(known_principal.tell(told));
             if first {
-                let waiting = std::mem::take(&mut known_teller.waiting);
+                let waiting = std::mem::take(&mut known_principal.waiting);
                 for Waiting { told, .. } in &waiting {
                     let turn = told.as_ref().filter(|told| told.event == "ONAPPUNINSTALL");
-                    self.facts.extend(turn.map(|told| known_teller.tell(told)));
+                    self.facts.extend(turn.map(|told| known_principal.tell(told)));
                 }
-                known_teller.waiting = waiting;
+                known_principal.waiting = waiting;
             }
         }
         if becomes_believed {
-            known.believed = Some(teller.clone());
-            let known_teller = known.tellers.get_mut(&teller).expect("put in above");
-            for Waiting { id, told } in std::mem::take(&mut known_teller.waiting) {
+            known.believed = Some(principal.clone());
+            let known_principal = known.principals.get_mut(&principal).expect("put in above");
+            for Waiting { id, told } in std::mem::take(&mut known_principal.waiting) {
                 let told = told.filter(|told| !told.is_turn());
-                self.facts.extend(told.map(|told| known_teller.tell(&told)));
+                self.facts.extend(told.map(|told| known_principal.tell(&told)));
                 self.events.insert(id);
             }
         }
-        if known.believed.as_ref() == Some(&teller) {
+        if known.believed.as_ref() == Some(&principal) {
             self.events.insert(id);
         } else {
             self.unproven.insert(id.clone());
-            let waiting = &mut known.tellers.get_mut(&teller).expect("put in above").waiting;
+            let waiting = &mut known.principals.get_mut(&principal).expect("put in above").waiting;
             waiting.push(Waiting { id, told });
             if waiting.len() > WAITING_MAX {
                 waiting.remove(0);
@@ -254,17 +254,17 @@ impl Oracle {
 }
 
 impl Known {
-    /// Whether an install makes this teller the one who is believed.
-    fn is_open_to(&self, teller: &str) -> bool {
+    /// Whether an install makes this principal the one who is believed.
+    fn is_open_to(&self, principal: &str) -> bool {
         match &self.believed {
             None => true,
-            Some(believed) if believed == teller => false,
-            Some(believed) => matches!(self.tellers[believed].status, Some((_, Some(_)))),
+            Some(believed) if believed == principal => false,
+            Some(believed) => matches!(self.principals[believed].status, Some((_, Some(_)))),
         }
     }
 }
 
-impl Teller {
+impl Principal {
     /// Takes a fact. Returns its id.
     fn tell(&mut self, told: &Told) -> String {
         let Told { event, fields, stamp, place: (partition, offset) } = told;

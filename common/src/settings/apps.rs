@@ -40,7 +40,7 @@ pub struct App {
     pub client_secret: Option<Secret>,
 }
 
-/// Which teller of an installation is believed when nobody vouches.
+/// Which principal of an installation is believed when nobody vouches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
     /// The first, in the log, who told of an install.

@@ -72,7 +72,7 @@ pub struct Stretch {
     cursor: Option<EventId>,
 }
 
-/// `GET /v1/installations/{app}/{member_id}/history`: facts of every teller, oldest first.
+/// `GET /v1/installations/{app}/{member_id}/history`: facts of every principal, oldest first.
 pub async fn history(
     asked: web::Data<Asked>,
     path: web::Path<(String, String)>,
@@ -107,7 +107,7 @@ pub async fn methods(
     let (installation, portal) = find(&store, &path)?;
     let behind = methods.cursor.as_deref().map(method_cursor).transpose()?;
     let limit = limit(methods.limit);
-    let known = portal.believed_teller(store.trust(&installation.app)).into_iter();
+    let known = portal.believed_principal(store.trust(&installation.app)).into_iter();
     let decisions = known.flat_map(|known| match &behind {
         Some(last) => known.decisions.by_key().range((Bound::Excluded(last), Bound::Unbounded)),
         None => known.decisions.by_key().range(..),
@@ -158,7 +158,7 @@ fn passes(filter: &Filter, record: &InstallationRecord, now: common::time::Times
 fn find(store: &Store, path: &(String, String)) -> Result<(Installation, Arc<Portal>), Problem> {
     let installation = Installation::parse(&path.0, &path.1).ok_or(Problem::UnknownInstallation)?;
     let portal = store.portal(&installation)?;
-    if portal.tellers.is_empty() { Err(Problem::UnknownInstallation) } else { Ok((installation, portal)) }
+    if portal.principals.is_empty() { Err(Problem::UnknownInstallation) } else { Ok((installation, portal)) }
 }
 
 fn record(store: &Store, installation: &Installation, portal: &Portal) -> InstallationRecord {

@@ -7,9 +7,9 @@ use common::settings::Trust;
 use serde::{Deserialize, Serialize};
 
 use super::claims::Turn;
-use super::portal::Teller;
+use super::portal::Principal;
 
-/// Why a teller is believed.
+/// Why a principal is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
@@ -19,11 +19,11 @@ pub enum How {
     FirstEvent,
 }
 
-/// The teller who is believed, and why.
+/// The principal that is believed, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Believed {
     /// Who.
-    pub teller: Fingerprint,
+    pub principal: Fingerprint,
     /// Why.
     pub how: How,
 }
@@ -33,31 +33,32 @@ pub struct Believed {
 /// The first who told of an install (or, where that is set, who spoke) takes it. Only when its holder has left is it
 /// open again, for the next who tells of an install: what others claimed before does not count, or a forger could lie
 /// in wait, and who has left does not take it back from who holds it now.
-pub fn believed(tellers: &BTreeMap<Fingerprint, Teller>, trust: Trust) -> Option<Believed> {
+pub fn believed(principals: &BTreeMap<Fingerprint, Principal>, trust: Trust) -> Option<Believed> {
     let how = match trust {
         Trust::FirstInstall => How::FirstInstall,
         Trust::FirstEvent => How::FirstEvent,
     };
-    holder(tellers, trust).map(|(teller, _)| Believed { teller, how })
+    holder(principals, trust).map(|(principal, _)| Believed { principal, how })
 }
 
-/// The teller that holds the place, and the offset in `raw` at which it took it.
-pub fn holder(tellers: &BTreeMap<Fingerprint, Teller>, trust: Trust) -> Option<(Fingerprint, u64)> {
-    let claimants = || tellers.iter().filter(|(_, known)| known.has_claims());
+/// The principal that holds the place, and the offset in `raw` at which it took it.
+pub fn holder(principals: &BTreeMap<Fingerprint, Principal>, trust: Trust) -> Option<(Fingerprint, u64)> {
+    let claimants = || principals.iter().filter(|(_, known)| known.has_claims());
     let mut holder = match trust {
         Trust::FirstInstall => None,
         Trust::FirstEvent => {
-            let first = claimants().filter_map(|(teller, known)| Some((known.claims.first_word?, *teller))).min();
-            first.map(|(at, teller)| (teller, at))
+            let first = claimants().filter_map(|(principal, known)| Some((known.claims.first_word?, *principal))).min();
+            first.map(|(at, principal)| (principal, at))
         }
     };
-    let mut last_words: BTreeMap<Fingerprint, Option<Turn>> = claimants().map(|(teller, _)| (*teller, None)).collect();
+    let mut last_words: BTreeMap<Fingerprint, Option<Turn>> =
+        claimants().map(|(principal, _)| (*principal, None)).collect();
     let mut turns: Vec<(u64, Fingerprint, Turn)> = claimants()
-        .flat_map(|(teller, known)| known.claims.turns.iter().map(move |(at, turn)| (at, *teller, turn)))
+        .flat_map(|(principal, known)| known.claims.turns.iter().map(move |(at, turn)| (at, *principal, turn)))
         .collect();
     turns.sort_unstable();
-    for (at, teller, turn) in turns {
-        let last_word = last_words.get_mut(&teller).expect("of a claimant");
+    for (at, principal, turn) in turns {
+        let last_word = last_words.get_mut(&principal).expect("of a claimant");
         *last_word = (*last_word).max(Some(turn));
         let is_there = last_word.is_some_and(|last| last.installed);
         let has_left =
@@ -67,7 +68,7 @@ pub fn holder(tellers: &BTreeMap<Fingerprint, Teller>, trust: Trust) -> Option<(
             Some((holder, _)) => turn.installed && is_there && has_left(&holder),
         };
         if takes {
-            holder = Some((teller, at));
+            holder = Some((principal, at));
         }
     }
     holder

@@ -1,4 +1,4 @@
-//! What one teller claims about an installation: a join of its facts.
+//! What one principal claims about an installation: a join of its facts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -62,19 +62,19 @@ pub enum Status {
     },
 }
 
-/// A teller came or went.
+/// A principal came or went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Turn {
-    /// By the portal's word when, then when we heard of it: which of a teller's turns is its last word.
+    /// By the portal's word when, then when we heard of it: which of a principal's turns is its last word.
     pub when: (Timestamp, Timestamp),
     /// It came.
     pub installed: bool,
 }
 
-/// So many of a teller's first turns are remembered, and as many of its last.
+/// So many of a principal's first turns are remembered, and as many of its last.
 const TURNS_KEPT: usize = 8;
 
-/// When a teller came and went, by places in `raw`. The first and the last of very many, and the same ones in
+/// When a principal came and went, by places in `raw`. The first and the last of very many, and the same ones in
 /// whatever order they were heard of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<(u64, u64, u64, bool)>", into = "Vec<(u64, u64, u64, bool)>")]
@@ -116,7 +116,7 @@ impl From<Turns> for Vec<(u64, u64, u64, bool)> {
     }
 }
 
-/// The newest fact of a teller, in the log's order.
+/// The newest fact of a principal, in the log's order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastFact {
     /// Where in `raw` it was told.
@@ -127,17 +127,17 @@ pub struct LastFact {
     pub stamp: Stamp,
 }
 
-/// The join of all facts of one teller about one installation.
+/// The join of all facts of one principal about one installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Claims {
-    /// Where in `raw` the teller first told anything that is a fact.
+    /// Where in `raw` the principal first told anything that is a fact.
     pub first_word: Option<u64>,
-    /// When the teller came and went.
+    /// When the principal came and went.
     pub turns: Turns,
     /// Installed or not.
     pub status: Option<Latest<Status>>,
-    /// When the teller last told of an uninstall: decisions from before are void.
+    /// When the principal last told of an uninstall: decisions from before are void.
     pub last_uninstall: Option<Stamp>,
     /// When the newest decision about a method was made: much older ones are forgotten.
     pub last_decision: Option<Timestamp>,
@@ -155,7 +155,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Joins a fact of this teller.
+    /// Joins a fact of this principal.
     pub fn join(&mut self, fact: &Fact) {
         let offset = fact.raw.offset;
         self.first_word = Some(earlier(self.first_word, offset));
@@ -189,7 +189,7 @@ impl Claims {
         }
     }
 
-    /// Forgets the turns before a place, as if the teller had first spoken behind it.
+    /// Forgets the turns before a place, as if the principal had first spoken behind it.
     pub fn forget_before(&mut self, offset: u64) {
         self.turns.0 = self.turns.0.split_off(&offset);
         self.first_word = self.first_word.map(|first| first.max(offset));

@@ -20,7 +20,7 @@ pub struct Event {
     /// When, and its id.
     pub stamp: Stamp,
     /// Who says so.
-    pub teller: Fingerprint,
+    pub principal: Fingerprint,
     /// Where the raw event lies.
     pub raw: Place,
     /// How many bytes its body has.
@@ -46,7 +46,7 @@ pub struct Public {
     /// When it was received.
     pub received_at: Timestamp,
     /// Who told it.
-    pub teller: Fingerprint,
+    pub principal: Fingerprint,
     /// `data`, with `[secret]` where a secret stood.
     pub data: Json,
     /// What is harmless of `auth`: endpoints, domain, scope, status, user.
@@ -143,9 +143,9 @@ impl Event {
         self.told.clone().map(|told| self.fact_of(told))
     }
 
-    /// A fact of this event's teller, place and time.
+    /// A fact of this event's principal, place and time.
     pub fn fact_of(&self, told: Told) -> Fact {
         let (installation, revision) = (self.installation.clone(), Revision::default());
-        Fact { installation, stamp: self.stamp, teller: self.teller, raw: self.raw, revision, told }
+        Fact { installation, stamp: self.stamp, principal: self.principal, raw: self.raw, revision, told }
     }
 }

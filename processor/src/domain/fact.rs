@@ -45,7 +45,7 @@ pub struct Fact {
     #[serde(flatten)]
     pub stamp: Stamp,
     /// Who says so.
-    pub teller: Fingerprint,
+    pub principal: Fingerprint,
     /// Where the raw event lies.
     pub raw: Place,
     /// Which reading of the raw event this is.
@@ -100,7 +100,7 @@ impl Fact {
     }
 }
 
-/// What a teller can tell. In the past tense, a sentence each.
+/// What a principal can tell. In the past tense, a sentence each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type")]
 pub enum Told {
@@ -181,7 +181,7 @@ impl Told {
         }
     }
 
-    /// Whether a teller came or went: what decides who is believed. An install that is not finished is none.
+    /// Whether a principal came or went: what decides who is believed. An install that is not finished is none.
     pub fn is_turn(&self) -> bool {
         match self {
             Self::Installed { complete, .. } => *complete,
@@ -208,7 +208,7 @@ impl Told {
     }
 }
 
-/// An event that went to `unproven`, and goes to `events` should its teller become believed.
+/// An event that went to `unproven`, and goes to `events` should its principal become believed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Waiting {
     /// Which installation.
@@ -216,7 +216,7 @@ pub struct Waiting {
     /// The event's id.
     pub id: EventId,
     /// Who told it.
-    pub teller: Fingerprint,
+    pub principal: Fingerprint,
     /// Where in `raw` it lies.
     pub offset: u64,
 }
@@ -229,7 +229,7 @@ pub struct Waits {
     /// How much it takes to show it.
     #[serde(default)]
     pub bytes: u32,
-    /// What it tells, if it tells anything: a fact once its teller is believed, also when `raw` no longer has it.
+    /// What it tells, if it tells anything: a fact once its principal is believed, also when `raw` no longer has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fact: Option<Box<Fact>>,
 }
@@ -239,7 +239,7 @@ pub struct Waits {
 pub enum Change {
     /// A fact was added.
     Told(Box<Fact>),
-    /// An event began to wait for its teller to be believed.
+    /// An event began to wait for its principal to be believed.
     Waits(Waiting, Waits),
     /// An event waits no longer.
     WaitsNoMore(Waiting),
@@ -260,7 +260,7 @@ impl Change {
 pub enum FactKey {
     /// `{app}/{member_id}/{id}`
     Fact(Installation, EventId),
-    /// `{app}/{member_id}/{id}/unproven/{teller}/{offset}`: a tombstone needs no value to be understood.
+    /// `{app}/{member_id}/{id}/unproven/{principal}/{offset}`: a tombstone needs no value to be understood.
     Waiting(Waiting),
     /// `progress`: how far `raw` of this partition has been read.
     Progress,
@@ -292,10 +292,10 @@ impl FactKey {
         let id = EventId::parse_str(id).ok()?;
         match parts[3..] {
             [] => Some(Self::Fact(installation, id)),
-            ["unproven", teller, offset] => {
-                let teller = Fingerprint::parse(teller)?;
+            ["unproven", principal, offset] => {
+                let principal = Fingerprint::parse(principal)?;
                 let offset = offset.parse().ok()?;
-                Some(Self::Waiting(Waiting { installation, id, teller, offset }))
+                Some(Self::Waiting(Waiting { installation, id, principal, offset }))
             }
             _ => None,
         }
@@ -306,8 +306,8 @@ impl fmt::Display for FactKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fact(installation, id) => write!(f, "{installation}/{id}"),
-            Self::Waiting(Waiting { installation, id, teller, offset }) => {
-                write!(f, "{installation}/{id}/unproven/{teller}/{offset}")
+            Self::Waiting(Waiting { installation, id, principal, offset }) => {
+                write!(f, "{installation}/{id}/unproven/{principal}/{offset}")
             }
             Self::Progress => f.write_str(PROGRESS),
             Self::Accepted(id) => write!(f, "{ACCEPTED}{id}"),
@@ -323,8 +323,8 @@ mod tests {
     #[test]
     fn keys_are_read_as_they_are_written() {
         let installation = Installation::parse("crm-sync", "a223").expect("valid");
-        let (id, teller) = (EventId::nil(), Fingerprint::of("t"));
-        let waiting = Waiting { installation: installation.clone(), id, teller, offset: 7 };
+        let (id, principal) = (EventId::nil(), Fingerprint::of("t"));
+        let waiting = Waiting { installation: installation.clone(), id, principal, offset: 7 };
         let keys = [
             FactKey::Fact(installation, id),
             FactKey::Waiting(waiting),

@@ -89,7 +89,7 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
     let kind = form.head().kind.ok_or(Reason::NoEvent)?;
     let member_id = form.text("auth[member_id]").and_then(MemberId::parse).ok_or(Reason::NoMember)?;
     let proof = form.text("auth[application_token]").filter(|text| printable(text, PROOF_BYTES_MAX));
-    let teller = Fingerprint::of(proof.ok_or(Reason::NoProof)?);
+    let principal = Fingerprint::of(proof.ok_or(Reason::NoProof)?);
 
     let installation = Installation { app: raw.app.clone(), member_id };
     let ts = form.text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s);
@@ -104,14 +104,14 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
         installation: installation.clone(),
         told_at: stamp.told_at,
         received_at: stamp.received_at,
-        teller,
+        principal,
         data,
         auth,
         omitted,
         raw: lies_at,
     };
     let body_bytes = u32::try_from(raw.body.len()).unwrap_or(u32::MAX);
-    Ok(Event { installation, stamp, teller, raw: place, body_bytes, told, public })
+    Ok(Event { installation, stamp, principal, raw: place, body_bytes, told, public })
 }
 
 /// Reads fields for facts. What holds a secret of the body is not taken.

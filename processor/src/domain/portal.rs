@@ -1,4 +1,4 @@
-//! All that is known about one installation: its tellers, each with what it told.
+//! All that is known about one installation: its principals, each with what it told.
 
 use std::collections::BTreeMap;
 
@@ -13,23 +13,24 @@ use super::permission::Decision;
 use super::record::RecordStatus;
 use super::stamp::{Latest, Stamp};
 
-/// The most events that wait for one teller to be believed.
+/// The most events that wait for one principal to be believed.
 pub const WAITING_MAX: usize = 100;
-/// The most bytes that the events of one teller that wait may show.
+/// The most bytes that the events of one principal that wait may show.
 pub const WAITING_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// The most events that wait at one installation.
 pub const INSTALLATION_WAITING_MAX: usize = 1_000;
 /// The most bytes that all events that wait at one installation may show.
 pub const INSTALLATION_WAITING_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The most tellers of one installation without claims for which events wait.
+/// The most principals of one installation without claims for which events wait.
 pub const STRANGERS_MAX: usize = 32;
-/// The most tellers of one installation whose claims are known, while its place is taken.
+/// The most principals of one installation whose claims are known, while its place is taken.
 pub const CLAIMANTS_MAX: usize = 32;
 /// The same while the place is open: whoever takes it needs room.
 pub const CLAIMANTS_OPEN_MAX: usize = 64;
-/// Comings and goings of all tellers of one installation; beyond it those are forgotten that decide nothing any more.
+/// Comings and goings of all principals of one installation; beyond it those are forgotten that decide nothing any
+/// more.
 pub const TURNS_MAX: usize = 128;
-/// The most decisions that are known of one teller: the newest. An access token lives for an hour.
+/// The most decisions that are known of one principal: the newest. An access token lives for an hour.
 pub const DECISIONS_MAX: usize = 1_000;
 
 /// An event that waits.
@@ -39,24 +40,25 @@ pub struct Held {
     pub id: EventId,
     /// How much it takes to show it.
     pub bytes: u32,
-    /// Whether it tells something that is a fact once its teller is believed. That is not kept here: there may be much.
+    /// Whether it tells something that is a fact once its principal is believed. That is not kept here: there may be
+    /// much.
     pub tells: bool,
 }
 
-/// What one teller told.
+/// What one principal told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Teller {
-    /// The join of its facts. Only of a teller that told of an install, or is believed for another reason: what others
-    /// say waits, and is no fact. In a box, because a map has room for several tellers at once and most installations have
-    /// one.
+pub struct Principal {
+    /// The join of its facts. Only of a principal that told of an install, or is believed for another reason: what
+    /// others say waits, and is no fact. In a box, because a map has room for several principals at once and most
+    /// installations have one.
     pub claims: Box<Claims>,
     /// Decisions about methods.
     pub decisions: Decisions,
-    /// Events that wait for the teller to be believed, by their place in `raw`.
+    /// Events that wait for the principal to be believed, by their place in `raw`.
     pub waiting: BTreeMap<u64, Held>,
 }
 
-impl Teller {
+impl Principal {
     /// Whether anything that it told is a fact.
     pub fn has_claims(&self) -> bool {
         self.claims.first_word.is_some()
@@ -75,7 +77,8 @@ impl Teller {
 /// A decision about a method and a token.
 pub type Decided = ((Method, Fingerprint), Latest<Decision>);
 
-/// The newest decisions of a teller, by method and token. A join: the same ones in whatever order they were made known.
+/// The newest decisions of a principal, by method and token. A join: the same ones in whatever order they were made
+/// known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decisions {
     by_key: BTreeMap<(Method, Fingerprint), Latest<Decision>>,
@@ -119,31 +122,31 @@ impl Decisions {
     }
 }
 
-/// One installation, as all of its tellers describe it.
+/// One installation, as all of its principals describe it.
 ///
 /// The only way to change it is [`Portal::apply`]: the join that owner, follower and rebuild share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Portal {
     /// Everyone who ever told a fact, or for whom events wait, by the fingerprint of its proof.
-    pub tellers: BTreeMap<Fingerprint, Teller>,
+    pub principals: BTreeMap<Fingerprint, Principal>,
 }
 
 impl Portal {
-    /// Applies a change. Total, idempotent, and for facts of up to [`CLAIMANTS_MAX`] tellers indifferent to order.
+    /// Applies a change. Total, idempotent, and for facts of up to [`CLAIMANTS_MAX`] principals indifferent to order.
     /// Returns decisions that are forgotten by it.
     pub fn apply(&mut self, change: &Change) -> Vec<Decided> {
         match change {
             Change::Told(fact) => return self.tell(fact),
-            Change::Waits(Waiting { id, teller, offset, .. }, Waits { bytes, fact, .. }) => {
+            Change::Waits(Waiting { id, principal, offset, .. }, Waits { bytes, fact, .. }) => {
                 let held = Held { id: *id, bytes: *bytes, tells: fact.is_some() };
-                self.tellers.entry(*teller).or_default().waiting.insert(*offset, held);
+                self.principals.entry(*principal).or_default().waiting.insert(*offset, held);
             }
-            Change::WaitsNoMore(Waiting { teller, offset, .. }) => {
-                if let Some(known) = self.tellers.get_mut(teller) {
+            Change::WaitsNoMore(Waiting { principal, offset, .. }) => {
+                if let Some(known) = self.principals.get_mut(principal) {
                     known.waiting.remove(offset);
                     // Compaction may leave us the end of a wait without its beginning: both must be no trace.
-                    if *known == Teller::default() {
-                        self.tellers.remove(teller);
+                    if *known == Principal::default() {
+                        self.principals.remove(principal);
                     }
                 }
             }
@@ -151,17 +154,17 @@ impl Portal {
         Vec::new()
     }
 
-    /// Whether no teller has claims: all that is known is what waits.
+    /// Whether no principal has claims: all that is known is what waits.
     pub fn is_untrusted(&self) -> bool {
-        !self.tellers.values().any(Teller::has_claims)
+        !self.principals.values().any(Principal::has_claims)
     }
 
-    /// Since which offset the teller that is believed holds the place.
+    /// Since which offset the principal that is believed holds the place.
     pub fn held_since(&self, trust: Trust) -> Option<(Fingerprint, u64)> {
-        holder(&self.tellers, trust)
+        holder(&self.principals, trust)
     }
 
-    /// Whether one more teller may have claims, given whether the place is open.
+    /// Whether one more principal may have claims, given whether the place is open.
     pub fn has_room(&self, is_open: bool) -> bool {
         let claimants = self.claimants();
         claimants < CLAIMANTS_MAX
@@ -172,16 +175,16 @@ impl Portal {
 
     /// Whether the place is open: nobody holds it, or the holder has left.
     pub fn is_open(&self, believed: Option<Fingerprint>) -> bool {
-        believed.and_then(|teller| self.tellers.get(&teller)).is_none_or(Teller::has_left)
+        believed.and_then(|principal| self.principals.get(&principal)).is_none_or(Principal::has_left)
     }
 
-    /// The events of a teller that wait, in the order in which they came.
-    pub fn waiting_of(&self, installation: &Installation, teller: Fingerprint) -> Vec<Waiting> {
-        let known = self.tellers.get(&teller).into_iter();
+    /// The events of a principal that wait, in the order in which they came.
+    pub fn waiting_of(&self, installation: &Installation, principal: Fingerprint) -> Vec<Waiting> {
+        let known = self.principals.get(&principal).into_iter();
         let place = |(offset, held): (&u64, &Held)| Waiting {
             installation: installation.clone(),
             id: held.id,
-            teller,
+            principal,
             offset: *offset,
         };
         known.flat_map(|known| known.waiting.iter().map(place)).collect()
@@ -190,24 +193,31 @@ impl Portal {
     /// What waits, and nothing else: where its facts are to be folded again.
     #[must_use]
     pub fn waiting(&self) -> Self {
-        let waits = |(_, known): &(&Fingerprint, &Teller)| !known.waiting.is_empty();
-        let only = |known: &Teller| Teller { waiting: known.waiting.clone(), ..Teller::default() };
-        Self { tellers: self.tellers.iter().filter(waits).map(|(teller, known)| (*teller, only(known))).collect() }
+        let waits = |(_, known): &(&Fingerprint, &Principal)| !known.waiting.is_empty();
+        let only = |known: &Principal| Principal { waiting: known.waiting.clone(), ..Principal::default() };
+        Self {
+            principals: self
+                .principals
+                .iter()
+                .filter(waits)
+                .map(|(principal, known)| (*principal, only(known)))
+                .collect(),
+        }
     }
 
     /// Whom to believe.
     pub fn believed(&self, trust: Trust) -> Option<Believed> {
-        believed(&self.tellers, trust)
+        believed(&self.principals, trust)
     }
 
     /// Whether the app is installed, by the word of whom we believe.
     pub fn status(&self, trust: Trust) -> RecordStatus {
-        self.status_by(self.believed(trust).map(|believed| believed.teller))
+        self.status_by(self.believed(trust).map(|believed| believed.principal))
     }
 
-    /// Whether the app is installed, by the word of this teller.
-    pub fn status_by(&self, teller: Option<Fingerprint>) -> RecordStatus {
-        let known = teller.and_then(|teller| self.tellers.get(&teller));
+    /// Whether the app is installed, by the word of this principal.
+    pub fn status_by(&self, principal: Option<Fingerprint>) -> RecordStatus {
+        let known = principal.and_then(|principal| self.principals.get(&principal));
         let status = known.and_then(|known| known.claims.status.as_ref());
         match status.map(|status| status.value) {
             Some(Status::Installed) => RecordStatus::Installed,
@@ -218,16 +228,16 @@ impl Portal {
 
     /// What was decided about a method and a token, by the word of whom we believe.
     pub fn decision(&self, trust: Trust, method: &Method, token: Fingerprint) -> Option<&Latest<Decision>> {
-        self.believed_teller(trust)?.decisions.get(&(method.clone(), token))
+        self.believed_principal(trust)?.decisions.get(&(method.clone(), token))
     }
 
-    /// What the teller told whom we believe.
-    pub fn believed_teller(&self, trust: Trust) -> Option<&Teller> {
-        self.tellers.get(&self.believed(trust)?.teller)
+    /// What the principal told whom we believe.
+    pub fn believed_principal(&self, trust: Trust) -> Option<&Principal> {
+        self.principals.get(&self.believed(trust)?.principal)
     }
 
     fn tell(&mut self, fact: &Fact) -> Vec<Decided> {
-        let known = self.tellers.entry(fact.teller).or_default();
+        let known = self.principals.entry(fact.principal).or_default();
         known.claims.join(fact);
         if let Told::MethodDecided { method, token, decision, .. } = &fact.told {
             let latest = Latest { since: fact.stamp, value: *decision };
@@ -241,40 +251,41 @@ impl Portal {
     }
 
     fn turns(&self) -> usize {
-        self.tellers.values().map(|known| known.claims.turns.number()).sum()
+        self.principals.values().map(|known| known.claims.turns.number()).sum()
     }
 
     fn claimants(&self) -> usize {
-        self.tellers.values().filter(|known| known.has_claims()).count()
+        self.principals.values().filter(|known| known.has_claims()).count()
     }
 
-    /// The teller that holds the place whichever kind of trust is set, and where it took it by an install.
+    /// The principal that holds the place whichever kind of trust is set, and where it took it by an install.
     fn undisputed(&self) -> Option<(Fingerprint, u64)> {
-        let [by_install, by_word] = [Trust::FirstInstall, Trust::FirstEvent].map(|trust| holder(&self.tellers, trust));
-        by_install.filter(|(teller, _)| by_word.is_some_and(|(other, _)| other == *teller))
+        let [by_install, by_word] =
+            [Trust::FirstInstall, Trust::FirstEvent].map(|trust| holder(&self.principals, trust));
+        by_install.filter(|(principal, _)| by_word.is_some_and(|(other, _)| other == *principal))
     }
 
-    /// The tellers whose claims decide nothing any more: those that have left, or were last heard of coming before the
-    /// holder took the place, and do not hold it.
+    /// The principals thatse claims decide nothing any more: those that have left, or were last heard of coming before
+    /// the holder took the place, and do not hold it.
     fn irrelevant(&self, (holder, since): (Fingerprint, u64)) -> impl Iterator<Item = Fingerprint> {
-        self.tellers.iter().filter_map(move |(teller, known)| {
+        self.principals.iter().filter_map(move |(principal, known)| {
             let is_past = || known.claims.turns.iter().all(|(at, _)| at < since);
-            (*teller != holder && known.has_claims() && (known.has_left() || is_past())).then_some(*teller)
+            (*principal != holder && known.has_claims() && (known.has_left() || is_past())).then_some(*principal)
         })
     }
 
-    /// Forgets the claims of tellers that decide nothing any more, so that coming and going does not fill the table.
+    /// Forgets the claims of principals that decide nothing any more, so that coming and going does not fill the table.
     /// Who holds the place stays the same.
     fn forget_irrelevant(&mut self) {
         let Some((holder, since)) = self.undisputed() else { return };
-        for teller in self.irrelevant((holder, since)).collect::<Vec<_>>() {
-            let waiting = self.tellers.remove(&teller).map(|known| known.waiting).unwrap_or_default();
+        for principal in self.irrelevant((holder, since)).collect::<Vec<_>>() {
+            let waiting = self.principals.remove(&principal).map(|known| known.waiting).unwrap_or_default();
             if !waiting.is_empty() {
-                self.tellers.insert(teller, Teller { waiting, ..Teller::default() });
+                self.principals.insert(principal, Principal { waiting, ..Principal::default() });
             }
         }
-        for (teller, known) in self.tellers.iter_mut().filter(|(_, known)| known.has_claims()) {
-            known.claims.forget_before(if *teller == holder { since } else { since + 1 });
+        for (principal, known) in self.principals.iter_mut().filter(|(_, known)| known.has_claims()) {
+            known.claims.forget_before(if *principal == holder { since } else { since + 1 });
         }
     }
 }

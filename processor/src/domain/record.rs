@@ -58,7 +58,7 @@ pub struct InstallationRecord {
     pub profile: Profile,
     /// Whom we believe, and why.
     pub believed: Option<Believed>,
-    /// The newest fact of that teller.
+    /// The newest fact of that principal.
     pub last_fact: Option<LastFactRecord>,
     /// Where in `raw` that fact was told.
     pub position: Option<Place>,
@@ -131,7 +131,7 @@ impl Portal {
         self.record_by(self.believed(trust), installation, partition, endpoint_hosts)
     }
 
-    /// The installation record by the word of this teller.
+    /// The installation record by the word of this principal.
     pub fn record_by(
         &self,
         believed: Option<Believed>,
@@ -139,14 +139,15 @@ impl Portal {
         partition: u32,
         endpoint_hosts: &EndpointHosts,
     ) -> InstallationRecord {
-        let claims = believed.and_then(|believed| self.tellers.get(&believed.teller)).map(|teller| &teller.claims);
+        let claims =
+            believed.and_then(|believed| self.principals.get(&believed.principal)).map(|principal| &principal.claims);
         let status = claims.and_then(|claims| claims.status.as_ref());
         let last_fact = claims.and_then(|claims| claims.last_fact.as_ref());
         let mut profile = claims.map_or_else(Profile::default, |claims| claims.profile());
         endpoint_hosts.judge(&mut profile);
         InstallationRecord {
             installation: installation.clone(),
-            status: self.status_by(believed.map(|believed| believed.teller)),
+            status: self.status_by(believed.map(|believed| believed.principal)),
             cleaned: match status.map(|status| status.value) {
                 Some(Status::Uninstalled { clean }) => Some(clean),
                 Some(Status::Installed) | None => None,
@@ -165,12 +166,12 @@ impl Portal {
 
     /// The method-permission records, by method and token.
     pub fn permissions(&self, trust: Trust) -> Vec<PermissionRecord> {
-        self.permissions_by(self.believed(trust).map(|believed| believed.teller))
+        self.permissions_by(self.believed(trust).map(|believed| believed.principal))
     }
 
-    /// The method-permission records by the word of this teller, by method and token.
-    pub fn permissions_by(&self, teller: Option<Fingerprint>) -> Vec<PermissionRecord> {
-        let Some(known) = teller.and_then(|teller| self.tellers.get(&teller)) else {
+    /// The method-permission records by the word of this principal, by method and token.
+    pub fn permissions_by(&self, principal: Option<Fingerprint>) -> Vec<PermissionRecord> {
+        let Some(known) = principal.and_then(|principal| self.principals.get(&principal)) else {
             return Vec::new();
         };
         known.decisions.by_key().iter().map(|(key, latest)| PermissionRecord::of(key, latest)).collect()

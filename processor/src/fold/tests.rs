@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::{Place, ProfileField, RecordStatus, interpret};
 
-/// A line a step: teller, `ts` and what it tells.
+/// A line a step: principal, `ts` and what it tells.
 fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (Portal, Vec<(Outcome, Vec<Effect>)>) {
-    let event = |(offset, (teller, ts, tells)): (u64, &(&str, u64, &str))| event(offset, teller, *ts, tells);
+    let event = |(offset, (principal, ts, tells)): (u64, &(&str, u64, &str))| event(offset, principal, *ts, tells);
     let events: Vec<Event> = (0..).zip(steps).map(event).collect();
     let mut portal = Portal::default();
     let results = events.iter().map(|event| fold_one(&mut portal, &events, event, trust)).collect();
@@ -27,7 +27,7 @@ fn fold_one(portal: &mut Portal, raw: &[Event], event: &Event, trust: Trust) -> 
     folded
 }
 
-fn event(offset: u64, teller: &str, ts: u64, tells: &str) -> Event {
+fn event(offset: u64, principal: &str, ts: u64, tells: &str) -> Event {
     let tells = match tells {
         "install" => "event=ONAPPINSTALL&data[VERSION]=1",
         "begin to install" => "event=ONAPPINSTALL&data[INSTALLED]=N",
@@ -37,7 +37,7 @@ fn event(offset: u64, teller: &str, ts: u64, tells: &str) -> Event {
         "forget the version" => "event=ONAPPUPDATE&data[VERSION]=%01",
         _ => "event=ONCRMCONTACTADD&data[FIELDS][ID]=7",
     };
-    let body = format!("{tells}&ts={ts}&auth[member_id]=a223&auth[application_token]={teller}");
+    let body = format!("{tells}&ts={ts}&auth[member_id]=a223&auth[application_token]={principal}");
     let app = AppName::parse("crm-sync").expect("a name");
     let mut raw =
         RawEvent::new(app, Form::parse(body.as_bytes()).head(), Bytes::from(body), Timestamp::from_s(1_000_000));
@@ -48,7 +48,7 @@ fn event(offset: u64, teller: &str, ts: u64, tells: &str) -> Event {
 fn check(steps: &[(&str, u64, &str)], status: RecordStatus, believed: Option<&str>) {
     let (portal, _) = fold_all(Trust::FirstInstall, steps);
     assert_eq!(portal.status(Trust::FirstInstall), status, "{steps:?}");
-    let who = portal.believed(Trust::FirstInstall).map(|believed| believed.teller);
+    let who = portal.believed(Trust::FirstInstall).map(|believed| believed.principal);
     assert_eq!(who, believed.map(Fingerprint::of), "{steps:?}");
 }
 
@@ -100,7 +100,7 @@ fn who_has_left_does_not_take_the_place_back_from_who_holds_it() {
 #[test]
 fn where_the_first_word_counts_any_event_takes_the_place() {
     let (portal, results) = fold_all(Trust::FirstEvent, &[("t", 1, "contact"), ("x", 2, "install")]);
-    assert_eq!(portal.believed(Trust::FirstEvent).map(|believed| believed.teller), Some(Fingerprint::of("t")));
+    assert_eq!(portal.believed(Trust::FirstEvent).map(|believed| believed.principal), Some(Fingerprint::of("t")));
     assert_eq!(results.iter().map(|(outcome, _)| *outcome).collect::<Vec<_>>(), [Outcome::Fact, Outcome::Unproven]);
 }
 
@@ -127,8 +127,8 @@ fn events_from_before_the_install_are_released_once_in_their_order() {
         })
         .collect();
     assert_eq!(shown, [0, 2, 3, 4]);
-    assert_eq!(portal.tellers[&Fingerprint::of("t")].waiting.len(), 0);
-    assert_eq!(portal.tellers[&Fingerprint::of("x")].waiting.len(), 1);
+    assert_eq!(portal.principals[&Fingerprint::of("t")].waiting.len(), 0);
+    assert_eq!(portal.principals[&Fingerprint::of("x")].waiting.len(), 1);
 }
 
 #[test]
@@ -153,18 +153,18 @@ fn what_waited_for_a_fact_that_was_put_right_is_released_with_the_next_event() {
 fn only_the_last_hundred_places_are_remembered() {
     let steps = vec![("t", 1, "contact"); WAITING_MAX + 3];
     let (portal, _) = fold_all(Trust::FirstInstall, &steps);
-    let waiting = &portal.tellers[&Fingerprint::of("t")].waiting;
+    let waiting = &portal.principals[&Fingerprint::of("t")].waiting;
     assert_eq!((waiting.len(), waiting.keys().next()), (WAITING_MAX, Some(&3)));
 }
 
 #[test]
-fn what_waits_for_one_teller_is_limited_in_bytes() {
+fn what_waits_for_one_principal_is_limited_in_bytes() {
     let large = |offset: u64| Event { body_bytes: 3 * 1024 * 1024, ..event(offset, "t", 1, "contact") };
     let mut portal = Portal::default();
     for offset in 0..5 {
         fold_one(&mut portal, &[], &large(offset), Trust::FirstInstall);
     }
-    let known = &portal.tellers[&Fingerprint::of("t")];
+    let known = &portal.principals[&Fingerprint::of("t")];
     assert_eq!(known.waiting.keys().copied().collect::<Vec<_>>(), [3, 4]);
     assert!(known.waiting_bytes() <= WAITING_BYTES_MAX);
 }
@@ -178,9 +178,9 @@ fn what_waits_at_one_installation_is_limited_in_bytes_and_the_fullest_gives_way(
         let large = Event { body_bytes: 1024 * 1024, ..event(offset, &forger, 1, "contact") };
         fold_one(&mut portal, &[], &large, Trust::FirstInstall);
     }
-    let all: u64 = portal.tellers.values().map(Teller::waiting_bytes).sum();
+    let all: u64 = portal.principals.values().map(Principal::waiting_bytes).sum();
     assert!((15 * 1024 * 1024..=INSTALLATION_WAITING_BYTES_MAX).contains(&all), "{all}");
-    assert_eq!(portal.tellers[&Fingerprint::of("honest")].waiting.len(), 1);
+    assert_eq!(portal.principals[&Fingerprint::of("honest")].waiting.len(), 1);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn made_up_tokens_before_the_install_lock_nobody_out() {
         steps.push(("t", 2, "install"));
         let (portal, results) = fold_all(Trust::FirstInstall, &steps);
         assert_eq!(portal.status(Trust::FirstInstall), INSTALLED, "after {at}");
-        let strangers = portal.tellers.values().filter(|known| !known.has_claims()).count();
+        let strangers = portal.principals.values().filter(|known| !known.has_claims()).count();
         assert!(strangers <= STRANGERS_MAX, "{strangers}");
         let effects = &results.last().expect("the install").1;
         let released = effects.iter().filter(|effect| matches!(effect, Effect::Release(_))).count();
@@ -208,19 +208,22 @@ fn installs_with_made_up_tokens_beyond_the_limit_wait_and_change_nothing() {
     let mut steps = vec![("t", 1, "install")];
     steps.extend(forgers.iter().map(|forger| (forger.as_str(), 9, "install")));
     let (portal, results) = fold_all(Trust::FirstInstall, &steps);
-    assert_eq!(portal.believed(Trust::FirstInstall).map(|believed| believed.teller), Some(Fingerprint::of("t")));
-    let claimants = portal.tellers.values().filter(|known| known.has_claims()).count();
+    assert_eq!(portal.believed(Trust::FirstInstall).map(|believed| believed.principal), Some(Fingerprint::of("t")));
+    let claimants = portal.principals.values().filter(|known| known.has_claims()).count();
     assert_eq!(claimants, crate::domain::CLAIMANTS_MAX);
     assert!(results[1..].iter().all(|(outcome, _)| *outcome == Outcome::Unproven));
     // The place is open once its holder has left, and then there is room.
     steps.extend([("t", 20, "uninstall"), ("new", 30, "install")]);
     let (portal, _) = fold_all(Trust::FirstInstall, &steps);
-    assert_eq!(portal.believed(Trust::FirstInstall).map(|believed| believed.teller), Some(Fingerprint::of("new")));
+    assert_eq!(portal.believed(Trust::FirstInstall).map(|believed| believed.principal), Some(Fingerprint::of("new")));
     // What waited for room takes no place from before, whether it was a fact once or not.
     for late in ["forger0", "forger99"] {
         let steps = [&steps[..], &[(late, 40, "install")]].concat();
         let (portal, results) = fold_all(Trust::FirstInstall, &steps);
-        assert_eq!(portal.believed(Trust::FirstInstall).map(|believed| believed.teller), Some(Fingerprint::of("new")));
+        assert_eq!(
+            portal.believed(Trust::FirstInstall).map(|believed| believed.principal),
+            Some(Fingerprint::of("new"))
+        );
         let told = results.last().expect("the install").1.iter();
         let told = told.filter(|effect| matches!(effect, Effect::Changed(Change::Told(_)))).count();
         assert_eq!(told, 1, "the install itself");
@@ -238,9 +241,9 @@ fn a_portal_may_be_installed_anew_any_number_of_times_and_costs_no_more() {
     for trust in [Trust::FirstInstall, Trust::FirstEvent] {
         let (portal, results) = fold_all(trust, &steps);
         let last = Fingerprint::of("token299");
-        assert_eq!(portal.believed(trust).map(|believed| believed.teller), Some(last));
+        assert_eq!(portal.believed(trust).map(|believed| believed.principal), Some(last));
         assert_eq!(portal.status(trust), UNINSTALLED);
-        assert!(portal.tellers.len() <= crate::domain::CLAIMANTS_MAX, "{}", portal.tellers.len());
+        assert!(portal.principals.len() <= crate::domain::CLAIMANTS_MAX, "{}", portal.principals.len());
         assert!(results.iter().all(|(outcome, _)| *outcome != Outcome::Unproven));
     }
 }
@@ -269,7 +272,7 @@ fn of_very_many_decisions_the_newest_are_known() {
         fastrand::Rng::with_seed(seed).shuffle(&mut changes);
         portals.push(portal);
     }
-    let decisions = &portals[0].tellers[&Fingerprint::of("t")].decisions;
+    let decisions = &portals[0].principals[&Fingerprint::of("t")].decisions;
     let known: Vec<u64> = decisions.by_key().values().map(|latest| latest.since.told_at.s()).collect();
     assert_eq!((known.len(), known.iter().min()), (crate::domain::DECISIONS_MAX, Some(&501)));
     assert_eq!(portals[0], portals[1]);
@@ -367,9 +370,9 @@ const TELLS: [&str; 6] = ["install", "begin to install", "uninstall", "grant", "
 
 prop_compose! {
     fn histories()(steps in prop::collection::vec((0..4_usize, 1..30_u64, 0..TELLS.len()), 0..60)) -> Vec<Event> {
-        let tellers = ["t", "x", "y", "z"];
-        let step = |(offset, (teller, ts, tells)): (u64, &(usize, u64, usize))| {
-            event(offset, tellers[*teller], *ts, TELLS[*tells])
+        let principals = ["t", "x", "y", "z"];
+        let step = |(offset, (principal, ts, tells)): (u64, &(usize, u64, usize))| {
+            event(offset, principals[*principal], *ts, TELLS[*tells])
         };
         (0..).zip(&steps).map(step).collect()
     }

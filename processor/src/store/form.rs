@@ -28,7 +28,7 @@ impl Form {
         if fold_version <= 1 { Self::Json } else { Self::Compact }
     }
 
-    /// What a teller claims.
+    /// What a principal claims.
     pub fn claims(self, row: &[u8]) -> Result<Claims, StoreError> {
         self.decode(row)
     }
@@ -43,9 +43,10 @@ impl Form {
         match self {
             Self::Json => self.decode(row),
             Self::Compact => {
-                let FactRow { stamp, teller, raw, revision: (interpretation, correction), told } = self.decode(row)?;
+                let FactRow { stamp, principal, raw, revision: (interpretation, correction), told } =
+                    self.decode(row)?;
                 let revision = Revision { interpretation, correction };
-                Ok(Fact { installation: installation.clone(), stamp, teller, raw, revision, told })
+                Ok(Fact { installation: installation.clone(), stamp, principal, raw, revision, told })
             }
         }
     }
@@ -60,12 +61,12 @@ impl Form {
 
     /// A fact as a row.
     pub fn encode_fact(self, fact: &Fact) -> Vec<u8> {
-        let Fact { installation: _, stamp, teller, raw, revision, told } = fact;
+        let Fact { installation: _, stamp, principal, raw, revision, told } = fact;
         match self {
             Self::Json => self.encode(fact),
             Self::Compact => {
                 let revision = (revision.interpretation, revision.correction);
-                self.encode(&(stamp, teller, raw, revision, ToldOut(told)))
+                self.encode(&(stamp, principal, raw, revision, ToldOut(told)))
             }
         }
     }
@@ -125,7 +126,7 @@ struct ProfileRow {
 #[derive(Deserialize)]
 struct FactRow {
     stamp: Stamp,
-    teller: Fingerprint,
+    principal: Fingerprint,
     raw: Place,
     revision: (u32, u32),
     #[serde(with = "ToldRow")]

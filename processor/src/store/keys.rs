@@ -1,11 +1,11 @@
 //! Keys that explain themselves: everything about one installation is one prefix, and sled's order is ours.
 //!
 //! ```text
-//! p app NUL member NUL t teller                       claims
-//! p app NUL member NUL d teller method NUL token      a decision
-//! p app NUL member NUL w teller offset                an event that waits
+//! p app NUL member NUL t principal                       claims
+//! p app NUL member NUL d principal method NUL token      a decision
+//! p app NUL member NUL w principal offset                an event that waits
 //! h app NUL member NUL id                             a fact
-//! v app NUL member NUL teller offset                  what an event tells that waits
+//! v app NUL member NUL principal offset                  what an event tells that waits
 //! m partition                                         how far, and the digest
 //! o                                                   whose fold this is
 //! ```
@@ -51,21 +51,21 @@ pub fn all_held(installation: &Installation) -> Vec<u8> {
     prefix(HELD, installation)
 }
 
-pub fn held(installation: &Installation, teller: Fingerprint, offset: u64) -> Vec<u8> {
-    [&all_held(installation)[..], teller.as_bytes(), &offset.to_be_bytes()].concat()
+pub fn held(installation: &Installation, principal: Fingerprint, offset: u64) -> Vec<u8> {
+    [&all_held(installation)[..], principal.as_bytes(), &offset.to_be_bytes()].concat()
 }
 
-pub fn claims(installation: &Installation, teller: Fingerprint) -> Vec<u8> {
-    [&portal(installation)[..], b"t", teller.as_bytes()].concat()
+pub fn claims(installation: &Installation, principal: Fingerprint) -> Vec<u8> {
+    [&portal(installation)[..], b"t", principal.as_bytes()].concat()
 }
 
-pub fn decision(installation: &Installation, teller: Fingerprint, method: &Method, token: Fingerprint) -> Vec<u8> {
+pub fn decision(installation: &Installation, principal: Fingerprint, method: &Method, token: Fingerprint) -> Vec<u8> {
     let method = method.as_str().as_bytes();
-    [&portal(installation)[..], b"d", teller.as_bytes(), method, b"\0", token.as_bytes()].concat()
+    [&portal(installation)[..], b"d", principal.as_bytes(), method, b"\0", token.as_bytes()].concat()
 }
 
-pub fn waiting(installation: &Installation, teller: Fingerprint, offset: u64) -> Vec<u8> {
-    [&portal(installation)[..], b"w", teller.as_bytes(), &offset.to_be_bytes()].concat()
+pub fn waiting(installation: &Installation, principal: Fingerprint, offset: u64) -> Vec<u8> {
+    [&portal(installation)[..], b"w", principal.as_bytes(), &offset.to_be_bytes()].concat()
 }
 
 pub fn marks(partition: u32) -> Vec<u8> {
@@ -105,16 +105,16 @@ pub fn installation(key: &[u8]) -> Option<Installation> {
 /// What a row of a portal holds, by what stands behind the portal's prefix.
 pub fn part(key: &[u8]) -> Option<Part> {
     let (kind, rest) = key.split_first()?;
-    let (teller, rest) = rest.split_at_checked(32)?;
-    let teller = fingerprint(teller)?;
+    let (principal, rest) = rest.split_at_checked(32)?;
+    let principal = fingerprint(principal)?;
     match kind {
-        b't' if rest.is_empty() => Some(Part::Claims(teller)),
+        b't' if rest.is_empty() => Some(Part::Claims(principal)),
         b'd' => {
             let (method, token) = rest.split_at_checked(rest.len().checked_sub(33)?)?;
             let method = Method::parse(std::str::from_utf8(method).ok()?)?;
-            Some(Part::Decision(teller, method, fingerprint(&token[1..])?))
+            Some(Part::Decision(principal, method, fingerprint(&token[1..])?))
         }
-        b'w' => Some(Part::Waiting(teller, u64::from_be_bytes(rest.try_into().ok()?))),
+        b'w' => Some(Part::Waiting(principal, u64::from_be_bytes(rest.try_into().ok()?))),
         _ => None,
     }
 }

@@ -15,12 +15,12 @@ fn installation(number: u8) -> Installation {
     Installation::parse("crm-sync", &format!("member{number}")).expect("valid")
 }
 
-fn fact(installation: Installation, teller: u8, at: u64, offset: u64, told: Told) -> Change {
-    let id = EventId::from_u128(u128::from(offset) << 8 | u128::from(teller));
+fn fact(installation: Installation, principal: u8, at: u64, offset: u64, told: Told) -> Change {
+    let id = EventId::from_u128(u128::from(offset) << 8 | u128::from(principal));
     let stamp = Stamp::new(Some(Timestamp::from_s(at)), Timestamp::from_s(at), id);
     let partition = partition_of(&installation.to_string(), PARTITIONS);
-    let (teller, revision) = (Fingerprint::of(&teller.to_string()), Revision::default());
-    Change::Told(Box::new(Fact { installation, stamp, teller, raw: Place { partition, offset }, revision, told }))
+    let (principal, revision) = (Fingerprint::of(&principal.to_string()), Revision::default());
+    Change::Told(Box::new(Fact { installation, stamp, principal, raw: Place { partition, offset }, revision, told }))
 }
 
 fn told() -> impl Strategy<Value = Told> {
@@ -44,16 +44,16 @@ fn told() -> impl Strategy<Value = Told> {
 
 prop_compose! {
     fn changes()(told in prop::collection::vec((0..4_u8, 0..3_u8, 0..2_000_000_u64, told(), any::<bool>()), 0..40)) -> Vec<Change> {
-        let change = |(offset, (member, teller, at, told, waits)): (usize, (u8, u8, u64, Told, bool))| {
+        let change = |(offset, (member, principal, at, told, waits)): (usize, (u8, u8, u64, Told, bool))| {
             let offset = u64::try_from(offset).expect("small");
             let installation = installation(member);
             if waits {
-                let teller = Fingerprint::of(&teller.to_string());
+                let principal = Fingerprint::of(&principal.to_string());
                 let Change::Told(fact) = fact(installation.clone(), 0, at, offset, told) else { unreachable!() };
                 let waits = Waits { raw: fact.raw, bytes: 7, fact: (at % 2 == 0).then_some(fact) };
-                Change::Waits(Waiting { installation, id: EventId::from_u128(offset.into()), teller, offset }, waits)
+                Change::Waits(Waiting { installation, id: EventId::from_u128(offset.into()), principal, offset }, waits)
             } else {
-                fact(installation, teller, at, offset, told)
+                fact(installation, principal, at, offset, told)
             }
         };
         told.into_iter().enumerate().map(change).collect()
@@ -108,14 +108,14 @@ fn readings() -> impl Strategy<Value = Vec<Change>> {
 
 fn read_otherwise(
     changes: &[Change],
-    (which, teller, told, interpretation, correction): &(prop::sample::Index, u8, Told, u32, u32),
+    (which, principal, told, interpretation, correction): &(prop::sample::Index, u8, Told, u32, u32),
 ) -> Option<Change> {
     let (false, Change::Told(fact)) = (changes.is_empty(), changes.get(which.index(changes.len().max(1)))?) else {
         return None;
     };
     let revision = Revision { interpretation: *interpretation, correction: *correction };
-    let teller = Fingerprint::of(&teller.to_string());
-    Some(Change::Told(Box::new(Fact { teller, revision, told: told.clone(), ..(**fact).clone() })))
+    let principal = Fingerprint::of(&principal.to_string());
+    Some(Change::Told(Box::new(Fact { principal, revision, told: told.clone(), ..(**fact).clone() })))
 }
 
 fn digests(store: &Store) -> Vec<String> {
@@ -281,7 +281,7 @@ fn rows_of_the_second_version_are_read() {
     assert_eq!(Form::Compact.fact(&installation(1), &row).expect("read"), *fact);
     let mut portal = Portal::default();
     portal.apply(&Change::Told(fact));
-    let claims = portal.tellers.into_values().next().expect("a teller").claims;
+    let claims = portal.principals.into_values().next().expect("a principal").claims;
     assert_eq!(Form::Compact.claims(&shorter(Form::Compact.encode(&claims))).expect("read"), *claims);
 }
 

@@ -7,7 +7,7 @@ use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 
 use super::{Store, StoreError, form, keys};
-use crate::domain::{Change, Fact, Portal, Teller, Waiting, Waits};
+use crate::domain::{Change, Fact, Portal, Principal, Waiting, Waits};
 
 /// An installation that a step changes.
 pub struct Touched<'a> {
@@ -52,7 +52,7 @@ impl<'a> Touched<'a> {
                 return Ok(());
             }
             Change::WaitsNoMore(waiting) => {
-                let known = self.after.tellers.get(&waiting.teller);
+                let known = self.after.principals.get(&waiting.principal);
                 if known.and_then(|known| known.waiting.get(&waiting.offset)).is_some_and(|held| held.tells) {
                     self.hold(waiting, None)?;
                 }
@@ -82,12 +82,12 @@ impl<'a> Touched<'a> {
     }
 
     fn hold(&mut self, waiting: &Waiting, fact: Option<&Fact>) -> Result<(), StoreError> {
-        let Waiting { teller, offset, .. } = waiting;
-        if !self.held.contains_key(&(*teller, *offset)) {
-            let old = self.store.rows.get(&keys::held(self.installation, *teller, *offset))?;
-            self.held.insert((*teller, *offset), [old, None]);
+        let Waiting { principal, offset, .. } = waiting;
+        if !self.held.contains_key(&(*principal, *offset)) {
+            let old = self.store.rows.get(&keys::held(self.installation, *principal, *offset))?;
+            self.held.insert((*principal, *offset), [old, None]);
         }
-        let known = self.held.get_mut(&(*teller, *offset)).expect("inserted above");
+        let known = self.held.get_mut(&(*principal, *offset)).expect("inserted above");
         known[1] = fact.map(|fact| self.store.form.encode_fact(fact));
         Ok(())
     }
@@ -106,32 +106,33 @@ impl<'a> Touched<'a> {
                 put(keys::fact(about, *id), known.row.take(), Some(form.encode_fact(new)));
             }
         }
-        for ((teller, offset), [old, new]) in std::mem::take(&mut self.held) {
+        for ((principal, offset), [old, new]) in std::mem::take(&mut self.held) {
             if old != new {
-                put(keys::held(about, teller, offset), old, new);
+                put(keys::held(about, principal, offset), old, new);
             }
         }
-        let (empty, all) = (Teller::default(), [&*self.before, &self.after]);
-        let tellers: BTreeSet<Fingerprint> = all.iter().flat_map(|portal| portal.tellers.keys().copied()).collect();
-        for teller in tellers {
-            let [before, after] = all.map(|portal| portal.tellers.get(&teller));
+        let (empty, all) = (Principal::default(), [&*self.before, &self.after]);
+        let principals: BTreeSet<Fingerprint> =
+            all.iter().flat_map(|portal| portal.principals.keys().copied()).collect();
+        for principal in principals {
+            let [before, after] = all.map(|portal| portal.principals.get(&principal));
             if before == after {
                 continue;
             }
             let claims = [before, after].map(|known| known.map(|known| &known.claims));
             if claims[0] != claims[1] {
                 let [old, new] = claims.map(|claims| claims.map(|claims| form.encode(claims)));
-                put(keys::claims(about, teller), old, new);
+                put(keys::claims(about, principal), old, new);
             }
             let [before, after] = [before, after].map(|known| known.unwrap_or(&empty));
             compare(before.decisions.by_key(), after.decisions.by_key(), |(method, token), old, new| {
-                let key = keys::decision(about, teller, method, *token);
+                let key = keys::decision(about, principal, method, *token);
                 put(key, old.map(|latest| form.encode(latest)), new.map(|latest| form.encode(latest)));
             });
             compare(&before.waiting, &after.waiting, |offset, old, new| {
                 let rows = [old, new].map(|held| held.map(|held| form::encode_held(*held)));
                 let [old, new] = rows;
-                put(keys::waiting(about, teller, *offset), old, new);
+                put(keys::waiting(about, principal, *offset), old, new);
             });
         }
         Ok(())

@@ -10,9 +10,9 @@ use crate::domain::Portal;
 
 /// What the portals may take, about.
 const PORTALS_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Of a portal without anything, of a teller, and of each thing that it told: counted large rather than small.
+/// Of a portal without anything, of a principal, and of each thing that it told: counted large rather than small.
 const PORTAL_BYTES: usize = 2_000;
-const TELLER_BYTES: usize = 2_000;
+const PRINCIPAL_BYTES: usize = 2_000;
 const DECISION_BYTES: usize = 480;
 const WAITING_BYTES: usize = 48;
 
@@ -65,10 +65,10 @@ impl Warm {
 }
 
 fn bytes(portal: &Portal) -> usize {
-    let teller = |known: &crate::domain::Teller| {
-        TELLER_BYTES + known.decisions.by_key().len() * DECISION_BYTES + known.waiting.len() * WAITING_BYTES
+    let principal = |known: &crate::domain::Principal| {
+        PRINCIPAL_BYTES + known.decisions.by_key().len() * DECISION_BYTES + known.waiting.len() * WAITING_BYTES
     };
-    PORTAL_BYTES + portal.tellers.values().map(teller).sum::<usize>()
+    PORTAL_BYTES + portal.principals.values().map(principal).sum::<usize>()
 }
 
 /// 4 MiB: one in a hundred questions is asked in vain at 3 million facts, one in five at 10 million.
@@ -115,7 +115,7 @@ mod tests {
     use common::secret::Fingerprint;
 
     use super::*;
-    use crate::domain::Teller;
+    use crate::domain::Principal;
 
     fn installation(number: usize) -> Installation {
         Installation::parse("crm-sync", &format!("member{number}")).expect("valid")
@@ -123,9 +123,9 @@ mod tests {
 
     /// A portal that takes about a hundredth of the room.
     fn portal() -> Portal {
-        let tellers = PORTALS_BYTES_MAX / 100 / TELLER_BYTES;
-        let teller = |number: usize| (Fingerprint::of(&number.to_string()), Teller::default());
-        Portal { tellers: (0..tellers).map(teller).collect() }
+        let principals = PORTALS_BYTES_MAX / 100 / PRINCIPAL_BYTES;
+        let principal = |number: usize| (Fingerprint::of(&number.to_string()), Principal::default());
+        Portal { principals: (0..principals).map(principal).collect() }
     }
 
     #[test]

@@ -44,9 +44,9 @@ impl History {
                     (FactKey::Waiting(known.swap_remove(random.usize(..known.len()))), None)
                 }
                 1 => {
-                    let teller = teller(&mut random);
+                    let principal = principal(&mut random);
                     let id = EventId::from_u128(random.u128(..));
-                    let one = Waiting { installation, id, teller, offset: *raw };
+                    let one = Waiting { installation, id, principal, offset: *raw };
                     waiting[partition].push(one.clone());
                     let at = Place { partition: installation_partition, offset: *raw };
                     let told = random.bool().then(|| Box::new(fact(&mut random, one.installation.clone(), *raw)));
@@ -89,7 +89,7 @@ fn push(entries: &mut Vec<Entry>, offset: &mut u64, partition: usize, key: &Fact
     *offset += 1;
 }
 
-fn teller(random: &mut Rng) -> Fingerprint {
+fn principal(random: &mut Rng) -> Fingerprint {
     Fingerprint::of(["one", "two", "three"][random.usize(..3)])
 }
 
@@ -110,7 +110,7 @@ fn fact(random: &mut Rng, installation: Installation, offset: u64) -> Fact {
     };
     let place = Place { partition: installation.partition(PARTITIONS), offset };
     let stamp = Stamp::new(Some(at), at, EventId::from_u128(random.u128(..)));
-    Fact { installation, stamp, teller: teller(random), raw: place, revision: Revision::default(), told }
+    Fact { installation, stamp, principal: principal(random), raw: place, revision: Revision::default(), told }
 }
 
 /// Logs of a history: `facts` are there, `raw` has been read to its end, and whoever has taken over is asked to stop.
