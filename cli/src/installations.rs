@@ -21,7 +21,7 @@ pub fn command() -> Command {
         .arg(
             Arg::new("status")
                 .long("status")
-                .value_parser(["installed", "uninstalled", "unbelieved"])
+                .value_parser(["installed", "uninstalled", "untrusted"])
                 .help("Only with this status"),
         )
         .arg(Arg::new("domain").long("domain").value_name("HOST").help("Only at this address"))

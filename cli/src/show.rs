@@ -22,7 +22,7 @@ const FIELDS: [&str; 15] = [
     "scope",
     "client_endpoint",
     "server_endpoint",
-    "believed",
+    "trusted",
     "last_fact",
     "position",
 ];

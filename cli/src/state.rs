@@ -15,7 +15,7 @@ pub struct State {
     pub dir: PathBuf,
     /// The data directory.
     pub data_dir: PathBuf,
-    /// Whom each app believes: what is counted depends on it.
+    /// The trust setting of each app: what is counted depends on it.
     pub trusts: Trusts,
     _lock: Identity,
 }

@@ -47,7 +47,7 @@ fn whatever_a_server_says_is_shown_and_not_obeyed() {
     const MEMBER: &str = "a223c6b3710f85df22e9377d6c4f7553";
     let record = json!({
         "app": "crm-sync", "member_id": MEMBER, "status": "installed", "domain": HOSTILE, "scope": [HOSTILE],
-        "believed": { HOSTILE: HOSTILE }, "items": [{ "domain": HOSTILE, "method": HOSTILE, "type": HOSTILE }],
+        "trusted": { HOSTILE: HOSTILE }, "items": [{ "domain": HOSTILE, "method": HOSTILE, "type": HOSTILE }],
         "next": HOSTILE, "decision": "granted", "reason": HOSTILE,
     });
     let check = ["check", "crm-sync", MEMBER, "user.get", "--token-fingerprint", &"0".repeat(64)];

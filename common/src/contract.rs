@@ -9,9 +9,9 @@ pub enum Topic {
     Raw,
     /// What we understood, one fact a record. Permanent, harmless.
     Facts,
-    /// Every event whose principal is believed, once.
+    /// Every event whose principal is trusted, once.
     Events,
-    /// Events whose principal is not believed.
+    /// Events whose principal is not trusted.
     Unproven,
     /// Installation records, newest by key.
     Installations,

@@ -19,11 +19,11 @@ pub fn forwarded(data: &[u8]) {
     let client = proxies.client(peer, &lines);
 
     assert_eq!(client, client.to_canonical());
-    assert!(proxies.trusts(peer.to_canonical()) || client == peer.to_canonical(), "a stranger was believed");
+    assert!(proxies.trusts(peer.to_canonical()) || client == peer.to_canonical(), "a stranger was trusted");
     assert_eq!(client, proxies.client(peer, &[&lines.join(&b',')]), "as one line");
     if !proxies.trusts(client) {
         let forged: Vec<&[u8]> = [before].into_iter().chain(lines.iter().copied()).collect();
-        assert_eq!(client, proxies.client(peer, &forged), "what a stranger wrote was believed");
+        assert_eq!(client, proxies.client(peer, &forged), "what a stranger wrote was trusted");
     }
     let text = String::from_utf8_lossy(input.0);
     let named = text.split([',', '\n']).filter_map(|entry| address(entry.trim_ascii()));

@@ -207,7 +207,7 @@ pub struct Webhooks {
     pub body_bytes_max: usize,
     /// For which apps; none means any.
     pub apps: BTreeMap<AppName, App>,
-    /// Who is believed about the client's address.
+    /// The proxies that are trusted with the client's address.
     pub proxies: Proxies,
     /// How senders are looked at.
     pub sources: Sources,
@@ -318,7 +318,7 @@ fn proxy_protocol(settings: &Settings) -> Result<bool, SettingsError> {
     match settings.text("proxy-protocol") {
         Some("off") | None => Ok(false),
         Some("v2") if Proxies::read(settings)?.is_empty() => Err(SettingsError(
-            "proxy-protocol is v2, so trusted-proxies must say from whom: nobody else is believed, and nobody would be let in".into(),
+            "proxy-protocol is v2, so trusted-proxies must say from whom: nobody else is trusted, and nobody would be let in".into(),
         )),
         Some("v2") => Ok(true),
         Some(_) => Err(SettingsError("proxy-protocol is `off` or `v2`".into())),

@@ -1,4 +1,4 @@
-//! Who is believed about somebody else's address: the proxies that the settings name, and nobody else.
+//! Which proxies are trusted with the address of a client: those that the settings name.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_not_believed() {
+    fn a_stranger_is_not_trusted() {
         check("203.0.113.9", &[], "203.0.113.9");
         check("203.0.113.9", &["3.217.33.54"], "203.0.113.9");
         check("::ffff:203.0.113.9", &["10.0.0.1"], "203.0.113.9");
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_believed_about_who_connected_to_it_and_about_nothing_that_it_was_told() {
+    fn a_proxy_is_trusted_with_who_connected_to_it_and_about_nothing_that_it_was_told() {
         check("10.0.0.1", &["3.217.33.54"], "3.217.33.54");
         check("::ffff:10.0.0.1", &["3.217.33.54"], "3.217.33.54");
         check("10.0.0.1", &["1.1.1.1, 3.217.33.54"], "3.217.33.54");

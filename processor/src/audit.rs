@@ -404,7 +404,7 @@ fn behind(known: Revision) -> Revision {
     if known < today { today } else { Revision { correction: known.correction.saturating_add(1), ..known } }
 }
 
-/// Whether what an event tells must be among the facts: where its principal is believed, all that it told since it is.
+/// Whether what an event tells must be among the facts: where its principal is trusted, all that it told since it is.
 /// What it or others told otherwise waits, or did and gave way.
 fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
     let portal = store.portal(&event.installation)?;

@@ -105,7 +105,7 @@ pub struct Config {
 pub struct ServiceConfig {
     /// The state lies here.
     pub dir: PathBuf,
-    /// Whom each app believes.
+    /// The trust setting of each app.
     pub trusts: Trusts,
     /// The most installations of an app of which nothing is known but events that wait.
     pub untrusted_limit: usize,

@@ -1,10 +1,9 @@
 //! What events mean and what follows from them. Pure: no clock, no I/O, nothing `async`.
 //!
 //! ```text
-//! raw event ──interpret──▶ Event ──fact──▶ Claims of one principal ──believed, record, permits──▶ answers
+//! raw event ──interpret──▶ Event ──fact──▶ Claims of one principal ──trusted, record, permits──▶ answers
 //! ```
 
-mod belief;
 mod claims;
 mod endpoint;
 mod event;
@@ -14,8 +13,8 @@ mod permission;
 mod portal;
 mod record;
 mod stamp;
+mod trust;
 
-pub use belief::{Believed, How};
 pub use claims::{Claims, DECISIONS_KEPT, Profile, ProfileField, Status, Turn, Turns};
 pub use endpoint::EndpointHosts;
 pub use event::{Event, Json, Part, Public};
@@ -28,3 +27,4 @@ pub use portal::{
 };
 pub use record::{InstallationRecord, PermissionRecord, RecordStatus, Rules};
 pub use stamp::{Latest, Place, Stamp};
+pub use trust::{Basis, Trusted};

@@ -5,8 +5,8 @@ use common::secret::Fingerprint;
 use common::settings::Trust;
 
 use crate::domain::{
-    Believed, Change, EndpointHosts, Event, Fact, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX,
-    InstallationRecord, Method, PermissionRecord, Portal, Principal, Public, Reason, Rules, STRANGERS_MAX, Told,
+    Change, EndpointHosts, Event, Fact, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX, InstallationRecord,
+    Method, PermissionRecord, Portal, Principal, Public, Reason, Rules, STRANGERS_MAX, Told, Trusted,
     WAITING_BYTES_MAX, WAITING_MAX, Waiting, Waits,
 };
 
@@ -15,11 +15,11 @@ use crate::domain::{
 pub enum Effect {
     /// A change to what we understood, for `facts`.
     Changed(Change),
-    /// For `events`: its principal is believed.
+    /// For `events`: its principal is trusted.
     Proven(Public),
     /// For `unproven`: its principal is not.
     Unproven(Public),
-    /// For `events`, now that its principal is believed: the event that lies there in `raw`.
+    /// For `events`, now that its principal is trusted: the event that lies there in `raw`.
     Release(Waiting),
     /// The installation record has changed.
     Installation(Box<InstallationRecord>),
@@ -38,7 +38,7 @@ pub enum Outcome {
     Fact,
     /// It was verified and passed on.
     Foreign,
-    /// Its principal is not believed.
+    /// Its principal is not trusted.
     Unproven,
     /// It was there before.
     Repeated,
@@ -61,9 +61,9 @@ impl Outcome {
 
 /// Folds an event into what is known of its installation.
 ///
-/// What a principal says that is not believed waits, and is no fact: a fact is what a believed principal said, and the
-/// comings and goings that decide who is believed. `read` gives what an event tells that waits, unless that is a fact
-/// already.
+/// An event of an untrusted principal waits, and is no fact: a fact is what a trusted principal said, and the comings
+/// and goings that decide which principal is trusted. `read` gives what an event tells that waits, unless that is a
+/// fact already.
 pub fn fold<'a, E>(
     portal: &mut Portal,
     event: &Event,
@@ -71,30 +71,30 @@ pub fn fold<'a, E>(
     read: impl FnMut(&Waiting) -> Result<Option<Fact>, E>,
 ) -> Result<(Outcome, Vec<Effect>), E> {
     let Rules { trust, endpoint_hosts } = rules.into();
-    let believed = portal.believed(trust);
-    let is_believed = believed.is_some_and(|believed| believed.principal == event.principal);
+    let trusted = portal.trusted(trust);
+    let is_trusted = trusted.is_some_and(|trusted| trusted.principal == event.principal);
     let known = portal.principals.get(&event.principal);
-    if event.told.is_none() && is_believed && known.is_some_and(|known| known.waiting.is_empty()) {
+    if event.told.is_none() && is_trusted && known.is_some_and(|known| known.waiting.is_empty()) {
         return Ok((Outcome::Foreign, vec![Effect::Proven(event.public.clone())]));
     }
     let held = known.and_then(|known| known.waiting.get(&event.raw.offset));
     if held.is_some_and(|held| held.id == event.stamp.id) {
         return Ok((Outcome::Repeated, Vec::new()));
     }
-    let fact = fact_of(portal, event, trust, believed);
-    let before = Shown::of(portal, event, believed, fact.as_ref(), endpoint_hosts);
+    let fact = fact_of(portal, event, trust, trusted);
+    let before = Shown::of(portal, event, trusted, fact.as_ref(), endpoint_hosts);
     let mut changes = Changes { portal, event, read, effects: Vec::new(), forgotten: Vec::new() };
 
     let is_fact = fact.is_some();
     if let Some(fact) = fact {
         changes.tell(fact)?;
     }
-    let now_believed = if is_fact { changes.portal.believed(trust) } else { believed };
-    // Whoever is believed waits for nothing, also where a fact that was put right made it so, not this event.
-    if let Some(believed) = now_believed {
-        changes.release(believed.principal)?;
+    let now_trusted = if is_fact { changes.portal.trusted(trust) } else { trusted };
+    // Nothing of the trusted principal is held, also where a fact that was put right made it so, not this event.
+    if let Some(trusted) = now_trusted {
+        changes.release(trusted.principal)?;
     }
-    let proven = is_believed || now_believed.is_some_and(|believed| believed.principal == event.principal);
+    let proven = is_trusted || now_trusted.is_some_and(|trusted| trusted.principal == event.principal);
     if proven {
         changes.effects.push(Effect::Proven(event.public.clone()));
     } else {
@@ -102,7 +102,7 @@ pub fn fold<'a, E>(
         changes.wait();
     }
     let Changes { mut effects, forgotten, .. } = changes;
-    before.compare(portal, event, now_believed, forgotten, &mut effects);
+    before.compare(portal, event, now_trusted, forgotten, &mut effects);
 
     let outcome = match (proven, is_fact) {
         (false, _) => Outcome::Unproven,
@@ -125,16 +125,16 @@ pub fn forget(portal: &mut Portal, installation: &Installation) -> Vec<Effect> {
 }
 
 /// The fact that follows from an event at once, if any does.
-fn fact_of(portal: &Portal, event: &Event, trust: Trust, believed: Option<Believed>) -> Option<Fact> {
-    if believed.is_some_and(|believed| believed.principal == event.principal) {
+fn fact_of(portal: &Portal, event: &Event, trust: Trust, trusted: Option<Trusted>) -> Option<Fact> {
+    if trusted.is_some_and(|trusted| trusted.principal == event.principal) {
         return event.fact();
     }
-    if trust == Trust::FirstEvent && believed.is_none() {
+    if trust == Trust::FirstEvent && trusted.is_none() {
         // Somebody has to remember who the first was, whatever it says.
         return event.fact().or_else(|| Some(event.fact_of(Told::Spoke)));
     }
     let has_claims = portal.principals.get(&event.principal).is_some_and(Principal::has_claims);
-    let has_room = || portal.has_room(portal.is_open(believed.map(|believed| believed.principal)));
+    let has_room = || portal.has_room(portal.is_open(trusted.map(|trusted| trusted.principal)));
     let counts = match &event.told {
         Some(Told::Installed { complete: true, .. }) => has_claims || has_room(),
         Some(Told::Uninstalled { .. }) => has_claims,
@@ -192,7 +192,7 @@ impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
         if tells { (self.read)(waiting) } else { Ok(None) }
     }
 
-    /// Lets everything go that waited for this principal to be believed, in the order in which it came.
+    /// Lets everything go that waited for this principal to be trusted, in the order in which it came.
     fn release(&mut self, principal: Fingerprint) -> Result<(), E> {
         for waiting in self.portal.waiting_of(&self.event.installation, principal) {
             // Comings and goings were told before.
@@ -205,7 +205,7 @@ impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
         Ok(())
     }
 
-    /// Remembers where the event lies, for the case that its principal becomes believed. Others give way: the
+    /// Remembers where the event lies, in case its principal becomes trusted. Others give way: the
     /// principal's own oldest; for a new principal the one of which the least waits; and the oldest of the one of which
     /// the most waits.
     fn wait(&mut self) {
@@ -272,14 +272,14 @@ impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
 /// What the world is shown of an installation, as far as an event can change it.
 struct Shown<'a> {
     endpoint_hosts: &'a EndpointHosts,
-    believed: Option<Fingerprint>,
+    trusted: Option<Fingerprint>,
     record: Option<InstallationRecord>,
     permissions: Permissions,
 }
 
 /// Which of the permissions an event can change.
 enum Permissions {
-    /// Any: who is believed may be another principal, or what waited is released. Here are all there were.
+    /// Any: the trusted principal may be another one, or what waited is released. Here are all there were.
     Any(Vec<PermissionRecord>),
     /// The one of this method and token, as it was, and those that are forgotten for it.
     One((Method, Fingerprint), Option<PermissionRecord>),
@@ -291,11 +291,11 @@ impl<'a> Shown<'a> {
     fn of(
         portal: &Portal,
         event: &Event,
-        believed: Option<Believed>,
+        trusted: Option<Trusted>,
         fact: Option<&Fact>,
         endpoint_hosts: &'a EndpointHosts,
     ) -> Self {
-        let principal = believed.map(|believed| believed.principal);
+        let principal = trusted.map(|trusted| trusted.principal);
         let known = principal.and_then(|principal| portal.principals.get(&principal));
         let may_move = fact.is_some_and(|fact| fact.told.is_turn() || principal.is_none());
         let permissions = match fact.map(|fact| &fact.told) {
@@ -310,9 +310,9 @@ impl<'a> Shown<'a> {
             }
             Some(_) | None => Permissions::Forgotten,
         };
-        let record = || portal.record_by(believed, &event.installation, event.raw.partition, endpoint_hosts);
+        let record = || portal.record_by(trusted, &event.installation, event.raw.partition, endpoint_hosts);
         let record = (!portal.principals.is_empty()).then(record);
-        Self { endpoint_hosts, believed: principal, record, permissions }
+        Self { endpoint_hosts, trusted: principal, record, permissions }
     }
 
     /// Adds what has to be shown anew.
@@ -320,18 +320,18 @@ impl<'a> Shown<'a> {
         self,
         portal: &Portal,
         event: &Event,
-        believed: Option<Believed>,
+        trusted: Option<Trusted>,
         forgotten: Vec<PermissionRecord>,
         effects: &mut Vec<Effect>,
     ) {
-        let record = portal.record_by(believed, &event.installation, event.raw.partition, self.endpoint_hosts);
+        let record = portal.record_by(trusted, &event.installation, event.raw.partition, self.endpoint_hosts);
         if !portal.principals.is_empty() && self.record.as_ref() != Some(&record) {
             effects.push(Effect::Installation(Box::new(record)));
         }
-        let principal = believed.map(|believed| believed.principal);
+        let principal = trusted.map(|trusted| trusted.principal);
         debug_assert!(
-            self.believed == principal || matches!(self.permissions, Permissions::Any(_)),
-            "belief has moved"
+            self.trusted == principal || matches!(self.permissions, Permissions::Any(_)),
+            "the trusted principal has changed"
         );
         match self.permissions {
             Permissions::Any(before) => differences(before, portal.permissions_by(principal), effects),

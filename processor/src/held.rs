@@ -1,4 +1,4 @@
-//! Events that waited for their principal to be believed, read again from `raw`.
+//! Events that waited for their principal to be trusted, read again from `raw`.
 //!
 //! Many installs often come one after the other, each with events that wait for it: what the next ones need is read in
 //! the same pass. Events that began to wait lately are kept here, since most wait for a moment only. All within a limit

@@ -79,7 +79,7 @@ impl Metrics {
             rejected: counters("processor_rejected_total", "Events set aside, by reason.", "reason"),
             released_lost: counter(
                 "processor_released_lost_total",
-                "Events that could not be passed on when their principal became believed, because raw no longer had them.",
+                "Events that could not be passed on when their principal became trusted, because raw no longer had them.",
             ),
             gave_way: counter(
                 "processor_untrusted_forgotten_total",

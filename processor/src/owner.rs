@@ -339,7 +339,7 @@ impl<'a> Owner<'a> {
 
     fn lost(&self, waiting: &Waiting) {
         let Waiting { installation, id, offset, .. } = waiting;
-        warn!(%installation, %id, offset, "an event waited for its principal to be believed, but raw no longer has it");
+        warn!(%installation, %id, offset, "an event waited for its principal to be trusted, but raw no longer has it");
         self.metrics.released_lost();
     }
 }

@@ -130,7 +130,7 @@ pub struct Processor {
     pub pace: Pace,
     /// How much it does at once, and how much it remembers of what nobody vouches for.
     pub limits: Limits,
-    /// Whom each app believes.
+    /// The trust setting of each app.
     pub trusts: Trusts,
     /// For askers.
     pub shared: Shared,

@@ -118,7 +118,7 @@ pub struct Progressed {
 pub struct Counts {
     /// Installations by status.
     pub installations: BTreeMap<RecordStatus, i64>,
-    /// Method decisions of believed principals.
+    /// Method decisions of trusted principals.
     pub permissions: BTreeMap<Decision, i64>,
 }
 
@@ -134,12 +134,12 @@ struct Owner {
 /// until facts were read again.
 pub const FOLD_VERSION: u32 = 3;
 
-/// Whom each app believes, and which endpoints records show.
+/// The trust setting of each app, and which endpoints records show.
 #[derive(Clone, Debug, Default)]
 pub struct Trusts(BTreeMap<AppName, Trust>, EndpointHosts);
 
 impl Trusts {
-    /// From what is set for each app; others believe the first who told of an install.
+    /// From what is set for each app; others trust the first principal that reported an install.
     pub fn new(trusts: impl IntoIterator<Item = (AppName, Trust)>) -> Self {
         Self(trusts.into_iter().collect(), EndpointHosts::default())
     }
@@ -150,7 +150,7 @@ impl Trusts {
         Self(self.0, hosts)
     }
 
-    /// Whom this app believes.
+    /// The trust setting of this app.
     pub fn of(&self, app: &AppName) -> Trust {
         self.0.get(app).copied().unwrap_or_default()
     }
@@ -254,7 +254,7 @@ impl Store {
         self.locked_marks().get(partition as usize).map(|(marks, _)| marks.clone()).unwrap_or_default()
     }
 
-    /// Whom an app believes.
+    /// The trust setting of an app.
     pub fn trust(&self, app: &AppName) -> Trust {
         self.trusts.of(app)
     }
@@ -461,7 +461,7 @@ impl Counts {
             *self.installations.entry(portal.status(trust)).or_default() += by;
         }
         for latest in
-            portal.believed_principal(trust).into_iter().flat_map(|principal| principal.decisions.by_key().values())
+            portal.trusted_principal(trust).into_iter().flat_map(|principal| principal.decisions.by_key().values())
         {
             *self.permissions.entry(latest.value).or_default() += by;
         }

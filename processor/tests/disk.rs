@@ -217,7 +217,7 @@ fn what_differs_from_raw_is_found_and_put_right_as_what_it_is() {
         let store = running.shared.get().expect("open");
         store.portal(&installation).expect("read").status(Trust::FirstInstall)
     };
-    assert_eq!(status(&running), RecordStatus::Unbelieved, "the wrong fact holds");
+    assert_eq!(status(&running), RecordStatus::Untrusted, "the wrong fact holds");
     running.end();
 
     let found = audit(dir.path(), &raw, false);

@@ -65,7 +65,7 @@ fn every_record_and_row_of_every_version_is_read_as_what_it_was() {
     check::<InstallationRecord>("installation", 1, &portal.record(&installation(), 3, Trust::FirstInstall));
     check::<InstallationRecord>("installation-uninstalled", 1, &gone().record(&installation(), 3, Trust::FirstInstall));
     check::<InstallationRecord>(
-        "installation-unbelieved",
+        "installation-untrusted",
         1,
         &Portal::default().record(&installation(), 3, Trust::FirstInstall),
     );
@@ -106,7 +106,7 @@ fn no_golden_file_is_left_unread() {
         "row-decision",
         "installation",
         "installation-uninstalled",
-        "installation-unbelieved",
+        "installation-untrusted",
         "permission",
         "progress",
         "progress-accepted",

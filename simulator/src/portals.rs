@@ -8,7 +8,7 @@ use common::log::Record;
 use common::time::Timestamp;
 use fastrand::Rng;
 
-/// The app that believes the first who speaks.
+/// The app that trusts the first principal that speaks.
 pub const FIRST_EVENT_APP: &str = "tasks";
 const APPS: [&str; 3] = ["crm-sync", "telephony", FIRST_EVENT_APP];
 const METHODS: [&str; 3] = ["user.get", "Voximplant.user.get", "crm.lead.list"];

@@ -17,7 +17,7 @@ use body::Fields;
 /// How a portal describes itself, in the order in which a record names what is omitted.
 const FIELDS: [&str; 7] = ["domain", "client_endpoint", "server_endpoint", "version", "licence", "language", "scope"];
 
-/// Events of principals that are not believed yet wait for it; the last hundred of each.
+/// Events of principals that are not trusted yet wait for it; the last hundred of each.
 const WAITING_MAX: usize = 100;
 
 /// Of a principal's decisions the newest are known.
@@ -29,7 +29,7 @@ const CONSENT_S: u64 = 3_600;
 /// Decisions that are so much older than the newest one are forgotten.
 const DECISIONS_KEPT_S: u64 = 7 * 24 * 3_600;
 
-/// A `ts` that is further ahead of its receipt is not believed.
+/// A `ts` that is further ahead of its receipt is not used.
 const AHEAD_S_MAX: u64 = 24 * 3_600;
 
 /// What must be known.
@@ -39,9 +39,9 @@ pub struct Oracle {
     pub portals: BTreeMap<String, Known>,
     /// The ids of all facts.
     pub facts: BTreeSet<String>,
-    /// The ids of all events whose principal is believed, now or since: what `events` must hold.
+    /// The ids of all events whose principal is trusted, now or since: what `events` must hold.
     pub events: BTreeSet<String>,
-    /// The ids of all events whose principal was not believed when they came.
+    /// The ids of all events whose principal was not trusted when they came.
     pub unproven: BTreeSet<String>,
     /// The places in `raw` of what cannot be an event.
     pub rejected: BTreeSet<(i32, i64)>,
@@ -53,8 +53,8 @@ pub struct Oracle {
 /// All that was told about one installation.
 #[derive(Default)]
 pub struct Known {
-    /// The one who is believed, by fingerprint.
-    believed: Option<String>,
+    /// The trusted principal, by fingerprint.
+    trusted: Option<String>,
     principals: BTreeMap<String, Principal>,
 }
 
@@ -74,7 +74,7 @@ struct Principal {
     waiting: Vec<Waiting>,
 }
 
-/// An event that is told once its principal is believed; where it came or went, once anything it tells is a fact.
+/// An event that is told once its principal is trusted; where it came or went, once anything it tells is a fact.
 struct Waiting {
     id: String,
     told: Option<Told>,
@@ -131,13 +131,13 @@ impl Oracle {
     /// The installation record, as far as it must be so.
     pub fn installation(&self, key: &str) -> Value {
         let (app, member_id) = key.split_once('/').expect("a key");
-        let mut record = json!({ "app": app, "member_id": member_id, "status": "unbelieved", "believed": null });
+        let mut record = json!({ "app": app, "member_id": member_id, "status": "untrusted", "trusted": null });
         let known = &self.portals[key];
-        let Some(principal) = &known.believed else {
+        let Some(principal) = &known.trusted else {
             return record;
         };
         let told = &known.principals[principal];
-        record["believed"] = json!({ "principal": principal, "how": "first-install" });
+        record["trusted"] = json!({ "principal": principal, "basis": "first-install" });
         record["last_fact"] = told.last_fact.clone();
         if self.placed {
             record["position"] = told.position.clone();
@@ -153,7 +153,7 @@ impl Oracle {
         }
         omitted.sort_by_key(|name| FIELDS.iter().position(|field| field == name));
         record["omitted"] = if omitted.is_empty() { Value::Null } else { json!(omitted) };
-        let (since, removed) = told.status.as_ref().expect("who is believed told of an install");
+        let (since, removed) = told.status.as_ref().expect("a trusted principal reported an install");
         record["since"] = at(since.0);
         record["status"] = if removed.is_some() { json!("uninstalled") } else { json!("installed") };
         if let Some(clean) = removed {
@@ -165,7 +165,7 @@ impl Oracle {
     /// The method-permission records, by method and token.
     pub fn permissions(&self, key: &str) -> Vec<Value> {
         let known = &self.portals[key];
-        let Some(principal) = &known.believed else {
+        let Some(principal) = &known.trusted else {
             return Vec::new();
         };
         let principal = &known.principals[principal];
@@ -211,12 +211,12 @@ impl Oracle {
                 fields: Fields::read(record.value.as_deref().unwrap_or_default()),
             }
         });
-        let was_believed = known.believed.as_ref() == Some(&principal);
-        let becomes_believed = told.as_ref().is_some_and(|told| told.event == "ONAPPINSTALL" && told.is_turn())
+        let was_trusted = known.trusted.as_ref() == Some(&principal);
+        let becomes_trusted = told.as_ref().is_some_and(|told| told.event == "ONAPPINSTALL" && told.is_turn())
             && known.is_open_to(&principal);
         let known_principal = known.principals.entry(principal.clone()).or_default();
         let counts = told.as_ref().is_some_and(|told| {
-            was_believed || (told.is_turn() && (known_principal.has_claims || told.event == "ONAPPINSTALL"))
+            was_trusted || (told.is_turn() && (known_principal.has_claims || told.event == "ONAPPINSTALL"))
         });
         if counts {
             let first = !std::mem::replace(&mut known_principal.has_claims, true);
@@ -231,8 +231,8 @@ impl Oracle {
                 known_principal.waiting = waiting;
             }
         }
-        if becomes_believed {
-            known.believed = Some(principal.clone());
+        if becomes_trusted {
+            known.trusted = Some(principal.clone());
             let known_principal = known.principals.get_mut(&principal).expect("put in above");
             for Waiting { id, told } in std::mem::take(&mut known_principal.waiting) {
                 let told = told.filter(|told| !told.is_turn());
@@ -240,7 +240,7 @@ impl Oracle {
                 self.events.insert(id);
             }
         }
-        if known.believed.as_ref() == Some(&principal) {
+        if known.trusted.as_ref() == Some(&principal) {
             self.events.insert(id);
         } else {
             self.unproven.insert(id.clone());
@@ -254,12 +254,12 @@ impl Oracle {
 }
 
 impl Known {
-    /// Whether an install makes this principal the one who is believed.
+    /// Whether an install makes this principal the trusted one.
     fn is_open_to(&self, principal: &str) -> bool {
-        match &self.believed {
+        match &self.trusted {
             None => true,
-            Some(believed) if believed == principal => false,
-            Some(believed) => matches!(self.principals[believed].status, Some((_, Some(_)))),
+            Some(trusted) if trusted == principal => false,
+            Some(trusted) => matches!(self.principals[trusted].status, Some((_, Some(_)))),
         }
     }
 }

@@ -40,7 +40,7 @@ fn a_life_is_followed(app: &str, webhooks: &mut Client, queries: &mut Client) {
         after(queries, &portal.key(), &id)
     };
     let record = tell(&mut portal, Step::Foreign, queries);
-    assert_eq!((&record["status"], &record["believed"]), (&json!("unbelieved"), &Value::Null), "{record}");
+    assert_eq!((&record["status"], &record["trusted"]), (&json!("untrusted"), &Value::Null), "{record}");
     check(
         queries,
         &portal,
@@ -142,12 +142,12 @@ fn who_left_the_place_does_not_take_it_back_from_who_holds_it() {
     send(&mut webhooks, portal.webhook(Step::Uninstall { clean: false }));
     let mut reinstalled = portal.with_another_token();
     let id = send(&mut webhooks, reinstalled.webhook(Step::Install)).id;
-    let holder = after(&mut queries, &portal.key(), &id)["believed"].clone();
+    let holder = after(&mut queries, &portal.key(), &id)["trusted"].clone();
 
     let id = send(&mut webhooks, portal.webhook(Step::Install)).id;
     let record = after(&mut queries, &portal.key(), &id);
-    assert_eq!(record["believed"], holder, "{record}");
+    assert_eq!(record["trusted"], holder, "{record}");
     let id = send(&mut webhooks, portal.webhook(Step::Uninstall { clean: true })).id;
     let record = after(&mut queries, &portal.key(), &id);
-    assert_eq!((&record["believed"], &record["status"]), (&holder, &json!("installed")), "{record}");
+    assert_eq!((&record["trusted"], &record["status"]), (&holder, &json!("installed")), "{record}");
 }

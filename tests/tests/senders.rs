@@ -34,8 +34,8 @@ const UNLISTED: &str = "203.0.113.9";
 const WITHIN: Duration = Duration::from_secs(60);
 
 #[test]
-fn only_trusted_proxies_are_believed_about_who_sent_an_event() {
-    let Some(servers) = kafka::shared("only_trusted_proxies_are_believed_about_who_sent_an_event") else { return };
+fn only_trusted_proxies_are_trusted_with_the_sender_of_an_event() {
+    let Some(servers) = kafka::shared("only_trusted_proxies_are_trusted_with_the_sender_of_an_event") else { return };
     let names = Names::new(servers);
     let ingress =
         names.start(Program::Ingress, "ingress", &["--trusted-proxies", "127.0.0.1, 10.0.0.0/8", "--apps", "crm-sync"]);
@@ -143,7 +143,7 @@ fn a_list_in_a_file_is_enforced_as_it_changes_and_a_bad_one_changes_nothing() {
     let (status, kept) = server.post_from(UNLISTED);
     assert!(status == 403 && kept.is_some(), "refused and kept aside: {status} {kept:?}");
     let at_the_door = |from, forwarded: &[&str]| post(&mut client(&server.process, from, forwarded), BODY).0;
-    assert_eq!(at_the_door(STRANGER, &[LISTED]), 403, "a stranger is not believed about who he is");
+    assert_eq!(at_the_door(STRANGER, &[LISTED]), 403, "a stranger is not trusted with its own address");
     assert_eq!(at_the_door(PROXY, &["3.217.33.54, oops"]), 403, "nor is a list that cannot be read");
 
     let two = format!("# two now\n{LISTED}\n203.0.113.0/24\n");

@@ -28,7 +28,7 @@ const PATH_KEY_BYTES_MAX: usize = 128;
 /// What is set for one app.
 #[derive(Clone, Debug, Default)]
 pub struct App {
-    /// Whom to believe.
+    /// On what basis a principal is trusted.
     pub trust: Trust,
     /// Older paths that map to the app's URL, each in its one form: [`path::canonical`].
     pub paths: Vec<String>,
@@ -40,7 +40,7 @@ pub struct App {
     pub client_secret: Option<Secret>,
 }
 
-/// Which principal of an installation is believed when nobody vouches.
+/// Which principal of an installation is trusted when nobody vouches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
     /// The first, in the log, who told of an install.

@@ -87,7 +87,7 @@ pub const KAFKA: &[Setting] = &[
 /// What faces the internet through a proxy knows it by this.
 pub const TRUSTED_PROXIES: Setting = Setting {
     name: "trusted-proxies",
-    help: "Networks of the proxies in front, such as `10.0.0.0/8`: they are believed about the client's address. Needs apps, and query-tokens where questions are answered.",
+    help: "Networks of the proxies in front, such as `10.0.0.0/8`: they are trusted with the client's address. Needs apps, and query-tokens where questions are answered.",
     default: None,
     kind: Kind::Repeated,
 };

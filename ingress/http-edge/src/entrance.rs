@@ -73,7 +73,7 @@ pub fn peer(request: &HttpRequest) -> Option<IpAddr> {
 }
 
 /// Whether a proxy opened the connection for itself, by its own word in the PROXY protocol (`LOCAL`, or a client of no
-/// known family): a health check of its own. It forwards for no client then, so what it says of one is not believed.
+/// known family): a health check of its own. It forwards for no client then, so what it says of one is not trusted.
 pub fn is_proxys_own(request: &HttpRequest) -> bool {
     request.conn_data::<Rc<Connection>>().is_some_and(|connection| connection.is_proxys_own())
 }

@@ -434,7 +434,7 @@ fn a_trusted_proxy_says_whom_it_speaks_for() {
 }
 
 #[test]
-fn a_proxy_that_speaks_for_itself_is_not_believed_about_others() {
+fn a_proxy_that_speaks_for_itself_is_not_trusted_about_others() {
     let server = Running::start(&["--trusted-proxies", "127.0.0.0/8", "--proxy-protocol", "v2"]);
     let forwarded = post_with("connection: close\r\nx-forwarded-for: 203.0.113.9\r\n", BODY);
     let addresses = [203, 0, 113, 7, 10, 0, 0, 1, 0x30, 0x39, 0, 80];
@@ -452,7 +452,7 @@ fn a_proxy_that_speaks_for_itself_is_not_believed_about_others() {
     let sources: Vec<_> = server.events().iter().map(|event| event.source).collect();
     assert_eq!(sources, [Some([127, 0, 0, 1].into()); 3]);
 
-    // For a client that is a proxy too, it is believed as before.
+    // For a client that is a proxy too, it is trusted as before.
     let told = header(0x21, 0x11, &[&[127, 0, 0, 9], &addresses[4..]].concat());
     assert_eq!(statuses(&server.say([told, forwarded.into_bytes()].concat())), ["200"]);
     assert_eq!(server.events()[3].source, Some([203, 0, 113, 9].into()));

@@ -107,7 +107,7 @@ pub async fn methods(
     let (installation, portal) = find(&store, &path)?;
     let behind = methods.cursor.as_deref().map(method_cursor).transpose()?;
     let limit = limit(methods.limit);
-    let known = portal.believed_principal(store.trust(&installation.app)).into_iter();
+    let known = portal.trusted_principal(store.trust(&installation.app)).into_iter();
     let decisions = known.flat_map(|known| match &behind {
         Some(last) => known.decisions.by_key().range((Bound::Excluded(last), Bound::Unbounded)),
         None => known.decisions.by_key().range(..),

@@ -162,7 +162,8 @@ pub enum Told {
         /// How the portal describes itself.
         profile: Profile,
     },
-    /// Somebody spoke for the first time, about anything: kept only where an app believes the first who speaks.
+    /// Somebody spoke for the first time, about anything: kept only where an app trusts the first principal that
+    /// speaks.
     #[serde(rename = "com.hookledger.spoke")]
     Spoke,
 }
@@ -181,7 +182,8 @@ impl Told {
         }
     }
 
-    /// Whether a principal came or went: what decides who is believed. An install that is not finished is none.
+    /// Whether a principal came or went: what decides which principal is trusted. An install that is not finished is
+    /// none.
     pub fn is_turn(&self) -> bool {
         match self {
             Self::Installed { complete, .. } => *complete,
@@ -208,7 +210,7 @@ impl Told {
     }
 }
 
-/// An event that went to `unproven`, and goes to `events` should its principal become believed.
+/// An event that went to `unproven`, and goes to `events` should its principal become trusted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Waiting {
     /// Which installation.
@@ -229,7 +231,7 @@ pub struct Waits {
     /// How much it takes to show it.
     #[serde(default)]
     pub bytes: u32,
-    /// What it tells, if it tells anything: a fact once its principal is believed, also when `raw` no longer has it.
+    /// What it tells, if it tells anything: a fact once its principal is trusted, also when `raw` no longer has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fact: Option<Box<Fact>>,
 }
@@ -239,7 +241,7 @@ pub struct Waits {
 pub enum Change {
     /// A fact was added.
     Told(Box<Fact>),
-    /// An event began to wait for its principal to be believed.
+    /// An event began to wait for its principal to be trusted.
     Waits(Waiting, Waits),
     /// An event waits no longer.
     WaitsNoMore(Waiting),

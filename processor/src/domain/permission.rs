@@ -47,7 +47,7 @@ pub enum Denial {
     Expired,
     /// The app is not installed any more.
     NotInstalled,
-    /// Nobody whom we believe ever told of this installation.
+    /// No trusted principal reported this installation.
     UnknownInstallation,
 }
 
@@ -66,7 +66,7 @@ impl Denial {
 /// Installed, and granted, and younger than the token's hour.
 pub fn permits(portal: &Portal, trust: Trust, method: &Method, token: Fingerprint, now: Timestamp) -> Answer {
     match portal.status(trust) {
-        RecordStatus::Unbelieved => return Answer::Denied(Denial::UnknownInstallation),
+        RecordStatus::Untrusted => return Answer::Denied(Denial::UnknownInstallation),
         RecordStatus::Uninstalled => return Answer::Denied(Denial::NotInstalled),
         RecordStatus::Installed => {}
     }

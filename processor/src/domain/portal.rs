@@ -6,14 +6,14 @@ use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 use common::settings::Trust;
 
-use super::belief::{Believed, believed, holder};
 use super::claims::{Claims, Status};
 use super::fact::{Change, Fact, Method, Told, Waiting, Waits};
 use super::permission::Decision;
 use super::record::RecordStatus;
 use super::stamp::{Latest, Stamp};
+use super::trust::{Trusted, holder, trusted};
 
-/// The most events that wait for one principal to be believed.
+/// The most events that wait for one principal to be trusted.
 pub const WAITING_MAX: usize = 100;
 /// The most bytes that the events of one principal that wait may show.
 pub const WAITING_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -40,7 +40,7 @@ pub struct Held {
     pub id: EventId,
     /// How much it takes to show it.
     pub bytes: u32,
-    /// Whether it tells something that is a fact once its principal is believed. That is not kept here: there may be
+    /// Whether it tells something that is a fact once its principal is trusted. That is not kept here: there may be
     /// much.
     pub tells: bool,
 }
@@ -48,13 +48,13 @@ pub struct Held {
 /// What one principal told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Principal {
-    /// The join of its facts. Only of a principal that told of an install, or is believed for another reason: what
+    /// The join of its facts. Only of a principal that told of an install, or is trusted for another reason: what
     /// others say waits, and is no fact. In a box, because a map has room for several principals at once and most
     /// installations have one.
     pub claims: Box<Claims>,
     /// Decisions about methods.
     pub decisions: Decisions,
-    /// Events that wait for the principal to be believed, by their place in `raw`.
+    /// Events that wait for the principal to be trusted, by their place in `raw`.
     pub waiting: BTreeMap<u64, Held>,
 }
 
@@ -155,11 +155,11 @@ impl Portal {
     }
 
     /// Whether no principal has claims: all that is known is what waits.
-    pub fn is_untrusted(&self) -> bool {
+    pub fn is_unclaimed(&self) -> bool {
         !self.principals.values().any(Principal::has_claims)
     }
 
-    /// Since which offset the principal that is believed holds the place.
+    /// Since which offset the principal that is trusted holds the place.
     pub fn held_since(&self, trust: Trust) -> Option<(Fingerprint, u64)> {
         holder(&self.principals, trust)
     }
@@ -174,8 +174,8 @@ impl Portal {
     }
 
     /// Whether the place is open: nobody holds it, or the holder has left.
-    pub fn is_open(&self, believed: Option<Fingerprint>) -> bool {
-        believed.and_then(|principal| self.principals.get(&principal)).is_none_or(Principal::has_left)
+    pub fn is_open(&self, trusted: Option<Fingerprint>) -> bool {
+        trusted.and_then(|principal| self.principals.get(&principal)).is_none_or(Principal::has_left)
     }
 
     /// The events of a principal that wait, in the order in which they came.
@@ -205,14 +205,14 @@ impl Portal {
         }
     }
 
-    /// Whom to believe.
-    pub fn believed(&self, trust: Trust) -> Option<Believed> {
-        believed(&self.principals, trust)
+    /// Which principal is trusted.
+    pub fn trusted(&self, trust: Trust) -> Option<Trusted> {
+        trusted(&self.principals, trust)
     }
 
-    /// Whether the app is installed, by the word of whom we believe.
+    /// Whether the app is installed, by the word of the trusted principal.
     pub fn status(&self, trust: Trust) -> RecordStatus {
-        self.status_by(self.believed(trust).map(|believed| believed.principal))
+        self.status_by(self.trusted(trust).map(|trusted| trusted.principal))
     }
 
     /// Whether the app is installed, by the word of this principal.
@@ -222,18 +222,18 @@ impl Portal {
         match status.map(|status| status.value) {
             Some(Status::Installed) => RecordStatus::Installed,
             Some(Status::Uninstalled { .. }) => RecordStatus::Uninstalled,
-            None => RecordStatus::Unbelieved,
+            None => RecordStatus::Untrusted,
         }
     }
 
-    /// What was decided about a method and a token, by the word of whom we believe.
+    /// The decision about a method and a token, by the word of the trusted principal.
     pub fn decision(&self, trust: Trust, method: &Method, token: Fingerprint) -> Option<&Latest<Decision>> {
-        self.believed_principal(trust)?.decisions.get(&(method.clone(), token))
+        self.trusted_principal(trust)?.decisions.get(&(method.clone(), token))
     }
 
-    /// What the principal told whom we believe.
-    pub fn believed_principal(&self, trust: Trust) -> Option<&Principal> {
-        self.principals.get(&self.believed(trust)?.principal)
+    /// The trusted principal.
+    pub fn trusted_principal(&self, trust: Trust) -> Option<&Principal> {
+        self.principals.get(&self.trusted(trust)?.principal)
     }
 
     fn tell(&mut self, fact: &Fact) -> Vec<Decided> {

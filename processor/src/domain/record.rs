@@ -6,13 +6,13 @@ use common::settings::Trust;
 use common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::belief::Believed;
 use super::claims::{Profile, Status};
 use super::endpoint::EndpointHosts;
 use super::fact::Method;
 use super::permission::{CONSENT, Decision};
 use super::portal::Portal;
 use super::stamp::{Latest, Place};
+use super::trust::Trusted;
 
 /// Whether the app is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,20 +22,20 @@ pub enum RecordStatus {
     Installed,
     /// It is not any more.
     Uninstalled,
-    /// Heard of, by nobody whom we believe.
-    Unbelieved,
+    /// Events came, but from no trusted principal.
+    Untrusted,
 }
 
 impl RecordStatus {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Installed, Self::Uninstalled, Self::Unbelieved];
+    pub const ALL: [Self; 3] = [Self::Installed, Self::Uninstalled, Self::Untrusted];
 
     /// As records and filters say it.
     pub fn label(self) -> &'static str {
         match self {
             Self::Installed => "installed",
             Self::Uninstalled => "uninstalled",
-            Self::Unbelieved => "unbelieved",
+            Self::Untrusted => "untrusted",
         }
     }
 }
@@ -56,8 +56,8 @@ pub struct InstallationRecord {
     /// How the portal describes itself.
     #[serde(flatten)]
     pub profile: Profile,
-    /// Whom we believe, and why.
-    pub believed: Option<Believed>,
+    /// The trusted principal and the basis of the trust.
+    pub trusted: Option<Trusted>,
     /// The newest fact of that principal.
     pub last_fact: Option<LastFactRecord>,
     /// Where in `raw` that fact was told.
@@ -107,7 +107,7 @@ impl PermissionRecord {
 /// By what rules a record is made: settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    /// Whom to believe.
+    /// On what basis a principal is trusted.
     pub trust: Trust,
     /// Hosts that endpoints may have besides the portal's own and Bitrix24's.
     pub endpoint_hosts: &'a EndpointHosts,
@@ -128,33 +128,33 @@ impl Portal {
         rules: impl Into<Rules<'a>>,
     ) -> InstallationRecord {
         let Rules { trust, endpoint_hosts } = rules.into();
-        self.record_by(self.believed(trust), installation, partition, endpoint_hosts)
+        self.record_by(self.trusted(trust), installation, partition, endpoint_hosts)
     }
 
     /// The installation record by the word of this principal.
     pub fn record_by(
         &self,
-        believed: Option<Believed>,
+        trusted: Option<Trusted>,
         installation: &Installation,
         partition: u32,
         endpoint_hosts: &EndpointHosts,
     ) -> InstallationRecord {
         let claims =
-            believed.and_then(|believed| self.principals.get(&believed.principal)).map(|principal| &principal.claims);
+            trusted.and_then(|trusted| self.principals.get(&trusted.principal)).map(|principal| &principal.claims);
         let status = claims.and_then(|claims| claims.status.as_ref());
         let last_fact = claims.and_then(|claims| claims.last_fact.as_ref());
         let mut profile = claims.map_or_else(Profile::default, |claims| claims.profile());
         endpoint_hosts.judge(&mut profile);
         InstallationRecord {
             installation: installation.clone(),
-            status: self.status_by(believed.map(|believed| believed.principal)),
+            status: self.status_by(trusted.map(|trusted| trusted.principal)),
             cleaned: match status.map(|status| status.value) {
                 Some(Status::Uninstalled { clean }) => Some(clean),
                 Some(Status::Installed) | None => None,
             },
             since: status.map(|status| status.since.told_at),
             profile,
-            believed,
+            trusted,
             last_fact: last_fact.map(|last| LastFactRecord {
                 name: last.name.clone(),
                 id: last.stamp.id,
@@ -166,7 +166,7 @@ impl Portal {
 
     /// The method-permission records, by method and token.
     pub fn permissions(&self, trust: Trust) -> Vec<PermissionRecord> {
-        self.permissions_by(self.believed(trust).map(|believed| believed.principal))
+        self.permissions_by(self.trusted(trust).map(|trusted| trusted.principal))
     }
 
     /// The method-permission records by the word of this principal, by method and token.

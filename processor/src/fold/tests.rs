@@ -45,11 +45,11 @@ fn event(offset: u64, principal: &str, ts: u64, tells: &str) -> Event {
     interpret(&raw, Place { partition: 0, offset }).expect("understood")
 }
 
-fn check(steps: &[(&str, u64, &str)], status: RecordStatus, believed: Option<&str>) {
+fn check(steps: &[(&str, u64, &str)], status: RecordStatus, trusted: Option<&str>) {
     let (portal, _) = fold_all(Trust::FirstInstall, steps);
     assert_eq!(portal.status(Trust::FirstInstall), status, "{steps:?}");
-    let who = portal.believed(Trust::FirstInstall).map(|believed| believed.principal);
-    assert_eq!(who, believed.map(Fingerprint::of), "{steps:?}");
+    let who = portal.trusted(Trust::FirstInstall).map(|trusted| trusted.principal);
+    assert_eq!(who, trusted.map(Fingerprint::of), "{steps:?}");
 }
 
 const INSTALLED: RecordStatus = RecordStatus::Installed;
@@ -68,8 +68,8 @@ fn a_stranger_with_another_token_changes_nothing() {
 }
 
 #[test]
-fn an_unfinished_install_is_not_believed() {
-    check(&[("t", 1, "begin to install")], RecordStatus::Unbelieved, None);
+fn an_unfinished_install_is_not_trusted() {
+    check(&[("t", 1, "begin to install")], RecordStatus::Untrusted, None);
     check(&[("x", 1, "begin to install"), ("t", 2, "install")], INSTALLED, Some("t"));
 }
 
@@ -100,7 +100,7 @@ fn who_has_left_does_not_take_the_place_back_from_who_holds_it() {
 #[test]
 fn where_the_first_word_counts_any_event_takes_the_place() {
     let (portal, results) = fold_all(Trust::FirstEvent, &[("t", 1, "contact"), ("x", 2, "install")]);
-    assert_eq!(portal.believed(Trust::FirstEvent).map(|believed| believed.principal), Some(Fingerprint::of("t")));
+    assert_eq!(portal.trusted(Trust::FirstEvent).map(|trusted| trusted.principal), Some(Fingerprint::of("t")));
     assert_eq!(results.iter().map(|(outcome, _)| *outcome).collect::<Vec<_>>(), [Outcome::Fact, Outcome::Unproven]);
 }
 
@@ -208,22 +208,19 @@ fn installs_with_made_up_tokens_beyond_the_limit_wait_and_change_nothing() {
     let mut steps = vec![("t", 1, "install")];
     steps.extend(forgers.iter().map(|forger| (forger.as_str(), 9, "install")));
     let (portal, results) = fold_all(Trust::FirstInstall, &steps);
-    assert_eq!(portal.believed(Trust::FirstInstall).map(|believed| believed.principal), Some(Fingerprint::of("t")));
+    assert_eq!(portal.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("t")));
     let claimants = portal.principals.values().filter(|known| known.has_claims()).count();
     assert_eq!(claimants, crate::domain::CLAIMANTS_MAX);
     assert!(results[1..].iter().all(|(outcome, _)| *outcome == Outcome::Unproven));
     // The place is open once its holder has left, and then there is room.
     steps.extend([("t", 20, "uninstall"), ("new", 30, "install")]);
     let (portal, _) = fold_all(Trust::FirstInstall, &steps);
-    assert_eq!(portal.believed(Trust::FirstInstall).map(|believed| believed.principal), Some(Fingerprint::of("new")));
+    assert_eq!(portal.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("new")));
     // What waited for room takes no place from before, whether it was a fact once or not.
     for late in ["forger0", "forger99"] {
         let steps = [&steps[..], &[(late, 40, "install")]].concat();
         let (portal, results) = fold_all(Trust::FirstInstall, &steps);
-        assert_eq!(
-            portal.believed(Trust::FirstInstall).map(|believed| believed.principal),
-            Some(Fingerprint::of("new"))
-        );
+        assert_eq!(portal.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("new")));
         let told = results.last().expect("the install").1.iter();
         let told = told.filter(|effect| matches!(effect, Effect::Changed(Change::Told(_)))).count();
         assert_eq!(told, 1, "the install itself");
@@ -241,7 +238,7 @@ fn a_portal_may_be_installed_anew_any_number_of_times_and_costs_no_more() {
     for trust in [Trust::FirstInstall, Trust::FirstEvent] {
         let (portal, results) = fold_all(trust, &steps);
         let last = Fingerprint::of("token299");
-        assert_eq!(portal.believed(trust).map(|believed| believed.principal), Some(last));
+        assert_eq!(portal.trusted(trust).map(|trusted| trusted.principal), Some(last));
         assert_eq!(portal.status(trust), UNINSTALLED);
         assert!(portal.principals.len() <= crate::domain::CLAIMANTS_MAX, "{}", portal.principals.len());
         assert!(results.iter().all(|(outcome, _)| *outcome != Outcome::Unproven));
@@ -440,7 +437,7 @@ proptest! {
             other.apply(change);
         }
         prop_assert_eq!(&one, &other);
-        prop_assert_eq!(one.believed(trust), owned.believed(trust));
+        prop_assert_eq!(one.trusted(trust), owned.trusted(trust));
         prop_assert_eq!(one.permissions(trust), owned.permissions(trust));
         prop_assert_eq!(one.status(trust), owned.status(trust));
     }

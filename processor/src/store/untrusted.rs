@@ -22,7 +22,7 @@ impl Untrusted {
     /// When an installation was last heard of, if nothing is known of it but what waits.
     pub fn heard(portal: &Portal) -> Option<u64> {
         let last = |offsets: &crate::domain::Principal| offsets.waiting.keys().next_back().copied();
-        portal.is_untrusted().then(|| portal.principals.values().filter_map(last).max()).flatten()
+        portal.is_unclaimed().then(|| portal.principals.values().filter_map(last).max()).flatten()
     }
 
     /// Takes note of a change.

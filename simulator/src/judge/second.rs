@@ -13,7 +13,7 @@ use super::{Judge, text};
 use crate::portals::FIRST_EVENT_APP;
 
 impl Judge {
-    /// What subscribers saw, and what is known, against that oracle. It knows one way to believe somebody.
+    /// What subscribers saw, and what is known, against that oracle. It knows one basis of trust.
     pub(super) fn second_opinion(&self) -> Result<(), String> {
         let raw: Vec<Found> =
             self.raws().filter_map(|(partition, offset, record)| found(partition, offset, record)).collect();

@@ -17,7 +17,7 @@ use crate::log::Record;
 
 /// Length and checksum.
 pub(super) const HEAD_BYTES: usize = 8;
-/// No longer body is written, nor believed.
+/// No longer body is written, nor accepted.
 pub(super) const BODY_BYTES_MAX: u32 = 256 * 1024 * 1024;
 
 /// A record that ends its group.

@@ -18,7 +18,7 @@ pub enum Trouble {
     TopicMissing,
     /// We may not do what we have to.
     Authorization,
-    /// Kafka does not believe who we are.
+    /// Kafka rejects our credentials.
     Authentication,
     /// No TLS connection comes about.
     Tls,

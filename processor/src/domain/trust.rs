@@ -1,4 +1,4 @@
-//! Whom to believe. Derived when asked, never stored.
+//! Which principal is trusted. Derived when asked, never stored.
 
 use std::collections::BTreeMap;
 
@@ -9,36 +9,38 @@ use serde::{Deserialize, Serialize};
 use super::claims::Turn;
 use super::portal::Principal;
 
-/// Why a principal is believed.
+/// The basis on which a principal is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum How {
-    /// It was the first, in the log, who told of an install.
+pub enum Basis {
+    /// The first principal in the log that reported an install.
     FirstInstall,
-    /// It was the first, in the log, who spoke.
+    /// The first principal in the log with any event.
     FirstEvent,
 }
 
-/// The principal that is believed, and why.
+/// The trusted principal, and the basis of the trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Believed {
-    /// Who.
+pub struct Trusted {
+    /// The fingerprint of its token.
     pub principal: Fingerprint,
-    /// Why.
-    pub how: How,
+    /// On what basis.
+    pub basis: Basis,
 }
 
-/// Whom to believe: whoever holds the place, when all comings and goings are gone through in the log's order.
+/// The trusted principal: the one that holds the place, when all comings and goings are gone through in the log's
+/// order.
 ///
-/// The first who told of an install (or, where that is set, who spoke) takes it. Only when its holder has left is it
-/// open again, for the next who tells of an install: what others claimed before does not count, or a forger could lie
-/// in wait, and who has left does not take it back from who holds it now.
-pub fn believed(principals: &BTreeMap<Fingerprint, Principal>, trust: Trust) -> Option<Believed> {
-    let how = match trust {
-        Trust::FirstInstall => How::FirstInstall,
-        Trust::FirstEvent => How::FirstEvent,
+/// The first principal that reports an install (or, where that is set, sends any event) takes the place. The place is
+/// open again only when its holder has left, and then for the next principal that reports an install. Earlier claims of
+/// others do not count, or a forger could lie in wait; and a principal that has left does not take the place back from
+/// its holder.
+pub fn trusted(principals: &BTreeMap<Fingerprint, Principal>, trust: Trust) -> Option<Trusted> {
+    let basis = match trust {
+        Trust::FirstInstall => Basis::FirstInstall,
+        Trust::FirstEvent => Basis::FirstEvent,
     };
-    holder(principals, trust).map(|(principal, _)| Believed { principal, how })
+    holder(principals, trust).map(|(principal, _)| Trusted { principal, basis })
 }
 
 /// The principal that holds the place, and the offset in `raw` at which it took it.
