@@ -76,7 +76,7 @@ pub fn run(broker: &Kafka, plan: &Plan) -> anyhow::Result<String> {
             }
         }
     }
-    contestants.iter().try_for_each(|contestant| prove(broker, contestant))?;
+    contestants.iter().try_for_each(|contestant| check(broker, contestant))?;
     Ok(describe(&contestants, &table, plan))
 }
 
@@ -149,7 +149,7 @@ fn acked(summary: &Value) -> u64 {
 }
 
 /// Whoever acknowledged without keeping is not measured, but disqualified.
-fn prove(broker: &Kafka, contestant: &Contestant) -> anyhow::Result<()> {
+fn check(broker: &Kafka, contestant: &Contestant) -> anyhow::Result<()> {
     let Some(topic) = &contestant.topic else {
         return Ok(());
     };

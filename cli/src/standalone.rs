@@ -51,21 +51,21 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     runtime.block_on(serve(config))
 }
 
-/// How large the log of events becomes that nobody proved.
-const UNPROVEN_LIMIT: Setting = Setting {
-    name: "unproven-limit",
-    help: "How large the log unproven may become; beyond it the oldest give way.",
+/// The size limit of the log of events whose principal is not trusted.
+const UNVERIFIED_LIMIT: Setting = Setting {
+    name: "unverified-limit",
+    help: "How large the log unverified may become; beyond it the oldest give way.",
     default: Some("256MiB"),
     kind: Kind::Plain,
 };
 /// Only whole segments give way, and a large step of one has a segment of its own.
-const UNPROVEN_BYTES_MIN: u64 = 16 * 1024 * 1024;
+const UNVERIFIED_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
 /// Of Kafka's settings only how long things are kept.
 fn settings() -> Vec<Setting> {
     let retention = KAFKA.iter().filter(|setting| setting.name.ends_with("-retention")).copied();
     let own = [ingress::config::WEBHOOKS, FOLDING, QUERIES, PROCESS].concat();
-    own.into_iter().chain(retention).chain([UNPROVEN_LIMIT, admin_listen("127.0.0.1:9080")]).collect()
+    own.into_iter().chain(retention).chain([UNVERIFIED_LIMIT, admin_listen("127.0.0.1:9080")]).collect()
 }
 
 struct Config {
@@ -75,7 +75,7 @@ struct Config {
     admin_listen: SocketAddr,
     data_dir: PathBuf,
     retention: Retention,
-    unproven_bytes_max: u64,
+    unverified_bytes_max: u64,
     log_format: LogFormat,
 }
 
@@ -88,16 +88,16 @@ impl Config {
             admin_listen: settings.address("admin-listen")?,
             data_dir: settings.path("data-dir")?,
             retention: settings.retention()?,
-            unproven_bytes_max: unproven_limit(settings)?,
+            unverified_bytes_max: unverified_limit(settings)?,
             log_format: settings.log_format()?,
         })
     }
 }
 
-fn unproven_limit(settings: &Settings) -> Result<u64, SettingsError> {
-    let limit = settings.size("unproven-limit")?;
-    if limit < UNPROVEN_BYTES_MIN {
-        return Err(SettingsError("unproven-limit is at least 16MiB".into()));
+fn unverified_limit(settings: &Settings) -> Result<u64, SettingsError> {
+    let limit = settings.size("unverified-limit")?;
+    if limit < UNVERIFIED_BYTES_MIN {
+        return Err(SettingsError("unverified-limit is at least 16MiB".into()));
     }
     Ok(limit)
 }
@@ -140,7 +140,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     notify::ready();
     print(&welcome(webhooks, config.service.query_listen, admin, &config.data_dir))?;
 
-    let upkeep = Upkeep::new(config.retention).with_unproven_limit(config.unproven_bytes_max).until(stop.clone());
+    let upkeep = Upkeep::new(config.retention).with_unverified_limit(config.unverified_bytes_max).until(stop.clone());
     upkeep.tell(&registry, &readiness);
     let stop_all = stop.clone();
     let open = move || {

@@ -222,7 +222,7 @@ impl Data {
 }
 
 fn send(raw: &DiskLog, tells: &str) -> common::event::EventId {
-    let body = format!("{tells}&ts=1696527000&auth[member_id]=a223&auth[application_token]=proof");
+    let body = format!("{tells}&ts=1696527000&auth[member_id]=a223&auth[application_token]=token");
     let app = AppName::parse("crm-sync").expect("a name");
     let event = RawEvent::new(app, Form::parse(body.as_bytes()).head(), Bytes::from(body), Timestamp::now());
     let id = event.id;

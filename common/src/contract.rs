@@ -12,7 +12,7 @@ pub enum Topic {
     /// Every event whose principal is trusted, once.
     Events,
     /// Events whose principal is not trusted.
-    Unproven,
+    Unverified,
     /// Installation records, newest by key.
     Installations,
     /// Method-permission records, newest by key.
@@ -41,7 +41,7 @@ pub const TOMBSTONES_KEPT: Duration = DAY.saturating_mul(7);
 /// How long `raw` and `events` are kept: settings, with their defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Of `raw` and `unproven`.
+    /// Of `raw` and `unverified`.
     pub raw: Duration,
     /// Of `events`.
     pub events: Duration,
@@ -55,8 +55,15 @@ impl Default for Retention {
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Raw, Self::Facts, Self::Events, Self::Unproven, Self::Installations, Self::Permissions, Self::Rejected];
+    pub const ALL: [Self; 7] = [
+        Self::Raw,
+        Self::Facts,
+        Self::Events,
+        Self::Unverified,
+        Self::Installations,
+        Self::Permissions,
+        Self::Rejected,
+    ];
 
     /// The name without the prefix.
     pub fn name(self) -> &'static str {
@@ -64,7 +71,7 @@ impl Topic {
             Self::Raw => "raw",
             Self::Facts => "facts",
             Self::Events => "events",
-            Self::Unproven => "unproven",
+            Self::Unverified => "unverified",
             Self::Installations => "installations",
             Self::Permissions => "permissions",
             Self::Rejected => "rejected",
@@ -74,7 +81,7 @@ impl Topic {
     /// What the topic keeps.
     pub fn policy(self, retention: Retention) -> Policy {
         match self {
-            Self::Raw | Self::Unproven => Policy::Delete(retention.raw),
+            Self::Raw | Self::Unverified => Policy::Delete(retention.raw),
             Self::Events => Policy::Delete(retention.events),
             Self::Rejected => Policy::Delete(DAY.saturating_mul(90)),
             Self::Facts | Self::Installations => Policy::Compact,

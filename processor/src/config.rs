@@ -33,7 +33,7 @@ pub const PROCESSOR: &[Setting] = &[
 /// What limits the fold, whatever the logs are.
 pub const FOLDING: &[Setting] = &[Setting {
     name: "untrusted-installations-limit",
-    help: "Installations of each app that are remembered although nothing but unproven events is known of them.",
+    help: "Installations of each app that are remembered although nothing but unverified events is known of them.",
     default: Some("10000"),
     kind: Kind::Plain,
 }];

@@ -16,9 +16,9 @@ pub enum Effect {
     /// A change to what we understood, for `facts`.
     Changed(Change),
     /// For `events`: its principal is trusted.
-    Proven(Public),
-    /// For `unproven`: its principal is not.
-    Unproven(Public),
+    Verified(Public),
+    /// For `unverified`: its principal is not.
+    Unverified(Public),
     /// For `events`, now that its principal is trusted: the event that lies there in `raw`.
     Release(Waiting),
     /// The installation record has changed.
@@ -39,7 +39,7 @@ pub enum Outcome {
     /// It was verified and passed on.
     Foreign,
     /// Its principal is not trusted.
-    Unproven,
+    Unverified,
     /// It was there before.
     Repeated,
     /// It was set aside.
@@ -52,7 +52,7 @@ impl Outcome {
         match self {
             Self::Fact => "fact",
             Self::Foreign => "foreign",
-            Self::Unproven => "unproven",
+            Self::Unverified => "unverified",
             Self::Repeated => "repeated",
             Self::Rejected(_) => "rejected",
         }
@@ -75,7 +75,7 @@ pub fn fold<'a, E>(
     let is_trusted = trusted.is_some_and(|trusted| trusted.principal == event.principal);
     let known = portal.principals.get(&event.principal);
     if event.told.is_none() && is_trusted && known.is_some_and(|known| known.waiting.is_empty()) {
-        return Ok((Outcome::Foreign, vec![Effect::Proven(event.public.clone())]));
+        return Ok((Outcome::Foreign, vec![Effect::Verified(event.public.clone())]));
     }
     let held = known.and_then(|known| known.waiting.get(&event.raw.offset));
     if held.is_some_and(|held| held.id == event.stamp.id) {
@@ -94,18 +94,18 @@ pub fn fold<'a, E>(
     if let Some(trusted) = now_trusted {
         changes.release(trusted.principal)?;
     }
-    let proven = is_trusted || now_trusted.is_some_and(|trusted| trusted.principal == event.principal);
-    if proven {
-        changes.effects.push(Effect::Proven(event.public.clone()));
+    let verified = is_trusted || now_trusted.is_some_and(|trusted| trusted.principal == event.principal);
+    if verified {
+        changes.effects.push(Effect::Verified(event.public.clone()));
     } else {
-        changes.effects.push(Effect::Unproven(event.public.clone()));
+        changes.effects.push(Effect::Unverified(event.public.clone()));
         changes.wait();
     }
     let Changes { mut effects, forgotten, .. } = changes;
     before.compare(portal, event, now_trusted, forgotten, &mut effects);
 
-    let outcome = match (proven, is_fact) {
-        (false, _) => Outcome::Unproven,
+    let outcome = match (verified, is_fact) {
+        (false, _) => Outcome::Unverified,
         (true, true) => Outcome::Fact,
         (true, false) => Outcome::Foreign,
     };

@@ -117,7 +117,7 @@ impl Metrics {
             metrics.disagreements.with_label_values(&[what.label()]);
             metrics.disagrees.with_label_values(&[what.label()]);
         }
-        for outcome in [Outcome::Fact, Outcome::Foreign, Outcome::Unproven, Outcome::Repeated] {
+        for outcome in [Outcome::Fact, Outcome::Foreign, Outcome::Unverified, Outcome::Repeated] {
             metrics.events.with_label_values(&[outcome.label()]);
         }
         metrics.events.with_label_values(&["rejected"]);

@@ -244,8 +244,8 @@ impl<'a> Owner<'a> {
                 let released = effects.iter().filter_map(|effect| match effect {
                     Effect::Release(waiting) => Some(waiting.offset),
                     Effect::Changed(_)
-                    | Effect::Proven(_)
-                    | Effect::Unproven(_)
+                    | Effect::Verified(_)
+                    | Effect::Unverified(_)
                     | Effect::Installation(_)
                     | Effect::InstallationGone(_)
                     | Effect::Permission(_)

@@ -82,8 +82,8 @@ impl<'a> Publisher<'a> {
     pub fn output(&self, effect: &Effect) -> Option<Output> {
         let output = match effect {
             Effect::Changed(change) => self.change(change),
-            Effect::Proven(public) => self.event(Topic::Events, public, self.place),
-            Effect::Unproven(public) => self.event(Topic::Unproven, public, self.place),
+            Effect::Verified(public) => self.event(Topic::Events, public, self.place),
+            Effect::Unverified(public) => self.event(Topic::Unverified, public, self.place),
             Effect::Release(_) => return None,
             Effect::Installation(record) => {
                 self.made(Topic::Installations, record.installation.to_string(), "com.hookledger.installation", record)
@@ -139,11 +139,11 @@ impl<'a> Publisher<'a> {
             }
             Change::Waits(waiting, waits) => {
                 let key = FactKey::Waiting(waiting.clone()).to_string();
-                self.made(Topic::Facts, key, "com.hookledger.unproven", waits)
+                self.made(Topic::Facts, key, "com.hookledger.unverified", waits)
             }
             Change::WaitsNoMore(waiting) => {
                 let key = FactKey::Waiting(waiting.clone()).to_string();
-                self.record(Topic::Facts, Some(key), None, "com.hookledger.unproven")
+                self.record(Topic::Facts, Some(key), None, "com.hookledger.unverified")
             }
         }
     }

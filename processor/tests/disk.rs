@@ -87,7 +87,7 @@ fn body(token: &str, tells: &str) -> String {
 /// What every log holds, by topic.
 fn published(dir: &Path, raw: &DiskLog) -> BTreeMap<Topic, Vec<Record>> {
     let ledger = DiskLedger::open(&dir.join("logs"), raw.clone(), Retention::default()).expect("opened");
-    let topics = [Topic::Facts, Topic::Events, Topic::Unproven, Topic::Rejected];
+    let topics = [Topic::Facts, Topic::Events, Topic::Unverified, Topic::Rejected];
     topics.into_iter().map(|topic| (topic, records(ledger.log(topic).expect("a log")))).collect()
 }
 
@@ -109,14 +109,14 @@ fn a_portals_life_ends_as_the_right_records_and_survives_the_loss_of_the_state()
     let running = Running::start(dir.path(), &raw);
 
     // Early birds, junk, a forger, and in between a portal's life.
-    send(&raw, &body("genuine-proof", "event=ONCRMCONTACTADD&data[FIELDS][ID]=1"));
+    send(&raw, &body("genuine-token", "event=ONCRMCONTACTADD&data[FIELDS][ID]=1"));
     send(&raw, "hello=world");
-    send(&raw, &body("genuine-proof", GRANT));
-    send(&raw, &body("genuine-proof", "event=ONAPPINSTALL&data[VERSION]=1"));
-    send(&raw, &body("forged-proof", "event=ONAPPUNINSTALL&data[CLEAN]=1"));
+    send(&raw, &body("genuine-token", GRANT));
+    send(&raw, &body("genuine-token", "event=ONAPPINSTALL&data[VERSION]=1"));
+    send(&raw, &body("forged-token", "event=ONAPPUNINSTALL&data[CLEAN]=1"));
     let last = send(
         &raw,
-        &body("genuine-proof", "event=ONCRMCONTACTADD&data[FIELDS][ID]=2&auth[access_token]=s6p6eclrvim6da22"),
+        &body("genuine-token", "event=ONCRMCONTACTADD&data[FIELDS][ID]=2&auth[access_token]=s6p6eclrvim6da22"),
     );
     running.wait_for(last);
 
@@ -138,10 +138,10 @@ fn a_portals_life_ends_as_the_right_records_and_survives_the_loss_of_the_state()
     };
     let (contact, grant) = ("com.bitrix24.oncrmcontactadd", "com.bitrix24.onappmethodconfirm");
     assert_eq!(events(Topic::Events), [contact, grant, "com.bitrix24.onappinstall", contact]);
-    assert_eq!(events(Topic::Unproven), [contact, grant, "com.bitrix24.onappuninstall"]);
+    assert_eq!(events(Topic::Unverified), [contact, grant, "com.bitrix24.onappuninstall"]);
     assert_eq!(events(Topic::Rejected), ["com.hookledger.rejected"]);
     let shown = format!("{before:?}");
-    for secret in ["genuine-proof", "forged-proof", "fkp963yuv1ggkfbs", "s6p6eclrvim6da22"] {
+    for secret in ["genuine-token", "forged-token", "fkp963yuv1ggkfbs", "s6p6eclrvim6da22"] {
         assert!(!shown.contains(secret), "{secret} was published");
     }
 
@@ -165,7 +165,7 @@ fn damaged_state_is_set_aside_and_read_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let raw = DiskLog::open(&dir.path().join("raw"), Options::log()).expect("a log");
     let running = Running::start(dir.path(), &raw);
-    let last = send(&raw, &body("genuine-proof", "event=ONAPPINSTALL&data[VERSION]=1"));
+    let last = send(&raw, &body("genuine-token", "event=ONAPPINSTALL&data[VERSION]=1"));
     running.wait_for(last);
     running.end();
 
@@ -193,7 +193,7 @@ fn what_differs_from_raw_is_found_and_put_right_as_what_it_is() {
     let dir = tempfile::tempdir().expect("a directory");
     let raw = DiskLog::open(&dir.path().join("raw"), Options::log()).expect("a log");
     let running = Running::start(dir.path(), &raw);
-    let last = send(&raw, &body("genuine-proof", "event=ONAPPINSTALL&data[VERSION]=1"));
+    let last = send(&raw, &body("genuine-token", "event=ONAPPINSTALL&data[VERSION]=1"));
     running.wait_for(last);
     running.end();
     let right = &published(dir.path(), &raw)[&Topic::Facts][0];
@@ -206,7 +206,7 @@ fn what_differs_from_raw_is_found_and_put_right_as_what_it_is() {
     fact.revision.correction = 1;
     wrong.value = Some(serde_json::to_vec(&fact).expect("JSON").into());
     wrong.headers.push(("hl_correction".to_owned(), b"other".to_vec()));
-    send(&raw, &body("genuine-proof", GRANT));
+    send(&raw, &body("genuine-token", GRANT));
     let read = [Position { partition: 0, offset: raw.bounds().1 }];
     let mut ledger = DiskLedger::open(&dir.path().join("logs"), raw.clone(), Retention::default()).expect("opened");
     ledger.publish(vec![Output { topic: Topic::Facts, partition: 0, record: wrong }], &read).expect("published");

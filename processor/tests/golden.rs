@@ -58,7 +58,7 @@ fn a_fact_that_was_read_otherwise_or_put_right_says_so() {
 #[test]
 fn every_record_and_row_of_every_version_is_read_as_what_it_was() {
     let portal = portal();
-    let principal = &portal.principals[&Fingerprint::of("proof")];
+    let principal = &portal.principals[&Fingerprint::of("application token")];
     understand::<Claims>("row-claims", 1, &principal.claims);
     check::<Claims>("row-claims", 2, &principal.claims);
     check::<Latest<Decision>>("row-decision", 1, principal.decisions.by_key().values().next().expect("a decision"));
@@ -83,7 +83,7 @@ fn every_key_of_every_version_is_read_as_what_it_was() {
     for key in every_key() {
         let (name, text) = match &key {
             FactKey::Fact(..) => ("key-fact", key.to_string()),
-            FactKey::Waiting(_) => ("key-waiting", key.to_string()),
+            FactKey::Waiting(_) => ("key-held", key.to_string()),
             FactKey::Progress => ("key-progress", key.to_string()),
             FactKey::Accepted(_) => ("key-accepted", key.to_string()),
             FactKey::Settled => ("key-settled", key.to_string()),
@@ -113,7 +113,7 @@ fn no_golden_file_is_left_unread() {
         "accepted",
         "event",
         "key-fact",
-        "key-waiting",
+        "key-held",
         "key-progress",
         "key-accepted",
         "key-settled",
@@ -187,7 +187,7 @@ fn told_after(told: &Told) -> Option<Told> {
 }
 
 fn every_key() -> Vec<FactKey> {
-    let (id, principal) = (EventId::from_u128(7), Fingerprint::of("proof"));
+    let (id, principal) = (EventId::from_u128(7), Fingerprint::of("application token"));
     let waiting = Waiting { installation: installation(), id, principal, offset: 42 };
     vec![
         FactKey::Fact(installation(), id),
@@ -233,7 +233,7 @@ fn fact(told: Told) -> Fact {
     Fact {
         installation: installation(),
         stamp: stamp(),
-        principal: Fingerprint::of("proof"),
+        principal: Fingerprint::of("application token"),
         raw: Place { partition: 3, offset: 42 },
         revision: Revision::default(),
         told,
@@ -288,7 +288,7 @@ fn public() -> Public {
         installation: installation(),
         told_at,
         received_at,
-        principal: Fingerprint::of("proof"),
+        principal: Fingerprint::of("application token"),
         data: Json::new(r#"{"FIELDS":{"ID":"7"}}"#.to_owned()).expect("JSON"),
         auth: Json::new(r#"{"domain":"some-domain.bitrix24.com"}"#.to_owned()).expect("JSON"),
         omitted: Vec::new(),

@@ -155,7 +155,7 @@ struct Seen {
 struct Step {
     bytes: usize,
     events: usize,
-    /// Of events that are shown to be proven.
+    /// Of events that are shown as verified.
     ids: Vec<EventId>,
 }
 

@@ -18,7 +18,7 @@ mod second;
 
 /// The topics that somebody subscribes to.
 pub const DERIVED: [Topic; 6] =
-    [Topic::Facts, Topic::Events, Topic::Unproven, Topic::Installations, Topic::Permissions, Topic::Rejected];
+    [Topic::Facts, Topic::Events, Topic::Unverified, Topic::Installations, Topic::Permissions, Topic::Rejected];
 
 /// What a schedule came to.
 #[derive(Clone, Copy, Debug, Default)]

@@ -26,7 +26,7 @@ pub struct Portals {
 struct Portal {
     app: &'static str,
     member_id: String,
-    proofs: u32,
+    tokens: u32,
     version: u32,
 }
 
@@ -37,7 +37,7 @@ impl Portals {
         let portal = |number| Portal {
             app: APPS[random.usize(..APPS.len())],
             member_id: format!("m{number}x{:x}", random.u16(..)),
-            proofs: 1,
+            tokens: 1,
             version: 1,
         };
         let all = (0..number).map(portal).collect();
@@ -52,10 +52,10 @@ impl Portals {
         let portal = &mut self.all[index];
         let (event, data) = event(random, portal);
         let forged = random.u32(..6) == 0;
-        let proof = if forged {
+        let token = if forged {
             format!("forged-{}", random.u32(..3))
         } else {
-            format!("proof-{}-{}", portal.member_id, portal.proofs)
+            format!("token-{}-{}", portal.member_id, portal.tokens)
         };
         let member = &portal.member_id;
         let domain = format!("{member}.bitrix24.test");
@@ -68,9 +68,9 @@ impl Portals {
         match random.u32(..40) {
             // Nobody can say who sent it.
             0 => {}
-            1 => body = format!("hello=world&auth[member_id]={member}&auth[application_token]={proof}"),
+            1 => body = format!("hello=world&auth[member_id]={member}&auth[application_token]={token}"),
             2 => "junk".clone_into(&mut body),
-            _ => body.extend(["&auth[application_token]=", &proof]),
+            _ => body.extend(["&auth[application_token]=", &token]),
         }
         let app = AppName::parse(portal.app).expect("a name");
         let received_at = Timestamp::from_s(now.s());
@@ -121,7 +121,7 @@ fn event(random: &mut Rng, portal: &mut Portal) -> (&'static str, String) {
         5..=6 => {
             // Installed again, it has another token.
             let data = format!("&data[CLEAN]={}", random.u32(..2));
-            portal.proofs += random.u32(..2);
+            portal.tokens += random.u32(..2);
             ("ONAPPUNINSTALL", data)
         }
         7..=10 => {

@@ -21,7 +21,7 @@ use crate::verify::{
 use crate::wait::{eventually, report};
 
 /// What processors publish.
-pub const DERIVED: [&str; 6] = ["facts", "events", "unproven", "installations", "permissions", "rejected"];
+pub const DERIVED: [&str; 6] = ["facts", "events", "unverified", "installations", "permissions", "rejected"];
 
 /// Sessions and transactions end soon, so that nobody waits long for who is gone.
 pub const IMPATIENT: [&str; 3] =

@@ -42,7 +42,7 @@ pub struct Oracle {
     /// The ids of all events whose principal is trusted, now or since: what `events` must hold.
     pub events: BTreeSet<String>,
     /// The ids of all events whose principal was not trusted when they came.
-    pub unproven: BTreeSet<String>,
+    pub unverified: BTreeSet<String>,
     /// The places in `raw` of what cannot be an event.
     pub rejected: BTreeSet<(i32, i64)>,
     seen: BTreeSet<String>,
@@ -243,7 +243,7 @@ impl Oracle {
         if known.trusted.as_ref() == Some(&principal) {
             self.events.insert(id);
         } else {
-            self.unproven.insert(id.clone());
+            self.unverified.insert(id.clone());
             let waiting = &mut known.principals.get_mut(&principal).expect("put in above").waiting;
             waiting.push(Waiting { id, told });
             if waiting.len() > WAITING_MAX {

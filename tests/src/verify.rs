@@ -110,7 +110,7 @@ pub fn items(answer: &Value) -> Vec<Value> {
 /// A `read_committed` reader sees what follows from `raw`, all of it, each record once, in its raw record's partition.
 pub fn derived_topics_agree(names: &Names, oracle: &Oracle) {
     let read = |topic: &str| names.read(topic, Isolation::Committed);
-    for (topic, expected) in [("events", &oracle.events), ("unproven", &oracle.unproven)] {
+    for (topic, expected) in [("events", &oracle.events), ("unverified", &oracle.unverified)] {
         // Records are answered by then, but foreign events may still be on their way.
         let found = eventually_ok(CAUGHT_UP_WITHIN, topic, || {
             let found = read(topic);

@@ -253,7 +253,7 @@ fn partitions_that_changed_are_noticed_whatever_changed() {
     world.stands_still("partitions", "numbers of partitions");
     world.processor.terminate();
     // All topics and the setting: the keys would move.
-    for topic in ["facts", "events", "unproven", "installations", "permissions", "rejected"] {
+    for topic in ["facts", "events", "unverified", "installations", "permissions", "rejected"] {
         topics::add_partitions(&world.names.servers, &world.names.topic(topic), PARTITIONS as usize + 1);
     }
     changed.restart();
@@ -430,11 +430,11 @@ impl World {
             let mut times = BTreeMap::new();
             let id = |record: &Found| record.header("ce_id").expect("an id").to_owned();
             // What waited is in events too, once it was released.
-            let unproven: Vec<String> = read("unproven").iter().map(id).collect();
+            let unverified: Vec<String> = read("unverified").iter().map(id).collect();
             for id in read("events").iter().map(id) {
                 *times.entry(id).or_insert(0) += 1;
             }
-            for id in unproven {
+            for id in unverified {
                 times.entry(id).or_insert(1);
             }
             let missing = acked.iter().filter(|acked| !times.contains_key(&acked.id)).count();

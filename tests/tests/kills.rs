@@ -22,7 +22,7 @@ const BETWEEN: u64 = 150;
 /// By when webhooks are answered again.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(60);
 
-const DERIVED: [&str; 6] = ["facts", "events", "unproven", "installations", "permissions", "rejected"];
+const DERIVED: [&str; 6] = ["facts", "events", "unverified", "installations", "permissions", "rejected"];
 
 #[test]
 fn ten_rounds_of_kills_and_a_frozen_broker_lose_nothing_and_double_nothing() {

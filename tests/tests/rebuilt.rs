@@ -19,7 +19,7 @@ use tests::wait::eventually;
 const PORTALS: u64 = 100;
 const CONNECTIONS: usize = 8;
 const EACH: usize = 6;
-const DERIVED: [&str; 6] = ["facts", "events", "installations", "permissions", "unproven", "rejected"];
+const DERIVED: [&str; 6] = ["facts", "events", "installations", "permissions", "unverified", "rejected"];
 
 #[test]
 fn state_that_was_followed_taken_over_deleted_or_rebuilt_is_the_same_and_publishes_nothing() {

@@ -150,22 +150,22 @@ fn a_processor_whose_disk_is_full_waits_answers_and_goes_on() {
 }
 
 #[test]
-fn the_log_of_unproven_events_stays_below_its_limit_and_facts_stay() {
+fn the_log_of_unverified_events_stays_below_its_limit_and_facts_stay() {
     let _alone = alone();
-    let standalone = Standalone::start_with(&[("HOOKLEDGER_UNPROVEN_LIMIT", "16MiB")]);
+    let standalone = Standalone::start_with(&[("HOOKLEDGER_UNVERIFIED_LIMIT", "16MiB")]);
     let answers = Arc::new(Answers::default());
     flood(standalone.process.address("webhooks"), &answers);
     let kept = answers.kept.load(Ordering::Relaxed);
     assert_eq!(answers.refused.load(Ordering::Relaxed), 0);
     all_are_folded(&standalone.process, kept);
-    let gone = standalone.process.metric("hookledger_unproven_events_gave_way_total", "").expect("a metric");
+    let gone = standalone.process.metric("hookledger_unverified_events_gave_way_total", "").expect("a metric");
     assert!(gone > 0.0 && gone < f64::from(u32::try_from(kept).expect("few")), "{gone} of {kept}");
     let bytes = |name: &str| {
         let files = standalone.data().join("logs").join(name).read_dir().expect("a directory").flatten();
         files.map(|file| file.metadata().expect("a file").len()).sum::<u64>()
     };
     // One segment of the limit is always the current one, another one is made ahead.
-    assert!(bytes("unproven") < 64 * MIB as u64, "{}", bytes("unproven"));
+    assert!(bytes("unverified") < 64 * MIB as u64, "{}", bytes("unverified"));
     assert!(bytes("facts") > 0);
 }
 

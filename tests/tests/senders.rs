@@ -114,7 +114,7 @@ fn who_is_refused_is_kept_in_raw_and_folded_nowhere() {
     let rejected = names.read("rejected", Isolation::Committed);
     let reasons: Vec<_> = rejected.iter().map(|record| (id(record), record.header("hl_reason"))).collect();
     assert_eq!(reasons, [(Some(refused), Some(label))]);
-    for topic in ["facts", "events", "unproven", "installations"] {
+    for topic in ["facts", "events", "unverified", "installations"] {
         let found = names.read(topic, Isolation::Committed);
         assert!(found.iter().all(|record| !record.key.as_deref().unwrap_or_default().contains(&forged.key())));
     }

@@ -13,7 +13,7 @@ fn missing_topics_are_made_in_the_right_shape() {
         ("raw", "delete", Some("1209600000")),
         ("facts", "compact", None),
         ("events", "delete", Some("2592000000")),
-        ("unproven", "delete", Some("1209600000")),
+        ("unverified", "delete", Some("1209600000")),
         ("installations", "compact", None),
         ("permissions", "compact,delete", Some("604800000")),
         ("rejected", "delete", Some("7776000000")),

@@ -60,7 +60,7 @@ pub fn portal_arguments() -> [Arg; 6] {
         Arg::new("application-token")
             .long("application-token")
             .value_name("TOKEN")
-            .help("What proves the origin [default: follows from the member_id]"),
+            .help("The application_token [default: follows from the member_id]"),
         Arg::new("domain").long("domain").value_name("HOST").help("The portal's address"),
         Arg::new("language").long("language").value_name("CODE").help("The portal's language [default: en]"),
         Arg::new("unlinked")

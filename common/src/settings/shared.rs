@@ -156,7 +156,7 @@ pub(super) const ANYWHERE: &[&str] = &[
     "tls-key-file",
     "topic-prefix",
     "trusted-proxies",
-    "unproven-limit",
+    "unverified-limit",
     "vault-key-file",
 ];
 

@@ -23,8 +23,8 @@ const STYLE: &str = "
 body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1d2430;background:#fff}
 h1{font-size:1.4rem}p.numbers b{font-size:1.3rem;margin-right:.3rem}p.numbers span{margin-right:2rem}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .8rem .35rem 0;border-bottom:1px solid #e3e6ea;
-vertical-align:top}td{font-variant-numeric:tabular-nums}.rejected,.unproven{color:#a4341f}.muted{color:#68707c}
-@media(prefers-color-scheme:dark){body{background:#14181e;color:#dde3ea}th,td{border-color:#2a313a}.rejected,.unproven{color:#f0947f}}
+vertical-align:top}td{font-variant-numeric:tabular-nums}.rejected,.unverified{color:#a4341f}.muted{color:#68707c}
+@media(prefers-color-scheme:dark){body{background:#14181e;color:#dde3ea}th,td{border-color:#2a313a}.rejected,.unverified{color:#f0947f}}
 ";
 
 const BODY: &str = "</style></head><body><h1>Hookledger</h1>\n";
@@ -57,7 +57,7 @@ pub async fn show(asked: web::Data<Asked>) -> Result<HttpResponse, Problem> {
         };
         let became = match event.outcome {
             Outcome::Rejected(reason) => format!("rejected: {}", reason.label().replace('_', " ")),
-            outcome @ (Outcome::Fact | Outcome::Foreign | Outcome::Unproven | Outcome::Repeated) => {
+            outcome @ (Outcome::Fact | Outcome::Foreign | Outcome::Unverified | Outcome::Repeated) => {
                 outcome.label().to_owned()
             }
         };

@@ -23,7 +23,7 @@ fn asked(tokens: &[&str]) -> Asked {
         Change::Told(Box::new(Fact {
             installation: Installation::parse("crm-sync", MEMBER).expect("valid"),
             stamp: Stamp::new(Some(now), now, EventId::from_u128(offset.into())),
-            principal: Fingerprint::of("proof"),
+            principal: Fingerprint::of("application token"),
             raw: Place { partition: 0, offset },
             revision: Revision::default(),
             told,

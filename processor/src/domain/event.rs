@@ -31,7 +31,7 @@ pub struct Event {
     pub public: Public,
 }
 
-/// An event as the topics `events` and `unproven` show it: without secrets.
+/// An event as the topics `events` and `unverified` show it: without secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Public {
     /// The event's id.

@@ -210,7 +210,7 @@ impl Told {
     }
 }
 
-/// An event that went to `unproven`, and goes to `events` should its principal become trusted.
+/// An event that went to `unverified`, and goes to `events` should its principal become trusted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Waiting {
     /// Which installation.
@@ -262,7 +262,7 @@ impl Change {
 pub enum FactKey {
     /// `{app}/{member_id}/{id}`
     Fact(Installation, EventId),
-    /// `{app}/{member_id}/{id}/unproven/{principal}/{offset}`: a tombstone needs no value to be understood.
+    /// `{app}/{member_id}/{id}/unverified/{principal}/{offset}`: a tombstone needs no value to be understood.
     Waiting(Waiting),
     /// `progress`: how far `raw` of this partition has been read.
     Progress,
@@ -294,7 +294,7 @@ impl FactKey {
         let id = EventId::parse_str(id).ok()?;
         match parts[3..] {
             [] => Some(Self::Fact(installation, id)),
-            ["unproven", principal, offset] => {
+            ["unverified", principal, offset] => {
                 let principal = Fingerprint::parse(principal)?;
                 let offset = offset.parse().ok()?;
                 Some(Self::Waiting(Waiting { installation, id, principal, offset }))
@@ -309,7 +309,7 @@ impl fmt::Display for FactKey {
         match self {
             Self::Fact(installation, id) => write!(f, "{installation}/{id}"),
             Self::Waiting(Waiting { installation, id, principal, offset }) => {
-                write!(f, "{installation}/{id}/unproven/{principal}/{offset}")
+                write!(f, "{installation}/{id}/unverified/{principal}/{offset}")
             }
             Self::Progress => f.write_str(PROGRESS),
             Self::Accepted(id) => write!(f, "{ACCEPTED}{id}"),

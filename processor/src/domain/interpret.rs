@@ -30,8 +30,8 @@ pub enum Reason {
     NoEvent,
     /// The body does not say which portal it is about, or not in a way that can be a key.
     NoMember,
-    /// The body has no `application_token`: nobody can say who sent it.
-    NoProof,
+    /// The body has no `application_token`: the sender cannot be known.
+    MissingToken,
     /// A field that the event cannot do without is missing.
     MissingField,
     /// A field holds what it cannot hold.
@@ -46,7 +46,7 @@ impl Reason {
         Self::TooManyFields,
         Self::NoEvent,
         Self::NoMember,
-        Self::NoProof,
+        Self::MissingToken,
         Self::MissingField,
         Self::BadValue,
     ];
@@ -59,7 +59,7 @@ impl Reason {
             Self::TooManyFields => "too_many_fields",
             Self::NoEvent => "no_event",
             Self::NoMember => "no_member",
-            Self::NoProof => "no_proof",
+            Self::MissingToken => "missing_token",
             Self::MissingField => "missing_field",
             Self::BadValue => "bad_value",
         }
@@ -72,8 +72,8 @@ const TEXT_BYTES_MAX: usize = 256;
 const SCOPE_BYTES_MAX: usize = 4 * 1024;
 /// More scopes than this no app has.
 const SCOPES_MAX: usize = 256;
-/// A proof is printable and not longer than this.
-const PROOF_BYTES_MAX: usize = 128;
+/// An application token is printable and not longer than this.
+const APPLICATION_TOKEN_BYTES_MAX: usize = 128;
 /// A token is printable and not longer than this.
 const TOKEN_BYTES_MAX: usize = 512;
 
@@ -88,8 +88,8 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
     }
     let kind = form.head().kind.ok_or(Reason::NoEvent)?;
     let member_id = form.text("auth[member_id]").and_then(MemberId::parse).ok_or(Reason::NoMember)?;
-    let proof = form.text("auth[application_token]").filter(|text| printable(text, PROOF_BYTES_MAX));
-    let principal = Fingerprint::of(proof.ok_or(Reason::NoProof)?);
+    let token = form.text("auth[application_token]").filter(|text| printable(text, APPLICATION_TOKEN_BYTES_MAX));
+    let principal = Fingerprint::of(token.ok_or(Reason::MissingToken)?);
 
     let installation = Installation { app: raw.app.clone(), member_id };
     let ts = form.text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s);

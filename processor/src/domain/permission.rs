@@ -97,7 +97,7 @@ mod tests {
             portal.apply(&Change::Told(Box::new(Fact {
                 installation: Installation::parse("crm-sync", "a223").expect("valid"),
                 stamp: Stamp::new(Some(at), at, EventId::from_u128(offset.into())),
-                principal: Fingerprint::of("proof"),
+                principal: Fingerprint::of("application token"),
                 raw: Place { partition: 0, offset },
                 revision: Revision::default(),
                 told: told.clone(),

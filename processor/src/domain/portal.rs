@@ -127,7 +127,7 @@ impl Decisions {
 /// The only way to change it is [`Portal::apply`]: the join that owner, follower and rebuild share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Portal {
-    /// Everyone who ever told a fact, or for whom events wait, by the fingerprint of its proof.
+    /// Everyone who ever told a fact, or for whom events wait, by the fingerprint of its token.
     pub principals: BTreeMap<Fingerprint, Principal>,
 }
 

@@ -101,7 +101,7 @@ fn who_has_left_does_not_take_the_place_back_from_who_holds_it() {
 fn where_the_first_word_counts_any_event_takes_the_place() {
     let (portal, results) = fold_all(Trust::FirstEvent, &[("t", 1, "contact"), ("x", 2, "install")]);
     assert_eq!(portal.trusted(Trust::FirstEvent).map(|trusted| trusted.principal), Some(Fingerprint::of("t")));
-    assert_eq!(results.iter().map(|(outcome, _)| *outcome).collect::<Vec<_>>(), [Outcome::Fact, Outcome::Unproven]);
+    assert_eq!(results.iter().map(|(outcome, _)| *outcome).collect::<Vec<_>>(), [Outcome::Fact, Outcome::Unverified]);
 }
 
 #[test]
@@ -109,16 +109,19 @@ fn events_from_before_the_install_are_released_once_in_their_order() {
     let steps = [("t", 1, "contact"), ("x", 1, "contact"), ("t", 2, "grant"), ("t", 3, "install"), ("t", 4, "contact")];
     let (portal, results) = fold_all(Trust::FirstInstall, &steps);
     let outcomes: Vec<_> = results.iter().map(|(outcome, _)| *outcome).collect();
-    assert_eq!(outcomes, [Outcome::Unproven, Outcome::Unproven, Outcome::Unproven, Outcome::Fact, Outcome::Foreign]);
+    assert_eq!(
+        outcomes,
+        [Outcome::Unverified, Outcome::Unverified, Outcome::Unverified, Outcome::Fact, Outcome::Foreign]
+    );
     let shown: Vec<u64> = results
         .iter()
         .enumerate()
         .flat_map(|(step, (_, effects))| {
             effects.iter().filter_map(move |effect| match effect {
                 Effect::Release(waiting) => Some(waiting.offset),
-                Effect::Proven(_) => Some(step as u64),
+                Effect::Verified(_) => Some(step as u64),
                 Effect::Changed(_)
-                | Effect::Unproven(_)
+                | Effect::Unverified(_)
                 | Effect::Installation(_)
                 | Effect::InstallationGone(_)
                 | Effect::Permission(_)
@@ -146,7 +149,7 @@ fn what_waited_for_a_fact_that_was_put_right_is_released_with_the_next_event() {
     let released = effects.iter().filter(|effect| matches!(effect, Effect::Release(_))).count();
     assert_eq!(released, 2, "{effects:?}");
     let (_, effects) = fold_one(&mut portal, &raw, &event(3, "t", 4, "contact"), Trust::FirstInstall);
-    assert!(matches!(effects[..], [Effect::Proven(_)]), "once: {effects:?}");
+    assert!(matches!(effects[..], [Effect::Verified(_)]), "once: {effects:?}");
 }
 
 #[test]
@@ -211,7 +214,7 @@ fn installs_with_made_up_tokens_beyond_the_limit_wait_and_change_nothing() {
     assert_eq!(portal.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("t")));
     let claimants = portal.principals.values().filter(|known| known.has_claims()).count();
     assert_eq!(claimants, crate::domain::CLAIMANTS_MAX);
-    assert!(results[1..].iter().all(|(outcome, _)| *outcome == Outcome::Unproven));
+    assert!(results[1..].iter().all(|(outcome, _)| *outcome == Outcome::Unverified));
     // The place is open once its holder has left, and then there is room.
     steps.extend([("t", 20, "uninstall"), ("new", 30, "install")]);
     let (portal, _) = fold_all(Trust::FirstInstall, &steps);
@@ -241,7 +244,7 @@ fn a_portal_may_be_installed_anew_any_number_of_times_and_costs_no_more() {
         assert_eq!(portal.trusted(trust).map(|trusted| trusted.principal), Some(last));
         assert_eq!(portal.status(trust), UNINSTALLED);
         assert!(portal.principals.len() <= crate::domain::CLAIMANTS_MAX, "{}", portal.principals.len());
-        assert!(results.iter().all(|(outcome, _)| *outcome != Outcome::Unproven));
+        assert!(results.iter().all(|(outcome, _)| *outcome != Outcome::Unverified));
     }
 }
 
@@ -286,8 +289,8 @@ fn a_decision_that_gives_way_is_shown_to_be_gone() {
                 Effect::Permission(record) => drop(shown.insert((record.method, record.token))),
                 Effect::PermissionGone(record) => assert!(shown.remove(&(record.method, record.token))),
                 Effect::Changed(_)
-                | Effect::Proven(_)
-                | Effect::Unproven(_)
+                | Effect::Verified(_)
+                | Effect::Unverified(_)
                 | Effect::Release(_)
                 | Effect::Installation(_)
                 | Effect::InstallationGone(_) => {}
@@ -386,8 +389,8 @@ fn effects_of(portal: &mut Portal, events: &[Event], trust: Trust) -> Vec<Effect
 fn changes_of(effects: &[Effect]) -> Vec<Change> {
     let change = |effect: &Effect| match effect {
         Effect::Changed(change) => Some(change.clone()),
-        Effect::Proven(_)
-        | Effect::Unproven(_)
+        Effect::Verified(_)
+        | Effect::Unverified(_)
         | Effect::Release(_)
         | Effect::Installation(_)
         | Effect::InstallationGone(_)
@@ -443,14 +446,14 @@ proptest! {
     }
 
     #[test]
-    fn no_event_is_shown_as_proven_twice((events, trust) in (histories(), trusts())) {
+    fn no_event_is_shown_as_verified_twice((events, trust) in (histories(), trusts())) {
         let mut shown = std::collections::BTreeSet::new();
         for effect in effects_of(&mut Portal::default(), &events, trust) {
             let id = match effect {
-                Effect::Proven(public) => public.id,
+                Effect::Verified(public) => public.id,
                 Effect::Release(waiting) => waiting.id,
                 Effect::Changed(_)
-                | Effect::Unproven(_)
+                | Effect::Unverified(_)
                 | Effect::Installation(_)
                 | Effect::InstallationGone(_)
                 | Effect::Permission(_)

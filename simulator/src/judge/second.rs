@@ -42,7 +42,7 @@ impl Judge {
                 }
             }
         }
-        self.same_ids(Topic::Unproven, &oracle.unproven)?;
+        self.same_ids(Topic::Unverified, &oracle.unverified)?;
         if self.counts.lost == 0 {
             self.same_ids(Topic::Events, &oracle.events)?;
         }

@@ -1,6 +1,6 @@
 //! All logs of a standalone process: one partition, read and published without a broker.
 //!
-//! A batch is published log by log, each taking its part whole or not at all: `events`, `unproven`,
+//! A batch is published log by log, each taking its part whole or not at all: `events`, `unverified`,
 //! `rejected`, then `facts`, then how far `raw` was read. After a crash in between, `facts` have not
 //! moved, so the same events come again and mean the same; what a log has already is left out by the
 //! raw offset that every derived record carries.
@@ -28,7 +28,7 @@ use crate::time::{SteadyClock, Timestamp};
 mod upkeep;
 
 /// In the order in which they are published: `facts` last, since they are the state from which the rest follows.
-const PUBLISHED: [Topic; 4] = [Topic::Events, Topic::Unproven, Topic::Rejected, Topic::Facts];
+const PUBLISHED: [Topic; 4] = [Topic::Events, Topic::Unverified, Topic::Rejected, Topic::Facts];
 /// The directory of the log that says how far `raw` was read.
 const PROGRESS: &str = "progress";
 /// The only partition.
@@ -214,11 +214,11 @@ impl DiskLedger {
     }
 
     /// What says least gives way where a log is larger than it may be: events that nobody proved.
-    fn limit_unproven(&self) {
-        let Some(log) = self.log(Topic::Unproven) else { return };
-        match log.delete_beyond(self.upkeep.unproven_bytes_max) {
+    fn limit_unverified(&self) {
+        let Some(log) = self.log(Topic::Unverified) else { return };
+        match log.delete_beyond(self.upkeep.unverified_bytes_max) {
             Ok(deleted) => self.upkeep.gave_way(deleted),
-            Err(error) => warn!(%error, "delete old segments of unproven: {error}"),
+            Err(error) => warn!(%error, "delete old segments of unverified: {error}"),
         }
     }
 }
@@ -328,8 +328,8 @@ impl Ledger for DiskLedger {
         for (index, records) in missing.into_iter().enumerate().filter(|(_, records)| !records.is_empty()) {
             let Published { topic, log, .. } = &self.published[index];
             self.append(topic.name(), log, &records)?;
-            if *topic == Topic::Unproven {
-                self.limit_unproven();
+            if *topic == Topic::Unverified {
+                self.limit_unverified();
             }
             if !records.iter().all(is_correction) {
                 self.published[index].until = read_until;

@@ -13,7 +13,7 @@ type Case = (&'static str, &'static [Log], Option<u64>, &'static [Topic], &'stat
 const SAYS_NOTHING: u64 = u64::MAX;
 const FACTS: Topic = Topic::Facts;
 const EVENTS: Topic = Topic::Events;
-const UNPROVEN: Topic = Topic::Unproven;
+const UNVERIFIED: Topic = Topic::Unverified;
 
 #[test]
 fn what_hangs_is_committed_where_anything_tells_of_its_step_for_the_first_time() {
@@ -33,17 +33,17 @@ fn what_hangs_is_committed_where_anything_tells_of_its_step_for_the_first_time()
         ("a topic, in the first step", &[(FACTS, &[], &[1]), (EVENTS, &[0], &[])], None, &[FACTS], &[]),
         (
             "one that begins behind what tells of it",
-            &[(FACTS, &[3], &[4]), (EVENTS, &[4], &[]), (UNPROVEN, &[2], &[6])],
+            &[(FACTS, &[3], &[4]), (EVENTS, &[4], &[]), (UNVERIFIED, &[2], &[6])],
             Some(4),
-            &[FACTS, UNPROVEN],
+            &[FACTS, UNVERIFIED],
             &[],
         ),
         (
             "a record that says nothing tells of no step",
-            &[(FACTS, &[3], &[]), (EVENTS, &[], &[SAYS_NOTHING]), (UNPROVEN, &[2], &[4])],
+            &[(FACTS, &[3], &[]), (EVENTS, &[], &[SAYS_NOTHING]), (UNVERIFIED, &[2], &[4])],
             Some(4),
             &[],
-            &[EVENTS, UNPROVEN],
+            &[EVENTS, UNVERIFIED],
         ),
         (
             "the step behind such a record",

@@ -383,7 +383,7 @@ fn broken_policy(topic: Topic, found: &str) -> Option<String> {
         Topic::Raw
         | Topic::Facts
         | Topic::Events
-        | Topic::Unproven
+        | Topic::Unverified
         | Topic::Installations
         | Topic::Permissions
         | Topic::Rejected => None,

@@ -65,8 +65,8 @@ fn what_cannot_be_understood_is_set_aside_for_a_reason() {
         (format!("member_id=a223&AUTH_ID=x&{AUTH}"), Reason::NoEvent),
         ("event=ONAPPINSTALL&auth[application_token]=t".to_owned(), Reason::NoMember),
         ("event=ONAPPINSTALL&auth[member_id][x]=a&auth[application_token]=t".to_owned(), Reason::NoMember),
-        ("event=ONAPPPAYMENT&auth[member_id]=a223".to_owned(), Reason::NoProof),
-        ("event=ONAPPINSTALL&auth[member_id]=a223&auth[application_token]=a b".to_owned(), Reason::NoProof),
+        ("event=ONAPPPAYMENT&auth[member_id]=a223".to_owned(), Reason::MissingToken),
+        ("event=ONAPPINSTALL&auth[member_id]=a223&auth[application_token]=a b".to_owned(), Reason::MissingToken),
         (format!("{confirm}&{AUTH}"), Reason::MissingField),
         (format!("{confirm}&data[CONFIRMED]=yes&{AUTH}"), Reason::BadValue),
     ] {

@@ -22,7 +22,7 @@ fn outputs(raw: u64) -> Vec<Output> {
         outputs.extend([output(Topic::Facts, 0), output(Topic::Events, 1)]);
     }
     if raw.is_multiple_of(5) {
-        outputs.push(output(Topic::Unproven, 0));
+        outputs.push(output(Topic::Unverified, 0));
     }
     if raw.is_multiple_of(7) {
         outputs.push(output(Topic::Rejected, 0));
@@ -135,10 +135,10 @@ fn a_batch_that_failed_may_be_published_again_by_the_same_process() {
     let dir = tempfile::tempdir().expect("a directory");
     let (files, faults) = faulty::files();
     let mut ledger = open(&files, dir.path());
-    // Events get through, unproven do not.
+    // Events get through, unverified do not.
     faults.dies_after.store(1, Ordering::SeqCst);
     let error = process(&mut ledger, 40).expect_err("the disk is dead").to_string();
-    assert!(error.starts_with("publish to the log unproven"), "{error}");
+    assert!(error.starts_with("publish to the log unverified"), "{error}");
     faults.dies_after.store(-1, Ordering::SeqCst);
     let begun = Instant::now();
     while process(&mut ledger, 9).is_err() {
@@ -355,9 +355,9 @@ fn what_is_old_enough_makes_room_while_something_waits() {
 }
 
 #[test]
-fn the_oldest_unproven_events_give_way_and_are_counted() {
+fn the_oldest_unverified_events_give_way_and_are_counted() {
     let dir = tempfile::tempdir().expect("a directory");
-    let upkeep = Upkeep::new(Retention::default()).with_unproven_limit(2 * 256 * 1024);
+    let upkeep = Upkeep::new(Retention::default()).with_unverified_limit(2 * 256 * 1024);
     let registry = crate::telemetry::registry();
     upkeep.tell(&registry, &crate::lifecycle::Readiness::default());
     let mut ledger = DiskLedger::open_on(&Files::default(), dir.path(), raw(dir.path()), upkeep, &Options::progress())
@@ -369,14 +369,14 @@ fn the_oldest_unproven_events_give_way_and_are_counted() {
         }
         ledger.publish(all, &[Position { partition: PARTITION, offset: raw + 1 }]).expect("published");
     }
-    let (first, end) = ledger.bounds(Topic::Unproven, PARTITION).expect("bounds");
+    let (first, end) = ledger.bounds(Topic::Unverified, PARTITION).expect("bounds");
     assert!(end == 8 && first > 0, "{first}");
-    assert!(ledger.log(Topic::Unproven).expect("a log").bytes() <= 3 * 256 * 1024);
+    assert!(ledger.log(Topic::Unverified).expect("a log").bytes() <= 3 * 256 * 1024);
     assert_eq!(ledger.bounds(Topic::Facts, PARTITION).expect("bounds").0, 0);
     let gone = registry
         .gather()
         .iter()
-        .find(|family| family.name().ends_with("unproven_events_gave_way_total"))
+        .find(|family| family.name().ends_with("unverified_events_gave_way_total"))
         .map(|family| family.get_metric()[0].get_counter().get_value());
     assert_eq!(gone, Some(f64::from(u32::try_from(first).expect("few"))));
 }

@@ -18,7 +18,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5_
 #[derive(Clone, Debug)]
 pub struct Upkeep {
     pub(super) retention: Retention,
-    pub(super) unproven_bytes_max: u64,
+    pub(super) unverified_bytes_max: u64,
     stop: Stop,
     waits: IntGauge,
     gave_way: IntCounter,
@@ -30,22 +30,22 @@ impl Upkeep {
         let waits =
             IntGauge::new("derived_logs_wait_for_room", "1 while what follows from events finds no room on the disk.");
         let gave_way = IntCounter::new(
-            "unproven_events_gave_way_total",
-            "Records of the log unproven that were deleted because it was larger than unproven-limit.",
+            "unverified_events_gave_way_total",
+            "Records of the log unverified that were deleted because it was larger than unverified-limit.",
         );
         Self {
             retention,
-            unproven_bytes_max: u64::MAX,
+            unverified_bytes_max: u64::MAX,
             stop: Stop::default(),
             waits: waits.expect("names in the code are valid"),
             gave_way: gave_way.expect("names in the code are valid"),
         }
     }
 
-    /// With a log `unproven` of at most about so many bytes.
+    /// With a log `unverified` of at most about so many bytes.
     #[must_use]
-    pub fn with_unproven_limit(self, bytes: u64) -> Self {
-        Self { unproven_bytes_max: bytes, ..self }
+    pub fn with_unverified_limit(self, bytes: u64) -> Self {
+        Self { unverified_bytes_max: bytes, ..self }
     }
 
     /// Waiting ends with this.
