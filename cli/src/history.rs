@@ -17,7 +17,7 @@ const FACTS_MAX: usize = 100_000;
 
 /// Fields that have a column of their own, or say what the command line said.
 const ELSEWHERE: [&str; 9] =
-    ["app", "member_id", "told_at", "received_at", "id", "type", "principal", "raw", "profile"];
+    ["app", "member_id", "occurred_at", "received_at", "id", "type", "principal", "raw", "profile"];
 
 /// How it is called.
 pub fn command() -> Command {
@@ -36,7 +36,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
         print_json(&json!({ "items": facts, "next": next }))?;
         return Ok(Outcome::Done);
     }
-    let header = ["told at", "what", "told by", "raw", "id", "more"].map(str::to_owned).to_vec();
+    let header = ["occurred at", "what", "principal", "raw", "id", "more"].map(str::to_owned).to_vec();
     let rows: Vec<Vec<String>> = std::iter::once(header).chain(facts.iter().map(row)).collect();
     print(&aligned(&rows))?;
     Ok(Outcome::Done)
@@ -66,10 +66,10 @@ async fn all(
 fn row(fact: &Value) -> Vec<String> {
     let principal = shown(&fact["principal"]).chars().take(8).collect();
     let place = format!("{}/{}", shown(&fact["raw"]["partition"]), shown(&fact["raw"]["offset"]));
-    vec![shown(&fact["told_at"]), shown(&fact["type"]), principal, place, shown(&fact["id"]), more(fact)]
+    vec![shown(&fact["occurred_at"]), shown(&fact["type"]), principal, place, shown(&fact["id"]), more(fact)]
 }
 
-/// What this kind of fact says beyond what all say, and which version it told of.
+/// What this kind of fact says beyond what all say, and which version it names.
 fn more(fact: &Value) -> String {
     let mut fields: Map<String, Value> = fact.as_object().cloned().unwrap_or_default();
     fields.retain(|name, value| !ELSEWHERE.contains(&name.as_str()) && !value.is_null());
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_fact_is_one_row() {
         let fact = json!({
-            "app": "crm-sync", "member_id": "a223", "told_at": "2023-10-05T17:30:00Z", "id": "0199",
+            "app": "crm-sync", "member_id": "a223", "occurred_at": "2023-10-05T17:30:00Z", "id": "0199",
             "received_at": "2023-10-05T17:30:01Z", "principal": "8b1f0c00aabbccdd", "raw": {"partition": 3, "offset": 1042},
             "type": "ONAPPMETHODCONFIRM", "method": "voximplant.user.get", "decision": "granted", "token": "ab".repeat(32),
             "profile": {"domain": "x.bitrix24.com", "version": null},

@@ -120,7 +120,7 @@ pub struct RawEvent {
     /// The `event` field in lower case, if there is a plausible one.
     pub kind: Option<String>,
     /// Bitrix24's `ts`, if there is one.
-    pub told_at: Option<Timestamp>,
+    pub occurred_at: Option<Timestamp>,
     /// When the body had been read.
     pub received_at: Timestamp,
     /// The request's `Content-Type`.
@@ -153,7 +153,7 @@ impl RawEvent {
             app,
             member_id: head.member_id,
             kind: head.kind,
-            told_at: head.told_at,
+            occurred_at: head.occurred_at,
             received_at,
             content_type: None,
             source: None,
@@ -185,13 +185,13 @@ impl RawEvent {
             None => format!("/{}", self.app),
         };
         let kind = format!("com.bitrix24.{}", self.kind.as_deref().unwrap_or("unknown"));
-        let told_at = self.told_at.unwrap_or(self.received_at);
+        let occurred_at = self.occurred_at.unwrap_or(self.received_at);
         let mut headers = vec![
             (header::SPEC_VERSION.into(), b"1.0".to_vec()),
             (header::ID.into(), text(self.id.to_string())),
             (header::SOURCE.into(), text(source)),
             (header::TYPE.into(), text(kind)),
-            (header::TIME.into(), text(told_at.to_string())),
+            (header::TIME.into(), text(occurred_at.to_string())),
             (header::RECEIVED.into(), text(self.received_at.to_string())),
         ];
         let short = |value: &String| value.len() <= HEADER_BYTES_MAX;
@@ -233,7 +233,7 @@ impl RawEvent {
             app,
             member_id,
             kind: (kind != "unknown").then(|| kind.to_owned()),
-            told_at: text(header::TIME).and_then(Timestamp::parse),
+            occurred_at: text(header::TIME).and_then(Timestamp::parse),
             received_at,
             content_type: text(header::CONTENT_TYPE).map(str::to_owned),
             source: text(header::SOURCE_ADDRESS).and_then(|text| text.parse().ok()),
@@ -265,7 +265,7 @@ mod tests {
         let head = Head {
             member_id: MemberId::parse("a223"),
             kind: Some("onappinstall".into()),
-            told_at: Some(Timestamp::from_s(5)),
+            occurred_at: Some(Timestamp::from_s(5)),
         };
         let mut event = RawEvent::new(app, head, Bytes::from_static(b"\0\xff"), Timestamp::from_ms(7_001));
         event.content_type = Some("application/x-www-form-urlencoded".into());

@@ -34,7 +34,7 @@ pub struct Head {
     /// `event`, in lower case.
     pub kind: Option<String>,
     /// `ts`.
-    pub told_at: Option<Timestamp>,
+    pub occurred_at: Option<Timestamp>,
 }
 
 /// The fields of a body.
@@ -159,7 +159,7 @@ fn head<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Head {
     Head {
         member_id: member_id.or_else(|| text("member_id").and_then(MemberId::parse)),
         kind: text("event").and_then(kind),
-        told_at: text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s),
+        occurred_at: text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s),
     }
 }
 
@@ -318,7 +318,7 @@ mod tests {
         let head = Form::parse(b"event=ONAPPINSTALL&ts=1696527000&auth[member_id]=a223").head();
         assert_eq!(head.member_id, MemberId::parse("a223"));
         assert_eq!(head.kind.as_deref(), Some("onappinstall"));
-        assert_eq!(head.told_at, Some(Timestamp::from_s(1_696_527_000)));
+        assert_eq!(head.occurred_at, Some(Timestamp::from_s(1_696_527_000)));
         assert_eq!(Form::parse(b"member_id=a223&AUTH_ID=x").head().member_id, MemberId::parse("a223"));
     }
 

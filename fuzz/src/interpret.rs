@@ -38,18 +38,18 @@ pub fn interpret(body: &[u8]) {
     for secret in SECRETS.iter().filter_map(|name| form.text(name)).filter(is_telling) {
         assert!(!shown.iter().any(|value| holds(value, secret)), "{secret} is shown");
     }
-    let told = values(&format!("{:?}", event.told));
+    let fact = values(&format!("{:?}", event.kind));
     for name in ["data[TOKEN]", "auth[application_token]"] {
         if let Some(text) = form.text(name).filter(|text| text.len() >= SECRET_BYTES_MIN) {
             let secret = format!("{text:?}");
             let secret = &secret[1..secret.len() - 1];
-            assert!(!told.iter().any(|value| value.contains(secret)), "a fact tells {name}");
+            assert!(!fact.iter().any(|value| value.contains(secret)), "a fact tells {name}");
         }
     }
     let written = serde_json::to_string(&event.public).expect("it can be written");
     assert!(written.len() < RECORD_BYTES_MAX, "{} bytes", written.len());
-    let told = serde_json::to_string(&event.told).expect("it can be written");
-    assert!(told.len() < FACT_BYTES_MAX, "{} bytes", told.len());
+    let fact = serde_json::to_string(&event.kind).expect("it can be written");
+    assert!(fact.len() < FACT_BYTES_MAX, "{} bytes", fact.len());
 }
 
 /// What stands in quotes, as it is escaped there: the rest are names of ours, and a secret may be a part of one.

@@ -55,7 +55,7 @@ fn raw_event(record: &Record) {
     let again = RawEvent::from_record(&event.clone().into_record()).expect("our own record is a raw event");
     let short = |text: Option<String>| text.filter(|text| text.len() <= HEADER_BYTES_MAX);
     let expected = RawEvent {
-        told_at: event.told_at.or(Some(event.received_at)),
+        occurred_at: event.occurred_at.or(Some(event.received_at)),
         content_type: short(event.content_type.clone()),
         traceparent: short(event.traceparent.clone()),
         ..event.clone()

@@ -17,7 +17,7 @@ use common::secret::Fingerprint;
 use common::time::Timestamp;
 use serde_json::Value;
 
-use crate::domain::{DECISIONS_KEPT, Event, Fact, FactKey, INTERPRETATION, Place, Revision, Told, interpret};
+use crate::domain::{DECISIONS_KEPT, Event, Fact, FactKey, FactKind, INTERPRETATION, Place, Revision, interpret};
 use crate::folded::Folded;
 use crate::processor::Failure;
 use crate::publish::{permission_key, permission_value};
@@ -51,13 +51,13 @@ pub struct Audit {
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
-    /// `raw` tells something that is not among the facts.
+    /// `raw` has an event whose fact is missing.
     NoFact(Place, Installation, EventId),
     /// A fact says something else than its raw event.
     OtherFact(Place, Installation, EventId),
     /// A fact says something else than its raw event says to us: a newer version of Hookledger wrote it.
     NewerFact(Place, Installation, EventId),
-    /// A fact names a place in `raw` that does not tell it.
+    /// A fact names a place in `raw` where something else lies.
     NoEvent(Place, Installation, EventId),
     /// The state has a record that the topic does not have.
     NoRecord(Topic, String),
@@ -108,9 +108,9 @@ impl Audit {
         trusts: Trusts,
         now: Timestamp,
         stop: &Stop,
-        told: &mut dyn FnMut(Progress),
+        report: &mut dyn FnMut(Progress),
     ) -> Result<Self, Failure> {
-        Self::with(ledger, scratch, trusts, now, stop, told, None)
+        Self::with(ledger, scratch, trusts, now, stop, report, None)
     }
 
     /// Compares all of it and publishes what differs: facts first, then records as they follow from those. Whoever
@@ -121,9 +121,9 @@ impl Audit {
         trusts: Trusts,
         now: Timestamp,
         stop: &Stop,
-        told: &mut dyn FnMut(Progress),
+        report: &mut dyn FnMut(Progress),
     ) -> Result<Self, Failure> {
-        Self::with(ledger, scratch, trusts, now, stop, told, Some(Repairs::default()))
+        Self::with(ledger, scratch, trusts, now, stop, report, Some(Repairs::default()))
     }
 
     fn with(
@@ -132,7 +132,7 @@ impl Audit {
         trusts: Trusts,
         now: Timestamp,
         stop: &Stop,
-        told: &mut dyn FnMut(Progress),
+        report: &mut dyn FnMut(Progress),
         repairs: Option<Repairs>,
     ) -> Result<Self, Failure> {
         let mut committed = Vec::new();
@@ -145,7 +145,7 @@ impl Audit {
         let before = ends(ledger)?;
         let store = opening::open(scratch, ledger.identity(), ledger.partitions(), trusts)?;
         store.fill();
-        read_all(ledger, &store, stop, told)?;
+        read_all(ledger, &store, stop, report)?;
         store.settle()?;
         let audit = Self { has_moved: ends(ledger)? != before, ..Self::default() };
         let mut auditor = Auditor { ledger, store, now, audit, repairs };
@@ -206,12 +206,12 @@ impl Auditor<'_> {
             read = read.max(self.ledger.committed(partition)?);
         }
         let read = read.unwrap_or(first).min(end);
-        let (mut told, mut found, mut failed) = (BTreeSet::new(), Found::of(self.repairs.is_some()), Ok(()));
+        let (mut explained, mut found, mut failed) = (BTreeSet::new(), Found::of(self.repairs.is_some()), Ok(()));
         let from = Position { partition, offset: first };
         let (store, events) = (&self.store, &mut self.audit.events);
         self.ledger.read(Topic::Raw, from, read, &mut |entry| {
             *events += 1;
-            match event(store, &entry, &mut told) {
+            match event(store, &entry, &mut explained) {
                 Ok(different) => different.into_iter().for_each(|(what, mend)| found.add(what, mend)),
                 Err(error) => failed = Err(error),
             }
@@ -228,7 +228,7 @@ impl Auditor<'_> {
                 && (first..read).contains(&fact.raw.offset)
             {
                 *facts += 1;
-                if !told.contains(&(fact.raw.offset, fact.stamp.id)) {
+                if !explained.contains(&(fact.raw.offset, fact.stamp.id)) {
                     found.add(Difference::NoEvent(fact.raw, fact.installation, fact.stamp.id), None);
                 }
             }
@@ -357,11 +357,11 @@ fn hash(value: &Value) -> Fingerprint {
     Fingerprint::of(&value.to_string())
 }
 
-/// One event of `raw`; `told` learns which facts it explains.
+/// One event of `raw`; `explained` learns which facts it explains.
 fn event(
     store: &Store,
     entry: &Entry,
-    told: &mut BTreeSet<(u64, EventId)>,
+    explained: &mut BTreeSet<(u64, EventId)>,
 ) -> Result<Option<(Difference, Option<Mend>)>, StoreError> {
     let place = Place { partition: entry.position.partition, offset: entry.position.offset };
     let Ok(raw) = RawEvent::from_record(&entry.record) else { return Ok(None) };
@@ -383,8 +383,8 @@ fn event(
         // A second copy of the event in `raw` adds nothing.
         Some(known) if known.raw.offset < place.offset => None,
         Some(known) => {
-            told.insert((place.offset, id));
-            let expected = event.fact().unwrap_or_else(|| event.fact_of(Told::Spoke));
+            explained.insert((place.offset, id));
+            let expected = event.fact().unwrap_or_else(|| event.fact_of(FactKind::Spoke));
             let expected = Fact { revision: known.revision, ..expected };
             if known == expected {
                 None
@@ -404,8 +404,8 @@ fn behind(known: Revision) -> Revision {
     if known < today { today } else { Revision { correction: known.correction.saturating_add(1), ..known } }
 }
 
-/// Whether what an event tells must be among the facts: where its principal is trusted, all that it told since it is.
-/// What it or others told otherwise waits, or did and gave way.
+/// Whether the fact of an event must be among the facts: where its principal is trusted, everything since then is.
+/// Other events are held, or gave way.
 fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
     let portal = store.portal(&event.installation)?;
     let Some(known) = portal.principals.get(&event.principal) else { return Ok(false) };

@@ -18,7 +18,7 @@ mod trust;
 pub use claims::{Claims, DECISIONS_KEPT, Profile, ProfileField, Status, Turn, Turns};
 pub use endpoint::EndpointHosts;
 pub use event::{Event, Json, Part, Public};
-pub use fact::{Change, Fact, FactKey, INTERPRETATION, Method, Revision, Told, Waiting, Waits};
+pub use fact::{Change, Fact, FactKey, FactKind, INTERPRETATION, Method, Revision, Waiting, Waits};
 pub use interpret::{Reason, interpret};
 pub use permission::{Answer, CONSENT, Decision, Denial, permits};
 pub use portal::{

@@ -5,8 +5,8 @@ use common::secret::Fingerprint;
 use common::settings::Trust;
 
 use crate::domain::{
-    Change, EndpointHosts, Event, Fact, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX, InstallationRecord,
-    Method, PermissionRecord, Portal, Principal, Public, Reason, Rules, STRANGERS_MAX, Told, Trusted,
+    Change, EndpointHosts, Event, Fact, FactKind, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX,
+    InstallationRecord, Method, PermissionRecord, Portal, Principal, Public, Reason, Rules, STRANGERS_MAX, Trusted,
     WAITING_BYTES_MAX, WAITING_MAX, Waiting, Waits,
 };
 
@@ -62,7 +62,7 @@ impl Outcome {
 /// Folds an event into what is known of its installation.
 ///
 /// An event of an untrusted principal waits, and is no fact: a fact is what a trusted principal said, and the comings
-/// and goings that decide which principal is trusted. `read` gives what an event tells that waits, unless that is a
+/// and goings that decide which principal is trusted. `read` gives the fact of a held event, unless that is a
 /// fact already.
 pub fn fold<'a, E>(
     portal: &mut Portal,
@@ -74,7 +74,7 @@ pub fn fold<'a, E>(
     let trusted = portal.trusted(trust);
     let is_trusted = trusted.is_some_and(|trusted| trusted.principal == event.principal);
     let known = portal.principals.get(&event.principal);
-    if event.told.is_none() && is_trusted && known.is_some_and(|known| known.waiting.is_empty()) {
+    if event.kind.is_none() && is_trusted && known.is_some_and(|known| known.waiting.is_empty()) {
         return Ok((Outcome::Foreign, vec![Effect::Verified(event.public.clone())]));
     }
     let held = known.and_then(|known| known.waiting.get(&event.raw.offset));
@@ -87,7 +87,7 @@ pub fn fold<'a, E>(
 
     let is_fact = fact.is_some();
     if let Some(fact) = fact {
-        changes.tell(fact)?;
+        changes.add(fact)?;
     }
     let now_trusted = if is_fact { changes.portal.trusted(trust) } else { trusted };
     // Nothing of the trusted principal is held, also where a fact that was put right made it so, not this event.
@@ -131,20 +131,20 @@ fn fact_of(portal: &Portal, event: &Event, trust: Trust, trusted: Option<Trusted
     }
     if trust == Trust::FirstEvent && trusted.is_none() {
         // Somebody has to remember who the first was, whatever it says.
-        return event.fact().or_else(|| Some(event.fact_of(Told::Spoke)));
+        return event.fact().or_else(|| Some(event.fact_of(FactKind::Spoke)));
     }
     let has_claims = portal.principals.get(&event.principal).is_some_and(Principal::has_claims);
     let has_room = || portal.has_room(portal.is_open(trusted.map(|trusted| trusted.principal)));
-    let counts = match &event.told {
-        Some(Told::Installed { complete: true, .. }) => has_claims || has_room(),
-        Some(Told::Uninstalled { .. }) => has_claims,
+    let counts = match &event.kind {
+        Some(FactKind::Installed { complete: true, .. }) => has_claims || has_room(),
+        Some(FactKind::Uninstalled { .. }) => has_claims,
         Some(
-            Told::Installed { complete: false, .. }
-            | Told::Updated { .. }
-            | Told::Paid { .. }
-            | Told::MethodDecided { .. }
-            | Told::UserReady { .. }
-            | Told::Spoke,
+            FactKind::Installed { complete: false, .. }
+            | FactKind::Updated { .. }
+            | FactKind::Paid { .. }
+            | FactKind::MethodDecided { .. }
+            | FactKind::UserReady { .. }
+            | FactKind::Spoke,
         )
         | None => false,
     };
@@ -168,36 +168,36 @@ impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
         self.effects.push(Effect::Changed(change));
     }
 
-    /// Tells a fact. Where it is the principal's first, uninstalls that waited are facts, too: its last word may be
+    /// Adds a fact. Where it is the principal's first, uninstalls that waited are facts, too: its last word may be
     /// among them. Not so installs: they had no room when they came, and must not take the place from before.
-    fn tell(&mut self, fact: Fact) -> Result<(), E> {
+    fn add(&mut self, fact: Fact) -> Result<(), E> {
         let principal = fact.principal;
         let is_first = !self.portal.principals.get(&principal).is_some_and(Principal::has_claims);
-        self.make(Change::Told(Box::new(fact)));
+        self.make(Change::Fact(Box::new(fact)));
         if is_first {
             for waiting in self.portal.waiting_of(&self.event.installation, principal) {
                 let fact = self.held_fact(&waiting)?;
-                if let Some(fact) = fact.filter(|fact| matches!(fact.told, Told::Uninstalled { .. })) {
-                    self.make(Change::Told(Box::new(fact)));
+                if let Some(fact) = fact.filter(|fact| matches!(fact.kind, FactKind::Uninstalled { .. })) {
+                    self.make(Change::Fact(Box::new(fact)));
                 }
             }
         }
         Ok(())
     }
 
-    /// What an event tells that waits.
+    /// The fact of a held event.
     fn held_fact(&mut self, waiting: &Waiting) -> Result<Option<Fact>, E> {
         let known = self.portal.principals.get(&waiting.principal);
-        let tells = known.and_then(|known| known.waiting.get(&waiting.offset)).is_some_and(|held| held.tells);
-        if tells { (self.read)(waiting) } else { Ok(None) }
+        let has_fact = known.and_then(|known| known.waiting.get(&waiting.offset)).is_some_and(|held| held.has_fact);
+        if has_fact { (self.read)(waiting) } else { Ok(None) }
     }
 
     /// Lets everything go that waited for this principal to be trusted, in the order in which it came.
     fn release(&mut self, principal: Fingerprint) -> Result<(), E> {
         for waiting in self.portal.waiting_of(&self.event.installation, principal) {
-            // Comings and goings were told before.
-            if let Some(fact) = self.held_fact(&waiting)?.filter(|fact| !fact.told.is_turn()) {
-                self.make(Change::Told(Box::new(fact)));
+            // Comings and goings were added before.
+            if let Some(fact) = self.held_fact(&waiting)?.filter(|fact| !fact.kind.is_turn()) {
+                self.make(Change::Fact(Box::new(fact)));
             }
             self.effects.push(Effect::Release(waiting.clone()));
             self.make(Change::WaitsNoMore(waiting));
@@ -297,12 +297,12 @@ impl<'a> Shown<'a> {
     ) -> Self {
         let principal = trusted.map(|trusted| trusted.principal);
         let known = principal.and_then(|principal| portal.principals.get(&principal));
-        let may_move = fact.is_some_and(|fact| fact.told.is_turn() || principal.is_none());
-        let permissions = match fact.map(|fact| &fact.told) {
+        let may_move = fact.is_some_and(|fact| fact.kind.is_turn() || principal.is_none());
+        let permissions = match fact.map(|fact| &fact.kind) {
             _ if may_move || known.is_some_and(|known| !known.waiting.is_empty()) => {
                 Permissions::Any(portal.permissions_by(principal))
             }
-            Some(Told::MethodDecided { method, token, .. }) => {
+            Some(FactKind::MethodDecided { method, token, .. }) => {
                 let key = (method.clone(), *token);
                 let latest = known.and_then(|known| known.decisions.get(&key));
                 let record = latest.map(|latest| PermissionRecord::of(&key, latest));

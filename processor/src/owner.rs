@@ -69,7 +69,7 @@ struct Batch {
     portals: HashMap<Installation, Portal>,
     /// Facts of this step, which the store does not know yet.
     facts: HashSet<EventId>,
-    /// The same of what events tell that wait.
+    /// The same of the facts of held events.
     held_facts: BTreeMap<Waiting, Fact>,
     outputs: Vec<Output>,
     bytes: usize,
@@ -293,7 +293,7 @@ impl<'a> Owner<'a> {
         }
         let Effect::Changed(change) = effect else { return };
         match &change {
-            Change::Told(fact) => {
+            Change::Fact(fact) => {
                 batch.facts.insert(fact.stamp.id);
             }
             Change::Waits(waiting, Waits { fact: Some(fact), .. }) => {
@@ -328,7 +328,7 @@ impl<'a> Owner<'a> {
         batch: &Batch,
     ) -> Result<bool, Failure> {
         let id = event.stamp.id;
-        if event.told.is_some() && (batch.facts.contains(&id) || self.store.has_fact(&event.installation, id)?) {
+        if event.kind.is_some() && (batch.facts.contains(&id) || self.store.has_fact(&event.installation, id)?) {
             return Ok(true);
         }
         if entry.record.header(header::RESENT) != Some(b"1") {

@@ -112,7 +112,7 @@ impl<'a> Publisher<'a> {
         let public = without_data.as_ref().unwrap_or(public);
         let mut output = self.made(topic, public.installation.to_string(), &kind, public);
         set(&mut output.record, header::ID, public.id.to_string());
-        set(&mut output.record, header::TIME, public.told_at.to_string());
+        set(&mut output.record, header::TIME, public.occurred_at.to_string());
         output
     }
 
@@ -125,16 +125,16 @@ impl<'a> Publisher<'a> {
 
     fn change(&self, change: &Change) -> Output {
         match change {
-            Change::Told(fact) => {
+            Change::Fact(fact) => {
                 let key = FactKey::Fact(fact.installation.clone(), fact.stamp.id);
-                let kind = match fact.told.name() {
+                let kind = match fact.kind.name() {
                     name if name.contains('.') => name.to_owned(),
                     name => format!("com.bitrix24.{}", name.to_ascii_lowercase()),
                 };
                 let mut output = self.made(Topic::Facts, key.to_string(), &kind, fact);
                 // The event itself may have waited for the one that this follows from.
                 set(&mut output.record, header::ID, fact.stamp.id.to_string());
-                set(&mut output.record, header::TIME, fact.stamp.told_at.to_string());
+                set(&mut output.record, header::TIME, fact.stamp.occurred_at.to_string());
                 output
             }
             Change::Waits(waiting, waits) => {

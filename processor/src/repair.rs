@@ -65,7 +65,7 @@ impl Mend {
     fn output(&self, now: Timestamp) -> Option<Output> {
         let (mut output, because) = match self {
             Self::Fact(fact, raw, because) => {
-                let effect = Effect::Changed(Change::Told(fact.clone()));
+                let effect = Effect::Changed(Change::Fact(fact.clone()));
                 (Publisher::new(raw, fact.raw).output(&effect)?, because.label())
             }
             Self::Installation(record, partition, because) => {

@@ -54,16 +54,16 @@ pub fn obstacles(ledger: &mut dyn Ledger, again: bool) -> Result<Vec<Obstacle>, 
     for partition in 0..ledger.partitions() {
         // In this order, as when a partition is taken over.
         let committed = ledger.committed(partition)?;
-        let told = Told::of(ledger, partition)?;
-        let standing = Standing::look(ledger, partition, told.marks.clone(), committed)?;
-        let other = told.partitions.filter(|then| *then != ledger.partitions());
-        let disagreement = match (other, told.is_trimmed(), standing.place()) {
+        let known = Known::of(ledger, partition)?;
+        let standing = Standing::look(ledger, partition, known.marks.clone(), committed)?;
+        let other = known.partitions.filter(|then| *then != ledger.partitions());
+        let disagreement = match (other, known.is_trimmed(), standing.place()) {
             (Some(then), _, _) => Disagreement::partitions(partition, then, ledger.partitions()),
-            (None, true, _) => Disagreement::facts_trimmed(partition, 0, told.first),
+            (None, true, _) => Disagreement::facts_trimmed(partition, 0, known.first),
             (None, false, Err(disagreement)) => disagreement,
             (None, false, Ok(_)) => continue,
         };
-        let remedy = remedy(ledger, &standing, &told, disagreement.what, again)?;
+        let remedy = remedy(ledger, &standing, &known, disagreement.what, again)?;
         obstacles.push(Obstacle { standing, disagreement, remedy });
     }
     Ok(obstacles)
@@ -94,7 +94,7 @@ pub fn accept(ledger: &mut dyn Ledger, obstacle: &Obstacle, now: Timestamp) -> R
 fn remedy(
     ledger: &mut dyn Ledger,
     standing: &Standing,
-    told: &Told,
+    known: &Known,
     what: What,
     again: bool,
 ) -> Result<Option<Remedy>, LedgerError> {
@@ -108,14 +108,14 @@ fn remedy(
         // nobody deletes facts.
         What::RawLostTail | What::RawOtherEvents | What::FactsTrimmed if !standing.tells_progress => return Ok(None),
         What::RawLostTail | What::RawOtherEvents => {
-            let raw = told.agreed_until(ledger, partition, (first, end.min(read)))?;
+            let raw = known.agreed_until(ledger, partition, (first, end.min(read)))?;
             (raw, format!("goes back to {raw}, up to where raw holds what was folded; {}", twice(end - raw)))
         }
         What::FactsLost => {
-            let told = if again { None } else { standing.marks.raw };
-            let raw = told.unwrap_or(first).clamp(first, end);
-            let gone = match told {
-                Some(told) if told < raw => format!("facts of the events from {told} to before {raw} stay lost; "),
+            let known = if again { None } else { standing.marks.raw };
+            let raw = known.unwrap_or(first).clamp(first, end);
+            let gone = match known {
+                Some(known) if known < raw => format!("facts of the events from {known} to before {raw} stay lost; "),
                 None if first > 0 => format!("facts of events before {first} stay lost; "),
                 Some(_) | None => String::new(),
             };
@@ -126,14 +126,14 @@ fn remedy(
             let more =
                 if raw < read { format!("; goes back to {raw} in raw, {}", twice(end - raw)) } else { String::new() };
             let meaning = format!(
-                "goes on with the facts from {} on; what was only told before is forgotten by every state{more}",
-                told.first
+                "goes on with the facts from {} on; what only earlier facts say is forgotten by every state{more}",
+                known.first
             );
             (raw, meaning)
         }
         What::Partitions => return Ok(None),
     };
-    let begin = (what == What::FactsTrimmed).then_some(told.first);
+    let begin = (what == What::FactsTrimmed).then_some(known.first);
     let before = raw.checked_sub(1).filter(|before| (first..end).contains(before));
     let last = match before {
         Some(offset) => event_at(ledger, Position { partition, offset })?,
@@ -151,7 +151,7 @@ fn twice(events: u64) -> String {
 
 /// What `facts` of a partition tell, from their first record to their last.
 #[derive(Debug, Default)]
-struct Told {
+struct Known {
     /// Their first offset, and what a person has accepted as that.
     first: u64,
     begin: u64,
@@ -163,35 +163,35 @@ struct Told {
     folded: VecDeque<EventId>,
 }
 
-impl Told {
+impl Known {
     fn of(ledger: &mut dyn Ledger, partition: u32) -> Result<Self, LedgerError> {
         let (first, end) = ledger.bounds(Topic::Facts, partition)?;
-        let mut told = Self { first, ..Self::default() };
+        let mut known = Self { first, ..Self::default() };
         ledger.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
             if let Some(progress) = progress_of(&entry) {
                 let last = progress.raw.checked_sub(1).zip(progress.last);
-                told.places.extend(last);
-                told.folded.extend(progress.folded);
-                let surplus = told.folded.len().saturating_sub(FOLDED_MAX);
-                told.folded.drain(..surplus);
+                known.places.extend(last);
+                known.folded.extend(progress.folded);
+                let surplus = known.folded.len().saturating_sub(FOLDED_MAX);
+                known.folded.drain(..surplus);
                 if let Some(accepted) = &progress.accepted {
                     // Behind this, raw was another one.
-                    drop(told.places.split_off(&accepted.to));
+                    drop(known.places.split_off(&accepted.to));
                 }
-                told.partitions = progress.partitions.or(told.partitions);
+                known.partitions = progress.partitions.or(known.partitions);
                 let (raw, log) = (Some(progress.raw), Some(progress.log));
-                told.marks = Marks { raw, log, last: progress.last, ..told.marks };
+                known.marks = Marks { raw, log, last: progress.last, ..known.marks };
             } else if let (Some(FactKey::Fact(..)), Some(value)) =
                 (entry.record.key.as_deref().and_then(FactKey::parse), &entry.record.value)
                 && let Ok(fact) = serde_json::from_slice::<Fact>(value)
             {
-                told.places.insert(fact.raw.offset, fact.stamp.id);
+                known.places.insert(fact.raw.offset, fact.stamp.id);
             }
-            told.begin = told.begin.max(begin_of(&entry).unwrap_or(0));
-            told.marks.facts = entry.position.offset + 1;
+            known.begin = known.begin.max(begin_of(&entry).unwrap_or(0));
+            known.marks.facts = entry.position.offset + 1;
             ControlFlow::Continue(())
         })?;
-        Ok(told)
+        Ok(known)
     }
 
     /// Whether records are gone that nobody has given up.

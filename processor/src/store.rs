@@ -382,7 +382,7 @@ impl Store {
         Ok(Some((row, fact)))
     }
 
-    /// What an event tells that waits.
+    /// The fact of a held event.
     pub fn held_fact(&self, waiting: &Waiting) -> Result<Option<Fact>, StoreError> {
         let row = self.rows.get(&keys::held(&waiting.installation, waiting.principal, waiting.offset))?;
         row.map(|row| self.form.fact(&waiting.installation, &row)).transpose()

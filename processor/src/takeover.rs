@@ -252,7 +252,7 @@ impl<'a> Step<'a> {
         match (key, &entry.record.value) {
             (Some(FactKey::Progress), Some(value)) => self.progress(value, entry.position)?,
             (Some(FactKey::Fact(_, _)), Some(value)) => match serde_json::from_slice::<Fact>(value) {
-                Ok(fact) => self.changes.list.push(Change::Told(Box::new(fact))),
+                Ok(fact) => self.changes.list.push(Change::Fact(Box::new(fact))),
                 Err(error) => return Err(unreadable(entry.position, &error.to_string())),
             },
             (Some(FactKey::Waiting(waiting)), Some(value)) => match serde_json::from_slice::<Waits>(value) {

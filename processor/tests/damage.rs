@@ -259,7 +259,7 @@ fn fold(store: &Store, history: &History, thirds: usize) {
             for Entry { record, .. } in step {
                 match (FactKey::parse(record.key.as_deref().expect("a key")).expect("ours"), &record.value) {
                     (FactKey::Fact(..), Some(value)) => {
-                        changes.push(Change::Told(Box::new(serde_json::from_slice(value).expect("a fact"))));
+                        changes.push(Change::Fact(Box::new(serde_json::from_slice(value).expect("a fact"))));
                     }
                     (FactKey::Waiting(waiting), Some(value)) => {
                         let waits: Waits = serde_json::from_slice(value).expect("JSON");

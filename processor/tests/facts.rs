@@ -13,7 +13,7 @@ use common::secret::Fingerprint;
 use common::time::Timestamp;
 use fastrand::Rng;
 use mimalloc::MiMalloc;
-use processor::domain::{Decision, Fact, FactKey, Method, Place, Profile, Revision, Stamp, Told};
+use processor::domain::{Decision, Fact, FactKey, FactKind, Method, Place, Profile, Revision, Stamp};
 use processor::rebuild::{Progress, rebuild};
 use processor::store::{Trusts, opening};
 
@@ -80,10 +80,12 @@ impl Facts {
         let installation = Installation::parse("crm-sync", &format!("member{number:010}")).expect("valid");
         let at = Timestamp::from_s(1_700_000_000 + offset);
         let profile = Profile { domain: Some(format!("portal{number}.bitrix24.com")), ..Profile::default() };
-        let told = match offset / (self.0 / FACTS_OF_ONE) {
-            0 => Told::Installed { complete: true, profile },
-            round if round.is_multiple_of(2) => Told::Updated { previous_version: Some(round.to_string()), profile },
-            round => Told::MethodDecided {
+        let kind = match offset / (self.0 / FACTS_OF_ONE) {
+            0 => FactKind::Installed { complete: true, profile },
+            round if round.is_multiple_of(2) => {
+                FactKind::Updated { previous_version: Some(round.to_string()), profile }
+            }
+            round => FactKind::MethodDecided {
                 method: Method::parse(&format!("voximplant.method{round}.get")).expect("a method"),
                 token: Fingerprint::of(&number.to_string()),
                 decision: if random.bool() { Decision::Granted } else { Decision::Denied },
@@ -98,7 +100,7 @@ impl Facts {
             principal,
             raw: Place { partition: 0, offset },
             revision: Revision::default(),
-            told,
+            kind,
         };
         let key = Some(FactKey::Fact(fact.installation.clone(), fact.stamp.id).to_string());
         let value = Some(serde_json::to_vec(&fact).expect("JSON").into());

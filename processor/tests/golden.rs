@@ -15,8 +15,8 @@ use common::settings::Trust;
 use common::time::Timestamp;
 use processor::disagreement::What;
 use processor::domain::{
-    Change, Claims, Decision, Fact, FactKey, InstallationRecord, Json, Latest, Method, Part, PermissionRecord, Place,
-    Portal, Profile, ProfileField, Public, Revision, Stamp, Told, Waiting,
+    Change, Claims, Decision, Fact, FactKey, FactKind, InstallationRecord, Json, Latest, Method, Part,
+    PermissionRecord, Place, Portal, Profile, ProfileField, Public, Revision, Stamp, Waiting,
 };
 use processor::publish::{Accepted, Progress};
 use serde::Serialize;
@@ -28,9 +28,9 @@ const FIRST: Revision = Revision { interpretation: 1, correction: 0 };
 
 #[test]
 fn every_fact_of_every_version_is_read_as_what_it_was() {
-    for told in every_told() {
-        let fact = fact(told);
-        let name = format!("fact-{}", fact.told.name().to_ascii_lowercase());
+    for kind in every_kind() {
+        let fact = fact(kind);
+        let name = format!("fact-{}", fact.kind.name().to_ascii_lowercase());
         check(&name, 1, &Fact { revision: FIRST, ..fact.clone() });
         check(&name, 2, &fact);
     }
@@ -39,10 +39,10 @@ fn every_fact_of_every_version_is_read_as_what_it_was() {
 /// How a fact says what it cannot tell.
 #[test]
 fn a_fact_and_a_record_name_what_is_omitted() {
-    let fact = fact(Told::Installed { complete: true, profile: omitting() });
+    let fact = fact(FactKind::Installed { complete: true, profile: omitting() });
     check("fact-omitting", 1, &fact);
     let mut portal = Portal::default();
-    portal.apply(&Change::Told(Box::new(fact)));
+    portal.apply(&Change::Fact(Box::new(fact)));
     check("installation-omitting", 1, &portal.record(&installation(), 3, Trust::FirstInstall));
     let raw = Some(Place { partition: 3, offset: 42 });
     check("event-omitting", 1, &Public { data: Json::null(), omitted: vec![Part::Data], raw, ..public() });
@@ -52,7 +52,7 @@ fn a_fact_and_a_record_name_what_is_omitted() {
 #[test]
 fn a_fact_that_was_read_otherwise_or_put_right_says_so() {
     let revision = Revision { interpretation: 2, correction: 1 };
-    check("fact-revised", 1, &Fact { revision, ..fact(Told::Spoke) });
+    check("fact-revised", 1, &Fact { revision, ..fact(FactKind::Spoke) });
 }
 
 #[test]
@@ -95,8 +95,8 @@ fn every_key_of_every_version_is_read_as_what_it_was() {
 
 #[test]
 fn no_golden_file_is_left_unread() {
-    let fact = |told: &Told, version| format!("fact-{}.v{version}.json", told.name().to_ascii_lowercase());
-    let mut known: BTreeSet<String> = every_told().iter().flat_map(|told| [fact(told, 1), fact(told, 2)]).collect();
+    let fact = |kind: &FactKind, version| format!("fact-{}.v{version}.json", kind.name().to_ascii_lowercase());
+    let mut known: BTreeSet<String> = every_kind().iter().flat_map(|kind| [fact(kind, 1), fact(kind, 2)]).collect();
     let others = [
         "fact-revised",
         "fact-omitting",
@@ -161,28 +161,28 @@ fn directory() -> PathBuf {
 }
 
 /// One of each kind. A new kind is asked for its place here by the compiler.
-fn every_told() -> Vec<Told> {
-    let mut all = vec![Told::Installed { complete: true, profile: profile() }];
-    while let Some(next) = all.last().and_then(told_after) {
+fn every_kind() -> Vec<FactKind> {
+    let mut all = vec![FactKind::Installed { complete: true, profile: profile() }];
+    while let Some(next) = all.last().and_then(kind_after) {
         all.push(next);
     }
     all
 }
 
-fn told_after(told: &Told) -> Option<Told> {
+fn kind_after(kind: &FactKind) -> Option<FactKind> {
     let profile = profile();
-    match told {
-        Told::Installed { .. } => Some(Told::Updated { previous_version: Some("1".into()), profile }),
-        Told::Updated { .. } => Some(Told::Uninstalled { clean: true, profile }),
-        Told::Uninstalled { .. } => {
-            Some(Told::Paid { code: Some("app.code".into()), days: Some(30), expired: Some(false), profile })
+    match kind {
+        FactKind::Installed { .. } => Some(FactKind::Updated { previous_version: Some("1".into()), profile }),
+        FactKind::Updated { .. } => Some(FactKind::Uninstalled { clean: true, profile }),
+        FactKind::Uninstalled { .. } => {
+            Some(FactKind::Paid { code: Some("app.code".into()), days: Some(30), expired: Some(false), profile })
         }
-        Told::Paid { .. } => Some(decided()),
-        Told::MethodDecided { .. } => {
-            Some(Told::UserReady { user_id: Some("1".into()), client_id: Some("app.1".into()), profile })
+        FactKind::Paid { .. } => Some(decided()),
+        FactKind::MethodDecided { .. } => {
+            Some(FactKind::UserReady { user_id: Some("1".into()), client_id: Some("app.1".into()), profile })
         }
-        Told::UserReady { .. } => Some(Told::Spoke),
-        Told::Spoke => None,
+        FactKind::UserReady { .. } => Some(FactKind::Spoke),
+        FactKind::Spoke => None,
     }
 }
 
@@ -219,9 +219,9 @@ fn omitting() -> Profile {
     Profile { scope: None, omitted: [ProfileField::Scope].into(), ..profile() }
 }
 
-fn decided() -> Told {
+fn decided() -> FactKind {
     let method = Method::parse("user.get").expect("a method");
-    Told::MethodDecided {
+    FactKind::MethodDecided {
         method,
         token: Fingerprint::of("token"),
         decision: Decision::Granted,
@@ -229,14 +229,14 @@ fn decided() -> Told {
     }
 }
 
-fn fact(told: Told) -> Fact {
+fn fact(kind: FactKind) -> Fact {
     Fact {
         installation: installation(),
         stamp: stamp(),
         principal: Fingerprint::of("application token"),
         raw: Place { partition: 3, offset: 42 },
         revision: Revision::default(),
-        told,
+        kind,
     }
 }
 
@@ -246,8 +246,8 @@ fn stamp() -> Stamp {
 
 fn portal() -> Portal {
     let mut portal = Portal::default();
-    for told in [Told::Installed { complete: true, profile: profile() }, decided()] {
-        portal.apply(&Change::Told(Box::new(fact(told))));
+    for kind in [FactKind::Installed { complete: true, profile: profile() }, decided()] {
+        portal.apply(&Change::Fact(Box::new(fact(kind))));
     }
     portal
 }
@@ -255,12 +255,12 @@ fn portal() -> Portal {
 /// Installed first, then not any more.
 fn gone() -> Portal {
     let mut portal = Portal::default();
-    portal.apply(&Change::Told(Box::new(fact(Told::Installed { complete: true, profile: profile() }))));
-    let mut last = fact(Told::Uninstalled { clean: true, profile: Profile::default() });
+    portal.apply(&Change::Fact(Box::new(fact(FactKind::Installed { complete: true, profile: profile() }))));
+    let mut last = fact(FactKind::Uninstalled { clean: true, profile: Profile::default() });
     last.raw.offset += 1;
     last.stamp =
         Stamp::new(Some(Timestamp::from_s(1_696_528_000)), Timestamp::from_s(1_696_528_001), EventId::from_u128(8));
-    portal.apply(&Change::Told(Box::new(last)));
+    portal.apply(&Change::Fact(Box::new(last)));
     portal
 }
 
@@ -281,12 +281,12 @@ fn accepted() -> Accepted {
 }
 
 fn public() -> Public {
-    let Stamp { told_at, received_at, id } = stamp();
+    let Stamp { occurred_at, received_at, id } = stamp();
     Public {
         id,
         event: "ONCRMCONTACTADD".into(),
         installation: installation(),
-        told_at,
+        occurred_at,
         received_at,
         principal: Fingerprint::of("application token"),
         data: Json::new(r#"{"FIELDS":{"ID":"7"}}"#.to_owned()).expect("JSON"),

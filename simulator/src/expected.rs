@@ -76,19 +76,19 @@ impl Expected {
             return;
         };
         let history = self.history.entry(event.installation.clone()).or_default();
-        let is_known = event.told.is_some() && history.contains_key(&event.stamp.id);
+        let is_known = event.kind.is_some() && history.contains_key(&event.stamp.id);
         if is_known || (was_seen && record.header(header::RESENT) == Some(b"1")) {
             return;
         }
         let portal = self.portals.entry(event.installation.clone()).or_default();
         let (raw, partition) = (&self.raw, self.partition);
-        let told: BTreeSet<EventId> = self.history[&event.installation].keys().copied().collect();
+        let known: BTreeSet<EventId> = self.history[&event.installation].keys().copied().collect();
         let read = |waiting: &Waiting| -> Result<Option<Fact>, Infallible> {
-            Ok(event_at(raw, partition, waiting.offset).fact().filter(|fact| !told.contains(&fact.stamp.id)))
+            Ok(event_at(raw, partition, waiting.offset).fact().filter(|fact| !known.contains(&fact.stamp.id)))
         };
         let Ok((_, effects)) = fold(portal, &event, self.trusts.of(&event.installation.app), read);
         for effect in effects {
-            if let Effect::Changed(Change::Told(fact)) = &effect {
+            if let Effect::Changed(Change::Fact(fact)) = &effect {
                 let history = self.history.entry(fact.installation.clone()).or_default();
                 history.insert(fact.stamp.id, (**fact).clone());
             }

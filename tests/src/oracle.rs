@@ -50,7 +50,7 @@ pub struct Oracle {
     placed: bool,
 }
 
-/// All that was told about one installation.
+/// All that is known of one installation.
 #[derive(Default)]
 pub struct Known {
     /// The trusted principal, by fingerprint.
@@ -60,35 +60,36 @@ pub struct Known {
 
 #[derive(Default)]
 struct Principal {
-    /// By name in the record: when it was told, and the value.
+    /// By name in the record: when it occurred, and the value.
     latest: BTreeMap<&'static str, (Stamp, Value)>,
-    /// When it was told, and whether data were to be removed; none for an install.
+    /// When it occurred, and whether data were to be removed; none for an install.
     status: Option<(Stamp, Option<bool>)>,
     uninstalled: Option<Stamp>,
     decisions: BTreeMap<(String, String), (Stamp, &'static str)>,
     last_decision_s: u64,
     last_fact: Value,
     position: Value,
-    /// Whether anything that it told is a fact.
+    /// Whether any of its events is a fact.
     has_claims: bool,
     waiting: Vec<Waiting>,
 }
 
-/// An event that is told once its principal is trusted; where it came or went, once anything it tells is a fact.
+/// An event that is released once its principal is trusted; where the principal came or went, once any of its events is
+/// a fact.
 struct Waiting {
     id: String,
-    told: Option<Told>,
+    lifecycle: Option<Lifecycle>,
 }
 
-/// What a lifecycle event tells.
-struct Told {
+/// The fact of a lifecycle event.
+struct Lifecycle {
     event: String,
     fields: Fields,
     stamp: Stamp,
     place: (i32, i64),
 }
 
-impl Told {
+impl Lifecycle {
     fn is_turn(&self) -> bool {
         match self.event.as_str() {
             "ONAPPINSTALL" => self.fields.is_complete(),
@@ -136,24 +137,24 @@ impl Oracle {
         let Some(principal) = &known.trusted else {
             return record;
         };
-        let told = &known.principals[principal];
+        let claims = &known.principals[principal];
         record["trusted"] = json!({ "principal": principal, "basis": "first-install" });
-        record["last_fact"] = told.last_fact.clone();
+        record["last_fact"] = claims.last_fact.clone();
         if self.placed {
-            record["position"] = told.position.clone();
+            record["position"] = claims.position.clone();
         }
         for name in FIELDS {
-            record[name] = told.latest.get(name).map_or(Value::Null, |(_, value)| value.clone());
+            record[name] = claims.latest.get(name).map_or(Value::Null, |(_, value)| value.clone());
         }
         let mut omitted: Vec<_> =
-            FIELDS.into_iter().filter(|name| told.latest.contains_key(name) && record[name].is_null()).collect();
+            FIELDS.into_iter().filter(|name| claims.latest.contains_key(name) && record[name].is_null()).collect();
         for name in strangers(&record) {
             record[name] = Value::Null;
             omitted.push(name);
         }
         omitted.sort_by_key(|name| FIELDS.iter().position(|field| field == name));
         record["omitted"] = if omitted.is_empty() { Value::Null } else { json!(omitted) };
-        let (since, removed) = told.status.as_ref().expect("a trusted principal reported an install");
+        let (since, removed) = claims.status.as_ref().expect("a trusted principal reported an install");
         record["since"] = at(since.0);
         record["status"] = if removed.is_some() { json!("uninstalled") } else { json!("installed") };
         if let Some(clean) = removed {
@@ -199,12 +200,12 @@ impl Oracle {
         let received = record.header("hl_received").expect("a time of receipt").to_owned();
         let known = self.portals.entry(key.clone()).or_default();
         let principal = fingerprint(token);
-        let told = fields.is_lifecycle().then(|| {
+        let lifecycle = fields.is_lifecycle().then(|| {
             let ts = fields.get("ts").and_then(|ts| ts.parse().ok()).unwrap_or(0);
             let received_s = seconds(&received);
             let told_s = if ts == 0 || ts > received_s + AHEAD_S_MAX { received_s } else { ts };
             let stamp = (told_s, received, id.clone());
-            Told {
+            Lifecycle {
                 event: event.to_owned(),
                 stamp,
                 place: (record.partition, record.offset),
@@ -212,21 +213,22 @@ impl Oracle {
             }
         });
         let was_trusted = known.trusted.as_ref() == Some(&principal);
-        let becomes_trusted = told.as_ref().is_some_and(|told| told.event == "ONAPPINSTALL" && told.is_turn())
-            && known.is_open_to(&principal);
+        let becomes_trusted =
+            lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.event == "ONAPPINSTALL" && lifecycle.is_turn())
+                && known.is_open_to(&principal);
         let known_principal = known.principals.entry(principal.clone()).or_default();
-        let counts = told.as_ref().is_some_and(|told| {
-            was_trusted || (told.is_turn() && (known_principal.has_claims || told.event == "ONAPPINSTALL"))
+        let counts = lifecycle.as_ref().is_some_and(|lifecycle| {
+            was_trusted || (lifecycle.is_turn() && (known_principal.has_claims || lifecycle.event == "ONAPPINSTALL"))
         });
         if counts {
             let first = !std::mem::replace(&mut known_principal.has_claims, true);
-            let told = told.as_ref().expect("it counts");
-            self.facts.insert(known_principal.tell(told));
+            let lifecycle = lifecycle.as_ref().expect("it counts");
+            self.facts.insert(known_principal.add(lifecycle));
             if first {
                 let waiting = std::mem::take(&mut known_principal.waiting);
-                for Waiting { told, .. } in &waiting {
-                    let turn = told.as_ref().filter(|told| told.event == "ONAPPUNINSTALL");
-                    self.facts.extend(turn.map(|told| known_principal.tell(told)));
+                for Waiting { lifecycle, .. } in &waiting {
+                    let turn = lifecycle.as_ref().filter(|lifecycle| lifecycle.event == "ONAPPUNINSTALL");
+                    self.facts.extend(turn.map(|lifecycle| known_principal.add(lifecycle)));
                 }
                 known_principal.waiting = waiting;
             }
@@ -234,9 +236,9 @@ impl Oracle {
         if becomes_trusted {
             known.trusted = Some(principal.clone());
             let known_principal = known.principals.get_mut(&principal).expect("put in above");
-            for Waiting { id, told } in std::mem::take(&mut known_principal.waiting) {
-                let told = told.filter(|told| !told.is_turn());
-                self.facts.extend(told.map(|told| known_principal.tell(&told)));
+            for Waiting { id, lifecycle } in std::mem::take(&mut known_principal.waiting) {
+                let lifecycle = lifecycle.filter(|lifecycle| !lifecycle.is_turn());
+                self.facts.extend(lifecycle.map(|lifecycle| known_principal.add(&lifecycle)));
                 self.events.insert(id);
             }
         }
@@ -245,7 +247,7 @@ impl Oracle {
         } else {
             self.unverified.insert(id.clone());
             let waiting = &mut known.principals.get_mut(&principal).expect("put in above").waiting;
-            waiting.push(Waiting { id, told });
+            waiting.push(Waiting { id, lifecycle });
             if waiting.len() > WAITING_MAX {
                 waiting.remove(0);
             }
@@ -266,8 +268,8 @@ impl Known {
 
 impl Principal {
     /// Takes a fact. Returns its id.
-    fn tell(&mut self, told: &Told) -> String {
-        let Told { event, fields, stamp, place: (partition, offset) } = told;
+    fn add(&mut self, lifecycle: &Lifecycle) -> String {
+        let Lifecycle { event, fields, stamp, place: (partition, offset) } = lifecycle;
         self.take(event, fields, stamp);
         if self.position["offset"].as_i64().is_none_or(|last| last < *offset) {
             self.last_fact = json!({ "type": event, "id": stamp.2, "at": at(stamp.0) });
@@ -319,7 +321,7 @@ impl Principal {
 fn strangers(record: &Value) -> Vec<&'static str> {
     let host = |url: &Value| Some(url.as_str()?.split('/').nth(2)?.split(':').next()?.to_lowercase());
     let domain = record["domain"].as_str().map(|domain| domain.split(':').next().unwrap_or_default().to_lowercase());
-    // A portal may be told of under two of Bitrix24's own domains.
+    // A portal may appear under two of Bitrix24's own domains.
     let cloud =
         |host: &str| [".bitrix24.com", ".bitrix24.ru"].iter().find_map(|end| host.strip_suffix(end).map(str::to_owned));
     let is_own = |host: &str| {

@@ -36,7 +36,7 @@ pub enum Problem {
     /// Too many questions wait for an event or a decision.
     #[error("too many questions wait already; ask again, or without wait")]
     TooManyWait,
-    /// Nobody ever told of this installation.
+    /// Nothing is known of this installation.
     #[error("nothing is known of this installation")]
     UnknownInstallation,
     /// The event was not folded in time.

@@ -8,7 +8,7 @@ use actix_web::{Error, web};
 
 use super::Asked;
 
-/// `1` in answers that may lack what was told since the version changed, and what only the new one understands.
+/// `1` in answers that may lack what came since the version changed, and what only the new one understands.
 const STALE: HeaderName = HeaderName::from_static("hl-stale");
 
 /// Marks the answer.

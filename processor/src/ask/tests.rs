@@ -8,32 +8,32 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::domain::{Change, Decision, Fact, Method, Place, Profile, Revision, Stamp, Told};
+use crate::domain::{Change, Decision, Fact, FactKind, Method, Place, Profile, Revision, Stamp};
 use crate::store::memory::Memory;
 use crate::store::{Progressed, Trusts};
 
 const MEMBER: &str = "a223c6b3710f85df22e9377d6c4f7553";
 const EVENT: EventId = EventId::from_u128(7);
 
-/// What a portal told an hour ago and lately, as an asker finds it.
+/// What a portal reported an hour ago and lately, as an asker finds it.
 fn asked(tokens: &[&str]) -> Asked {
     let store = Store::open(Box::new(Memory::default()), "log", 1, Trusts::default()).expect("open");
     let now = Timestamp::now();
-    let fact = |offset: u64, told: Told| {
-        Change::Told(Box::new(Fact {
+    let fact = |offset: u64, kind: FactKind| {
+        Change::Fact(Box::new(Fact {
             installation: Installation::parse("crm-sync", MEMBER).expect("valid"),
             stamp: Stamp::new(Some(now), now, EventId::from_u128(offset.into())),
             principal: Fingerprint::of("application token"),
             raw: Place { partition: 0, offset },
             revision: Revision::default(),
-            told,
+            kind,
         }))
     };
     let profile = Profile { domain: Some("some.bitrix24.com".into()), ..Profile::default() };
-    let installed = Told::Installed { complete: true, profile };
+    let installed = FactKind::Installed { complete: true, profile };
     let method = Method::parse("user.get").expect("a method");
     let token = Fingerprint::of("token");
-    let decided = Told::MethodDecided { method, token, decision: Decision::Granted, profile: Profile::default() };
+    let decided = FactKind::MethodDecided { method, token, decision: Decision::Granted, profile: Profile::default() };
     let progressed = Progressed { raw: 2, log: EventId::nil(), last: None };
     store.apply(0, &[fact(0, installed), fact(1, decided)], Some(progressed), 3).expect("applied");
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::fact::{Fact, Told};
+use super::fact::{Fact, FactKind};
 use super::stamp::{Latest, Stamp};
 
 /// Decisions about methods are kept this long behind the newest one.
@@ -30,7 +30,7 @@ pub struct Profile {
     pub language: Option<String>,
     /// What the app may do.
     pub scope: Option<Vec<String>>,
-    /// What was told and cannot be shown: it is `None` above, and what was told before does not stand in for it.
+    /// Fields with a value that cannot be shown: they are `None` above, and an older value does not stand in.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub omitted: BTreeSet<ProfileField>,
 }
@@ -102,8 +102,8 @@ impl Turns {
 
 impl From<Vec<(u64, u64, u64, bool)>> for Turns {
     fn from(rows: Vec<(u64, u64, u64, bool)>) -> Self {
-        let turn = |(offset, told_at, received_at, installed)| {
-            let when = (Timestamp::from_ms(told_at), Timestamp::from_ms(received_at));
+        let turn = |(offset, occurred_at, received_at, installed)| {
+            let when = (Timestamp::from_ms(occurred_at), Timestamp::from_ms(received_at));
             (offset, Turn { when, installed })
         };
         Self(rows.into_iter().map(turn).collect())
@@ -119,7 +119,7 @@ impl From<Turns> for Vec<(u64, u64, u64, bool)> {
 /// The newest fact of a principal, in the log's order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastFact {
-    /// Where in `raw` it was told.
+    /// Its place in `raw`.
     pub offset: u64,
     /// Its type.
     pub name: String,
@@ -131,13 +131,13 @@ pub struct LastFact {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Claims {
-    /// Where in `raw` the principal first told anything that is a fact.
+    /// The place in `raw` of the principal's first fact.
     pub first_word: Option<u64>,
     /// When the principal came and went.
     pub turns: Turns,
     /// Installed or not.
     pub status: Option<Latest<Status>>,
-    /// When the principal last told of an uninstall: decisions from before are void.
+    /// The principal's last uninstall: decisions from before are void.
     pub last_uninstall: Option<Stamp>,
     /// When the newest decision about a method was made: much older ones are forgotten.
     pub last_decision: Option<Timestamp>,
@@ -150,7 +150,7 @@ pub struct Claims {
     licence: Option<Latest<String>>,
     language: Option<Latest<String>>,
     scope: Option<Latest<Vec<String>>>,
-    /// When each was last told as something that cannot be shown.
+    /// When each last had a value that cannot be shown.
     omitted: BTreeMap<ProfileField, Stamp>,
 }
 
@@ -160,31 +160,31 @@ impl Claims {
         let offset = fact.raw.offset;
         self.first_word = Some(earlier(self.first_word, offset));
         if self.last_fact.as_ref().is_none_or(|last| last.offset < offset) {
-            self.last_fact = Some(LastFact { offset, name: fact.told.name().to_owned(), stamp: fact.stamp });
+            self.last_fact = Some(LastFact { offset, name: fact.kind.name().to_owned(), stamp: fact.stamp });
         }
-        let when = (fact.stamp.told_at, fact.stamp.received_at);
-        match &fact.told {
-            Told::Installed { complete: true, .. } => {
+        let when = (fact.stamp.occurred_at, fact.stamp.received_at);
+        match &fact.kind {
+            FactKind::Installed { complete: true, .. } => {
                 self.turns.join(offset, Turn { when, installed: true });
                 Latest::join(&mut self.status, Latest { since: fact.stamp, value: Status::Installed });
             }
-            Told::Uninstalled { clean, .. } => {
+            FactKind::Uninstalled { clean, .. } => {
                 let value = Status::Uninstalled { clean: *clean };
                 Latest::join(&mut self.status, Latest { since: fact.stamp, value });
                 self.last_uninstall = self.last_uninstall.max(Some(fact.stamp));
                 self.turns.join(offset, Turn { when, installed: false });
             }
-            Told::MethodDecided { .. } => {
-                self.last_decision = self.last_decision.max(Some(fact.stamp.told_at));
+            FactKind::MethodDecided { .. } => {
+                self.last_decision = self.last_decision.max(Some(fact.stamp.occurred_at));
             }
-            // An unfinished install tells nothing but the portal's description.
-            Told::Installed { complete: false, .. }
-            | Told::Updated { .. }
-            | Told::Paid { .. }
-            | Told::UserReady { .. }
-            | Told::Spoke => {}
+            // An unfinished install has nothing but the portal's description.
+            FactKind::Installed { complete: false, .. }
+            | FactKind::Updated { .. }
+            | FactKind::Paid { .. }
+            | FactKind::UserReady { .. }
+            | FactKind::Spoke => {}
         }
-        if let Some(profile) = fact.told.profile() {
+        if let Some(profile) = fact.kind.profile() {
             self.describe(profile, fact.stamp);
         }
     }
@@ -198,7 +198,7 @@ impl Claims {
     /// Whether a decision that was made then is still worth keeping.
     pub fn keeps_decision(&self, made: Stamp) -> bool {
         let void = self.last_uninstall.is_some_and(|uninstall| made < uninstall);
-        let old = self.last_decision.is_some_and(|last| made.told_at < last.minus(DECISIONS_KEPT));
+        let old = self.last_decision.is_some_and(|last| made.occurred_at < last.minus(DECISIONS_KEPT));
         !void && !old
     }
 

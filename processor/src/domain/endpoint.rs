@@ -8,7 +8,7 @@ use super::claims::{Profile, ProfileField};
 /// Where Bitrix24 renews tokens: for the world, and for Russia.
 const AUTHORISATION_SERVERS: [&str; 2] = ["oauth.bitrix.info", "oauth.bitrix24.tech"];
 
-/// The domains under which Bitrix24 itself runs portals. One portal may be told of under two of them.
+/// The domains under which Bitrix24 itself runs portals. One portal may appear under two of them.
 const CLOUD: [&str; 2] = [".bitrix24.com", ".bitrix24.ru"];
 
 /// Hosts that endpoints may have besides the portal's own and Bitrix24's: a setting.

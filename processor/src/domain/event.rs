@@ -9,24 +9,24 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::fact::{Fact, Revision, Told};
+use super::fact::{Fact, FactKind, Revision};
 use super::stamp::{Place, Stamp};
 
-/// What one raw event says: who told what about whom.
+/// What one raw event says: which principal reported what about which installation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     /// About which installation.
     pub installation: Installation,
     /// When, and its id.
     pub stamp: Stamp,
-    /// Who says so.
+    /// The principal that reported it.
     pub principal: Fingerprint,
     /// Where the raw event lies.
     pub raw: Place,
     /// How many bytes its body has.
     pub body_bytes: u32,
     /// What it means for us; none for a foreign event, which is verified and passed on.
-    pub told: Option<Told>,
+    pub kind: Option<FactKind>,
     /// What may be shown of it.
     pub public: Public,
 }
@@ -41,11 +41,11 @@ pub struct Public {
     /// Which installation.
     #[serde(flatten)]
     pub installation: Installation,
-    /// When it was told.
-    pub told_at: Timestamp,
+    /// When it occurred.
+    pub occurred_at: Timestamp,
     /// When it was received.
     pub received_at: Timestamp,
-    /// Who told it.
+    /// The principal that sent it.
     pub principal: Fingerprint,
     /// `data`, with `[secret]` where a secret stood.
     pub data: Json,
@@ -140,12 +140,12 @@ impl Public {
 impl Event {
     /// The fact that follows from the event, if it is one.
     pub fn fact(&self) -> Option<Fact> {
-        self.told.clone().map(|told| self.fact_of(told))
+        self.kind.clone().map(|kind| self.fact_of(kind))
     }
 
     /// A fact of this event's principal, place and time.
-    pub fn fact_of(&self, told: Told) -> Fact {
+    pub fn fact_of(&self, kind: FactKind) -> Fact {
         let (installation, revision) = (self.installation.clone(), Revision::default());
-        Fact { installation, stamp: self.stamp, principal: self.principal, raw: self.raw, revision, told }
+        Fact { installation, stamp: self.stamp, principal: self.principal, raw: self.raw, revision, kind }
     }
 }

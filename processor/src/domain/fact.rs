@@ -35,7 +35,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// What one raw event told us about an installation.
+/// What one raw event means for an installation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
     /// Which installation.
@@ -44,7 +44,7 @@ pub struct Fact {
     /// When, and by which event.
     #[serde(flatten)]
     pub stamp: Stamp,
-    /// Who says so.
+    /// The principal that reported it.
     pub principal: Fingerprint,
     /// Where the raw event lies.
     pub raw: Place,
@@ -53,7 +53,7 @@ pub struct Fact {
     pub revision: Revision,
     /// What.
     #[serde(flatten)]
-    pub told: Told,
+    pub kind: FactKind,
 }
 
 /// Raised when the same raw event would now be read for another fact.
@@ -100,10 +100,10 @@ impl Fact {
     }
 }
 
-/// What a principal can tell. In the past tense, a sentence each.
+/// What can happen, in the past tense, a sentence each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type")]
-pub enum Told {
+pub enum FactKind {
     /// The app was installed, or installed again.
     #[serde(rename = "ONAPPINSTALL")]
     Installed {
@@ -168,7 +168,7 @@ pub enum Told {
     Spoke,
 }
 
-impl Told {
+impl FactKind {
     /// The name in `type`.
     pub fn name(&self) -> &'static str {
         match self {
@@ -217,7 +217,7 @@ pub struct Waiting {
     pub installation: Installation,
     /// The event's id.
     pub id: EventId,
-    /// Who told it.
+    /// The principal that sent it.
     pub principal: Fingerprint,
     /// Where in `raw` it lies.
     pub offset: u64,
@@ -231,7 +231,7 @@ pub struct Waits {
     /// How much it takes to show it.
     #[serde(default)]
     pub bytes: u32,
-    /// What it tells, if it tells anything: a fact once its principal is trusted, also when `raw` no longer has it.
+    /// Its fact, if it has one: it counts once its principal is trusted, also when `raw` no longer has the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fact: Option<Box<Fact>>,
 }
@@ -240,7 +240,7 @@ pub struct Waits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A fact was added.
-    Told(Box<Fact>),
+    Fact(Box<Fact>),
     /// An event began to wait for its principal to be trusted.
     Waits(Waiting, Waits),
     /// An event waits no longer.
@@ -251,7 +251,7 @@ impl Change {
     /// Which installation it is about.
     pub fn installation(&self) -> &Installation {
         match self {
-            Self::Told(fact) => &fact.installation,
+            Self::Fact(fact) => &fact.installation,
             Self::Waits(waiting, _) | Self::WaitsNoMore(waiting) => &waiting.installation,
         }
     }

@@ -11,7 +11,7 @@ use self::redact::{Redacted, Secrets};
 use super::claims::{Profile, ProfileField};
 use super::endpoint;
 use super::event::{Event, Public};
-use super::fact::{Method, Told};
+use super::fact::{FactKind, Method};
 use super::permission::Decision;
 use super::stamp::{Place, Stamp};
 
@@ -86,7 +86,7 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
     if form.has_too_many_fields() {
         return Err(Reason::TooManyFields);
     }
-    let kind = form.head().kind.ok_or(Reason::NoEvent)?;
+    let name = form.head().kind.ok_or(Reason::NoEvent)?;
     let member_id = form.text("auth[member_id]").and_then(MemberId::parse).ok_or(Reason::NoMember)?;
     let token = form.text("auth[application_token]").filter(|text| printable(text, APPLICATION_TOKEN_BYTES_MAX));
     let principal = Fingerprint::of(token.ok_or(Reason::MissingToken)?);
@@ -95,14 +95,14 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
     let ts = form.text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s);
     let stamp = Stamp::new(ts, raw.received_at, raw.id);
     let secrets = Secrets::of(&form);
-    let told = told(&kind, &Reader { form: &form, secrets: &secrets })?;
+    let kind = fact_kind(&name, &Reader { form: &form, secrets: &secrets })?;
     let Redacted { data, auth, omitted } = redact::redact(&form, &secrets);
     let lies_at = (!omitted.is_empty()).then_some(place);
     let public = Public {
         id: raw.id,
-        event: kind.to_ascii_uppercase(),
+        event: name.to_ascii_uppercase(),
         installation: installation.clone(),
-        told_at: stamp.told_at,
+        occurred_at: stamp.occurred_at,
         received_at: stamp.received_at,
         principal,
         data,
@@ -111,7 +111,7 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
         raw: lies_at,
     };
     let body_bytes = u32::try_from(raw.body.len()).unwrap_or(u32::MAX);
-    Ok(Event { installation, stamp, principal, raw: place, body_bytes, told, public })
+    Ok(Event { installation, stamp, principal, raw: place, body_bytes, kind, public })
 }
 
 /// Reads fields for facts. What holds a secret of the body is not taken.
@@ -141,17 +141,17 @@ impl Reader<'_> {
     }
 }
 
-/// What a lifecycle event tells; none for a foreign event.
-fn told(kind: &str, reader: &Reader<'_>) -> Result<Option<Told>, Reason> {
-    let profile = profile(kind, reader);
-    let told = match kind {
-        "onappinstall" => Told::Installed {
+/// The fact of a lifecycle event; none for a foreign event.
+fn fact_kind(event: &str, reader: &Reader<'_>) -> Result<Option<FactKind>, Reason> {
+    let profile = profile(event, reader);
+    let kind = match event {
+        "onappinstall" => FactKind::Installed {
             complete: reader.text("data[INSTALLED]") != Some("N") && reader.text("data[ACTIVE]") != Some("N"),
             profile,
         },
-        "onappupdate" => Told::Updated { previous_version: reader.short("data[PREVIOUS_VERSION]"), profile },
-        "onappuninstall" => Told::Uninstalled { clean: reader.text("data[CLEAN]") == Some("1"), profile },
-        "onapppayment" => Told::Paid {
+        "onappupdate" => FactKind::Updated { previous_version: reader.short("data[PREVIOUS_VERSION]"), profile },
+        "onappuninstall" => FactKind::Uninstalled { clean: reader.text("data[CLEAN]") == Some("1"), profile },
+        "onapppayment" => FactKind::Paid {
             code: reader.short("data[CODE]"),
             days: reader.text("data[DAYS]").and_then(|days| days.parse().ok()),
             expired: reader.form.text("data[PAYMENT_EXPIRED]").map(|expired| expired == "Y"),
@@ -164,7 +164,7 @@ fn told(kind: &str, reader: &Reader<'_>) -> Result<Option<Told>, Reason> {
             if reader.secrets.are_in(text) || reader.secrets.are_in(method.as_str()) {
                 return Err(Reason::BadValue);
             }
-            Told::MethodDecided {
+            FactKind::MethodDecided {
                 method,
                 token: Fingerprint::of(token(reader.need("data[TOKEN]")?).ok_or(Reason::BadValue)?),
                 decision: match reader.need("data[CONFIRMED]")? {
@@ -175,17 +175,17 @@ fn told(kind: &str, reader: &Reader<'_>) -> Result<Option<Told>, Reason> {
                 profile,
             }
         }
-        "onappuserready" => Told::UserReady {
+        "onappuserready" => FactKind::UserReady {
             user_id: reader.short("data[user_id]"),
             client_id: reader.short("data[client_id]"),
             profile,
         },
         _ => return Ok(None),
     };
-    Ok(Some(told))
+    Ok(Some(kind))
 }
 
-/// How the portal describes itself in this event, as far as it does. What it tells and cannot be kept is named.
+/// How the portal describes itself in this event, as far as it does. What cannot be kept is named.
 fn profile(kind: &str, reader: &Reader<'_>) -> Profile {
     let mut omitted = BTreeSet::new();
     let mut read = |field, name: &str, value: &dyn Fn(&str) -> Option<String>| {

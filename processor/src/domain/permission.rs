@@ -73,7 +73,7 @@ pub fn permits(portal: &Portal, trust: Trust, method: &Method, token: Fingerprin
     let Some(latest) = portal.decision(trust, method, token) else {
         return Answer::Unanswered;
     };
-    let until = latest.since.told_at.plus(CONSENT);
+    let until = latest.since.occurred_at.plus(CONSENT);
     match latest.value {
         Decision::Denied => Answer::Denied(Denial::Refused),
         Decision::Granted if now >= until => Answer::Denied(Denial::Expired),
@@ -85,22 +85,22 @@ pub fn permits(portal: &Portal, trust: Trust, method: &Method, token: Fingerprin
 mod tests {
     use common::event::{EventId, Installation};
 
-    use super::super::{Change, Fact, Place, Profile, Revision, Stamp, Told};
+    use super::super::{Change, Fact, FactKind, Place, Profile, Revision, Stamp};
     use super::*;
 
     const HOUR: u64 = 3_600;
 
-    fn portal(told: &[(u64, Told)]) -> Portal {
+    fn portal(facts: &[(u64, FactKind)]) -> Portal {
         let mut portal = Portal::default();
-        for (offset, (at, told)) in (0..).zip(told) {
+        for (offset, (at, kind)) in (0..).zip(facts) {
             let at = Timestamp::from_s(*at);
-            portal.apply(&Change::Told(Box::new(Fact {
+            portal.apply(&Change::Fact(Box::new(Fact {
                 installation: Installation::parse("crm-sync", "a223").expect("valid"),
                 stamp: Stamp::new(Some(at), at, EventId::from_u128(offset.into())),
                 principal: Fingerprint::of("application token"),
                 raw: Place { partition: 0, offset },
                 revision: Revision::default(),
-                told: told.clone(),
+                kind: kind.clone(),
             })));
         }
         portal
@@ -110,26 +110,26 @@ mod tests {
         Method::parse("user.get").expect("a method")
     }
 
-    fn installed() -> Told {
-        Told::Installed { complete: true, profile: Profile::default() }
+    fn installed() -> FactKind {
+        FactKind::Installed { complete: true, profile: Profile::default() }
     }
 
-    fn decided(decision: Decision) -> Told {
+    fn decided(decision: Decision) -> FactKind {
         let token = Fingerprint::of("token");
-        Told::MethodDecided { method: method(), token, decision, profile: Profile::default() }
+        FactKind::MethodDecided { method: method(), token, decision, profile: Profile::default() }
     }
 
-    fn ask(told: &[(u64, Told)], now: u64) -> Answer {
-        permits(&portal(told), Trust::FirstInstall, &method(), Fingerprint::of("token"), Timestamp::from_s(now))
+    fn ask(facts: &[(u64, FactKind)], now: u64) -> Answer {
+        permits(&portal(facts), Trust::FirstInstall, &method(), Fingerprint::of("token"), Timestamp::from_s(now))
     }
 
     #[test]
     fn a_grant_holds_for_the_tokens_hour_and_not_a_second_longer() {
-        let told = [(1, installed()), (10, decided(Decision::Granted))];
+        let facts = [(1, installed()), (10, decided(Decision::Granted))];
         let until = Timestamp::from_s(10 + HOUR);
-        assert_eq!(ask(&told, 11), Answer::Granted { until });
-        assert_eq!(ask(&told, 10 + HOUR - 1), Answer::Granted { until });
-        assert_eq!(ask(&told, 10 + HOUR), Answer::Denied(Denial::Expired));
+        assert_eq!(ask(&facts, 11), Answer::Granted { until });
+        assert_eq!(ask(&facts, 10 + HOUR - 1), Answer::Granted { until });
+        assert_eq!(ask(&facts, 10 + HOUR), Answer::Denied(Denial::Expired));
     }
 
     #[test]
@@ -137,8 +137,8 @@ mod tests {
         assert_eq!(ask(&[], 5), Answer::Denied(Denial::UnknownInstallation));
         assert_eq!(ask(&[(1, installed())], 5), Answer::Unanswered);
         assert_eq!(ask(&[(1, installed()), (2, decided(Decision::Denied))], 5), Answer::Denied(Denial::Refused));
-        let gone = Told::Uninstalled { clean: true, profile: Profile::default() };
-        let told = [(1, installed()), (2, decided(Decision::Granted)), (3, gone)];
-        assert_eq!(ask(&told, 5), Answer::Denied(Denial::NotInstalled));
+        let gone = FactKind::Uninstalled { clean: true, profile: Profile::default() };
+        let facts = [(1, installed()), (2, decided(Decision::Granted)), (3, gone)];
+        assert_eq!(ask(&facts, 5), Answer::Denied(Denial::NotInstalled));
     }
 }

@@ -1,4 +1,4 @@
-//! All that is known about one installation: its principals, each with what it told.
+//! All that is known about one installation: its principals, each with its claims.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use common::secret::Fingerprint;
 use common::settings::Trust;
 
 use super::claims::{Claims, Status};
-use super::fact::{Change, Fact, Method, Told, Waiting, Waits};
+use super::fact::{Change, Fact, FactKind, Method, Waiting, Waits};
 use super::permission::Decision;
 use super::record::RecordStatus;
 use super::stamp::{Latest, Stamp};
@@ -40,15 +40,15 @@ pub struct Held {
     pub id: EventId,
     /// How much it takes to show it.
     pub bytes: u32,
-    /// Whether it tells something that is a fact once its principal is trusted. That is not kept here: there may be
+    /// Whether it has a fact that counts once its principal is trusted. That is not kept here: there may be
     /// much.
-    pub tells: bool,
+    pub has_fact: bool,
 }
 
-/// What one principal told.
+/// What is known of one principal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Principal {
-    /// The join of its facts. Only of a principal that told of an install, or is trusted for another reason: what
+    /// The join of its facts. Only of a principal that reported an install, or is trusted for another reason: what
     /// others say waits, and is no fact. In a box, because a map has room for several principals at once and most
     /// installations have one.
     pub claims: Box<Claims>,
@@ -59,7 +59,7 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// Whether anything that it told is a fact.
+    /// Whether any of its events is a fact.
     pub fn has_claims(&self) -> bool {
         self.claims.first_word.is_some()
     }
@@ -127,7 +127,7 @@ impl Decisions {
 /// The only way to change it is [`Portal::apply`]: the join that owner, follower and rebuild share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Portal {
-    /// Everyone who ever told a fact, or for whom events wait, by the fingerprint of its token.
+    /// Every principal with facts or held events, by the fingerprint of its token.
     pub principals: BTreeMap<Fingerprint, Principal>,
 }
 
@@ -136,9 +136,9 @@ impl Portal {
     /// Returns decisions that are forgotten by it.
     pub fn apply(&mut self, change: &Change) -> Vec<Decided> {
         match change {
-            Change::Told(fact) => return self.tell(fact),
+            Change::Fact(fact) => return self.add(fact),
             Change::Waits(Waiting { id, principal, offset, .. }, Waits { bytes, fact, .. }) => {
-                let held = Held { id: *id, bytes: *bytes, tells: fact.is_some() };
+                let held = Held { id: *id, bytes: *bytes, has_fact: fact.is_some() };
                 self.principals.entry(*principal).or_default().waiting.insert(*offset, held);
             }
             Change::WaitsNoMore(Waiting { principal, offset, .. }) => {
@@ -236,15 +236,15 @@ impl Portal {
         self.principals.get(&self.trusted(trust)?.principal)
     }
 
-    fn tell(&mut self, fact: &Fact) -> Vec<Decided> {
+    fn add(&mut self, fact: &Fact) -> Vec<Decided> {
         let known = self.principals.entry(fact.principal).or_default();
         known.claims.join(fact);
-        if let Told::MethodDecided { method, token, decision, .. } = &fact.told {
+        if let FactKind::MethodDecided { method, token, decision, .. } = &fact.kind {
             let latest = Latest { since: fact.stamp, value: *decision };
             known.decisions.join((method.clone(), *token), latest);
         }
         let gone = known.decisions.trim(&known.claims);
-        if fact.told.is_turn() && (self.claimants() > CLAIMANTS_MAX || self.turns() > TURNS_MAX) {
+        if fact.kind.is_turn() && (self.claimants() > CLAIMANTS_MAX || self.turns() > TURNS_MAX) {
             self.forget_irrelevant();
         }
         gone

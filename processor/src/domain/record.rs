@@ -1,4 +1,4 @@
-//! Records: what subscribers and askers are told about an installation.
+//! Records: what subscribers and callers see of an installation.
 
 use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
@@ -60,7 +60,7 @@ pub struct InstallationRecord {
     pub trusted: Option<Trusted>,
     /// The newest fact of that principal.
     pub last_fact: Option<LastFactRecord>,
-    /// Where in `raw` that fact was told.
+    /// The place of that fact in `raw`.
     pub position: Option<Place>,
 }
 
@@ -98,8 +98,8 @@ impl PermissionRecord {
             method: method.clone(),
             token: *token,
             decision: latest.value,
-            decided_at: latest.since.told_at,
-            expires_at: latest.since.told_at.plus(CONSENT),
+            decided_at: latest.since.occurred_at,
+            expires_at: latest.since.occurred_at.plus(CONSENT),
         }
     }
 }
@@ -152,13 +152,13 @@ impl Portal {
                 Some(Status::Uninstalled { clean }) => Some(clean),
                 Some(Status::Installed) | None => None,
             },
-            since: status.map(|status| status.since.told_at),
+            since: status.map(|status| status.since.occurred_at),
             profile,
             trusted,
             last_fact: last_fact.map(|last| LastFactRecord {
                 name: last.name.clone(),
                 id: last.stamp.id,
-                at: last.stamp.told_at,
+                at: last.stamp.occurred_at,
             }),
             position: last_fact.map(|last| Place { partition, offset: last.offset }),
         }

@@ -22,7 +22,7 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stamp {
     /// Bitrix24's `ts`, or the receipt where there is none that could be true.
-    pub told_at: Timestamp,
+    pub occurred_at: Timestamp,
     /// When ingress had read the body.
     pub received_at: Timestamp,
     /// The event's id.
@@ -32,8 +32,8 @@ pub struct Stamp {
 impl Stamp {
     /// The stamp of an event, given what it says about its own time.
     pub fn new(ts: Option<Timestamp>, received_at: Timestamp, id: EventId) -> Self {
-        let told_at = ts.filter(|ts| *ts <= received_at.plus(AHEAD_MAX)).unwrap_or(received_at);
-        Self { told_at, received_at, id }
+        let occurred_at = ts.filter(|ts| *ts <= received_at.plus(AHEAD_MAX)).unwrap_or(received_at);
+        Self { occurred_at, received_at, id }
     }
 }
 
@@ -64,10 +64,11 @@ mod tests {
     #[test]
     fn a_time_from_the_far_future_is_the_time_of_receipt() {
         let received_at = Timestamp::from_s(1_000_000);
-        let told_at = |ts: u64| Stamp::new(Some(Timestamp::from_s(ts)), received_at, EventId::nil()).told_at.s();
-        assert_eq!(told_at(5), 5);
-        assert_eq!(told_at(1_000_000 + 86_400), 1_086_400);
-        assert_eq!(told_at(1_000_000 + 86_401), 1_000_000);
-        assert_eq!(Stamp::new(None, received_at, EventId::nil()).told_at, received_at);
+        let occurred_at =
+            |ts: u64| Stamp::new(Some(Timestamp::from_s(ts)), received_at, EventId::nil()).occurred_at.s();
+        assert_eq!(occurred_at(5), 5);
+        assert_eq!(occurred_at(1_000_000 + 86_400), 1_086_400);
+        assert_eq!(occurred_at(1_000_000 + 86_401), 1_000_000);
+        assert_eq!(Stamp::new(None, received_at, EventId::nil()).occurred_at, received_at);
     }
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::{Place, ProfileField, RecordStatus, interpret};
 
-/// A line a step: principal, `ts` and what it tells.
+/// A line a step: principal, `ts` and what happened.
 fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (Portal, Vec<(Outcome, Vec<Effect>)>) {
     let event = |(offset, (principal, ts, tells)): (u64, &(&str, u64, &str))| event(offset, principal, *ts, tells);
     let events: Vec<Event> = (0..).zip(steps).map(event).collect();
@@ -141,7 +141,7 @@ fn what_waited_for_a_fact_that_was_put_right_is_released_with_the_next_event() {
     // As a state that was folded again with what the second event should have been read for.
     let mut corrected = portal.waiting();
     let fact = event(1, "t", 2, "install").fact().expect("a fact");
-    corrected.apply(&Change::Told(Box::new(fact)));
+    corrected.apply(&Change::Fact(Box::new(fact)));
     portal = corrected;
     let raw = [event(0, "t", 1, "contact"), event(1, "t", 2, "begin to install")];
     let (outcome, effects) = fold_one(&mut portal, &raw, &event(2, "t", 3, "contact"), Trust::FirstInstall);
@@ -224,9 +224,9 @@ fn installs_with_made_up_tokens_beyond_the_limit_wait_and_change_nothing() {
         let steps = [&steps[..], &[(late, 40, "install")]].concat();
         let (portal, results) = fold_all(Trust::FirstInstall, &steps);
         assert_eq!(portal.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("new")));
-        let told = results.last().expect("the install").1.iter();
-        let told = told.filter(|effect| matches!(effect, Effect::Changed(Change::Told(_)))).count();
-        assert_eq!(told, 1, "the install itself");
+        let kind = results.last().expect("the install").1.iter();
+        let kind = kind.filter(|effect| matches!(effect, Effect::Changed(Change::Fact(_)))).count();
+        assert_eq!(kind, 1, "the install itself");
     }
 }
 
@@ -253,13 +253,13 @@ fn of_very_many_decisions_the_newest_are_known() {
     let decided = |ts: u64| {
         let fact = event(ts, "t", ts, "grant").fact().expect("a fact");
         let method = Method::parse(&format!("method{ts}")).expect("a method");
-        let told = Told::MethodDecided {
+        let kind = FactKind::MethodDecided {
             method,
             token: Fingerprint::of("secret"),
             decision: crate::domain::Decision::Granted,
             profile: crate::domain::Profile::default(),
         };
-        Change::Told(Box::new(Fact { told, ..fact }))
+        Change::Fact(Box::new(Fact { kind, ..fact }))
     };
     let number = crate::domain::DECISIONS_MAX as u64 + 500;
     let mut changes: Vec<Change> = (1..=number).map(decided).collect();
@@ -273,7 +273,7 @@ fn of_very_many_decisions_the_newest_are_known() {
         portals.push(portal);
     }
     let decisions = &portals[0].principals[&Fingerprint::of("t")].decisions;
-    let known: Vec<u64> = decisions.by_key().values().map(|latest| latest.since.told_at.s()).collect();
+    let known: Vec<u64> = decisions.by_key().values().map(|latest| latest.since.occurred_at.s()).collect();
     assert_eq!((known.len(), known.iter().min()), (crate::domain::DECISIONS_MAX, Some(&501)));
     assert_eq!(portals[0], portals[1]);
     assert_eq!(portals[0], portals[2]);
@@ -308,7 +308,7 @@ fn a_decision_that_gives_way_is_shown_to_be_gone() {
     take(&event(0, "t", 1, "install"));
     for number in 1..=crate::domain::DECISIONS_MAX as u64 + 5 {
         let mut decided = event(number, "t", number, "grant");
-        if let Some(Told::MethodDecided { token, .. }) = &mut decided.told {
+        if let Some(FactKind::MethodDecided { token, .. }) = &mut decided.kind {
             *token = Fingerprint::of(&number.to_string());
         }
         take(&decided);
@@ -365,7 +365,7 @@ fn of_two_decisions_the_later_one_holds_whichever_comes_first() {
     }
 }
 
-/// What a portal may tell, as lines of [`event`].
+/// What a portal may send, as lines of [`event`].
 const TELLS: [&str; 6] = ["install", "begin to install", "uninstall", "grant", "deny", "contact"];
 
 prop_compose! {
@@ -429,7 +429,7 @@ proptest! {
         let effects = effects_of(&mut owned, &events, trust);
         // Waits begin before they end, and that order is the log's; all else has none.
         let facts: Vec<Change> =
-            changes_of(&effects).into_iter().filter(|change| matches!(change, Change::Told(_))).collect();
+            changes_of(&effects).into_iter().filter(|change| matches!(change, Change::Fact(_))).collect();
         let mut shuffled = [facts.clone(), facts.clone()].concat();
         fastrand::Rng::with_seed(seed).shuffle(&mut shuffled);
         let (mut one, mut other) = (Portal::default(), Portal::default());

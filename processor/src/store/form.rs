@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::StoreError;
 use crate::domain::{
-    Claims, Decision, Fact, Held, Latest, Method, Place, Profile, ProfileField, Revision, Stamp, Told,
+    Claims, Decision, Fact, FactKind, Held, Latest, Method, Place, Profile, ProfileField, Revision, Stamp,
 };
 
 /// The form of all rows of a state but those that say whose it is and how far it goes, which every version can read.
@@ -43,10 +43,10 @@ impl Form {
         match self {
             Self::Json => self.decode(row),
             Self::Compact => {
-                let FactRow { stamp, principal, raw, revision: (interpretation, correction), told } =
+                let FactRow { stamp, principal, raw, revision: (interpretation, correction), kind } =
                     self.decode(row)?;
                 let revision = Revision { interpretation, correction };
-                Ok(Fact { installation: installation.clone(), stamp, principal, raw, revision, told })
+                Ok(Fact { installation: installation.clone(), stamp, principal, raw, revision, kind })
             }
         }
     }
@@ -61,12 +61,12 @@ impl Form {
 
     /// A fact as a row.
     pub fn encode_fact(self, fact: &Fact) -> Vec<u8> {
-        let Fact { installation: _, stamp, principal, raw, revision, told } = fact;
+        let Fact { installation: _, stamp, principal, raw, revision, kind } = fact;
         match self {
             Self::Json => self.encode(fact),
             Self::Compact => {
                 let revision = (revision.interpretation, revision.correction);
-                self.encode(&(stamp, principal, raw, revision, ToldOut(told)))
+                self.encode(&(stamp, principal, raw, revision, FactKindOut(kind)))
             }
         }
     }
@@ -98,15 +98,15 @@ pub fn held(row: &[u8]) -> Result<Held, StoreError> {
     let (id, bytes) = row.split_at_checked(16).ok_or_else(malformed)?;
     let id = EventId::from_slice(id).map_err(|_| malformed())?;
     match *bytes {
-        [] => Ok(Held { id, bytes: 0, tells: false }),
-        [a, b, c, d, tells] => Ok(Held { id, bytes: u32::from_be_bytes([a, b, c, d]), tells: tells != 0 }),
+        [] => Ok(Held { id, bytes: 0, has_fact: false }),
+        [a, b, c, d, has_fact] => Ok(Held { id, bytes: u32::from_be_bytes([a, b, c, d]), has_fact: has_fact != 0 }),
         _ => Err(malformed()),
     }
 }
 
 /// An event that waits, as a row.
 pub fn encode_held(held: Held) -> Vec<u8> {
-    [&held.id.as_bytes()[..], &held.bytes.to_be_bytes(), &[u8::from(held.tells)]].concat()
+    [&held.id.as_bytes()[..], &held.bytes.to_be_bytes(), &[u8::from(held.has_fact)]].concat()
 }
 
 /// [`Profile`] with all of its fields, always.
@@ -130,12 +130,12 @@ struct FactRow {
     raw: Place,
     revision: (u32, u32),
     #[serde(with = "ToldRow")]
-    told: Told,
+    kind: FactKind,
 }
 
-/// [`Told`] without its JSON form, which names its kind among its fields.
+/// [`FactKind`] without its JSON form, which names its kind among its fields.
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Told")]
+#[serde(remote = "FactKind")]
 enum ToldRow {
     Installed {
         complete: bool,
@@ -175,9 +175,9 @@ enum ToldRow {
     Spoke,
 }
 
-struct ToldOut<'a>(&'a Told);
+struct FactKindOut<'a>(&'a FactKind);
 
-impl Serialize for ToldOut<'_> {
+impl Serialize for FactKindOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         ToldRow::serialize(self.0, serializer)
     }

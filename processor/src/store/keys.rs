@@ -5,7 +5,7 @@
 //! p app NUL member NUL d principal method NUL token      a decision
 //! p app NUL member NUL w principal offset                an event that waits
 //! h app NUL member NUL id                             a fact
-//! v app NUL member NUL principal offset                  what an event tells that waits
+//! v app NUL member NUL principal offset                  the fact of a held event
 //! m partition                                         how far, and the digest
 //! o                                                   whose fold this is
 //! ```
@@ -22,7 +22,7 @@ pub const PORTALS: &[u8] = b"p";
 /// Before every fact.
 pub const FACTS: &[u8] = b"h";
 
-/// Before what events tell that wait.
+/// Before the facts of held events.
 pub const HELD: &[u8] = b"v";
 
 /// What a row of a portal holds.
@@ -46,7 +46,7 @@ pub fn fact(installation: &Installation, id: EventId) -> Vec<u8> {
     [&facts(installation)[..], id.as_bytes()].concat()
 }
 
-/// The prefix of what the events of an installation tell that wait.
+/// The prefix of the facts of an installation's held events.
 pub fn all_held(installation: &Installation) -> Vec<u8> {
     prefix(HELD, installation)
 }
@@ -90,7 +90,7 @@ pub fn behind_all(mut prefix: Vec<u8>) -> Vec<u8> {
     prefix
 }
 
-/// The installation of a portal's row, a fact, or what an event tells that waits.
+/// The installation of a portal's row, a fact, or the fact of a held event.
 pub fn installation(key: &[u8]) -> Option<Installation> {
     if ![PORTALS, FACTS, HELD].iter().any(|kind| key.starts_with(kind)) {
         return None;

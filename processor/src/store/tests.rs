@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree;
 use super::memory::Memory;
 use super::sled::Sled;
 use super::*;
-use crate::domain::{Method, Place, Profile, ProfileField, Revision, Stamp, Told, Waiting, Waits};
+use crate::domain::{FactKind, Method, Place, Profile, ProfileField, Revision, Stamp, Waiting, Waits};
 
 const PARTITIONS: u32 = 3;
 
@@ -15,48 +15,48 @@ fn installation(number: u8) -> Installation {
     Installation::parse("crm-sync", &format!("member{number}")).expect("valid")
 }
 
-fn fact(installation: Installation, principal: u8, at: u64, offset: u64, told: Told) -> Change {
+fn fact(installation: Installation, principal: u8, at: u64, offset: u64, kind: FactKind) -> Change {
     let id = EventId::from_u128(u128::from(offset) << 8 | u128::from(principal));
     let stamp = Stamp::new(Some(Timestamp::from_s(at)), Timestamp::from_s(at), id);
     let partition = partition_of(&installation.to_string(), PARTITIONS);
     let (principal, revision) = (Fingerprint::of(&principal.to_string()), Revision::default());
-    Change::Told(Box::new(Fact { installation, stamp, principal, raw: Place { partition, offset }, revision, told }))
+    Change::Fact(Box::new(Fact { installation, stamp, principal, raw: Place { partition, offset }, revision, kind }))
 }
 
-fn told() -> impl Strategy<Value = Told> {
+fn kind() -> impl Strategy<Value = FactKind> {
     let profile = Profile::default();
     let language = Profile { language: Some("de".into()), ..Profile::default() };
     let omitting = Profile { omitted: [ProfileField::Language].into(), ..Profile::default() };
-    let decided = |granted| Told::MethodDecided {
+    let decided = |granted| FactKind::MethodDecided {
         method: Method::parse("user.get").expect("a method"),
         token: Fingerprint::of("token"),
         decision: if granted { Decision::Granted } else { Decision::Denied },
         profile: Profile::default(),
     };
     prop_oneof![
-        Just(Told::Installed { complete: true, profile: profile.clone() }),
-        Just(Told::Installed { complete: false, profile: language }),
-        Just(Told::Updated { previous_version: None, profile: omitting }),
-        any::<bool>().prop_map(move |clean| Told::Uninstalled { clean, profile: profile.clone() }),
+        Just(FactKind::Installed { complete: true, profile: profile.clone() }),
+        Just(FactKind::Installed { complete: false, profile: language }),
+        Just(FactKind::Updated { previous_version: None, profile: omitting }),
+        any::<bool>().prop_map(move |clean| FactKind::Uninstalled { clean, profile: profile.clone() }),
         any::<bool>().prop_map(decided),
     ]
 }
 
 prop_compose! {
-    fn changes()(told in prop::collection::vec((0..4_u8, 0..3_u8, 0..2_000_000_u64, told(), any::<bool>()), 0..40)) -> Vec<Change> {
-        let change = |(offset, (member, principal, at, told, waits)): (usize, (u8, u8, u64, Told, bool))| {
+    fn changes()(kind in prop::collection::vec((0..4_u8, 0..3_u8, 0..2_000_000_u64, kind(), any::<bool>()), 0..40)) -> Vec<Change> {
+        let change = |(offset, (member, principal, at, kind, waits)): (usize, (u8, u8, u64, FactKind, bool))| {
             let offset = u64::try_from(offset).expect("small");
             let installation = installation(member);
             if waits {
                 let principal = Fingerprint::of(&principal.to_string());
-                let Change::Told(fact) = fact(installation.clone(), 0, at, offset, told) else { unreachable!() };
+                let Change::Fact(fact) = fact(installation.clone(), 0, at, offset, kind) else { unreachable!() };
                 let waits = Waits { raw: fact.raw, bytes: 7, fact: (at % 2 == 0).then_some(fact) };
                 Change::Waits(Waiting { installation, id: EventId::from_u128(offset.into()), principal, offset }, waits)
             } else {
-                fact(installation, principal, at, offset, told)
+                fact(installation, principal, at, offset, kind)
             }
         };
-        told.into_iter().enumerate().map(change).collect()
+        kind.into_iter().enumerate().map(change).collect()
     }
 }
 
@@ -68,7 +68,7 @@ fn open(rows: impl Rows + 'static) -> Result<Store, StoreError> {
 fn apply(store: &Store, changes: &[Change], size: usize) {
     for partition in 0..PARTITIONS {
         let ours = |change: &&Change| match change {
-            Change::Told(fact) => fact.raw.partition == partition,
+            Change::Fact(fact) => fact.raw.partition == partition,
             Change::Waits(waiting, _) | Change::WaitsNoMore(waiting) => {
                 waiting.installation.partition(PARTITIONS) == partition
             }
@@ -92,14 +92,14 @@ fn rows(rows: &Memory) -> Vec<Row> {
 /// What a change is about: one fact, or one event that waits.
 fn key(change: &Change) -> (Installation, EventId, bool) {
     match change {
-        Change::Told(fact) => (fact.installation.clone(), fact.stamp.id, true),
+        Change::Fact(fact) => (fact.installation.clone(), fact.stamp.id, true),
         Change::Waits(waiting, _) | Change::WaitsNoMore(waiting) => (waiting.installation.clone(), waiting.id, false),
     }
 }
 
 /// Changes in any order, with facts that were read otherwise later, or put right.
 fn readings() -> impl Strategy<Value = Vec<Change>> {
-    let other = (any::<prop::sample::Index>(), 0..3_u8, told(), 1..4_u32, 0..3_u32);
+    let other = (any::<prop::sample::Index>(), 0..3_u8, kind(), 1..4_u32, 0..3_u32);
     (changes(), prop::collection::vec(other, 0..30)).prop_flat_map(|(changes, others)| {
         let others = others.iter().filter_map(|other| read_otherwise(&changes, other)).collect();
         Just([changes, others].concat()).prop_shuffle()
@@ -108,14 +108,14 @@ fn readings() -> impl Strategy<Value = Vec<Change>> {
 
 fn read_otherwise(
     changes: &[Change],
-    (which, principal, told, interpretation, correction): &(prop::sample::Index, u8, Told, u32, u32),
+    (which, principal, kind, interpretation, correction): &(prop::sample::Index, u8, FactKind, u32, u32),
 ) -> Option<Change> {
-    let (false, Change::Told(fact)) = (changes.is_empty(), changes.get(which.index(changes.len().max(1)))?) else {
+    let (false, Change::Fact(fact)) = (changes.is_empty(), changes.get(which.index(changes.len().max(1)))?) else {
         return None;
     };
     let revision = Revision { interpretation: *interpretation, correction: *correction };
     let principal = Fingerprint::of(&principal.to_string());
-    Some(Change::Told(Box::new(Fact { principal, revision, told: told.clone(), ..(**fact).clone() })))
+    Some(Change::Fact(Box::new(Fact { principal, revision, kind: kind.clone(), ..(**fact).clone() })))
 }
 
 fn digests(store: &Store) -> Vec<String> {
@@ -163,7 +163,7 @@ proptest! {
         let mut latest: Vec<Change> = Vec::new();
         for change in &readings {
             match (latest.iter_mut().find(|known| key(known) == key(change)), change) {
-                (Some(Change::Told(known)), Change::Told(fact)) if fact.replaces(known) => *known = fact.clone(),
+                (Some(Change::Fact(known)), Change::Fact(fact)) if fact.replaces(known) => *known = fact.clone(),
                 (Some(_), _) => {}
                 (None, _) => latest.push(change.clone()),
             }
@@ -219,8 +219,8 @@ fn sled_holds_what_the_model_holds() {
 fn a_row_that_was_changed_behind_our_back_is_damage() {
     let rows = Memory::default();
     let store = open(rows.clone()).expect("open");
-    let told = Told::Installed { complete: true, profile: Profile::default() };
-    apply(&store, &[fact(installation(1), 1, 5, 0, told)], 1);
+    let kind = FactKind::Installed { complete: true, profile: Profile::default() };
+    apply(&store, &[fact(installation(1), 1, 5, 0, kind)], 1);
     let prefix = keys::portal(&installation(1));
     let (key, value) = rows.scan(&prefix, &prefix).next().expect("a row").expect("read");
     let mut claims = Form::Compact.claims(&value).expect("claims");
@@ -232,7 +232,7 @@ fn a_row_that_was_changed_behind_our_back_is_damage() {
 #[test]
 fn rows_without_the_one_that_says_whose_they_are_are_damage() {
     let rows = Memory::default();
-    apply(&open(rows.clone()).expect("open"), &[fact(installation(1), 1, 5, 0, Told::Spoke)], 1);
+    apply(&open(rows.clone()).expect("open"), &[fact(installation(1), 1, 5, 0, FactKind::Spoke)], 1);
     rows.write(vec![(keys::OWNER.to_vec(), None)]).expect("written");
     assert!(matches!(open(rows), Err(StoreError::Damaged(_))));
 }
@@ -251,9 +251,9 @@ fn a_row_that_nobody_writes_is_damage() {
 fn the_state_of_an_older_fold_answers_and_takes_no_changes() {
     let rows = Memory::default();
     let open_as = |version, rows: Memory| Store::open_as(version, Box::new(rows), "log", PARTITIONS, Trusts::default());
-    let told = || Told::Installed { complete: true, profile: Profile::default() };
+    let kind = || FactKind::Installed { complete: true, profile: Profile::default() };
     let older = open_as(1, rows.clone()).expect("open");
-    apply(&older, &[fact(installation(1), 1, 5, 0, told())], 1);
+    apply(&older, &[fact(installation(1), 1, 5, 0, kind())], 1);
     let prefix = keys::portal(&installation(1));
     let (_, claims) = rows.scan(&prefix, &prefix).next().expect("a row").expect("read");
     assert!(claims.starts_with(b"{"), "rows of the first version are JSON");
@@ -263,7 +263,7 @@ fn the_state_of_an_older_fold_answers_and_takes_no_changes() {
     assert_eq!(portals(&store), portals(&older));
     assert_eq!(store.counts(), older.counts());
     assert_eq!(store.history(&installation(1), None, 9).expect("read").len(), 1);
-    let change = [fact(installation(1), 1, 6, 1, told())];
+    let change = [fact(installation(1), 1, 6, 1, kind())];
     assert!(matches!(store.apply(0, &change, None, 2), Err(StoreError::Foreign(_))));
 
     let rows = Memory::default();
@@ -275,12 +275,12 @@ fn the_state_of_an_older_fold_answers_and_takes_no_changes() {
 fn rows_of_the_second_version_are_read() {
     // It had nothing at the end, where now stands what is omitted.
     let shorter = |row: Vec<u8>| row.strip_suffix(&[0]).expect("nothing is omitted").to_vec();
-    let told = Told::Installed { complete: true, profile: Profile::default() };
-    let Change::Told(fact) = fact(installation(1), 1, 5, 0, told) else { panic!("a fact") };
+    let kind = FactKind::Installed { complete: true, profile: Profile::default() };
+    let Change::Fact(fact) = fact(installation(1), 1, 5, 0, kind) else { panic!("a fact") };
     let row = shorter(Form::Compact.encode_fact(&fact));
     assert_eq!(Form::Compact.fact(&installation(1), &row).expect("read"), *fact);
     let mut portal = Portal::default();
-    portal.apply(&Change::Told(fact));
+    portal.apply(&Change::Fact(fact));
     let claims = portal.principals.into_values().next().expect("a principal").claims;
     assert_eq!(Form::Compact.claims(&shorter(Form::Compact.encode(&claims))).expect("read"), *claims);
 }
@@ -296,8 +296,8 @@ fn the_state_of_another_log_is_none_of_ours() {
 #[test]
 fn installations_are_listed_one_after_the_other() {
     let store = open(Memory::default()).expect("open");
-    let told = || Told::Installed { complete: true, profile: Profile::default() };
-    let changes: Vec<Change> = (0..4).map(|member| fact(installation(member), 1, 5, 0, told())).collect();
+    let kind = || FactKind::Installed { complete: true, profile: Profile::default() };
+    let changes: Vec<Change> = (0..4).map(|member| fact(installation(member), 1, 5, 0, kind())).collect();
     apply(&store, &changes, 1);
     let mut listed = Vec::new();
     while let Some(next) = store.next_installation(listed.last()).expect("read") {

@@ -18,7 +18,7 @@ pub struct Touched<'a> {
     /// As they will be.
     pub after: Portal,
     facts: BTreeMap<EventId, Known<'a>>,
-    /// What events tell that wait: the row as it was, and as it will be.
+    /// The facts of held events: the row as it was, and as it will be.
     held: BTreeMap<(Fingerprint, u64), [Option<Vec<u8>>; 2]>,
     /// A fact was replaced: what the old one said has to go.
     is_stale: bool,
@@ -45,7 +45,7 @@ impl<'a> Touched<'a> {
     /// Joins a change. Of two facts with one key only one holds, whichever comes first.
     pub fn make(&mut self, change: &'a Change) -> Result<(), StoreError> {
         let fact = match change {
-            Change::Told(fact) => fact,
+            Change::Fact(fact) => fact,
             Change::Waits(waiting, Waits { fact, .. }) => {
                 self.hold(waiting, fact.as_deref())?;
                 self.after.apply(change);
@@ -53,7 +53,7 @@ impl<'a> Touched<'a> {
             }
             Change::WaitsNoMore(waiting) => {
                 let known = self.after.principals.get(&waiting.principal);
-                if known.and_then(|known| known.waiting.get(&waiting.offset)).is_some_and(|held| held.tells) {
+                if known.and_then(|known| known.waiting.get(&waiting.offset)).is_some_and(|held| held.has_fact) {
                     self.hold(waiting, None)?;
                 }
                 self.after.apply(change);
@@ -153,7 +153,7 @@ impl<'a> Touched<'a> {
         facts.sort_by_key(|fact| (fact.raw.offset, fact.stamp.id));
         let mut portal = self.after.waiting();
         for fact in facts {
-            portal.apply(&Change::Told(Box::new(fact)));
+            portal.apply(&Change::Fact(Box::new(fact)));
         }
         Ok(portal)
     }

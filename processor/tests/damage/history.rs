@@ -12,7 +12,7 @@ use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
 use common::secret::Fingerprint;
 use common::time::Timestamp;
 use fastrand::Rng;
-use processor::domain::{Decision, Fact, FactKey, Method, Place, Profile, Revision, Stamp, Told, Waiting, Waits};
+use processor::domain::{Decision, Fact, FactKey, FactKind, Method, Place, Profile, Revision, Stamp, Waiting, Waits};
 use processor::processor::Shared;
 use serde_json::json;
 
@@ -49,8 +49,8 @@ impl History {
                     let one = Waiting { installation, id, principal, offset: *raw };
                     waiting[partition].push(one.clone());
                     let at = Place { partition: installation_partition, offset: *raw };
-                    let told = random.bool().then(|| Box::new(fact(&mut random, one.installation.clone(), *raw)));
-                    let waits = Waits { raw: at, bytes: random.u32(..1_000), fact: told };
+                    let kind = random.bool().then(|| Box::new(fact(&mut random, one.installation.clone(), *raw)));
+                    let waits = Waits { raw: at, bytes: random.u32(..1_000), fact: kind };
                     (FactKey::Waiting(one), Some(serde_json::to_vec(&waits).expect("JSON").into()))
                 }
                 _ => {
@@ -96,12 +96,12 @@ fn principal(random: &mut Rng) -> Fingerprint {
 fn fact(random: &mut Rng, installation: Installation, offset: u64) -> Fact {
     let at = Timestamp::from_s(1_700_000_000 + random.u64(..1_000_000));
     let profile = Profile { domain: Some(format!("portal{}.bitrix24.com", random.u8(..))), ..Profile::default() };
-    let told = match random.u32(..6) {
-        0 => Told::Installed { complete: random.bool(), profile },
-        1 => Told::Uninstalled { clean: random.bool(), profile },
-        2 => Told::Updated { previous_version: Some("1".to_owned()), profile },
-        3 => Told::Paid { code: None, days: Some(30), expired: Some(false), profile },
-        _ => Told::MethodDecided {
+    let kind = match random.u32(..6) {
+        0 => FactKind::Installed { complete: random.bool(), profile },
+        1 => FactKind::Uninstalled { clean: random.bool(), profile },
+        2 => FactKind::Updated { previous_version: Some("1".to_owned()), profile },
+        3 => FactKind::Paid { code: None, days: Some(30), expired: Some(false), profile },
+        _ => FactKind::MethodDecided {
             method: Method::parse(&format!("method{}.get", random.u8(..20))).expect("a method"),
             token: Fingerprint::of(&random.u8(..20).to_string()),
             decision: if random.bool() { Decision::Granted } else { Decision::Denied },
@@ -110,7 +110,7 @@ fn fact(random: &mut Rng, installation: Installation, offset: u64) -> Fact {
     };
     let place = Place { partition: installation.partition(PARTITIONS), offset };
     let stamp = Stamp::new(Some(at), at, EventId::from_u128(random.u128(..)));
-    Fact { installation, stamp, principal: principal(random), raw: place, revision: Revision::default(), told }
+    Fact { installation, stamp, principal: principal(random), raw: place, revision: Revision::default(), kind }
 }
 
 /// Logs of a history: `facts` are there, `raw` has been read to its end, and whoever has taken over is asked to stop.

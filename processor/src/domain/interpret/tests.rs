@@ -11,8 +11,8 @@ fn event(body: &str) -> Result<Event, Reason> {
     interpret(&raw, Place { partition: 0, offset: 0 })
 }
 
-fn told(body: &str) -> Told {
-    event(body).expect("understood").told.expect("a fact")
+fn kind(body: &str) -> FactKind {
+    event(body).expect("understood").kind.expect("a fact")
 }
 
 const AUTH: &str = "auth[member_id]=a223&auth[application_token]=51856fefc120afa4b628cc82d3935cce";
@@ -23,19 +23,19 @@ fn an_install_describes_the_portal() {
         "event=ONAPPINSTALL&data[VERSION]=1&data[LANGUAGE_ID]=de&ts=1696527000&auth[scope]=crm,user&auth[status]=F\
          &auth[domain]=some.bitrix24.com&auth[client_endpoint]=https://some.bitrix24.com/rest/&{AUTH}"
     );
-    let Told::Installed { complete, profile } = told(&body) else { panic!("an install") };
+    let FactKind::Installed { complete, profile } = kind(&body) else { panic!("an install") };
     assert!(complete);
     assert_eq!(profile.domain.as_deref(), Some("some.bitrix24.com"));
     assert_eq!(profile.scope, Some(vec!["crm".to_owned(), "user".to_owned()]));
     assert_eq!((profile.version.as_deref(), profile.licence.as_deref()), (Some("1"), Some("F")));
     assert_eq!(profile.server_endpoint, None);
-    assert_eq!(event(&body).expect("understood").stamp.told_at.s(), 1_696_527_000);
+    assert_eq!(event(&body).expect("understood").stamp.occurred_at.s(), 1_696_527_000);
 }
 
 #[test]
 fn an_install_that_is_not_finished_is_not_complete() {
     let body = format!("event=ONAPPINSTALL&data[INSTALLED]=N&{AUTH}");
-    assert!(matches!(told(&body), Told::Installed { complete: false, .. }));
+    assert!(matches!(kind(&body), FactKind::Installed { complete: false, .. }));
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn the_authorisation_servers_domain_is_not_the_portals() {
         "event=ONAPPUSERREADY&auth[domain]=oauth.bitrix.info&auth[server_endpoint]=https://oauth.bitrix.info/rest/\
          &auth[client_endpoint]=https://some.bitrix24.com/rest/&{AUTH}"
     );
-    let Told::UserReady { profile, .. } = told(&body) else { panic!("user ready") };
+    let FactKind::UserReady { profile, .. } = kind(&body) else { panic!("user ready") };
     assert_eq!(profile.domain.as_deref(), Some("some.bitrix24.com"));
 }
 
@@ -53,7 +53,7 @@ fn a_decision_names_its_token_by_fingerprint_only() {
     let body = format!(
         "event=ONAPPMETHODCONFIRM&data[TOKEN]=fkp963yuv1&data[METHOD]=Voximplant.User.Get&data[CONFIRMED]=0&{AUTH}"
     );
-    let Told::MethodDecided { method, token, decision, .. } = told(&body) else { panic!("a decision") };
+    let FactKind::MethodDecided { method, token, decision, .. } = kind(&body) else { panic!("a decision") };
     assert_eq!((method.as_str(), decision), ("voximplant.user.get", Decision::Denied));
     assert_eq!(token, Fingerprint::of("fkp963yuv1"));
 }
@@ -91,7 +91,7 @@ fn a_foreign_event_is_shown_without_secrets_wherever_they_stand() {
          &data[NOTE]=see s6p6eclrvim6da22 and 51856fefc120afa4b628cc82d3935cce&data[s6p6eclrvim6da22]=x&auth[refresh_token]=4s386p3q&{AUTH}"
     );
     let event = event(&body).expect("understood");
-    assert_eq!(event.told, None);
+    assert_eq!(event.kind, None);
     assert_eq!(event.public.event, "ONCRMCONTACTADD");
     let shown = serde_json::to_string(&event.public).expect("JSON");
     assert_eq!(
@@ -179,14 +179,14 @@ fn a_fact_names_what_it_does_not_take_and_takes_no_secret() {
         ("auth[scope]", &"x".repeat(4_097), Some(ProfileField::Scope)),
         ("auth[scope]", &format!("crm,{token}"), Some(ProfileField::Scope)),
     ] {
-        let told = told(&format!("event=ONAPPINSTALL&{AUTH}&{field}={word}"));
-        let profile = told.profile().expect("a profile");
+        let kind = kind(&format!("event=ONAPPINSTALL&{AUTH}&{field}={word}"));
+        let profile = kind.profile().expect("a profile");
         assert_eq!(profile.omitted, omitted.into_iter().collect(), "{field}");
-        assert!(!format!("{told:?}").contains(token), "{told:?}");
+        assert!(!format!("{kind:?}").contains(token), "{kind:?}");
     }
-    let told = told(&format!("event=ONAPPINSTALL&{AUTH}&auth[client_endpoint]=https://u:p@x.com/rest/?auth=1%23y"));
-    assert_eq!(told.profile().expect("a profile").client_endpoint.as_deref(), Some("https://x.com/rest/"));
-    assert_eq!(told.profile().expect("a profile").domain.as_deref(), Some("x.com"));
+    let kind = kind(&format!("event=ONAPPINSTALL&{AUTH}&auth[client_endpoint]=https://u:p@x.com/rest/?auth=1%23y"));
+    assert_eq!(kind.profile().expect("a profile").client_endpoint.as_deref(), Some("https://x.com/rest/"));
+    assert_eq!(kind.profile().expect("a profile").domain.as_deref(), Some("x.com"));
     for method in [token, &token.to_ascii_uppercase(), &format!("user.{token}")] {
         let confirm = format!("event=ONAPPMETHODCONFIRM&data[METHOD]={method}&data[TOKEN]=t&data[CONFIRMED]=1&{AUTH}");
         assert_eq!(event(&confirm).expect_err("set aside"), Reason::BadValue, "{method}");

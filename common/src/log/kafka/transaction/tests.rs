@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 
 /// What a step comes to.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum Outcome {
     Published,
     StartOver,
     Fenced,
@@ -36,7 +36,7 @@ fn what_passes_is_waited_for_at_each_step() {
         (Api::EndTxn, &[LOADS, CONCURRENT, MOVED]),
     ];
     for (step, errors) in steps {
-        assert_eq!(World::new().publish(step, errors), Told::Published, "{step:?}");
+        assert_eq!(World::new().publish(step, errors), Outcome::Published, "{step:?}");
     }
 }
 
@@ -51,24 +51,24 @@ fn what_does_not_pass_says_what_it_means() {
         RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID as GONE,
     };
     let steps = [
-        (Api::InitProducerId, NOT_THE_ID, Told::Broken),
-        (Api::AddPartitionsToTxn, OLD_EPOCH, Told::Fenced),
-        (Api::AddPartitionsToTxn, FENCED, Told::Fenced),
-        (Api::AddPartitionsToTxn, WRONG_STATE, Told::StartOver),
-        (Api::AddPartitionsToTxn, NOT_THE_TOPIC, Told::Broken),
-        (Api::AddOffsetsToTxn, NOT_THE_GROUP, Told::Broken),
-        (Api::AddOffsetsToTxn, FENCED, Told::Fenced),
-        (Api::TxnOffsetCommit, FORMER, Told::StartOver),
-        (Api::TxnOffsetCommit, GONE, Told::StartOver),
-        (Api::TxnOffsetCommit, TWIN, Told::Fenced),
-        (Api::EndTxn, FENCED, Told::Fenced),
-        (Api::EndTxn, WRONG_STATE, Told::StartOver),
+        (Api::InitProducerId, NOT_THE_ID, Outcome::Broken),
+        (Api::AddPartitionsToTxn, OLD_EPOCH, Outcome::Fenced),
+        (Api::AddPartitionsToTxn, FENCED, Outcome::Fenced),
+        (Api::AddPartitionsToTxn, WRONG_STATE, Outcome::StartOver),
+        (Api::AddPartitionsToTxn, NOT_THE_TOPIC, Outcome::Broken),
+        (Api::AddOffsetsToTxn, NOT_THE_GROUP, Outcome::Broken),
+        (Api::AddOffsetsToTxn, FENCED, Outcome::Fenced),
+        (Api::TxnOffsetCommit, FORMER, Outcome::StartOver),
+        (Api::TxnOffsetCommit, GONE, Outcome::StartOver),
+        (Api::TxnOffsetCommit, TWIN, Outcome::Fenced),
+        (Api::EndTxn, FENCED, Outcome::Fenced),
+        (Api::EndTxn, WRONG_STATE, Outcome::StartOver),
     ];
     for (step, error, told) in steps {
         let world = World::new();
         assert_eq!(world.publish(step, &[error]), told, "{step:?} {error:?}");
         // Whatever it was, a new producer is not held up by it.
-        assert_eq!(world.publish(Api::Heartbeat, &[]), Told::Published, "after {step:?} {error:?}");
+        assert_eq!(world.publish(Api::Heartbeat, &[]), Outcome::Published, "after {step:?} {error:?}");
     }
 }
 
@@ -108,7 +108,7 @@ impl World {
     }
 
     /// Publishes a fact with a new producer, while the cluster answers such requests with these errors first.
-    fn publish(&self, requests: Api, errors: &[RDKafkaRespErr]) -> Told {
+    fn publish(&self, requests: Api, errors: &[RDKafkaRespErr]) -> Outcome {
         let group = client::config(&self.settings, Role::Reader { group: "group" }).expect("valid");
         let consumer: BaseConsumer = group.create().expect("a consumer");
         let member = consumer.group_metadata().expect("of a group");
@@ -119,10 +119,10 @@ impl World {
         let published = Publisher::open(&self.settings, "id", &Stop::default())
             .and_then(|publisher| publisher.publish(&fact(), &read, Some(&member), &Stop::default()));
         match published {
-            Ok(_) => Told::Published,
-            Err(LedgerError::StartOver(_)) => Told::StartOver,
-            Err(LedgerError::Fenced(_)) => Told::Fenced,
-            Err(LedgerError::Broken(_)) => Told::Broken,
+            Ok(_) => Outcome::Published,
+            Err(LedgerError::StartOver(_)) => Outcome::StartOver,
+            Err(LedgerError::Fenced(_)) => Outcome::Fenced,
+            Err(LedgerError::Broken(_)) => Outcome::Broken,
             Err(LedgerError::Partitions(why) | LedgerError::TooLarge(why)) => panic!("{why}"),
         }
     }
