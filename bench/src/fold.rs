@@ -32,8 +32,8 @@ const PORTALS: u64 = 10_000;
 const POLL: Duration = Duration::from_millis(20);
 /// How long the broker may take for what the client still holds.
 const FLUSH_WITHIN: Duration = Duration::from_secs(60);
-/// A processor that stands still for this long is broken.
-const STANDSTILL_MAX: Duration = Duration::from_secs(60);
+/// A processor that stalls for this long is broken.
+const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// Measures, and returns the table.
 pub fn run(broker: &Kafka, count: u64) -> anyhow::Result<String> {
@@ -134,7 +134,7 @@ fn fold(broker: &Kafka, prefix: &str, name: &str, count: u64) -> anyhow::Result<
             (folded, moved) = (now, Instant::now());
             first.get_or_insert((moved, folded));
         }
-        ensure!(moved.elapsed() < STANDSTILL_MAX, "the processor stands still at {folded} of {count}");
+        ensure!(moved.elapsed() < STALL_MAX, "the processor stalls at {folded} of {count}");
         std::thread::sleep(POLL);
     }
     let (began, had) = first.context("the processor folded nothing")?;

@@ -1,4 +1,4 @@
-//! `hookledger resume`: shows where logs disagree so that no processor goes on, and lets them go on knowingly.
+//! `hookledger resume`: shows where logs are inconsistent so that no processor goes on, and lets them go on knowingly.
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -17,14 +17,14 @@ use crate::state::State;
 
 /// How it is called.
 pub fn command() -> Command {
-    common::settings::command("resume", "Shows where logs disagree, and lets processors go on knowingly", &settings())
+    common::settings::command("resume", "Shows where logs are inconsistent, and lets processors go on knowingly", &settings())
         .after_help(
-            "A processor stands still where raw no longer reaches back to where it was read, has lost its tail, or \
+            "A processor is halted where raw no longer reaches back to where it was read, has lost its tail, or \
              where facts were lost or deleted: nothing is ever skipped in silence. Without --accept this shows for each such \
              partition what is wrong and what accepting would do, changes nothing, and ends with 3, or with 0 if \
              nothing is in the way.\n\n\
              With --accept it writes into facts, for each such partition, where raw goes on, from now and for ever to \
-             be seen there. No processor of the group may be at work; those that stand still may run, and go on by \
+             be seen there. No processor of the group may be at work; those that are halted may run, and go on by \
              themselves within some seconds. Where it is not known which events were folded, they are folded again, \
              and published a second time: rather that than never.\n\n\
              Where facts were lost, raw is read again from where the facts that are left say that they end; where none \
@@ -107,9 +107,9 @@ fn go_on(ledger: &mut dyn Ledger, found: &[Obstacle]) -> anyhow::Result<Outcome>
 }
 
 fn told(obstacle: &Obstacle) -> String {
-    let Obstacle { disagreement, remedy, .. } = obstacle;
+    let Obstacle { inconsistency, remedy, .. } = obstacle;
     match remedy {
-        Some(remedy) => format!("{}.\n  Accepting: {}.", disagreement.wrong, remedy.meaning),
-        None => format!("{disagreement}.\n  This cannot be accepted."),
+        Some(remedy) => format!("{}.\n  Accepting: {}.", inconsistency.wrong, remedy.meaning),
+        None => format!("{inconsistency}.\n  This cannot be accepted."),
     }
 }

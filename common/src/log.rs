@@ -111,7 +111,7 @@ pub enum LedgerError {
     /// Another process has taken our identity. End at once.
     #[error("another process has taken our identity: {0}")]
     Fenced(String),
-    /// The logs are not what they must be; a person has to decide.
+    /// The logs are not what they must be; an operator has to decide.
     #[error("{0}")]
     Broken(String),
     /// The logs have another number of partitions than they were told to have, or than each other.

@@ -1,6 +1,6 @@
 //! The line to Kafka: connects, hands over what lies on disk, and takes a new producer when one is done for.
 //!
-//! Once Kafka was reached nothing that becomes of it ends this: webhooks go to the disk until a person has acted.
+//! Once Kafka was reached nothing that becomes of it ends this: webhooks go to the disk until an operator has acted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Link {
         Self { adopted: true, ..Self::new(desk, kafka, stop) }
     }
 
-    /// Works until stopped; what Kafka has not acknowledged then is on the disk. An error is for a person.
+    /// Works until stopped; what Kafka has not acknowledged then is on the disk. An error is for an operator.
     pub fn run(mut self, ready: Option<Pending>) -> anyhow::Result<()> {
         let worked = self.work(ready);
         self.flush();

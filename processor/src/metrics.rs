@@ -6,9 +6,9 @@ use std::time::Duration;
 use common::telemetry::registered;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use crate::disagreement::What;
 use crate::domain::{Decision, Reason, RecordStatus};
 use crate::fold::Outcome;
+use crate::inconsistency::What;
 use crate::store::Store;
 
 mod lag;
@@ -33,10 +33,10 @@ pub struct Metrics {
     state_waits: IntGauge,
     unowned: IntGauge,
     hanging: IntGauge,
-    disagreements: IntCounterVec,
-    disagrees: IntGaugeVec,
-    /// What the processor stands still for.
-    standstill: Arc<Mutex<Option<What>>>,
+    inconsistencies: IntCounterVec,
+    halted: IntGaugeVec,
+    /// What the processor is halted by.
+    halted_by: Arc<Mutex<Option<What>>>,
 }
 
 /// One step of a batch.
@@ -105,17 +105,17 @@ impl Metrics {
                 "processor_hanging_partitions",
                 "Partitions of published topics in which a transaction is open for longer than any of a processor can be.",
             ),
-            disagreements: counters(
-                "processor_disagreements_total",
-                "Times that the processor stood still because logs and state disagreed, by how.",
+            inconsistencies: counters(
+                "processor_inconsistencies_total",
+                "Times that the processor halted because logs and state were inconsistent, by how.",
                 "what",
             ),
-            disagrees: gauges("processor_disagrees", "1 while the processor stands still for it.", "what"),
-            standstill: Arc::default(),
+            halted: gauges("processor_halted", "1 while the processor is halted by it.", "what"),
+            halted_by: Arc::default(),
         };
         for what in What::ALL {
-            metrics.disagreements.with_label_values(&[what.label()]);
-            metrics.disagrees.with_label_values(&[what.label()]);
+            metrics.inconsistencies.with_label_values(&[what.label()]);
+            metrics.halted.with_label_values(&[what.label()]);
         }
         for outcome in [Outcome::Fact, Outcome::Foreign, Outcome::Unverified, Outcome::Repeated] {
             metrics.events.with_label_values(&[outcome.label()]);
@@ -170,28 +170,28 @@ impl Metrics {
         self.hanging.set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
-    /// Logs and state disagree: the processor stands still.
-    pub fn disagree(&self, what: What) {
+    /// Logs and state are inconsistent: the processor is halted.
+    pub fn halt(&self, what: What) {
         self.agree();
-        self.disagreements.with_label_values(&[what.label()]).inc();
-        self.disagrees.with_label_values(&[what.label()]).set(1);
-        *self.standstill() = Some(what);
+        self.inconsistencies.with_label_values(&[what.label()]).inc();
+        self.halted.with_label_values(&[what.label()]).set(1);
+        *self.halted_by() = Some(what);
     }
 
     /// They agree again.
     pub fn agree(&self) {
         for what in What::ALL {
-            self.disagrees.with_label_values(&[what.label()]).set(0);
+            self.halted.with_label_values(&[what.label()]).set(0);
         }
-        *self.standstill() = None;
+        *self.halted_by() = None;
     }
 
-    /// For readiness: what the processor stands still for, or waits for.
+    /// For readiness: what the processor is halted by, or waits for.
     pub fn standing_still(&self) -> impl Fn() -> Option<&'static str> + Send + Sync + 'static {
         let metrics = self.clone();
         move || {
             let waits = metrics.state_waits.get() > 0;
-            metrics.standstill().map(What::in_the_way).or(waits.then_some("the state waits for room on its disk"))
+            metrics.halted_by().map(What::in_the_way).or(waits.then_some("the state waits for room on its disk"))
         }
     }
 
@@ -200,8 +200,8 @@ impl Metrics {
         self.state_waits.clone()
     }
 
-    fn standstill(&self) -> MutexGuard<'_, Option<What>> {
-        self.standstill.lock().unwrap_or_else(PoisonError::into_inner)
+    fn halted_by(&self) -> MutexGuard<'_, Option<What>> {
+        self.halted_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many records there are, by kind.

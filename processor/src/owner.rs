@@ -10,11 +10,11 @@ use common::log::{Entry, Ledger, Output, Position};
 use common::time::Timestamp;
 use tracing::warn;
 
-use crate::disagreement::Disagreement;
 use crate::domain::{Change, Event, Fact, Place, Portal, Reason, Waiting, Waits, interpret};
 use crate::fold::{Effect, Outcome, fold, forget};
 use crate::folded::{Folded, Recent};
 use crate::held::HeldEvents;
+use crate::inconsistency::Inconsistency;
 use crate::metrics::{Metrics, Step};
 use crate::processor::Failure;
 use crate::publish::{Progress, Publisher, progress};
@@ -187,7 +187,7 @@ impl<'a> Owner<'a> {
             let end = ends.iter().find(|end| end.partition == *partition).map(|end| end.offset);
             let known = self.store.marks(*partition).facts;
             if let Some(end) = end.filter(|end| *end <= known) {
-                return Err(Disagreement::facts_went_back(*partition, known, end).into());
+                return Err(Inconsistency::facts_went_back(*partition, known, end).into());
             }
             let facts = end.unwrap_or(known);
             let progressed = Progressed { raw: done.raw, log: logs[partition], last: done.last };

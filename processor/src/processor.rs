@@ -11,10 +11,10 @@ use common::log::{Applied, Ledger, LedgerError, OPEN_MAX, Position, Turn};
 use common::time::Timestamp;
 use tracing::{error, info, warn};
 
-use crate::disagreement::Disagreement;
 use crate::folded::Folded;
 use crate::hanging::Hanging;
 use crate::home::Home;
+use crate::inconsistency::Inconsistency;
 use crate::metrics::Metrics;
 use crate::owner::{Limits, Owner};
 use crate::store::room::{Patience, Waiting};
@@ -34,8 +34,8 @@ pub struct Pace {
     pub backoff: Duration,
     /// How often lag and sizes are measured.
     pub measure_every: Duration,
-    /// How often it looks whether logs and state agree again, where a person has to decide; none ends the loop with
-    /// the disagreement.
+    /// How often it looks whether logs and state are consistent again, where an operator has to decide; none ends the
+    /// loop with the inconsistency.
     pub look_again: Option<Duration>,
     /// How long partitions may be without an owner, though the group is at rest, before we leave it.
     pub unowned_wait: Duration,
@@ -70,9 +70,9 @@ pub enum Failure {
     /// The state.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Both, together: a person has to decide.
+    /// Both, together: an operator has to decide.
     #[error(transparent)]
-    Disagrees(#[from] Disagreement),
+    Inconsistent(#[from] Inconsistency),
     /// The group leaves partitions to nobody.
     #[error("{0} partitions have had no owner for too long")]
     Unowned(usize),
@@ -111,7 +111,7 @@ impl Shared {
 struct Course {
     /// Let go once everything that was in `facts` at the start is known.
     caught_up: Option<Pending>,
-    standstill: Option<Disagreement>,
+    halted_by: Option<Inconsistency>,
     hanging: Hanging,
     /// Events that take more are shown without their data: less than at first where a topic does not take as much.
     event_bytes: usize,
@@ -153,7 +153,7 @@ impl Processor {
         let event_bytes = self.limits.event_bytes;
         let mut course = Course {
             caught_up: Some(caught_up),
-            standstill: None,
+            halted_by: None,
             hanging: Hanging::default(),
             event_bytes,
             waiting: None,
@@ -165,12 +165,12 @@ impl Processor {
                     Err(Failure::Store(StoreError::NoRoom)) => self.no_room(&ledger),
                     Err(failure) => failure,
                 },
-                Err(LedgerError::Partitions(why)) => Disagreement::of_partitions(why).into(),
+                Err(LedgerError::Partitions(why)) => Inconsistency::of_partitions(why).into(),
                 Err(error) => error.into(),
             };
             match failure {
                 _ if self.stop.requested() => break,
-                Failure::Disagrees(disagreement) => self.stand_still(disagreement, &mut course.standstill)?,
+                Failure::Inconsistent(inconsistency) => self.halt(inconsistency, &mut course.halted_by)?,
                 Failure::Unowned(partitions) => {
                     warn!(
                         partitions,
@@ -225,12 +225,12 @@ impl Processor {
         Ok(())
     }
 
-    /// Everything, with one ledger. After a standstill it first looks at every partition, and is in nobody's way.
+    /// Everything, with one ledger. After a halt it first looks at every partition, and is in nobody's way.
     fn tend(&self, ledger: &mut dyn Ledger, course: &mut Course) -> Result<(), Failure> {
         let store = self.store(ledger)?;
         ledger.settle(&applied(&store, ledger.partitions()))?;
         let store = if store.is_outdated() { self.renew(ledger)? } else { store };
-        if course.standstill.is_none() {
+        if course.halted_by.is_none() {
             ledger.join()?;
         }
         let partitions: BTreeSet<u32> = (0..ledger.partitions()).collect();
@@ -242,12 +242,12 @@ impl Processor {
             catch_up(ledger, &store, &self.folded, *partition)?;
         }
         store.settle()?;
-        if course.standstill.is_some() {
+        if course.halted_by.is_some() {
             for partition in &partitions {
                 take_over(ledger, &store, &self.folded, *partition)?;
             }
-            info!("logs and state agree again: going on");
-            course.standstill = None;
+            info!("logs and state are consistent again: going on");
+            course.halted_by = None;
             self.metrics.agree();
             ledger.join()?;
         }
@@ -280,7 +280,7 @@ impl Processor {
                 }
                 Turn::Gained(gained) => {
                     if let Some(surplus) = gained.iter().find(|partition| !partitions.contains(partition)) {
-                        return Err(Disagreement::surplus(*surplus, ledger.partitions()).into());
+                        return Err(Inconsistency::surplus(*surplus, ledger.partitions()).into());
                     }
                     owned.extend(&gained);
                     self.metrics.lag.own(&owned, Timestamp::now());
@@ -439,16 +439,16 @@ impl Processor {
         if hanging.try_once(now, long) { Err(Failure::Hangs(partitions)) } else { Ok(()) }
     }
 
-    /// Folds nothing until logs and state agree again. Questions are answered from the state as it is; the group
-    /// forgets us meanwhile, so that a command can set things right.
-    fn stand_still(&self, disagreement: Disagreement, standstill: &mut Option<Disagreement>) -> anyhow::Result<()> {
-        let Some(look_again) = self.pace.look_again else { return Err(disagreement.into()) };
-        if standstill.as_ref() != Some(&disagreement) {
-            let what = disagreement.what.label();
-            error!(what, "standing still: {disagreement}. Looking again every {} s", look_again.as_secs());
-            self.metrics.disagree(disagreement.what);
+    /// Folds nothing until logs and state are consistent again. Questions are answered from the state as it is; the
+    /// group forgets us meanwhile, so that a command can set things right.
+    fn halt(&self, inconsistency: Inconsistency, halted_by: &mut Option<Inconsistency>) -> anyhow::Result<()> {
+        let Some(look_again) = self.pace.look_again else { return Err(inconsistency.into()) };
+        if halted_by.as_ref() != Some(&inconsistency) {
+            let what = inconsistency.what.label();
+            error!(what, "halted: {inconsistency}. Checking again every {} s", look_again.as_secs());
+            self.metrics.halt(inconsistency.what);
         }
-        *standstill = Some(disagreement);
+        *halted_by = Some(inconsistency);
         self.stop.sleep(look_again);
         Ok(())
     }

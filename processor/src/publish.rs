@@ -8,9 +8,9 @@ use common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::disagreement::What;
 use crate::domain::{Change, FactKey, PermissionRecord, Place, Public, Reason};
 use crate::fold::Effect;
+use crate::inconsistency::What;
 
 /// The progress record of a partition: how far `raw` has been read. In the same transaction as what followed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,16 +27,16 @@ pub struct Progress {
     /// How many partitions there were: with another number, events of an installation would lie elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions: Option<u32>,
-    /// A person let the partition go on from here although logs disagreed.
+    /// An operator let the partition go on from here although logs were inconsistent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<Accepted>,
 }
 
-/// What a person accepted: written into `facts` twice, as part of the progress record that goes on from there, and
+/// What an operator accepted: written into `facts` twice, as part of the progress record that goes on from there, and
 /// under a key of its own, so that it can be seen for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// How logs disagreed.
+    /// How logs were inconsistent.
     pub what: What,
     /// `K` as it was told before; none if nothing told it.
     pub from: Option<u64>,

@@ -1,6 +1,6 @@
 //! Makes the state anew from `facts` beside the old one, then puts it in the old one's place.
 //!
-//! For a person who does not trust a state: processors do the same by themselves when they find theirs damaged.
+//! For an operator who does not trust a state: processors do the same by themselves when they find theirs damaged.
 
 use std::fs;
 use std::path::{Path, PathBuf};

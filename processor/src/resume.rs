@@ -1,5 +1,5 @@
-//! Goes on knowingly where logs disagree: shows for each partition what is in the way, and writes into `facts` that
-//! a person has accepted it.
+//! Goes on knowingly where logs are inconsistent: shows for each partition what is in the way, and writes into `facts`
+//! that an operator has accepted it.
 //!
 //! What is accepted is in the log for ever: from where to where `raw` was skipped or goes back, when, and why. Where it
 //! is not known for sure which events were folded, they are folded again: an event that comes twice does less harm than
@@ -13,8 +13,8 @@ use common::event::{EventId, RawEvent};
 use common::log::{Ledger, LedgerError, Position};
 use common::time::Timestamp;
 
-use crate::disagreement::{Disagreement, What};
 use crate::domain::{Fact, FactKey};
+use crate::inconsistency::{Inconsistency, What};
 use crate::publish::{Accepted, Progress, accepted, progress};
 use crate::standing::{Standing, event_at};
 use crate::store::Marks;
@@ -29,7 +29,7 @@ pub struct Obstacle {
     /// What facts, raw and the group tell.
     pub standing: Standing,
     /// What is wrong.
-    pub disagreement: Disagreement,
+    pub inconsistency: Inconsistency,
     /// What accepting it would do; none where it cannot be accepted.
     pub remedy: Option<Remedy>,
 }
@@ -57,33 +57,33 @@ pub fn obstacles(ledger: &mut dyn Ledger, again: bool) -> Result<Vec<Obstacle>, 
         let known = Known::of(ledger, partition)?;
         let standing = Standing::look(ledger, partition, known.marks.clone(), committed)?;
         let other = known.partitions.filter(|then| *then != ledger.partitions());
-        let disagreement = match (other, known.is_trimmed(), standing.place()) {
-            (Some(then), _, _) => Disagreement::partitions(partition, then, ledger.partitions()),
-            (None, true, _) => Disagreement::facts_trimmed(partition, 0, known.first),
-            (None, false, Err(disagreement)) => disagreement,
+        let inconsistency = match (other, known.is_trimmed(), standing.place()) {
+            (Some(then), _, _) => Inconsistency::partitions(partition, then, ledger.partitions()),
+            (None, true, _) => Inconsistency::facts_trimmed(partition, 0, known.first),
+            (None, false, Err(inconsistency)) => inconsistency,
             (None, false, Ok(_)) => continue,
         };
-        let remedy = remedy(ledger, &standing, &known, disagreement.what, again)?;
-        obstacles.push(Obstacle { standing, disagreement, remedy });
+        let remedy = remedy(ledger, &standing, &known, inconsistency.what, again)?;
+        obstacles.push(Obstacle { standing, inconsistency, remedy });
     }
     Ok(obstacles)
 }
 
 /// Goes on in this partition as its remedy says: publishes that, and the group's offset, in one transaction.
 pub fn accept(ledger: &mut dyn Ledger, obstacle: &Obstacle, now: Timestamp) -> Result<(), LedgerError> {
-    let Obstacle { standing, disagreement, remedy } = obstacle;
+    let Obstacle { standing, inconsistency, remedy } = obstacle;
     let Some(Remedy { raw, last, begin, .. }) = *remedy else {
-        return Err(LedgerError::Broken(disagreement.to_string()));
+        return Err(LedgerError::Broken(inconsistency.to_string()));
     };
     let (partition, marks) = (standing.partition, &standing.marks);
     // Whoever folded facts that are gone knows by the log's new id that its state is void.
-    let (log, before) = match (disagreement.what, marks.log) {
+    let (log, before) = match (inconsistency.what, marks.log) {
         (What::FactsLost, before) => (EventId::now_v7(), before),
         (_, Some(log)) => (log, None),
         (_, None) => (EventId::now_v7(), None),
     };
     let from = standing.read();
-    let accepting = Accepted { what: disagreement.what, from, to: raw, at: now, before, begin };
+    let accepting = Accepted { what: inconsistency.what, from, to: raw, at: now, before, begin };
     let partitions = Some(ledger.partitions());
     let going_on = Progress { raw, log, folded: Vec::new(), last, partitions, accepted: Some(accepting.clone()) };
     let outputs = vec![accepted(&accepting, EventId::now_v7(), partition), progress(&going_on, partition, now)];
@@ -152,7 +152,7 @@ fn twice(events: u64) -> String {
 /// What `facts` of a partition tell, from their first record to their last.
 #[derive(Debug, Default)]
 struct Known {
-    /// Their first offset, and what a person has accepted as that.
+    /// Their first offset, and what an operator has accepted as that.
     first: u64,
     begin: u64,
     marks: Marks,

@@ -6,7 +6,7 @@ use common::contract::Topic;
 use common::event::{EventId, RawEvent};
 use common::log::{Ledger, LedgerError, Position};
 
-use crate::disagreement::Disagreement;
+use crate::inconsistency::Inconsistency;
 use crate::store::Marks;
 
 /// What is known of a partition's logs.
@@ -57,24 +57,24 @@ impl Standing {
     }
 
     /// `K`, or what is in the way.
-    pub fn place(&self) -> Result<u64, Disagreement> {
+    pub fn place(&self) -> Result<u64, Inconsistency> {
         let (first, end) = self.raw;
         if let Some(committed) = self.committed
             && self.tells_progress
             && self.marks.raw.is_none_or(|told| committed > told)
         {
-            return Err(Disagreement::facts_lost(self.partition, self.marks.raw, committed));
+            return Err(Inconsistency::facts_lost(self.partition, self.marks.raw, committed));
         }
         let Some(read) = self.read() else { return Ok(first) };
         if read < first {
-            return Err(Disagreement::raw_trimmed(self.partition, read, first));
+            return Err(Inconsistency::raw_trimmed(self.partition, read, first));
         }
         if read > end {
-            return Err(Disagreement::raw_lost_tail(self.partition, read, end));
+            return Err(Inconsistency::raw_lost_tail(self.partition, read, end));
         }
         // What retention took cannot be compared.
         if read > first && self.marks.raw == Some(read) && self.marks.last != self.there {
-            return Err(Disagreement::raw_other_events(self.partition, read));
+            return Err(Inconsistency::raw_other_events(self.partition, read));
         }
         Ok(read)
     }
@@ -100,7 +100,7 @@ pub fn event_at(ledger: &mut dyn Ledger, at: Position) -> Result<Option<EventId>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disagreement::What;
+    use crate::inconsistency::What;
 
     /// `K` as facts tell it, the group's offset, the bounds of `raw`, and whether it holds the last event.
     fn stands(told: Option<u64>, committed: Option<u64>, raw: (u64, u64), agrees: bool) -> Result<u64, What> {
@@ -108,7 +108,7 @@ mod tests {
         let marks = Marks { facts: 9, raw: told, last, ..Marks::default() };
         let there = if agrees { last } else { Some(EventId::from_u128(2)) };
         let standing = Standing { partition: 0, marks, committed, raw, there, tells_progress: true };
-        standing.place().map_err(|disagreement| disagreement.what)
+        standing.place().map_err(|inconsistency| inconsistency.what)
     }
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_disagree_is_told_by_its_name() {
+    fn each_inconsistency_is_named() {
         assert_eq!(stands(Some(7), Some(7), (8, 9), true), Err(What::RawTrimmed));
         assert_eq!(stands(Some(7), None, (0, 6), true), Err(What::RawLostTail));
         assert_eq!(stands(Some(7), Some(7), (0, 7), false), Err(What::RawOtherEvents));

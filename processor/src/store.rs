@@ -92,7 +92,7 @@ pub struct Marks {
     /// The event before `K`, if it has an id: what `raw` must still hold there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<EventId>,
-    /// Where `facts` began when this was folded from them: behind 0 only where a person has accepted that.
+    /// Where `facts` began when this was folded from them: behind 0 only where an operator has accepted that.
     #[serde(default, skip_serializing_if = "is_the_first")]
     pub begin: u64,
 }

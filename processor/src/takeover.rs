@@ -9,9 +9,9 @@ use common::event::EventId;
 use common::log::{Entry, Ledger, LedgerError, Position};
 use tracing::warn;
 
-use crate::disagreement::Disagreement;
 use crate::domain::{Change, Fact, FactKey, Waits};
 use crate::folded::Folded;
+use crate::inconsistency::Inconsistency;
 use crate::processor::Failure;
 use crate::publish::{Accepted, Progress};
 use crate::standing::Standing;
@@ -27,18 +27,18 @@ pub fn catch_up(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partiti
     let (first, end) = ledger.bounds(Topic::Facts, partition)?;
     let known = store.marks(partition).facts;
     if known > end {
-        // A person has let facts go on after they were lost: then they are another log, and the state is void.
+        // An operator has let facts go on after they were lost: then they are another log, and the state is void.
         if newest_log(ledger, partition, first, end)?.is_some_and(|log| Some(log) != store.marks(partition).log) {
             return Err(of_another_log(partition));
         }
-        return Err(Disagreement::facts_end_before(partition, known, end).into());
+        return Err(Inconsistency::facts_end_before(partition, known, end).into());
     }
     begin(store, ledger, partition, (first, end))?;
     let offset = store.marks(partition).facts;
     read_facts(ledger, store, folded, Position { partition, offset }, end)
 }
 
-/// Where facts begin behind what a state knows, they are only read if a person has accepted that, and only into a
+/// Where facts begin behind what a state knows, they are only read if an operator has accepted that, and only into a
 /// state that knows nothing.
 pub fn begin(store: &Store, ledger: &mut dyn Ledger, partition: u32, (first, end): (u64, u64)) -> Result<(), Failure> {
     let known = store.marks(partition).facts;
@@ -46,12 +46,12 @@ pub fn begin(store: &Store, ledger: &mut dyn Ledger, partition: u32, (first, end
         return Ok(());
     }
     if accepted_begin(ledger, partition, first, end)?.is_none_or(|begin| begin < first) {
-        return Err(Disagreement::facts_trimmed(partition, known, first).into());
+        return Err(Inconsistency::facts_trimmed(partition, known, first).into());
     }
     if known > 0 { Err(of_another_log(partition)) } else { Ok(store.begin(partition, first)?) }
 }
 
-/// From where on facts are all that there is to know, by the newest word of a person.
+/// From where on facts are all that there is to know, by the newest decision of an operator.
 fn accepted_begin(ledger: &mut dyn Ledger, partition: u32, first: u64, end: u64) -> Result<Option<u64>, LedgerError> {
     let mut newest = None;
     ledger.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
@@ -61,7 +61,7 @@ fn accepted_begin(ledger: &mut dyn Ledger, partition: u32, first: u64, end: u64)
     Ok(newest)
 }
 
-/// From where on facts are all that there is to know, if this record is a person's word for that.
+/// From where on facts are all that there is to know, if this record is an operator's decision.
 pub fn begin_of(entry: &Entry) -> Option<u64> {
     let Some(FactKey::Accepted(_)) = entry.record.key.as_deref().and_then(FactKey::parse) else { return None };
     serde_json::from_slice::<Accepted>(entry.record.value.as_deref()?).ok()?.begin
@@ -175,13 +175,13 @@ pub fn take_over(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partit
     let standing = Standing::look(ledger, partition, store.marks(partition), committed)?;
     let offset = match standing.place() {
         Ok(offset) => offset,
-        Err(disagreement) => {
-            // Where we stood still, a successor may have gone on meanwhile, and retention behind it: facts tell.
+        Err(inconsistency) => {
+            // Where we were halted, a successor may have gone on meanwhile, and retention behind it: facts tell.
             catch_up(ledger, store, folded, partition)?;
             if store.marks(partition) != standing.marks {
                 return take_over(ledger, store, folded, partition);
             }
-            return Err(disagreement.into());
+            return Err(inconsistency.into());
         }
     };
     match standing {
@@ -290,7 +290,7 @@ impl<'a> Step<'a> {
         }
         let (then, now) = (progress.partitions, self.store.partitions());
         if let Some(then) = then.filter(|then| *then != now) {
-            return Err(Disagreement::partitions(self.partition, then, now).into());
+            return Err(Inconsistency::partitions(self.partition, then, now).into());
         }
         self.log = Some(progress.log);
         self.changes.progressed = Some(Progressed { raw: progress.raw, log: progress.log, last: progress.last });

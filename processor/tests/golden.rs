@@ -13,11 +13,11 @@ use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 use common::settings::Trust;
 use common::time::Timestamp;
-use processor::disagreement::What;
 use processor::domain::{
     Change, Claims, Decision, Fact, FactKey, FactKind, InstallationRecord, Json, Latest, Method, Part,
     PermissionRecord, Place, Portal, Profile, ProfileField, Public, Revision, Stamp, Waiting,
 };
+use processor::inconsistency::What;
 use processor::publish::{Accepted, Progress};
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -230,7 +230,7 @@ impl Schedule {
                 self.kill(seat);
                 self.come_back(seat);
             }
-            5..=7 => self.stand_still(seat),
+            5..=7 => self.halt(seat),
             8..=9 => self.go_on(),
             10 => {
                 if let Some(run) = &self.seats[seat].run {
@@ -400,7 +400,7 @@ impl Schedule {
         let (disk, beside, fold_version) = (disk.clone(), beside.clone(), *fold_version);
         self.note(|| format!("life {life} begins as {instance}"));
         let measure_every = if self.measures { Duration::ZERO } else { Duration::MAX };
-        // Logs never disagree here: if they did, that is what the life ends with.
+        // Logs are never inconsistent here: if they did, that is what the life ends with.
         let pace = Pace {
             backoff: Duration::ZERO,
             measure_every,
@@ -470,7 +470,7 @@ impl Schedule {
     }
 
     /// A process is stopped, for longer than its session often enough.
-    fn stand_still(&mut self, seat: usize) {
+    fn halt(&mut self, seat: usize) {
         let Some(run) = &mut self.seats[seat].run else { return };
         run.is_stopped = true;
         let line = format!("life {} stands still at: {}", run.life, run.runner.at());

@@ -75,7 +75,7 @@ pub struct Faults {
     pub start_over: u32,
     /// The answer to a commit is lost.
     pub answer_lost: u32,
-    /// Something that only a person can mend, for a moment.
+    /// Something that only an operator can mend, for a moment.
     pub broken: u32,
     /// Rows cannot be read or written.
     pub rows: u32,

@@ -47,7 +47,7 @@ fn facts_that_are_not_compacted_are_refused() {
 
 #[test]
 fn topics_with_different_partitions_are_refused() {
-    // A processor stands still: see `disagree`.
+    // The processor is halted: see `inconsistency`.
     refused("topics_with_different_partitions_are_refused", Program::Ingress, "raw", PARTITIONS + 1, "delete");
 }
 

@@ -58,7 +58,7 @@ impl Watch {
             // Its owner or another ingress was quicker.
             Err(AdoptError::Survey(SurveyError::InUse(_) | SurveyError::Nothing(_))) => return,
             Err(error) => {
-                return tracing::error!(%error, "the events in {} stay there, a person must look: {error}", dir.display());
+                return tracing::error!(%error, "the events in {} stay there, an operator must look: {error}", dir.display());
             }
         };
         let (dir, events) = (dir.display(), adoption.events());

@@ -266,8 +266,8 @@ pub enum FactKey {
     Waiting(Waiting),
     /// `progress`: how far `raw` of this partition has been read.
     Progress,
-    /// `accepted/{id}`: a person let the partition go on although logs disagreed. State depends on it only where it gives
-    /// up facts that were deleted.
+    /// `accepted/{id}`: an operator let the partition go on although logs were inconsistent. State depends on it only
+    /// where it gives up facts that were deleted.
     Accepted(EventId),
     /// `settled`: says nothing.
     Settled,

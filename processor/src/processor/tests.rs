@@ -7,7 +7,7 @@ use common::lifecycle::Readiness;
 use common::log::{Entry, Output};
 
 use super::*;
-use crate::disagreement::What;
+use crate::inconsistency::What;
 use crate::store::memory::Memory;
 
 #[test]
@@ -85,11 +85,11 @@ fn without_room_for_the_state_it_leaves_the_logs_to_others_until_there_is_some()
 }
 
 #[test]
-fn a_loop_that_may_not_wait_ends_with_the_disagreement() {
+fn a_loop_that_may_not_wait_ends_with_the_inconsistency() {
     let world = World { pace: Pace { look_again: None, ..World::default().pace }, ..World::default() };
     let error = world.try_run(&|_, _| Play { committed: Some(7), ..Play::default() }).expect_err("it ends");
-    let disagreement = error.downcast_ref::<Disagreement>().expect("it says how");
-    assert_eq!(disagreement.what, What::FactsLost);
+    let inconsistency = error.downcast_ref::<Inconsistency>().expect("it says how");
+    assert_eq!(inconsistency.what, What::FactsLost);
     assert!(error.to_string().contains("hookledger resume --accept"), "{error}");
 }
 

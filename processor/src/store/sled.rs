@@ -111,7 +111,7 @@ impl Rows for Sled {
     }
 }
 
-/// What an error of sled means. While a state is opened, all is damage that a person cannot take out of the way; once
+/// What an error of sled means. While a state is opened, all is damage that an operator cannot remove; once
 /// it is open, the process ends.
 fn told(error: &sled::Error) -> StoreError {
     let text = error.to_string();

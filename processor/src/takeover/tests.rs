@@ -6,7 +6,7 @@ use common::log::{Output, Record, Turn};
 use common::time::Timestamp;
 
 use super::*;
-use crate::disagreement::What;
+use crate::inconsistency::What;
 use crate::publish::{accepted, progress};
 use crate::store::Trusts;
 use crate::store::memory::Memory;
@@ -36,7 +36,7 @@ fn facts_that_begin_behind_what_is_known_are_read_once_a_person_has_accepted_it_
     let folded = Folded::default();
     for known in [0, 5] {
         match catch_up(&mut facts, &folded_up_to(known), &folded, 0) {
-            Err(Failure::Disagrees(disagreement)) => assert_eq!(disagreement.what, What::FactsTrimmed),
+            Err(Failure::Inconsistent(inconsistency)) => assert_eq!(inconsistency.what, What::FactsTrimmed),
             other => panic!("{other:?}"),
         }
     }
@@ -52,7 +52,7 @@ fn facts_that_begin_behind_what_is_known_are_read_once_a_person_has_accepted_it_
     }
     // Deleted once more: that was accepted by nobody.
     (facts.first, facts.there) = (8, vec![(8, accepted_begin_of(7))]);
-    assert!(matches!(catch_up(&mut facts, &folded_up_to(0), &folded, 0), Err(Failure::Disagrees(_))));
+    assert!(matches!(catch_up(&mut facts, &folded_up_to(0), &folded, 0), Err(Failure::Inconsistent(_))));
     // Put back: then all is there to be read.
     facts.first = 0;
     catch_up(&mut facts, &folded_up_to(0), &folded, 0).expect("from the first");

@@ -149,7 +149,7 @@ fn consume(config: &mut ClientConfig, group: &str) {
     config.set("isolation.level", "read_committed");
     config.set("enable.auto.commit", "false");
     config.set("enable.auto.offset.store", "false");
-    // An offset that is not there any more is for a person to decide about, never skipped.
+    // An offset that is not there any more is for an operator to decide about, never skipped.
     config.set("auto.offset.reset", "error");
     config.set("allow.auto.create.topics", "false");
     config.set("check.crcs", "true");

@@ -152,7 +152,7 @@ impl RawProducer {
         Ok(())
     }
 
-    /// Whether an error of [`connect`](Self::connect) will still be there on the next try: a person has to act.
+    /// Whether an error of [`connect`](Self::connect) will still be there on the next try: an operator has to act.
     pub fn needs_a_person(error: &anyhow::Error) -> bool {
         error.downcast_ref::<TopicsError>().is_some_and(TopicsError::needs_a_person)
     }

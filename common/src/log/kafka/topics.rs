@@ -30,13 +30,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Why the topics cannot be relied on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TopicsError {
-    /// A topic exists and would break a promise, or cannot be created: a person has to decide.
+    /// A topic exists and would break a promise, or cannot be created: an operator has to decide.
     #[error("{0}")]
     Shape(String),
-    /// Topics have other numbers of partitions than they must have: a person has to decide.
+    /// Topics have other numbers of partitions than they must have: an operator has to decide.
     #[error("{0}")]
     Partitions(String),
-    /// A topic cannot be created because we may not: a person has to decide.
+    /// A topic cannot be created because we may not: an operator has to decide.
     #[error("{0}")]
     NotAllowed(String),
     /// Topics are missing that we were not to create.
@@ -51,7 +51,7 @@ pub(super) enum TopicsError {
 }
 
 impl TopicsError {
-    /// Whether the next try will find the same, until a person has acted.
+    /// Whether the next try will find the same, until an operator has acted.
     pub(super) fn needs_a_person(&self) -> bool {
         match self {
             Self::Shape(_) | Self::Partitions(_) | Self::NotAllowed(_) | Self::Config(_) => true,

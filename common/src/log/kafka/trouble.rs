@@ -1,4 +1,4 @@
-//! What can be wrong with Kafka, in few enough kinds to be counted, each with what a person can do about it.
+//! What can be wrong with Kafka, in few enough kinds to be counted, each with what an operator can do about it.
 //!
 //! The client complains in many words and again and again. [`Complaints`] counts them and keeps the newest
 //! of each kind, so that whoever speaks to people can say the one that tells most, once.
@@ -73,7 +73,7 @@ impl Trouble {
         }
     }
 
-    /// What a person can do about it.
+    /// What an operator can do about it.
     pub fn remedy(self) -> &'static str {
         match self {
             Self::TopicShape => "give the topic the shape that is named, or take the right topic-prefix and partitions",

@@ -1,11 +1,11 @@
-//! The ways in which logs and state can disagree so that nobody but a person may decide how to go on.
+//! The inconsistencies between logs and state in which only an operator may decide how to go on.
 //!
 //! Each has a name, and a sentence with numbers that says what is wrong, what that means for events, and which
-//! command goes on knowingly. Until then nothing is skipped: the processor stands still.
+//! command goes on knowingly. Until then nothing is skipped: the processor is halted.
 
 use serde::{Deserialize, Serialize};
 
-/// A way to disagree.
+/// A kind of inconsistency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
@@ -59,10 +59,10 @@ impl What {
     }
 }
 
-/// Logs and state disagree.
+/// Logs and state are inconsistent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{wrong}. {advice}")]
-pub struct Disagreement {
+pub struct Inconsistency {
     /// How.
     pub what: What,
     /// What is wrong, in numbers, and what that means for events.
@@ -71,7 +71,7 @@ pub struct Disagreement {
     advice: String,
 }
 
-impl Disagreement {
+impl Inconsistency {
     /// `raw` begins behind `K`.
     pub fn raw_trimmed(partition: u32, read: u64, first: u64) -> Self {
         let lost = first.saturating_sub(read);

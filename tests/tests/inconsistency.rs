@@ -1,5 +1,5 @@
-//! Each way in which logs and state can disagree, on a real Kafka: what goes on by itself does; what needs a person
-//! stands still, says so, answers as before, and goes on after the command that it names.
+//! Each kind of inconsistency between logs and state, on a real Kafka: what goes on by itself does; what needs an
+//! operator halts, says so, answers as before, and goes on after the command that it names.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ use tests::wait::{eventually, eventually_ok, not_run};
 
 /// Enough that each partition has some.
 const PORTALS: u64 = 24;
-/// A session runs out, the group gives away what was ours, and whoever stands still looks again.
+/// A session runs out, the group gives away what was ours, and a halted processor checks again.
 const STANDS_WITHIN: Duration = Duration::from_secs(60);
 
 #[test]
@@ -143,7 +143,7 @@ fn facts_that_were_deleted_stop_whoever_misses_them_until_somebody_accepts_it() 
     }
     topics::set_policy(&world.names.servers, &facts, "compact");
 
-    // Who has folded them goes on, and a processor without a state, who has not, stands still.
+    // Who has folded them goes on, and a processor without a state, which has not, is halted.
     world.processor.restart();
     world.goes_on();
     answers_agree(&mut world.processor.queries(), &known);
@@ -465,13 +465,13 @@ impl World {
 
     fn goes_on(&self) {
         self.processor.ready();
-        eventually(STANDS_WITHIN, "it stands still no more, and owns all", || {
+        eventually(STANDS_WITHIN, "it is no longer halted, and owns all", || {
             let owned = |partition: u32| {
                 self.processor
                     .metric("hookledger_processor_lag_events", &format!("partition=\"{partition}\""))
                     .is_some()
             };
-            let goes = self.processor.metric("hookledger_processor_disagrees", "") == Some(0.0);
+            let goes = self.processor.metric("hookledger_processor_halted", "") == Some(0.0);
             (goes && (0..PARTITIONS).all(owned)).then_some(())
         });
     }
@@ -497,15 +497,15 @@ impl World {
 
 /// Alive, not ready, with the reason, a metric, and one line in the log that names the command or what else to do.
 fn stands_still(processor: &Process, what: &str, in_the_way: &str) {
-    eventually(STANDS_WITHIN, &format!("it stands still: {what}"), || {
+    eventually(STANDS_WITHIN, &format!("it is halted: {what}"), || {
         let label = format!("what=\"{what}\"");
-        (processor.metric("hookledger_processor_disagrees", &label) == Some(1.0)).then_some(())
+        (processor.metric("hookledger_processor_halted", &label) == Some(1.0)).then_some(())
     });
     let answer = processor.admin().get("/readyz").expect("an answer");
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.text().contains(in_the_way), "{}", answer.text());
-    let counted = processor.metric("hookledger_processor_disagreements_total", &format!("what=\"{what}\""));
-    let said = processor.lines("what", what).into_iter().filter(|line| line.contains("standing still")).count();
+    let counted = processor.metric("hookledger_processor_inconsistencies_total", &format!("what=\"{what}\""));
+    let said = processor.lines("what", what).into_iter().filter(|line| line.contains("halted")).count();
     assert!(counted >= Some(1.0) && said >= 1, "{counted:?} times, said {said} times");
     let helps = processor.logs().contains("hookledger resume --accept") || what == "partitions";
     assert!(helps, "it names the command");
