@@ -37,7 +37,7 @@ pub enum Outcome {
     /// It is a fact.
     Fact,
     /// It was verified and passed on.
-    Foreign,
+    PassedOn,
     /// Its principal is not trusted.
     Unverified,
     /// It was there before.
@@ -51,7 +51,7 @@ impl Outcome {
     pub fn label(self) -> &'static str {
         match self {
             Self::Fact => "fact",
-            Self::Foreign => "foreign",
+            Self::PassedOn => "passed_on",
             Self::Unverified => "unverified",
             Self::Repeated => "repeated",
             Self::Rejected(_) => "rejected",
@@ -75,7 +75,7 @@ pub fn fold<'a, E>(
     let is_trusted = trusted.is_some_and(|trusted| trusted.principal == event.principal);
     let known = portal.principals.get(&event.principal);
     if event.kind.is_none() && is_trusted && known.is_some_and(|known| known.waiting.is_empty()) {
-        return Ok((Outcome::Foreign, vec![Effect::Verified(event.public.clone())]));
+        return Ok((Outcome::PassedOn, vec![Effect::Verified(event.public.clone())]));
     }
     let held = known.and_then(|known| known.waiting.get(&event.raw.offset));
     if held.is_some_and(|held| held.id == event.stamp.id) {
@@ -107,7 +107,7 @@ pub fn fold<'a, E>(
     let outcome = match (verified, is_fact) {
         (false, _) => Outcome::Unverified,
         (true, true) => Outcome::Fact,
-        (true, false) => Outcome::Foreign,
+        (true, false) => Outcome::PassedOn,
     };
     Ok((outcome, effects))
 }

@@ -117,7 +117,7 @@ impl Metrics {
             metrics.inconsistencies.with_label_values(&[what.label()]);
             metrics.halted.with_label_values(&[what.label()]);
         }
-        for outcome in [Outcome::Fact, Outcome::Foreign, Outcome::Unverified, Outcome::Repeated] {
+        for outcome in [Outcome::Fact, Outcome::PassedOn, Outcome::Unverified, Outcome::Repeated] {
             metrics.events.with_label_values(&[outcome.label()]);
         }
         metrics.events.with_label_values(&["rejected"]);

@@ -55,8 +55,8 @@ pub enum Step {
     Revoke,
     /// Have its system user ready.
     UserReady,
-    /// Anything that is no business of ours.
-    Foreign,
+    /// An event that is only passed on.
+    PassedOn,
     /// From now on another token speaks for the same portal: a reinstalled local app, or a forger.
     ChangeToken,
     /// The first token speaks again.
@@ -64,14 +64,14 @@ pub enum Step {
 }
 
 use Step::{
-    ChangeToken, Deny, FirstToken, Foreign, Grant, Install, LateUpdate, Payment, Revoke, Uninstall, Update, UserReady,
+    ChangeToken, Deny, FirstToken, Grant, Install, LateUpdate, PassedOn, Payment, Revoke, Uninstall, Update, UserReady,
 };
 
 /// What different portals do first, ten webhooks each.
 const LIVES: [&[Step]; 6] = [
-    &[Install, Foreign, Grant, Update, Foreign, Payment, Deny, Foreign, Uninstall { clean: true }, Foreign],
-    &[UserReady, Foreign, Install, Foreign, Grant, Revoke, Foreign, Update, Payment, Foreign],
-    &[Install, Grant, Uninstall { clean: false }, Install, Foreign, Grant, Deny, LateUpdate, Foreign, Foreign],
+    &[Install, PassedOn, Grant, Update, PassedOn, Payment, Deny, PassedOn, Uninstall { clean: true }, PassedOn],
+    &[UserReady, PassedOn, Install, PassedOn, Grant, Revoke, PassedOn, Update, Payment, PassedOn],
+    &[Install, Grant, Uninstall { clean: false }, Install, PassedOn, Grant, Deny, LateUpdate, PassedOn, PassedOn],
     &[
         Install,
         Update,
@@ -79,9 +79,9 @@ const LIVES: [&[Step]; 6] = [
         Install,
         Grant,
         Uninstall { clean: true },
-        Foreign,
+        PassedOn,
         FirstToken,
-        Foreign,
+        PassedOn,
         Grant,
         Deny,
         LateUpdate,
@@ -90,20 +90,20 @@ const LIVES: [&[Step]; 6] = [
         Install,
         Grant,
         Uninstall { clean: false },
-        Foreign,
+        PassedOn,
         ChangeToken,
         UserReady,
         Install,
         Grant,
-        Foreign,
+        PassedOn,
         Deny,
         Update,
     ],
-    &[Foreign, Grant, UserReady, Update, Foreign, Install, Foreign, Foreign, Payment, Uninstall { clean: false }],
+    &[PassedOn, Grant, UserReady, Update, PassedOn, Install, PassedOn, PassedOn, Payment, Uninstall { clean: false }],
 ];
 
 /// What every portal does afterwards, again and again.
-const AFTERWARDS: &[Step] = &[Foreign, Grant, Foreign, Update, Foreign, Deny];
+const AFTERWARDS: &[Step] = &[PassedOn, Grant, PassedOn, Update, PassedOn, Deny];
 
 /// One portal with one app.
 #[derive(Clone, Debug)]
@@ -244,7 +244,7 @@ impl Portal {
                 let user = [("[user_id]", text("512")), ("[client_id]", text("app.573ad8a0346747.09223434"))];
                 ("ONAPPUSERREADY", tokens.into_iter().chain(user).chain([language]).collect())
             }
-            Foreign | ChangeToken | FirstToken => {
+            PassedOn | ChangeToken | FirstToken => {
                 ("ONCRMCONTACTADD", vec![("[FIELDS][ID]", self.webhooks.to_string()), ("[LIST][0]", text("a b+c&d=ä"))])
             }
         }

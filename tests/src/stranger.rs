@@ -123,8 +123,8 @@ pub fn uninstall(member: &str, token: &str) -> Request {
     event("ONAPPUNINSTALL", member, token, "&data[CLEAN]=1")
 }
 
-/// What is no business of ours, with so many bytes of it.
-pub fn foreign(member: &str, token: &str, bytes: usize) -> Request {
+/// A new contact of the CRM, with so many bytes of it.
+pub fn contact(member: &str, token: &str, bytes: usize) -> Request {
     event("ONCRMCONTACTADD", member, token, &format!("&data[FIELDS][X]={}", "x".repeat(bytes)))
 }
 
@@ -198,12 +198,12 @@ fn about_few(aim: &Aim) -> Vec<Attack> {
     let installs = |count: u64| (0..count).map(|n| install(&aim.member(n), &aim.token(n))).collect::<Vec<_>>();
     vec![
         aim.flood("20 made-up portals with 100 waiting events of 60 KB, then all install", |aim, n| {
-            foreign(&aim.member(n / 100), &aim.token(n / 100), LARGE_BYTES)
+            contact(&aim.member(n / 100), &aim.token(n / 100), LARGE_BYTES)
         })
         .at_most(2_000)
         .then(installs(20)),
         aim.flood("100 made-up portals with 100 small waiting events, then all install", |aim, n| {
-            foreign(&aim.member(n / 100), &aim.token(n / 100), 100)
+            contact(&aim.member(n / 100), &aim.token(n / 100), 100)
         })
         .at_most(10_000)
         .then(installs(100)),
@@ -218,7 +218,7 @@ fn about_few(aim: &Aim) -> Vec<Attack> {
         })
         .at_most(6_000)
         .then([uninstall(&aim.member(0), &aim.token(0)), install(&aim.member(0), &aim.token(1))]),
-        aim.flood("made-up tokens before a real portal's install", |aim, n| foreign(&aim.awaited, &aim.token(n), 10))
+        aim.flood("made-up tokens before a real portal's install", |aim, n| contact(&aim.awaited, &aim.token(n), 10))
             .at_most(1_000),
         aim.flood("made-up tokens that each tell of an install of one portal", |aim, n| {
             install(&aim.member(0), &aim.token(n))
@@ -241,7 +241,7 @@ fn about_few(aim: &Aim) -> Vec<Attack> {
             n => event("ONAPPUPDATE", &aim.member(0), &aim.token(0), &format!("&data[VERSION]={n}")),
         }),
         aim.flood("waiting events under made-up tokens of honest portals", |aim, n| {
-            foreign(aim.known(n), &aim.token(n % 31), 100)
+            contact(aim.known(n), &aim.token(n % 31), 100)
         }),
         aim.flood("the ends of time", |aim, n| {
             let ts = ["0", "18446744073709551615", "-1", "253402300799", "9999999999999999999999"];
@@ -260,18 +260,18 @@ fn masses(aim: &Aim) -> Vec<Attack> {
     vec![
         aim.flood("very many made-up installations", |aim, n| install(&aim.member(n), &aim.token(n))),
         aim.flood("very many made-up portals that are never installed", |aim, n| {
-            foreign(&aim.member(n), &aim.token(n), 10)
+            contact(&aim.member(n), &aim.token(n), 10)
         }),
         aim.flood("large events of made-up portals that are never installed", |aim, n| {
-            foreign(&aim.member(n % 50), &aim.token(n % 50), LARGE_BYTES)
+            contact(&aim.member(n % 50), &aim.token(n % 50), LARGE_BYTES)
         }),
         aim.flood("large events of a made-up portal that is installed", |aim, n| match n {
             0 => install(&aim.member(0), &aim.token(0)),
-            _ => foreign(&aim.member(0), &aim.token(0), LARGE_BYTES),
+            _ => contact(&aim.member(0), &aim.token(0), LARGE_BYTES),
         }),
         aim.flood("small events of a made-up portal that is installed", |aim, n| match n {
             0 => install(&aim.member(0), &aim.token(0)),
-            _ => foreign(&aim.member(0), &aim.token(0), 10),
+            _ => contact(&aim.member(0), &aim.token(0), 10),
         }),
         aim.flood("one event again and again", |aim, _| install(&aim.member(0), &aim.token(0)))
             .with_header("ce_id", "01a204a6-3a0d-743a-b9d4-81c0603493bf")
@@ -348,7 +348,7 @@ fn bodies(aim: &Aim) -> Vec<Attack> {
         Attack::flood("what is no text", {
             let aim = aim.clone();
             move |n| {
-                let mut request = foreign(&aim.member(n % 50), &aim.token(n % 50), 0);
+                let mut request = contact(&aim.member(n % 50), &aim.token(n % 50), 0);
                 if let Some((_, body)) = &mut request.body {
                     body.extend_from_slice(b"&data[X]=");
                     body.resize(LARGE_BYTES, 0xff);

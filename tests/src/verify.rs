@@ -111,7 +111,7 @@ pub fn items(answer: &Value) -> Vec<Value> {
 pub fn derived_topics_agree(names: &Names, oracle: &Oracle) {
     let read = |topic: &str| names.read(topic, Isolation::Committed);
     for (topic, expected) in [("events", &oracle.events), ("unverified", &oracle.unverified)] {
-        // Records are answered by then, but foreign events may still be on their way.
+        // Records are answered by then, but events that are only passed on may still be on their way.
         let found = eventually_ok(CAUGHT_UP_WITHIN, topic, || {
             let found = read(topic);
             ensure!(found.len() >= expected.len(), "{} of {}", found.len(), expected.len());

@@ -39,7 +39,7 @@ fn a_life_is_followed(app: &str, webhooks: &mut Client, queries: &mut Client) {
         let id = send(webhooks, portal.webhook(step)).id;
         after(queries, &portal.key(), &id)
     };
-    let record = tell(&mut portal, Step::Foreign, queries);
+    let record = tell(&mut portal, Step::PassedOn, queries);
     assert_eq!((&record["status"], &record["trusted"]), (&json!("untrusted"), &Value::Null), "{record}");
     check(
         queries,

@@ -80,7 +80,7 @@ fn a_standalone_refuses_webhooks_before_there_is_no_room_for_what_follows_from_t
         standalone.restart();
         answer_agrees(&mut standalone.queries(), &Oracle::of_acked(&acked), &honest.key());
         squeeze();
-        let webhook = honest.webhook(Step::Foreign);
+        let webhook = honest.webhook(Step::PassedOn);
         let answer = standalone.webhooks().post(&webhook.path(), webhook.content_type, &webhook.body);
         assert_eq!(answer.expect("an answer").status, 503);
         standalone.kill9();

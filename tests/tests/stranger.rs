@@ -24,7 +24,7 @@ use tests::http::Client;
 use tests::kafka;
 use tests::process::{Process, Program};
 use tests::random;
-use tests::stranger::{APP, Act, Aim, Attack, Door, attacks, event, foreign, install, random as drawn};
+use tests::stranger::{APP, Act, Aim, Attack, Door, attacks, contact, event, install, random as drawn};
 use tests::swarm::Swarm;
 use tests::wait::{eventually, report};
 
@@ -664,7 +664,7 @@ impl Honest {
                         client = Client::new(address);
                     }
                     let portal = number % HONEST;
-                    let request = foreign(&honest_member(portal), &honest_token(portal), 100);
+                    let request = contact(&honest_member(portal), &honest_token(portal), 100);
                     let began = Instant::now();
                     let sent = send(&mut client, &request);
                     let took = began.elapsed();

@@ -57,7 +57,7 @@ pub async fn show(asked: web::Data<Asked>) -> Result<HttpResponse, Problem> {
         };
         let became = match event.outcome {
             Outcome::Rejected(reason) => format!("rejected: {}", reason.label().replace('_', " ")),
-            outcome @ (Outcome::Fact | Outcome::Foreign | Outcome::Unverified | Outcome::Repeated) => {
+            outcome @ (Outcome::Fact | Outcome::PassedOn | Outcome::Unverified | Outcome::Repeated) => {
                 outcome.label().to_owned()
             }
         };

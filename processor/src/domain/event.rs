@@ -25,7 +25,7 @@ pub struct Event {
     pub raw: Place,
     /// How many bytes its body has.
     pub body_bytes: u32,
-    /// What it means for us; none for a foreign event, which is verified and passed on.
+    /// What it means for us; none for an event that is verified and only passed on.
     pub kind: Option<FactKind>,
     /// What may be shown of it.
     pub public: Public,

@@ -141,7 +141,7 @@ impl Reader<'_> {
     }
 }
 
-/// The fact of a lifecycle event; none for a foreign event.
+/// The fact of a lifecycle event; none for an event that is only passed on.
 fn fact_kind(event: &str, reader: &Reader<'_>) -> Result<Option<FactKind>, Reason> {
     let profile = profile(event, reader);
     let kind = match event {

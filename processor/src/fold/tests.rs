@@ -111,7 +111,7 @@ fn events_from_before_the_install_are_released_once_in_their_order() {
     let outcomes: Vec<_> = results.iter().map(|(outcome, _)| *outcome).collect();
     assert_eq!(
         outcomes,
-        [Outcome::Unverified, Outcome::Unverified, Outcome::Unverified, Outcome::Fact, Outcome::Foreign]
+        [Outcome::Unverified, Outcome::Unverified, Outcome::Unverified, Outcome::Fact, Outcome::PassedOn]
     );
     let shown: Vec<u64> = results
         .iter()
@@ -145,7 +145,7 @@ fn what_waited_for_a_fact_that_was_put_right_is_released_with_the_next_event() {
     portal = corrected;
     let raw = [event(0, "t", 1, "contact"), event(1, "t", 2, "begin to install")];
     let (outcome, effects) = fold_one(&mut portal, &raw, &event(2, "t", 3, "contact"), Trust::FirstInstall);
-    assert_eq!(outcome, Outcome::Foreign);
+    assert_eq!(outcome, Outcome::PassedOn);
     let released = effects.iter().filter(|effect| matches!(effect, Effect::Release(_))).count();
     assert_eq!(released, 2, "{effects:?}");
     let (_, effects) = fold_one(&mut portal, &raw, &event(3, "t", 4, "contact"), Trust::FirstInstall);
