@@ -124,11 +124,11 @@ pub mod header {
     pub const CORRECTION: &str = "hl_correction";
 }
 
-/// The key and the type of a record that says nothing. Where Kafka took a commit and forgot to tell it to a partition, it
-/// is what the commit is told with again (see `log::kafka::hanging`). It may lie in any topic that is published.
-pub const SETTLED: &str = "settled";
+/// The key and the type of a noop record. Where Kafka accepted a commit but did not apply it to a partition, a noop
+/// record carries the commit there (see `log::kafka::hanging`). It may lie in any topic that is published.
+pub const NOOP: &str = "noop";
 /// Its `ce_type`.
-pub const SETTLED_TYPE: &str = "com.hookledger.settled";
+pub const NOOP_TYPE: &str = "com.hookledger.noop";
 
 /// The partition of every record about one key, in every topic: murmur2 as Kafka's Java client computes it.
 pub fn partition_of(key: &str, partitions: u32) -> u32 {

@@ -419,7 +419,7 @@ fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
 fn fact(entry: &Entry) -> Option<Fact> {
     match FactKey::parse(entry.record.key.as_deref()?)? {
         FactKey::Fact(..) => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
-        FactKey::Waiting(_) | FactKey::Progress | FactKey::Accepted(_) | FactKey::Settled => None,
+        FactKey::Waiting(_) | FactKey::Progress | FactKey::Accepted(_) | FactKey::Noop => None,
     }
 }
 

@@ -108,7 +108,7 @@ fn newest_log(ledger: &mut dyn Ledger, partition: u32, first: u64, end: u64) -> 
 pub fn progress_of(entry: &Entry) -> Option<Progress> {
     match entry.record.key.as_deref().and_then(FactKey::parse)? {
         FactKey::Progress => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
-        FactKey::Fact(..) | FactKey::Waiting(_) | FactKey::Accepted(_) | FactKey::Settled => None,
+        FactKey::Fact(..) | FactKey::Waiting(_) | FactKey::Accepted(_) | FactKey::Noop => None,
     }
 }
 
@@ -260,7 +260,7 @@ impl<'a> Step<'a> {
                 Err(error) => return Err(unreadable(entry.position, &error.to_string())),
             },
             (Some(FactKey::Waiting(waiting)), None) => self.changes.list.push(Change::WaitsNoMore(waiting)),
-            (Some(FactKey::Settled), _) => {}
+            (Some(FactKey::Noop), _) => {}
             (Some(FactKey::Accepted(_)), _) => {
                 let begins = self.store.marks(self.partition).begin;
                 // Where facts were put back meanwhile, a state that was folded from all of them holds.

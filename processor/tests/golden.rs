@@ -86,7 +86,7 @@ fn every_key_of_every_version_is_read_as_what_it_was() {
             FactKey::Waiting(_) => ("key-held", key.to_string()),
             FactKey::Progress => ("key-progress", key.to_string()),
             FactKey::Accepted(_) => ("key-accepted", key.to_string()),
-            FactKey::Settled => ("key-settled", key.to_string()),
+            FactKey::Noop => ("key-noop", key.to_string()),
         };
         let golden = golden(name, 1, &json!(text));
         assert_eq!(golden.as_str().and_then(FactKey::parse), Some(key), "{name}");
@@ -116,7 +116,7 @@ fn no_golden_file_is_left_unread() {
         "key-held",
         "key-progress",
         "key-accepted",
-        "key-settled",
+        "key-noop",
     ];
     known.extend(others.map(|name| format!("{name}.v1.json")));
     known.extend(["progress.v2.json", "accepted.v2.json", "row-claims.v2.json"].map(str::to_owned));
@@ -194,7 +194,7 @@ fn every_key() -> Vec<FactKey> {
         FactKey::Waiting(waiting),
         FactKey::Progress,
         FactKey::Accepted(id),
-        FactKey::Settled,
+        FactKey::Noop,
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::contract::{SETTLED, Topic, header};
+use common::contract::{NOOP, Topic, header};
 use common::event::EventId;
 use common::log::Record;
 use processor::domain::Portal;
@@ -147,9 +147,9 @@ impl Judge {
     pub fn is_whole(&self, broker: &Broker, store: &Store) -> bool {
         (0..broker.partitions()).all(|partition| {
             let marks = store.marks(partition);
-            // An owner does not read what says nothing, when somebody else wrote it.
+            // An owner does not read noop records of other producers.
             let told = broker.log(Topic::Facts, partition).ever_committed(0);
-            let told = told.filter(|slot| slot.record.key.as_deref() != Some(SETTLED));
+            let told = told.filter(|slot| slot.record.key.as_deref() != Some(NOOP));
             let facts = told.last().map_or(0, |slot| slot.offset + 1);
             let raw = broker.log(Topic::Raw, partition).bounds().1;
             marks.facts >= facts && marks.raw.unwrap_or(0) == raw
@@ -191,7 +191,7 @@ impl Judge {
             next = slot.offset + 1;
             self.counts.outputs += 1;
             let record = &slot.record;
-            if record.key.as_deref() == Some(SETTLED) {
+            if record.key.as_deref() == Some(NOOP) {
                 continue;
             }
             if topic == Topic::Facts && record.key.as_deref() == Some("progress") {

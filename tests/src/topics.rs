@@ -79,7 +79,7 @@ pub fn client(servers: &str) -> ClientConfig {
 }
 
 /// The type of records that subscribers are told to pass over: they only bring a commit that a broker lost.
-const SAYS_NOTHING: &str = "com.hookledger.settled";
+const NOOP: &str = "com.hookledger.noop";
 
 /// All records that a topic holds now and that say something, by partition and offset.
 pub fn read(servers: &str, topic: &str, isolation: Isolation) -> Vec<Found> {
@@ -115,7 +115,7 @@ pub fn visit(servers: &str, topic: &str, isolation: Isolation, mut look: impl Fn
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let found = Found::of(&message);
-                if found.header("ce_type") != Some(SAYS_NOTHING) {
+                if found.header("ce_type") != Some(NOOP) {
                     look(found);
                 }
             }

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::{Applied, Entry, LedgerError, Output, Position, Record};
-use crate::contract::{SETTLED, SETTLED_TYPE, Topic, header};
+use crate::contract::{NOOP, NOOP_TYPE, Topic, header};
 use crate::time::Timestamp;
 
 /// The logs, and a producer that was just initialised and has published nothing since.
@@ -217,9 +217,9 @@ fn decide(
         let is_committed = began.is_some_and(|began| began < read);
         for Hanging { topic, partition, began } in found {
             if began.is_some() && is_committed {
-                commits.push(settled(topic, partition, read));
+                commits.push(noop(topic, partition, read));
             } else {
-                aborts.push(settled(topic, partition, 0));
+                aborts.push(noop(topic, partition, 0));
             }
         }
     }
@@ -242,7 +242,7 @@ fn applied_of(partition: u32, published: &[Published], applied: &[Applied]) -> u
 fn cause(logs: &impl Unsettled, published: &Published) -> Result<Option<u64>, LedgerError> {
     let mut cause = None;
     logs.open(published, &mut |entry| {
-        if entry.record.header(header::TYPE) == Some(SETTLED_TYPE.as_bytes()) {
+        if entry.record.header(header::TYPE) == Some(NOOP_TYPE.as_bytes()) {
             return ControlFlow::Continue(());
         }
         cause = raw_offset(entry);
@@ -255,14 +255,14 @@ fn raw_offset(entry: &Entry) -> Option<u64> {
     std::str::from_utf8(entry.record.header(header::RAW_OFFSET)?).ok()?.parse().ok()
 }
 
-/// A record that says nothing, for where `raw` was read to.
-fn settled(topic: Topic, partition: u32, read: u64) -> Output {
+/// A noop record, for where `raw` was read to.
+fn noop(topic: Topic, partition: u32, read: u64) -> Output {
     let headers = vec![
-        (header::TYPE.to_owned(), SETTLED_TYPE.as_bytes().to_vec()),
+        (header::TYPE.to_owned(), NOOP_TYPE.as_bytes().to_vec()),
         (header::RAW_PARTITION.to_owned(), partition.to_string().into_bytes()),
         (header::RAW_OFFSET.to_owned(), read.saturating_sub(1).to_string().into_bytes()),
     ];
-    let record = Record { key: Some(SETTLED.to_owned()), value: None, headers, at: Timestamp::now() };
+    let record = Record { key: Some(NOOP.to_owned()), value: None, headers, at: Timestamp::now() };
     Output { topic, partition, record }
 }
 

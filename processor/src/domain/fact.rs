@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use common::contract::SETTLED;
+use common::contract::NOOP;
 use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 use serde::{Deserialize, Serialize};
@@ -269,8 +269,8 @@ pub enum FactKey {
     /// `accepted/{id}`: an operator let the partition go on although logs were inconsistent. State depends on it only
     /// where it gives up facts that were deleted.
     Accepted(EventId),
-    /// `settled`: says nothing.
-    Settled,
+    /// `noop`: a noop record.
+    Noop,
 }
 
 const PROGRESS: &str = "progress";
@@ -282,8 +282,8 @@ impl FactKey {
         if key == PROGRESS {
             return Some(Self::Progress);
         }
-        if key == SETTLED {
-            return Some(Self::Settled);
+        if key == NOOP {
+            return Some(Self::Noop);
         }
         if let Some(id) = key.strip_prefix(ACCEPTED).and_then(|id| EventId::parse_str(id).ok()) {
             return Some(Self::Accepted(id));
@@ -313,7 +313,7 @@ impl fmt::Display for FactKey {
             }
             Self::Progress => f.write_str(PROGRESS),
             Self::Accepted(id) => write!(f, "{ACCEPTED}{id}"),
-            Self::Settled => f.write_str(SETTLED),
+            Self::Noop => f.write_str(NOOP),
         }
     }
 }
@@ -332,7 +332,7 @@ mod tests {
             FactKey::Waiting(waiting),
             FactKey::Progress,
             FactKey::Accepted(id),
-            FactKey::Settled,
+            FactKey::Noop,
         ];
         for key in keys {
             assert_eq!(FactKey::parse(&key.to_string()), Some(key));

@@ -79,7 +79,7 @@ fn accepted_begin_of(facts: u64) -> Record {
 }
 
 fn said_nothing() -> Record {
-    Record { key: Some(FactKey::Settled.to_string()), value: None, headers: vec![], at: Timestamp::from_s(0) }
+    Record { key: Some(FactKey::Noop.to_string()), value: None, headers: vec![], at: Timestamp::from_s(0) }
 }
 
 /// One partition of facts.

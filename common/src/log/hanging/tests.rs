@@ -10,7 +10,7 @@ type Log = (Topic, &'static [u64], &'static [u64]);
 type Case = (&'static str, &'static [Log], Option<u64>, &'static [Topic], &'static [Topic]);
 
 /// Instead of a cause: all before it is decided, as far as `raw` was read to 4.
-const SAYS_NOTHING: u64 = u64::MAX;
+const NOOP: u64 = u64::MAX;
 const FACTS: Topic = Topic::Facts;
 const EVENTS: Topic = Topic::Events;
 const UNVERIFIED: Topic = Topic::Unverified;
@@ -39,19 +39,13 @@ fn what_hangs_is_committed_where_anything_tells_of_its_step_for_the_first_time()
             &[],
         ),
         (
-            "a record that says nothing tells of no step",
-            &[(FACTS, &[3], &[]), (EVENTS, &[], &[SAYS_NOTHING]), (UNVERIFIED, &[2], &[4])],
+            "a noop record tells of no step",
+            &[(FACTS, &[3], &[]), (EVENTS, &[], &[NOOP]), (UNVERIFIED, &[2], &[4])],
             Some(4),
             &[],
             &[EVENTS, UNVERIFIED],
         ),
-        (
-            "the step behind such a record",
-            &[(FACTS, &[5], &[]), (EVENTS, &[], &[SAYS_NOTHING, 4])],
-            None,
-            &[EVENTS],
-            &[],
-        ),
+        ("the step behind such a record", &[(FACTS, &[5], &[]), (EVENTS, &[], &[NOOP, 4])], None, &[EVENTS], &[]),
         ("the second time", &[(FACTS, &[3, 7], &[4]), (EVENTS, &[3, 6], &[5])], Some(8), &[], &[FACTS, EVENTS]),
     ];
     for (what, logs, told, commits, aborts) in cases {
@@ -164,8 +158,8 @@ impl Unsettled for Played {
 }
 
 fn because_of(cause: u64) -> Entry {
-    if cause == SAYS_NOTHING {
-        let Output { record, .. } = settled(FACTS, 0, 4);
+    if cause == NOOP {
+        let Output { record, .. } = noop(FACTS, 0, 4);
         return Entry { position: Position { partition: 0, offset: 0 }, record };
     }
     let headers = vec![(header::RAW_OFFSET.to_owned(), cause.to_string().into_bytes())];
