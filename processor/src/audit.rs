@@ -409,17 +409,17 @@ fn behind(known: Revision) -> Revision {
 fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
     let portal = store.portal(&event.installation)?;
     let Some(known) = portal.principals.get(&event.principal) else { return Ok(false) };
-    let since = match portal.held_since(store.trust(&event.installation.app)) {
+    let since = match portal.trusted_since(store.trust(&event.installation.app)) {
         Some((principal, since)) => (principal == event.principal).then_some(since),
         None => known.claims.first_word,
     };
-    Ok(since.is_some_and(|since| since <= event.raw.offset) && !known.waiting.contains_key(&event.raw.offset))
+    Ok(since.is_some_and(|since| since <= event.raw.offset) && !known.held.contains_key(&event.raw.offset))
 }
 
 fn fact(entry: &Entry) -> Option<Fact> {
     match FactKey::parse(entry.record.key.as_deref()?)? {
         FactKey::Fact(..) => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
-        FactKey::Waiting(_) | FactKey::Progress | FactKey::Accepted(_) | FactKey::Noop => None,
+        FactKey::Held(_) | FactKey::Progress | FactKey::Accepted(_) | FactKey::Noop => None,
     }
 }
 

@@ -107,7 +107,7 @@ pub struct ServiceConfig {
     pub dir: PathBuf,
     /// The trust setting of each app.
     pub trusts: Trusts,
-    /// The most installations of an app of which nothing is known but events that wait.
+    /// The most installations of an app of which nothing is known but held events.
     pub untrusted_limit: usize,
     /// Where questions are answered.
     pub query_listen: SocketAddr,

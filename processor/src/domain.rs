@@ -18,12 +18,12 @@ mod trust;
 pub use claims::{Claims, DECISIONS_KEPT, Profile, ProfileField, Status, Turn, Turns};
 pub use endpoint::EndpointHosts;
 pub use event::{Event, Json, Part, Public};
-pub use fact::{Change, Fact, FactKey, FactKind, INTERPRETATION, Method, Revision, Waiting, Waits};
+pub use fact::{Change, Fact, FactKey, FactKind, HeldDetails, HeldEvent, INTERPRETATION, Method, Revision};
 pub use interpret::{Reason, interpret};
 pub use permission::{Answer, CONSENT, Decision, Denial, permits};
 pub use portal::{
-    CLAIMANTS_MAX, DECISIONS_MAX, Decided, Decisions, Held, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX,
-    Portal, Principal, STRANGERS_MAX, WAITING_BYTES_MAX, WAITING_MAX,
+    CLAIMANTS_MAX, DECISIONS_MAX, Decided, Decisions, HELD_BYTES_MAX, HELD_MAX, Held, INSTALLATION_HELD_BYTES_MAX,
+    INSTALLATION_HELD_MAX, Portal, Principal, STRANGERS_MAX,
 };
 pub use record::{InstallationRecord, PermissionRecord, RecordStatus, Rules};
 pub use stamp::{Latest, Place, Stamp};

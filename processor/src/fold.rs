@@ -5,9 +5,9 @@ use common::secret::Fingerprint;
 use common::settings::Trust;
 
 use crate::domain::{
-    Change, EndpointHosts, Event, Fact, FactKind, INSTALLATION_WAITING_BYTES_MAX, INSTALLATION_WAITING_MAX,
-    InstallationRecord, Method, PermissionRecord, Portal, Principal, Public, Reason, Rules, STRANGERS_MAX, Trusted,
-    WAITING_BYTES_MAX, WAITING_MAX, Waiting, Waits,
+    Change, EndpointHosts, Event, Fact, FactKind, HELD_BYTES_MAX, HELD_MAX, HeldDetails, HeldEvent,
+    INSTALLATION_HELD_BYTES_MAX, INSTALLATION_HELD_MAX, InstallationRecord, Method, PermissionRecord, Portal,
+    Principal, Public, Reason, Rules, STRANGERS_MAX, Trusted,
 };
 
 /// What is to be published because of one event, in this order.
@@ -20,7 +20,7 @@ pub enum Effect {
     /// For `unverified`: its principal is not.
     Unverified(Public),
     /// For `events`, now that its principal is trusted: the event that lies there in `raw`.
-    Release(Waiting),
+    Release(HeldEvent),
     /// The installation record has changed.
     Installation(Box<InstallationRecord>),
     /// Nothing is known of the installation any more.
@@ -61,23 +61,23 @@ impl Outcome {
 
 /// Folds an event into what is known of its installation.
 ///
-/// An event of an untrusted principal waits, and is no fact: a fact is what a trusted principal said, and the comings
+/// An event of an untrusted principal is held, and is no fact: a fact is what a trusted principal said, and the comings
 /// and goings that decide which principal is trusted. `read` gives the fact of a held event, unless that is a
 /// fact already.
 pub fn fold<'a, E>(
     portal: &mut Portal,
     event: &Event,
     rules: impl Into<Rules<'a>>,
-    read: impl FnMut(&Waiting) -> Result<Option<Fact>, E>,
+    read: impl FnMut(&HeldEvent) -> Result<Option<Fact>, E>,
 ) -> Result<(Outcome, Vec<Effect>), E> {
     let Rules { trust, endpoint_hosts } = rules.into();
     let trusted = portal.trusted(trust);
     let is_trusted = trusted.is_some_and(|trusted| trusted.principal == event.principal);
     let known = portal.principals.get(&event.principal);
-    if event.kind.is_none() && is_trusted && known.is_some_and(|known| known.waiting.is_empty()) {
+    if event.kind.is_none() && is_trusted && known.is_some_and(|known| known.held.is_empty()) {
         return Ok((Outcome::PassedOn, vec![Effect::Verified(event.public.clone())]));
     }
-    let held = known.and_then(|known| known.waiting.get(&event.raw.offset));
+    let held = known.and_then(|known| known.held.get(&event.raw.offset));
     if held.is_some_and(|held| held.id == event.stamp.id) {
         return Ok((Outcome::Repeated, Vec::new()));
     }
@@ -99,7 +99,7 @@ pub fn fold<'a, E>(
         changes.effects.push(Effect::Verified(event.public.clone()));
     } else {
         changes.effects.push(Effect::Unverified(event.public.clone()));
-        changes.wait();
+        changes.hold();
     }
     let Changes { mut effects, forgotten, .. } = changes;
     before.compare(portal, event, now_trusted, forgotten, &mut effects);
@@ -112,11 +112,11 @@ pub fn fold<'a, E>(
     Ok((outcome, effects))
 }
 
-/// Forgets an installation of which nothing is known but what waits, to make room for others.
+/// Forgets an installation of which nothing is known but held events, to make room for others.
 pub fn forget(portal: &mut Portal, installation: &Installation) -> Vec<Effect> {
     let principals: Vec<Fingerprint> = portal.principals.keys().copied().collect();
-    let waiting = principals.into_iter().flat_map(|principal| portal.waiting_of(installation, principal));
-    let changes: Vec<Change> = waiting.map(Change::WaitsNoMore).collect();
+    let held = principals.into_iter().flat_map(|principal| portal.held_of(installation, principal));
+    let changes: Vec<Change> = held.map(Change::NoLongerHeld).collect();
     for change in &changes {
         portal.apply(change);
     }
@@ -161,22 +161,22 @@ struct Changes<'a, R> {
     forgotten: Vec<PermissionRecord>,
 }
 
-impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
+impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
     fn make(&mut self, change: Change) {
         let gone = self.portal.apply(&change);
         self.forgotten.extend(gone.iter().map(|(key, latest)| PermissionRecord::of(key, latest)));
         self.effects.push(Effect::Changed(change));
     }
 
-    /// Adds a fact. Where it is the principal's first, uninstalls that waited are facts, too: its last word may be
+    /// Adds a fact. Where it is the principal's first, uninstalls that were held are facts, too: its last word may be
     /// among them. Not so installs: they had no room when they came, and must not take the place from before.
     fn add(&mut self, fact: Fact) -> Result<(), E> {
         let principal = fact.principal;
         let is_first = !self.portal.principals.get(&principal).is_some_and(Principal::has_claims);
         self.make(Change::Fact(Box::new(fact)));
         if is_first {
-            for waiting in self.portal.waiting_of(&self.event.installation, principal) {
-                let fact = self.held_fact(&waiting)?;
+            for held in self.portal.held_of(&self.event.installation, principal) {
+                let fact = self.held_fact(&held)?;
                 if let Some(fact) = fact.filter(|fact| matches!(fact.kind, FactKind::Uninstalled { .. })) {
                     self.make(Change::Fact(Box::new(fact)));
                 }
@@ -186,85 +186,85 @@ impl<E, R: FnMut(&Waiting) -> Result<Option<Fact>, E>> Changes<'_, R> {
     }
 
     /// The fact of a held event.
-    fn held_fact(&mut self, waiting: &Waiting) -> Result<Option<Fact>, E> {
-        let known = self.portal.principals.get(&waiting.principal);
-        let has_fact = known.and_then(|known| known.waiting.get(&waiting.offset)).is_some_and(|held| held.has_fact);
-        if has_fact { (self.read)(waiting) } else { Ok(None) }
+    fn held_fact(&mut self, held: &HeldEvent) -> Result<Option<Fact>, E> {
+        let known = self.portal.principals.get(&held.principal);
+        let has_fact = known.and_then(|known| known.held.get(&held.offset)).is_some_and(|held| held.has_fact);
+        if has_fact { (self.read)(held) } else { Ok(None) }
     }
 
-    /// Lets everything go that waited for this principal to be trusted, in the order in which it came.
+    /// Releases the held events of this principal, in the order in which they came.
     fn release(&mut self, principal: Fingerprint) -> Result<(), E> {
-        for waiting in self.portal.waiting_of(&self.event.installation, principal) {
+        for held in self.portal.held_of(&self.event.installation, principal) {
             // Comings and goings were added before.
-            if let Some(fact) = self.held_fact(&waiting)?.filter(|fact| !fact.kind.is_turn()) {
+            if let Some(fact) = self.held_fact(&held)?.filter(|fact| !fact.kind.is_turn()) {
                 self.make(Change::Fact(Box::new(fact)));
             }
-            self.effects.push(Effect::Release(waiting.clone()));
-            self.make(Change::WaitsNoMore(waiting));
+            self.effects.push(Effect::Release(held.clone()));
+            self.make(Change::NoLongerHeld(held));
         }
         Ok(())
     }
 
-    /// Remembers where the event lies, in case its principal becomes trusted. Others give way: the
-    /// principal's own oldest; for a new principal the one of which the least waits; and the oldest of the one of which
-    /// the most waits.
-    fn wait(&mut self) {
+    /// Remembers where the event lies, in case its principal becomes trusted. Others give way: the principal's own
+    /// oldest; for a new principal the one of which the least is held; and the oldest of the one of which the most is
+    /// held.
+    fn hold(&mut self) {
         let event = self.event;
         let bytes = event.public.size().max(event.body_bytes);
-        let own = self.portal.waiting_of(&event.installation, event.principal);
+        let own = self.portal.held_of(&event.installation, event.principal);
         let known = self.portal.principals.get(&event.principal);
         let is_new = own.is_empty() && !known.is_some_and(Principal::has_claims);
         if is_new && !self.make_room_for_a_principal() {
             return;
         }
         let known = self.portal.principals.get(&event.principal);
-        let (mut number, mut taken) = (own.len(), known.map_or(0, Principal::waiting_bytes));
+        let (mut number, mut taken) = (own.len(), known.map_or(0, Principal::held_bytes));
         for oldest in own {
-            if number < WAITING_MAX && taken + u64::from(bytes) <= WAITING_BYTES_MAX {
+            if number < HELD_MAX && taken + u64::from(bytes) <= HELD_BYTES_MAX {
                 break;
             }
             number -= 1;
             taken -= self.let_go(oldest);
         }
-        let mut all: u64 = self.portal.principals.values().map(Principal::waiting_bytes).sum();
-        let mut number: usize = self.portal.principals.values().map(|known| known.waiting.len()).sum();
-        while number >= INSTALLATION_WAITING_MAX || all + u64::from(bytes) > INSTALLATION_WAITING_BYTES_MAX {
-            let fullest =
-                self.portal.principals.iter().max_by_key(|(_, known)| (known.waiting_bytes(), known.waiting.len()));
+        let mut all: u64 = self.portal.principals.values().map(Principal::held_bytes).sum();
+        let mut number: usize = self.portal.principals.values().map(|known| known.held.len()).sum();
+        while number >= INSTALLATION_HELD_MAX || all + u64::from(bytes) > INSTALLATION_HELD_BYTES_MAX {
+            let fullest = self.portal.principals.iter().max_by_key(|(_, known)| (known.held_bytes(), known.held.len()));
             let Some((principal, _)) = fullest else { break };
-            let Some(oldest) = self.portal.waiting_of(&event.installation, *principal).into_iter().next() else {
+            let Some(oldest) = self.portal.held_of(&event.installation, *principal).into_iter().next() else {
                 break;
             };
             all -= self.let_go(oldest);
             number -= 1;
         }
         let (installation, id, offset) = (event.installation.clone(), event.stamp.id, event.raw.offset);
-        let waits = Waits { raw: event.raw, bytes, fact: event.fact().map(Box::new) };
-        self.make(Change::Waits(Waiting { installation, id, principal: event.principal, offset }, waits));
+        let details = HeldDetails { raw: event.raw, bytes, fact: event.fact().map(Box::new) };
+        self.make(Change::Held(HeldEvent { installation, id, principal: event.principal, offset }, details));
     }
 
-    /// Lets the principal give way of which the least waits, if there are too many; not if the newcomer has still less.
+    /// Lets the principal give way of which the least is held, if there are too many; not if the newcomer has still
+    /// less.
     fn make_room_for_a_principal(&mut self) -> bool {
         let strangers = self.portal.principals.iter().filter(|(_, known)| !known.has_claims());
-        let waits = |(principal, known): (&Fingerprint, &Principal)| {
-            (known.waiting.len(), known.waiting.keys().next_back().copied(), *principal)
+        let held_of = |(principal, known): (&Fingerprint, &Principal)| {
+            (known.held.len(), known.held.keys().next_back().copied(), *principal)
         };
-        let waits: Vec<_> = strangers.map(waits).collect();
-        if waits.len() < STRANGERS_MAX {
+        let held: Vec<_> = strangers.map(held_of).collect();
+        if held.len() < STRANGERS_MAX {
             return true;
         }
-        let Some((1, _, emptiest)) = waits.into_iter().min() else { return false };
-        for waiting in self.portal.waiting_of(&self.event.installation, emptiest) {
-            self.let_go(waiting);
+        let Some((1, _, emptiest)) = held.into_iter().min() else { return false };
+        for held in self.portal.held_of(&self.event.installation, emptiest) {
+            self.let_go(held);
         }
         true
     }
 
     /// Forgets where an event lies. Returns how many bytes it shows.
-    fn let_go(&mut self, waiting: Waiting) -> u64 {
-        let known = self.portal.principals.get(&waiting.principal);
-        let bytes = known.and_then(|known| known.waiting.get(&waiting.offset)).map_or(0, |held| held.bytes);
-        self.make(Change::WaitsNoMore(waiting));
+    fn let_go(&mut self, held: HeldEvent) -> u64 {
+        let known = self.portal.principals.get(&held.principal);
+        let bytes = known.and_then(|known| known.held.get(&held.offset)).map_or(0, |held| held.bytes);
+        self.make(Change::NoLongerHeld(held));
         u64::from(bytes)
     }
 }
@@ -279,7 +279,7 @@ struct Shown<'a> {
 
 /// Which of the permissions an event can change.
 enum Permissions {
-    /// Any: the trusted principal may be another one, or what waited is released. Here are all there were.
+    /// Any: the trusted principal may be another one, or held events are released. Here are all there were.
     Any(Vec<PermissionRecord>),
     /// The one of this method and token, as it was, and those that are forgotten for it.
     One((Method, Fingerprint), Option<PermissionRecord>),
@@ -299,7 +299,7 @@ impl<'a> Shown<'a> {
         let known = principal.and_then(|principal| portal.principals.get(&principal));
         let may_move = fact.is_some_and(|fact| fact.kind.is_turn() || principal.is_none());
         let permissions = match fact.map(|fact| &fact.kind) {
-            _ if may_move || known.is_some_and(|known| !known.waiting.is_empty()) => {
+            _ if may_move || known.is_some_and(|known| !known.held.is_empty()) => {
                 Permissions::Any(portal.permissions_by(principal))
             }
             Some(FactKind::MethodDecided { method, token, .. }) => {

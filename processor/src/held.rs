@@ -1,8 +1,8 @@
-//! Events that waited for their principal to be trusted, read again from `raw`.
+//! Held events, read again from `raw`.
 //!
-//! Many installs often come one after the other, each with events that wait for it: what the next ones need is read in
-//! the same pass. Events that began to wait lately are kept here, since most wait for a moment only. All within a limit
-//! of bytes.
+//! Many installs often come one after the other, each with events that are held until then: what the next ones need is
+//! read in the same pass. Events that were held lately are kept here, since most are held for a moment only. All within
+//! a limit of bytes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -23,7 +23,7 @@ const GONE_BYTES: usize = 64;
 /// Records that are not needed are read over, rather than left out by another request, up to this number.
 const GAP_RECORDS_MAX: u64 = 500;
 
-/// Events that wait. What it remembers may be forgotten at any time.
+/// Held events. What it remembers may be forgotten at any time.
 #[derive(Default)]
 pub struct HeldEvents {
     /// None where the event is gone from `raw`.
@@ -32,7 +32,7 @@ pub struct HeldEvents {
 }
 
 impl HeldEvents {
-    /// Keeps an event that begins to wait.
+    /// Keeps an event that is held from now on.
     pub fn keep(&mut self, entry: &Entry) {
         self.make_room();
         self.bytes += entry.record.size();
@@ -72,7 +72,7 @@ impl HeldEvents {
             if ahead >= KEPT_BYTES_MAX {
                 break;
             }
-            for (offset, held) in store.portal(&installation)?.principals.values().flat_map(|known| &known.waiting) {
+            for (offset, held) in store.portal(&installation)?.principals.values().flat_map(|known| &known.held) {
                 if ahead < KEPT_BYTES_MAX && is_missing(self, *offset) && wanted.insert(*offset) {
                     ahead += held.bytes as usize + READ_OVER_BYTES;
                 }

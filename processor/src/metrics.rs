@@ -83,7 +83,7 @@ impl Metrics {
             ),
             gave_way: counter(
                 "processor_untrusted_forgotten_total",
-                "Installations that were forgotten because too many were known by nothing but events that wait.",
+                "Installations that were forgotten because too many were known by nothing but held events.",
             ),
             start_overs: counter("processor_start_overs_total", "Times that the logs were opened anew after an error."),
             state_set_aside: counter(
@@ -140,7 +140,7 @@ impl Metrics {
         self.released_lost.inc();
     }
 
-    /// An installation of which nothing was known but what waits made room for others.
+    /// An installation of which nothing was known but held events made room for others.
     pub fn gave_way(&self) {
         self.gave_way.inc();
     }

@@ -10,7 +10,7 @@ use common::log::{Entry, Ledger, Output, Position};
 use common::time::Timestamp;
 use tracing::warn;
 
-use crate::domain::{Change, Event, Fact, Place, Portal, Reason, Waiting, Waits, interpret};
+use crate::domain::{Change, Event, Fact, HeldDetails, HeldEvent, Place, Portal, Reason, interpret};
 use crate::fold::{Effect, Outcome, fold, forget};
 use crate::folded::{Folded, Recent};
 use crate::held::HeldEvents;
@@ -34,7 +34,7 @@ pub struct Limits {
     pub batch_time: Duration,
     /// Events that take more bytes are shown without their data.
     pub event_bytes: usize,
-    /// The most installations of each app of which nothing is known but events that wait.
+    /// The most installations of each app of which nothing is known but held events.
     pub untrusted: usize,
 }
 
@@ -70,7 +70,7 @@ struct Batch {
     /// Facts of this step, which the store does not know yet.
     facts: HashSet<EventId>,
     /// The same of the facts of held events.
-    held_facts: BTreeMap<Waiting, Fact>,
+    held_facts: BTreeMap<HeldEvent, Fact>,
     outputs: Vec<Output>,
     bytes: usize,
     partitions: BTreeMap<u32, Done>,
@@ -221,13 +221,13 @@ impl<'a> Owner<'a> {
             Ok(event) => {
                 let rules = self.store.rules(&event.installation.app);
                 let Batch { portals, facts, held_facts, .. } = batch;
-                let read = |waiting: &Waiting| -> Result<Option<Fact>, StoreError> {
-                    if facts.contains(&waiting.id) || self.store.has_fact(&waiting.installation, waiting.id)? {
+                let read = |held: &HeldEvent| -> Result<Option<Fact>, StoreError> {
+                    if facts.contains(&held.id) || self.store.has_fact(&held.installation, held.id)? {
                         return Ok(None);
                     }
-                    match held_facts.get(waiting) {
+                    match held_facts.get(held) {
                         Some(fact) => Ok(Some(fact.clone())),
-                        None => self.store.held_fact(waiting),
+                        None => self.store.held_fact(held),
                     }
                 };
                 Ok(fold(known(self.store, portals, &event.installation)?, event, rules, read)?)
@@ -242,7 +242,7 @@ impl<'a> Owner<'a> {
         let outcome = match folded {
             Ok((outcome, effects)) => {
                 let released = effects.iter().filter_map(|effect| match effect {
-                    Effect::Release(waiting) => Some(waiting.offset),
+                    Effect::Release(held) => Some(held.offset),
                     Effect::Changed(_)
                     | Effect::Verified(_)
                     | Effect::Unverified(_)
@@ -252,12 +252,12 @@ impl<'a> Owner<'a> {
                     | Effect::PermissionGone(_) => None,
                 });
                 self.held.fetch(ledger, self.store, place.partition, &released.collect::<Vec<_>>(), next)?;
-                let waits = effects.iter().any(|effect| matches!(effect, Effect::Changed(Change::Waits(..))));
+                let is_held = effects.iter().any(|effect| matches!(effect, Effect::Changed(Change::Held(..))));
                 for effect in effects {
                     self.put(effect, &publisher, batch);
                 }
                 // Now that nothing of what was fetched is needed any more: it may have to make room.
-                if waits {
+                if is_held {
                     self.held.keep(entry);
                 }
                 outcome
@@ -282,10 +282,10 @@ impl<'a> Owner<'a> {
 
     /// Adds an effect to the step, and what is to be published for it.
     fn put(&self, effect: Effect, publisher: &Publisher<'_>, batch: &mut Batch) {
-        if let Effect::Release(waiting) = &effect {
-            match event_of(&self.held, publisher.partition(), waiting) {
+        if let Effect::Release(held) = &effect {
+            match event_of(&self.held, publisher.partition(), held) {
                 Some(event) => batch.put(publisher.event(Topic::Events, &event.public, event.raw)),
-                None => self.lost(waiting),
+                None => self.lost(held),
             }
         }
         if let Some(output) = publisher.output(&effect) {
@@ -296,15 +296,15 @@ impl<'a> Owner<'a> {
             Change::Fact(fact) => {
                 batch.facts.insert(fact.stamp.id);
             }
-            Change::Waits(waiting, Waits { fact: Some(fact), .. }) => {
-                batch.held_facts.insert(waiting.clone(), Fact::clone(fact));
+            Change::Held(held, HeldDetails { fact: Some(fact), .. }) => {
+                batch.held_facts.insert(held.clone(), Fact::clone(fact));
             }
-            Change::Waits(_, Waits { fact: None, .. }) | Change::WaitsNoMore(_) => {}
+            Change::Held(_, HeldDetails { fact: None, .. }) | Change::NoLongerHeld(_) => {}
         }
         batch.partitions.entry(publisher.partition()).or_default().changes.push(change);
     }
 
-    /// Forgets installations of which nothing is known but what waits, where there are too many of them.
+    /// Forgets installations of which nothing is known but held events, where there are too many of them.
     fn make_room(&self, partition: u32, publisher: &Publisher<'_>, batch: &mut Batch) -> Result<(), Failure> {
         let share = self.limits.untrusted.div_ceil(self.store.partitions() as usize);
         for installation in self.store.surplus(partition, share, self.limits.step_records) {
@@ -337,9 +337,9 @@ impl<'a> Owner<'a> {
         Ok(self.repeats.has_first_copy(ledger, entry.position, event.stamp.received_at, id)?)
     }
 
-    fn lost(&self, waiting: &Waiting) {
-        let Waiting { installation, id, offset, .. } = waiting;
-        warn!(%installation, %id, offset, "an event waited for its principal to be trusted, but raw no longer has it");
+    fn lost(&self, held: &HeldEvent) {
+        let HeldEvent { installation, id, offset, .. } = held;
+        warn!(%installation, %id, offset, "an event was held until its principal became trusted, but raw no longer has it");
         self.metrics.released_lost();
     }
 }
@@ -357,9 +357,9 @@ fn known<'b>(
 }
 
 /// The event that waited, as it is in `raw`.
-fn event_of(held: &HeldEvents, partition: u32, waiting: &Waiting) -> Option<Event> {
-    let entry = held.get(Position { partition, offset: waiting.offset })?;
-    let raw = RawEvent::from_record(&entry.record).ok().filter(|raw| raw.id == waiting.id)?;
+fn event_of(events: &HeldEvents, partition: u32, held: &HeldEvent) -> Option<Event> {
+    let entry = events.get(Position { partition, offset: held.offset })?;
+    let raw = RawEvent::from_record(&entry.record).ok().filter(|raw| raw.id == held.id)?;
     interpret(&raw, place(entry)).ok()
 }
 

@@ -132,17 +132,17 @@ impl<'a> Publisher<'a> {
                     name => format!("com.bitrix24.{}", name.to_ascii_lowercase()),
                 };
                 let mut output = self.made(Topic::Facts, key.to_string(), &kind, fact);
-                // The event itself may have waited for the one that this follows from.
+                // The event itself may have been held until the one that this follows from.
                 set(&mut output.record, header::ID, fact.stamp.id.to_string());
                 set(&mut output.record, header::TIME, fact.stamp.occurred_at.to_string());
                 output
             }
-            Change::Waits(waiting, waits) => {
-                let key = FactKey::Waiting(waiting.clone()).to_string();
-                self.made(Topic::Facts, key, "com.hookledger.unverified", waits)
+            Change::Held(held, details) => {
+                let key = FactKey::Held(held.clone()).to_string();
+                self.made(Topic::Facts, key, "com.hookledger.unverified", details)
             }
-            Change::WaitsNoMore(waiting) => {
-                let key = FactKey::Waiting(waiting.clone()).to_string();
+            Change::NoLongerHeld(held) => {
+                let key = FactKey::Held(held.clone()).to_string();
                 self.record(Topic::Facts, Some(key), None, "com.hookledger.unverified")
             }
         }

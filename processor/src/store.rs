@@ -11,7 +11,7 @@ use common::event::{AppName, EventId, Installation};
 use common::settings::Trust;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Change, Decision, EndpointHosts, Fact, Portal, RecordStatus, Rules, Waiting};
+use crate::domain::{Change, Decision, EndpointHosts, Fact, HeldEvent, Portal, RecordStatus, Rules};
 use digest::Digest;
 use form::Form;
 use touched::Touched;
@@ -315,8 +315,8 @@ impl Store {
         Ok(())
     }
 
-    /// Installations of a partition of which nothing is known but what waits, beyond so many for each app: up to `most`,
-    /// the ones that were heard of longest ago.
+    /// Installations of a partition of which nothing is known but held events, beyond so many for each app: up to
+    /// `most`, the ones that were heard of longest ago.
     pub fn surplus(&self, partition: u32, limit: usize, most: usize) -> Vec<Installation> {
         self.untrusted().get(partition as usize).map(|untrusted| untrusted.surplus(limit, most)).unwrap_or_default()
     }
@@ -383,9 +383,9 @@ impl Store {
     }
 
     /// The fact of a held event.
-    pub fn held_fact(&self, waiting: &Waiting) -> Result<Option<Fact>, StoreError> {
-        let row = self.rows.get(&keys::held(&waiting.installation, waiting.principal, waiting.offset))?;
-        row.map(|row| self.form.fact(&waiting.installation, &row)).transpose()
+    pub fn held_fact(&self, held: &HeldEvent) -> Result<Option<Fact>, StoreError> {
+        let row = self.rows.get(&keys::held_fact(&held.installation, held.principal, held.offset))?;
+        row.map(|row| self.form.fact(&held.installation, &row)).transpose()
     }
 
     /// Facts about an installation, oldest first, behind `after`.
@@ -503,8 +503,8 @@ fn add_row(portal: &mut Portal, form: Form, key: &[u8], value: &[u8]) -> Result<
             let latest = form.decision(value)?;
             portal.principals.entry(principal).or_default().decisions.join((method, token), latest);
         }
-        keys::Part::Waiting(principal, offset) => {
-            portal.principals.entry(principal).or_default().waiting.insert(offset, form::held(value)?);
+        keys::Part::Held(principal, offset) => {
+            portal.principals.entry(principal).or_default().held.insert(offset, form::held(value)?);
         }
     }
     Ok(())
@@ -545,7 +545,7 @@ fn read_all(rows: &dyn Rows, form: Form, partitions: u32, trusts: &Trusts) -> Re
         let rest = &key[current.prefix.len()..];
         if key.starts_with(keys::FACTS) {
             known.heard.add(&current.installation, EventId::from_slice(rest).map_err(|_| malformed())?);
-        } else if !key.starts_with(keys::HELD) {
+        } else if !key.starts_with(keys::HELD_FACTS) {
             add_row(&mut current.portal, form, rest, &value)?;
         }
     }
@@ -568,7 +568,7 @@ impl Current {
         let installation = keys::installation(key).ok_or_else(malformed)?;
         let prefix = match key.first() {
             Some(kind) if keys::FACTS.contains(kind) => keys::facts(&installation),
-            Some(kind) if keys::HELD.contains(kind) => keys::all_held(&installation),
+            Some(kind) if keys::HELD_FACTS.contains(kind) => keys::all_held_facts(&installation),
             Some(_) | None => keys::portal(&installation),
         };
         Ok(Self { prefix, partition: installation.partition(partitions), portal: Portal::default(), installation })

@@ -9,7 +9,7 @@ use common::event::EventId;
 use common::log::{Entry, Ledger, LedgerError, Position};
 use tracing::warn;
 
-use crate::domain::{Change, Fact, FactKey, Waits};
+use crate::domain::{Change, Fact, FactKey, HeldDetails};
 use crate::folded::Folded;
 use crate::inconsistency::Inconsistency;
 use crate::processor::Failure;
@@ -108,7 +108,7 @@ fn newest_log(ledger: &mut dyn Ledger, partition: u32, first: u64, end: u64) -> 
 pub fn progress_of(entry: &Entry) -> Option<Progress> {
     match entry.record.key.as_deref().and_then(FactKey::parse)? {
         FactKey::Progress => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
-        FactKey::Fact(..) | FactKey::Waiting(_) | FactKey::Accepted(_) | FactKey::Noop => None,
+        FactKey::Fact(..) | FactKey::Held(_) | FactKey::Accepted(_) | FactKey::Noop => None,
     }
 }
 
@@ -255,11 +255,11 @@ impl<'a> Step<'a> {
                 Ok(fact) => self.changes.list.push(Change::Fact(Box::new(fact))),
                 Err(error) => return Err(unreadable(entry.position, &error.to_string())),
             },
-            (Some(FactKey::Waiting(waiting)), Some(value)) => match serde_json::from_slice::<Waits>(value) {
-                Ok(waits) => self.changes.list.push(Change::Waits(waiting, waits)),
+            (Some(FactKey::Held(held)), Some(value)) => match serde_json::from_slice::<HeldDetails>(value) {
+                Ok(details) => self.changes.list.push(Change::Held(held, details)),
                 Err(error) => return Err(unreadable(entry.position, &error.to_string())),
             },
-            (Some(FactKey::Waiting(waiting)), None) => self.changes.list.push(Change::WaitsNoMore(waiting)),
+            (Some(FactKey::Held(held)), None) => self.changes.list.push(Change::NoLongerHeld(held)),
             (Some(FactKey::Noop), _) => {}
             (Some(FactKey::Accepted(_)), _) => {
                 let begins = self.store.marks(self.partition).begin;

@@ -20,7 +20,7 @@ use std::time::Instant;
 use common::event::EventId;
 use common::log::Entry;
 use fastrand::Rng;
-use processor::domain::{Change, FactKey, Waits};
+use processor::domain::{Change, FactKey, HeldDetails};
 use processor::store::memory::Memory;
 use processor::store::sled::Sled;
 use processor::store::{Progressed, Store, Trusts, opening};
@@ -261,11 +261,11 @@ fn fold(store: &Store, history: &History, thirds: usize) {
                     (FactKey::Fact(..), Some(value)) => {
                         changes.push(Change::Fact(Box::new(serde_json::from_slice(value).expect("a fact"))));
                     }
-                    (FactKey::Waiting(waiting), Some(value)) => {
-                        let waits: Waits = serde_json::from_slice(value).expect("JSON");
-                        changes.push(Change::Waits(waiting, waits));
+                    (FactKey::Held(held), Some(value)) => {
+                        let details: HeldDetails = serde_json::from_slice(value).expect("JSON");
+                        changes.push(Change::Held(held, details));
                     }
-                    (FactKey::Waiting(waiting), None) => changes.push(Change::WaitsNoMore(waiting)),
+                    (FactKey::Held(held), None) => changes.push(Change::NoLongerHeld(held)),
                     (FactKey::Progress, Some(value)) => {
                         let told: Value = serde_json::from_slice(value).expect("JSON");
                         let log = told["log"].as_str().and_then(|log| EventId::parse_str(log).ok()).expect("a log");

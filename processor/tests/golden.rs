@@ -14,8 +14,8 @@ use common::secret::Fingerprint;
 use common::settings::Trust;
 use common::time::Timestamp;
 use processor::domain::{
-    Change, Claims, Decision, Fact, FactKey, FactKind, InstallationRecord, Json, Latest, Method, Part,
-    PermissionRecord, Place, Portal, Profile, ProfileField, Public, Revision, Stamp, Waiting,
+    Change, Claims, Decision, Fact, FactKey, FactKind, HeldEvent, InstallationRecord, Json, Latest, Method, Part,
+    PermissionRecord, Place, Portal, Profile, ProfileField, Public, Revision, Stamp,
 };
 use processor::inconsistency::What;
 use processor::publish::{Accepted, Progress};
@@ -83,7 +83,7 @@ fn every_key_of_every_version_is_read_as_what_it_was() {
     for key in every_key() {
         let (name, text) = match &key {
             FactKey::Fact(..) => ("key-fact", key.to_string()),
-            FactKey::Waiting(_) => ("key-held", key.to_string()),
+            FactKey::Held(_) => ("key-held", key.to_string()),
             FactKey::Progress => ("key-progress", key.to_string()),
             FactKey::Accepted(_) => ("key-accepted", key.to_string()),
             FactKey::Noop => ("key-noop", key.to_string()),
@@ -188,10 +188,10 @@ fn kind_after(kind: &FactKind) -> Option<FactKind> {
 
 fn every_key() -> Vec<FactKey> {
     let (id, principal) = (EventId::from_u128(7), Fingerprint::of("application token"));
-    let waiting = Waiting { installation: installation(), id, principal, offset: 42 };
+    let held = HeldEvent { installation: installation(), id, principal, offset: 42 };
     vec![
         FactKey::Fact(installation(), id),
-        FactKey::Waiting(waiting),
+        FactKey::Held(held),
         FactKey::Progress,
         FactKey::Accepted(id),
         FactKey::Noop,

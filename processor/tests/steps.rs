@@ -15,7 +15,7 @@ use common::log::disk::{DiskLedger, DiskLog, Options};
 use common::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
 use common::settings::Trust;
 use common::time::Timestamp;
-use processor::domain::{DECISIONS_MAX, RecordStatus, WAITING_BYTES_MAX};
+use processor::domain::{DECISIONS_MAX, HELD_BYTES_MAX, RecordStatus};
 use processor::folded::Folded;
 use processor::metrics::Metrics;
 use processor::owner::Limits;
@@ -26,10 +26,10 @@ const MIB: usize = 1024 * 1024;
 
 #[test]
 fn what_waited_is_released_in_steps_of_a_bounded_size_and_read_in_few_passes() {
-    let (portals, waiting, bytes) = (12, 60, 50_000);
+    let (portals, held, bytes) = (12, 60, 50_000);
     let world = World::new();
     let text = "x".repeat(bytes);
-    for number in 0..waiting {
+    for number in 0..held {
         let bodies = (0..portals).map(|portal| {
             body(portal, "t", &format!("event=ONCRMLEADADD&data[FIELDS][ID]={number}&data[text]={text}"))
         });
@@ -42,9 +42,9 @@ fn what_waited_is_released_in_steps_of_a_bounded_size_and_read_in_few_passes() {
     let (store, seen) = world.run(limits);
 
     let largest = seen.published.iter().map(|step| step.bytes).max().expect("some steps");
-    assert!(largest <= MIB + usize::try_from(WAITING_BYTES_MAX).expect("small"), "{largest} bytes in one step");
+    assert!(largest <= MIB + usize::try_from(HELD_BYTES_MAX).expect("small"), "{largest} bytes in one step");
     let released = seen.published.iter().map(|step| step.events).sum::<usize>();
-    assert_eq!(released, portals * (waiting + 1), "each portal's events, and its install");
+    assert_eq!(released, portals * (held + 1), "each portal's events, and its install");
     // All of a portal's events are near each other or in one pass, not one by one.
     assert!((1..=2 * portals).contains(&seen.reads), "raw was read {} times", seen.reads);
     for portal in 0..portals {

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use common::contract::{Topic, header};
 use common::event::{EventId, Installation, RawEvent};
 use common::log::Record;
-use processor::domain::{Change, Event, Fact, Place, Portal, Waiting, interpret};
+use processor::domain::{Change, Event, Fact, HeldEvent, Place, Portal, interpret};
 use processor::fold::{Effect, fold};
 use processor::publish::Publisher;
 use processor::store::Trusts;
@@ -30,7 +30,7 @@ pub struct Due {
     /// The offset of the raw record that it follows from.
     pub cause: u64,
     /// Where the event lies that is released with it: it need not be published once `raw` no longer has that.
-    pub waited: Option<u64>,
+    pub held: Option<u64>,
     /// The record.
     pub record: Record,
 }
@@ -83,8 +83,8 @@ impl Expected {
         let portal = self.portals.entry(event.installation.clone()).or_default();
         let (raw, partition) = (&self.raw, self.partition);
         let known: BTreeSet<EventId> = self.history[&event.installation].keys().copied().collect();
-        let read = |waiting: &Waiting| -> Result<Option<Fact>, Infallible> {
-            Ok(event_at(raw, partition, waiting.offset).fact().filter(|fact| !known.contains(&fact.stamp.id)))
+        let read = |held: &HeldEvent| -> Result<Option<Fact>, Infallible> {
+            Ok(event_at(raw, partition, held.offset).fact().filter(|fact| !known.contains(&fact.stamp.id)))
         };
         let Ok((_, effects)) = fold(portal, &event, self.trusts.of(&event.installation.app), read);
         for effect in effects {
@@ -92,18 +92,18 @@ impl Expected {
                 let history = self.history.entry(fact.installation.clone()).or_default();
                 history.insert(fact.stamp.id, (**fact).clone());
             }
-            if let Effect::Release(waiting) = &effect {
-                let event = event_at(&self.raw, self.partition, waiting.offset);
+            if let Effect::Release(held) = &effect {
+                let event = event_at(&self.raw, self.partition, held.offset);
                 let output = publisher.event(Topic::Events, &event.public, event.raw);
-                self.publish(place, Some(waiting.offset), Topic::Events, output.record);
+                self.publish(place, Some(held.offset), Topic::Events, output.record);
             } else if let Some(output) = publisher.output(&effect) {
                 self.publish(place, None, output.topic, output.record);
             }
         }
     }
 
-    fn publish(&mut self, place: Place, waited: Option<u64>, topic: Topic, record: Record) {
-        self.outputs.entry(topic).or_default().push(Due { cause: place.offset, waited, record });
+    fn publish(&mut self, place: Place, held: Option<u64>, topic: Topic, record: Record) {
+        self.outputs.entry(topic).or_default().push(Due { cause: place.offset, held, record });
     }
 }
 

@@ -162,7 +162,7 @@ impl Judge {
         for ((topic, partition), (_, seen)) in &self.read {
             let raw_first = broker.log(Topic::Raw, *partition).bounds().0;
             let due = &self.expected[*partition as usize].due(*topic)[*seen..];
-            if let Some(missing) = due.iter().find(|due| due.waited.is_none_or(|offset| offset >= raw_first)) {
+            if let Some(missing) = due.iter().find(|due| due.held.is_none_or(|offset| offset >= raw_first)) {
                 return Err(format!("I3: {}/{partition} lacks {}", topic.name(), show(&missing.record)));
             }
         }
@@ -199,8 +199,8 @@ impl Judge {
                 continue;
             }
             let due = self.expected[partition as usize].due(topic);
-            let lost = |waited: Option<u64>| waited.is_some_and(|offset| offset < raw_first);
-            while due.get(seen).is_some_and(|due| due.record != *record && lost(due.waited)) {
+            let lost = |held: Option<u64>| held.is_some_and(|offset| offset < raw_first);
+            while due.get(seen).is_some_and(|due| due.record != *record && lost(due.held)) {
                 self.counts.lost += 1;
                 seen += 1;
             }

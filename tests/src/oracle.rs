@@ -17,8 +17,8 @@ use body::Fields;
 /// How a portal describes itself, in the order in which a record names what is omitted.
 const FIELDS: [&str; 7] = ["domain", "client_endpoint", "server_endpoint", "version", "licence", "language", "scope"];
 
-/// Events of principals that are not trusted yet wait for it; the last hundred of each.
-const WAITING_MAX: usize = 100;
+/// Events of principals that are not trusted yet are held; the last hundred of each.
+const HELD_MAX: usize = 100;
 
 /// Of a principal's decisions the newest are known.
 const DECISIONS_MAX: usize = 1_000;
@@ -71,12 +71,12 @@ struct Principal {
     position: Value,
     /// Whether any of its events is a fact.
     has_claims: bool,
-    waiting: Vec<Waiting>,
+    held: Vec<Held>,
 }
 
 /// An event that is released once its principal is trusted; where the principal came or went, once any of its events is
 /// a fact.
-struct Waiting {
+struct Held {
     id: String,
     lifecycle: Option<Lifecycle>,
 }
@@ -225,18 +225,18 @@ impl Oracle {
             let lifecycle = lifecycle.as_ref().expect("it counts");
             self.facts.insert(known_principal.add(lifecycle));
             if first {
-                let waiting = std::mem::take(&mut known_principal.waiting);
-                for Waiting { lifecycle, .. } in &waiting {
+                let held = std::mem::take(&mut known_principal.held);
+                for Held { lifecycle, .. } in &held {
                     let turn = lifecycle.as_ref().filter(|lifecycle| lifecycle.event == "ONAPPUNINSTALL");
                     self.facts.extend(turn.map(|lifecycle| known_principal.add(lifecycle)));
                 }
-                known_principal.waiting = waiting;
+                known_principal.held = held;
             }
         }
         if becomes_trusted {
             known.trusted = Some(principal.clone());
             let known_principal = known.principals.get_mut(&principal).expect("put in above");
-            for Waiting { id, lifecycle } in std::mem::take(&mut known_principal.waiting) {
+            for Held { id, lifecycle } in std::mem::take(&mut known_principal.held) {
                 let lifecycle = lifecycle.filter(|lifecycle| !lifecycle.is_turn());
                 self.facts.extend(lifecycle.map(|lifecycle| known_principal.add(&lifecycle)));
                 self.events.insert(id);
@@ -246,10 +246,10 @@ impl Oracle {
             self.events.insert(id);
         } else {
             self.unverified.insert(id.clone());
-            let waiting = &mut known.principals.get_mut(&principal).expect("put in above").waiting;
-            waiting.push(Waiting { id, lifecycle });
-            if waiting.len() > WAITING_MAX {
-                waiting.remove(0);
+            let held = &mut known.principals.get_mut(&principal).expect("put in above").held;
+            held.push(Held { id, lifecycle });
+            if held.len() > HELD_MAX {
+                held.remove(0);
             }
         }
     }

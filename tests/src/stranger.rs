@@ -197,12 +197,12 @@ impl Attack {
 fn about_few(aim: &Aim) -> Vec<Attack> {
     let installs = |count: u64| (0..count).map(|n| install(&aim.member(n), &aim.token(n))).collect::<Vec<_>>();
     vec![
-        aim.flood("20 made-up portals with 100 waiting events of 60 KB, then all install", |aim, n| {
+        aim.flood("20 made-up portals with 100 held events of 60 KB, then all install", |aim, n| {
             contact(&aim.member(n / 100), &aim.token(n / 100), LARGE_BYTES)
         })
         .at_most(2_000)
         .then(installs(20)),
-        aim.flood("100 made-up portals with 100 small waiting events, then all install", |aim, n| {
+        aim.flood("100 made-up portals with 100 small held events, then all install", |aim, n| {
             contact(&aim.member(n / 100), &aim.token(n / 100), 100)
         })
         .at_most(10_000)

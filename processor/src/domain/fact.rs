@@ -212,7 +212,7 @@ impl FactKind {
 
 /// An event that went to `unverified`, and goes to `events` should its principal become trusted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Waiting {
+pub struct HeldEvent {
     /// Which installation.
     pub installation: Installation,
     /// The event's id.
@@ -223,9 +223,9 @@ pub struct Waiting {
     pub offset: u64,
 }
 
-/// What is known of an event that waits.
+/// What `facts` hold of a held event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waits {
+pub struct HeldDetails {
     /// Where it lies.
     pub raw: Place,
     /// How much it takes to show it.
@@ -241,10 +241,10 @@ pub struct Waits {
 pub enum Change {
     /// A fact was added.
     Fact(Box<Fact>),
-    /// An event began to wait for its principal to be trusted.
-    Waits(Waiting, Waits),
-    /// An event waits no longer.
-    WaitsNoMore(Waiting),
+    /// An event is held until its principal is trusted.
+    Held(HeldEvent, HeldDetails),
+    /// An event is no longer held.
+    NoLongerHeld(HeldEvent),
 }
 
 impl Change {
@@ -252,7 +252,7 @@ impl Change {
     pub fn installation(&self) -> &Installation {
         match self {
             Self::Fact(fact) => &fact.installation,
-            Self::Waits(waiting, _) | Self::WaitsNoMore(waiting) => &waiting.installation,
+            Self::Held(held, _) | Self::NoLongerHeld(held) => &held.installation,
         }
     }
 }
@@ -263,7 +263,7 @@ pub enum FactKey {
     /// `{app}/{member_id}/{id}`
     Fact(Installation, EventId),
     /// `{app}/{member_id}/{id}/unverified/{principal}/{offset}`: a tombstone needs no value to be understood.
-    Waiting(Waiting),
+    Held(HeldEvent),
     /// `progress`: how far `raw` of this partition has been read.
     Progress,
     /// `accepted/{id}`: an operator let the partition go on although logs were inconsistent. State depends on it only
@@ -297,7 +297,7 @@ impl FactKey {
             ["unverified", principal, offset] => {
                 let principal = Fingerprint::parse(principal)?;
                 let offset = offset.parse().ok()?;
-                Some(Self::Waiting(Waiting { installation, id, principal, offset }))
+                Some(Self::Held(HeldEvent { installation, id, principal, offset }))
             }
             _ => None,
         }
@@ -308,7 +308,7 @@ impl fmt::Display for FactKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fact(installation, id) => write!(f, "{installation}/{id}"),
-            Self::Waiting(Waiting { installation, id, principal, offset }) => {
+            Self::Held(HeldEvent { installation, id, principal, offset }) => {
                 write!(f, "{installation}/{id}/unverified/{principal}/{offset}")
             }
             Self::Progress => f.write_str(PROGRESS),
@@ -326,10 +326,10 @@ mod tests {
     fn keys_are_read_as_they_are_written() {
         let installation = Installation::parse("crm-sync", "a223").expect("valid");
         let (id, principal) = (EventId::nil(), Fingerprint::of("t"));
-        let waiting = Waiting { installation: installation.clone(), id, principal, offset: 7 };
+        let held = HeldEvent { installation: installation.clone(), id, principal, offset: 7 };
         let keys = [
             FactKey::Fact(installation, id),
-            FactKey::Waiting(waiting),
+            FactKey::Held(held),
             FactKey::Progress,
             FactKey::Accepted(id),
             FactKey::Noop,

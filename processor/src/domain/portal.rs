@@ -7,21 +7,21 @@ use common::secret::Fingerprint;
 use common::settings::Trust;
 
 use super::claims::{Claims, Status};
-use super::fact::{Change, Fact, FactKind, Method, Waiting, Waits};
+use super::fact::{Change, Fact, FactKind, HeldDetails, HeldEvent, Method};
 use super::permission::Decision;
 use super::record::RecordStatus;
 use super::stamp::{Latest, Stamp};
 use super::trust::{Trusted, holder, trusted};
 
-/// The most events that wait for one principal to be trusted.
-pub const WAITING_MAX: usize = 100;
-/// The most bytes that the events of one principal that wait may show.
-pub const WAITING_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// The most events that wait at one installation.
-pub const INSTALLATION_WAITING_MAX: usize = 1_000;
-/// The most bytes that all events that wait at one installation may show.
-pub const INSTALLATION_WAITING_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The most principals of one installation without claims for which events wait.
+/// The most events that are held of one principal.
+pub const HELD_MAX: usize = 100;
+/// The most bytes that the held events of one principal may show.
+pub const HELD_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// The most events that are held of one installation.
+pub const INSTALLATION_HELD_MAX: usize = 1_000;
+/// The most bytes that all held events of one installation may show.
+pub const INSTALLATION_HELD_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The most principals of one installation without claims of which events are held.
 pub const STRANGERS_MAX: usize = 32;
 /// The most principals of one installation whose claims are known, while its place is taken.
 pub const CLAIMANTS_MAX: usize = 32;
@@ -33,7 +33,7 @@ pub const TURNS_MAX: usize = 128;
 /// The most decisions that are known of one principal: the newest. An access token lives for an hour.
 pub const DECISIONS_MAX: usize = 1_000;
 
-/// An event that waits.
+/// A held event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     /// Its id.
@@ -49,13 +49,13 @@ pub struct Held {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Principal {
     /// The join of its facts. Only of a principal that reported an install, or is trusted for another reason: what
-    /// others say waits, and is no fact. In a box, because a map has room for several principals at once and most
+    /// others say is held, and is no fact. In a box, because a map has room for several principals at once and most
     /// installations have one.
     pub claims: Box<Claims>,
     /// Decisions about methods.
     pub decisions: Decisions,
-    /// Events that wait for the principal to be trusted, by their place in `raw`.
-    pub waiting: BTreeMap<u64, Held>,
+    /// Events that are held until the principal is trusted, by their place in `raw`.
+    pub held: BTreeMap<u64, Held>,
 }
 
 impl Principal {
@@ -64,9 +64,9 @@ impl Principal {
         self.claims.first_word.is_some()
     }
 
-    /// How many bytes its waiting events show.
-    pub fn waiting_bytes(&self) -> u64 {
-        self.waiting.values().map(|held| u64::from(held.bytes)).sum()
+    /// How many bytes its held events show.
+    pub fn held_bytes(&self) -> u64 {
+        self.held.values().map(|held| u64::from(held.bytes)).sum()
     }
 
     fn has_left(&self) -> bool {
@@ -137,14 +137,14 @@ impl Portal {
     pub fn apply(&mut self, change: &Change) -> Vec<Decided> {
         match change {
             Change::Fact(fact) => return self.add(fact),
-            Change::Waits(Waiting { id, principal, offset, .. }, Waits { bytes, fact, .. }) => {
+            Change::Held(HeldEvent { id, principal, offset, .. }, HeldDetails { bytes, fact, .. }) => {
                 let held = Held { id: *id, bytes: *bytes, has_fact: fact.is_some() };
-                self.principals.entry(*principal).or_default().waiting.insert(*offset, held);
+                self.principals.entry(*principal).or_default().held.insert(*offset, held);
             }
-            Change::WaitsNoMore(Waiting { principal, offset, .. }) => {
+            Change::NoLongerHeld(HeldEvent { principal, offset, .. }) => {
                 if let Some(known) = self.principals.get_mut(principal) {
-                    known.waiting.remove(offset);
-                    // Compaction may leave us the end of a wait without its beginning: both must be no trace.
+                    known.held.remove(offset);
+                    // Compaction may leave us the tombstone without the record: both must be no trace.
                     if *known == Principal::default() {
                         self.principals.remove(principal);
                     }
@@ -154,13 +154,13 @@ impl Portal {
         Vec::new()
     }
 
-    /// Whether no principal has claims: all that is known is what waits.
+    /// Whether no principal has claims: all that is known is held events.
     pub fn is_unclaimed(&self) -> bool {
         !self.principals.values().any(Principal::has_claims)
     }
 
     /// Since which offset the principal that is trusted holds the place.
-    pub fn held_since(&self, trust: Trust) -> Option<(Fingerprint, u64)> {
+    pub fn trusted_since(&self, trust: Trust) -> Option<(Fingerprint, u64)> {
         holder(&self.principals, trust)
     }
 
@@ -178,28 +178,28 @@ impl Portal {
         trusted.and_then(|principal| self.principals.get(&principal)).is_none_or(Principal::has_left)
     }
 
-    /// The events of a principal that wait, in the order in which they came.
-    pub fn waiting_of(&self, installation: &Installation, principal: Fingerprint) -> Vec<Waiting> {
+    /// The held events of a principal, in the order in which they came.
+    pub fn held_of(&self, installation: &Installation, principal: Fingerprint) -> Vec<HeldEvent> {
         let known = self.principals.get(&principal).into_iter();
-        let place = |(offset, held): (&u64, &Held)| Waiting {
+        let place = |(offset, held): (&u64, &Held)| HeldEvent {
             installation: installation.clone(),
             id: held.id,
             principal,
             offset: *offset,
         };
-        known.flat_map(|known| known.waiting.iter().map(place)).collect()
+        known.flat_map(|known| known.held.iter().map(place)).collect()
     }
 
-    /// What waits, and nothing else: where its facts are to be folded again.
+    /// The held events, and nothing else: where its facts are to be folded again.
     #[must_use]
-    pub fn waiting(&self) -> Self {
-        let waits = |(_, known): &(&Fingerprint, &Principal)| !known.waiting.is_empty();
-        let only = |known: &Principal| Principal { waiting: known.waiting.clone(), ..Principal::default() };
+    pub fn only_held(&self) -> Self {
+        let has_held = |(_, known): &(&Fingerprint, &Principal)| !known.held.is_empty();
+        let only = |known: &Principal| Principal { held: known.held.clone(), ..Principal::default() };
         Self {
             principals: self
                 .principals
                 .iter()
-                .filter(waits)
+                .filter(has_held)
                 .map(|(principal, known)| (*principal, only(known)))
                 .collect(),
         }
@@ -279,9 +279,9 @@ impl Portal {
     fn forget_irrelevant(&mut self) {
         let Some((holder, since)) = self.undisputed() else { return };
         for principal in self.irrelevant((holder, since)).collect::<Vec<_>>() {
-            let waiting = self.principals.remove(&principal).map(|known| known.waiting).unwrap_or_default();
-            if !waiting.is_empty() {
-                self.principals.insert(principal, Principal { waiting, ..Principal::default() });
+            let held = self.principals.remove(&principal).map(|known| known.held).unwrap_or_default();
+            if !held.is_empty() {
+                self.principals.insert(principal, Principal { held, ..Principal::default() });
             }
         }
         for (principal, known) in self.principals.iter_mut().filter(|(_, known)| known.has_claims()) {

@@ -20,8 +20,8 @@ fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (Portal, Vec<(Outcome,
 
 /// Folds one of these events; the others are what `raw` holds.
 fn fold_one(portal: &mut Portal, raw: &[Event], event: &Event, trust: Trust) -> (Outcome, Vec<Effect>) {
-    let read = |waiting: &Waiting| -> Result<_, Infallible> {
-        Ok(raw.iter().find(|event| event.raw.offset == waiting.offset).and_then(Event::fact))
+    let read = |held: &HeldEvent| -> Result<_, Infallible> {
+        Ok(raw.iter().find(|event| event.raw.offset == held.offset).and_then(Event::fact))
     };
     let Ok(folded) = super::fold(portal, event, trust, read);
     folded
@@ -118,7 +118,7 @@ fn events_from_before_the_install_are_released_once_in_their_order() {
         .enumerate()
         .flat_map(|(step, (_, effects))| {
             effects.iter().filter_map(move |effect| match effect {
-                Effect::Release(waiting) => Some(waiting.offset),
+                Effect::Release(held) => Some(held.offset),
                 Effect::Verified(_) => Some(step as u64),
                 Effect::Changed(_)
                 | Effect::Unverified(_)
@@ -130,8 +130,8 @@ fn events_from_before_the_install_are_released_once_in_their_order() {
         })
         .collect();
     assert_eq!(shown, [0, 2, 3, 4]);
-    assert_eq!(portal.principals[&Fingerprint::of("t")].waiting.len(), 0);
-    assert_eq!(portal.principals[&Fingerprint::of("x")].waiting.len(), 1);
+    assert_eq!(portal.principals[&Fingerprint::of("t")].held.len(), 0);
+    assert_eq!(portal.principals[&Fingerprint::of("x")].held.len(), 1);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn what_waited_for_a_fact_that_was_put_right_is_released_with_the_next_event() {
     let steps = [("t", 1, "contact"), ("t", 2, "begin to install")];
     let (mut portal, _) = fold_all(Trust::FirstInstall, &steps);
     // As a state that was folded again with what the second event should have been read for.
-    let mut corrected = portal.waiting();
+    let mut corrected = portal.only_held();
     let fact = event(1, "t", 2, "install").fact().expect("a fact");
     corrected.apply(&Change::Fact(Box::new(fact)));
     portal = corrected;
@@ -154,10 +154,10 @@ fn what_waited_for_a_fact_that_was_put_right_is_released_with_the_next_event() {
 
 #[test]
 fn only_the_last_hundred_places_are_remembered() {
-    let steps = vec![("t", 1, "contact"); WAITING_MAX + 3];
+    let steps = vec![("t", 1, "contact"); HELD_MAX + 3];
     let (portal, _) = fold_all(Trust::FirstInstall, &steps);
-    let waiting = &portal.principals[&Fingerprint::of("t")].waiting;
-    assert_eq!((waiting.len(), waiting.keys().next()), (WAITING_MAX, Some(&3)));
+    let held = &portal.principals[&Fingerprint::of("t")].held;
+    assert_eq!((held.len(), held.keys().next()), (HELD_MAX, Some(&3)));
 }
 
 #[test]
@@ -168,8 +168,8 @@ fn what_waits_for_one_principal_is_limited_in_bytes() {
         fold_one(&mut portal, &[], &large(offset), Trust::FirstInstall);
     }
     let known = &portal.principals[&Fingerprint::of("t")];
-    assert_eq!(known.waiting.keys().copied().collect::<Vec<_>>(), [3, 4]);
-    assert!(known.waiting_bytes() <= WAITING_BYTES_MAX);
+    assert_eq!(known.held.keys().copied().collect::<Vec<_>>(), [3, 4]);
+    assert!(known.held_bytes() <= HELD_BYTES_MAX);
 }
 
 #[test]
@@ -181,9 +181,9 @@ fn what_waits_at_one_installation_is_limited_in_bytes_and_the_fullest_gives_way(
         let large = Event { body_bytes: 1024 * 1024, ..event(offset, &forger, 1, "contact") };
         fold_one(&mut portal, &[], &large, Trust::FirstInstall);
     }
-    let all: u64 = portal.principals.values().map(Principal::waiting_bytes).sum();
-    assert!((15 * 1024 * 1024..=INSTALLATION_WAITING_BYTES_MAX).contains(&all), "{all}");
-    assert_eq!(portal.principals[&Fingerprint::of("honest")].waiting.len(), 1);
+    let all: u64 = portal.principals.values().map(Principal::held_bytes).sum();
+    assert!((15 * 1024 * 1024..=INSTALLATION_HELD_BYTES_MAX).contains(&all), "{all}");
+    assert_eq!(portal.principals[&Fingerprint::of("honest")].held.len(), 1);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn installs_with_made_up_tokens_beyond_the_limit_wait_and_change_nothing() {
     steps.extend([("t", 20, "uninstall"), ("new", 30, "install")]);
     let (portal, _) = fold_all(Trust::FirstInstall, &steps);
     assert_eq!(portal.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("new")));
-    // What waited for room takes no place from before, whether it was a fact once or not.
+    // What was held for lack of room takes no place from before, whether it was a fact once or not.
     for late in ["forger0", "forger99"] {
         let steps = [&steps[..], &[(late, 40, "install")]].concat();
         let (portal, results) = fold_all(Trust::FirstInstall, &steps);
@@ -427,7 +427,7 @@ proptest! {
     ) {
         let mut owned = Portal::default();
         let effects = effects_of(&mut owned, &events, trust);
-        // Waits begin before they end, and that order is the log's; all else has none.
+        // An event is held before it is released, and that order is the log's; all else has none.
         let facts: Vec<Change> =
             changes_of(&effects).into_iter().filter(|change| matches!(change, Change::Fact(_))).collect();
         let mut shuffled = [facts.clone(), facts.clone()].concat();
@@ -451,7 +451,7 @@ proptest! {
         for effect in effects_of(&mut Portal::default(), &events, trust) {
             let id = match effect {
                 Effect::Verified(public) => public.id,
-                Effect::Release(waiting) => waiting.id,
+                Effect::Release(held) => held.id,
                 Effect::Changed(_)
                 | Effect::Unverified(_)
                 | Effect::Installation(_)

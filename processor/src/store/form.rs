@@ -92,9 +92,9 @@ impl Form {
     }
 }
 
-/// An event that waits: its id, and how many bytes it shows, which rows of older versions do not say.
+/// A held event: its id, and how many bytes it shows, which rows of older versions do not say.
 pub fn held(row: &[u8]) -> Result<Held, StoreError> {
-    let malformed = || StoreError::Damaged("an event that waits is malformed".to_owned());
+    let malformed = || StoreError::Damaged("a held event is malformed".to_owned());
     let (id, bytes) = row.split_at_checked(16).ok_or_else(malformed)?;
     let id = EventId::from_slice(id).map_err(|_| malformed())?;
     match *bytes {
@@ -104,7 +104,7 @@ pub fn held(row: &[u8]) -> Result<Held, StoreError> {
     }
 }
 
-/// An event that waits, as a row.
+/// A held event, as a row.
 pub fn encode_held(held: Held) -> Vec<u8> {
     [&held.id.as_bytes()[..], &held.bytes.to_be_bytes(), &[u8::from(held.has_fact)]].concat()
 }

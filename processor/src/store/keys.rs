@@ -3,7 +3,7 @@
 //! ```text
 //! p app NUL member NUL t principal                       claims
 //! p app NUL member NUL d principal method NUL token      a decision
-//! p app NUL member NUL w principal offset                an event that waits
+//! p app NUL member NUL w principal offset                a held event
 //! h app NUL member NUL id                             a fact
 //! v app NUL member NUL principal offset                  the fact of a held event
 //! m partition                                         how far, and the digest
@@ -23,13 +23,13 @@ pub const PORTALS: &[u8] = b"p";
 pub const FACTS: &[u8] = b"h";
 
 /// Before the facts of held events.
-pub const HELD: &[u8] = b"v";
+pub const HELD_FACTS: &[u8] = b"v";
 
 /// What a row of a portal holds.
 pub enum Part {
     Claims(Fingerprint),
     Decision(Fingerprint, Method, Fingerprint),
-    Waiting(Fingerprint, u64),
+    Held(Fingerprint, u64),
 }
 
 /// The prefix of a portal's rows.
@@ -47,12 +47,12 @@ pub fn fact(installation: &Installation, id: EventId) -> Vec<u8> {
 }
 
 /// The prefix of the facts of an installation's held events.
-pub fn all_held(installation: &Installation) -> Vec<u8> {
-    prefix(HELD, installation)
+pub fn all_held_facts(installation: &Installation) -> Vec<u8> {
+    prefix(HELD_FACTS, installation)
 }
 
-pub fn held(installation: &Installation, principal: Fingerprint, offset: u64) -> Vec<u8> {
-    [&all_held(installation)[..], principal.as_bytes(), &offset.to_be_bytes()].concat()
+pub fn held_fact(installation: &Installation, principal: Fingerprint, offset: u64) -> Vec<u8> {
+    [&all_held_facts(installation)[..], principal.as_bytes(), &offset.to_be_bytes()].concat()
 }
 
 pub fn claims(installation: &Installation, principal: Fingerprint) -> Vec<u8> {
@@ -64,7 +64,7 @@ pub fn decision(installation: &Installation, principal: Fingerprint, method: &Me
     [&portal(installation)[..], b"d", principal.as_bytes(), method, b"\0", token.as_bytes()].concat()
 }
 
-pub fn waiting(installation: &Installation, principal: Fingerprint, offset: u64) -> Vec<u8> {
+pub fn held(installation: &Installation, principal: Fingerprint, offset: u64) -> Vec<u8> {
     [&portal(installation)[..], b"w", principal.as_bytes(), &offset.to_be_bytes()].concat()
 }
 
@@ -92,7 +92,7 @@ pub fn behind_all(mut prefix: Vec<u8>) -> Vec<u8> {
 
 /// The installation of a portal's row, a fact, or the fact of a held event.
 pub fn installation(key: &[u8]) -> Option<Installation> {
-    if ![PORTALS, FACTS, HELD].iter().any(|kind| key.starts_with(kind)) {
+    if ![PORTALS, FACTS, HELD_FACTS].iter().any(|kind| key.starts_with(kind)) {
         return None;
     }
     let mut parts = key.get(1..)?.splitn(3, |byte| *byte == 0);
@@ -114,7 +114,7 @@ pub fn part(key: &[u8]) -> Option<Part> {
             let method = Method::parse(std::str::from_utf8(method).ok()?)?;
             Some(Part::Decision(principal, method, fingerprint(&token[1..])?))
         }
-        b'w' => Some(Part::Waiting(principal, u64::from_be_bytes(rest.try_into().ok()?))),
+        b'w' => Some(Part::Held(principal, u64::from_be_bytes(rest.try_into().ok()?))),
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree;
 use super::memory::Memory;
 use super::sled::Sled;
 use super::*;
-use crate::domain::{FactKind, Method, Place, Profile, ProfileField, Revision, Stamp, Waiting, Waits};
+use crate::domain::{FactKind, HeldDetails, HeldEvent, Method, Place, Profile, ProfileField, Revision, Stamp};
 
 const PARTITIONS: u32 = 3;
 
@@ -44,14 +44,14 @@ fn kind() -> impl Strategy<Value = FactKind> {
 
 prop_compose! {
     fn changes()(kind in prop::collection::vec((0..4_u8, 0..3_u8, 0..2_000_000_u64, kind(), any::<bool>()), 0..40)) -> Vec<Change> {
-        let change = |(offset, (member, principal, at, kind, waits)): (usize, (u8, u8, u64, FactKind, bool))| {
+        let change = |(offset, (member, principal, at, kind, is_held)): (usize, (u8, u8, u64, FactKind, bool))| {
             let offset = u64::try_from(offset).expect("small");
             let installation = installation(member);
-            if waits {
+            if is_held {
                 let principal = Fingerprint::of(&principal.to_string());
                 let Change::Fact(fact) = fact(installation.clone(), 0, at, offset, kind) else { unreachable!() };
-                let waits = Waits { raw: fact.raw, bytes: 7, fact: (at % 2 == 0).then_some(fact) };
-                Change::Waits(Waiting { installation, id: EventId::from_u128(offset.into()), principal, offset }, waits)
+                let details = HeldDetails { raw: fact.raw, bytes: 7, fact: (at % 2 == 0).then_some(fact) };
+                Change::Held(HeldEvent { installation, id: EventId::from_u128(offset.into()), principal, offset }, details)
             } else {
                 fact(installation, principal, at, offset, kind)
             }
@@ -69,9 +69,7 @@ fn apply(store: &Store, changes: &[Change], size: usize) {
     for partition in 0..PARTITIONS {
         let ours = |change: &&Change| match change {
             Change::Fact(fact) => fact.raw.partition == partition,
-            Change::Waits(waiting, _) | Change::WaitsNoMore(waiting) => {
-                waiting.installation.partition(PARTITIONS) == partition
-            }
+            Change::Held(held, _) | Change::NoLongerHeld(held) => held.installation.partition(PARTITIONS) == partition,
         };
         let ours: Vec<Change> = changes.iter().filter(ours).cloned().collect();
         let mut end = 0;
@@ -89,11 +87,11 @@ fn rows(rows: &Memory) -> Vec<Row> {
     rows.filter(|(key, _)| !keys::is_marks(key, PARTITIONS)).collect()
 }
 
-/// What a change is about: one fact, or one event that waits.
+/// What a change is about: one fact, or one held event.
 fn key(change: &Change) -> (Installation, EventId, bool) {
     match change {
         Change::Fact(fact) => (fact.installation.clone(), fact.stamp.id, true),
-        Change::Waits(waiting, _) | Change::WaitsNoMore(waiting) => (waiting.installation.clone(), waiting.id, false),
+        Change::Held(held, _) | Change::NoLongerHeld(held) => (held.installation.clone(), held.id, false),
     }
 }
 

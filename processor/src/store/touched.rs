@@ -7,7 +7,7 @@ use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 
 use super::{Store, StoreError, form, keys};
-use crate::domain::{Change, Fact, Portal, Principal, Waiting, Waits};
+use crate::domain::{Change, Fact, HeldDetails, HeldEvent, Portal, Principal};
 
 /// An installation that a step changes.
 pub struct Touched<'a> {
@@ -19,7 +19,7 @@ pub struct Touched<'a> {
     pub after: Portal,
     facts: BTreeMap<EventId, Known<'a>>,
     /// The facts of held events: the row as it was, and as it will be.
-    held: BTreeMap<(Fingerprint, u64), [Option<Vec<u8>>; 2]>,
+    held_facts: BTreeMap<(Fingerprint, u64), [Option<Vec<u8>>; 2]>,
     /// A fact was replaced: what the old one said has to go.
     is_stale: bool,
 }
@@ -39,22 +39,30 @@ impl<'a> Touched<'a> {
             None => Arc::new(store.read_portal(installation)?),
         };
         let after = Portal::clone(&before);
-        Ok(Self { store, installation, before, after, facts: BTreeMap::new(), held: BTreeMap::new(), is_stale: false })
+        Ok(Self {
+            store,
+            installation,
+            before,
+            after,
+            facts: BTreeMap::new(),
+            held_facts: BTreeMap::new(),
+            is_stale: false,
+        })
     }
 
     /// Joins a change. Of two facts with one key only one holds, whichever comes first.
     pub fn make(&mut self, change: &'a Change) -> Result<(), StoreError> {
         let fact = match change {
             Change::Fact(fact) => fact,
-            Change::Waits(waiting, Waits { fact, .. }) => {
-                self.hold(waiting, fact.as_deref())?;
+            Change::Held(held, HeldDetails { fact, .. }) => {
+                self.hold(held, fact.as_deref())?;
                 self.after.apply(change);
                 return Ok(());
             }
-            Change::WaitsNoMore(waiting) => {
-                let known = self.after.principals.get(&waiting.principal);
-                if known.and_then(|known| known.waiting.get(&waiting.offset)).is_some_and(|held| held.has_fact) {
-                    self.hold(waiting, None)?;
+            Change::NoLongerHeld(held) => {
+                let known = self.after.principals.get(&held.principal);
+                if known.and_then(|known| known.held.get(&held.offset)).is_some_and(|held| held.has_fact) {
+                    self.hold(held, None)?;
                 }
                 self.after.apply(change);
                 return Ok(());
@@ -81,13 +89,13 @@ impl<'a> Touched<'a> {
         Ok(())
     }
 
-    fn hold(&mut self, waiting: &Waiting, fact: Option<&Fact>) -> Result<(), StoreError> {
-        let Waiting { principal, offset, .. } = waiting;
-        if !self.held.contains_key(&(*principal, *offset)) {
-            let old = self.store.rows.get(&keys::held(self.installation, *principal, *offset))?;
-            self.held.insert((*principal, *offset), [old, None]);
+    fn hold(&mut self, held: &HeldEvent, fact: Option<&Fact>) -> Result<(), StoreError> {
+        let HeldEvent { principal, offset, .. } = held;
+        if !self.held_facts.contains_key(&(*principal, *offset)) {
+            let old = self.store.rows.get(&keys::held_fact(self.installation, *principal, *offset))?;
+            self.held_facts.insert((*principal, *offset), [old, None]);
         }
-        let known = self.held.get_mut(&(*principal, *offset)).expect("inserted above");
+        let known = self.held_facts.get_mut(&(*principal, *offset)).expect("inserted above");
         known[1] = fact.map(|fact| self.store.form.encode_fact(fact));
         Ok(())
     }
@@ -106,9 +114,9 @@ impl<'a> Touched<'a> {
                 put(keys::fact(about, *id), known.row.take(), Some(form.encode_fact(new)));
             }
         }
-        for ((principal, offset), [old, new]) in std::mem::take(&mut self.held) {
+        for ((principal, offset), [old, new]) in std::mem::take(&mut self.held_facts) {
             if old != new {
-                put(keys::held(about, principal, offset), old, new);
+                put(keys::held_fact(about, principal, offset), old, new);
             }
         }
         let (empty, all) = (Principal::default(), [&*self.before, &self.after]);
@@ -129,16 +137,16 @@ impl<'a> Touched<'a> {
                 let key = keys::decision(about, principal, method, *token);
                 put(key, old.map(|latest| form.encode(latest)), new.map(|latest| form.encode(latest)));
             });
-            compare(&before.waiting, &after.waiting, |offset, old, new| {
+            compare(&before.held, &after.held, |offset, old, new| {
                 let rows = [old, new].map(|held| held.map(|held| form::encode_held(*held)));
                 let [old, new] = rows;
-                put(keys::waiting(about, principal, *offset), old, new);
+                put(keys::held(about, principal, *offset), old, new);
             });
         }
         Ok(())
     }
 
-    /// The join of all facts that hold, in the order of `raw`, and what waits: what would have come of them had the
+    /// The join of all facts that hold, in the order of `raw`, and held events: what would have come of them had the
     /// replaced ones never been there.
     fn folded_again(&self) -> Result<Portal, StoreError> {
         let mut facts: Vec<Fact> =
@@ -151,7 +159,7 @@ impl<'a> Touched<'a> {
             }
         }
         facts.sort_by_key(|fact| (fact.raw.offset, fact.stamp.id));
-        let mut portal = self.after.waiting();
+        let mut portal = self.after.only_held();
         for fact in facts {
             portal.apply(&Change::Fact(Box::new(fact)));
         }

@@ -1,4 +1,4 @@
-//! Installations of which nothing is known but events that wait. Anybody can make them up, so their number is limited:
+//! Installations of which nothing is known but held events. Anybody can make them up, so their number is limited:
 //! the ones that were heard of longest ago give way.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,9 +19,9 @@ pub struct Untrusted {
 }
 
 impl Untrusted {
-    /// When an installation was last heard of, if nothing is known of it but what waits.
+    /// When an installation was last heard of, if nothing is known of it but held events.
     pub fn heard(portal: &Portal) -> Option<u64> {
-        let last = |offsets: &crate::domain::Principal| offsets.waiting.keys().next_back().copied();
+        let last = |offsets: &crate::domain::Principal| offsets.held.keys().next_back().copied();
         portal.is_unclaimed().then(|| portal.principals.values().filter_map(last).max()).flatten()
     }
 

@@ -14,7 +14,7 @@ const PORTALS_BYTES_MAX: usize = 64 * 1024 * 1024;
 const PORTAL_BYTES: usize = 2_000;
 const PRINCIPAL_BYTES: usize = 2_000;
 const DECISION_BYTES: usize = 480;
-const WAITING_BYTES: usize = 48;
+const HELD_BYTES: usize = 48;
 
 /// Portals as their rows say, no more than fit. Which one has to go is left to chance: facts that are read again
 /// often come round by round, and what was touched longest ago is then what comes next.
@@ -66,7 +66,7 @@ impl Warm {
 
 fn bytes(portal: &Portal) -> usize {
     let principal = |known: &crate::domain::Principal| {
-        PRINCIPAL_BYTES + known.decisions.by_key().len() * DECISION_BYTES + known.waiting.len() * WAITING_BYTES
+        PRINCIPAL_BYTES + known.decisions.by_key().len() * DECISION_BYTES + known.held.len() * HELD_BYTES
     };
     PORTAL_BYTES + portal.principals.values().map(principal).sum::<usize>()
 }

@@ -12,7 +12,9 @@ use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
 use common::secret::Fingerprint;
 use common::time::Timestamp;
 use fastrand::Rng;
-use processor::domain::{Decision, Fact, FactKey, FactKind, Method, Place, Profile, Revision, Stamp, Waiting, Waits};
+use processor::domain::{
+    Decision, Fact, FactKey, FactKind, HeldDetails, HeldEvent, Method, Place, Profile, Revision, Stamp,
+};
 use processor::processor::Shared;
 use serde_json::json;
 
@@ -25,11 +27,11 @@ const GAPS: u32 = 5;
 pub struct History(Vec<Vec<Entry>>);
 
 impl History {
-    /// So many facts and waits, in steps with a progress record each.
+    /// So many facts and held events, in steps with a progress record each.
     pub fn of(seed: u64, records: usize) -> Self {
         let mut random = Rng::with_seed(seed);
         let mut partitions = vec![Vec::new(); PARTITIONS as usize];
-        let mut waiting: Vec<Vec<Waiting>> = vec![Vec::new(); PARTITIONS as usize];
+        let mut held: Vec<Vec<HeldEvent>> = vec![Vec::new(); PARTITIONS as usize];
         let mut places = vec![(0_u64, 0_u64); PARTITIONS as usize];
         let logs: Vec<EventId> = (0..PARTITIONS).map(|_| EventId::from_u128(random.u128(..))).collect();
         for _ in 0..records {
@@ -39,19 +41,19 @@ impl History {
             let partition = installation_partition as usize;
             let (facts, raw) = &mut places[partition];
             let (key, value) = match random.u32(..8) {
-                0 if !waiting[partition].is_empty() => {
-                    let known = &mut waiting[partition];
-                    (FactKey::Waiting(known.swap_remove(random.usize(..known.len()))), None)
+                0 if !held[partition].is_empty() => {
+                    let known = &mut held[partition];
+                    (FactKey::Held(known.swap_remove(random.usize(..known.len()))), None)
                 }
                 1 => {
                     let principal = principal(&mut random);
                     let id = EventId::from_u128(random.u128(..));
-                    let one = Waiting { installation, id, principal, offset: *raw };
-                    waiting[partition].push(one.clone());
+                    let one = HeldEvent { installation, id, principal, offset: *raw };
+                    held[partition].push(one.clone());
                     let at = Place { partition: installation_partition, offset: *raw };
                     let kind = random.bool().then(|| Box::new(fact(&mut random, one.installation.clone(), *raw)));
-                    let waits = Waits { raw: at, bytes: random.u32(..1_000), fact: kind };
-                    (FactKey::Waiting(one), Some(serde_json::to_vec(&waits).expect("JSON").into()))
+                    let details = HeldDetails { raw: at, bytes: random.u32(..1_000), fact: kind };
+                    (FactKey::Held(one), Some(serde_json::to_vec(&details).expect("JSON").into()))
                 }
                 _ => {
                     let fact = fact(&mut random, installation, *raw);
