@@ -275,14 +275,14 @@ impl Auditor<'_> {
             if about.partition(self.store.partitions()) != partition {
                 continue;
             }
-            let (portal, trust) = (self.store.portal(&about)?, self.store.trust(&about.app));
-            for record in portal.permissions(trust) {
+            let (state, trust) = (self.store.installation(&about)?, self.store.trust(&about.app));
+            for record in state.permissions(trust) {
                 let may_be_gone = record.decided_at < self.now.minus(DECISIONS_KEPT);
                 let hash = hash(&permission_value(&about, &record));
                 let shown = Shown { hash, may_be_gone, about: about.clone() };
                 expected.entry(Topic::Permissions).or_default().insert(permission_key(&about, &record), shown);
             }
-            let record = portal.record(&about, partition, self.store.rules(&about.app));
+            let record = state.record(&about, partition, self.store.rules(&about.app));
             let hash = hash(&serde_json::to_value(&record).expect("our own types have a JSON form"));
             let shown = Shown { hash, may_be_gone: false, about: about.clone() };
             expected.entry(Topic::Installations).or_default().insert(about.to_string(), shown);
@@ -311,12 +311,12 @@ impl Auditor<'_> {
             return Ok(None);
         }
         let (about, trust) = (&shown.about, self.store.trust(&shown.about.app));
-        let portal = self.store.portal(about)?;
+        let state = self.store.installation(about)?;
         if topic == Topic::Installations {
-            let record = portal.record(about, partition, self.store.rules(&about.app));
+            let record = state.record(about, partition, self.store.rules(&about.app));
             return Ok(Some(Mend::Installation(Box::new(record), partition, because)));
         }
-        let records = portal.permissions(trust);
+        let records = state.permissions(trust);
         let mut same = records.into_iter().filter(|record| hash(&permission_value(about, record)) == shown.hash);
         Ok(same.next().map(|record| Mend::Permission(about.clone(), Box::new(record), partition, because)))
     }
@@ -407,9 +407,9 @@ fn behind(known: Revision) -> Revision {
 /// Whether the fact of an event must be among the facts: where its principal is trusted, everything since then is.
 /// Other events are held, or gave way.
 fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
-    let portal = store.portal(&event.installation)?;
-    let Some(known) = portal.principals.get(&event.principal) else { return Ok(false) };
-    let since = match portal.trusted_since(store.trust(&event.installation.app)) {
+    let state = store.installation(&event.installation)?;
+    let Some(known) = state.principals.get(&event.principal) else { return Ok(false) };
+    let since = match state.trusted_since(store.trust(&event.installation.app)) {
         Some((principal, since)) => (principal == event.principal).then_some(since),
         None => known.claims.first_word,
     };

@@ -8,9 +8,9 @@ mod claims;
 mod endpoint;
 mod event;
 mod fact;
+mod installation;
 mod interpret;
 mod permission;
-mod portal;
 mod record;
 mod stamp;
 mod trust;
@@ -19,12 +19,12 @@ pub use claims::{Claims, DECISIONS_KEPT, Profile, ProfileField, Status, Turn, Tu
 pub use endpoint::EndpointHosts;
 pub use event::{Event, Json, Part, Public};
 pub use fact::{Change, Fact, FactKey, FactKind, HeldDetails, HeldEvent, INTERPRETATION, Method, Revision};
+pub use installation::{
+    CLAIMANTS_MAX, DECISIONS_MAX, Decided, Decisions, HELD_BYTES_MAX, HELD_MAX, Held, INSTALLATION_HELD_BYTES_MAX,
+    INSTALLATION_HELD_MAX, InstallationState, Principal, STRANGERS_MAX,
+};
 pub use interpret::{Reason, interpret};
 pub use permission::{Answer, CONSENT, Decision, Denial, permits};
-pub use portal::{
-    CLAIMANTS_MAX, DECISIONS_MAX, Decided, Decisions, HELD_BYTES_MAX, HELD_MAX, Held, INSTALLATION_HELD_BYTES_MAX,
-    INSTALLATION_HELD_MAX, Portal, Principal, STRANGERS_MAX,
-};
 pub use record::{InstallationRecord, PermissionRecord, RecordStatus, Rules};
 pub use stamp::{Latest, Place, Stamp};
 pub use trust::{Basis, Trusted};

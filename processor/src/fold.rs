@@ -6,8 +6,8 @@ use common::settings::Trust;
 
 use crate::domain::{
     Change, EndpointHosts, Event, Fact, FactKind, HELD_BYTES_MAX, HELD_MAX, HeldDetails, HeldEvent,
-    INSTALLATION_HELD_BYTES_MAX, INSTALLATION_HELD_MAX, InstallationRecord, Method, PermissionRecord, Portal,
-    Principal, Public, Reason, Rules, STRANGERS_MAX, Trusted,
+    INSTALLATION_HELD_BYTES_MAX, INSTALLATION_HELD_MAX, InstallationRecord, InstallationState, Method,
+    PermissionRecord, Principal, Public, Reason, Rules, STRANGERS_MAX, Trusted,
 };
 
 /// What is to be published because of one event, in this order.
@@ -65,15 +65,15 @@ impl Outcome {
 /// and goings that decide which principal is trusted. `read` gives the fact of a held event, unless that is a
 /// fact already.
 pub fn fold<'a, E>(
-    portal: &mut Portal,
+    state: &mut InstallationState,
     event: &Event,
     rules: impl Into<Rules<'a>>,
     read: impl FnMut(&HeldEvent) -> Result<Option<Fact>, E>,
 ) -> Result<(Outcome, Vec<Effect>), E> {
     let Rules { trust, endpoint_hosts } = rules.into();
-    let trusted = portal.trusted(trust);
+    let trusted = state.trusted(trust);
     let is_trusted = trusted.is_some_and(|trusted| trusted.principal == event.principal);
-    let known = portal.principals.get(&event.principal);
+    let known = state.principals.get(&event.principal);
     if event.kind.is_none() && is_trusted && known.is_some_and(|known| known.held.is_empty()) {
         return Ok((Outcome::PassedOn, vec![Effect::Verified(event.public.clone())]));
     }
@@ -81,15 +81,15 @@ pub fn fold<'a, E>(
     if held.is_some_and(|held| held.id == event.stamp.id) {
         return Ok((Outcome::Repeated, Vec::new()));
     }
-    let fact = fact_of(portal, event, trust, trusted);
-    let before = Shown::of(portal, event, trusted, fact.as_ref(), endpoint_hosts);
-    let mut changes = Changes { portal, event, read, effects: Vec::new(), forgotten: Vec::new() };
+    let fact = fact_of(state, event, trust, trusted);
+    let before = Shown::of(state, event, trusted, fact.as_ref(), endpoint_hosts);
+    let mut changes = Changes { state, event, read, effects: Vec::new(), forgotten: Vec::new() };
 
     let is_fact = fact.is_some();
     if let Some(fact) = fact {
         changes.add(fact)?;
     }
-    let now_trusted = if is_fact { changes.portal.trusted(trust) } else { trusted };
+    let now_trusted = if is_fact { changes.state.trusted(trust) } else { trusted };
     // Nothing of the trusted principal is held, also where a fact that was put right made it so, not this event.
     if let Some(trusted) = now_trusted {
         changes.release(trusted.principal)?;
@@ -102,7 +102,7 @@ pub fn fold<'a, E>(
         changes.hold();
     }
     let Changes { mut effects, forgotten, .. } = changes;
-    before.compare(portal, event, now_trusted, forgotten, &mut effects);
+    before.compare(state, event, now_trusted, forgotten, &mut effects);
 
     let outcome = match (verified, is_fact) {
         (false, _) => Outcome::Unverified,
@@ -113,19 +113,19 @@ pub fn fold<'a, E>(
 }
 
 /// Forgets an installation of which nothing is known but held events, to make room for others.
-pub fn forget(portal: &mut Portal, installation: &Installation) -> Vec<Effect> {
-    let principals: Vec<Fingerprint> = portal.principals.keys().copied().collect();
-    let held = principals.into_iter().flat_map(|principal| portal.held_of(installation, principal));
+pub fn forget(state: &mut InstallationState, installation: &Installation) -> Vec<Effect> {
+    let principals: Vec<Fingerprint> = state.principals.keys().copied().collect();
+    let held = principals.into_iter().flat_map(|principal| state.held_of(installation, principal));
     let changes: Vec<Change> = held.map(Change::NoLongerHeld).collect();
     for change in &changes {
-        portal.apply(change);
+        state.apply(change);
     }
-    let gone = portal.principals.is_empty().then(|| Effect::InstallationGone(installation.clone()));
+    let gone = state.principals.is_empty().then(|| Effect::InstallationGone(installation.clone()));
     changes.into_iter().map(Effect::Changed).chain(gone).collect()
 }
 
 /// The fact that follows from an event at once, if any does.
-fn fact_of(portal: &Portal, event: &Event, trust: Trust, trusted: Option<Trusted>) -> Option<Fact> {
+fn fact_of(state: &InstallationState, event: &Event, trust: Trust, trusted: Option<Trusted>) -> Option<Fact> {
     if trusted.is_some_and(|trusted| trusted.principal == event.principal) {
         return event.fact();
     }
@@ -133,8 +133,8 @@ fn fact_of(portal: &Portal, event: &Event, trust: Trust, trusted: Option<Trusted
         // Somebody has to remember who the first was, whatever it says.
         return event.fact().or_else(|| Some(event.fact_of(FactKind::Spoke)));
     }
-    let has_claims = portal.principals.get(&event.principal).is_some_and(Principal::has_claims);
-    let has_room = || portal.has_room(portal.is_open(trusted.map(|trusted| trusted.principal)));
+    let has_claims = state.principals.get(&event.principal).is_some_and(Principal::has_claims);
+    let has_room = || state.has_room(state.is_open(trusted.map(|trusted| trusted.principal)));
     let counts = match &event.kind {
         Some(FactKind::Installed { complete: true, .. }) => has_claims || has_room(),
         Some(FactKind::Uninstalled { .. }) => has_claims,
@@ -151,9 +151,9 @@ fn fact_of(portal: &Portal, event: &Event, trust: Trust, trusted: Option<Trusted
     if counts { event.fact() } else { None }
 }
 
-/// Changes to a portal, each also an effect.
+/// Changes to an installation, each also an effect.
 struct Changes<'a, R> {
-    portal: &'a mut Portal,
+    state: &'a mut InstallationState,
     event: &'a Event,
     read: R,
     effects: Vec<Effect>,
@@ -163,7 +163,7 @@ struct Changes<'a, R> {
 
 impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
     fn make(&mut self, change: Change) {
-        let gone = self.portal.apply(&change);
+        let gone = self.state.apply(&change);
         self.forgotten.extend(gone.iter().map(|(key, latest)| PermissionRecord::of(key, latest)));
         self.effects.push(Effect::Changed(change));
     }
@@ -172,10 +172,10 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
     /// among them. Not so installs: they had no room when they came, and must not take the place from before.
     fn add(&mut self, fact: Fact) -> Result<(), E> {
         let principal = fact.principal;
-        let is_first = !self.portal.principals.get(&principal).is_some_and(Principal::has_claims);
+        let is_first = !self.state.principals.get(&principal).is_some_and(Principal::has_claims);
         self.make(Change::Fact(Box::new(fact)));
         if is_first {
-            for held in self.portal.held_of(&self.event.installation, principal) {
+            for held in self.state.held_of(&self.event.installation, principal) {
                 let fact = self.held_fact(&held)?;
                 if let Some(fact) = fact.filter(|fact| matches!(fact.kind, FactKind::Uninstalled { .. })) {
                     self.make(Change::Fact(Box::new(fact)));
@@ -187,14 +187,14 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
 
     /// The fact of a held event.
     fn held_fact(&mut self, held: &HeldEvent) -> Result<Option<Fact>, E> {
-        let known = self.portal.principals.get(&held.principal);
+        let known = self.state.principals.get(&held.principal);
         let has_fact = known.and_then(|known| known.held.get(&held.offset)).is_some_and(|held| held.has_fact);
         if has_fact { (self.read)(held) } else { Ok(None) }
     }
 
     /// Releases the held events of this principal, in the order in which they came.
     fn release(&mut self, principal: Fingerprint) -> Result<(), E> {
-        for held in self.portal.held_of(&self.event.installation, principal) {
+        for held in self.state.held_of(&self.event.installation, principal) {
             // Comings and goings were added before.
             if let Some(fact) = self.held_fact(&held)?.filter(|fact| !fact.kind.is_turn()) {
                 self.make(Change::Fact(Box::new(fact)));
@@ -211,13 +211,13 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
     fn hold(&mut self) {
         let event = self.event;
         let bytes = event.public.size().max(event.body_bytes);
-        let own = self.portal.held_of(&event.installation, event.principal);
-        let known = self.portal.principals.get(&event.principal);
+        let own = self.state.held_of(&event.installation, event.principal);
+        let known = self.state.principals.get(&event.principal);
         let is_new = own.is_empty() && !known.is_some_and(Principal::has_claims);
         if is_new && !self.make_room_for_a_principal() {
             return;
         }
-        let known = self.portal.principals.get(&event.principal);
+        let known = self.state.principals.get(&event.principal);
         let (mut number, mut taken) = (own.len(), known.map_or(0, Principal::held_bytes));
         for oldest in own {
             if number < HELD_MAX && taken + u64::from(bytes) <= HELD_BYTES_MAX {
@@ -226,12 +226,12 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
             number -= 1;
             taken -= self.let_go(oldest);
         }
-        let mut all: u64 = self.portal.principals.values().map(Principal::held_bytes).sum();
-        let mut number: usize = self.portal.principals.values().map(|known| known.held.len()).sum();
+        let mut all: u64 = self.state.principals.values().map(Principal::held_bytes).sum();
+        let mut number: usize = self.state.principals.values().map(|known| known.held.len()).sum();
         while number >= INSTALLATION_HELD_MAX || all + u64::from(bytes) > INSTALLATION_HELD_BYTES_MAX {
-            let fullest = self.portal.principals.iter().max_by_key(|(_, known)| (known.held_bytes(), known.held.len()));
+            let fullest = self.state.principals.iter().max_by_key(|(_, known)| (known.held_bytes(), known.held.len()));
             let Some((principal, _)) = fullest else { break };
-            let Some(oldest) = self.portal.held_of(&event.installation, *principal).into_iter().next() else {
+            let Some(oldest) = self.state.held_of(&event.installation, *principal).into_iter().next() else {
                 break;
             };
             all -= self.let_go(oldest);
@@ -245,7 +245,7 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
     /// Lets the principal give way of which the least is held, if there are too many; not if the newcomer has still
     /// less.
     fn make_room_for_a_principal(&mut self) -> bool {
-        let strangers = self.portal.principals.iter().filter(|(_, known)| !known.has_claims());
+        let strangers = self.state.principals.iter().filter(|(_, known)| !known.has_claims());
         let held_of = |(principal, known): (&Fingerprint, &Principal)| {
             (known.held.len(), known.held.keys().next_back().copied(), *principal)
         };
@@ -254,7 +254,7 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
             return true;
         }
         let Some((1, _, emptiest)) = held.into_iter().min() else { return false };
-        for held in self.portal.held_of(&self.event.installation, emptiest) {
+        for held in self.state.held_of(&self.event.installation, emptiest) {
             self.let_go(held);
         }
         true
@@ -262,7 +262,7 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
 
     /// Forgets where an event lies. Returns how many bytes it shows.
     fn let_go(&mut self, held: HeldEvent) -> u64 {
-        let known = self.portal.principals.get(&held.principal);
+        let known = self.state.principals.get(&held.principal);
         let bytes = known.and_then(|known| known.held.get(&held.offset)).map_or(0, |held| held.bytes);
         self.make(Change::NoLongerHeld(held));
         u64::from(bytes)
@@ -289,18 +289,18 @@ enum Permissions {
 
 impl<'a> Shown<'a> {
     fn of(
-        portal: &Portal,
+        state: &InstallationState,
         event: &Event,
         trusted: Option<Trusted>,
         fact: Option<&Fact>,
         endpoint_hosts: &'a EndpointHosts,
     ) -> Self {
         let principal = trusted.map(|trusted| trusted.principal);
-        let known = principal.and_then(|principal| portal.principals.get(&principal));
+        let known = principal.and_then(|principal| state.principals.get(&principal));
         let may_move = fact.is_some_and(|fact| fact.kind.is_turn() || principal.is_none());
         let permissions = match fact.map(|fact| &fact.kind) {
             _ if may_move || known.is_some_and(|known| !known.held.is_empty()) => {
-                Permissions::Any(portal.permissions_by(principal))
+                Permissions::Any(state.permissions_by(principal))
             }
             Some(FactKind::MethodDecided { method, token, .. }) => {
                 let key = (method.clone(), *token);
@@ -310,22 +310,22 @@ impl<'a> Shown<'a> {
             }
             Some(_) | None => Permissions::Forgotten,
         };
-        let record = || portal.record_by(trusted, &event.installation, event.raw.partition, endpoint_hosts);
-        let record = (!portal.principals.is_empty()).then(record);
+        let record = || state.record_by(trusted, &event.installation, event.raw.partition, endpoint_hosts);
+        let record = (!state.principals.is_empty()).then(record);
         Self { endpoint_hosts, trusted: principal, record, permissions }
     }
 
     /// Adds what has to be shown anew.
     fn compare(
         self,
-        portal: &Portal,
+        state: &InstallationState,
         event: &Event,
         trusted: Option<Trusted>,
         forgotten: Vec<PermissionRecord>,
         effects: &mut Vec<Effect>,
     ) {
-        let record = portal.record_by(trusted, &event.installation, event.raw.partition, self.endpoint_hosts);
-        if !portal.principals.is_empty() && self.record.as_ref() != Some(&record) {
+        let record = state.record_by(trusted, &event.installation, event.raw.partition, self.endpoint_hosts);
+        if !state.principals.is_empty() && self.record.as_ref() != Some(&record) {
             effects.push(Effect::Installation(Box::new(record)));
         }
         let principal = trusted.map(|trusted| trusted.principal);
@@ -334,9 +334,9 @@ impl<'a> Shown<'a> {
             "the trusted principal has changed"
         );
         match self.permissions {
-            Permissions::Any(before) => differences(before, portal.permissions_by(principal), effects),
+            Permissions::Any(before) => differences(before, state.permissions_by(principal), effects),
             Permissions::One(key, before) => {
-                let known = principal.and_then(|principal| portal.principals.get(&principal));
+                let known = principal.and_then(|principal| state.principals.get(&principal));
                 let after = known.and_then(|known| known.decisions.get(&key));
                 let after = after.map(|latest| PermissionRecord::of(&key, latest));
                 let others = forgotten.into_iter().filter(|gone| (&gone.method, gone.token) != (&key.0, key.1));

@@ -72,7 +72,7 @@ impl HeldEvents {
             if ahead >= KEPT_BYTES_MAX {
                 break;
             }
-            for (offset, held) in store.portal(&installation)?.principals.values().flat_map(|known| &known.held) {
+            for (offset, held) in store.installation(&installation)?.principals.values().flat_map(|known| &known.held) {
                 if ahead < KEPT_BYTES_MAX && is_missing(self, *offset) && wanted.insert(*offset) {
                     ahead += held.bytes as usize + READ_OVER_BYTES;
                 }

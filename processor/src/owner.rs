@@ -10,7 +10,7 @@ use common::log::{Entry, Ledger, Output, Position};
 use common::time::Timestamp;
 use tracing::warn;
 
-use crate::domain::{Change, Event, Fact, HeldDetails, HeldEvent, Place, Portal, Reason, interpret};
+use crate::domain::{Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Reason, interpret};
 use crate::fold::{Effect, Outcome, fold, forget};
 use crate::folded::{Folded, Recent};
 use crate::held::HeldEvents;
@@ -66,7 +66,7 @@ pub struct Owner<'a> {
 #[derive(Default)]
 struct Batch {
     /// What is known of the installations that the step touches, changes included.
-    portals: HashMap<Installation, Portal>,
+    installations: HashMap<Installation, InstallationState>,
     /// Facts of this step, which the store does not know yet.
     facts: HashSet<EventId>,
     /// The same of the facts of held events.
@@ -194,7 +194,7 @@ impl<'a> Owner<'a> {
             self.store.apply(*partition, &done.changes, Some(progressed), facts)?;
         }
         self.metrics.took(Step::Apply, began.elapsed());
-        self.folded.change(batch.portals.keys());
+        self.folded.change(batch.installations.keys());
         self.folded.add(batch.partitions.into_values().flat_map(|done| done.ids), batch.recent);
         Ok(())
     }
@@ -220,7 +220,7 @@ impl<'a> Owner<'a> {
             Ok(event) if self.is_repeated(ledger, entry, event, batch)? => Ok((Outcome::Repeated, Vec::new())),
             Ok(event) => {
                 let rules = self.store.rules(&event.installation.app);
-                let Batch { portals, facts, held_facts, .. } = batch;
+                let Batch { installations, facts, held_facts, .. } = batch;
                 let read = |held: &HeldEvent| -> Result<Option<Fact>, StoreError> {
                     if facts.contains(&held.id) || self.store.has_fact(&held.installation, held.id)? {
                         return Ok(None);
@@ -230,7 +230,7 @@ impl<'a> Owner<'a> {
                         None => self.store.held_fact(held),
                     }
                 };
-                Ok(fold(known(self.store, portals, &event.installation)?, event, rules, read)?)
+                Ok(fold(known(self.store, installations, &event.installation)?, event, rules, read)?)
             }
         };
         let done = batch.partitions.entry(place.partition).or_default();
@@ -311,7 +311,7 @@ impl<'a> Owner<'a> {
             if batch.is_full(&self.limits) {
                 break;
             }
-            for effect in forget(known(self.store, &mut batch.portals, &installation)?, &installation) {
+            for effect in forget(known(self.store, &mut batch.installations, &installation)?, &installation) {
                 self.put(effect, publisher, batch);
             }
             self.metrics.gave_way();
@@ -347,13 +347,13 @@ impl<'a> Owner<'a> {
 /// What is known of an installation, from the batch or else from the store.
 fn known<'b>(
     store: &Store,
-    portals: &'b mut HashMap<Installation, Portal>,
+    installations: &'b mut HashMap<Installation, InstallationState>,
     installation: &Installation,
-) -> Result<&'b mut Portal, StoreError> {
-    if !portals.contains_key(installation) {
-        portals.insert(installation.clone(), Portal::clone(&*store.portal(installation)?));
+) -> Result<&'b mut InstallationState, StoreError> {
+    if !installations.contains_key(installation) {
+        installations.insert(installation.clone(), InstallationState::clone(&*store.installation(installation)?));
     }
-    Ok(portals.get_mut(installation).expect("inserted above"))
+    Ok(installations.get_mut(installation).expect("inserted above"))
 }
 
 /// The event that waited, as it is in `raw`.

@@ -11,7 +11,7 @@ use common::event::{AppName, EventId, Installation};
 use common::settings::Trust;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Change, Decision, EndpointHosts, Fact, HeldEvent, Portal, RecordStatus, Rules};
+use crate::domain::{Change, Decision, EndpointHosts, Fact, HeldEvent, InstallationState, RecordStatus, Rules};
 use digest::Digest;
 use form::Form;
 use touched::Touched;
@@ -287,7 +287,7 @@ impl Store {
             rows.push((key, new));
         };
         let mut counts = self.counts();
-        let mut portals = Vec::new();
+        let mut states = Vec::new();
         for (installation, changes) in by_installation(changes) {
             let mut touched = Touched::new(self, installation)?;
             for change in changes {
@@ -297,7 +297,7 @@ impl Store {
             let trust = self.trust(&installation.app);
             counts.forget(&touched.before, trust);
             counts.remember(&touched.after, trust);
-            portals.push((installation.clone(), Untrusted::heard(&touched.before), touched.after));
+            states.push((installation.clone(), Untrusted::heard(&touched.before), touched.after));
         }
         marks.facts = facts;
         if let Some(Progressed { raw, log, last }) = progressed {
@@ -308,9 +308,9 @@ impl Store {
         self.locked_marks()[partition as usize] = (marks, digest);
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
         let (mut warm, mut untrusted) = (self.warm(), self.untrusted());
-        for (installation, heard_before, portal) in portals {
-            untrusted[partition as usize].replace(&installation, heard_before, Untrusted::heard(&portal));
-            warm.put(installation, Arc::new(portal));
+        for (installation, heard_before, state) in states {
+            untrusted[partition as usize].replace(&installation, heard_before, Untrusted::heard(&state));
+            warm.put(installation, Arc::new(state));
         }
         Ok(())
     }
@@ -346,20 +346,20 @@ impl Store {
     }
 
     /// Everything that is known about an installation; empty if that is nothing.
-    pub fn portal(&self, installation: &Installation) -> Result<Arc<Portal>, StoreError> {
+    pub fn installation(&self, installation: &Installation) -> Result<Arc<InstallationState>, StoreError> {
         // Askers hold up the fold for no longer than this takes.
         let warm = self.warm().get(installation);
-        warm.map_or_else(|| self.read_portal(installation).map(Arc::new), Ok)
+        warm.map_or_else(|| self.read_installation(installation).map(Arc::new), Ok)
     }
 
-    fn read_portal(&self, installation: &Installation) -> Result<Portal, StoreError> {
-        let prefix = keys::portal(installation);
-        let mut portal = Portal::default();
+    fn read_installation(&self, installation: &Installation) -> Result<InstallationState, StoreError> {
+        let prefix = keys::installation_rows(installation);
+        let mut state = InstallationState::default();
         for row in self.rows.scan(&prefix, &prefix) {
             let (key, value) = row?;
-            add_row(&mut portal, self.form, &key[prefix.len()..], &value)?;
+            add_row(&mut state, self.form, &key[prefix.len()..], &value)?;
         }
-        Ok(portal)
+        Ok(state)
     }
 
     /// Whether the fact of an event is known.
@@ -403,8 +403,9 @@ impl Store {
 
     /// The next installation behind `after`, in order of app and portal.
     pub fn next_installation(&self, after: Option<&Installation>) -> Result<Option<Installation>, StoreError> {
-        let from = after.map_or_else(|| keys::PORTALS.to_vec(), |after| keys::behind_all(keys::portal(after)));
-        let Some(row) = self.rows.scan(keys::PORTALS, &from).next() else {
+        let from = after
+            .map_or_else(|| keys::INSTALLATIONS.to_vec(), |after| keys::behind_all(keys::installation_rows(after)));
+        let Some(row) = self.rows.scan(keys::INSTALLATIONS, &from).next() else {
             return Ok(None);
         };
         let installation = keys::installation(&row?.0);
@@ -448,20 +449,20 @@ impl Store {
 }
 
 impl Counts {
-    fn remember(&mut self, portal: &Portal, trust: Trust) {
-        self.add(portal, trust, 1);
+    fn remember(&mut self, state: &InstallationState, trust: Trust) {
+        self.add(state, trust, 1);
     }
 
-    fn forget(&mut self, portal: &Portal, trust: Trust) {
-        self.add(portal, trust, -1);
+    fn forget(&mut self, state: &InstallationState, trust: Trust) {
+        self.add(state, trust, -1);
     }
 
-    fn add(&mut self, portal: &Portal, trust: Trust, by: i64) {
-        if !portal.principals.is_empty() {
-            *self.installations.entry(portal.status(trust)).or_default() += by;
+    fn add(&mut self, state: &InstallationState, trust: Trust, by: i64) {
+        if !state.principals.is_empty() {
+            *self.installations.entry(state.status(trust)).or_default() += by;
         }
         for latest in
-            portal.trusted_principal(trust).into_iter().flat_map(|principal| principal.decisions.by_key().values())
+            state.trusted_principal(trust).into_iter().flat_map(|principal| principal.decisions.by_key().values())
         {
             *self.permissions.entry(latest.value).or_default() += by;
         }
@@ -493,18 +494,18 @@ fn by_installation(changes: &[Change]) -> BTreeMap<&Installation, Vec<&Change>> 
     sorted
 }
 
-/// A row of a portal, put back where it came from.
-fn add_row(portal: &mut Portal, form: Form, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+/// A row of an installation, put back where it came from.
+fn add_row(state: &mut InstallationState, form: Form, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
     match keys::part(key).ok_or_else(malformed)? {
         keys::Part::Claims(principal) => {
-            *portal.principals.entry(principal).or_default().claims = form.claims(value)?;
+            *state.principals.entry(principal).or_default().claims = form.claims(value)?;
         }
         keys::Part::Decision(principal, method, token) => {
             let latest = form.decision(value)?;
-            portal.principals.entry(principal).or_default().decisions.join((method, token), latest);
+            state.principals.entry(principal).or_default().decisions.join((method, token), latest);
         }
         keys::Part::Held(principal, offset) => {
-            portal.principals.entry(principal).or_default().held.insert(offset, form::held(value)?);
+            state.principals.entry(principal).or_default().held.insert(offset, form::held(value)?);
         }
     }
     Ok(())
@@ -546,7 +547,7 @@ fn read_all(rows: &dyn Rows, form: Form, partitions: u32, trusts: &Trusts) -> Re
         if key.starts_with(keys::FACTS) {
             known.heard.add(&current.installation, EventId::from_slice(rest).map_err(|_| malformed())?);
         } else if !key.starts_with(keys::HELD_FACTS) {
-            add_row(&mut current.portal, form, rest, &value)?;
+            add_row(&mut current.state, form, rest, &value)?;
         }
     }
     if let Some(past) = current {
@@ -560,7 +561,7 @@ struct Current {
     prefix: Vec<u8>,
     installation: Installation,
     partition: u32,
-    portal: Portal,
+    state: InstallationState,
 }
 
 impl Current {
@@ -569,15 +570,20 @@ impl Current {
         let prefix = match key.first() {
             Some(kind) if keys::FACTS.contains(kind) => keys::facts(&installation),
             Some(kind) if keys::HELD_FACTS.contains(kind) => keys::all_held_facts(&installation),
-            Some(_) | None => keys::portal(&installation),
+            Some(_) | None => keys::installation_rows(&installation),
         };
-        Ok(Self { prefix, partition: installation.partition(partitions), portal: Portal::default(), installation })
+        Ok(Self {
+            prefix,
+            partition: installation.partition(partitions),
+            state: InstallationState::default(),
+            installation,
+        })
     }
 
     fn count(&self, known: &mut Known, trusts: &Trusts) {
-        known.counts.remember(&self.portal, trusts.of(&self.installation.app));
+        known.counts.remember(&self.state, trusts.of(&self.installation.app));
         let untrusted = &mut known.untrusted[self.partition as usize];
-        untrusted.replace(&self.installation, None, Untrusted::heard(&self.portal));
+        untrusted.replace(&self.installation, None, Untrusted::heard(&self.state));
     }
 }
 

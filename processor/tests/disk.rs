@@ -122,10 +122,10 @@ fn a_portals_life_ends_as_the_right_records_and_survives_the_loss_of_the_state()
 
     let store = running.shared.get().expect("open");
     let installation = Installation::parse("crm-sync", "a223").expect("valid");
-    let portal = store.portal(&installation).expect("read");
-    assert_eq!(portal.status(Trust::FirstInstall), RecordStatus::Installed);
+    let state = store.installation(&installation).expect("read");
+    assert_eq!(state.status(Trust::FirstInstall), RecordStatus::Installed);
     let (method, token) = (Method::parse("user.get").expect("a method"), Fingerprint::of("fkp963yuv1ggkfbs"));
-    let answer = permits(&portal, Trust::FirstInstall, &method, token, Timestamp::now());
+    let answer = permits(&state, Trust::FirstInstall, &method, token, Timestamp::now());
     assert!(matches!(answer, Answer::Granted { .. }), "{answer:?}");
     let known = digest(&store);
     drop(store);
@@ -150,7 +150,7 @@ fn a_portals_life_ends_as_the_right_records_and_survives_the_loss_of_the_state()
     let one_more = send(&raw, "hello=again");
     running.wait_for(one_more);
     let store = running.shared.get().expect("open");
-    assert_eq!(store.portal(&installation).expect("read"), portal);
+    assert_eq!(store.installation(&installation).expect("read"), state);
     drop(store);
     running.end();
     let after = published(dir.path(), &raw);
@@ -180,8 +180,8 @@ fn damaged_state_is_set_aside_and_read_again() {
     running.wait_for(one_more);
     let store = running.shared.get().expect("open");
     let installation = Installation::parse("crm-sync", "a223").expect("valid");
-    let portal = store.portal(&installation).expect("read");
-    assert_eq!(portal.status(Trust::FirstInstall), RecordStatus::Installed);
+    let state = store.installation(&installation).expect("read");
+    assert_eq!(state.status(Trust::FirstInstall), RecordStatus::Installed);
     drop(store);
     running.end();
     assert!(dir.path().join("state.set-aside").exists());
@@ -215,7 +215,7 @@ fn what_differs_from_raw_is_found_and_put_right_as_what_it_is() {
     running.wait_for(send(&raw, "hello=world"));
     let status = |running: &Running| {
         let store = running.shared.get().expect("open");
-        store.portal(&installation).expect("read").status(Trust::FirstInstall)
+        store.installation(&installation).expect("read").status(Trust::FirstInstall)
     };
     assert_eq!(status(&running), RecordStatus::Untrusted, "the wrong fact holds");
     running.end();

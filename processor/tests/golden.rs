@@ -14,8 +14,8 @@ use common::secret::Fingerprint;
 use common::settings::Trust;
 use common::time::Timestamp;
 use processor::domain::{
-    Change, Claims, Decision, Fact, FactKey, FactKind, HeldEvent, InstallationRecord, Json, Latest, Method, Part,
-    PermissionRecord, Place, Portal, Profile, ProfileField, Public, Revision, Stamp,
+    Change, Claims, Decision, Fact, FactKey, FactKind, HeldEvent, InstallationRecord, InstallationState, Json, Latest,
+    Method, Part, PermissionRecord, Place, Profile, ProfileField, Public, Revision, Stamp,
 };
 use processor::inconsistency::What;
 use processor::publish::{Accepted, Progress};
@@ -41,9 +41,9 @@ fn every_fact_of_every_version_is_read_as_what_it_was() {
 fn a_fact_and_a_record_name_what_is_omitted() {
     let fact = fact(FactKind::Installed { complete: true, profile: omitting() });
     check("fact-omitting", 1, &fact);
-    let mut portal = Portal::default();
-    portal.apply(&Change::Fact(Box::new(fact)));
-    check("installation-omitting", 1, &portal.record(&installation(), 3, Trust::FirstInstall));
+    let mut state = InstallationState::default();
+    state.apply(&Change::Fact(Box::new(fact)));
+    check("installation-omitting", 1, &state.record(&installation(), 3, Trust::FirstInstall));
     let raw = Some(Place { partition: 3, offset: 42 });
     check("event-omitting", 1, &Public { data: Json::null(), omitted: vec![Part::Data], raw, ..public() });
 }
@@ -57,19 +57,19 @@ fn a_fact_that_was_read_otherwise_or_put_right_says_so() {
 
 #[test]
 fn every_record_and_row_of_every_version_is_read_as_what_it_was() {
-    let portal = portal();
-    let principal = &portal.principals[&Fingerprint::of("application token")];
+    let state = state();
+    let principal = &state.principals[&Fingerprint::of("application token")];
     understand::<Claims>("row-claims", 1, &principal.claims);
     check::<Claims>("row-claims", 2, &principal.claims);
     check::<Latest<Decision>>("row-decision", 1, principal.decisions.by_key().values().next().expect("a decision"));
-    check::<InstallationRecord>("installation", 1, &portal.record(&installation(), 3, Trust::FirstInstall));
+    check::<InstallationRecord>("installation", 1, &state.record(&installation(), 3, Trust::FirstInstall));
     check::<InstallationRecord>("installation-uninstalled", 1, &gone().record(&installation(), 3, Trust::FirstInstall));
     check::<InstallationRecord>(
         "installation-untrusted",
         1,
-        &Portal::default().record(&installation(), 3, Trust::FirstInstall),
+        &InstallationState::default().record(&installation(), 3, Trust::FirstInstall),
     );
-    check::<PermissionRecord>("permission", 1, &portal.permissions(Trust::FirstInstall)[0]);
+    check::<PermissionRecord>("permission", 1, &state.permissions(Trust::FirstInstall)[0]);
     check("progress", 1, &Progress { last: None, partitions: None, accepted: None, ..progress() });
     check("progress", 2, &Progress { accepted: None, ..progress() });
     check("progress-accepted", 1, &progress());
@@ -244,24 +244,24 @@ fn stamp() -> Stamp {
     Stamp::new(Some(Timestamp::from_s(1_696_527_000)), Timestamp::from_ms(1_696_527_001_234), EventId::from_u128(7))
 }
 
-fn portal() -> Portal {
-    let mut portal = Portal::default();
+fn state() -> InstallationState {
+    let mut state = InstallationState::default();
     for kind in [FactKind::Installed { complete: true, profile: profile() }, decided()] {
-        portal.apply(&Change::Fact(Box::new(fact(kind))));
+        state.apply(&Change::Fact(Box::new(fact(kind))));
     }
-    portal
+    state
 }
 
 /// Installed first, then not any more.
-fn gone() -> Portal {
-    let mut portal = Portal::default();
-    portal.apply(&Change::Fact(Box::new(fact(FactKind::Installed { complete: true, profile: profile() }))));
+fn gone() -> InstallationState {
+    let mut state = InstallationState::default();
+    state.apply(&Change::Fact(Box::new(fact(FactKind::Installed { complete: true, profile: profile() }))));
     let mut last = fact(FactKind::Uninstalled { clean: true, profile: Profile::default() });
     last.raw.offset += 1;
     last.stamp =
         Stamp::new(Some(Timestamp::from_s(1_696_528_000)), Timestamp::from_s(1_696_528_001), EventId::from_u128(8));
-    portal.apply(&Change::Fact(Box::new(last)));
-    portal
+    state.apply(&Change::Fact(Box::new(last)));
+    state
 }
 
 fn progress() -> Progress {

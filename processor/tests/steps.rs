@@ -67,7 +67,7 @@ fn an_event_costs_the_same_however_many_decisions_are_known() {
         let began = Instant::now();
         let (store, _) = world.run(Limits::default());
         let took = began.elapsed();
-        let known = store.portal(&installation(0)).expect("read").permissions(Trust::FirstInstall).len();
+        let known = store.installation(&installation(0)).expect("read").permissions(Trust::FirstInstall).len();
         assert_eq!(known, DECISIONS_MAX);
         took.as_secs_f64() / f64::from(u32::try_from(number).expect("small"))
     };
@@ -219,7 +219,7 @@ fn installation(portal: usize) -> Installation {
 }
 
 fn status(store: &Store, portal: usize) -> RecordStatus {
-    store.portal(&installation(portal)).expect("read").status(Trust::FirstInstall)
+    store.installation(&installation(portal)).expect("read").status(Trust::FirstInstall)
 }
 
 fn body(portal: usize, token: &str, tells: &str) -> String {

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use common::contract::{Topic, header};
 use common::event::{EventId, Installation, RawEvent};
 use common::log::Record;
-use processor::domain::{Change, Event, Fact, HeldEvent, Place, Portal, interpret};
+use processor::domain::{Change, Event, Fact, HeldEvent, InstallationState, Place, interpret};
 use processor::fold::{Effect, fold};
 use processor::publish::Publisher;
 use processor::store::Trusts;
@@ -16,7 +16,7 @@ pub struct Expected {
     /// The records themselves, by offset.
     pub raw: Vec<Record>,
     /// What is known in the end.
-    pub portals: BTreeMap<Installation, Portal>,
+    pub installations: BTreeMap<Installation, InstallationState>,
     /// All facts.
     pub history: BTreeMap<Installation, BTreeMap<EventId, Fact>>,
     partition: u32,
@@ -40,7 +40,7 @@ impl Expected {
     pub fn new(partition: u32, trusts: Trusts) -> Self {
         Self {
             raw: Vec::new(),
-            portals: BTreeMap::new(),
+            installations: BTreeMap::new(),
             history: BTreeMap::new(),
             partition,
             trusts,
@@ -80,13 +80,13 @@ impl Expected {
         if is_known || (was_seen && record.header(header::RESENT) == Some(b"1")) {
             return;
         }
-        let portal = self.portals.entry(event.installation.clone()).or_default();
+        let state = self.installations.entry(event.installation.clone()).or_default();
         let (raw, partition) = (&self.raw, self.partition);
         let known: BTreeSet<EventId> = self.history[&event.installation].keys().copied().collect();
         let read = |held: &HeldEvent| -> Result<Option<Fact>, Infallible> {
             Ok(event_at(raw, partition, held.offset).fact().filter(|fact| !known.contains(&fact.stamp.id)))
         };
-        let Ok((_, effects)) = fold(portal, &event, self.trusts.of(&event.installation.app), read);
+        let Ok((_, effects)) = fold(state, &event, self.trusts.of(&event.installation.app), read);
         for effect in effects {
             if let Effect::Changed(Change::Fact(fact)) = &effect {
                 let history = self.history.entry(fact.installation.clone()).or_default();

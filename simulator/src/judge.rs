@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::contract::{NOOP, Topic, header};
 use common::event::EventId;
 use common::log::Record;
-use processor::domain::Portal;
+use processor::domain::InstallationState;
 use processor::publish::Progress;
 use processor::store::{Store, Trusts};
 use serde_json::Value;
@@ -253,11 +253,11 @@ impl Judge {
         }
         let mut known = BTreeSet::new();
         for expected in &self.expected {
-            for (installation, portal) in &expected.portals {
-                if *portal != Portal::default() {
+            for (installation, state) in &expected.installations {
+                if *state != InstallationState::default() {
                     known.insert(installation.clone());
                 }
-                if *store.portal(installation).map_err(failed)? != *portal {
+                if *store.installation(installation).map_err(failed)? != *state {
                     return Err(format!("I2: the state of {installation} is not what raw means"));
                 }
                 let facts = store.history(installation, None, usize::MAX).map_err(failed)?;
@@ -283,13 +283,13 @@ impl Judge {
             newest
         };
         let (mut installations, mut permissions) = (BTreeMap::new(), BTreeMap::new());
-        for (installation, portal) in &self.expected[partition as usize].portals {
+        for (installation, state) in &self.expected[partition as usize].installations {
             let trust = self.trusts.of(&installation.app);
-            if !portal.principals.is_empty() {
-                let record = portal.record(installation, partition, trust);
+            if !state.principals.is_empty() {
+                let record = state.record(installation, partition, trust);
                 installations.insert(installation.to_string(), serde_json::to_value(record).unwrap_or_default());
             }
-            for record in portal.permissions(trust) {
+            for record in state.permissions(trust) {
                 let key = format!("{installation}/{}/{}", record.method, record.token);
                 let mut value = serde_json::to_value(record).unwrap_or_default();
                 value["app"] = Value::from(installation.app.as_str());

@@ -58,8 +58,8 @@ pub async fn check(
 
     let ask = || -> Result<Answer, Problem> {
         let store = asked.store()?;
-        let portal = store.portal(&installation)?;
-        Ok(permits(&portal, store.trust(&installation.app), &method, token, Timestamp::now()))
+        let state = store.installation(&installation)?;
+        Ok(permits(&state, store.trust(&installation.app), &method, token, Timestamp::now()))
     };
     let mut answer = ask();
     if let Some(wait) = question.wait

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Asked;
 use super::problem::Problem;
 use super::wait::After;
-use crate::domain::{InstallationRecord, Method, PermissionRecord, Portal};
+use crate::domain::{InstallationRecord, InstallationState, Method, PermissionRecord};
 use crate::store::Store;
 
 /// So many items are in an answer, unless asked for fewer.
@@ -61,8 +61,8 @@ pub async fn show(
 ) -> Result<HttpResponse, Problem> {
     after.wait(&asked).await?;
     let store = asked.store()?;
-    let (installation, portal) = find(&store, &path)?;
-    Ok(HttpResponse::Ok().json(record(&store, &installation, &portal)))
+    let (installation, state) = find(&store, &path)?;
+    Ok(HttpResponse::Ok().json(record(&store, &installation, &state)))
 }
 
 /// A stretch of history.
@@ -104,10 +104,10 @@ pub async fn methods(
 ) -> Result<HttpResponse, Problem> {
     after.wait(&asked).await?;
     let store = asked.store()?;
-    let (installation, portal) = find(&store, &path)?;
+    let (installation, state) = find(&store, &path)?;
     let behind = methods.cursor.as_deref().map(method_cursor).transpose()?;
     let limit = limit(methods.limit);
-    let known = portal.trusted_principal(store.trust(&installation.app)).into_iter();
+    let known = state.trusted_principal(store.trust(&installation.app)).into_iter();
     let decisions = known.flat_map(|known| match &behind {
         Some(last) => known.decisions.by_key().range((Bound::Excluded(last), Bound::Unbounded)),
         None => known.decisions.by_key().range(..),
@@ -132,7 +132,7 @@ fn page(store: &Store, filter: &Filter) -> Result<(Vec<InstallationRecord>, Opti
         let Some(installation) = store.next_installation(last.as_ref())? else {
             return Ok((items, None));
         };
-        let record = record(store, &installation, &*store.portal(&installation)?);
+        let record = record(store, &installation, &*store.installation(&installation)?);
         last = Some(installation);
         if passes(filter, &record, now) {
             items.push(record);
@@ -155,14 +155,14 @@ fn passes(filter: &Filter, record: &InstallationRecord, now: common::time::Times
         && silent
 }
 
-fn find(store: &Store, path: &(String, String)) -> Result<(Installation, Arc<Portal>), Problem> {
+fn find(store: &Store, path: &(String, String)) -> Result<(Installation, Arc<InstallationState>), Problem> {
     let installation = Installation::parse(&path.0, &path.1).ok_or(Problem::UnknownInstallation)?;
-    let portal = store.portal(&installation)?;
-    if portal.principals.is_empty() { Err(Problem::UnknownInstallation) } else { Ok((installation, portal)) }
+    let state = store.installation(&installation)?;
+    if state.principals.is_empty() { Err(Problem::UnknownInstallation) } else { Ok((installation, state)) }
 }
 
-fn record(store: &Store, installation: &Installation, portal: &Portal) -> InstallationRecord {
-    portal.record(installation, installation.partition(store.partitions()), store.rules(&installation.app))
+fn record(store: &Store, installation: &Installation, state: &InstallationState) -> InstallationRecord {
+    state.record(installation, installation.partition(store.partitions()), store.rules(&installation.app))
 }
 
 fn cursor_of(text: &str) -> Result<Installation, Problem> {

@@ -8,7 +8,7 @@ use common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::fact::Method;
-use super::portal::Portal;
+use super::installation::InstallationState;
 use super::record::RecordStatus;
 
 /// A decision holds for the token it was made about, and no token lives longer.
@@ -64,13 +64,13 @@ impl Denial {
 }
 
 /// Installed, and granted, and younger than the token's hour.
-pub fn permits(portal: &Portal, trust: Trust, method: &Method, token: Fingerprint, now: Timestamp) -> Answer {
-    match portal.status(trust) {
+pub fn permits(state: &InstallationState, trust: Trust, method: &Method, token: Fingerprint, now: Timestamp) -> Answer {
+    match state.status(trust) {
         RecordStatus::Untrusted => return Answer::Denied(Denial::UnknownInstallation),
         RecordStatus::Uninstalled => return Answer::Denied(Denial::NotInstalled),
         RecordStatus::Installed => {}
     }
-    let Some(latest) = portal.decision(trust, method, token) else {
+    let Some(latest) = state.decision(trust, method, token) else {
         return Answer::Unanswered;
     };
     let until = latest.since.occurred_at.plus(CONSENT);
@@ -90,11 +90,11 @@ mod tests {
 
     const HOUR: u64 = 3_600;
 
-    fn portal(facts: &[(u64, FactKind)]) -> Portal {
-        let mut portal = Portal::default();
+    fn state(facts: &[(u64, FactKind)]) -> InstallationState {
+        let mut state = InstallationState::default();
         for (offset, (at, kind)) in (0..).zip(facts) {
             let at = Timestamp::from_s(*at);
-            portal.apply(&Change::Fact(Box::new(Fact {
+            state.apply(&Change::Fact(Box::new(Fact {
                 installation: Installation::parse("crm-sync", "a223").expect("valid"),
                 stamp: Stamp::new(Some(at), at, EventId::from_u128(offset.into())),
                 principal: Fingerprint::of("application token"),
@@ -103,7 +103,7 @@ mod tests {
                 kind: kind.clone(),
             })));
         }
-        portal
+        state
     }
 
     fn method() -> Method {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     fn ask(facts: &[(u64, FactKind)], now: u64) -> Answer {
-        permits(&portal(facts), Trust::FirstInstall, &method(), Fingerprint::of("token"), Timestamp::from_s(now))
+        permits(&state(facts), Trust::FirstInstall, &method(), Fingerprint::of("token"), Timestamp::from_s(now))
     }
 
     #[test]

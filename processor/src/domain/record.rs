@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::claims::{Profile, Status};
 use super::endpoint::EndpointHosts;
 use super::fact::Method;
+use super::installation::InstallationState;
 use super::permission::{CONSENT, Decision};
-use super::portal::Portal;
 use super::stamp::{Latest, Place};
 use super::trust::Trusted;
 
@@ -119,7 +119,7 @@ impl From<Trust> for Rules<'static> {
     }
 }
 
-impl Portal {
+impl InstallationState {
     /// The installation record.
     pub fn record<'a>(
         &self,

@@ -7,7 +7,7 @@ use common::settings::Trust;
 use serde::{Deserialize, Serialize};
 
 use super::claims::Turn;
-use super::portal::Principal;
+use super::installation::Principal;
 
 /// The basis on which a principal is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

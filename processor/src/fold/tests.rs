@@ -10,20 +10,20 @@ use super::*;
 use crate::domain::{Place, ProfileField, RecordStatus, interpret};
 
 /// A line a step: principal, `ts` and what happened.
-fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (Portal, Vec<(Outcome, Vec<Effect>)>) {
+fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (InstallationState, Vec<(Outcome, Vec<Effect>)>) {
     let event = |(offset, (principal, ts, tells)): (u64, &(&str, u64, &str))| event(offset, principal, *ts, tells);
     let events: Vec<Event> = (0..).zip(steps).map(event).collect();
-    let mut portal = Portal::default();
-    let results = events.iter().map(|event| fold_one(&mut portal, &events, event, trust)).collect();
-    (portal, results)
+    let mut state = InstallationState::default();
+    let results = events.iter().map(|event| fold_one(&mut state, &events, event, trust)).collect();
+    (state, results)
 }
 
 /// Folds one of these events; the others are what `raw` holds.
-fn fold_one(portal: &mut Portal, raw: &[Event], event: &Event, trust: Trust) -> (Outcome, Vec<Effect>) {
+fn fold_one(state: &mut InstallationState, raw: &[Event], event: &Event, trust: Trust) -> (Outcome, Vec<Effect>) {
     let read = |held: &HeldEvent| -> Result<_, Infallible> {
         Ok(raw.iter().find(|event| event.raw.offset == held.offset).and_then(Event::fact))
     };
-    let Ok(folded) = super::fold(portal, event, trust, read);
+    let Ok(folded) = super::fold(state, event, trust, read);
     folded
 }
 
@@ -46,9 +46,9 @@ fn event(offset: u64, principal: &str, ts: u64, tells: &str) -> Event {
 }
 
 fn check(steps: &[(&str, u64, &str)], status: RecordStatus, trusted: Option<&str>) {
-    let (portal, _) = fold_all(Trust::FirstInstall, steps);
-    assert_eq!(portal.status(Trust::FirstInstall), status, "{steps:?}");
-    let who = portal.trusted(Trust::FirstInstall).map(|trusted| trusted.principal);
+    let (state, _) = fold_all(Trust::FirstInstall, steps);
+    assert_eq!(state.status(Trust::FirstInstall), status, "{steps:?}");
+    let who = state.trusted(Trust::FirstInstall).map(|trusted| trusted.principal);
     assert_eq!(who, trusted.map(Fingerprint::of), "{steps:?}");
 }
 
@@ -99,15 +99,15 @@ fn who_has_left_does_not_take_the_place_back_from_who_holds_it() {
 
 #[test]
 fn where_the_first_word_counts_any_event_takes_the_place() {
-    let (portal, results) = fold_all(Trust::FirstEvent, &[("t", 1, "contact"), ("x", 2, "install")]);
-    assert_eq!(portal.trusted(Trust::FirstEvent).map(|trusted| trusted.principal), Some(Fingerprint::of("t")));
+    let (state, results) = fold_all(Trust::FirstEvent, &[("t", 1, "contact"), ("x", 2, "install")]);
+    assert_eq!(state.trusted(Trust::FirstEvent).map(|trusted| trusted.principal), Some(Fingerprint::of("t")));
     assert_eq!(results.iter().map(|(outcome, _)| *outcome).collect::<Vec<_>>(), [Outcome::Fact, Outcome::Unverified]);
 }
 
 #[test]
 fn events_from_before_the_install_are_released_once_in_their_order() {
     let steps = [("t", 1, "contact"), ("x", 1, "contact"), ("t", 2, "grant"), ("t", 3, "install"), ("t", 4, "contact")];
-    let (portal, results) = fold_all(Trust::FirstInstall, &steps);
+    let (state, results) = fold_all(Trust::FirstInstall, &steps);
     let outcomes: Vec<_> = results.iter().map(|(outcome, _)| *outcome).collect();
     assert_eq!(
         outcomes,
@@ -130,60 +130,60 @@ fn events_from_before_the_install_are_released_once_in_their_order() {
         })
         .collect();
     assert_eq!(shown, [0, 2, 3, 4]);
-    assert_eq!(portal.principals[&Fingerprint::of("t")].held.len(), 0);
-    assert_eq!(portal.principals[&Fingerprint::of("x")].held.len(), 1);
+    assert_eq!(state.principals[&Fingerprint::of("t")].held.len(), 0);
+    assert_eq!(state.principals[&Fingerprint::of("x")].held.len(), 1);
 }
 
 #[test]
 fn what_waited_for_a_fact_that_was_put_right_is_released_with_the_next_event() {
     let steps = [("t", 1, "contact"), ("t", 2, "begin to install")];
-    let (mut portal, _) = fold_all(Trust::FirstInstall, &steps);
+    let (mut state, _) = fold_all(Trust::FirstInstall, &steps);
     // As a state that was folded again with what the second event should have been read for.
-    let mut corrected = portal.only_held();
+    let mut corrected = state.only_held();
     let fact = event(1, "t", 2, "install").fact().expect("a fact");
     corrected.apply(&Change::Fact(Box::new(fact)));
-    portal = corrected;
+    state = corrected;
     let raw = [event(0, "t", 1, "contact"), event(1, "t", 2, "begin to install")];
-    let (outcome, effects) = fold_one(&mut portal, &raw, &event(2, "t", 3, "contact"), Trust::FirstInstall);
+    let (outcome, effects) = fold_one(&mut state, &raw, &event(2, "t", 3, "contact"), Trust::FirstInstall);
     assert_eq!(outcome, Outcome::PassedOn);
     let released = effects.iter().filter(|effect| matches!(effect, Effect::Release(_))).count();
     assert_eq!(released, 2, "{effects:?}");
-    let (_, effects) = fold_one(&mut portal, &raw, &event(3, "t", 4, "contact"), Trust::FirstInstall);
+    let (_, effects) = fold_one(&mut state, &raw, &event(3, "t", 4, "contact"), Trust::FirstInstall);
     assert!(matches!(effects[..], [Effect::Verified(_)]), "once: {effects:?}");
 }
 
 #[test]
 fn only_the_last_hundred_places_are_remembered() {
     let steps = vec![("t", 1, "contact"); HELD_MAX + 3];
-    let (portal, _) = fold_all(Trust::FirstInstall, &steps);
-    let held = &portal.principals[&Fingerprint::of("t")].held;
+    let (state, _) = fold_all(Trust::FirstInstall, &steps);
+    let held = &state.principals[&Fingerprint::of("t")].held;
     assert_eq!((held.len(), held.keys().next()), (HELD_MAX, Some(&3)));
 }
 
 #[test]
 fn what_waits_for_one_principal_is_limited_in_bytes() {
     let large = |offset: u64| Event { body_bytes: 3 * 1024 * 1024, ..event(offset, "t", 1, "contact") };
-    let mut portal = Portal::default();
+    let mut state = InstallationState::default();
     for offset in 0..5 {
-        fold_one(&mut portal, &[], &large(offset), Trust::FirstInstall);
+        fold_one(&mut state, &[], &large(offset), Trust::FirstInstall);
     }
-    let known = &portal.principals[&Fingerprint::of("t")];
+    let known = &state.principals[&Fingerprint::of("t")];
     assert_eq!(known.held.keys().copied().collect::<Vec<_>>(), [3, 4]);
     assert!(known.held_bytes() <= HELD_BYTES_MAX);
 }
 
 #[test]
 fn what_waits_at_one_installation_is_limited_in_bytes_and_the_fullest_gives_way() {
-    let mut portal = Portal::default();
-    fold_one(&mut portal, &[], &event(0, "honest", 1, "contact"), Trust::FirstInstall);
+    let mut state = InstallationState::default();
+    fold_one(&mut state, &[], &event(0, "honest", 1, "contact"), Trust::FirstInstall);
     for offset in 1..100 {
         let forger = format!("forger{}", offset % 7);
         let large = Event { body_bytes: 1024 * 1024, ..event(offset, &forger, 1, "contact") };
-        fold_one(&mut portal, &[], &large, Trust::FirstInstall);
+        fold_one(&mut state, &[], &large, Trust::FirstInstall);
     }
-    let all: u64 = portal.principals.values().map(Principal::held_bytes).sum();
+    let all: u64 = state.principals.values().map(Principal::held_bytes).sum();
     assert!((15 * 1024 * 1024..=INSTALLATION_HELD_BYTES_MAX).contains(&all), "{all}");
-    assert_eq!(portal.principals[&Fingerprint::of("honest")].held.len(), 1);
+    assert_eq!(state.principals[&Fingerprint::of("honest")].held.len(), 1);
 }
 
 #[test]
@@ -195,13 +195,13 @@ fn made_up_tokens_before_the_install_lock_nobody_out() {
         let mut steps: Vec<_> = made_up.clone().collect();
         steps.splice(at..at, honest);
         steps.push(("t", 2, "install"));
-        let (portal, results) = fold_all(Trust::FirstInstall, &steps);
-        assert_eq!(portal.status(Trust::FirstInstall), INSTALLED, "after {at}");
-        let strangers = portal.principals.values().filter(|known| !known.has_claims()).count();
+        let (state, results) = fold_all(Trust::FirstInstall, &steps);
+        assert_eq!(state.status(Trust::FirstInstall), INSTALLED, "after {at}");
+        let strangers = state.principals.values().filter(|known| !known.has_claims()).count();
         assert!(strangers <= STRANGERS_MAX, "{strangers}");
         let effects = &results.last().expect("the install").1;
         let released = effects.iter().filter(|effect| matches!(effect, Effect::Release(_))).count();
-        assert_eq!(released, 2, "what the portal said before is passed on, after {at}");
+        assert_eq!(released, 2, "what the state said before is passed on, after {at}");
     }
 }
 
@@ -210,20 +210,20 @@ fn installs_with_made_up_tokens_beyond_the_limit_wait_and_change_nothing() {
     let forgers: Vec<String> = (0..100).map(|number| format!("forger{number}")).collect();
     let mut steps = vec![("t", 1, "install")];
     steps.extend(forgers.iter().map(|forger| (forger.as_str(), 9, "install")));
-    let (portal, results) = fold_all(Trust::FirstInstall, &steps);
-    assert_eq!(portal.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("t")));
-    let claimants = portal.principals.values().filter(|known| known.has_claims()).count();
+    let (state, results) = fold_all(Trust::FirstInstall, &steps);
+    assert_eq!(state.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("t")));
+    let claimants = state.principals.values().filter(|known| known.has_claims()).count();
     assert_eq!(claimants, crate::domain::CLAIMANTS_MAX);
     assert!(results[1..].iter().all(|(outcome, _)| *outcome == Outcome::Unverified));
     // The place is open once its holder has left, and then there is room.
     steps.extend([("t", 20, "uninstall"), ("new", 30, "install")]);
-    let (portal, _) = fold_all(Trust::FirstInstall, &steps);
-    assert_eq!(portal.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("new")));
+    let (state, _) = fold_all(Trust::FirstInstall, &steps);
+    assert_eq!(state.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("new")));
     // What was held for lack of room takes no place from before, whether it was a fact once or not.
     for late in ["forger0", "forger99"] {
         let steps = [&steps[..], &[(late, 40, "install")]].concat();
-        let (portal, results) = fold_all(Trust::FirstInstall, &steps);
-        assert_eq!(portal.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("new")));
+        let (state, results) = fold_all(Trust::FirstInstall, &steps);
+        assert_eq!(state.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("new")));
         let kind = results.last().expect("the install").1.iter();
         let kind = kind.filter(|effect| matches!(effect, Effect::Changed(Change::Fact(_)))).count();
         assert_eq!(kind, 1, "the install itself");
@@ -239,11 +239,11 @@ fn a_portal_may_be_installed_anew_any_number_of_times_and_costs_no_more() {
     });
     let steps: Vec<_> = lives.collect();
     for trust in [Trust::FirstInstall, Trust::FirstEvent] {
-        let (portal, results) = fold_all(trust, &steps);
+        let (state, results) = fold_all(trust, &steps);
         let last = Fingerprint::of("token299");
-        assert_eq!(portal.trusted(trust).map(|trusted| trusted.principal), Some(last));
-        assert_eq!(portal.status(trust), UNINSTALLED);
-        assert!(portal.principals.len() <= crate::domain::CLAIMANTS_MAX, "{}", portal.principals.len());
+        assert_eq!(state.trusted(trust).map(|trusted| trusted.principal), Some(last));
+        assert_eq!(state.status(trust), UNINSTALLED);
+        assert!(state.principals.len() <= crate::domain::CLAIMANTS_MAX, "{}", state.principals.len());
         assert!(results.iter().all(|(outcome, _)| *outcome != Outcome::Unverified));
     }
 }
@@ -263,28 +263,28 @@ fn of_very_many_decisions_the_newest_are_known() {
     };
     let number = crate::domain::DECISIONS_MAX as u64 + 500;
     let mut changes: Vec<Change> = (1..=number).map(decided).collect();
-    let mut portals = Vec::new();
+    let mut states = Vec::new();
     for seed in 0..3 {
-        let mut portal = Portal::default();
+        let mut state = InstallationState::default();
         for change in &changes {
-            portal.apply(change);
+            state.apply(change);
         }
         fastrand::Rng::with_seed(seed).shuffle(&mut changes);
-        portals.push(portal);
+        states.push(state);
     }
-    let decisions = &portals[0].principals[&Fingerprint::of("t")].decisions;
+    let decisions = &states[0].principals[&Fingerprint::of("t")].decisions;
     let known: Vec<u64> = decisions.by_key().values().map(|latest| latest.since.occurred_at.s()).collect();
     assert_eq!((known.len(), known.iter().min()), (crate::domain::DECISIONS_MAX, Some(&501)));
-    assert_eq!(portals[0], portals[1]);
-    assert_eq!(portals[0], portals[2]);
+    assert_eq!(states[0], states[1]);
+    assert_eq!(states[0], states[2]);
 }
 
 #[test]
 fn a_decision_that_gives_way_is_shown_to_be_gone() {
-    let mut portal = Portal::default();
+    let mut state = InstallationState::default();
     let mut shown = std::collections::BTreeSet::new();
     let mut take = |event: &Event| {
-        for effect in fold_one(&mut portal, &[], event, Trust::FirstInstall).1 {
+        for effect in fold_one(&mut state, &[], event, Trust::FirstInstall).1 {
             match effect {
                 Effect::Permission(record) => drop(shown.insert((record.method, record.token))),
                 Effect::PermissionGone(record) => assert!(shown.remove(&(record.method, record.token))),
@@ -296,7 +296,7 @@ fn a_decision_that_gives_way_is_shown_to_be_gone() {
                 | Effect::InstallationGone(_) => {}
             }
         }
-        let permissions = portal.permissions(Trust::FirstInstall);
+        let permissions = state.permissions(Trust::FirstInstall);
         assert_eq!(
             permissions
                 .into_iter()
@@ -318,24 +318,24 @@ fn a_decision_that_gives_way_is_shown_to_be_gone() {
 
 #[test]
 fn an_installation_of_which_nothing_is_known_is_forgotten_without_a_trace() {
-    let (mut portal, results) = fold_all(Trust::FirstInstall, &[("x", 1, "contact"), ("y", 1, "grant")]);
-    let mut follower = Portal::default();
+    let (mut state, results) = fold_all(Trust::FirstInstall, &[("x", 1, "contact"), ("y", 1, "grant")]);
+    let mut follower = InstallationState::default();
     let installation = common::event::Installation::parse("crm-sync", "a223").expect("valid");
     let effects: Vec<Effect> = results.into_iter().flat_map(|(_, effects)| effects).collect();
-    let gone = forget(&mut portal, &installation);
+    let gone = forget(&mut state, &installation);
     assert!(matches!(gone.last(), Some(Effect::InstallationGone(_))), "{gone:?}");
     for change in changes_of(&effects).iter().chain(&changes_of(&gone)) {
         follower.apply(change);
     }
-    assert_eq!((portal, follower), (Portal::default(), Portal::default()));
+    assert_eq!((state, follower), (InstallationState::default(), InstallationState::default()));
 }
 
 #[test]
 fn an_older_word_does_not_stand_in_for_one_that_cannot_be_shown() {
     let version = |steps: &[(&str, u64, &str)]| {
-        let (portal, _) = fold_all(Trust::FirstInstall, steps);
+        let (state, _) = fold_all(Trust::FirstInstall, steps);
         let installation = Installation::parse("crm-sync", "a223").expect("valid");
-        let profile = portal.record(&installation, 0, Trust::FirstInstall).profile;
+        let profile = state.record(&installation, 0, Trust::FirstInstall).profile;
         (profile.version, profile.omitted.contains(&ProfileField::Version))
     };
     let (known, omitted) = ((Some("1".to_owned()), false), (None, true));
@@ -350,8 +350,8 @@ fn an_uninstall_takes_every_permission_away() {
     let (_, results) = fold_all(Trust::FirstInstall, &[("t", 1, "install"), ("t", 2, "grant"), ("t", 3, "uninstall")]);
     assert!(matches!(results[1].1[..], [.., Effect::Installation(_), Effect::Permission(_)]));
     assert!(matches!(results[2].1[..], [.., Effect::Installation(_), Effect::PermissionGone(_)]));
-    let (portal, _) = fold_all(Trust::FirstInstall, &[("t", 1, "install"), ("t", 3, "uninstall"), ("t", 2, "grant")]);
-    assert_eq!(portal.permissions(Trust::FirstInstall), []);
+    let (state, _) = fold_all(Trust::FirstInstall, &[("t", 1, "install"), ("t", 3, "uninstall"), ("t", 2, "grant")]);
+    assert_eq!(state.permissions(Trust::FirstInstall), []);
 }
 
 #[test]
@@ -359,8 +359,8 @@ fn of_two_decisions_the_later_one_holds_whichever_comes_first() {
     for steps in [["grant", "deny"], ["deny", "grant"]] {
         let ts = |tells| if tells == "deny" { 9 } else { 3 };
         let steps = [("t", 1, "install"), ("t", ts(steps[0]), steps[0]), ("t", ts(steps[1]), steps[1])];
-        let (portal, _) = fold_all(Trust::FirstInstall, &steps);
-        let decisions: Vec<_> = portal.permissions(Trust::FirstInstall).iter().map(|record| record.decision).collect();
+        let (state, _) = fold_all(Trust::FirstInstall, &steps);
+        let decisions: Vec<_> = state.permissions(Trust::FirstInstall).iter().map(|record| record.decision).collect();
         assert_eq!(decisions, [crate::domain::Decision::Denied]);
     }
 }
@@ -382,8 +382,8 @@ fn trusts() -> impl Strategy<Value = Trust> {
     prop_oneof![Just(Trust::FirstInstall), Just(Trust::FirstEvent)]
 }
 
-fn effects_of(portal: &mut Portal, events: &[Event], trust: Trust) -> Vec<Effect> {
-    events.iter().flat_map(|event| fold_one(portal, events, event, trust).1).collect()
+fn effects_of(state: &mut InstallationState, events: &[Event], trust: Trust) -> Vec<Effect> {
+    events.iter().flat_map(|event| fold_one(state, events, event, trust).1).collect()
 }
 
 fn changes_of(effects: &[Effect]) -> Vec<Change> {
@@ -403,16 +403,16 @@ fn changes_of(effects: &[Effect]) -> Vec<Change> {
 proptest! {
     #[test]
     fn the_same_events_have_the_same_effects((events, trust) in (histories(), trusts())) {
-        let (mut one, mut other) = (Portal::default(), Portal::default());
+        let (mut one, mut other) = (InstallationState::default(), InstallationState::default());
         prop_assert_eq!(effects_of(&mut one, &events, trust), effects_of(&mut other, &events, trust));
         prop_assert_eq!(one, other);
     }
 
     #[test]
     fn what_is_published_for_facts_is_all_that_a_follower_needs((events, trust) in (histories(), trusts())) {
-        let mut owned = Portal::default();
+        let mut owned = InstallationState::default();
         let effects = effects_of(&mut owned, &events, trust);
-        let mut followed = Portal::default();
+        let mut followed = InstallationState::default();
         for change in changes_of(&effects) {
             followed.apply(&change);
             // A record of facts may be read twice.
@@ -425,14 +425,14 @@ proptest! {
     fn facts_in_any_order_and_number_are_the_same_knowledge(
         (events, trust, seed) in (histories(), trusts(), any::<u64>())
     ) {
-        let mut owned = Portal::default();
+        let mut owned = InstallationState::default();
         let effects = effects_of(&mut owned, &events, trust);
         // An event is held before it is released, and that order is the log's; all else has none.
         let facts: Vec<Change> =
             changes_of(&effects).into_iter().filter(|change| matches!(change, Change::Fact(_))).collect();
         let mut shuffled = [facts.clone(), facts.clone()].concat();
         fastrand::Rng::with_seed(seed).shuffle(&mut shuffled);
-        let (mut one, mut other) = (Portal::default(), Portal::default());
+        let (mut one, mut other) = (InstallationState::default(), InstallationState::default());
         for change in &facts {
             one.apply(change);
         }
@@ -448,7 +448,7 @@ proptest! {
     #[test]
     fn no_event_is_shown_as_verified_twice((events, trust) in (histories(), trusts())) {
         let mut shown = std::collections::BTreeSet::new();
-        for effect in effects_of(&mut Portal::default(), &events, trust) {
+        for effect in effects_of(&mut InstallationState::default(), &events, trust) {
             let id = match effect {
                 Effect::Verified(public) => public.id,
                 Effect::Release(held) => held.id,

@@ -17,24 +17,24 @@ use crate::domain::Method;
 
 /// Whose fold this is.
 pub const OWNER: &[u8] = b"o";
-/// Before every row of a portal.
-pub const PORTALS: &[u8] = b"p";
+/// Before every row of an installation.
+pub const INSTALLATIONS: &[u8] = b"p";
 /// Before every fact.
 pub const FACTS: &[u8] = b"h";
 
 /// Before the facts of held events.
 pub const HELD_FACTS: &[u8] = b"v";
 
-/// What a row of a portal holds.
+/// What a row of an installation holds.
 pub enum Part {
     Claims(Fingerprint),
     Decision(Fingerprint, Method, Fingerprint),
     Held(Fingerprint, u64),
 }
 
-/// The prefix of a portal's rows.
-pub fn portal(installation: &Installation) -> Vec<u8> {
-    prefix(PORTALS, installation)
+/// The prefix of an installation's rows.
+pub fn installation_rows(installation: &Installation) -> Vec<u8> {
+    prefix(INSTALLATIONS, installation)
 }
 
 /// The prefix of an installation's facts.
@@ -56,16 +56,16 @@ pub fn held_fact(installation: &Installation, principal: Fingerprint, offset: u6
 }
 
 pub fn claims(installation: &Installation, principal: Fingerprint) -> Vec<u8> {
-    [&portal(installation)[..], b"t", principal.as_bytes()].concat()
+    [&installation_rows(installation)[..], b"t", principal.as_bytes()].concat()
 }
 
 pub fn decision(installation: &Installation, principal: Fingerprint, method: &Method, token: Fingerprint) -> Vec<u8> {
     let method = method.as_str().as_bytes();
-    [&portal(installation)[..], b"d", principal.as_bytes(), method, b"\0", token.as_bytes()].concat()
+    [&installation_rows(installation)[..], b"d", principal.as_bytes(), method, b"\0", token.as_bytes()].concat()
 }
 
 pub fn held(installation: &Installation, principal: Fingerprint, offset: u64) -> Vec<u8> {
-    [&portal(installation)[..], b"w", principal.as_bytes(), &offset.to_be_bytes()].concat()
+    [&installation_rows(installation)[..], b"w", principal.as_bytes(), &offset.to_be_bytes()].concat()
 }
 
 pub fn marks(partition: u32) -> Vec<u8> {
@@ -90,9 +90,9 @@ pub fn behind_all(mut prefix: Vec<u8>) -> Vec<u8> {
     prefix
 }
 
-/// The installation of a portal's row, a fact, or the fact of a held event.
+/// The installation of its row, a fact, or the fact of a held event.
 pub fn installation(key: &[u8]) -> Option<Installation> {
-    if ![PORTALS, FACTS, HELD_FACTS].iter().any(|kind| key.starts_with(kind)) {
+    if ![INSTALLATIONS, FACTS, HELD_FACTS].iter().any(|kind| key.starts_with(kind)) {
         return None;
     }
     let mut parts = key.get(1..)?.splitn(3, |byte| *byte == 0);
@@ -102,7 +102,7 @@ pub fn installation(key: &[u8]) -> Option<Installation> {
     Installation::parse(app, member_id)
 }
 
-/// What a row of a portal holds, by what stands behind the portal's prefix.
+/// What a row of an installation holds, by what stands behind the portal's prefix.
 pub fn part(key: &[u8]) -> Option<Part> {
     let (kind, rest) = key.split_first()?;
     let (principal, rest) = rest.split_at_checked(32)?;

@@ -120,8 +120,8 @@ fn digests(store: &Store) -> Vec<String> {
     (0..PARTITIONS).map(|partition| store.digest(partition)).collect()
 }
 
-fn portals(store: &Store) -> Vec<Portal> {
-    (0..4).map(|member| Portal::clone(&*store.portal(&installation(member)).expect("read"))).collect()
+fn states(store: &Store) -> Vec<InstallationState> {
+    (0..4).map(|member| InstallationState::clone(&*store.installation(&installation(member)).expect("read"))).collect()
 }
 
 proptest! {
@@ -142,7 +142,7 @@ proptest! {
         let (one, other) = (open(Memory::default()).expect("open"), open(Memory::default()).expect("open"));
         apply(&one, &changes, 7);
         apply(&other, &shuffled, 5);
-        prop_assert_eq!(portals(&one), portals(&other));
+        prop_assert_eq!(states(&one), states(&other));
     }
 
     #[test]
@@ -210,7 +210,7 @@ fn sled_holds_what_the_model_holds() {
     assert_eq!(digests(&store), digests(&model));
     drop(store);
     let again = open(Sled::open(dir.path()).expect("open again")).expect("the digest agrees");
-    assert_eq!(portals(&again), portals(&model));
+    assert_eq!(states(&again), states(&model));
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_row_that_was_changed_behind_our_back_is_damage() {
     let store = open(rows.clone()).expect("open");
     let kind = FactKind::Installed { complete: true, profile: Profile::default() };
     apply(&store, &[fact(installation(1), 1, 5, 0, kind)], 1);
-    let prefix = keys::portal(&installation(1));
+    let prefix = keys::installation_rows(&installation(1));
     let (key, value) = rows.scan(&prefix, &prefix).next().expect("a row").expect("read");
     let mut claims = Form::Compact.claims(&value).expect("claims");
     claims.first_word = Some(7);
@@ -252,13 +252,13 @@ fn the_state_of_an_older_fold_answers_and_takes_no_changes() {
     let kind = || FactKind::Installed { complete: true, profile: Profile::default() };
     let older = open_as(1, rows.clone()).expect("open");
     apply(&older, &[fact(installation(1), 1, 5, 0, kind())], 1);
-    let prefix = keys::portal(&installation(1));
+    let prefix = keys::installation_rows(&installation(1));
     let (_, claims) = rows.scan(&prefix, &prefix).next().expect("a row").expect("read");
     assert!(claims.starts_with(b"{"), "rows of the first version are JSON");
 
     let store = open(rows.clone()).expect("it can be read");
     assert!(store.is_outdated() && !open_as(1, rows.clone()).expect("open").is_outdated());
-    assert_eq!(portals(&store), portals(&older));
+    assert_eq!(states(&store), states(&older));
     assert_eq!(store.counts(), older.counts());
     assert_eq!(store.history(&installation(1), None, 9).expect("read").len(), 1);
     let change = [fact(installation(1), 1, 6, 1, kind())];
@@ -277,9 +277,9 @@ fn rows_of_the_second_version_are_read() {
     let Change::Fact(fact) = fact(installation(1), 1, 5, 0, kind) else { panic!("a fact") };
     let row = shorter(Form::Compact.encode_fact(&fact));
     assert_eq!(Form::Compact.fact(&installation(1), &row).expect("read"), *fact);
-    let mut portal = Portal::default();
-    portal.apply(&Change::Fact(fact));
-    let claims = portal.principals.into_values().next().expect("a principal").claims;
+    let mut state = InstallationState::default();
+    state.apply(&Change::Fact(fact));
+    let claims = state.principals.into_values().next().expect("a principal").claims;
     assert_eq!(Form::Compact.claims(&shorter(Form::Compact.encode(&claims))).expect("read"), *claims);
 }
 

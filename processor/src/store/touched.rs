@@ -7,16 +7,16 @@ use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 
 use super::{Store, StoreError, form, keys};
-use crate::domain::{Change, Fact, HeldDetails, HeldEvent, Portal, Principal};
+use crate::domain::{Change, Fact, HeldDetails, HeldEvent, InstallationState, Principal};
 
 /// An installation that a step changes.
 pub struct Touched<'a> {
     store: &'a Store,
     installation: &'a Installation,
     /// As its rows are.
-    pub before: Arc<Portal>,
+    pub before: Arc<InstallationState>,
     /// As they will be.
-    pub after: Portal,
+    pub after: InstallationState,
     facts: BTreeMap<EventId, Known<'a>>,
     /// The facts of held events: the row as it was, and as it will be.
     held_facts: BTreeMap<(Fingerprint, u64), [Option<Vec<u8>>; 2]>,
@@ -35,10 +35,10 @@ impl<'a> Touched<'a> {
     /// Not changed yet.
     pub fn new(store: &'a Store, installation: &'a Installation) -> Result<Self, StoreError> {
         let before = match store.warm().take(installation) {
-            Some(portal) => portal,
-            None => Arc::new(store.read_portal(installation)?),
+            Some(state) => state,
+            None => Arc::new(store.read_installation(installation)?),
         };
-        let after = Portal::clone(&before);
+        let after = InstallationState::clone(&before);
         Ok(Self {
             store,
             installation,
@@ -120,10 +120,9 @@ impl<'a> Touched<'a> {
             }
         }
         let (empty, all) = (Principal::default(), [&*self.before, &self.after]);
-        let principals: BTreeSet<Fingerprint> =
-            all.iter().flat_map(|portal| portal.principals.keys().copied()).collect();
+        let principals: BTreeSet<Fingerprint> = all.iter().flat_map(|state| state.principals.keys().copied()).collect();
         for principal in principals {
-            let [before, after] = all.map(|portal| portal.principals.get(&principal));
+            let [before, after] = all.map(|state| state.principals.get(&principal));
             if before == after {
                 continue;
             }
@@ -148,7 +147,7 @@ impl<'a> Touched<'a> {
 
     /// The join of all facts that hold, in the order of `raw`, and held events: what would have come of them had the
     /// replaced ones never been there.
-    fn folded_again(&self) -> Result<Portal, StoreError> {
+    fn folded_again(&self) -> Result<InstallationState, StoreError> {
         let mut facts: Vec<Fact> =
             self.facts.values().filter_map(|known| known.new.or(known.old.as_ref()).cloned()).collect();
         let prefix = keys::facts(self.installation);
@@ -159,11 +158,11 @@ impl<'a> Touched<'a> {
             }
         }
         facts.sort_by_key(|fact| (fact.raw.offset, fact.stamp.id));
-        let mut portal = self.after.only_held();
+        let mut state = self.after.only_held();
         for fact in facts {
-            portal.apply(&Change::Fact(Box::new(fact)));
+            state.apply(&Change::Fact(Box::new(fact)));
         }
-        Ok(portal)
+        Ok(state)
     }
 }
 

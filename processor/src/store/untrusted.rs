@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::event::{AppName, Installation, MemberId};
 
-use crate::domain::Portal;
+use crate::domain::InstallationState;
 
 /// As many times the limit of an app is the limit of all apps together: where `apps` is not set, names of apps are made
 /// up, too.
@@ -20,9 +20,9 @@ pub struct Untrusted {
 
 impl Untrusted {
     /// When an installation was last heard of, if nothing is known of it but held events.
-    pub fn heard(portal: &Portal) -> Option<u64> {
+    pub fn heard(state: &InstallationState) -> Option<u64> {
         let last = |offsets: &crate::domain::Principal| offsets.held.keys().next_back().copied();
-        portal.is_unclaimed().then(|| portal.principals.values().filter_map(last).max()).flatten()
+        state.is_unclaimed().then(|| state.principals.values().filter_map(last).max()).flatten()
     }
 
     /// Takes note of a change.

@@ -1,4 +1,4 @@
-//! What is kept in memory between steps: portals that were touched lately, and which facts there may be.
+//! What is kept in memory between steps: installations that were used lately, and which facts there may be.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use common::event::{EventId, Installation};
 
-use crate::domain::Portal;
+use crate::domain::InstallationState;
 
-/// What the portals may take, about.
-const PORTALS_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Of a portal without anything, of a principal, and of each thing that it told: counted large rather than small.
-const PORTAL_BYTES: usize = 2_000;
+/// The memory for installations, about.
+const INSTALLATIONS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Of an installation without anything, of a principal, and of each thing that it told: counted large rather than
+/// small.
+const INSTALLATION_BYTES: usize = 2_000;
 const PRINCIPAL_BYTES: usize = 2_000;
 const DECISION_BYTES: usize = 480;
 const HELD_BYTES: usize = 48;
@@ -20,37 +21,37 @@ const HELD_BYTES: usize = 48;
 /// often come round by round, and what was touched longest ago is then what comes next.
 #[derive(Default)]
 pub struct Warm {
-    portals: HashMap<Installation, (usize, Arc<Portal>)>,
+    installations: HashMap<Installation, (usize, Arc<InstallationState>)>,
     places: Vec<Installation>,
     bytes: usize,
     chance: u64,
 }
 
 impl Warm {
-    /// The portal, if it is here.
-    pub fn get(&self, installation: &Installation) -> Option<Arc<Portal>> {
-        self.portals.get(installation).map(|(_, portal)| portal.clone())
+    /// The installation, if it is here.
+    pub fn get(&self, installation: &Installation) -> Option<Arc<InstallationState>> {
+        self.installations.get(installation).map(|(_, state)| state.clone())
     }
 
-    /// Takes the portal out, if it is here.
-    pub fn take(&mut self, installation: &Installation) -> Option<Arc<Portal>> {
-        let (place, portal) = self.portals.remove(installation)?;
+    /// Takes the installation out, if it is here.
+    pub fn take(&mut self, installation: &Installation) -> Option<Arc<InstallationState>> {
+        let (place, state) = self.installations.remove(installation)?;
         self.places.swap_remove(place);
         if let Some(moved) = self.places.get(place) {
-            self.portals.get_mut(moved).expect("each place has its portal").0 = place;
+            self.installations.get_mut(moved).expect("each place has its state").0 = place;
         }
-        self.bytes -= bytes(&portal);
-        Some(portal)
+        self.bytes -= bytes(&state);
+        Some(state)
     }
 
-    /// Puts a portal here as it now is; others may have to go.
-    pub fn put(&mut self, installation: Installation, portal: Arc<Portal>) {
+    /// Puts an installation here as it now is; others may have to go.
+    pub fn put(&mut self, installation: Installation, state: Arc<InstallationState>) {
         self.take(&installation);
-        let new = bytes(&portal);
-        if new > PORTALS_BYTES_MAX / 16 {
+        let new = bytes(&state);
+        if new > INSTALLATIONS_BYTES_MAX / 16 {
             return;
         }
-        while self.bytes + new > PORTALS_BYTES_MAX {
+        while self.bytes + new > INSTALLATIONS_BYTES_MAX {
             // Knuth's generator: any that wanders everywhere does.
             self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let places = self.places.len() as u64;
@@ -59,16 +60,16 @@ impl Warm {
             self.take(&gone);
         }
         self.bytes += new;
-        self.portals.insert(installation.clone(), (self.places.len(), portal));
+        self.installations.insert(installation.clone(), (self.places.len(), state));
         self.places.push(installation);
     }
 }
 
-fn bytes(portal: &Portal) -> usize {
+fn bytes(state: &InstallationState) -> usize {
     let principal = |known: &crate::domain::Principal| {
         PRINCIPAL_BYTES + known.decisions.by_key().len() * DECISION_BYTES + known.held.len() * HELD_BYTES
     };
-    PORTAL_BYTES + portal.principals.values().map(principal).sum::<usize>()
+    INSTALLATION_BYTES + state.principals.values().map(principal).sum::<usize>()
 }
 
 /// 4 MiB: one in a hundred questions is asked in vain at 3 million facts, one in five at 10 million.
@@ -121,24 +122,24 @@ mod tests {
         Installation::parse("crm-sync", &format!("member{number}")).expect("valid")
     }
 
-    /// A portal that takes about a hundredth of the room.
-    fn portal() -> Portal {
-        let principals = PORTALS_BYTES_MAX / 100 / PRINCIPAL_BYTES;
+    /// An installation that takes about a hundredth of the room.
+    fn state() -> InstallationState {
+        let principals = INSTALLATIONS_BYTES_MAX / 100 / PRINCIPAL_BYTES;
         let principal = |number: usize| (Fingerprint::of(&number.to_string()), Principal::default());
-        Portal { principals: (0..principals).map(principal).collect() }
+        InstallationState { principals: (0..principals).map(principal).collect() }
     }
 
     #[test]
     fn portals_are_kept_as_they_were_put_and_no_more_than_fit() {
         let mut warm = Warm::default();
         for number in 0..250 {
-            warm.put(installation(number), Arc::new(portal()));
-            assert!(warm.bytes <= PORTALS_BYTES_MAX);
+            warm.put(installation(number), Arc::new(state()));
+            assert!(warm.bytes <= INSTALLATIONS_BYTES_MAX);
         }
         let there: Vec<usize> = (0..250).filter(|number| warm.get(&installation(*number)).is_some()).collect();
         assert!((90..=100).contains(&there.len()), "{}", there.len());
         for number in there {
-            assert_eq!(warm.take(&installation(number)), Some(Arc::new(portal())));
+            assert_eq!(warm.take(&installation(number)), Some(Arc::new(state())));
             assert_eq!(warm.take(&installation(number)), None);
         }
         assert_eq!((warm.bytes, warm.places.len()), (0, 0));

@@ -19,19 +19,19 @@ impl Judge {
             self.raws().filter_map(|(partition, offset, record)| found(partition, offset, record)).collect();
         let oracle = Oracle::of(&raw);
         for expected in &self.expected {
-            for (installation, portal) in &expected.portals {
+            for (installation, state) in &expected.installations {
                 let key = installation.to_string();
                 let trust = self.trusts.of(&installation.app);
                 if installation.app.as_str() == FIRST_EVENT_APP || !oracle.portals.contains_key(&key) {
                     continue;
                 }
-                let record = portal.record(installation, 0, trust);
+                let record = state.record(installation, 0, trust);
                 let mut record = serde_json::to_value(record).unwrap_or_default();
                 record["position"] = Value::Null;
                 let mut should = oracle.installation(&key);
                 should["position"] = Value::Null;
                 holds(&should, &record).map_err(|wrong| format!("I2: {key}: {wrong}"))?;
-                let records = portal.permissions(trust);
+                let records = state.permissions(trust);
                 let should = oracle.permissions(&key);
                 if records.len() != should.len() {
                     return Err(format!("I2: {key} has {records:?} and should have {should:?}"));

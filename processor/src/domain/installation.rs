@@ -124,14 +124,14 @@ impl Decisions {
 
 /// One installation, as all of its principals describe it.
 ///
-/// The only way to change it is [`Portal::apply`]: the join that owner, follower and rebuild share.
+/// The only way to change it is [`InstallationState::apply`]: the join that owner, follower and rebuild share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Portal {
+pub struct InstallationState {
     /// Every principal with facts or held events, by the fingerprint of its token.
     pub principals: BTreeMap<Fingerprint, Principal>,
 }
 
-impl Portal {
+impl InstallationState {
     /// Applies a change. Total, idempotent, and for facts of up to [`CLAIMANTS_MAX`] principals indifferent to order.
     /// Returns decisions that are forgotten by it.
     pub fn apply(&mut self, change: &Change) -> Vec<Decided> {
