@@ -19,7 +19,7 @@ use processor::folded::Folded;
 use processor::identity::Identity;
 use processor::metrics::Metrics;
 use processor::owner::Limits;
-use processor::processor::{Pace, Processor, Shared};
+use processor::processor::{Processor, Shared, Timings};
 use processor::store::sled::Sled;
 use processor::store::{Rows, Trusts};
 use tempfile::TempDir;
@@ -182,7 +182,7 @@ impl Data {
         let (folded, stop) = (Folded::default(), Stop::default());
         let processor = Processor {
             home: Box::new(self.state()),
-            pace: Pace::default(),
+            timings: Timings::default(),
             limits: Limits::default(),
             trusts: Trusts::default(),
             shared: Shared::default(),

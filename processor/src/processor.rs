@@ -29,7 +29,7 @@ const OWNED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The times that the loop keeps by a clock. Nothing that it folds or publishes depends on them.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct Timings {
     /// How long it waits before it opens the logs anew.
     pub backoff: Duration,
     /// How often lag and sizes are measured.
@@ -47,7 +47,7 @@ pub struct Pace {
     pub make_room: Duration,
 }
 
-impl Default for Pace {
+impl Default for Timings {
     fn default() -> Self {
         Self {
             backoff: Duration::from_millis(300),
@@ -108,7 +108,7 @@ impl Shared {
 }
 
 /// What the loop knows from one opening of the logs to the next.
-struct Course {
+struct RunState {
     /// Let go once everything that was in `facts` at the start is known.
     caught_up: Option<Pending>,
     halted_by: Option<Inconsistency>,
@@ -127,7 +127,7 @@ pub struct Processor {
     /// Where the state lies.
     pub home: Box<dyn Home>,
     /// How often it looks at the clock.
-    pub pace: Pace,
+    pub timings: Timings,
     /// How much it does at once, and how much it remembers of what nobody vouches for.
     pub limits: Limits,
     /// The trust setting of each app.
@@ -151,7 +151,7 @@ impl Processor {
         caught_up: Pending,
     ) -> anyhow::Result<()> {
         let event_bytes = self.limits.event_bytes;
-        let mut course = Course {
+        let mut run_state = RunState {
             caught_up: Some(caught_up),
             halted_by: None,
             hanging: Hanging::default(),
@@ -160,7 +160,7 @@ impl Processor {
         };
         while !self.stop.requested() {
             let failure = match open() {
-                Ok(mut ledger) => match self.tend(&mut ledger, &mut course) {
+                Ok(mut ledger) => match self.run_session(&mut ledger, &mut run_state) {
                     Ok(()) => break,
                     Err(Failure::Store(StoreError::NoRoom)) => self.no_room(&ledger),
                     Err(failure) => failure,
@@ -170,47 +170,47 @@ impl Processor {
             };
             match failure {
                 _ if self.stop.requested() => break,
-                Failure::Inconsistent(inconsistency) => self.halt(inconsistency, &mut course.halted_by)?,
+                Failure::Inconsistent(inconsistency) => self.halt(inconsistency, &mut run_state.halted_by)?,
                 Failure::Unowned(partitions) => {
                     warn!(
                         partitions,
                         "{partitions} partitions have had no owner for {} s, though the group is at rest: leaving it, \
                          so that it shares them out anew",
-                        self.pace.unowned_wait.as_secs()
+                        self.timings.unowned_wait.as_secs()
                     );
                     self.metrics.started_over();
-                    self.stop.sleep(self.pace.away);
+                    self.stop.sleep(self.timings.away);
                 }
                 Failure::Hangs(partitions) => {
                     warn!(
                         partitions,
                         "transactions have been open in {partitions} partitions of what is published for {} s: opening \
                          the logs anew, which ends them if they are ours",
-                        self.pace.open_max.as_secs()
+                        self.timings.open_max.as_secs()
                     );
                     self.metrics.started_over();
-                    self.stop.sleep(self.pace.backoff);
+                    self.stop.sleep(self.timings.backoff);
                 }
                 Failure::Ledger(LedgerError::TooLarge(why)) => {
-                    let Some(less) = Some(course.event_bytes / 2).filter(|less| *less >= EVENT_BYTES_MIN) else {
+                    let Some(less) = Some(run_state.event_bytes / 2).filter(|less| *less >= EVENT_BYTES_MIN) else {
                         return Err(LedgerError::TooLarge(why)).context("publish what follows from an event");
                     };
                     warn!(
                         "showing events of more than {less} bytes without their data, until the next start: {why}. Set \
                          max.message.bytes of the derived topics as docs/topics.md says"
                     );
-                    course.event_bytes = less;
+                    run_state.event_bytes = less;
                     self.metrics.started_over();
-                    self.stop.sleep(self.pace.backoff);
+                    self.stop.sleep(self.timings.backoff);
                 }
                 Failure::NoRoom { at_most } => {
-                    let waiting = course.waiting.get_or_insert_with(|| self.patience().waiting());
+                    let waiting = run_state.waiting.get_or_insert_with(|| self.patience().waiting());
                     waiting.wait_until(at_most, || self.home.has_room());
                 }
                 Failure::Ledger(LedgerError::StartOver(why)) => {
                     warn!("opening the logs anew: {why}");
                     self.metrics.started_over();
-                    self.stop.sleep(self.pace.backoff);
+                    self.stop.sleep(self.timings.backoff);
                 }
                 Failure::Ledger(
                     error @ (LedgerError::Fenced(_) | LedgerError::Broken(_) | LedgerError::Partitions(_)),
@@ -225,12 +225,13 @@ impl Processor {
         Ok(())
     }
 
-    /// Everything, with one ledger. After a halt it first looks at every partition, and is in nobody's way.
-    fn tend(&self, ledger: &mut dyn Ledger, course: &mut Course) -> Result<(), Failure> {
+    /// One session: everything, with one ledger. After a halt it first looks at every partition, and is in nobody's
+    /// way.
+    fn run_session(&self, ledger: &mut dyn Ledger, run_state: &mut RunState) -> Result<(), Failure> {
         let store = self.store(ledger)?;
         ledger.settle(&applied(&store, ledger.partitions()))?;
         let store = if store.is_outdated() { self.renew(ledger)? } else { store };
-        if course.halted_by.is_none() {
+        if run_state.halted_by.is_none() {
             ledger.join()?;
         }
         let partitions: BTreeSet<u32> = (0..ledger.partitions()).collect();
@@ -242,20 +243,20 @@ impl Processor {
             catch_up(ledger, &store, &self.folded, *partition)?;
         }
         store.settle()?;
-        if course.halted_by.is_some() {
+        if run_state.halted_by.is_some() {
             for partition in &partitions {
                 take_over(ledger, &store, &self.folded, *partition)?;
             }
             info!("logs and state are consistent again: going on");
-            course.halted_by = None;
+            run_state.halted_by = None;
             self.metrics.agree();
             ledger.join()?;
         }
-        course.caught_up.take();
+        run_state.caught_up.take();
         self.metrics.records(&store);
         self.metrics.state(&store);
 
-        let limits = Limits { event_bytes: course.event_bytes, ..self.limits };
+        let limits = Limits { event_bytes: run_state.event_bytes, ..self.limits };
         let mut owner = Owner::new(&store, &self.folded, &self.metrics, limits, &self.stop);
         let mut owned = BTreeSet::new();
         let mut newest = BTreeMap::new();
@@ -268,13 +269,13 @@ impl Processor {
                     return Err(self.no_room(ledger));
                 }
                 Turn::Raw(entries) => {
-                    course.waiting = None;
+                    run_state.waiting = None;
                     owner.take(ledger, &entries)?;
                     self.metrics.records(&store);
                     newest.extend(entries.iter().map(|entry| (entry.position.partition, entry.record.at)));
                 }
                 Turn::Facts(entries) => {
-                    course.waiting = None;
+                    run_state.waiting = None;
                     follow(&store, &self.folded, &entries)?;
                     self.metrics.records(&store);
                 }
@@ -306,14 +307,14 @@ impl Processor {
                 }
                 Turn::Quiet => {}
             }
-            if measured.elapsed() >= self.pace.measure_every {
+            if measured.elapsed() >= self.timings.measure_every {
                 if began.elapsed() >= OWNED_WITHIN {
                     // What we had in the session before, and not in this one, is another's.
                     self.metrics.lag.own(&owned, Timestamp::now());
                 }
                 self.measure(ledger, &store, &owned, &newest)?;
                 self.watch(ledger, &mut unowned_since)?;
-                self.look_for_hanging(ledger, &mut course.hanging)?;
+                self.look_for_hanging(ledger, &mut run_state.hanging)?;
                 measured = Instant::now();
             }
         }
@@ -323,7 +324,7 @@ impl Processor {
     /// The logs are left: others may take over what is ours. Logs on a disk of our own delete old things when they are
     /// asked.
     fn no_room(&self, ledger: &dyn Ledger) -> Failure {
-        let at_most = if ledger.tells_progress() { Duration::MAX } else { self.pace.make_room };
+        let at_most = if ledger.tells_progress() { Duration::MAX } else { self.timings.make_room };
         Failure::NoRoom { at_most }
     }
 
@@ -422,7 +423,7 @@ impl Processor {
             *since = None;
             return Ok(());
         }
-        if since.get_or_insert_with(Instant::now).elapsed() >= self.pace.unowned_wait {
+        if since.get_or_insert_with(Instant::now).elapsed() >= self.timings.unowned_wait {
             return Err(Failure::Unowned(unowned));
         }
         Ok(())
@@ -433,7 +434,7 @@ impl Processor {
         if ledger.lost_a_broker() {
             hanging.forget_tries();
         }
-        let (undecided, now, long) = (ledger.undecided()?, Instant::now(), self.pace.open_max);
+        let (undecided, now, long) = (ledger.undecided()?, Instant::now(), self.timings.open_max);
         let partitions = hanging.look(undecided, now, long);
         self.metrics.hanging(partitions);
         if hanging.try_once(now, long) { Err(Failure::Hangs(partitions)) } else { Ok(()) }
@@ -442,7 +443,7 @@ impl Processor {
     /// Folds nothing until logs and state are consistent again. Questions are answered from the state as it is; the
     /// group forgets us meanwhile, so that a command can set things right.
     fn halt(&self, inconsistency: Inconsistency, halted_by: &mut Option<Inconsistency>) -> anyhow::Result<()> {
-        let Some(look_again) = self.pace.look_again else { return Err(inconsistency.into()) };
+        let Some(look_again) = self.timings.look_again else { return Err(inconsistency.into()) };
         if halted_by.as_ref() != Some(&inconsistency) {
             let what = inconsistency.what.label();
             error!(what, "halted: {inconsistency}. Checking again every {} s", look_again.as_secs());

@@ -12,7 +12,7 @@ use crate::config::ServiceConfig;
 use crate::folded::Folded;
 use crate::metrics::Metrics;
 use crate::owner::Limits;
-use crate::processor::{Pace, Processor, Shared};
+use crate::processor::{Processor, Shared, Timings};
 use crate::store::watch;
 
 /// Folds and answers until asked to stop; whatever ends first takes the other along.
@@ -27,7 +27,7 @@ pub async fn run<L: Ledger>(
     watch::end_with(&dir);
     let processor = Processor {
         home: Box::new(dir),
-        pace: Pace::default(),
+        timings: Timings::default(),
         limits: Limits { untrusted: config.untrusted_limit, ..Limits::default() },
         trusts: config.trusts,
         shared: Shared::default(),

@@ -20,7 +20,7 @@ use processor::domain::{Answer, Fact, FactKind, Method, Profile, RecordStatus, p
 use processor::folded::Folded;
 use processor::metrics::Metrics;
 use processor::owner::Limits;
-use processor::processor::{Pace, Processor, Shared};
+use processor::processor::{Processor, Shared, Timings};
 use processor::store::sled::Sled;
 use processor::store::{Rows, Store, Trusts};
 
@@ -37,7 +37,7 @@ impl Running {
         let (shared, folded, stop) = (Shared::default(), Folded::default(), Stop::default());
         let processor = Processor {
             home: Box::new(dir.join("state")),
-            pace: Pace::default(),
+            timings: Timings::default(),
             limits: Limits::default(),
             trusts: Trusts::default(),
             shared: shared.clone(),

@@ -19,7 +19,7 @@ use processor::domain::{DECISIONS_MAX, HELD_BYTES_MAX, RecordStatus};
 use processor::folded::Folded;
 use processor::metrics::Metrics;
 use processor::owner::Limits;
-use processor::processor::{Pace, Processor, Shared};
+use processor::processor::{Processor, Shared, Timings};
 use processor::store::{Store, Trusts};
 
 const MIB: usize = 1024 * 1024;
@@ -181,7 +181,7 @@ impl World {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let processor = Processor {
             home: Box::new(self.dir.path().join("state")),
-            pace: Pace::default(),
+            timings: Timings::default(),
             limits,
             trusts: Trusts::default(),
             shared: shared.clone(),

@@ -15,7 +15,7 @@ use fastrand::Rng;
 use processor::folded::Folded;
 use processor::metrics::Metrics;
 use processor::owner::Limits;
-use processor::processor::{Pace, Processor, Shared};
+use processor::processor::{Processor, Shared, Timings};
 use processor::store::{FOLD_VERSION, Store, Trusts};
 
 use crate::baton::{End, Go, Pause, Runner};
@@ -401,14 +401,14 @@ impl Schedule {
         self.note(|| format!("life {life} begins as {instance}"));
         let measure_every = if self.measures { Duration::ZERO } else { Duration::MAX };
         // Logs are never inconsistent here: if they did, that is what the life ends with.
-        let pace = Pace {
+        let timings = Timings {
             backoff: Duration::ZERO,
             measure_every,
             look_again: None,
             unowned_wait: Duration::MAX,
             // The ledger tells of nothing younger.
             open_max: Duration::ZERO,
-            ..Pace::default()
+            ..Timings::default()
         };
         // Nothing here goes by the machine's clock. In every other life a step has an end within most batches.
         let step_records = if life % 2 == 0 { 6 } else { Limits::default().step_records };
@@ -420,7 +420,7 @@ impl Schedule {
             let being = being(port, world, life, instance, asked.clone());
             let home = Box::new(SimHome { disk, beside, fold_version, being: being.clone() });
             let folded = Folded::default();
-            let processor = Processor { home, pace, limits, trusts, shared: seen, folded, metrics, stop: asked };
+            let processor = Processor { home, timings, limits, trusts, shared: seen, folded, metrics, stop: asked };
             processor.run(|| SimLedger::open(&being), Readiness::default().pending("facts"))
         });
         self.seats[seat].run = Some(Run { life, runner, stop, shared, is_stopped: false });

@@ -201,7 +201,7 @@ fn made_up_tokens_before_the_install_lock_nobody_out() {
         assert!(strangers <= STRANGERS_MAX, "{strangers}");
         let effects = &results.last().expect("the install").1;
         let released = effects.iter().filter(|effect| matches!(effect, Effect::Release(_))).count();
-        assert_eq!(released, 2, "what the state said before is passed on, after {at}");
+        assert_eq!(released, 2, "what the portal sent before is passed on, after {at}");
     }
 }
 

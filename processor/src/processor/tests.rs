@@ -86,7 +86,7 @@ fn without_room_for_the_state_it_leaves_the_logs_to_others_until_there_is_some()
 
 #[test]
 fn a_loop_that_may_not_wait_ends_with_the_inconsistency() {
-    let world = World { pace: Pace { look_again: None, ..World::default().pace }, ..World::default() };
+    let world = World { timings: Timings { look_again: None, ..World::default().timings }, ..World::default() };
     let error = world.try_run(&|_, _| Play { committed: Some(7), ..Play::default() }).expect_err("it ends");
     let inconsistency = error.downcast_ref::<Inconsistency>().expect("it says how");
     assert_eq!(inconsistency.what, What::FactsLost);
@@ -109,7 +109,7 @@ struct Play {
 }
 
 struct World {
-    pace: Pace,
+    timings: Timings,
     opened: AtomicUsize,
     joined: AtomicUsize,
     /// So many looks still find no room for the state.
@@ -122,7 +122,7 @@ impl Default for World {
     fn default() -> Self {
         let none = Duration::ZERO;
         Self {
-            pace: Pace {
+            timings: Timings {
                 make_room: Duration::from_millis(1),
                 backoff: none,
                 measure_every: none,
@@ -144,7 +144,7 @@ impl World {
     fn processor(&self) -> Processor {
         Processor {
             home: Box::new(Nowhere(self.full.clone())),
-            pace: self.pace,
+            timings: self.timings,
             limits: Limits::default(),
             trusts: Trusts::default(),
             shared: Shared::default(),

@@ -102,7 +102,7 @@ pub fn installation(key: &[u8]) -> Option<Installation> {
     Installation::parse(app, member_id)
 }
 
-/// What a row of an installation holds, by what stands behind the portal's prefix.
+/// What a row of an installation holds, by what follows the prefix of the installation.
 pub fn part(key: &[u8]) -> Option<Part> {
     let (kind, rest) = key.split_first()?;
     let (principal, rest) = rest.split_at_checked(32)?;

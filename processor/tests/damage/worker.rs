@@ -13,7 +13,7 @@ use common::lifecycle::{Readiness, Stop};
 use processor::folded::Folded;
 use processor::metrics::Metrics;
 use processor::owner::Limits;
-use processor::processor::{Pace, Processor, Shared};
+use processor::processor::{Processor, Shared, Timings};
 use processor::store::{Trusts, watch};
 
 use crate::history::{Facts, History, Seen};
@@ -120,7 +120,7 @@ pub fn take_over(dir: &Path, history: &Arc<History>) -> Seen {
     let (shared, stop, seen) = (Shared::default(), Stop::default(), Arc::new(Mutex::new(Seen::default())));
     let processor = Processor {
         home: Box::new(dir.to_owned()),
-        pace: Pace::default(),
+        timings: Timings::default(),
         limits: Limits::default(),
         trusts: Trusts::default(),
         shared: shared.clone(),
