@@ -96,7 +96,7 @@ fn go_on(ledger: &mut dyn Ledger, found: &[Obstacle]) -> anyhow::Result<Outcome>
             outcome = Outcome::No;
             continue;
         }
-        let partition = obstacle.standing.partition;
+        let partition = obstacle.offsets.partition;
         accept(ledger, obstacle, Timestamp::now()).with_context(|| format!("go on in partition {partition}"))?;
         print(&format!("  accepted: partition {partition} goes on\n"))?;
     }

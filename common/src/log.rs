@@ -91,10 +91,10 @@ pub enum Turn {
     Raw(Vec<Entry>),
     /// Records of `facts`, in order per partition, all of followed partitions.
     Facts(Vec<Entry>),
-    /// From now on we own these; each waits for [`Ledger::start`].
-    Gained(Vec<u32>),
-    /// We own these no longer. Nothing of them is on its way.
-    Lost(Vec<u32>),
+    /// These partitions were assigned to us; each waits for [`Ledger::start`].
+    Assigned(Vec<u32>),
+    /// These partitions were revoked. Nothing of them is on its way.
+    Revoked(Vec<u32>),
     /// Nothing came.
     Quiet,
 }

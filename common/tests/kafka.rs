@@ -298,8 +298,8 @@ fn what_was_gained_and_lost_before_it_was_started_comes_again() {
     world.send(0, "zero");
     world.send(1, "one");
     let mut first = world.open("a");
-    let gained = next_change(&mut first);
-    assert_eq!(gained, (vec![0, 1], vec![]));
+    let assigned = next_change(&mut first);
+    assert_eq!(assigned, (vec![0, 1], vec![]));
     // Not started: it is lost to a second member, and what comes of it then is a new gain.
     let mut second = Owner::new(world.open("b"));
     let began = Instant::now();
@@ -308,13 +308,13 @@ fn what_was_gained_and_lost_before_it_was_started_comes_again() {
         assert!(began.elapsed() < PATIENCE, "the second gains one");
         second.turn();
         match first.next(POLL).expect("goes on") {
-            Turn::Lost(partitions) => {
+            Turn::Revoked(partitions) => {
                 assert_eq!(partitions, vec![0, 1]);
                 lost = true;
                 // Too late: it must not bring anything.
                 first.start(&[Position { partition: 0, offset: 0 }]).expect("is ignored");
             }
-            Turn::Gained(partitions) => assert!(lost && partitions.len() == 1),
+            Turn::Assigned(partitions) => assert!(lost && partitions.len() == 1),
             Turn::Quiet => {}
             Turn::Raw(_) | Turn::Facts(_) => panic!("nothing was started"),
         }
@@ -472,8 +472,8 @@ fn a_successor_finds_what_was_committed_before_the_crash() {
     drop(owner);
 
     let mut successor = world.open("a");
-    let (gained, _) = next_change(&mut successor);
-    assert_eq!(gained, [0, 1]);
+    let (assigned, _) = next_change(&mut successor);
+    assert_eq!(assigned, [0, 1]);
     assert_eq!(successor.committed(0).expect("answers"), Some(1));
     let facts = read(&mut successor, Topic::Facts, 0, 0);
     assert_eq!(values(&facts), ["f"]);
@@ -961,7 +961,7 @@ impl Owner {
 
     fn turn(&mut self) -> &'static str {
         match self.ledger.next(POLL).expect("goes on") {
-            Turn::Gained(partitions) => {
+            Turn::Assigned(partitions) => {
                 let mut starts = vec![];
                 for partition in partitions {
                     let offset = self.ledger.committed(partition).expect("answers").unwrap_or_default();
@@ -969,9 +969,9 @@ impl Owner {
                     self.owned.insert(partition);
                 }
                 self.ledger.start(&starts).expect("starts");
-                "gained"
+                "assigned"
             }
-            Turn::Lost(partitions) => {
+            Turn::Revoked(partitions) => {
                 self.owned.retain(|partition| !partitions.contains(partition));
                 "lost"
             }
@@ -998,14 +998,14 @@ fn both(first: &mut Owner, second: &mut Owner, what: &str, reached: impl Fn(&Own
     }
 }
 
-/// What the next change of ownership says: gained, lost.
+/// What the next change of ownership says: assigned, revoked.
 fn next_change(ledger: &mut KafkaLedger) -> (Vec<u32>, Vec<u32>) {
     let began = Instant::now();
     loop {
         assert!(began.elapsed() < PATIENCE, "a change comes");
         match ledger.next(POLL).expect("goes on") {
-            Turn::Gained(partitions) => return (partitions, vec![]),
-            Turn::Lost(partitions) => return (vec![], partitions),
+            Turn::Assigned(partitions) => return (partitions, vec![]),
+            Turn::Revoked(partitions) => return (vec![], partitions),
             Turn::Raw(_) | Turn::Facts(_) | Turn::Quiet => {}
         }
     }

@@ -23,18 +23,18 @@ const POLL: Duration = Duration::from_millis(100);
 /// are read. The group has a place for us until the ledger is dropped.
 pub fn open(kafka: &KafkaSettings, group: &str, stop: &Stop) -> Result<KafkaLedger, LedgerError> {
     let mut ledger = KafkaLedger::open_alone(kafka, group, stop.clone())?;
-    gain_all(&mut ledger, GAIN_WAIT_MAX, stop)?;
+    await_assignment(&mut ledger, GAIN_WAIT_MAX, stop)?;
     Ok(ledger)
 }
 
 /// Takes turns until nothing is anybody else's.
-fn gain_all(ledger: &mut dyn Ledger, most: Duration, stop: &Stop) -> Result<(), LedgerError> {
+fn await_assignment(ledger: &mut dyn Ledger, most: Duration, stop: &Stop) -> Result<(), LedgerError> {
     let began = Instant::now();
     let mut missing: BTreeSet<u32> = (0..ledger.partitions()).collect();
     while !missing.is_empty() {
         match ledger.next(POLL)? {
-            Turn::Gained(gained) => missing.retain(|partition| !gained.contains(partition)),
-            Turn::Lost(lost) => missing.extend(lost),
+            Turn::Assigned(assigned) => missing.retain(|partition| !assigned.contains(partition)),
+            Turn::Revoked(revoked) => missing.extend(revoked),
             Turn::Raw(_) | Turn::Facts(_) | Turn::Quiet => {}
         }
         if stop.requested() {

@@ -17,6 +17,7 @@ use common::secret::Fingerprint;
 use common::time::Timestamp;
 use serde_json::Value;
 
+use crate::assignment::read_facts;
 use crate::domain::{DECISIONS_KEPT, Event, Fact, FactKey, FactKind, INTERPRETATION, Place, Revision, interpret};
 use crate::folded::Folded;
 use crate::processor::Failure;
@@ -24,7 +25,6 @@ use crate::publish::{permission_key, permission_value};
 use crate::rebuild::{Progress, read_all};
 use crate::repair::{Because, MENDS_MAX, Mend, Repairs};
 use crate::store::{Store, StoreError, Trusts, opening};
-use crate::takeover::read_facts;
 
 /// More differences than these are counted and not named.
 const NAMED_MAX: usize = 1_000;

@@ -5,6 +5,7 @@
 
 pub mod alone;
 pub mod ask;
+mod assignment;
 pub mod audit;
 pub mod clock;
 pub mod config;
@@ -24,7 +25,6 @@ pub mod rebuild;
 mod repair;
 mod repeats;
 pub mod resume;
+pub mod resume_offsets;
 pub mod service;
-pub mod standing;
 pub mod store;
-mod takeover;

@@ -1,4 +1,4 @@
-//! The loop: take over what is ours, follow what is not, until asked to stop.
+//! The loop: restore and own the assigned partitions, follow the others, until asked to stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
@@ -11,6 +11,7 @@ use common::log::{Applied, Ledger, LedgerError, OPEN_MAX, Position, Turn};
 use common::time::Timestamp;
 use tracing::{error, info, warn};
 
+use crate::assignment::{catch_up, follow, look_back, restore};
 use crate::folded::Folded;
 use crate::hanging::Hanging;
 use crate::home::Home;
@@ -19,7 +20,6 @@ use crate::metrics::Metrics;
 use crate::owner::{Limits, Owner};
 use crate::store::room::{Patience, Waiting};
 use crate::store::{Store, StoreError, Trusts};
-use crate::takeover::{catch_up, follow, look_back, take_over};
 
 /// How long the loop waits for something to do.
 const POLL: Duration = Duration::from_millis(50);
@@ -245,7 +245,7 @@ impl Processor {
         store.settle()?;
         if run_state.halted_by.is_some() {
             for partition in &partitions {
-                take_over(ledger, &store, &self.folded, *partition)?;
+                restore(ledger, &store, &self.folded, *partition)?;
             }
             info!("logs and state are consistent again: going on");
             run_state.halted_by = None;
@@ -279,26 +279,26 @@ impl Processor {
                     follow(&store, &self.folded, &entries)?;
                     self.metrics.records(&store);
                 }
-                Turn::Gained(gained) => {
-                    if let Some(surplus) = gained.iter().find(|partition| !partitions.contains(partition)) {
+                Turn::Assigned(assigned) => {
+                    if let Some(surplus) = assigned.iter().find(|partition| !partitions.contains(partition)) {
                         return Err(Inconsistency::surplus(*surplus, ledger.partitions()).into());
                     }
-                    owned.extend(&gained);
+                    owned.extend(&assigned);
                     self.metrics.lag.own(&owned, Timestamp::now());
                     owner.forget();
                     ledger.follow(&followed(&store, &partitions, &owned))?;
                     let mut starts = Vec::new();
-                    for partition in gained {
-                        let start = take_over(ledger, &store, &self.folded, partition)?;
+                    for partition in assigned {
+                        let start = restore(ledger, &store, &self.folded, partition)?;
                         let offset = start.offset;
                         info!(partition, offset, "took over partition {partition}, raw from {offset}");
                         starts.push(start);
                     }
                     ledger.start(&starts)?;
                 }
-                Turn::Lost(lost) => {
-                    info!("partitions {lost:?} are no longer ours");
-                    for partition in lost {
+                Turn::Revoked(revoked) => {
+                    info!("partitions {revoked:?} are no longer ours");
+                    for partition in revoked {
                         owned.remove(&partition);
                     }
                     self.metrics.lag.own(&owned, Timestamp::now());

@@ -9,11 +9,11 @@ use common::contract::Topic;
 use common::lifecycle::Stop;
 use common::log::{Ledger, LedgerError, Position};
 
+use crate::assignment::{begin, read_facts};
 use crate::folded::Folded;
 use crate::home::BESIDE;
 use crate::processor::Failure;
 use crate::store::{Store, StoreError, Trusts, opening};
-use crate::takeover::{begin, read_facts};
 
 /// Between two looks whether to stop, and two words about progress.
 const STRETCH_RECORDS: u64 = 100_000;

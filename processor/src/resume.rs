@@ -13,12 +13,12 @@ use common::event::{EventId, RawEvent};
 use common::log::{Ledger, LedgerError, Position};
 use common::time::Timestamp;
 
+use crate::assignment::{begin_of, progress_of};
 use crate::domain::{Fact, FactKey};
 use crate::inconsistency::{Inconsistency, What};
 use crate::publish::{Accepted, Progress, accepted, progress};
-use crate::standing::{Standing, event_at};
+use crate::resume_offsets::{ResumeOffsets, event_at};
 use crate::store::Marks;
-use crate::takeover::{begin_of, progress_of};
 
 /// So many events are remembered as folded, the newest: those before lie behind a place that is known.
 const FOLDED_MAX: usize = 200_000;
@@ -27,7 +27,7 @@ const FOLDED_MAX: usize = 200_000;
 #[derive(Clone, Debug)]
 pub struct Obstacle {
     /// What facts, raw and the group tell.
-    pub standing: Standing,
+    pub offsets: ResumeOffsets,
     /// What is wrong.
     pub inconsistency: Inconsistency,
     /// What accepting it would do; none where it cannot be accepted.
@@ -52,37 +52,37 @@ pub struct Remedy {
 pub fn obstacles(ledger: &mut dyn Ledger, again: bool) -> Result<Vec<Obstacle>, LedgerError> {
     let mut obstacles = Vec::new();
     for partition in 0..ledger.partitions() {
-        // In this order, as when a partition is taken over.
+        // In this order, as when a partition is restored.
         let committed = ledger.committed(partition)?;
         let known = Known::of(ledger, partition)?;
-        let standing = Standing::look(ledger, partition, known.marks.clone(), committed)?;
+        let offsets = ResumeOffsets::look(ledger, partition, known.marks.clone(), committed)?;
         let other = known.partitions.filter(|then| *then != ledger.partitions());
-        let inconsistency = match (other, known.is_trimmed(), standing.place()) {
+        let inconsistency = match (other, known.is_trimmed(), offsets.place()) {
             (Some(then), _, _) => Inconsistency::partitions(partition, then, ledger.partitions()),
             (None, true, _) => Inconsistency::facts_trimmed(partition, 0, known.first),
             (None, false, Err(inconsistency)) => inconsistency,
             (None, false, Ok(_)) => continue,
         };
-        let remedy = remedy(ledger, &standing, &known, inconsistency.what, again)?;
-        obstacles.push(Obstacle { standing, inconsistency, remedy });
+        let remedy = remedy(ledger, &offsets, &known, inconsistency.what, again)?;
+        obstacles.push(Obstacle { offsets, inconsistency, remedy });
     }
     Ok(obstacles)
 }
 
 /// Goes on in this partition as its remedy says: publishes that, and the group's offset, in one transaction.
 pub fn accept(ledger: &mut dyn Ledger, obstacle: &Obstacle, now: Timestamp) -> Result<(), LedgerError> {
-    let Obstacle { standing, inconsistency, remedy } = obstacle;
+    let Obstacle { offsets, inconsistency, remedy } = obstacle;
     let Some(Remedy { raw, last, begin, .. }) = *remedy else {
         return Err(LedgerError::Broken(inconsistency.to_string()));
     };
-    let (partition, marks) = (standing.partition, &standing.marks);
+    let (partition, marks) = (offsets.partition, &offsets.marks);
     // Whoever folded facts that are gone knows by the log's new id that its state is void.
     let (log, before) = match (inconsistency.what, marks.log) {
         (What::FactsLost, before) => (EventId::now_v7(), before),
         (_, Some(log)) => (log, None),
         (_, None) => (EventId::now_v7(), None),
     };
-    let from = standing.read();
+    let from = offsets.read();
     let accepting = Accepted { what: inconsistency.what, from, to: raw, at: now, before, begin };
     let partitions = Some(ledger.partitions());
     let going_on = Progress { raw, log, folded: Vec::new(), last, partitions, accepted: Some(accepting.clone()) };
@@ -93,26 +93,26 @@ pub fn accept(ledger: &mut dyn Ledger, obstacle: &Obstacle, now: Timestamp) -> R
 /// What accepting would do.
 fn remedy(
     ledger: &mut dyn Ledger,
-    standing: &Standing,
+    offsets: &ResumeOffsets,
     known: &Known,
     what: What,
     again: bool,
 ) -> Result<Option<Remedy>, LedgerError> {
-    let (partition, (first, end)) = (standing.partition, standing.raw);
-    let read = standing.read().unwrap_or(first);
+    let (partition, (first, end)) = (offsets.partition, offsets.raw);
+    let read = offsets.read().unwrap_or(first);
     let (raw, meaning) = match what {
         What::RawTrimmed => {
             (first, format!("goes on at {first}, without the {} events from {read} to before {first}", first - read))
         }
         // Without a broker, derived logs leave out what they have by its place in raw: there is no going back. And
         // nobody deletes facts.
-        What::RawLostTail | What::RawOtherEvents | What::FactsTrimmed if !standing.tells_progress => return Ok(None),
+        What::RawLostTail | What::RawOtherEvents | What::FactsTrimmed if !offsets.tells_progress => return Ok(None),
         What::RawLostTail | What::RawOtherEvents => {
             let raw = known.agreed_until(ledger, partition, (first, end.min(read)))?;
             (raw, format!("goes back to {raw}, up to where raw holds what was folded; {}", twice(end - raw)))
         }
         What::FactsLost => {
-            let known = if again { None } else { standing.marks.raw };
+            let known = if again { None } else { offsets.marks.raw };
             let raw = known.unwrap_or(first).clamp(first, end);
             let gone = match known {
                 Some(known) if known < raw => format!("facts of the events from {known} to before {raw} stay lost; "),

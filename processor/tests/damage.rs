@@ -105,7 +105,7 @@ fn a_state_of_an_older_fold_answers_until_facts_were_read_again_into_a_new_one()
             }
             _ => {}
         }
-        let seen = worker::take_over(&state, &history);
+        let seen = worker::restore(&state, &history);
         assert_eq!(seen.digests, expected, "{left}");
         assert_eq!(seen.stale > 0, left != "half a swap", "{left}");
         assert!(!beside.exists(), "{left}");
@@ -158,7 +158,7 @@ impl Tally {
             let dir = tempfile::tempdir().expect("a directory");
             let state = dir.path().join("state");
             image.lay_out(&state);
-            let answer = self.worker.take_over(&state, *seed, *records);
+            let answer = self.worker.restore(&state, *seed, *records);
             assert_eq!(
                 &answer.digests, digests,
                 "{}, state {} of seed {}: {what}: {answer:?}",

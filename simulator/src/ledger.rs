@@ -264,7 +264,7 @@ impl Ledger for SimLedger {
         if let Some(change) = self.member.change() {
             let life = self.being.life;
             world.note(|| format!("life {life}: {change:?}"));
-            self.is_taking_over = matches!(change, Turn::Gained(_));
+            self.is_taking_over = matches!(change, Turn::Assigned(_));
             return Ok(change);
         }
         let raw_first = world.random.bool();

@@ -285,11 +285,11 @@ fn while_processors_come_and_go_nothing_is_left_out_or_doubled() {
         rounds += 1;
         report(&format!("{test}: {rounds} rounds in {:.0?}", began.elapsed()));
     }
-    let gained: usize =
-        group.processors.iter().map(|process| process.logs().matches("\"gained partitions").count()).sum();
+    let assigned: usize =
+        group.processors.iter().map(|process| process.logs().matches("\"assigned partitions").count()).sum();
     report(&format!(
         "{test}: from {CROWD} to 1 and back {rounds} times in {:.0?}, {killed} killed and {left} ended in order; \
-         partitions were given {gained} times; {} ended by themselves",
+         partitions were assigned {assigned} times; {} ended by themselves",
         began.elapsed(),
         group.ends.len(),
     ));

@@ -205,7 +205,7 @@ impl Ledger for Logs<'_> {
             self.world.stop.request();
         }
         Ok(match self.turns {
-            1 => Turn::Gained(vec![0]),
+            1 => Turn::Assigned(vec![0]),
             2 if self.play().brings => Turn::Raw(vec![]),
             _ => Turn::Quiet,
         })

@@ -121,7 +121,7 @@ pub struct Facts {
     pub shared: Shared,
     pub stop: Stop,
     pub seen: Arc<Mutex<Seen>>,
-    pub has_gained: bool,
+    pub was_assigned: bool,
 }
 
 /// What an asker would have seen.
@@ -150,10 +150,10 @@ impl Ledger for Facts {
     }
 
     fn next(&mut self, _: Duration) -> Result<Turn, LedgerError> {
-        if std::mem::replace(&mut self.has_gained, true) {
+        if std::mem::replace(&mut self.was_assigned, true) {
             return Ok(Turn::Quiet);
         }
-        Ok(Turn::Gained((0..PARTITIONS).collect()))
+        Ok(Turn::Assigned((0..PARTITIONS).collect()))
     }
 
     fn committed(&mut self, _: u32) -> Result<Option<u64>, LedgerError> {

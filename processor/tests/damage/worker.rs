@@ -48,7 +48,7 @@ struct Running {
 
 impl Worker {
     /// Lets a processor begin with the state in `dir`, and another one if that ends it.
-    pub fn take_over(&mut self, dir: &Path, seed: u64, records: usize) -> Answer {
+    pub fn restore(&mut self, dir: &Path, seed: u64, records: usize) -> Answer {
         for ended in 0..STARTS_MAX {
             let running = self.0.get_or_insert_with(start);
             // A process that has ended is noticed by its silence.
@@ -111,12 +111,12 @@ pub fn serve() {
         let (seed, records) = (seed.parse().expect("a seed"), records.parse().expect("a number"));
         let history = histories.entry((seed, records)).or_insert_with(|| Arc::new(History::of(seed, records)));
         watch::end_with(Path::new(dir));
-        println!("{ANSWER}{}", take_over(Path::new(dir), history).digests.join(" "));
+        println!("{ANSWER}{}", restore(Path::new(dir), history).digests.join(" "));
     }
 }
 
 /// As the program does it.
-pub fn take_over(dir: &Path, history: &Arc<History>) -> Seen {
+pub fn restore(dir: &Path, history: &Arc<History>) -> Seen {
     let (shared, stop, seen) = (Shared::default(), Stop::default(), Arc::new(Mutex::new(Seen::default())));
     let processor = Processor {
         home: Box::new(dir.to_owned()),
@@ -131,7 +131,7 @@ pub fn take_over(dir: &Path, history: &Arc<History>) -> Seen {
     let told = seen.clone();
     let open = move || {
         let (history, shared, stop, seen) = (history.clone(), shared.clone(), stop.clone(), told.clone());
-        Ok(Facts { history, shared, stop, seen, has_gained: false })
+        Ok(Facts { history, shared, stop, seen, was_assigned: false })
     };
     processor.run(open, Readiness::default().pending("facts")).expect("an orderly end");
     let seen = seen.lock().expect("not poisoned");

@@ -22,8 +22,8 @@ pub struct Member {
 }
 
 enum Change {
-    Gained(Vec<u32>),
-    Lost(Vec<u32>),
+    Assigned(Vec<u32>),
+    Revoked(Vec<u32>),
 }
 
 impl Member {
@@ -75,7 +75,7 @@ impl Member {
                 if self.given.as_ref().is_none_or(|(known, _)| *known != generation) {
                     self.lose();
                     if !partitions.is_empty() {
-                        self.queue.push_back(Change::Gained(partitions.clone()));
+                        self.queue.push_back(Change::Assigned(partitions.clone()));
                     }
                     self.given = Some((generation, partitions));
                 }
@@ -92,17 +92,17 @@ impl Member {
     /// The next change of what we own.
     pub fn change(&mut self) -> Option<Turn> {
         match self.queue.pop_front()? {
-            Change::Gained(partitions) => {
+            Change::Assigned(partitions) => {
                 self.owned.extend(&partitions);
                 self.generation = self.given.as_ref().map(|(generation, _)| *generation);
-                Some(Turn::Gained(partitions))
+                Some(Turn::Assigned(partitions))
             }
-            Change::Lost(partitions) => {
+            Change::Revoked(partitions) => {
                 for partition in &partitions {
                     self.owned.remove(partition);
                     self.next.remove(partition);
                 }
-                Some(Turn::Lost(partitions))
+                Some(Turn::Revoked(partitions))
             }
         }
     }
@@ -128,7 +128,7 @@ impl Member {
         if let Some((_, partitions)) = self.given.take()
             && !partitions.is_empty()
         {
-            self.queue.push_back(Change::Lost(partitions));
+            self.queue.push_back(Change::Revoked(partitions));
         }
     }
 }

@@ -55,7 +55,7 @@ pub struct DiskLedger {
     reader: Option<Reader>,
     /// Where records lie that were brought and of which nothing is published yet: behind each, its place.
     brought: VecDeque<(u64, Place)>,
-    has_gained: bool,
+    was_assigned: bool,
     upkeep: Upkeep,
     retained_at: Option<Instant>,
     clock: SteadyClock,
@@ -99,7 +99,7 @@ impl DiskLedger {
         let facts = &published[3];
         let has_facts = facts.log.bounds().1 > 0;
         let read_until = progressed.max(has_facts.then_some(facts.until));
-        let (identity, has_gained) = (facts.log.identity().to_string(), false);
+        let (identity, was_assigned) = (facts.log.identity().to_string(), false);
         let (reader, retained_at, clock, brought) = (None, None, SteadyClock::start(), VecDeque::new());
         Ok(Self {
             identity,
@@ -109,7 +109,7 @@ impl DiskLedger {
             read_until,
             reader,
             brought,
-            has_gained,
+            was_assigned,
             upkeep,
             retained_at,
             clock,
@@ -237,8 +237,8 @@ impl Ledger for DiskLedger {
     }
 
     fn next(&mut self, wait: Duration) -> Result<Turn, LedgerError> {
-        if !std::mem::replace(&mut self.has_gained, true) {
-            return Ok(Turn::Gained(vec![PARTITION]));
+        if !std::mem::replace(&mut self.was_assigned, true) {
+            return Ok(Turn::Assigned(vec![PARTITION]));
         }
         self.retain();
         let position = self.reader.as_ref().map_or(u64::MAX, Reader::position);
@@ -311,7 +311,7 @@ impl Ledger for DiskLedger {
     }
 
     fn unowned(&mut self) -> Option<usize> {
-        Some(usize::from(!self.has_gained))
+        Some(usize::from(!self.was_assigned))
     }
 
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {

@@ -68,18 +68,18 @@ impl Member {
     pub(super) fn change(&mut self) -> Option<Turn> {
         let change = self.consumer.context().queue().pop_front()?;
         match change {
-            Change::Gained(partitions) => {
+            Change::Assigned(partitions) => {
                 self.owned.extend(&partitions);
                 // Not asked for in the callback: while the consumer is closed, librdkafka never answers there.
                 self.generation = self.consumer.group_metadata();
-                Some(Turn::Gained(partitions))
+                Some(Turn::Assigned(partitions))
             }
-            Change::Lost(partitions) => {
+            Change::Revoked(partitions) => {
                 for partition in &partitions {
                     self.owned.remove(partition);
                     self.next.remove(partition);
                 }
-                Some(Turn::Lost(partitions))
+                Some(Turn::Revoked(partitions))
             }
         }
     }
@@ -87,7 +87,7 @@ impl Member {
     /// Begins to bring these partitions, beside those that were started before.
     pub(super) fn start(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
         if self.has_change() {
-            // Lost meanwhile, maybe gained again: the next turns say so, and what was found out is void.
+            // Revoked meanwhile, maybe assigned again: the next turns say so, and what was found out is void.
             return Ok(());
         }
         let ours = starts.iter().filter(|start| self.owned.contains(&start.partition));
@@ -104,7 +104,7 @@ impl Member {
         !self.next.is_empty()
     }
 
-    /// Takes what is there, waiting for the first record. Nothing comes of partitions that were lost meanwhile.
+    /// Takes what is there, waiting for the first record. Nothing comes of partitions that were revoked meanwhile.
     pub(super) fn collect(&mut self, wait: Duration) -> Result<Vec<Entry>, LedgerError> {
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -216,8 +216,8 @@ pub(super) fn look_into(
 
 /// A change of what the group gave us.
 enum Change {
-    Gained(Vec<u32>),
-    Lost(Vec<u32>),
+    Assigned(Vec<u32>),
+    Revoked(Vec<u32>),
 }
 
 /// What the group told, in order, until the loop takes it.
@@ -247,27 +247,27 @@ impl ConsumerContext for Changes {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let partitions: Vec<u32> =
             list.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect();
-        let gained = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if gained && self.closing.load(Ordering::Acquire) {
+        let is_assignment = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if is_assignment && self.closing.load(Ordering::Acquire) {
             // Closing has answered this one.
             return;
         }
         let in_order = !consumer.assignment_lost();
         // Both answers end the rebalance for librdkafka; an assignment that waits for its start would block the
         // group's next rebalance for as long.
-        let answered = if gained { consumer.assign(&TopicPartitionList::new()) } else { consumer.unassign() };
+        let answered = if is_assignment { consumer.assign(&TopicPartitionList::new()) } else { consumer.unassign() };
         if let Err(error) = answered {
             tracing::error!("answer a rebalance: {error}");
         }
         if partitions.is_empty() {
             return;
         }
-        let change = if gained {
-            tracing::info!(?partitions, "gained partitions {partitions:?}");
-            Change::Gained(partitions)
+        let change = if is_assignment {
+            tracing::info!(?partitions, "assigned partitions {partitions:?}");
+            Change::Assigned(partitions)
         } else {
-            tracing::info!(?partitions, in_order, "lost partitions {partitions:?}");
-            Change::Lost(partitions)
+            tracing::info!(?partitions, in_order, "revoked partitions {partitions:?}");
+            Change::Revoked(partitions)
         };
         self.queue().push_back(change);
     }

@@ -153,7 +153,7 @@ fn raw_comes_from_the_start_on_in_batches_and_then_as_it_is_written() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut ledger = open(&Files::default(), dir.path());
     let identity = ledger.identity().to_owned();
-    assert!(matches!(ledger.next(Duration::ZERO), Ok(Turn::Gained(partitions)) if partitions == [PARTITION]));
+    assert!(matches!(ledger.next(Duration::ZERO), Ok(Turn::Assigned(partitions)) if partitions == [PARTITION]));
     assert!(matches!(ledger.next(Duration::ZERO), Ok(Turn::Quiet)), "nothing comes before the start");
 
     ledger.start(&[Position { partition: PARTITION, offset: 10 }]).expect("start");
@@ -174,7 +174,7 @@ fn raw_comes_from_the_start_on_in_batches_and_then_as_it_is_written() {
 fn offsets(turn: Result<Turn, LedgerError>) -> Vec<u64> {
     match turn.expect("a turn") {
         Turn::Raw(entries) => entries.iter().map(|entry| entry.position.offset).collect(),
-        other @ (Turn::Facts(_) | Turn::Gained(_) | Turn::Lost(_) | Turn::Quiet) => panic!("{other:?}"),
+        other @ (Turn::Facts(_) | Turn::Assigned(_) | Turn::Revoked(_) | Turn::Quiet) => panic!("{other:?}"),
     }
 }
 
@@ -218,7 +218,7 @@ fn records_that_do_not_say_what_they_follow_from_are_refused() {
 fn old_records_of_raw_go_but_never_what_was_not_read_yet() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut ledger = open(&Files::default(), dir.path());
-    ledger.next(Duration::ZERO).expect("gained");
+    ledger.next(Duration::ZERO).expect("assigned");
     ledger.next(Duration::ZERO).expect("quiet");
     assert_eq!(ledger.raw.bounds(), (0, RAW_RECORDS), "all of it is old, none of it was read");
 
@@ -393,7 +393,7 @@ fn raw_leaves_room_for_what_follows_from_it_until_that_is_published() {
     let upkeep = Upkeep::new(Retention::default());
     let mut ledger =
         DiskLedger::open_on(&Files::default(), dir.path(), log.clone(), upkeep, &Options::progress()).expect("open");
-    ledger.next(Duration::ZERO).expect("gained");
+    ledger.next(Duration::ZERO).expect("assigned");
     ledger.start(&[Position { partition: PARTITION, offset: 0 }]).expect("start");
 
     // Room for 10,000 bytes with what follows.

@@ -1,4 +1,4 @@
-//! Where a partition stands: what `facts`, `raw` and the group's offsets tell, and where `raw` goes on, or why not.
+//! Where a partition goes on: what `facts`, `raw` and the group's offsets tell, and where `raw` goes on, or why not.
 
 use std::ops::ControlFlow;
 
@@ -9,9 +9,9 @@ use common::log::{Ledger, LedgerError, Position};
 use crate::inconsistency::Inconsistency;
 use crate::store::Marks;
 
-/// What is known of a partition's logs.
+/// What is known of the logs of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct ResumeOffsets {
     /// The partition.
     pub partition: u32,
     /// How far `facts` were folded, and what they told.
@@ -26,7 +26,7 @@ pub struct Standing {
     pub tells_progress: bool,
 }
 
-impl Standing {
+impl ResumeOffsets {
     /// Looks at `raw`; everything else is known.
     pub fn look(
         ledger: &mut dyn Ledger,
@@ -36,19 +36,19 @@ impl Standing {
     ) -> Result<Self, LedgerError> {
         let raw = ledger.bounds(Topic::Raw, partition)?;
         let tells_progress = ledger.tells_progress();
-        let mut standing = Self { partition, marks, committed, raw, there: None, tells_progress };
+        let mut offsets = Self { partition, marks, committed, raw, there: None, tells_progress };
         // A record without an id is compared with nothing.
-        if let (Some(read), Some(_)) = (standing.marks.raw, standing.marks.last)
+        if let (Some(read), Some(_)) = (offsets.marks.raw, offsets.marks.last)
             && let Some(offset) = read.checked_sub(1)
             && (raw.0..raw.1).contains(&offset)
         {
-            standing.there = event_at(ledger, Position { partition, offset })?;
-            if standing.there != standing.marks.last {
+            offsets.there = event_at(ledger, Position { partition, offset })?;
+            if offsets.there != offsets.marks.last {
                 // Retention may have taken it since: then it is not another one.
-                standing.raw = ledger.bounds(Topic::Raw, partition)?;
+                offsets.raw = ledger.bounds(Topic::Raw, partition)?;
             }
         }
-        Ok(standing)
+        Ok(offsets)
     }
 
     /// `K` as anybody tells it.
@@ -107,8 +107,8 @@ mod tests {
         let last = told.map(|_| EventId::from_u128(1));
         let marks = Marks { facts: 9, raw: told, last, ..Marks::default() };
         let there = if agrees { last } else { Some(EventId::from_u128(2)) };
-        let standing = Standing { partition: 0, marks, committed, raw, there, tells_progress: true };
-        standing.place().map_err(|inconsistency| inconsistency.what)
+        let offsets = ResumeOffsets { partition: 0, marks, committed, raw, there, tells_progress: true };
+        offsets.place().map_err(|inconsistency| inconsistency.what)
     }
 
     #[test]

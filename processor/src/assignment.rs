@@ -14,7 +14,7 @@ use crate::folded::Folded;
 use crate::inconsistency::Inconsistency;
 use crate::processor::Failure;
 use crate::publish::{Accepted, Progress};
-use crate::standing::Standing;
+use crate::resume_offsets::ResumeOffsets;
 use crate::store::{Marks, Progressed, Store, StoreError};
 
 /// So many changes are applied at once, or what takes about so many bytes: twice that is in memory, since the next
@@ -168,31 +168,31 @@ pub fn follow(store: &Store, folded: &Folded, entries: &[Entry]) -> Result<(), F
 }
 
 /// Makes a partition ours: the state at `K`, and `K` itself. From there on the owner reads `raw`.
-pub fn take_over(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partition: u32) -> Result<Position, Failure> {
+pub fn restore(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partition: u32) -> Result<Position, Failure> {
     // In this order: once this has answered, no transaction of a former owner is open.
     let committed = ledger.committed(partition)?;
     catch_up(ledger, store, folded, partition)?;
-    let standing = Standing::look(ledger, partition, store.marks(partition), committed)?;
-    let offset = match standing.place() {
+    let offsets = ResumeOffsets::look(ledger, partition, store.marks(partition), committed)?;
+    let offset = match offsets.place() {
         Ok(offset) => offset,
         Err(inconsistency) => {
             // Where we were halted, a successor may have gone on meanwhile, and retention behind it: facts tell.
             catch_up(ledger, store, folded, partition)?;
-            if store.marks(partition) != standing.marks {
-                return take_over(ledger, store, folded, partition);
+            if store.marks(partition) != offsets.marks {
+                return restore(ledger, store, folded, partition);
             }
             return Err(inconsistency.into());
         }
     };
-    match standing {
-        Standing { marks: Marks { raw: None, .. }, committed: None, .. } if offset > 0 => warn!(
+    match offsets {
+        ResumeOffsets { marks: Marks { raw: None, .. }, committed: None, .. } if offset > 0 => warn!(
             partition,
             offset, "raw of partition {partition} begins at {offset}: what lay before was not folded by this group"
         ),
-        Standing { marks: Marks { raw: Some(_), .. }, committed: None, tells_progress: true, .. } => {
+        ResumeOffsets { marks: Marks { raw: Some(_), .. }, committed: None, tells_progress: true, .. } => {
             warn!(partition, "the group's offsets of partition {partition} are gone: nothing is lost, facts tell them");
         }
-        Standing { .. } => {}
+        ResumeOffsets { .. } => {}
     }
     Ok(Position { partition, offset })
 }
