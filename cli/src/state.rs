@@ -46,9 +46,9 @@ pub fn setting_names() -> [&'static str; 3] {
 pub fn described(store: &Store) -> String {
     let mut rows = vec![["partition", "facts", "raw", "digest"].map(str::to_owned).to_vec()];
     for partition in 0..store.partitions() {
-        let marks = store.marks(partition);
-        let raw = marks.raw.map_or_else(|| "-".to_owned(), |raw| raw.to_string());
-        rows.push(vec![partition.to_string(), marks.facts.to_string(), raw, store.digest(partition)]);
+        let checkpoint = store.checkpoint(partition);
+        let raw = checkpoint.raw.map_or_else(|| "-".to_owned(), |raw| raw.to_string());
+        rows.push(vec![partition.to_string(), checkpoint.facts.to_string(), raw, store.digest(partition)]);
     }
     let installations: i64 = store.counts().installations.values().sum();
     let told = format!("{installations} installations, folded from {}\n", store.log());

@@ -15,11 +15,11 @@ use common::lifecycle::{Readiness, Stop};
 use common::log::LedgerError;
 use common::log::disk::{DiskLedger, DiskLog, Options};
 use common::time::Timestamp;
-use processor::folded::Folded;
 use processor::identity::Identity;
 use processor::metrics::Metrics;
 use processor::owner::Limits;
 use processor::processor::{Processor, Shared, Timings};
+use processor::recent_events::RecentEvents;
 use processor::store::sled::Sled;
 use processor::store::{Rows, Trusts};
 use tempfile::TempDir;
@@ -179,14 +179,14 @@ impl Data {
         let logs = self.path().join("logs");
         let raw = DiskLog::open(&logs.join("raw"), Options::log()).expect("a log");
         let ids: Vec<_> = bodies.iter().map(|tells| send(&raw, tells)).collect();
-        let (folded, stop) = (Folded::default(), Stop::default());
+        let (recent_events, stop) = (RecentEvents::default(), Stop::default());
         let processor = Processor {
             home: Box::new(self.state()),
             timings: Timings::default(),
             limits: Limits::default(),
             trusts: Trusts::default(),
             shared: Shared::default(),
-            folded: folded.clone(),
+            recent_events: recent_events.clone(),
             metrics: Metrics::new(&common::telemetry::registry()),
             stop: stop.clone(),
         };
@@ -198,7 +198,7 @@ impl Data {
         thread::spawn(move || ended.send(processor.run(open, Readiness::default().pending("facts"))));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         for id in ids {
-            assert!(runtime.block_on(folded.wait(id, FOLDED_WITHIN)), "{id} was not folded");
+            assert!(runtime.block_on(recent_events.wait(id, FOLDED_WITHIN)), "{id} was not folded");
         }
         stop.request();
         end.recv().expect("no panic").expect("an orderly end");

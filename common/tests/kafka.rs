@@ -973,7 +973,7 @@ impl Owner {
             }
             Turn::Revoked(partitions) => {
                 self.owned.retain(|partition| !partitions.contains(partition));
-                "lost"
+                "revoked"
             }
             Turn::Raw(entries) => {
                 assert!(entries.iter().all(|entry| self.owned.contains(&entry.position.partition)));

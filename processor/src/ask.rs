@@ -16,8 +16,8 @@ use http_edge::{Limits, Options, listener};
 use prometheus::Registry;
 use tokio::sync::Semaphore;
 
-use crate::folded::Folded;
 use crate::processor::Shared;
+use crate::recent_events::RecentEvents;
 use crate::store::Store;
 use problem::Problem;
 
@@ -35,7 +35,7 @@ pub struct Asked {
     /// What we know, once it is open.
     pub shared: Shared,
     /// What was folded lately.
-    pub folded: Folded,
+    pub recent_events: RecentEvents,
     /// Fingerprints of the tokens that may ask; none where nobody else can reach us.
     pub tokens: Arc<Vec<Fingerprint>>,
     /// Places for questions that wait for an event or a decision.
@@ -46,10 +46,10 @@ pub struct Asked {
 
 impl Asked {
     /// What answers are made from, for so many connections: at most half of them wait, so that the others are answered.
-    pub fn new(shared: Shared, folded: Folded, tokens: Vec<Fingerprint>, connections_max: usize) -> Self {
+    pub fn new(shared: Shared, recent_events: RecentEvents, tokens: Vec<Fingerprint>, connections_max: usize) -> Self {
         Self {
             shared,
-            folded,
+            recent_events,
             tokens: Arc::new(tokens),
             waits: Arc::new(Semaphore::new((connections_max / 2).clamp(1, Semaphore::MAX_PERMITS))),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),

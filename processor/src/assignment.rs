@@ -10,12 +10,12 @@ use common::log::{Entry, Ledger, LedgerError, Position};
 use tracing::warn;
 
 use crate::domain::{Change, Fact, FactKey, HeldDetails};
-use crate::folded::Folded;
 use crate::inconsistency::Inconsistency;
 use crate::processor::Failure;
 use crate::publish::{Accepted, Progress};
+use crate::recent_events::RecentEvents;
 use crate::resume_offsets::ResumeOffsets;
-use crate::store::{Marks, Progressed, Store, StoreError};
+use crate::store::{Checkpoint, Progressed, Store, StoreError};
 
 /// So many changes are applied at once, or what takes about so many bytes: twice that is in memory, since the next
 /// ones are read meanwhile. Many at once touch a portal once where few touch it each time.
@@ -23,25 +23,30 @@ const CHANGES_MAX: usize = 5_000;
 const CHANGES_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Brings a partition's state up to everything that is committed in `facts`. Waits for open transactions.
-pub fn catch_up(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partition: u32) -> Result<(), Failure> {
+pub fn catch_up(
+    ledger: &mut dyn Ledger,
+    store: &Store,
+    recent_events: &RecentEvents,
+    partition: u32,
+) -> Result<(), Failure> {
     let (first, end) = ledger.bounds(Topic::Facts, partition)?;
-    let known = store.marks(partition).facts;
+    let known = store.checkpoint(partition).facts;
     if known > end {
         // An operator has let facts go on after they were lost: then they are another log, and the state is void.
-        if newest_log(ledger, partition, first, end)?.is_some_and(|log| Some(log) != store.marks(partition).log) {
+        if newest_log(ledger, partition, first, end)?.is_some_and(|log| Some(log) != store.checkpoint(partition).log) {
             return Err(of_another_log(partition));
         }
         return Err(Inconsistency::facts_end_before(partition, known, end).into());
     }
     begin(store, ledger, partition, (first, end))?;
-    let offset = store.marks(partition).facts;
-    read_facts(ledger, store, folded, Position { partition, offset }, end)
+    let offset = store.checkpoint(partition).facts;
+    read_facts(ledger, store, recent_events, Position { partition, offset }, end)
 }
 
 /// Where facts begin behind what a state knows, they are only read if an operator has accepted that, and only into a
 /// state that knows nothing.
 pub fn begin(store: &Store, ledger: &mut dyn Ledger, partition: u32, (first, end): (u64, u64)) -> Result<(), Failure> {
-    let known = store.marks(partition).facts;
+    let known = store.checkpoint(partition).facts;
     if known >= first {
         return Ok(());
     }
@@ -72,8 +77,8 @@ pub fn begin_of(entry: &Entry) -> Option<u64> {
 /// record has replaced, which goes further; or where its transaction was aborted, though its commit was acknowledged.
 pub fn look_back(ledger: &mut dyn Ledger, store: &Store, partition: u32) -> Result<(), Failure> {
     let (first, end) = ledger.bounds(Topic::Facts, partition)?;
-    let marks = store.marks(partition);
-    let Some(offset) = marks.facts.checked_sub(1).filter(|offset| (first..end).contains(offset)) else {
+    let checkpoint = store.checkpoint(partition);
+    let Some(offset) = checkpoint.facts.checked_sub(1).filter(|offset| (first..end).contains(offset)) else {
         return Ok(());
     };
     let at = Position { partition, offset };
@@ -84,10 +89,12 @@ pub fn look_back(ledger: &mut dyn Ledger, store: &Store, partition: u32) -> Resu
         if is_there || progress.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     match progress {
-        Some((place, found)) if place == at && (Some(found.log) != marks.log || marks.raw < Some(found.raw)) => {
+        Some((place, found))
+            if place == at && (Some(found.log) != checkpoint.log || checkpoint.raw < Some(found.raw)) =>
+        {
             Err(of_another_log(partition))
         }
-        Some((place, found)) if place != at && marks.raw >= Some(found.raw) => Err(of_another_log(partition)),
+        Some((place, found)) if place != at && checkpoint.raw >= Some(found.raw) => Err(of_another_log(partition)),
         // Where facts do not tell of every step they are never compacted, and damage may have taken it.
         None if !is_there && ledger.tells_progress() => Err(of_another_log(partition)),
         Some(_) | None => Ok(()),
@@ -121,7 +128,7 @@ fn of_another_log(partition: u32) -> Failure {
 pub fn read_facts(
     ledger: &mut dyn Ledger,
     store: &Store,
-    folded: &Folded,
+    recent_events: &RecentEvents,
     from: Position,
     until: u64,
 ) -> Result<(), Failure> {
@@ -133,7 +140,7 @@ pub fn read_facts(
             if step.is_full() {
                 ended(applying.take())?;
                 let changes = step.cut();
-                applying = Some(scope.spawn(move || changes.apply(store, folded)));
+                applying = Some(scope.spawn(move || changes.apply(store, recent_events)));
             }
             Ok(())
         };
@@ -144,7 +151,7 @@ pub fn read_facts(
         })?;
         taken?;
         ended(applying)?;
-        step.cut().apply(store, folded)
+        step.cut().apply(store, recent_events)
     })
 }
 
@@ -154,42 +161,49 @@ fn ended(applying: Option<ScopedJoinHandle<'_, Result<(), Failure>>>) -> Result<
 }
 
 /// Applies records of `facts` of followed partitions.
-pub fn follow(store: &Store, folded: &Folded, entries: &[Entry]) -> Result<(), Failure> {
+pub fn follow(store: &Store, recent_events: &RecentEvents, entries: &[Entry]) -> Result<(), Failure> {
     for stretch in entries.chunk_by(|one, next| one.position.partition == next.position.partition) {
         let partition = stretch[0].position.partition;
-        let known = store.marks(partition).facts;
+        let known = store.checkpoint(partition).facts;
         let mut step = Step::new(store, partition);
         for entry in stretch.iter().filter(|entry| entry.position.offset >= known) {
             step.take(entry)?;
         }
-        step.cut().apply(store, folded)?;
+        step.cut().apply(store, recent_events)?;
     }
     Ok(())
 }
 
 /// Makes a partition ours: the state at `K`, and `K` itself. From there on the owner reads `raw`.
-pub fn restore(ledger: &mut dyn Ledger, store: &Store, folded: &Folded, partition: u32) -> Result<Position, Failure> {
+pub fn restore(
+    ledger: &mut dyn Ledger,
+    store: &Store,
+    recent_events: &RecentEvents,
+    partition: u32,
+) -> Result<Position, Failure> {
     // In this order: once this has answered, no transaction of a former owner is open.
     let committed = ledger.committed(partition)?;
-    catch_up(ledger, store, folded, partition)?;
-    let offsets = ResumeOffsets::look(ledger, partition, store.marks(partition), committed)?;
+    catch_up(ledger, store, recent_events, partition)?;
+    let offsets = ResumeOffsets::look(ledger, partition, store.checkpoint(partition), committed)?;
     let offset = match offsets.place() {
         Ok(offset) => offset,
         Err(inconsistency) => {
             // Where we were halted, a successor may have gone on meanwhile, and retention behind it: facts tell.
-            catch_up(ledger, store, folded, partition)?;
-            if store.marks(partition) != offsets.marks {
-                return restore(ledger, store, folded, partition);
+            catch_up(ledger, store, recent_events, partition)?;
+            if store.checkpoint(partition) != offsets.checkpoint {
+                return restore(ledger, store, recent_events, partition);
             }
             return Err(inconsistency.into());
         }
     };
     match offsets {
-        ResumeOffsets { marks: Marks { raw: None, .. }, committed: None, .. } if offset > 0 => warn!(
+        ResumeOffsets { checkpoint: Checkpoint { raw: None, .. }, committed: None, .. } if offset > 0 => warn!(
             partition,
             offset, "raw of partition {partition} begins at {offset}: what lay before was not folded by this group"
         ),
-        ResumeOffsets { marks: Marks { raw: Some(_), .. }, committed: None, tells_progress: true, .. } => {
+        ResumeOffsets {
+            checkpoint: Checkpoint { raw: Some(_), .. }, committed: None, tells_progress: true, ..
+        } => {
             warn!(partition, "the group's offsets of partition {partition} are gone: nothing is lost, facts tell them");
         }
         ResumeOffsets { .. } => {}
@@ -220,11 +234,11 @@ struct Changes {
 }
 
 impl Changes {
-    fn apply(self, store: &Store, folded: &Folded) -> Result<(), Failure> {
+    fn apply(self, store: &Store, recent_events: &RecentEvents) -> Result<(), Failure> {
         if let Some(end) = self.end {
             store.apply(self.partition, &self.list, self.progressed, end)?;
-            folded.change(self.list.iter().map(Change::installation));
-            folded.add(self.ids, []);
+            recent_events.change(self.list.iter().map(Change::installation));
+            recent_events.add(self.ids, []);
         }
         Ok(())
     }
@@ -262,7 +276,7 @@ impl<'a> Step<'a> {
             (Some(FactKey::Held(held)), None) => self.changes.list.push(Change::NoLongerHeld(held)),
             (Some(FactKey::Noop), _) => {}
             (Some(FactKey::Accepted(_)), _) => {
-                let begins = self.store.marks(self.partition).begin;
+                let begins = self.store.checkpoint(self.partition).begin;
                 // Where facts were put back meanwhile, a state that was folded from all of them holds.
                 if begin_of(entry).is_some_and(|accepted| accepted > begins) && self.first > begins {
                     return Err(of_another_log(self.partition));
@@ -283,7 +297,7 @@ impl<'a> Step<'a> {
     fn progress(&mut self, value: &[u8], position: Position) -> Result<(), Failure> {
         let progress: Progress =
             serde_json::from_slice(value).map_err(|error| unreadable(position, &error.to_string()))?;
-        let known = self.log.or(self.store.marks(self.partition).log);
+        let known = self.log.or(self.store.checkpoint(self.partition).log);
         let before = progress.accepted.as_ref().and_then(|accepted| accepted.before);
         if known.is_some_and(|known| known != progress.log && before != Some(known)) {
             return Err(of_another_log(self.partition));

@@ -19,10 +19,10 @@ use serde_json::Value;
 
 use crate::assignment::read_facts;
 use crate::domain::{DECISIONS_KEPT, Event, Fact, FactKey, FactKind, INTERPRETATION, Place, Revision, interpret};
-use crate::folded::Folded;
 use crate::processor::Failure;
 use crate::publish::{permission_key, permission_value};
 use crate::rebuild::{Progress, read_all};
+use crate::recent_events::RecentEvents;
 use crate::repair::{Because, MENDS_MAX, Mend, Repairs};
 use crate::store::{Store, StoreError, Trusts, opening};
 
@@ -183,7 +183,7 @@ impl Auditor<'_> {
     /// Publishes what was found in a partition, and reads the facts among it.
     fn repair(&mut self, partition: u32, committed: Option<u64>) -> Result<(), Failure> {
         let Some(repairs) = &mut self.repairs else { return Ok(()) };
-        let progressed = self.store.marks(partition).raw;
+        let progressed = self.store.checkpoint(partition).raw;
         if self.ledger.tells_progress() && committed.is_some_and(|committed| Some(committed) != progressed) {
             return Err(LedgerError::Broken(format!(
                 "facts of partition {partition} tell of raw up to {progressed:?}, but the group has gone on to \
@@ -193,15 +193,15 @@ impl Auditor<'_> {
         }
         let Some(read) = committed.or(progressed) else { return Ok(()) };
         self.audit.repaired += repairs.publish(self.ledger, Position { partition, offset: read }, self.now)?;
-        let from = Position { partition, offset: self.store.marks(partition).facts };
+        let from = Position { partition, offset: self.store.checkpoint(partition).facts };
         let end = self.ledger.bounds(Topic::Facts, partition)?.1;
-        read_facts(self.ledger, &self.store, &Folded::default(), from, end)
+        read_facts(self.ledger, &self.store, &RecentEvents::default(), from, end)
     }
 
     /// Facts of a partition with what `raw` says, in both directions.
     fn facts(&mut self, partition: u32) -> Result<(), Failure> {
         let (first, end) = self.ledger.bounds(Topic::Raw, partition)?;
-        let mut read = self.store.marks(partition).raw;
+        let mut read = self.store.checkpoint(partition).raw;
         if !self.ledger.tells_progress() {
             read = read.max(self.ledger.committed(partition)?);
         }
@@ -220,7 +220,7 @@ impl Auditor<'_> {
         failed?;
 
         let (first_fact, end) = self.ledger.bounds(Topic::Facts, partition)?;
-        let end = end.min(self.store.marks(partition).facts);
+        let end = end.min(self.store.checkpoint(partition).facts);
         let from = Position { partition, offset: first_fact };
         let facts = &mut self.audit.facts;
         self.ledger.read(Topic::Facts, from, end, &mut |entry| {

@@ -10,15 +10,15 @@ use common::log::{Entry, Ledger, Output, Position};
 use common::time::Timestamp;
 use tracing::warn;
 
+use crate::dedup::Dedup;
 use crate::domain::{Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Reason, interpret};
 use crate::fold::{Effect, Outcome, fold, forget};
-use crate::folded::{Folded, Recent};
 use crate::held::HeldEvents;
 use crate::inconsistency::Inconsistency;
 use crate::metrics::{Metrics, Step};
 use crate::processor::Failure;
 use crate::publish::{Progress, Publisher, progress};
-use crate::repeats::Repeats;
+use crate::recent_events::{Recent, RecentEvents};
 use crate::store::{Progressed, Store, StoreError};
 
 /// What limits the work of an owner. A step is what is published at once: one transaction.
@@ -54,11 +54,11 @@ impl Default for Limits {
 /// Folds and publishes what is ours. What it remembers may be forgotten at any time.
 pub struct Owner<'a> {
     store: &'a Store,
-    folded: &'a Folded,
+    recent_events: &'a RecentEvents,
     metrics: &'a Metrics,
     limits: Limits,
     stop: &'a Stop,
-    repeats: Repeats,
+    dedup: Dedup,
     held: HeldEvents,
 }
 
@@ -103,13 +103,19 @@ impl Batch {
 
 impl<'a> Owner<'a> {
     /// An owner that publishes what follows, and applies it to this store.
-    pub fn new(store: &'a Store, folded: &'a Folded, metrics: &'a Metrics, limits: Limits, stop: &'a Stop) -> Self {
-        Self { store, folded, metrics, limits, stop, repeats: Repeats::default(), held: HeldEvents::default() }
+    pub fn new(
+        store: &'a Store,
+        recent_events: &'a RecentEvents,
+        metrics: &'a Metrics,
+        limits: Limits,
+        stop: &'a Stop,
+    ) -> Self {
+        Self { store, recent_events, metrics, limits, stop, dedup: Dedup::default(), held: HeldEvents::default() }
     }
 
     /// Other partitions are ours now.
     pub fn forget(&mut self) {
-        self.repeats.forget();
+        self.dedup.forget();
         self.held.forget();
     }
 
@@ -119,7 +125,7 @@ impl<'a> Owner<'a> {
         let began = Instant::now();
         let is_new = |entry: &&Entry| {
             let Position { partition, offset } = entry.position;
-            self.store.marks(partition).raw.is_none_or(|read| read <= offset)
+            self.store.checkpoint(partition).raw.is_none_or(|read| read <= offset)
         };
         let entries: Vec<&Entry> = entries.iter().filter(is_new).collect();
         let mut rest = &entries[..];
@@ -163,7 +169,7 @@ impl<'a> Owner<'a> {
         let began = Instant::now();
         let mut logs = BTreeMap::new();
         for (partition, done) in &batch.partitions {
-            let log = self.store.marks(*partition).log.unwrap_or_else(EventId::now_v7);
+            let log = self.store.checkpoint(*partition).log.unwrap_or_else(EventId::now_v7);
             logs.insert(*partition, log);
             let followed = ledger.tells_progress();
             if !followed && done.changes.is_empty() {
@@ -185,7 +191,7 @@ impl<'a> Owner<'a> {
         let began = Instant::now();
         for (partition, done) in &batch.partitions {
             let end = ends.iter().find(|end| end.partition == *partition).map(|end| end.offset);
-            let known = self.store.marks(*partition).facts;
+            let known = self.store.checkpoint(*partition).facts;
             if let Some(end) = end.filter(|end| *end <= known) {
                 return Err(Inconsistency::facts_went_back(*partition, known, end).into());
             }
@@ -194,8 +200,8 @@ impl<'a> Owner<'a> {
             self.store.apply(*partition, &done.changes, Some(progressed), facts)?;
         }
         self.metrics.took(Step::Apply, began.elapsed());
-        self.folded.change(batch.installations.keys());
-        self.folded.add(batch.partitions.into_values().flat_map(|done| done.ids), batch.recent);
+        self.recent_events.change(batch.installations.keys());
+        self.recent_events.add(batch.partitions.into_values().flat_map(|done| done.ids), batch.recent);
         Ok(())
     }
 
@@ -268,7 +274,7 @@ impl<'a> Owner<'a> {
             }
         };
         if let Ok(raw) = &raw {
-            self.repeats.pass(entry.position, raw.id);
+            self.dedup.pass(entry.position, raw.id);
             batch.recent.push(Recent {
                 received_at: raw.received_at,
                 installation: raw.member_id.clone().map(|member_id| Installation { app: raw.app.clone(), member_id }),
@@ -334,7 +340,7 @@ impl<'a> Owner<'a> {
         if entry.record.header(header::RESENT) != Some(b"1") {
             return Ok(false);
         }
-        Ok(self.repeats.has_first_copy(ledger, entry.position, event.stamp.received_at, id)?)
+        Ok(self.dedup.has_first_copy(ledger, entry.position, event.stamp.received_at, id)?)
     }
 
     fn lost(&self, held: &HeldEvent) {

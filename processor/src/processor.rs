@@ -12,12 +12,12 @@ use common::time::Timestamp;
 use tracing::{error, info, warn};
 
 use crate::assignment::{catch_up, follow, look_back, restore};
-use crate::folded::Folded;
 use crate::hanging::Hanging;
 use crate::home::Home;
 use crate::inconsistency::Inconsistency;
 use crate::metrics::Metrics;
 use crate::owner::{Limits, Owner};
+use crate::recent_events::RecentEvents;
 use crate::store::room::{Patience, Waiting};
 use crate::store::{Store, StoreError, Trusts};
 
@@ -135,7 +135,7 @@ pub struct Processor {
     /// For askers.
     pub shared: Shared,
     /// For askers who wait.
-    pub folded: Folded,
+    pub recent_events: RecentEvents,
     /// What is counted.
     pub metrics: Metrics,
     /// When to end.
@@ -235,17 +235,17 @@ impl Processor {
             ledger.join()?;
         }
         let partitions: BTreeSet<u32> = (0..ledger.partitions()).collect();
-        if partitions.iter().all(|partition| store.marks(*partition).facts == 0) {
+        if partitions.iter().all(|partition| store.checkpoint(*partition).facts == 0) {
             store.fill();
         }
         for partition in &partitions {
             look_back(ledger, &store, *partition)?;
-            catch_up(ledger, &store, &self.folded, *partition)?;
+            catch_up(ledger, &store, &self.recent_events, *partition)?;
         }
         store.settle()?;
         if run_state.halted_by.is_some() {
             for partition in &partitions {
-                restore(ledger, &store, &self.folded, *partition)?;
+                restore(ledger, &store, &self.recent_events, *partition)?;
             }
             info!("logs and state are consistent again: going on");
             run_state.halted_by = None;
@@ -257,7 +257,7 @@ impl Processor {
         self.metrics.state(&store);
 
         let limits = Limits { event_bytes: run_state.event_bytes, ..self.limits };
-        let mut owner = Owner::new(&store, &self.folded, &self.metrics, limits, &self.stop);
+        let mut owner = Owner::new(&store, &self.recent_events, &self.metrics, limits, &self.stop);
         let mut owned = BTreeSet::new();
         let mut newest = BTreeMap::new();
         ledger.follow(&followed(&store, &partitions, &owned))?;
@@ -276,7 +276,7 @@ impl Processor {
                 }
                 Turn::Facts(entries) => {
                     run_state.waiting = None;
-                    follow(&store, &self.folded, &entries)?;
+                    follow(&store, &self.recent_events, &entries)?;
                     self.metrics.records(&store);
                 }
                 Turn::Assigned(assigned) => {
@@ -289,7 +289,7 @@ impl Processor {
                     ledger.follow(&followed(&store, &partitions, &owned))?;
                     let mut starts = Vec::new();
                     for partition in assigned {
-                        let start = restore(ledger, &store, &self.folded, partition)?;
+                        let start = restore(ledger, &store, &self.recent_events, partition)?;
                         let offset = start.offset;
                         info!(partition, offset, "took over partition {partition}, raw from {offset}");
                         starts.push(start);
@@ -378,7 +378,7 @@ impl Processor {
         }
         beside.fill();
         for partition in 0..ledger.partitions() {
-            catch_up(ledger, &beside, &Folded::default(), partition)?;
+            catch_up(ledger, &beside, &RecentEvents::default(), partition)?;
         }
         Ok(beside.settle()?)
     }
@@ -406,7 +406,7 @@ impl Processor {
     ) -> Result<(), Failure> {
         for partition in owned {
             let (_, end) = ledger.bounds(Topic::Raw, *partition)?;
-            let next = store.marks(*partition).raw.unwrap_or(0);
+            let next = store.checkpoint(*partition).raw.unwrap_or(0);
             let newest = newest.get(partition).copied();
             self.metrics.lag.measure(*partition, next, end.saturating_sub(next), newest, Timestamp::now());
         }
@@ -462,15 +462,15 @@ fn in_vain(error: &anyhow::Error) -> Failure {
 /// How far the state has come, where it knows how far `raw` was read.
 fn applied(store: &Store, partitions: u32) -> Vec<Applied> {
     let applied = |partition| {
-        let marks = store.marks(partition);
-        marks.raw.map(|raw| Applied { partition, facts: marks.facts, raw })
+        let checkpoint = store.checkpoint(partition);
+        checkpoint.raw.map(|raw| Applied { partition, facts: checkpoint.facts, raw })
     };
     (0..partitions).filter_map(applied).collect()
 }
 
 /// Where to follow the partitions that are not ours.
 fn followed(store: &Store, partitions: &BTreeSet<u32>, owned: &BTreeSet<u32>) -> Vec<Position> {
-    let start = |partition: &u32| Position { partition: *partition, offset: store.marks(*partition).facts };
+    let start = |partition: &u32| Position { partition: *partition, offset: store.checkpoint(*partition).facts };
     partitions.difference(owned).map(start).collect()
 }
 

@@ -10,9 +10,9 @@ use common::lifecycle::Stop;
 use common::log::{Ledger, LedgerError, Position};
 
 use crate::assignment::{begin, read_facts};
-use crate::folded::Folded;
 use crate::home::BESIDE;
 use crate::processor::Failure;
+use crate::recent_events::RecentEvents;
 use crate::store::{Store, StoreError, Trusts, opening};
 
 /// Between two looks whether to stop, and two words about progress.
@@ -67,7 +67,7 @@ pub fn read_all(
     for partition in 0..ledger.partitions() {
         let (first, end) = ledger.bounds(Topic::Facts, partition)?;
         begin(store, ledger, partition, (first, end))?;
-        let from = store.marks(partition).facts;
+        let from = store.checkpoint(partition).facts;
         progress.all += end.saturating_sub(from);
         stretches.push((Position { partition, offset: from }, end));
     }
@@ -77,7 +77,7 @@ pub fn read_all(
                 return Err(LedgerError::StartOver("asked to stop".to_owned()).into());
             }
             let until = end.min(from.offset + STRETCH_RECORDS);
-            read_facts(ledger, store, &Folded::default(), from, until)?;
+            read_facts(ledger, store, &RecentEvents::default(), from, until)?;
             progress.read += until - from.offset;
             told(progress);
             from.offset = until;

@@ -18,7 +18,7 @@ use crate::domain::{Fact, FactKey};
 use crate::inconsistency::{Inconsistency, What};
 use crate::publish::{Accepted, Progress, accepted, progress};
 use crate::resume_offsets::{ResumeOffsets, event_at};
-use crate::store::Marks;
+use crate::store::Checkpoint;
 
 /// So many events are remembered as folded, the newest: those before lie behind a place that is known.
 const FOLDED_MAX: usize = 200_000;
@@ -55,7 +55,7 @@ pub fn obstacles(ledger: &mut dyn Ledger, again: bool) -> Result<Vec<Obstacle>, 
         // In this order, as when a partition is restored.
         let committed = ledger.committed(partition)?;
         let known = Known::of(ledger, partition)?;
-        let offsets = ResumeOffsets::look(ledger, partition, known.marks.clone(), committed)?;
+        let offsets = ResumeOffsets::look(ledger, partition, known.checkpoint.clone(), committed)?;
         let other = known.partitions.filter(|then| *then != ledger.partitions());
         let inconsistency = match (other, known.is_trimmed(), offsets.place()) {
             (Some(then), _, _) => Inconsistency::partitions(partition, then, ledger.partitions()),
@@ -75,9 +75,9 @@ pub fn accept(ledger: &mut dyn Ledger, obstacle: &Obstacle, now: Timestamp) -> R
     let Some(Remedy { raw, last, begin, .. }) = *remedy else {
         return Err(LedgerError::Broken(inconsistency.to_string()));
     };
-    let (partition, marks) = (offsets.partition, &offsets.marks);
+    let (partition, checkpoint) = (offsets.partition, &offsets.checkpoint);
     // Whoever folded facts that are gone knows by the log's new id that its state is void.
-    let (log, before) = match (inconsistency.what, marks.log) {
+    let (log, before) = match (inconsistency.what, checkpoint.log) {
         (What::FactsLost, before) => (EventId::now_v7(), before),
         (_, Some(log)) => (log, None),
         (_, None) => (EventId::now_v7(), None),
@@ -112,7 +112,7 @@ fn remedy(
             (raw, format!("goes back to {raw}, up to where raw holds what was folded; {}", twice(end - raw)))
         }
         What::FactsLost => {
-            let known = if again { None } else { offsets.marks.raw };
+            let known = if again { None } else { offsets.checkpoint.raw };
             let raw = known.unwrap_or(first).clamp(first, end);
             let gone = match known {
                 Some(known) if known < raw => format!("facts of the events from {known} to before {raw} stay lost; "),
@@ -155,7 +155,7 @@ struct Known {
     /// Their first offset, and what an operator has accepted as that.
     first: u64,
     begin: u64,
-    marks: Marks,
+    checkpoint: Checkpoint,
     partitions: Option<u32>,
     /// Which event lay at which offset of `raw`, as far as that is remembered.
     places: BTreeMap<u64, EventId>,
@@ -180,7 +180,7 @@ impl Known {
                 }
                 known.partitions = progress.partitions.or(known.partitions);
                 let (raw, log) = (Some(progress.raw), Some(progress.log));
-                known.marks = Marks { raw, log, last: progress.last, ..known.marks };
+                known.checkpoint = Checkpoint { raw, log, last: progress.last, ..known.checkpoint };
             } else if let (Some(FactKey::Fact(..)), Some(value)) =
                 (entry.record.key.as_deref().and_then(FactKey::parse), &entry.record.value)
                 && let Ok(fact) = serde_json::from_slice::<Fact>(value)
@@ -188,7 +188,7 @@ impl Known {
                 known.places.insert(fact.raw.offset, fact.stamp.id);
             }
             known.begin = known.begin.max(begin_of(&entry).unwrap_or(0));
-            known.marks.facts = entry.position.offset + 1;
+            known.checkpoint.facts = entry.position.offset + 1;
             ControlFlow::Continue(())
         })?;
         Ok(known)

@@ -7,7 +7,7 @@ use common::event::{EventId, RawEvent};
 use common::log::{Ledger, LedgerError, Position};
 
 use crate::inconsistency::Inconsistency;
-use crate::store::Marks;
+use crate::store::Checkpoint;
 
 /// What is known of the logs of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct ResumeOffsets {
     /// The partition.
     pub partition: u32,
     /// How far `facts` were folded, and what they told.
-    pub marks: Marks,
+    pub checkpoint: Checkpoint,
     /// Where the group left off.
     pub committed: Option<u64>,
     /// The first and the next offset of `raw`.
@@ -31,19 +31,19 @@ impl ResumeOffsets {
     pub fn look(
         ledger: &mut dyn Ledger,
         partition: u32,
-        marks: Marks,
+        checkpoint: Checkpoint,
         committed: Option<u64>,
     ) -> Result<Self, LedgerError> {
         let raw = ledger.bounds(Topic::Raw, partition)?;
         let tells_progress = ledger.tells_progress();
-        let mut offsets = Self { partition, marks, committed, raw, there: None, tells_progress };
+        let mut offsets = Self { partition, checkpoint, committed, raw, there: None, tells_progress };
         // A record without an id is compared with nothing.
-        if let (Some(read), Some(_)) = (offsets.marks.raw, offsets.marks.last)
+        if let (Some(read), Some(_)) = (offsets.checkpoint.raw, offsets.checkpoint.last)
             && let Some(offset) = read.checked_sub(1)
             && (raw.0..raw.1).contains(&offset)
         {
             offsets.there = event_at(ledger, Position { partition, offset })?;
-            if offsets.there != offsets.marks.last {
+            if offsets.there != offsets.checkpoint.last {
                 // Retention may have taken it since: then it is not another one.
                 offsets.raw = ledger.bounds(Topic::Raw, partition)?;
             }
@@ -53,7 +53,7 @@ impl ResumeOffsets {
 
     /// `K` as anybody tells it.
     pub fn read(&self) -> Option<u64> {
-        self.marks.raw.max(self.committed)
+        self.checkpoint.raw.max(self.committed)
     }
 
     /// `K`, or what is in the way.
@@ -61,9 +61,9 @@ impl ResumeOffsets {
         let (first, end) = self.raw;
         if let Some(committed) = self.committed
             && self.tells_progress
-            && self.marks.raw.is_none_or(|told| committed > told)
+            && self.checkpoint.raw.is_none_or(|told| committed > told)
         {
-            return Err(Inconsistency::facts_lost(self.partition, self.marks.raw, committed));
+            return Err(Inconsistency::facts_lost(self.partition, self.checkpoint.raw, committed));
         }
         let Some(read) = self.read() else { return Ok(first) };
         if read < first {
@@ -73,7 +73,7 @@ impl ResumeOffsets {
             return Err(Inconsistency::raw_lost_tail(self.partition, read, end));
         }
         // What retention took cannot be compared.
-        if read > first && self.marks.raw == Some(read) && self.marks.last != self.there {
+        if read > first && self.checkpoint.raw == Some(read) && self.checkpoint.last != self.there {
             return Err(Inconsistency::raw_other_events(self.partition, read));
         }
         Ok(read)
@@ -105,9 +105,9 @@ mod tests {
     /// `K` as facts tell it, the group's offset, the bounds of `raw`, and whether it holds the last event.
     fn stands(told: Option<u64>, committed: Option<u64>, raw: (u64, u64), agrees: bool) -> Result<u64, What> {
         let last = told.map(|_| EventId::from_u128(1));
-        let marks = Marks { facts: 9, raw: told, last, ..Marks::default() };
+        let checkpoint = Checkpoint { facts: 9, raw: told, last, ..Checkpoint::default() };
         let there = if agrees { last } else { Some(EventId::from_u128(2)) };
-        let offsets = ResumeOffsets { partition: 0, marks, committed, raw, there, tells_progress: true };
+        let offsets = ResumeOffsets { partition: 0, checkpoint, committed, raw, there, tells_progress: true };
         offsets.place().map_err(|inconsistency| inconsistency.what)
     }
 

@@ -9,10 +9,10 @@ use tracing::info;
 
 use crate::ask::{Asked, serve};
 use crate::config::ServiceConfig;
-use crate::folded::Folded;
 use crate::metrics::Metrics;
 use crate::owner::Limits;
 use crate::processor::{Processor, Shared, Timings};
+use crate::recent_events::RecentEvents;
 use crate::store::watch;
 
 /// Folds and answers until asked to stop; whatever ends first takes the other along.
@@ -31,13 +31,13 @@ pub async fn run<L: Ledger>(
         limits: Limits { untrusted: config.untrusted_limit, ..Limits::default() },
         trusts: config.trusts,
         shared: Shared::default(),
-        folded: Folded::default(),
+        recent_events: RecentEvents::default(),
         metrics: Metrics::new(registry),
         stop: stop.clone(),
     };
     let limits = config.query_limits;
-    let (shared, folded) = (processor.shared.clone(), processor.folded.clone());
-    let asked = Asked::new(shared, folded, config.query_tokens, limits.connections_max);
+    let (shared, recent_events) = (processor.shared.clone(), processor.recent_events.clone());
+    let asked = Asked::new(shared, recent_events, config.query_tokens, limits.connections_max);
     readiness.unless(processor.metrics.standing_still());
     let (address, serving) = serve(config.query_listen, limits, asked, registry, stop.clone())?;
     info!(what = "queries", address = %address, "listening");

@@ -82,7 +82,7 @@ pub enum StoreError {
 
 /// How far a partition has been folded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Marks {
+pub struct Checkpoint {
     /// `F`: the next offset of `facts`.
     pub facts: u64,
     /// `K`: the next offset of `raw`, by the newest progress record; none if there was none.
@@ -164,7 +164,7 @@ pub struct Store {
     is_outdated: bool,
     trusts: Trusts,
     partitions: u32,
-    marks: Mutex<Vec<(Marks, Digest)>>,
+    checkpoints: Mutex<Vec<(Checkpoint, Digest)>>,
     counts: Mutex<Counts>,
     warm: Mutex<Warm>,
     heard: Mutex<Heard>,
@@ -204,18 +204,19 @@ impl Store {
         }
         let form = Form::of(owner.fold_version);
         let known = read_all(&*rows, form, partitions, &trusts)?;
-        let mut marks = Vec::new();
+        let mut checkpoints = Vec::new();
         for (partition, digest) in (0..partitions).zip(known.digests) {
-            let stored = match rows.get(&keys::marks(partition))? {
+            let stored = match rows.get(&keys::checkpoint(partition))? {
                 Some(row) => read_json(&row)?,
-                None => {
-                    StoredMarks { marks: Marks::default(), digest: digest::seal(Digest::default(), &Marks::default()) }
-                }
+                None => StoredCheckpoint {
+                    checkpoint: Checkpoint::default(),
+                    digest: digest::seal(Digest::default(), &Checkpoint::default()),
+                },
             };
-            if stored.digest != digest::seal(digest, &stored.marks) {
+            if stored.digest != digest::seal(digest, &stored.checkpoint) {
                 return Err(StoreError::Damaged(format!("the digest of partition {partition} does not agree")));
             }
-            marks.push((stored.marks, digest));
+            checkpoints.push((stored.checkpoint, digest));
         }
         let log = owner.log;
         Ok(Self {
@@ -225,7 +226,7 @@ impl Store {
             is_outdated: owner.fold_version < fold_version,
             trusts,
             partitions,
-            marks: Mutex::new(marks),
+            checkpoints: Mutex::new(checkpoints),
             counts: Mutex::new(known.counts),
             warm: Mutex::default(),
             heard: Mutex::new(known.heard),
@@ -250,8 +251,8 @@ impl Store {
     }
 
     /// How far a partition has been folded.
-    pub fn marks(&self, partition: u32) -> Marks {
-        self.locked_marks().get(partition as usize).map(|(marks, _)| marks.clone()).unwrap_or_default()
+    pub fn checkpoint(&self, partition: u32) -> Checkpoint {
+        self.locked_checkpoints().get(partition as usize).map(|(checkpoint, _)| checkpoint.clone()).unwrap_or_default()
     }
 
     /// The trust setting of an app.
@@ -280,7 +281,7 @@ impl Store {
         if self.is_outdated {
             return Err(StoreError::Foreign("an older version of the fold".to_owned()));
         }
-        let (mut marks, mut digest) = self.known(partition);
+        let (mut checkpoint, mut digest) = self.known(partition);
         let mut rows = Vec::new();
         let mut put = |key: Vec<u8>, old: Option<Vec<u8>>, new: Option<Vec<u8>>| {
             digest.replace(&key, old.as_deref(), new.as_deref());
@@ -299,13 +300,13 @@ impl Store {
             counts.remember(&touched.after, trust);
             states.push((installation.clone(), Untrusted::heard(&touched.before), touched.after));
         }
-        marks.facts = facts;
+        checkpoint.facts = facts;
         if let Some(Progressed { raw, log, last }) = progressed {
-            (marks.raw, marks.log, marks.last) = (Some(raw), Some(log), last);
+            (checkpoint.raw, checkpoint.log, checkpoint.last) = (Some(raw), Some(log), last);
         }
-        rows.push(StoredMarks::row(partition, &marks, digest));
+        rows.push(StoredCheckpoint::row(partition, &checkpoint, digest));
         self.rows.write(rows)?;
-        self.locked_marks()[partition as usize] = (marks, digest);
+        self.locked_checkpoints()[partition as usize] = (checkpoint, digest);
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
         let (mut warm, mut untrusted) = (self.warm(), self.untrusted());
         for (installation, heard_before, state) in states {
@@ -323,15 +324,15 @@ impl Store {
 
     /// Begins a partition of which nothing was folded at this place in `facts`, because there is nothing before it.
     pub fn begin(&self, partition: u32, facts: u64) -> Result<(), StoreError> {
-        let (marks, digest) = self.known(partition);
-        let marks = Marks { facts, begin: facts, ..marks };
-        self.rows.write(vec![StoredMarks::row(partition, &marks, digest)])?;
-        self.locked_marks()[partition as usize] = (marks, digest);
+        let (checkpoint, digest) = self.known(partition);
+        let checkpoint = Checkpoint { facts, begin: facts, ..checkpoint };
+        self.rows.write(vec![StoredCheckpoint::row(partition, &checkpoint, digest)])?;
+        self.locked_checkpoints()[partition as usize] = (checkpoint, digest);
         Ok(())
     }
 
-    fn known(&self, partition: u32) -> (Marks, Digest) {
-        self.locked_marks()[partition as usize].clone()
+    fn known(&self, partition: u32) -> (Checkpoint, Digest) {
+        self.locked_checkpoints()[partition as usize].clone()
     }
 
     /// From now on rows are gathered and written in their order, which is many times as fast, until [`Store::settle`]:
@@ -426,9 +427,12 @@ impl Store {
     ///
     /// Without `K`, which an owner knows sooner than `facts` tell it where nobody follows.
     pub fn digest(&self, partition: u32) -> String {
-        let at = |marks: &Marks| Marks { facts: marks.facts, ..Marks::default() };
-        let marks = self.locked_marks();
-        marks.get(partition as usize).map(|(marks, digest)| digest::seal(*digest, &at(marks))).unwrap_or_default()
+        let at = |checkpoint: &Checkpoint| Checkpoint { facts: checkpoint.facts, ..Checkpoint::default() };
+        let checkpoint = self.locked_checkpoints();
+        checkpoint
+            .get(partition as usize)
+            .map(|(checkpoint, digest)| digest::seal(*digest, &at(checkpoint)))
+            .unwrap_or_default()
     }
 
     fn warm(&self) -> MutexGuard<'_, Warm> {
@@ -443,8 +447,8 @@ impl Store {
         self.untrusted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn locked_marks(&self) -> MutexGuard<'_, Vec<(Marks, Digest)>> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked_checkpoints(&self) -> MutexGuard<'_, Vec<(Checkpoint, Digest)>> {
+        self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -472,16 +476,16 @@ impl Counts {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredMarks {
+struct StoredCheckpoint {
     #[serde(flatten)]
-    marks: Marks,
+    checkpoint: Checkpoint,
     digest: String,
 }
 
-impl StoredMarks {
-    fn row(partition: u32, marks: &Marks, digest: Digest) -> (Vec<u8>, Option<Vec<u8>>) {
-        let stored = Self { digest: digest::seal(digest, marks), marks: marks.clone() };
-        (keys::marks(partition), Some(json(&stored)))
+impl StoredCheckpoint {
+    fn row(partition: u32, checkpoint: &Checkpoint, digest: Digest) -> (Vec<u8>, Option<Vec<u8>>) {
+        let stored = Self { digest: digest::seal(digest, checkpoint), checkpoint: checkpoint.clone() };
+        (keys::checkpoint(partition), Some(json(&stored)))
     }
 }
 
@@ -531,7 +535,7 @@ fn read_all(rows: &dyn Rows, form: Form, partitions: u32, trusts: &Trusts) -> Re
     let mut current: Option<Current> = None;
     for row in rows.scan(b"", b"") {
         let (key, value) = row?;
-        if key == keys::OWNER || keys::is_marks(&key, partitions) {
+        if key == keys::OWNER || keys::is_checkpoint(&key, partitions) {
             continue;
         }
         // Rows of one installation follow each other.

@@ -250,7 +250,7 @@ impl Folded {
 fn fold(store: &Store, history: &History, thirds: usize) {
     for partition in 0..PARTITIONS {
         let facts = history.facts(partition);
-        let known = store.marks(partition).facts;
+        let known = store.checkpoint(partition).facts;
         let some: Vec<_> =
             facts[..facts.len() * thirds / 3].iter().filter(|one| one.position.offset >= known).collect();
         for step in some.chunks(STEP_RECORDS) {

@@ -17,31 +17,31 @@ use common::settings::Trust;
 use common::time::Timestamp;
 use processor::audit::{Audit, Difference};
 use processor::domain::{Answer, Fact, FactKind, Method, Profile, RecordStatus, permits};
-use processor::folded::Folded;
 use processor::metrics::Metrics;
 use processor::owner::Limits;
 use processor::processor::{Processor, Shared, Timings};
+use processor::recent_events::RecentEvents;
 use processor::store::sled::Sled;
 use processor::store::{Rows, Store, Trusts};
 
 /// A processor on disk logs, in a thread.
 struct Running {
     shared: Shared,
-    folded: Folded,
+    recent_events: RecentEvents,
     stop: Stop,
     thread: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Running {
     fn start(dir: &Path, raw: &DiskLog) -> Self {
-        let (shared, folded, stop) = (Shared::default(), Folded::default(), Stop::default());
+        let (shared, recent_events, stop) = (Shared::default(), RecentEvents::default(), Stop::default());
         let processor = Processor {
             home: Box::new(dir.join("state")),
             timings: Timings::default(),
             limits: Limits::default(),
             trusts: Trusts::default(),
             shared: shared.clone(),
-            folded: folded.clone(),
+            recent_events: recent_events.clone(),
             metrics: Metrics::new(&common::telemetry::registry()),
             stop: stop.clone(),
         };
@@ -52,12 +52,12 @@ impl Running {
         };
         let caught_up = Readiness::default().pending("facts");
         let thread = std::thread::spawn(move || processor.run(open, caught_up));
-        Self { shared, folded, stop, thread }
+        Self { shared, recent_events, stop, thread }
     }
 
     fn wait_for(&self, id: EventId) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.folded.has(id) {
+        while !self.recent_events.has(id) {
             assert!(!self.thread.is_finished(), "the processor ended");
             assert!(Instant::now() < deadline, "the event was not folded");
             std::thread::yield_now();

@@ -64,7 +64,7 @@ fn read(facts: u64) -> Duration {
     let took = began.elapsed();
     assert_eq!(told, Progress { read: facts, all: facts });
     let store = opening::open(&state, "facts", 1, Trusts::default()).expect("open");
-    assert_eq!(store.marks(0).facts, facts);
+    assert_eq!(store.checkpoint(0).facts, facts);
     assert_eq!(store.counts().installations.values().sum::<i64>(), i64::try_from(facts / FACTS_OF_ONE).expect("few"));
     took
 }

@@ -16,10 +16,10 @@ use common::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
 use common::settings::Trust;
 use common::time::Timestamp;
 use processor::domain::{DECISIONS_MAX, HELD_BYTES_MAX, RecordStatus};
-use processor::folded::Folded;
 use processor::metrics::Metrics;
 use processor::owner::Limits;
 use processor::processor::{Processor, Shared, Timings};
+use processor::recent_events::RecentEvents;
 use processor::store::{Store, Trusts};
 
 const MIB: usize = 1024 * 1024;
@@ -177,7 +177,7 @@ impl World {
 
     /// Folds all of it, and ends.
     fn run(&self, limits: Limits) -> (Arc<Store>, Seen) {
-        let (shared, folded, stop) = (Shared::default(), Folded::default(), Stop::default());
+        let (shared, recent_events, stop) = (Shared::default(), RecentEvents::default(), Stop::default());
         let seen = Arc::new(Mutex::new(Seen::default()));
         let processor = Processor {
             home: Box::new(self.dir.path().join("state")),
@@ -185,7 +185,7 @@ impl World {
             limits,
             trusts: Trusts::default(),
             shared: shared.clone(),
-            folded,
+            recent_events,
             metrics: Metrics::new(&common::telemetry::registry()),
             stop: stop.clone(),
         };
@@ -198,7 +198,7 @@ impl World {
         let end = self.raw.bounds().1;
         let store = loop {
             assert!(!thread.is_finished(), "the processor ended");
-            if let Some(store) = shared.get().filter(|store| store.marks(0).raw == Some(end)) {
+            if let Some(store) = shared.get().filter(|store| store.checkpoint(0).raw == Some(end)) {
                 break store;
             }
             std::thread::yield_now();

@@ -15,7 +15,7 @@ use crate::mutation::Mutation;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Before the row of a partition's marks.
+/// Before the row of a partition's checkpoint.
 const MARKS: u8 = b'm';
 
 /// A disk. A clone is another handle to the same one.
@@ -160,8 +160,8 @@ impl SimRows {
     fn show(&self, rows: &[(Vec<u8>, Option<Vec<u8>>)]) {
         for (key, value) in rows {
             let (Some(value), Some(partition)) = (value, partition(key)) else { continue };
-            let before = self.disk.rows().get(key).map(|row| Marks::read(row));
-            let after = Marks::read(value);
+            let before = self.disk.rows().get(key).map(|row| Checkpoint::read(row));
+            let after = Checkpoint::read(value);
             let mut world = self.being.world.lock();
             let line = format!("life {}: applies {partition} to F={} K={:?}", self.being.life, after.facts, after.raw);
             world.note(|| line);
@@ -218,7 +218,7 @@ impl Rows for SimRows {
 }
 
 /// How far a state goes in a partition.
-pub struct Marks {
+pub struct Checkpoint {
     /// `F`.
     pub facts: u64,
     /// `K`.
@@ -227,7 +227,7 @@ pub struct Marks {
     pub digest: String,
 }
 
-impl Marks {
+impl Checkpoint {
     /// Reads a row as the store writes it; what is damaged is nothing.
     fn read(row: &[u8]) -> Self {
         let row: Value = serde_json::from_slice(row).unwrap_or_default();

@@ -11,7 +11,7 @@ use processor::store::{Store, Trusts};
 use serde_json::Value;
 
 use crate::broker::Broker;
-use crate::disk::Marks;
+use crate::disk::Checkpoint;
 use crate::expected::Expected;
 
 mod second;
@@ -118,8 +118,8 @@ impl Judge {
         &mut self,
         broker: &Broker,
         partition: u32,
-        before: Option<&Marks>,
-        after: &Marks,
+        before: Option<&Checkpoint>,
+        after: &Checkpoint,
     ) -> Result<(), String> {
         if let Some(before) = before
             && (before.facts > after.facts || before.raw > after.raw)
@@ -146,13 +146,13 @@ impl Judge {
     /// Whether a state holds everything that is in the logs.
     pub fn is_whole(&self, broker: &Broker, store: &Store) -> bool {
         (0..broker.partitions()).all(|partition| {
-            let marks = store.marks(partition);
+            let checkpoint = store.checkpoint(partition);
             // An owner does not read noop records of other producers.
             let told = broker.log(Topic::Facts, partition).ever_committed(0);
             let told = told.filter(|slot| slot.record.key.as_deref() != Some(NOOP));
             let facts = told.last().map_or(0, |slot| slot.offset + 1);
             let raw = broker.log(Topic::Raw, partition).bounds().1;
-            marks.facts >= facts && marks.raw.unwrap_or(0) == raw
+            checkpoint.facts >= facts && checkpoint.raw.unwrap_or(0) == raw
         })
     }
 
@@ -172,7 +172,7 @@ impl Judge {
         for partition in 0..broker.partitions() {
             let mut digests = BTreeMap::new();
             for store in stores {
-                let (facts, digest) = (store.marks(partition).facts, store.digest(partition));
+                let (facts, digest) = (store.checkpoint(partition).facts, store.digest(partition));
                 let known = digests.entry(facts).or_insert_with(|| digest.clone());
                 if *known != digest {
                     return Err(format!("I2: digests of {partition} at F={facts} differ: {digest} and {known}"));

@@ -12,10 +12,10 @@ use common::settings::Trust;
 use common::telemetry;
 use common::time::Timestamp;
 use fastrand::Rng;
-use processor::folded::Folded;
 use processor::metrics::Metrics;
 use processor::owner::Limits;
 use processor::processor::{Processor, Shared, Timings};
+use processor::recent_events::RecentEvents;
 use processor::store::{FOLD_VERSION, Store, Trusts};
 
 use crate::baton::{End, Go, Pause, Runner};
@@ -419,8 +419,9 @@ impl Schedule {
         let runner = Runner::start(move |port| {
             let being = being(port, world, life, instance, asked.clone());
             let home = Box::new(SimHome { disk, beside, fold_version, being: being.clone() });
-            let folded = Folded::default();
-            let processor = Processor { home, timings, limits, trusts, shared: seen, folded, metrics, stop: asked };
+            let recent_events = RecentEvents::default();
+            let processor =
+                Processor { home, timings, limits, trusts, shared: seen, recent_events, metrics, stop: asked };
             processor.run(|| SimLedger::open(&being), Readiness::default().pending("facts"))
         });
         self.seats[seat].run = Some(Run { life, runner, stop, shared, is_stopped: false });

@@ -67,7 +67,7 @@ pub async fn check(
     {
         let mut seen = None;
         let decided = || {
-            let changes = Some(asked.folded.changes(&installation));
+            let changes = Some(asked.recent_events.changes(&installation));
             if std::mem::replace(&mut seen, changes) == changes {
                 return false;
             }
@@ -76,7 +76,7 @@ pub async fn check(
         };
         let _place = wait::place(&asked)?;
         // Not in time is an answer too: unanswered.
-        asked.folded.until(Instant::now() + wait.min(WAIT_MAX), decided).await;
+        asked.recent_events.until(Instant::now() + wait.min(WAIT_MAX), decided).await;
     }
     Ok(HttpResponse::Ok().json(match answer? {
         Answer::Granted { until } => json!({ "decision": "granted", "until": until }),

@@ -49,7 +49,7 @@ pub async fn show(asked: web::Data<Asked>) -> Result<HttpResponse, Problem> {
     number(&mut page, counts.permissions.get(&Decision::Granted), "methods granted");
     number(&mut page, counts.permissions.get(&Decision::Denied), "methods denied");
     page.push_str("</p>\n<table><tr><th>received</th><th>app</th><th>portal</th><th>event</th><th>became</th></tr>\n");
-    let recent = asked.folded.recent();
+    let recent = asked.recent_events.recent();
     for event in &recent {
         let (app, member_id) = match &event.installation {
             Some(installation) => (installation.app.as_str(), installation.member_id.as_str()),

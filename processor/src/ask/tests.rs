@@ -37,10 +37,10 @@ fn asked(tokens: &[&str]) -> Asked {
     let progressed = Progressed { raw: 2, log: EventId::nil(), last: None };
     store.apply(0, &[fact(0, installed), fact(1, decided)], Some(progressed), 3).expect("applied");
 
-    let folded = Folded::default();
-    folded.add([EVENT], []);
+    let recent_events = RecentEvents::default();
+    recent_events.add([EVENT], []);
     let tokens = tokens.iter().map(|token| Fingerprint::of(token)).collect();
-    Asked::new(Shared::of(store), folded, tokens, 2)
+    Asked::new(Shared::of(store), recent_events, tokens, 2)
 }
 
 async fn ask(asked: Asked, request: TestRequest) -> (StatusCode, Value) {

@@ -27,14 +27,14 @@ impl After {
             return Ok(());
         };
         let wait = self.wait.unwrap_or_default().min(WAIT_MAX);
-        if asked.folded.has(id) {
+        if asked.recent_events.has(id) {
             return Ok(());
         }
         if wait.is_zero() {
             return Err(Problem::NotYet);
         }
         let _place = place(asked)?;
-        if asked.folded.wait(id, wait).await { Ok(()) } else { Err(Problem::NotYet) }
+        if asked.recent_events.wait(id, wait).await { Ok(()) } else { Err(Problem::NotYet) }
     }
 }
 

@@ -33,29 +33,29 @@ fn what_was_folded_and_is_there_no_more_makes_the_state_void_unless_compaction_t
 #[test]
 fn facts_that_begin_behind_what_is_known_are_read_once_a_person_has_accepted_it_and_by_a_new_state_only() {
     let mut facts = Facts { first: 7, end: 9, there: vec![(8, progress_to(7))] };
-    let folded = Folded::default();
+    let recent_events = RecentEvents::default();
     for known in [0, 5] {
-        match catch_up(&mut facts, &folded_up_to(known), &folded, 0) {
+        match catch_up(&mut facts, &folded_up_to(known), &recent_events, 0) {
             Err(Failure::Inconsistent(inconsistency)) => assert_eq!(inconsistency.what, What::FactsTrimmed),
             other => panic!("{other:?}"),
         }
     }
-    catch_up(&mut facts, &folded_up_to(7), &folded, 0).expect("it knows more than they tell");
+    catch_up(&mut facts, &folded_up_to(7), &recent_events, 0).expect("it knows more than they tell");
 
     facts.there.insert(0, (7, accepted_begin_of(7)));
     let new = folded_up_to(0);
-    catch_up(&mut facts, &new, &folded, 0).expect("accepted");
-    assert_eq!((new.marks(0).facts, new.marks(0).begin, new.marks(0).raw), (9, 7, Some(7)));
+    catch_up(&mut facts, &new, &recent_events, 0).expect("accepted");
+    assert_eq!((new.checkpoint(0).facts, new.checkpoint(0).begin, new.checkpoint(0).raw), (9, 7, Some(7)));
     for known in [5, 7] {
-        let void = catch_up(&mut facts, &folded_up_to(known), &folded, 0);
+        let void = catch_up(&mut facts, &folded_up_to(known), &recent_events, 0);
         assert!(matches!(void, Err(Failure::Store(StoreError::Foreign(_)))), "folded up to {known}: {void:?}");
     }
     // Deleted once more: that was accepted by nobody.
     (facts.first, facts.there) = (8, vec![(8, accepted_begin_of(7))]);
-    assert!(matches!(catch_up(&mut facts, &folded_up_to(0), &folded, 0), Err(Failure::Inconsistent(_))));
+    assert!(matches!(catch_up(&mut facts, &folded_up_to(0), &recent_events, 0), Err(Failure::Inconsistent(_))));
     // Put back: then all is there to be read.
     facts.first = 0;
-    catch_up(&mut facts, &folded_up_to(0), &folded, 0).expect("from the first");
+    catch_up(&mut facts, &folded_up_to(0), &recent_events, 0).expect("from the first");
 }
 
 /// A state that has folded so far, the last step up to 3 in `raw`.

@@ -148,7 +148,7 @@ impl World {
             limits: Limits::default(),
             trusts: Trusts::default(),
             shared: Shared::default(),
-            folded: Folded::default(),
+            recent_events: RecentEvents::default(),
             metrics: self.metrics.clone(),
             stop: self.stop.clone(),
         }

@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Marks, json};
+use super::{Checkpoint, json};
 
 /// The sum of the hashes of all rows, whatever their order.
 ///
@@ -23,8 +23,8 @@ impl Digest {
 }
 
 /// The digest together with the position that it belongs to.
-pub fn seal(digest: Digest, marks: &Marks) -> String {
-    let sealed = hash(&digest.0.to_be_bytes(), &json(marks));
+pub fn seal(digest: Digest, checkpoint: &Checkpoint) -> String {
+    let sealed = hash(&digest.0.to_be_bytes(), &json(checkpoint));
     format!("{sealed:032x}")
 }
 

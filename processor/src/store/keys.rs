@@ -68,12 +68,12 @@ pub fn held(installation: &Installation, principal: Fingerprint, offset: u64) ->
     [&installation_rows(installation)[..], b"w", principal.as_bytes(), &offset.to_be_bytes()].concat()
 }
 
-pub fn marks(partition: u32) -> Vec<u8> {
+pub fn checkpoint(partition: u32) -> Vec<u8> {
     [b"m", &partition.to_be_bytes()[..]].concat()
 }
 
-/// Whether this is the key of one of so many partitions' marks.
-pub fn is_marks(key: &[u8], partitions: u32) -> bool {
+/// Whether this is the key of one of so many partitions' checkpoints.
+pub fn is_checkpoint(key: &[u8], partitions: u32) -> bool {
     let number = key.strip_prefix(b"m").and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
     number.is_some_and(|number| number < partitions)
 }

@@ -84,7 +84,7 @@ fn apply(store: &Store, changes: &[Change], size: usize) {
 /// Every row but those that say how far.
 fn rows(rows: &Memory) -> Vec<Row> {
     let rows = rows.scan(b"", b"").map(|row| row.expect("read"));
-    rows.filter(|(key, _)| !keys::is_marks(key, PARTITIONS)).collect()
+    rows.filter(|(key, _)| !keys::is_checkpoint(key, PARTITIONS)).collect()
 }
 
 /// What a change is about: one fact, or one held event.
@@ -193,7 +193,7 @@ proptest! {
         let again = open(rows).expect("the digest agrees");
         prop_assert_eq!(digests(&store), digests(&again));
         prop_assert_eq!(store.counts(), again.counts());
-        prop_assert_eq!(store.marks(0), again.marks(0));
+        prop_assert_eq!(store.checkpoint(0), again.checkpoint(0));
     }
 }
 

@@ -10,10 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use common::lifecycle::{Readiness, Stop};
-use processor::folded::Folded;
 use processor::metrics::Metrics;
 use processor::owner::Limits;
 use processor::processor::{Processor, Shared, Timings};
+use processor::recent_events::RecentEvents;
 use processor::store::{Trusts, watch};
 
 use crate::history::{Facts, History, Seen};
@@ -124,7 +124,7 @@ pub fn restore(dir: &Path, history: &Arc<History>) -> Seen {
         limits: Limits::default(),
         trusts: Trusts::default(),
         shared: shared.clone(),
-        folded: Folded::default(),
+        recent_events: RecentEvents::default(),
         metrics: Metrics::new(&common::telemetry::registry()),
         stop: stop.clone(),
     };

@@ -37,7 +37,7 @@ pub struct Recent {
 
 /// The events that were folded lately. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Folded(Arc<Shared>);
+pub struct RecentEvents(Arc<Shared>);
 
 struct Shared {
     known: Mutex<Known>,
@@ -59,7 +59,7 @@ struct Known {
     recent: VecDeque<Recent>,
 }
 
-impl Folded {
+impl RecentEvents {
     /// Takes note of events, and wakes everyone who waits.
     pub fn add(&self, ids: impl IntoIterator<Item = EventId>, recent: impl IntoIterator<Item = Recent>) {
         let mut known = self.known();
@@ -80,7 +80,7 @@ impl Folded {
         self.0.changed.notify_waiters();
     }
 
-    /// Takes note of what changed; [`Folded::add`] wakes those that wait for it.
+    /// Takes note of what changed; [`RecentEvents::add`] wakes those that wait for it.
     pub fn change<'a>(&self, installations: impl IntoIterator<Item = &'a Installation>) {
         for installation in installations {
             self.counter(installation).fetch_add(1, Ordering::Release);
@@ -141,33 +141,33 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_is_woken_by_the_event() {
-        let folded = Folded::default();
+        let recent_events = RecentEvents::default();
         let id = EventId::now_v7();
         let waiting = tokio::spawn({
-            let folded = folded.clone();
-            async move { folded.wait(id, Duration::from_secs(60)).await }
+            let recent_events = recent_events.clone();
+            async move { recent_events.wait(id, Duration::from_secs(60)).await }
         });
-        folded.add([EventId::now_v7(), id], []);
+        recent_events.add([EventId::now_v7(), id], []);
         assert!(waiting.await.expect("no panic"));
-        assert!(!folded.wait(EventId::now_v7(), Duration::ZERO).await);
+        assert!(!recent_events.wait(EventId::now_v7(), Duration::ZERO).await);
     }
 
     #[test]
     fn a_change_is_seen_by_those_that_wait_for_its_installation() {
-        let (folded, one) = (Folded::default(), Installation::parse("crm-sync", "a223").expect("valid"));
+        let (recent_events, one) = (RecentEvents::default(), Installation::parse("crm-sync", "a223").expect("valid"));
         let other = Installation::parse("crm-sync", "b334").expect("valid");
-        let before = [&one, &other].map(|installation| folded.changes(installation));
-        folded.change([&one]);
-        assert_ne!(folded.changes(&one), before[0]);
-        assert_eq!(folded.changes(&other), before[1], "it has another counter");
+        let before = [&one, &other].map(|installation| recent_events.changes(installation));
+        recent_events.change([&one]);
+        assert_ne!(recent_events.changes(&one), before[0]);
+        assert_eq!(recent_events.changes(&other), before[1], "it has another counter");
     }
 
     #[test]
     fn memory_is_bounded() {
-        let folded = Folded::default();
+        let recent_events = RecentEvents::default();
         let first = EventId::now_v7();
-        folded.add([first], []);
-        folded.add((0..IDS_MAX).map(|_| EventId::now_v7()), []);
-        assert!(!folded.has(first));
+        recent_events.add([first], []);
+        recent_events.add((0..IDS_MAX).map(|_| EventId::now_v7()), []);
+        assert!(!recent_events.has(first));
     }
 }

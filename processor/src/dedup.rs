@@ -15,7 +15,7 @@ const QUIET_RECORDS: u64 = 100_000;
 
 /// Remembers the ids of the stretches of `raw` in which first copies can lie.
 #[derive(Default)]
-pub struct Repeats(BTreeMap<u32, Stretch>);
+pub struct Dedup(BTreeMap<u32, Stretch>);
 
 /// A stretch of one partition of `raw`, all of whose ids are known.
 struct Stretch {
@@ -27,7 +27,7 @@ struct Stretch {
     last_resent: u64,
 }
 
-impl Repeats {
+impl Dedup {
     /// Whether a resent record at `position` has a first copy before it. `received_at` is the same in both.
     pub fn has_first_copy(
         &mut self,
