@@ -12,7 +12,7 @@ use common::telemetry;
 use common::time::Timestamp;
 use processor::alone;
 use processor::audit::Audit;
-use processor::store::{Trusts, opening, watch};
+use processor::store::{Trusts, opening, watchdog};
 
 use crate::outcome::Outcome;
 use crate::output::print;
@@ -52,7 +52,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     // The logs of a standalone have one user; Kafka has many.
     let _lock = settings.text("kafka").is_none().then(|| State::take(&settings)).transpose()?;
     let scratch = Scratch::below(&data_dir);
-    watch::end_with(&scratch.0);
+    watchdog::end_with(&scratch.0);
     let trusts = Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust)));
     let repairs = arguments.get_flag("repair");
     let mut ledger = match settings.kafka()? {

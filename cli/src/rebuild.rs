@@ -15,7 +15,7 @@ use common::telemetry;
 use indicatif::{ProgressBar, ProgressStyle};
 use processor::config::PROCESSOR;
 use processor::rebuild::{Progress, rebuild};
-use processor::store::{opening, watch};
+use processor::store::{opening, watchdog};
 
 use crate::outcome::Outcome;
 use crate::output::{complain, print};
@@ -28,7 +28,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 pub fn command() -> Command {
     common::settings::command("rebuild", "Makes a processor's state anew from facts", &settings()).after_help(
         "Reads facts from Kafka, or, where kafka is not set, from the disk logs of a standalone in data-dir. The old \
-         state stays as it is until the new one is whole and verified; then it is set aside, as `state.set-aside`. \
+         state stays as it is until the new one is whole and verified; then it is quarantined, as `state.quarantine`. \
          Publishes nothing. The processor must not be running.",
     )
 }
@@ -40,7 +40,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     settings.warn();
     let stop = Stop::on_signals().context("listen for signals")?;
     let state = State::take(&settings)?;
-    watch::end_with(&opening::beside(&state.dir, "rebuilding"));
+    watchdog::end_with(&opening::beside(&state.dir, "rebuilding"));
     let mut ledger = logs(&settings, &state.data_dir, &stop)?;
 
     let mut shown = Shown::new();
@@ -50,7 +50,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     print(&format!("{told}.\n"))?;
     let store = opening::open(&state.dir, ledger.identity(), ledger.partitions(), state.trusts.clone())?;
     print(&described(&store))?;
-    let aside = opening::beside(&state.dir, "set-aside");
+    let aside = opening::beside(&state.dir, "quarantine");
     if aside.is_dir() {
         print(&format!("The old state is in {}; nothing needs it any more.\n", aside.display()))?;
     }

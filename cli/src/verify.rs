@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Command};
 use common::settings::{PROCESS, Setting, Settings};
 use common::telemetry;
-use processor::store::{StoreError, opening, watch};
+use processor::store::{StoreError, opening, watchdog};
 
 use crate::outcome::{Outcome, Usage};
 use crate::output::print;
@@ -15,7 +15,7 @@ pub fn command() -> Command {
         .after_help(
             "Prints for each partition how far facts and raw are folded, and a digest: two processors at the same \
              place in facts have the same. The processor must not be running; it does the same at each start. Ends \
-             with 3 if the state is damaged: the processor then sets it aside at its next start and reads facts again.",
+             with 3 if the state is damaged: the processor then quarantines it at its next start and reads facts again.",
         )
 }
 
@@ -29,7 +29,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     if !state.dir.is_dir() {
         return Err(Usage(format!("there is no state in {dir}: a processor makes one when it starts")).into());
     }
-    watch::end_with(&state.dir);
+    watchdog::end_with(&state.dir);
     match opening::look(&state.dir, state.trusts.clone()) {
         Ok(Some(store)) => {
             print(&described(&store))?;
@@ -42,7 +42,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
         }
         Err(error @ (StoreError::Damaged(_) | StoreError::Foreign(_))) => {
             print(&format!(
-                "{dir} is not what was folded: {error}. Nothing is lost: the processor sets it aside at its next \
+                "{dir} is not what was folded: {error}. Nothing is lost: the processor quarantines it at its next \
                  start and reads facts again, or `hookledger rebuild` does so now.\n"
             ))?;
             Ok(Outcome::No)

@@ -44,7 +44,7 @@ fn a_sound_state_is_verified_and_a_damaged_one_is_told_and_rebuilt() {
     let rebuilt = data.run("rebuild");
     assert_eq!(rebuilt.code, 0, "{rebuilt:?}");
     assert!(rebuilt.stdout.contains("places of facts are read in"), "{rebuilt:?}");
-    assert!(data.state().with_extension("set-aside").is_dir(), "the old state is kept");
+    assert!(data.state().with_extension("quarantine").is_dir(), "the old state is kept");
     assert!(!data.state().with_extension("rebuilding").exists(), "nothing half done is left");
     assert_eq!(data.published(), published, "nothing is published by a rebuild");
     let again = data.run("verify");

@@ -144,9 +144,9 @@ impl Audit {
         }
         let before = ends(ledger)?;
         let store = opening::open(scratch, ledger.identity(), ledger.partitions(), trusts)?;
-        store.fill();
+        store.begin_bulk_load();
         read_all(ledger, &store, stop, report)?;
-        store.settle()?;
+        store.finish_bulk_load()?;
         let audit = Self { has_moved: ends(ledger)? != before, ..Self::default() };
         let mut auditor = Auditor { ledger, store, now, audit, repairs };
         for partition in 0..auditor.ledger.partitions() {

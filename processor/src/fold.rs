@@ -42,7 +42,7 @@ pub enum Outcome {
     Unverified,
     /// It was there before.
     Repeated,
-    /// It was set aside.
+    /// It was rejected.
     Rejected(Reason),
 }
 

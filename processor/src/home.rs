@@ -22,7 +22,7 @@ pub trait Home: Send + Sync {
     }
 
     /// Moves what lies here out of the way; returns where it is now, in words.
-    fn set_aside(&self) -> anyhow::Result<String>;
+    fn quarantine(&self) -> anyhow::Result<String>;
 
     /// Opens the state that is made beside the one that lies here, or begins it.
     fn open_beside(&self, log: &str, partitions: u32, trusts: Trusts, patience: &Patience)
@@ -52,8 +52,8 @@ impl Home for PathBuf {
         room::has_room_to_write(self)
     }
 
-    fn set_aside(&self) -> anyhow::Result<String> {
-        let aside = opening::set_aside(self).context("set the state aside")?;
+    fn quarantine(&self) -> anyhow::Result<String> {
+        let aside = opening::quarantine(self).context("quarantine the state")?;
         Ok(aside.display().to_string())
     }
 
@@ -72,7 +72,7 @@ impl Home for PathBuf {
     }
 
     fn swap(&self) -> anyhow::Result<()> {
-        opening::set_aside(self).context("set the old state aside")?;
+        opening::quarantine(self).context("quarantine the old state")?;
         fs::rename(opening::beside(self, BESIDE), self).context("put the new state in its place")
     }
 }

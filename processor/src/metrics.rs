@@ -23,7 +23,7 @@ pub struct Metrics {
     released_lost: IntCounter,
     gave_way: IntCounter,
     start_overs: IntCounter,
-    state_set_aside: IntCounter,
+    state_quarantined: IntCounter,
     /// How far behind the owned partitions are.
     pub lag: Lag,
     batch_duration: HistogramVec,
@@ -76,7 +76,7 @@ impl Metrics {
 
         let metrics = Self {
             events: counters("processor_events_total", "Events taken from raw, by what became of them.", "outcome"),
-            rejected: counters("processor_rejected_total", "Events set aside, by reason.", "reason"),
+            rejected: counters("processor_rejected_total", "Events rejected, by reason.", "reason"),
             released_lost: counter(
                 "processor_released_lost_total",
                 "Events that could not be passed on when their principal became trusted, because raw no longer had them.",
@@ -86,9 +86,9 @@ impl Metrics {
                 "Installations that were forgotten because too many were known by nothing but held events.",
             ),
             start_overs: counter("processor_start_overs_total", "Times that the logs were opened anew after an error."),
-            state_set_aside: counter(
-                "processor_state_set_aside_total",
-                "Times that the state was set aside and read again.",
+            state_quarantined: counter(
+                "processor_state_quarantined_total",
+                "Times that the state was quarantined and read again.",
             ),
             lag: registered(registry, Ok(Lag::default())),
             batch_duration: registered(registry, HistogramVec::new(durations, &["step"])),
@@ -150,9 +150,9 @@ impl Metrics {
         self.start_overs.inc();
     }
 
-    /// The state was set aside.
-    pub fn set_aside(&self) {
-        self.state_set_aside.inc();
+    /// The state was quarantined.
+    pub fn quarantine(&self) {
+        self.state_quarantined.inc();
     }
 
     /// How long a step took.

@@ -87,7 +87,7 @@ pub enum Failure {
     },
 }
 
-/// The store as askers see it: not there before the logs were reached, another one after it was set aside.
+/// The store as askers see it: not there before the logs were reached, another one after it was quarantined.
 #[derive(Clone, Default)]
 pub struct Shared(Arc<RwLock<Option<Arc<Store>>>>);
 
@@ -215,7 +215,7 @@ impl Processor {
                 Failure::Ledger(
                     error @ (LedgerError::Fenced(_) | LedgerError::Broken(_) | LedgerError::Partitions(_)),
                 ) => return Err(error).context("go on with the logs"),
-                Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why)) => self.set_aside(&why)?,
+                Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why)) => self.quarantine(&why)?,
                 Failure::Store(error @ (StoreError::Rows(_) | StoreError::NoRoom)) => {
                     return Err(error).context("go on with the state");
                 }
@@ -236,13 +236,13 @@ impl Processor {
         }
         let partitions: BTreeSet<u32> = (0..ledger.partitions()).collect();
         if partitions.iter().all(|partition| store.checkpoint(*partition).facts == 0) {
-            store.fill();
+            store.begin_bulk_load();
         }
         for partition in &partitions {
             look_back(ledger, &store, *partition)?;
             catch_up(ledger, &store, &self.recent_events, *partition)?;
         }
-        store.settle()?;
+        store.finish_bulk_load()?;
         if run_state.halted_by.is_some() {
             for partition in &partitions {
                 restore(ledger, &store, &self.recent_events, *partition)?;
@@ -376,23 +376,23 @@ impl Processor {
         if beside.is_outdated() {
             return Err(StoreError::Foreign("an older version, too".to_owned()).into());
         }
-        beside.fill();
+        beside.begin_bulk_load();
         for partition in 0..ledger.partitions() {
             catch_up(ledger, &beside, &RecentEvents::default(), partition)?;
         }
-        Ok(beside.settle()?)
+        Ok(beside.finish_bulk_load()?)
     }
 
     /// Moves the state out of the way; the next round begins with none and reads `facts` again.
-    fn set_aside(&self, why: &str) -> anyhow::Result<()> {
+    fn quarantine(&self, why: &str) -> anyhow::Result<()> {
         error!("setting the state aside and reading facts again: {why}");
-        self.metrics.set_aside();
+        self.metrics.quarantine();
         // Askers may hold it for the length of a question; sled lets go of its files with the last handle.
         self.shared.set(None);
-        let aside = self.home.set_aside()?;
-        info!("the state that was set aside is now {aside}");
+        let aside = self.home.quarantine()?;
+        info!("the quarantined state is now {aside}");
         if self.stop.requested() {
-            bail!("stopped while the state was set aside");
+            bail!("stopped while the state was quarantined");
         }
         Ok(())
     }

@@ -116,7 +116,7 @@ impl<'a> Publisher<'a> {
         output
     }
 
-    /// Why the event was set aside: no body, `raw` has it.
+    /// Why the event was rejected: no body, `raw` has it.
     pub fn rejected(&self, reason: Reason) -> Output {
         let mut output = self.record(Topic::Rejected, self.raw.key.clone(), None, "com.hookledger.rejected");
         set(&mut output.record, header::REASON, reason.label().to_owned());

@@ -27,7 +27,7 @@ pub struct Progress {
     pub all: u64,
 }
 
-/// Reads all of `facts` into a new state beside `dir`, and puts it there. What was there is set aside.
+/// Reads all of `facts` into a new state beside `dir`, and puts it there. What was there is quarantined.
 ///
 /// Nobody may have the state in `dir` open. A rebuild that ends early leaves it as it was.
 pub fn rebuild(
@@ -40,8 +40,8 @@ pub fn rebuild(
     let beside = beside(dir);
     opening::throw_away(&beside).map_err(|error| in_vain("remove what an earlier rebuild left", &error))?;
     let store = opening::open(&beside, ledger.identity(), ledger.partitions(), trusts.clone())?;
-    store.fill();
-    let read = read_all(ledger, &store, stop, told).and_then(|()| Ok(store.settle()?));
+    store.begin_bulk_load();
+    let read = read_all(ledger, &store, stop, told).and_then(|()| Ok(store.finish_bulk_load()?));
     drop(store);
     // What lies there now is what will be opened: so it is read once more before it takes the old one's place.
     let verified =
@@ -50,7 +50,7 @@ pub fn rebuild(
         opening::throw_away(&beside).map_err(|error| in_vain("remove what was begun", &error))?;
         return Err(failure);
     }
-    opening::set_aside(dir).map_err(|error| in_vain("set the old state aside", &error))?;
+    opening::quarantine(dir).map_err(|error| in_vain("quarantine the old state", &error))?;
     fs::rename(&beside, dir).map_err(|error| in_vain("put the new state in its place", &error))?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::owner::Limits;
 use crate::processor::{Processor, Shared, Timings};
 use crate::recent_events::RecentEvents;
-use crate::store::watch;
+use crate::store::watchdog;
 
 /// Folds and answers until asked to stop; whatever ends first takes the other along.
 pub async fn run<L: Ledger>(
@@ -24,7 +24,7 @@ pub async fn run<L: Ledger>(
     open: impl FnMut() -> Result<L, LedgerError> + Send + 'static,
 ) -> anyhow::Result<()> {
     let dir = config.dir.join("state");
-    watch::end_with(&dir);
+    watchdog::end_with(&dir);
     let processor = Processor {
         home: Box::new(dir),
         timings: Timings::default(),

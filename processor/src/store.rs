@@ -12,25 +12,25 @@ use common::settings::Trust;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Change, Decision, EndpointHosts, Fact, HeldEvent, InstallationState, RecordStatus, Rules};
+use cache::{Cache, Heard};
+use changeset::Changeset;
+use codec::Codec;
 use digest::Digest;
-use form::Form;
-use touched::Touched;
 use untrusted::Untrusted;
-use warm::{Heard, Warm};
 
+mod bulk_load;
+mod cache;
+mod changeset;
+mod codec;
+mod crash_marker;
 mod digest;
-mod doubt;
-mod filling;
-mod form;
 mod keys;
 pub mod memory;
 pub mod opening;
 pub mod room;
 pub mod sled;
-mod touched;
 mod untrusted;
-mod warm;
-pub mod watch;
+pub mod watchdog;
 
 /// Rows of bytes, ordered by key.
 pub trait Rows: Send + Sync {
@@ -52,10 +52,10 @@ pub trait Rows: Send + Sync {
     fn bytes(&self) -> u64;
 
     /// From now on much is written that is of no use before all of it is there.
-    fn fill(&self) {}
+    fn begin_bulk_load(&self) {}
 
     /// All of it is there.
-    fn settle(&self) -> Result<(), StoreError> {
+    fn finish_bulk_load(&self) -> Result<(), StoreError> {
         Ok(())
     }
 }
@@ -63,7 +63,7 @@ pub trait Rows: Send + Sync {
 /// Key and value.
 pub type Row = (Vec<u8>, Vec<u8>);
 
-/// Why the store cannot go on. State is never repaired: it is set aside and folded again.
+/// Why the store cannot go on. State is never repaired: it is quarantined and folded again.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Rows cannot be read or written.
@@ -160,13 +160,13 @@ impl Trusts {
 pub struct Store {
     rows: Box<dyn Rows>,
     log: String,
-    form: Form,
+    codec: Codec,
     is_outdated: bool,
     trusts: Trusts,
     partitions: u32,
     checkpoints: Mutex<Vec<(Checkpoint, Digest)>>,
     counts: Mutex<Counts>,
-    warm: Mutex<Warm>,
+    cache: Mutex<Cache>,
     heard: Mutex<Heard>,
     untrusted: Mutex<Vec<Untrusted>>,
 }
@@ -202,8 +202,8 @@ impl Store {
                 owner = stored;
             }
         }
-        let form = Form::of(owner.fold_version);
-        let known = read_all(&*rows, form, partitions, &trusts)?;
+        let codec = Codec::of(owner.fold_version);
+        let known = read_all(&*rows, codec, partitions, &trusts)?;
         let mut checkpoints = Vec::new();
         for (partition, digest) in (0..partitions).zip(known.digests) {
             let stored = match rows.get(&keys::checkpoint(partition))? {
@@ -222,13 +222,13 @@ impl Store {
         Ok(Self {
             rows,
             log,
-            form,
+            codec,
             is_outdated: owner.fold_version < fold_version,
             trusts,
             partitions,
             checkpoints: Mutex::new(checkpoints),
             counts: Mutex::new(known.counts),
-            warm: Mutex::default(),
+            cache: Mutex::default(),
             heard: Mutex::new(known.heard),
             untrusted: Mutex::new(known.untrusted),
         })
@@ -290,15 +290,15 @@ impl Store {
         let mut counts = self.counts();
         let mut states = Vec::new();
         for (installation, changes) in by_installation(changes) {
-            let mut touched = Touched::new(self, installation)?;
+            let mut changeset = Changeset::new(self, installation)?;
             for change in changes {
-                touched.make(change)?;
+                changeset.make(change)?;
             }
-            touched.differences(&mut put)?;
+            changeset.differences(&mut put)?;
             let trust = self.trust(&installation.app);
-            counts.forget(&touched.before, trust);
-            counts.remember(&touched.after, trust);
-            states.push((installation.clone(), Untrusted::heard(&touched.before), touched.after));
+            counts.forget(&changeset.before, trust);
+            counts.remember(&changeset.after, trust);
+            states.push((installation.clone(), Untrusted::heard(&changeset.before), changeset.after));
         }
         checkpoint.facts = facts;
         if let Some(Progressed { raw, log, last }) = progressed {
@@ -308,10 +308,10 @@ impl Store {
         self.rows.write(rows)?;
         self.locked_checkpoints()[partition as usize] = (checkpoint, digest);
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
-        let (mut warm, mut untrusted) = (self.warm(), self.untrusted());
+        let (mut cache, mut untrusted) = (self.cache(), self.untrusted());
         for (installation, heard_before, state) in states {
             untrusted[partition as usize].replace(&installation, heard_before, Untrusted::heard(&state));
-            warm.put(installation, Arc::new(state));
+            cache.put(installation, Arc::new(state));
         }
         Ok(())
     }
@@ -335,22 +335,23 @@ impl Store {
         self.locked_checkpoints()[partition as usize].clone()
     }
 
-    /// From now on rows are gathered and written in their order, which is many times as fast, until [`Store::settle`]:
-    /// for a state that is read from nothing. If the process ends meanwhile, it is damaged and made anew.
-    pub fn fill(&self) {
-        self.rows.fill();
+    /// From now on rows are gathered and written in their order, which is many times as fast, until
+    /// [`Store::finish_bulk_load`]: for a state that is read from nothing. If the process ends meanwhile, it is damaged
+    /// and made anew.
+    pub fn begin_bulk_load(&self) {
+        self.rows.begin_bulk_load();
     }
 
     /// Writes what was gathered.
-    pub fn settle(&self) -> Result<(), StoreError> {
-        self.rows.settle()
+    pub fn finish_bulk_load(&self) -> Result<(), StoreError> {
+        self.rows.finish_bulk_load()
     }
 
     /// Everything that is known about an installation; empty if that is nothing.
     pub fn installation(&self, installation: &Installation) -> Result<Arc<InstallationState>, StoreError> {
         // Askers hold up the fold for no longer than this takes.
-        let warm = self.warm().get(installation);
-        warm.map_or_else(|| self.read_installation(installation).map(Arc::new), Ok)
+        let cache = self.cache().get(installation);
+        cache.map_or_else(|| self.read_installation(installation).map(Arc::new), Ok)
     }
 
     fn read_installation(&self, installation: &Installation) -> Result<InstallationState, StoreError> {
@@ -358,7 +359,7 @@ impl Store {
         let mut state = InstallationState::default();
         for row in self.rows.scan(&prefix, &prefix) {
             let (key, value) = row?;
-            add_row(&mut state, self.form, &key[prefix.len()..], &value)?;
+            add_row(&mut state, self.codec, &key[prefix.len()..], &value)?;
         }
         Ok(state)
     }
@@ -379,14 +380,14 @@ impl Store {
             return Ok(None);
         }
         let Some(row) = self.rows.get(&keys::fact(installation, id))? else { return Ok(None) };
-        let fact = self.form.fact(installation, &row)?;
+        let fact = self.codec.fact(installation, &row)?;
         Ok(Some((row, fact)))
     }
 
     /// The fact of a held event.
     pub fn held_fact(&self, held: &HeldEvent) -> Result<Option<Fact>, StoreError> {
         let row = self.rows.get(&keys::held_fact(&held.installation, held.principal, held.offset))?;
-        row.map(|row| self.form.fact(&held.installation, &row)).transpose()
+        row.map(|row| self.codec.fact(&held.installation, &row)).transpose()
     }
 
     /// Facts about an installation, oldest first, behind `after`.
@@ -399,7 +400,7 @@ impl Store {
         let prefix = keys::facts(installation);
         let from = after.map_or_else(|| prefix.clone(), |id| keys::behind(keys::fact(installation, id)));
         let rows = self.rows.scan(&prefix, &from).take(limit);
-        rows.map(|row| self.form.fact(installation, &row?.1)).collect()
+        rows.map(|row| self.codec.fact(installation, &row?.1)).collect()
     }
 
     /// The next installation behind `after`, in order of app and portal.
@@ -435,8 +436,8 @@ impl Store {
             .unwrap_or_default()
     }
 
-    fn warm(&self) -> MutexGuard<'_, Warm> {
-        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -499,17 +500,17 @@ fn by_installation(changes: &[Change]) -> BTreeMap<&Installation, Vec<&Change>> 
 }
 
 /// A row of an installation, put back where it came from.
-fn add_row(state: &mut InstallationState, form: Form, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+fn add_row(state: &mut InstallationState, codec: Codec, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
     match keys::part(key).ok_or_else(malformed)? {
         keys::Part::Claims(principal) => {
-            *state.principals.entry(principal).or_default().claims = form.claims(value)?;
+            *state.principals.entry(principal).or_default().claims = codec.claims(value)?;
         }
         keys::Part::Decision(principal, method, token) => {
-            let latest = form.decision(value)?;
+            let latest = codec.decision(value)?;
             state.principals.entry(principal).or_default().decisions.join((method, token), latest);
         }
         keys::Part::Held(principal, offset) => {
-            state.principals.entry(principal).or_default().held.insert(offset, form::held(value)?);
+            state.principals.entry(principal).or_default().held.insert(offset, codec::held(value)?);
         }
     }
     Ok(())
@@ -528,7 +529,7 @@ struct Known {
 }
 
 /// Reads every row. One that nobody can have written is damage.
-fn read_all(rows: &dyn Rows, form: Form, partitions: u32, trusts: &Trusts) -> Result<Known, StoreError> {
+fn read_all(rows: &dyn Rows, codec: Codec, partitions: u32, trusts: &Trusts) -> Result<Known, StoreError> {
     let (digests, counts) = (vec![Digest::default(); partitions as usize], Counts::default());
     let untrusted = (0..partitions).map(|_| Untrusted::default()).collect();
     let mut known = Known { digests, counts, heard: Heard::default(), untrusted };
@@ -551,7 +552,7 @@ fn read_all(rows: &dyn Rows, form: Form, partitions: u32, trusts: &Trusts) -> Re
         if key.starts_with(keys::FACTS) {
             known.heard.add(&current.installation, EventId::from_slice(rest).map_err(|_| malformed())?);
         } else if !key.starts_with(keys::HELD_FACTS) {
-            add_row(&mut current.state, form, rest, &value)?;
+            add_row(&mut current.state, codec, rest, &value)?;
         }
     }
     if let Some(past) = current {

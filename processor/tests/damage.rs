@@ -96,7 +96,7 @@ fn a_state_of_an_older_fold_answers_until_facts_were_read_again_into_a_new_one()
             "all" => fold(&begin(LOG), &history, 3),
             "half a swap" => {
                 fold(&begin(LOG), &history, 3);
-                fs::remove_dir_all(&state).expect("set aside");
+                fs::remove_dir_all(&state).expect("quarantined");
             }
             "another log" => drop(begin("another log")),
             "damage" => {
@@ -127,7 +127,7 @@ struct Tally {
     seed: u64,
     all: u64,
     done: u64,
-    set_aside: u64,
+    quarantined: u64,
     ended: u64,
     worker: Worker,
     began: Instant,
@@ -139,7 +139,7 @@ impl Tally {
         eprintln!("{name}: HOOKLEDGER_TEST_SEED={seed}");
         let all = number(variable).unwrap_or(STATES);
         let (random, worker, began) = (Rng::with_seed(seed), Worker::default(), Instant::now());
-        Self { name, random, seed, all, done: 0, set_aside: 0, ended: 0, worker, began }
+        Self { name, random, seed, all, done: 0, quarantined: 0, ended: 0, worker, began }
     }
 
     fn goes_on(&self) -> bool {
@@ -164,9 +164,9 @@ impl Tally {
                 "{}, state {} of seed {}: {what}: {answer:?}",
                 self.name, self.done, self.seed
             );
-            assert!(what != "nothing" || !answer.is_set_aside, "a sound state was thrown away: {answer:?}");
+            assert!(what != "nothing" || !answer.is_quarantined, "a sound state was thrown away: {answer:?}");
             self.done += 1;
-            self.set_aside += u64::from(answer.is_set_aside);
+            self.quarantined += u64::from(answer.is_quarantined);
             self.ended += answer.ended as u64;
         }
         if self.done.is_multiple_of(1_000) {
@@ -175,15 +175,15 @@ impl Tally {
     }
 
     fn end(&self) {
-        let Self { name, done, set_aside, ended, began, .. } = self;
+        let Self { name, done, quarantined, ended, began, .. } = self;
         eprintln!(
-            "{name}: {done} states, 0 wrong; {set_aside} were set aside and read again, {} were right as they were; \
+            "{name}: {done} states, 0 wrong; {quarantined} were quarantined and read again, {} were right as they were; \
              {ended} processes ended on the way; {} s",
-            done - set_aside,
+            done - quarantined,
             began.elapsed().as_secs()
         );
-        assert!(*set_aside > 0, "nothing was ever found out, so this test shows nothing");
-        assert!(set_aside < done, "everything was thrown away, so this test shows little");
+        assert!(*quarantined > 0, "nothing was ever found out, so this test shows nothing");
+        assert!(quarantined < done, "everything was thrown away, so this test shows little");
     }
 }
 

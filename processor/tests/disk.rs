@@ -161,7 +161,7 @@ fn a_portals_life_ends_as_the_right_records_and_survives_the_loss_of_the_state()
 }
 
 #[test]
-fn damaged_state_is_set_aside_and_read_again() {
+fn damaged_state_is_quarantined_and_read_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let raw = DiskLog::open(&dir.path().join("raw"), Options::log()).expect("a log");
     let running = Running::start(dir.path(), &raw);
@@ -184,7 +184,7 @@ fn damaged_state_is_set_aside_and_read_again() {
     assert_eq!(state.status(Trust::FirstInstall), RecordStatus::Installed);
     drop(store);
     running.end();
-    assert!(dir.path().join("state.set-aside").exists());
+    assert!(dir.path().join("state.quarantine").exists());
 }
 
 /// Without a broker: facts, and whatever follows from them.

@@ -97,11 +97,11 @@ impl Home for SimHome {
         self.open_on(&self.disk, log, partitions, trusts)
     }
 
-    fn set_aside(&self) -> anyhow::Result<String> {
-        self.being.pause("set the state aside");
+    fn quarantine(&self) -> anyhow::Result<String> {
+        self.being.pause("quarantine the state");
         let mut world = self.being.world.lock();
         world.note(|| format!("life {} sets its state aside", self.being.life));
-        world.judge.counts.set_aside += 1;
+        world.judge.counts.quarantined += 1;
         self.disk.wipe();
         Ok("nowhere".to_owned())
     }
@@ -118,7 +118,7 @@ impl Home for SimHome {
     }
 
     fn swap(&self) -> anyhow::Result<()> {
-        self.being.pause("set the old state aside");
+        self.being.pause("quarantine the old state");
         self.disk.wipe();
         self.being.pause("put the new state in its place");
         self.disk.take(&self.beside);

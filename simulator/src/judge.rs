@@ -33,8 +33,8 @@ pub struct Counts {
     pub kills: u64,
     /// Lives that stood still.
     pub stops: u64,
-    /// States that were set aside.
-    pub set_aside: u64,
+    /// States that were quarantined.
+    pub quarantined: u64,
     /// States that were read again because a newer program folds otherwise.
     pub renewed: u64,
     /// Released events that `raw` no longer had.

@@ -105,7 +105,7 @@ impl Tally for Counts {
         self.lives += other.lives;
         self.kills += other.kills;
         self.stops += other.stops;
-        self.set_aside += other.set_aside;
+        self.quarantined += other.quarantined;
         self.hung += other.hung;
         self.renewed += other.renewed;
         self.lost += other.lost;

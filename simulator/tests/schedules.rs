@@ -14,7 +14,7 @@ const SEEDS: u64 = 2_000;
 fn no_schedule_breaks_an_invariant() {
     let run = |seed, traced| processor::run(seed, None, traced);
     if let Some(counts) = none_breaks_an_invariant("processors", "no_schedule_breaks", run) {
-        assert!(counts.digests > counts.lives && counts.set_aside > 0 && counts.stops > 0, "{counts:?}");
+        assert!(counts.digests > counts.lives && counts.quarantined > 0 && counts.stops > 0, "{counts:?}");
         assert!(counts.renewed > 0, "{counts:?}");
         assert!(counts.by_ingress > 0 && counts.hung > 0, "{counts:?}");
     }

@@ -87,7 +87,7 @@ fn facts_that_were_made_anew_stop_until_somebody_accepts_it_and_are_folded_again
     world.goes_on();
     world.send(1);
     answers_agree(&mut world.processor.queries(), &world.oracle());
-    assert!(world.metric("hookledger_processor_state_set_aside_total", "") >= 1.0, "its state was of the lost facts");
+    assert!(world.metric("hookledger_processor_state_quarantined_total", "") >= 1.0, "its state was of the lost facts");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn facts_that_were_deleted_stop_whoever_misses_them_until_somebody_accepts_it() 
     // Also a state that held more is made anew of what is left: all know the same.
     world.processor.restart();
     world.processor.ready();
-    assert!(world.metric("hookledger_processor_state_set_aside_total", "") >= 1.0, "its state was of more facts");
+    assert!(world.metric("hookledger_processor_state_quarantined_total", "") >= 1.0, "its state was of more facts");
     let mut fresh = fresh;
     for process in [&mut world.processor, &mut fresh] {
         let status = process.terminate();
@@ -195,7 +195,7 @@ fn state_of_another_cluster_is_set_aside_by_itself() {
     other.goes_on();
     other.folded(2);
     derived_topics_agree(&other.names, &other.oracle());
-    assert!(other.metric("hookledger_processor_state_set_aside_total", "") >= 1.0);
+    assert!(other.metric("hookledger_processor_state_quarantined_total", "") >= 1.0);
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn prefixes_do_not_mix_in_one_group_nor_in_one_directory() {
     other.processor = other.begin("other-directory.log", &arguments);
     other.processor.ready();
     answers_agree(&mut other.processor.queries(), &other.oracle());
-    assert!(other.metric("hookledger_processor_state_set_aside_total", "") >= 1.0);
+    assert!(other.metric("hookledger_processor_state_quarantined_total", "") >= 1.0);
     derived_topics_agree(&other.names, &other.oracle());
 }
 
@@ -329,7 +329,7 @@ fn the_state_of_a_standalone_is_set_aside_by_a_processor() {
     world.goes_on();
     answers_agree(&mut world.processor.queries(), &world.oracle());
     derived_topics_agree(&world.names, &world.oracle());
-    assert!(world.metric("hookledger_processor_state_set_aside_total", "") >= 1.0);
+    assert!(world.metric("hookledger_processor_state_quarantined_total", "") >= 1.0);
     let stranger = world.processor.queries().get("/v1/installations?app=else").expect("an answer").json();
     assert_eq!(stranger["items"].as_array().map(Vec::len), Some(0), "nothing of it is left: {stranger}");
 }

@@ -134,7 +134,7 @@ fn the_alert_of_rejected_events_is_about_a_share_of_them() {
                 json!({
                     "exp_labels": {"reason": reason, "severity": "ticket"},
                     "exp_annotations": {
-                        "summary": format!("Many events were set aside: {reason}"),
+                        "summary": format!("Many events were rejected: {reason}"),
                         "description": "The topic `rejected` says which, and where in `raw` their bodies are.",
                     },
                 })

@@ -145,7 +145,7 @@ fn a_processor_whose_disk_is_full_waits_answers_and_goes_on() {
     processor.ready();
     answers_agree(&mut processor.queries(), &Oracle::of_acked(&acked));
     assert_eq!(processor.metric("hookledger_state_waits_for_room", ""), Some(0.0));
-    assert_eq!(processor.metric("hookledger_processor_state_set_aside_total", ""), Some(0.0));
+    assert_eq!(processor.metric("hookledger_processor_state_quarantined_total", ""), Some(0.0));
     assert!(processor.terminate().success());
 }
 

@@ -17,7 +17,7 @@ use super::stamp::{Place, Stamp};
 
 mod redact;
 
-/// Why an event was set aside: it is in `raw`, and nowhere folded.
+/// Why an event was rejected: it is in `raw`, and nowhere folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// The record in `raw` is not one that ingress wrote.
@@ -77,7 +77,7 @@ const APPLICATION_TOKEN_BYTES_MAX: usize = 128;
 /// A token is printable and not longer than this.
 const TOKEN_BYTES_MAX: usize = 512;
 
-/// Reads a raw event for what it means. Total: every body is an event, or set aside for a reason.
+/// Reads a raw event for what it means. Total: every body is an event, or is rejected for a reason.
 pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
     if raw.unknown_source {
         return Err(Reason::UnknownSource);

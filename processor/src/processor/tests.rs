@@ -271,7 +271,7 @@ impl Home for Nowhere {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
     }
 
-    fn set_aside(&self) -> anyhow::Result<String> {
+    fn quarantine(&self) -> anyhow::Result<String> {
         Ok("nowhere".to_owned())
     }
 

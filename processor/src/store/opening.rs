@@ -1,8 +1,8 @@
-//! Opens the state so that nothing that lies there can do harm: what is odd in any way is damaged, and is set aside.
+//! Opens the state so that nothing that lies there can do harm: what is odd in any way is damaged, and is quarantined.
 //!
 //! Three things can go wrong beyond an error: sled panics, which is caught here; it panics in a thread of its own or
-//! takes more memory than there is, which ends the process; it never comes back, which a deadline ends. What
-//! ended a process is remembered beside the state ([`doubt`]), so that no supervisor starts the same end for ever.
+//! takes more memory than there is, which ends the process; it never comes back, which a deadline ends. What ended a
+//! process is remembered beside the state ([`crash_marker`]), so that no supervisor starts the same end for ever.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,12 +11,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::filling::Filling;
+use super::bulk_load::BulkLoad;
 use super::room::Patience;
 use super::sled::Sled;
-use super::{Store, StoreError, Trusts, doubt, watch};
+use super::{Store, StoreError, Trusts, crash_marker, watchdog};
 
-/// So many processes may end while they open a state; the next one sets it aside. One may have been killed for
+/// So many processes may end while they open a state; the next one quarantines it. One may have been killed for
 /// reasons of its own.
 const ENDS_MAX: u32 = 2;
 /// How long opening may take, whatever the size.
@@ -38,7 +38,7 @@ pub fn open_patiently(
     patience: &Patience,
 ) -> Result<Store, StoreError> {
     patience.wait_to_open(dir, bytes(dir))?;
-    let open = |rows: Sled| Store::open(Box::new(Filling::new(rows.with(patience))), log, partitions, trusts);
+    let open = |rows: Sled| Store::open(Box::new(BulkLoad::new(rows.with(patience))), log, partitions, trusts);
     open_with(dir, open)
 }
 
@@ -50,14 +50,14 @@ pub fn look(dir: &Path, trusts: Trusts) -> Result<Option<Store>, StoreError> {
     })
 }
 
-/// Moves the state out of the way, in place of what was set aside before; returns where it is.
-pub fn set_aside(dir: &Path) -> io::Result<PathBuf> {
-    let aside = beside(dir, "set-aside");
+/// Moves the state out of the way, in place of what was quarantined before; returns where it is.
+pub fn quarantine(dir: &Path) -> io::Result<PathBuf> {
+    let aside = beside(dir, "quarantine");
     throw_away(&aside)?;
     if dir.exists() {
         fs::rename(dir, &aside)?;
     }
-    doubt::clear(dir)?;
+    crash_marker::clear(dir)?;
     Ok(aside)
 }
 
@@ -73,25 +73,25 @@ pub fn beside(dir: &Path, what: &str) -> PathBuf {
 pub fn throw_away(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => doubt::clear(dir),
+        _ => crash_marker::clear(dir),
     }
 }
 
 fn open_with<T>(dir: &Path, read: impl FnOnce(Sled) -> Result<T, StoreError>) -> Result<T, StoreError> {
     let noted =
         |error: io::Error| StoreError::Rows(format!("note beside {} that it is opened: {error}", dir.display()));
-    let ends = doubt::ends(dir);
+    let ends = crash_marker::ends(dir);
     if ends >= ENDS_MAX {
         return Err(StoreError::Damaged("a process ended because of it, or two while they opened it".to_owned()));
     }
-    doubt::note(dir, ends + 1).map_err(noted)?;
+    crash_marker::note(dir, ends + 1).map_err(noted)?;
     let deadline = OPENING_TIME + Duration::from_secs(bytes(dir) / BYTES_PER_SECOND);
-    let opened = watch::while_opening(dir, deadline, || {
+    let opened = watchdog::while_opening(dir, deadline, || {
         // Damage makes sled panic more often than it makes it return an error.
         catch_unwind(AssertUnwindSafe(|| read(Sled::open(dir)?)))
             .unwrap_or_else(|_| Err(StoreError::Damaged("sled panicked while it was opened and read".to_owned())))
     });
-    doubt::clear(dir).map_err(noted)?;
+    crash_marker::clear(dir).map_err(noted)?;
     opened
 }
 
@@ -114,12 +114,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let state = dir.path().join("state");
         drop(open_here(&state).expect("open"));
-        assert_eq!(doubt::ends(&state), 0, "it ended in order");
-        doubt::note(&state, 1).expect("noted");
+        assert_eq!(crash_marker::ends(&state), 0, "it ended in order");
+        crash_marker::note(&state, 1).expect("noted");
         drop(open_here(&state).expect("one end may have had other reasons"));
-        doubt::note(&state, ENDS_MAX).expect("noted");
+        crash_marker::note(&state, ENDS_MAX).expect("noted");
         assert!(matches!(open_here(&state), Err(StoreError::Damaged(_))));
-        let aside = set_aside(&state).expect("set aside");
+        let aside = quarantine(&state).expect("quarantined");
         assert!(aside.join("db").exists() && !state.exists());
         drop(open_here(&state).expect("a new one"));
     }
@@ -140,7 +140,7 @@ mod tests {
         let had = open_here(&state).expect("open");
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                while doubt::ends(&state) == 0 {
+                while crash_marker::ends(&state) == 0 {
                     std::thread::yield_now();
                 }
                 // Now somebody is opening it.

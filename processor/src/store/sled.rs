@@ -1,7 +1,7 @@
 //! Rows in sled, the only place that knows it.
 //!
 //! sled 0.34.7 survives `kill -9`, but not a power loss: it may open torn or empty without an error. So nothing relies
-//! on what it says: `Store::open` compares digests, and whatever is odd is set aside and folded again from `facts`.
+//! on what it says: `Store::open` compares digests, and whatever is odd is quarantined and folded again from `facts`.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::room::{Patience, has_room_to_write};
-use super::{Row, Rows, StoreError, keys, watch};
+use super::{Row, Rows, StoreError, keys, watchdog};
 
 /// sled's page cache. Its own accounting, a hint: live data costs about twice its size in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
@@ -115,17 +115,17 @@ impl Rows for Sled {
 /// it is open, the process ends.
 fn told(error: &sled::Error) -> StoreError {
     let text = error.to_string();
-    watch::failed(&text);
+    watchdog::failed(&text);
     if let sled::Error::Io(error) = error
-        && is_for_a_person(error)
+        && is_for_an_operator(error)
     {
         return StoreError::Rows(text);
     }
-    if watch::is_opening() { StoreError::Damaged(text) } else { StoreError::Rows(text) }
+    if watchdog::is_opening() { StoreError::Damaged(text) } else { StoreError::Rows(text) }
 }
 
 /// Whether the files are as they should be, but not to be had.
-fn is_for_a_person(error: &io::Error) -> bool {
+fn is_for_an_operator(error: &io::Error) -> bool {
     use io::ErrorKind::{OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let kinds = [OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
     kinds.contains(&error.kind())

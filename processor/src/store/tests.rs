@@ -221,9 +221,9 @@ fn a_row_that_was_changed_behind_our_back_is_damage() {
     apply(&store, &[fact(installation(1), 1, 5, 0, kind)], 1);
     let prefix = keys::installation_rows(&installation(1));
     let (key, value) = rows.scan(&prefix, &prefix).next().expect("a row").expect("read");
-    let mut claims = Form::Compact.claims(&value).expect("claims");
+    let mut claims = Codec::Compact.claims(&value).expect("claims");
     claims.first_word = Some(7);
-    rows.write(vec![(key, Some(Form::Compact.encode(&claims)))]).expect("written");
+    rows.write(vec![(key, Some(Codec::Compact.encode(&claims)))]).expect("written");
     assert!(matches!(open(rows), Err(StoreError::Damaged(_))));
 }
 
@@ -275,12 +275,12 @@ fn rows_of_the_second_version_are_read() {
     let shorter = |row: Vec<u8>| row.strip_suffix(&[0]).expect("nothing is omitted").to_vec();
     let kind = FactKind::Installed { complete: true, profile: Profile::default() };
     let Change::Fact(fact) = fact(installation(1), 1, 5, 0, kind) else { panic!("a fact") };
-    let row = shorter(Form::Compact.encode_fact(&fact));
-    assert_eq!(Form::Compact.fact(&installation(1), &row).expect("read"), *fact);
+    let row = shorter(Codec::Compact.encode_fact(&fact));
+    assert_eq!(Codec::Compact.fact(&installation(1), &row).expect("read"), *fact);
     let mut state = InstallationState::default();
     state.apply(&Change::Fact(fact));
     let claims = state.principals.into_values().next().expect("a principal").claims;
-    assert_eq!(Form::Compact.claims(&shorter(Form::Compact.encode(&claims))).expect("read"), *claims);
+    assert_eq!(Codec::Compact.claims(&shorter(Codec::Compact.encode(&claims))).expect("read"), *claims);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use processor::metrics::Metrics;
 use processor::owner::Limits;
 use processor::processor::{Processor, Shared, Timings};
 use processor::recent_events::RecentEvents;
-use processor::store::{Trusts, watch};
+use processor::store::{Trusts, watchdog};
 
 use crate::history::{Facts, History, Seen};
 
@@ -29,7 +29,7 @@ const STARTS_MAX: usize = 4;
 #[derive(Debug)]
 pub struct Answer {
     /// Whether it had to set the state aside.
-    pub is_set_aside: bool,
+    pub is_quarantined: bool,
     /// How many processes ended on the way.
     pub ended: usize,
     /// What it came to.
@@ -56,8 +56,8 @@ impl Worker {
             match running.answers.recv_timeout(HANGS) {
                 Ok(answer) => {
                     let digests = answer.split_whitespace().map(str::to_owned).collect();
-                    let is_set_aside = dir.with_extension("set-aside").exists();
-                    return Answer { is_set_aside, ended, digests };
+                    let is_quarantined = dir.with_extension("quarantine").exists();
+                    return Answer { is_quarantined, ended, digests };
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => self.end(),
                 Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -110,7 +110,7 @@ pub fn serve() {
         let [seed, records, dir] = order.split(' ').collect::<Vec<_>>()[..] else { panic!("{order}") };
         let (seed, records) = (seed.parse().expect("a seed"), records.parse().expect("a number"));
         let history = histories.entry((seed, records)).or_insert_with(|| Arc::new(History::of(seed, records)));
-        watch::end_with(Path::new(dir));
+        watchdog::end_with(Path::new(dir));
         println!("{ANSWER}{}", restore(Path::new(dir), history).digests.join(" "));
     }
 }

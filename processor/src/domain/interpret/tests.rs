@@ -59,7 +59,7 @@ fn a_decision_names_its_token_by_fingerprint_only() {
 }
 
 #[test]
-fn what_cannot_be_understood_is_set_aside_for_a_reason() {
+fn what_cannot_be_understood_is_rejected_for_a_reason() {
     let confirm = "event=ONAPPMETHODCONFIRM&data[TOKEN]=t&data[METHOD]=m";
     for (body, reason) in [
         (format!("member_id=a223&AUTH_ID=x&{AUTH}"), Reason::NoEvent),
@@ -70,7 +70,7 @@ fn what_cannot_be_understood_is_set_aside_for_a_reason() {
         (format!("{confirm}&{AUTH}"), Reason::MissingField),
         (format!("{confirm}&data[CONFIRMED]=yes&{AUTH}"), Reason::BadValue),
     ] {
-        assert_eq!(event(&body).expect_err("set aside"), reason, "{body}");
+        assert_eq!(event(&body).expect_err("rejected"), reason, "{body}");
     }
 }
 
@@ -146,10 +146,10 @@ fn what_is_too_large_to_be_shown_says_so_and_where_it_lies() {
 }
 
 #[test]
-fn a_body_with_more_fields_than_any_event_is_set_aside() {
+fn a_body_with_more_fields_than_any_event_is_rejected() {
     let body = |count: usize| format!("event=ONX&{AUTH}{}", "&data[]=1".repeat(count));
     assert!(event(&body(9_990)).is_ok());
-    assert_eq!(event(&body(10_000)).expect_err("set aside"), Reason::TooManyFields);
+    assert_eq!(event(&body(10_000)).expect_err("rejected"), Reason::TooManyFields);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_fact_names_what_it_does_not_take_and_takes_no_secret() {
     assert_eq!(kind.profile().expect("a profile").domain.as_deref(), Some("x.com"));
     for method in [token, &token.to_ascii_uppercase(), &format!("user.{token}")] {
         let confirm = format!("event=ONAPPMETHODCONFIRM&data[METHOD]={method}&data[TOKEN]=t&data[CONFIRMED]=1&{AUTH}");
-        assert_eq!(event(&confirm).expect_err("set aside"), Reason::BadValue, "{method}");
+        assert_eq!(event(&confirm).expect_err("rejected"), Reason::BadValue, "{method}");
     }
 }
 

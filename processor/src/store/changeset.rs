@@ -6,11 +6,11 @@ use std::sync::Arc;
 use common::event::{EventId, Installation};
 use common::secret::Fingerprint;
 
-use super::{Store, StoreError, form, keys};
+use super::{Store, StoreError, codec, keys};
 use crate::domain::{Change, Fact, HeldDetails, HeldEvent, InstallationState, Principal};
 
 /// An installation that a step changes.
-pub struct Touched<'a> {
+pub struct Changeset<'a> {
     store: &'a Store,
     installation: &'a Installation,
     /// As its rows are.
@@ -31,10 +31,10 @@ struct Known<'a> {
     new: Option<&'a Fact>,
 }
 
-impl<'a> Touched<'a> {
+impl<'a> Changeset<'a> {
     /// Not changed yet.
     pub fn new(store: &'a Store, installation: &'a Installation) -> Result<Self, StoreError> {
-        let before = match store.warm().take(installation) {
+        let before = match store.cache().take(installation) {
             Some(state) => state,
             None => Arc::new(store.read_installation(installation)?),
         };
@@ -96,7 +96,7 @@ impl<'a> Touched<'a> {
             self.held_facts.insert((*principal, *offset), [old, None]);
         }
         let known = self.held_facts.get_mut(&(*principal, *offset)).expect("inserted above");
-        known[1] = fact.map(|fact| self.store.form.encode_fact(fact));
+        known[1] = fact.map(|fact| self.store.codec.encode_fact(fact));
         Ok(())
     }
 
@@ -108,10 +108,10 @@ impl<'a> Touched<'a> {
         if self.is_stale {
             self.after = self.folded_again()?;
         }
-        let (about, form) = (self.installation, self.store.form);
+        let (about, codec) = (self.installation, self.store.codec);
         for (id, known) in &mut self.facts {
             if let Some(new) = known.new {
-                put(keys::fact(about, *id), known.row.take(), Some(form.encode_fact(new)));
+                put(keys::fact(about, *id), known.row.take(), Some(codec.encode_fact(new)));
             }
         }
         for ((principal, offset), [old, new]) in std::mem::take(&mut self.held_facts) {
@@ -128,16 +128,16 @@ impl<'a> Touched<'a> {
             }
             let claims = [before, after].map(|known| known.map(|known| &known.claims));
             if claims[0] != claims[1] {
-                let [old, new] = claims.map(|claims| claims.map(|claims| form.encode(claims)));
+                let [old, new] = claims.map(|claims| claims.map(|claims| codec.encode(claims)));
                 put(keys::claims(about, principal), old, new);
             }
             let [before, after] = [before, after].map(|known| known.unwrap_or(&empty));
             compare(before.decisions.by_key(), after.decisions.by_key(), |(method, token), old, new| {
                 let key = keys::decision(about, principal, method, *token);
-                put(key, old.map(|latest| form.encode(latest)), new.map(|latest| form.encode(latest)));
+                put(key, old.map(|latest| codec.encode(latest)), new.map(|latest| codec.encode(latest)));
             });
             compare(&before.held, &after.held, |offset, old, new| {
-                let rows = [old, new].map(|held| held.map(|held| form::encode_held(*held)));
+                let rows = [old, new].map(|held| held.map(|held| codec::encode_held(*held)));
                 let [old, new] = rows;
                 put(keys::held(about, principal, *offset), old, new);
             });
@@ -152,7 +152,7 @@ impl<'a> Touched<'a> {
             self.facts.values().filter_map(|known| known.new.or(known.old.as_ref()).cloned()).collect();
         let prefix = keys::facts(self.installation);
         for row in self.store.rows.scan(&prefix, &prefix) {
-            let fact = self.store.form.fact(self.installation, &row?.1)?;
+            let fact = self.store.codec.fact(self.installation, &row?.1)?;
             if !self.facts.contains_key(&fact.stamp.id) {
                 facts.push(fact);
             }

@@ -26,7 +26,7 @@ const ROWS_AHEAD: usize = 64;
 type Gathered = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// Rows on top of others.
-pub struct Filling<R: Rows + 'static> {
+pub struct BulkLoad<R: Rows + 'static> {
     below: Arc<R>,
     /// None unless it was told to fill.
     above: Mutex<Option<Above>>,
@@ -42,7 +42,7 @@ struct Above {
     writer: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
-impl<R: Rows + 'static> Filling<R> {
+impl<R: Rows + 'static> BulkLoad<R> {
     /// Passes everything on until it is told to fill.
     pub fn new(below: R) -> Self {
         Self { below: Arc::new(below), above: Mutex::new(None) }
@@ -72,7 +72,7 @@ impl<R: Rows + 'static> Filling<R> {
     }
 }
 
-impl<R: Rows + 'static> Drop for Filling<R> {
+impl<R: Rows + 'static> Drop for BulkLoad<R> {
     /// Who opens the same files next finds nobody there.
     fn drop(&mut self) {
         if let Some(writer) = self.above().as_mut().and_then(|above| above.writer.take()) {
@@ -94,7 +94,7 @@ fn write_all(below: &dyn Rows, rows: &Gathered) -> Result<(), StoreError> {
     }
 }
 
-impl<R: Rows + 'static> Rows for Filling<R> {
+impl<R: Rows + 'static> Rows for BulkLoad<R> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         if let Some(above) = &*self.above()
             && let Some(value) = above.rows.get(key).or_else(|| above.pouring.get(key))
@@ -111,7 +111,7 @@ impl<R: Rows + 'static> Rows for Filling<R> {
         // In this order: what is poured until the end is still in what we hold of it.
         let below = self.below.scan(prefix, from).peekable();
         let from = from.to_vec();
-        Box::new(Merged { filling: self, pouring, prefix, from, ahead: VecDeque::new(), only_below: false, below })
+        Box::new(Merged { bulk_load: self, pouring, prefix, from, ahead: VecDeque::new(), only_below: false, below })
     }
 
     fn write(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
@@ -137,11 +137,11 @@ impl<R: Rows + 'static> Rows for Filling<R> {
         self.below.bytes()
     }
 
-    fn fill(&self) {
+    fn begin_bulk_load(&self) {
         self.above().get_or_insert_default();
     }
 
-    fn settle(&self) -> Result<(), StoreError> {
+    fn finish_bulk_load(&self) -> Result<(), StoreError> {
         self.pour()?;
         self.wait_for_writer()?;
         *self.above() = None;
@@ -151,7 +151,7 @@ impl<R: Rows + 'static> Rows for Filling<R> {
 
 /// All in order; of rows with one key the topmost holds.
 struct Merged<'a, R: Rows + 'static> {
-    filling: &'a Filling<R>,
+    bulk_load: &'a BulkLoad<R>,
     /// What was being poured when we began: `below` may not see it, and it may be there no longer.
     pouring: Arc<Gathered>,
     prefix: &'a [u8],
@@ -170,7 +170,7 @@ impl<R: Rows + 'static> Merged<'_, R> {
         if self.only_below || !self.ahead.is_empty() {
             return;
         }
-        let above = self.filling.above();
+        let above = self.bulk_load.above();
         let mut found = Gathered::new();
         let mut look = |rows: &Gathered| {
             let next = rows.range(self.from.clone()..).take_while(|(key, _)| key.starts_with(self.prefix));
@@ -227,25 +227,25 @@ mod tests {
             steps in prop::collection::vec((0..40_u8, prop::option::of(any::<u8>()), 0..12_u8), 0..120)
         ) {
             let (below, model) = (Memory::default(), Memory::default());
-            let filling = Filling::new(below.clone());
+            let bulk_load = BulkLoad::new(below.clone());
             for (key, value, what) in steps {
                 let key = vec![b'a' + key % 3, key];
                 let row = vec![(key.clone(), value.map(|value| vec![value]))];
                 model.write(row.clone()).expect("written");
                 match what {
-                    0 => filling.fill(),
-                    1 => filling.settle().expect("settled"),
-                    2 => filling.pour().expect("begun"),
+                    0 => bulk_load.begin_bulk_load(),
+                    1 => bulk_load.finish_bulk_load().expect("finished"),
+                    2 => bulk_load.pour().expect("begun"),
                     _ => {}
                 }
-                filling.write(row).expect("written");
+                bulk_load.write(row).expect("written");
                 for (prefix, from) in [(&b""[..], &b""[..]), (b"a", b"a"), (b"b", b"b\x05")] {
                     let rows = |rows: &dyn Rows| -> Vec<Row> { rows.scan(prefix, from).map(|row| row.expect("read")).collect() };
-                    prop_assert_eq!(rows(&filling), rows(&model));
+                    prop_assert_eq!(rows(&bulk_load), rows(&model));
                 }
-                prop_assert_eq!(filling.get(&key).expect("read"), model.get(&key).expect("read"));
+                prop_assert_eq!(bulk_load.get(&key).expect("read"), model.get(&key).expect("read"));
             }
-            filling.settle().expect("settled");
+            bulk_load.finish_bulk_load().expect("finished");
             prop_assert_eq!(
                 below.scan(b"", b"").map(|row| row.expect("read")).collect::<Vec<_>>(),
                 model.scan(b"", b"").map(|row| row.expect("read")).collect::<Vec<_>>()

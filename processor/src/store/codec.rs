@@ -15,14 +15,14 @@ use crate::domain::{
 
 /// The form of all rows of a state but those that say whose it is and how far it goes, which every version can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum Codec {
     /// JSON: version 1.
     Json,
     /// postcard: a fifth of the size.
     Compact,
 }
 
-impl Form {
+impl Codec {
     /// The form of a version of the fold.
     pub fn of(fold_version: u32) -> Self {
         if fold_version <= 1 { Self::Json } else { Self::Compact }

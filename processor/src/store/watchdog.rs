@@ -1,7 +1,7 @@
 //! Ends the process as soon as sled cannot be trusted any more, so that a new one begins with what is on the disk.
 //!
 //! After a panic in sled, whoever comes next may wait for ever, and its threads belong to the whole process. So
-//! nothing is mended inside: the process says why and ends, and the next one sets the state aside. Only what goes
+//! nothing is mended inside: the process says why and ends, and the next one quarantines the state. Only what goes
 //! wrong on the thread that opens a state is left to that thread, since nobody else has the state yet.
 
 use std::cell::Cell;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tracing::error;
 
-use super::doubt;
+use super::crash_marker;
 
 /// The state that this process lives and ends with, if it does.
 static WATCHED: OnceLock<PathBuf> = OnceLock::new();
@@ -36,7 +36,7 @@ pub fn end_with(dir: &Path) {
     panic::set_hook(Box::new(move |panic| {
         before(panic);
         if is_sleds(panic) && !OPENS.get() {
-            let noted = WATCHED.get().map(|dir| doubt::note(dir, NEVER_AGAIN));
+            let noted = WATCHED.get().map(|dir| crash_marker::note(dir, NEVER_AGAIN));
             end(&format!(
                 "sled panicked, and its state is not opened again (noted: {})",
                 matches!(noted, Some(Ok(())))

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use processor::store::{StoreError, Trusts, opening, watch};
+use processor::store::{StoreError, Trusts, opening, watchdog};
 
 /// Tells the process of its own what to do, and where.
 const BREAKS: &str = "HOOKLEDGER_TEST_BREAKS";
@@ -19,7 +19,7 @@ fn a_panic_in_a_thread_of_sleds_ends_the_process_and_the_state_is_not_opened_aga
     let said = ends("panics", &state);
     assert!(said.contains("sled panicked, and its state is not opened again (noted: true)"), "{said}");
     assert!(matches!(opening::open(&state, "log", 1, Trusts::default()), Err(StoreError::Damaged(_))));
-    opening::set_aside(&state).expect("set aside");
+    opening::quarantine(&state).expect("quarantined");
     drop(opening::open(&state, "log", 1, Trusts::default()).expect("a new one"));
 }
 
@@ -52,7 +52,7 @@ fn a_process_of_its_own() {
     let (how, state) = order.split_once(' ').expect("how and where");
     let state = Path::new(state);
     common::telemetry::init_logs(common::telemetry::LogFormat::Text);
-    watch::end_with(state);
+    watchdog::end_with(state);
     match how {
         "panics" => {
             let _open = opening::open(state, "log", 1, Trusts::default()).expect("open");
@@ -62,7 +62,7 @@ fn a_process_of_its_own() {
         }
         "hangs" => {
             let (_kept, never) = mpsc::channel::<()>();
-            watch::while_opening(state, Duration::from_millis(10), || never.recv()).expect_err("nobody sends");
+            watchdog::while_opening(state, Duration::from_millis(10), || never.recv()).expect_err("nobody sends");
         }
         other => panic!("{other}"),
     }

@@ -20,14 +20,14 @@ const HELD_BYTES: usize = 48;
 /// Portals as their rows say, no more than fit. Which one has to go is left to chance: facts that are read again
 /// often come round by round, and what was touched longest ago is then what comes next.
 #[derive(Default)]
-pub struct Warm {
+pub struct Cache {
     installations: HashMap<Installation, (usize, Arc<InstallationState>)>,
     places: Vec<Installation>,
     bytes: usize,
     chance: u64,
 }
 
-impl Warm {
+impl Cache {
     /// The installation, if it is here.
     pub fn get(&self, installation: &Installation) -> Option<Arc<InstallationState>> {
         self.installations.get(installation).map(|(_, state)| state.clone())
@@ -131,18 +131,18 @@ mod tests {
 
     #[test]
     fn portals_are_kept_as_they_were_put_and_no_more_than_fit() {
-        let mut warm = Warm::default();
+        let mut cache = Cache::default();
         for number in 0..250 {
-            warm.put(installation(number), Arc::new(state()));
-            assert!(warm.bytes <= INSTALLATIONS_BYTES_MAX);
+            cache.put(installation(number), Arc::new(state()));
+            assert!(cache.bytes <= INSTALLATIONS_BYTES_MAX);
         }
-        let there: Vec<usize> = (0..250).filter(|number| warm.get(&installation(*number)).is_some()).collect();
+        let there: Vec<usize> = (0..250).filter(|number| cache.get(&installation(*number)).is_some()).collect();
         assert!((90..=100).contains(&there.len()), "{}", there.len());
         for number in there {
-            assert_eq!(warm.take(&installation(number)), Some(Arc::new(state())));
-            assert_eq!(warm.take(&installation(number)), None);
+            assert_eq!(cache.take(&installation(number)), Some(Arc::new(state())));
+            assert_eq!(cache.take(&installation(number)), None);
         }
-        assert_eq!((warm.bytes, warm.places.len()), (0, 0));
+        assert_eq!((cache.bytes, cache.places.len()), (0, 0));
     }
 
     #[test]
