@@ -10,8 +10,8 @@ use common::plain;
 use common::settings::Settings;
 use common::telemetry;
 use common::time::Timestamp;
-use processor::alone;
 use processor::audit::Audit;
+use processor::exclusive;
 use processor::store::{Trusts, opening, watchdog};
 
 use crate::outcome::Outcome;
@@ -56,7 +56,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let trusts = Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust)));
     let repairs = arguments.get_flag("repair");
     let mut ledger = match settings.kafka()? {
-        Some(kafka) if repairs => Box::new(alone::open(&kafka, settings.text("group").unwrap_or_default(), &stop)?),
+        Some(kafka) if repairs => Box::new(exclusive::open(&kafka, settings.text("group").unwrap_or_default(), &stop)?),
         Some(_) | None => logs(&settings, &data_dir, &stop)?,
     };
 
@@ -82,7 +82,7 @@ fn told(audit: &Audit) -> String {
     let Audit { events, facts, records, found, .. } = audit;
     let unnamed = found - audit.differences.len() as u64;
     let more = if unnamed > 0 { format!(", {unnamed} of them not named here") } else { String::new() };
-    let mended =
+    let corrected =
         if audit.repaired > 0 { format!(". {} corrections were published", audit.repaired) } else { String::new() };
     let moved = match (found, audit.has_moved) {
         (1.., true) => ". A processor published meanwhile: they may have been on their way, so ask again",
@@ -90,7 +90,7 @@ fn told(audit: &Audit) -> String {
     };
     format!(
         "{events} events of raw, {facts} facts and {records} published records were compared: {found} \
-         differences{more}{mended}{moved}."
+         differences{more}{corrected}{moved}."
     )
 }
 

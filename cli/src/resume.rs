@@ -7,7 +7,7 @@ use common::log::{Ledger, LedgerError};
 use common::settings::Settings;
 use common::telemetry;
 use common::time::Timestamp;
-use processor::alone;
+use processor::exclusive;
 use processor::resume::{Obstacle, accept, obstacles};
 
 use crate::outcome::Outcome;
@@ -62,7 +62,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let opened: anyhow::Result<Box<dyn Ledger>> = match &kafka {
         Some(kafka) if accepts => {
             let group = settings.text("group").unwrap_or_default();
-            alone::open(kafka, group, &stop).map(|ledger| Box::new(ledger) as Box<dyn Ledger>).map_err(Into::into)
+            exclusive::open(kafka, group, &stop).map(|ledger| Box::new(ledger) as Box<dyn Ledger>).map_err(Into::into)
         }
         Some(_) | None => logs(&settings, &data_dir, &stop),
     };

@@ -181,7 +181,7 @@ impl Data {
         let ids: Vec<_> = bodies.iter().map(|tells| send(&raw, tells)).collect();
         let (recent_events, stop) = (RecentEvents::default(), Stop::default());
         let processor = Processor {
-            home: Box::new(self.state()),
+            state_dir: Box::new(self.state()),
             timings: Timings::default(),
             limits: Limits::default(),
             trusts: Trusts::default(),

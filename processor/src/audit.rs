@@ -23,7 +23,7 @@ use crate::processor::Failure;
 use crate::publish::{permission_key, permission_value};
 use crate::rebuild::{Progress, read_all};
 use crate::recent_events::RecentEvents;
-use crate::repair::{Because, MENDS_MAX, Mend, Repairs};
+use crate::repair::{Because, CORRECTIONS_MAX, Correction, Repairs};
 use crate::store::{Store, StoreError, Trusts, opening};
 
 /// More differences than these are counted and not named.
@@ -170,13 +170,13 @@ impl Audit {
 }
 
 impl Auditor<'_> {
-    fn add(&mut self, difference: Difference, mend: Option<Mend>) {
+    fn add(&mut self, difference: Difference, correction: Option<Correction>) {
         self.audit.found += 1;
         if self.audit.differences.len() < NAMED_MAX {
             self.audit.differences.push(difference);
         }
-        if let (Some(repairs), Some(mend)) = (&mut self.repairs, mend) {
-            repairs.add(mend);
+        if let (Some(repairs), Some(correction)) = (&mut self.repairs, correction) {
+            repairs.add(correction);
         }
     }
 
@@ -212,7 +212,7 @@ impl Auditor<'_> {
         self.ledger.read(Topic::Raw, from, read, &mut |entry| {
             *events += 1;
             match event(store, &entry, &mut explained) {
-                Ok(different) => different.into_iter().for_each(|(what, mend)| found.add(what, mend)),
+                Ok(different) => different.into_iter().for_each(|(what, correction)| found.add(what, correction)),
                 Err(error) => failed = Err(error),
             }
             if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -235,8 +235,8 @@ impl Auditor<'_> {
             ControlFlow::Continue(())
         })?;
         self.audit.found += found.more;
-        for (difference, mend) in found.some {
-            self.add(difference, mend);
+        for (difference, correction) in found.some {
+            self.add(difference, correction);
         }
         Ok(())
     }
@@ -254,13 +254,13 @@ impl Auditor<'_> {
                     None => (Difference::NoRecord(topic, key), Because::Missing),
                     Some(_) => (Difference::OtherRecord(topic, key), Because::Other),
                 };
-                let mend = self.mend_of(topic, partition, &shown, difference.1)?;
-                self.add(difference.0, mend);
+                let correction = self.correction_of(topic, partition, &shown, difference.1)?;
+                self.add(difference.0, correction);
             }
             for (key, _) in found {
                 self.audit.records += 1;
-                let mend = Mend::NoRecord(topic, partition, key.clone());
-                self.add(Difference::SurplusRecord(topic, key), Some(mend));
+                let correction = Correction::NoRecord(topic, partition, key.clone());
+                self.add(Difference::SurplusRecord(topic, key), Some(correction));
             }
         }
         Ok(())
@@ -306,7 +306,13 @@ impl Auditor<'_> {
     }
 
     /// The record as it should be.
-    fn mend_of(&self, topic: Topic, partition: u32, shown: &Shown, because: Because) -> Result<Option<Mend>, Failure> {
+    fn correction_of(
+        &self,
+        topic: Topic,
+        partition: u32,
+        shown: &Shown,
+        because: Because,
+    ) -> Result<Option<Correction>, Failure> {
         if self.repairs.is_none() {
             return Ok(None);
         }
@@ -314,18 +320,18 @@ impl Auditor<'_> {
         let state = self.store.installation(about)?;
         if topic == Topic::Installations {
             let record = state.record(about, partition, self.store.rules(&about.app));
-            return Ok(Some(Mend::Installation(Box::new(record), partition, because)));
+            return Ok(Some(Correction::Installation(Box::new(record), partition, because)));
         }
         let records = state.permissions(trust);
         let mut same = records.into_iter().filter(|record| hash(&permission_value(about, record)) == shown.hash);
-        Ok(same.next().map(|record| Mend::Permission(about.clone(), Box::new(record), partition, because)))
+        Ok(same.next().map(|record| Correction::Permission(about.clone(), Box::new(record), partition, because)))
     }
 }
 
 /// Facts of a partition that differ: as many as can be put right at once, and how many more.
 struct Found {
     repairs: bool,
-    some: Vec<(Difference, Option<Mend>)>,
+    some: Vec<(Difference, Option<Correction>)>,
     more: u64,
 }
 
@@ -334,10 +340,10 @@ impl Found {
         Self { repairs, some: Vec::new(), more: 0 }
     }
 
-    fn add(&mut self, difference: Difference, mend: Option<Mend>) {
-        let most = if self.repairs { MENDS_MAX } else { NAMED_MAX };
+    fn add(&mut self, difference: Difference, correction: Option<Correction>) {
+        let most = if self.repairs { CORRECTIONS_MAX } else { NAMED_MAX };
         if self.some.len() < most {
-            self.some.push((difference, mend.filter(|_| self.repairs)));
+            self.some.push((difference, correction.filter(|_| self.repairs)));
         } else {
             self.more += 1;
         }
@@ -362,21 +368,21 @@ fn event(
     store: &Store,
     entry: &Entry,
     explained: &mut BTreeSet<(u64, EventId)>,
-) -> Result<Option<(Difference, Option<Mend>)>, StoreError> {
+) -> Result<Option<(Difference, Option<Correction>)>, StoreError> {
     let place = Place { partition: entry.position.partition, offset: entry.position.offset };
     let Ok(raw) = RawEvent::from_record(&entry.record) else { return Ok(None) };
     let Ok(event) = interpret(&raw, place) else { return Ok(None) };
     let (about, id) = (event.installation.clone(), event.stamp.id);
-    let mend = |fact, because| {
+    let correction = |fact, because| {
         // Without the body, of which a fact takes nothing any more.
         let Record { headers, at, .. } = &entry.record;
         let raw = Record { key: None, value: None, headers: headers.clone(), at: *at };
-        Some(Mend::Fact(Box::new(fact), Box::new(raw), because))
+        Some(Correction::Fact(Box::new(fact), Box::new(raw), because))
     };
     Ok(match store.fact(&about, id)? {
         None => match event.fact() {
             Some(fact) if is_due(store, &event)? => {
-                Some((Difference::NoFact(place, about, id), mend(fact, Because::Missing)))
+                Some((Difference::NoFact(place, about, id), correction(fact, Because::Missing)))
             }
             Some(_) | None => None,
         },
@@ -392,7 +398,7 @@ fn event(
                 Some((Difference::NewerFact(place, about, id), None))
             } else {
                 let fact = Fact { revision: behind(known.revision), ..expected };
-                Some((Difference::OtherFact(place, about, id), mend(fact, Because::Other)))
+                Some((Difference::OtherFact(place, about, id), correction(fact, Because::Other)))
             }
         }
     })

@@ -10,8 +10,8 @@ use common::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, T
 use common::telemetry::LogFormat;
 use http_edge::Limits;
 
-use crate::ask::{BODY_TIMEOUT, HEAD_TIMEOUT, REQUEST_BYTES_MAX};
 use crate::domain::EndpointHosts;
+use crate::query::{BODY_TIMEOUT, HEAD_TIMEOUT, REQUEST_BYTES_MAX};
 use crate::store::Trusts;
 
 /// The processor's own settings.

@@ -13,11 +13,11 @@ use tracing::{error, info, warn};
 
 use crate::assignment::{catch_up, follow, look_back, restore};
 use crate::hanging::Hanging;
-use crate::home::Home;
 use crate::inconsistency::Inconsistency;
 use crate::metrics::Metrics;
 use crate::owner::{Limits, Owner};
 use crate::recent_events::RecentEvents;
+use crate::state_dir::StateDir;
 use crate::store::room::{Patience, Waiting};
 use crate::store::{Store, StoreError, Trusts};
 
@@ -125,7 +125,7 @@ const EVENT_BYTES_MIN: usize = 4 * 1024;
 /// Everything that the loop needs besides the logs.
 pub struct Processor {
     /// Where the state lies.
-    pub home: Box<dyn Home>,
+    pub state_dir: Box<dyn StateDir>,
     /// How often it looks at the clock.
     pub timings: Timings,
     /// How much it does at once, and how much it remembers of what nobody vouches for.
@@ -205,7 +205,7 @@ impl Processor {
                 }
                 Failure::NoRoom { at_most } => {
                     let waiting = run_state.waiting.get_or_insert_with(|| self.patience().waiting());
-                    waiting.wait_until(at_most, || self.home.has_room());
+                    waiting.wait_until(at_most, || self.state_dir.has_room());
                 }
                 Failure::Ledger(LedgerError::StartOver(why)) => {
                     warn!("opening the logs anew: {why}");
@@ -265,7 +265,7 @@ impl Processor {
         let (mut measured, mut unowned_since) = (began, None);
         while !self.stop.requested() {
             match ledger.next(POLL)? {
-                Turn::Raw(_) | Turn::Facts(_) if !self.home.has_room() => {
+                Turn::Raw(_) | Turn::Facts(_) if !self.state_dir.has_room() => {
                     return Err(self.no_room(ledger));
                 }
                 Turn::Raw(entries) => {
@@ -342,8 +342,12 @@ impl Processor {
             return Ok(store);
         }
         let began = Instant::now();
-        let store =
-            Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone(), &self.patience())?);
+        let store = Arc::new(self.state_dir.open(
+            ledger.identity(),
+            ledger.partitions(),
+            self.trusts.clone(),
+            &self.patience(),
+        )?);
         info!(milliseconds = began.elapsed().as_millis(), "opened the state and verified its digest");
         self.shared.set(Some(store.clone()));
         Ok(store)
@@ -357,22 +361,30 @@ impl Processor {
         match self.read_beside(ledger) {
             Err(Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why))) => {
                 // What lies beside is no good: it is begun anew, and the old state goes on answering.
-                self.home.throw_away_beside().map_err(|error| in_vain(&error))?;
+                self.state_dir.throw_away_beside().map_err(|error| in_vain(&error))?;
                 return Err(LedgerError::StartOver(format!("the state that was begun is thrown away: {why}")).into());
             }
             read => read?,
         }
-        self.home.swap().map_err(|error| in_vain(&error))?;
-        let store =
-            Arc::new(self.home.open(ledger.identity(), ledger.partitions(), self.trusts.clone(), &self.patience())?);
+        self.state_dir.swap().map_err(|error| in_vain(&error))?;
+        let store = Arc::new(self.state_dir.open(
+            ledger.identity(),
+            ledger.partitions(),
+            self.trusts.clone(),
+            &self.patience(),
+        )?);
         info!(milliseconds = began.elapsed().as_millis(), "read facts again, and put the new state in its place");
         self.shared.set(Some(store.clone()));
         Ok(store)
     }
 
     fn read_beside(&self, ledger: &mut dyn Ledger) -> Result<(), Failure> {
-        let beside =
-            self.home.open_beside(ledger.identity(), ledger.partitions(), self.trusts.clone(), &self.patience())?;
+        let beside = self.state_dir.open_beside(
+            ledger.identity(),
+            ledger.partitions(),
+            self.trusts.clone(),
+            &self.patience(),
+        )?;
         if beside.is_outdated() {
             return Err(StoreError::Foreign("an older version, too".to_owned()).into());
         }
@@ -389,7 +401,7 @@ impl Processor {
         self.metrics.quarantine();
         // Askers may hold it for the length of a question; sled lets go of its files with the last handle.
         self.shared.set(None);
-        let aside = self.home.quarantine()?;
+        let aside = self.state_dir.quarantine()?;
         info!("the quarantined state is now {aside}");
         if self.stop.requested() {
             bail!("stopped while the state was quarantined");

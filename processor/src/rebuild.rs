@@ -10,9 +10,9 @@ use common::lifecycle::Stop;
 use common::log::{Ledger, LedgerError, Position};
 
 use crate::assignment::{begin, read_facts};
-use crate::home::BESIDE;
 use crate::processor::Failure;
 use crate::recent_events::RecentEvents;
+use crate::state_dir::BESIDE;
 use crate::store::{Store, StoreError, Trusts, opening};
 
 /// Between two looks whether to stop, and two words about progress.

@@ -11,7 +11,7 @@ use crate::fold::Effect;
 use crate::publish::{Publisher, permission_key, permission_value};
 
 /// So many corrections of one partition are remembered; what is beyond is left to the next audit.
-pub const MENDS_MAX: usize = 20_000;
+pub const CORRECTIONS_MAX: usize = 20_000;
 /// So many are published at once: a transaction has to end in time.
 const PUBLISHED_MAX: usize = 500;
 
@@ -26,7 +26,7 @@ pub enum Because {
 
 /// One correction.
 #[derive(Debug)]
-pub enum Mend {
+pub enum Correction {
     /// A fact, and the raw event that it follows from.
     Fact(Box<Fact>, Box<Record>, Because),
     /// An installation record of a partition.
@@ -39,29 +39,29 @@ pub enum Mend {
 
 /// Corrections that are yet to be published.
 #[derive(Debug, Default)]
-pub struct Repairs(Vec<Mend>);
+pub struct Repairs(Vec<Correction>);
 
 impl Repairs {
     /// Takes one more, if there is room.
-    pub fn add(&mut self, mend: Mend) {
-        if self.0.len() < MENDS_MAX {
-            self.0.push(mend);
+    pub fn add(&mut self, correction: Correction) {
+        if self.0.len() < CORRECTIONS_MAX {
+            self.0.push(correction);
         }
     }
 
     /// Publishes all of them, in the order in which they were found, with how far `raw` was read all the same.
     /// Returns how many there were.
     pub fn publish(&mut self, ledger: &mut dyn Ledger, read: Position, now: Timestamp) -> Result<u64, LedgerError> {
-        let mends = std::mem::take(&mut self.0);
-        for some in mends.chunks(PUBLISHED_MAX) {
-            let outputs = some.iter().filter_map(|mend| mend.output(now)).collect();
+        let corrections = std::mem::take(&mut self.0);
+        for some in corrections.chunks(PUBLISHED_MAX) {
+            let outputs = some.iter().filter_map(|correction| correction.output(now)).collect();
             ledger.publish(outputs, &[read])?;
         }
-        Ok(mends.len() as u64)
+        Ok(corrections.len() as u64)
     }
 }
 
-impl Mend {
+impl Correction {
     fn output(&self, now: Timestamp) -> Option<Output> {
         let (mut output, because) = match self {
             Self::Fact(fact, raw, because) => {

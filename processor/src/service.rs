@@ -7,11 +7,11 @@ use prometheus::Registry;
 use tokio::task::spawn_blocking;
 use tracing::info;
 
-use crate::ask::{Asked, serve};
 use crate::config::ServiceConfig;
 use crate::metrics::Metrics;
 use crate::owner::Limits;
 use crate::processor::{Processor, Shared, Timings};
+use crate::query::{QueryContext, serve};
 use crate::recent_events::RecentEvents;
 use crate::store::watchdog;
 
@@ -26,7 +26,7 @@ pub async fn run<L: Ledger>(
     let dir = config.dir.join("state");
     watchdog::end_with(&dir);
     let processor = Processor {
-        home: Box::new(dir),
+        state_dir: Box::new(dir),
         timings: Timings::default(),
         limits: Limits { untrusted: config.untrusted_limit, ..Limits::default() },
         trusts: config.trusts,
@@ -37,9 +37,9 @@ pub async fn run<L: Ledger>(
     };
     let limits = config.query_limits;
     let (shared, recent_events) = (processor.shared.clone(), processor.recent_events.clone());
-    let asked = Asked::new(shared, recent_events, config.query_tokens, limits.connections_max);
+    let context = QueryContext::new(shared, recent_events, config.query_tokens, limits.connections_max);
     readiness.unless(processor.metrics.standing_still());
-    let (address, serving) = serve(config.query_listen, limits, asked, registry, stop.clone())?;
+    let (address, serving) = serve(config.query_listen, limits, context, registry, stop.clone())?;
     info!(what = "queries", address = %address, "listening");
 
     let caught_up = readiness.pending("the state has not caught up with facts yet");

@@ -1,4 +1,4 @@
-//! State directories that were damaged, or that a power loss left: found out, and mended without an operator.
+//! State directories that were damaged, or that a power loss left: found out, and repaired without an operator.
 //!
 //! Each goes to a real processor in a process of its own, with the `facts` that it was folded from. In the end the
 //! state must be what a fresh fold of them is; a process may end on the way, as damage makes it, and is followed by

@@ -36,7 +36,7 @@ impl Running {
     fn start(dir: &Path, raw: &DiskLog) -> Self {
         let (shared, recent_events, stop) = (Shared::default(), RecentEvents::default(), Stop::default());
         let processor = Processor {
-            home: Box::new(dir.join("state")),
+            state_dir: Box::new(dir.join("state")),
             timings: Timings::default(),
             limits: Limits::default(),
             trusts: Trusts::default(),
@@ -225,8 +225,8 @@ fn what_differs_from_raw_is_found_and_put_right_as_what_it_is() {
     assert!(matches!(&found.differences[..], [Difference::OtherFact(..), Difference::NoFact(..)]), "{named:?}");
     assert_eq!((found.found, found.repaired), (2, 0));
     assert_eq!(audit(dir.path(), &raw, false).found, 2, "looking changes nothing");
-    let mended = audit(dir.path(), &raw, true);
-    assert_eq!((mended.found, mended.repaired), (2, 2));
+    let corrected = audit(dir.path(), &raw, true);
+    assert_eq!((corrected.found, corrected.repaired), (2, 2));
     assert_eq!(audit(dir.path(), &raw, false).found, 0);
 
     let facts = &published(dir.path(), &raw)[&Topic::Facts];

@@ -180,7 +180,7 @@ impl World {
         let (shared, recent_events, stop) = (Shared::default(), RecentEvents::default(), Stop::default());
         let seen = Arc::new(Mutex::new(Seen::default()));
         let processor = Processor {
-            home: Box::new(self.dir.path().join("state")),
+            state_dir: Box::new(self.dir.path().join("state")),
             timings: Timings::default(),
             limits,
             trusts: Trusts::default(),

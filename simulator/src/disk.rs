@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
-use processor::home::Home;
+use processor::state_dir::StateDir;
 use processor::store::room::Patience;
 use processor::store::{Row, Rows, Store, StoreError, Trusts};
 use serde_json::Value;
@@ -88,7 +88,7 @@ impl SimHome {
     }
 }
 
-impl Home for SimHome {
+impl StateDir for SimHome {
     fn open(&self, log: &str, partitions: u32, trusts: Trusts, _: &Patience) -> Result<Store, StoreError> {
         self.being.pause("open the state");
         if self.disk.rows().is_empty() {

@@ -418,10 +418,10 @@ impl Schedule {
         let (asked, seen) = (stop.clone(), shared.clone());
         let runner = Runner::start(move |port| {
             let being = being(port, world, life, instance, asked.clone());
-            let home = Box::new(SimHome { disk, beside, fold_version, being: being.clone() });
+            let state_dir = Box::new(SimHome { disk, beside, fold_version, being: being.clone() });
             let recent_events = RecentEvents::default();
             let processor =
-                Processor { home, timings, limits, trusts, shared: seen, recent_events, metrics, stop: asked };
+                Processor { state_dir, timings, limits, trusts, shared: seen, recent_events, metrics, stop: asked };
             processor.run(|| SimLedger::open(&being), Readiness::default().pending("facts"))
         });
         self.seats[seat].run = Some(Run { life, runner, stop, shared, is_stopped: false });

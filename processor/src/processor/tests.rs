@@ -58,7 +58,7 @@ fn what_hangs_is_ended_again_after_a_broker_went_away() {
 fn whoever_stands_still_joins_no_group_says_why_and_goes_on_by_itself() {
     let world = World::default();
     let why = world.processor().metrics.standing_still();
-    // The group has read what facts do not tell; somebody mends that before the fourth look.
+    // The group has read what facts do not tell; somebody corrects that before the fourth look.
     world.run(&|opened, turns| {
         assert_eq!(why().is_some(), (2..5).contains(&opened) && turns == 0, "{opened} {turns}: {:?}", why());
         Play { committed: (opened < 4).then_some(7), ends: opened == 4 && turns == 3, ..Play::default() }
@@ -143,7 +143,7 @@ impl Default for World {
 impl World {
     fn processor(&self) -> Processor {
         Processor {
-            home: Box::new(Nowhere(self.full.clone())),
+            state_dir: Box::new(Nowhere(self.full.clone())),
             timings: self.timings,
             limits: Limits::default(),
             trusts: Trusts::default(),
@@ -262,7 +262,7 @@ impl Ledger for Logs<'_> {
 /// A state in memory, gone with its store.
 struct Nowhere(Arc<AtomicUsize>);
 
-impl Home for Nowhere {
+impl StateDir for Nowhere {
     fn open(&self, log: &str, partitions: u32, trusts: Trusts, _: &Patience) -> Result<Store, StoreError> {
         Store::open(Box::new(Memory::default()), log, partitions, trusts)
     }

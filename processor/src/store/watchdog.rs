@@ -1,7 +1,7 @@
 //! Ends the process as soon as sled cannot be trusted any more, so that a new one begins with what is on the disk.
 //!
 //! After a panic in sled, whoever comes next may wait for ever, and its threads belong to the whole process. So
-//! nothing is mended inside: the process says why and ends, and the next one quarantines the state. Only what goes
+//! nothing is repaired inside: the process says why and ends, and the next one quarantines the state. Only what goes
 //! wrong on the thread that opens a state is left to that thread, since nobody else has the state yet.
 
 use std::cell::Cell;

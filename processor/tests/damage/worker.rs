@@ -119,7 +119,7 @@ pub fn serve() {
 pub fn restore(dir: &Path, history: &Arc<History>) -> Seen {
     let (shared, stop, seen) = (Shared::default(), Stop::default(), Arc::new(Mutex::new(Seen::default())));
     let processor = Processor {
-        home: Box::new(dir.to_owned()),
+        state_dir: Box::new(dir.to_owned()),
         timings: Timings::default(),
         limits: Limits::default(),
         trusts: Trusts::default(),

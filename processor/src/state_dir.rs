@@ -12,7 +12,7 @@ use crate::store::{Store, StoreError, Trusts, opening};
 pub const BESIDE: &str = "rebuilding";
 
 /// A place for one state.
-pub trait Home: Send + Sync {
+pub trait StateDir: Send + Sync {
     /// Opens the state that lies here for these logs, or begins a new one; waits like this where there is no room.
     fn open(&self, log: &str, partitions: u32, trusts: Trusts, patience: &Patience) -> Result<Store, StoreError>;
 
@@ -32,12 +32,12 @@ pub trait Home: Send + Sync {
     fn throw_away_beside(&self) -> anyhow::Result<()>;
 
     /// Sets aside what lies here, and puts what lies beside in its place. Nobody has the latter open. After an end in
-    /// between, what lies beside is what [`Home::open`] finds.
+    /// between, what lies beside is what [`StateDir::open`] finds.
     fn swap(&self) -> anyhow::Result<()>;
 }
 
 /// A directory, with sled in it.
-impl Home for PathBuf {
+impl StateDir for PathBuf {
     fn open(&self, log: &str, partitions: u32, trusts: Trusts, patience: &Patience) -> Result<Store, StoreError> {
         let beside = opening::beside(self, BESIDE);
         if !self.exists() && beside.exists() {

@@ -12,7 +12,7 @@ use common::proxied::is_proxied;
 use common::secret::Fingerprint;
 use http_edge::site::asks_for_loopback;
 
-use super::Asked;
+use super::QueryContext;
 use super::problem::Problem;
 
 /// Lets a request pass if it shows one of the tokens that are set. Where none are, we listen on loopback, and it passes
@@ -20,18 +20,18 @@ use super::problem::Problem;
 ///
 /// What does not pass is answered before its body is read.
 pub async fn guard(
-    asked: web::Data<Asked>,
+    context: web::Data<QueryContext>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let refusal = if asked.tokens.is_empty() {
+    let refusal = if context.tokens.is_empty() {
         if is_proxied(request.headers()) {
             Some(Problem::TokensNeeded)
         } else {
             (!asks_for_loopback(request.request())).then_some(Problem::WrongHost)
         }
     } else {
-        (!shown(&request).is_some_and(|shown| asked.tokens.contains(&shown))).then_some(Problem::Unauthorised)
+        (!shown(&request).is_some_and(|shown| context.tokens.contains(&shown))).then_some(Problem::Unauthorised)
     };
     match refusal {
         None => next.call(request).await.map(ServiceResponse::map_into_boxed_body),

@@ -9,7 +9,7 @@ use common::secret::Fingerprint;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Asked;
+use super::QueryContext;
 use super::problem::Problem;
 use super::wait::After;
 use crate::domain::{InstallationRecord, InstallationState, Method, PermissionRecord};
@@ -36,14 +36,14 @@ pub struct Filter {
 
 /// `GET /v1/installations`
 pub async fn list(
-    asked: web::Data<Asked>,
+    context: web::Data<QueryContext>,
     filter: web::Query<Filter>,
     after: web::Query<After>,
 ) -> Result<HttpResponse, Problem> {
-    after.wait(&asked).await?;
-    let store = asked.store()?;
+    after.wait(&context).await?;
+    let store = context.store()?;
     // It goes on when the asker has gone: its place is free when it has come to its end.
-    let place = Arc::clone(&asked.scans).acquire_owned().await.map_err(|_| Problem::NotOpen)?;
+    let place = Arc::clone(&context.scans).acquire_owned().await.map_err(|_| Problem::NotOpen)?;
     let listed = web::block(move || {
         let _place = place;
         page(&store, &filter)
@@ -55,12 +55,12 @@ pub async fn list(
 
 /// `GET /v1/installations/{app}/{member_id}`
 pub async fn show(
-    asked: web::Data<Asked>,
+    context: web::Data<QueryContext>,
     path: web::Path<(String, String)>,
     after: web::Query<After>,
 ) -> Result<HttpResponse, Problem> {
-    after.wait(&asked).await?;
-    let store = asked.store()?;
+    after.wait(&context).await?;
+    let store = context.store()?;
     let (installation, state) = find(&store, &path)?;
     Ok(HttpResponse::Ok().json(record(&store, &installation, &state)))
 }
@@ -74,13 +74,13 @@ pub struct Stretch {
 
 /// `GET /v1/installations/{app}/{member_id}/history`: facts of every principal, oldest first.
 pub async fn history(
-    asked: web::Data<Asked>,
+    context: web::Data<QueryContext>,
     path: web::Path<(String, String)>,
     stretch: web::Query<Stretch>,
     after: web::Query<After>,
 ) -> Result<HttpResponse, Problem> {
-    after.wait(&asked).await?;
-    let store = asked.store()?;
+    after.wait(&context).await?;
+    let store = context.store()?;
     let (installation, _) = find(&store, &path)?;
     let limit = limit(stretch.limit);
     let facts = store.history(&installation, stretch.cursor, limit)?;
@@ -97,13 +97,13 @@ pub struct Methods {
 
 /// `GET /v1/installations/{app}/{member_id}/methods`: decisions by method and token.
 pub async fn methods(
-    asked: web::Data<Asked>,
+    context: web::Data<QueryContext>,
     path: web::Path<(String, String)>,
     methods: web::Query<Methods>,
     after: web::Query<After>,
 ) -> Result<HttpResponse, Problem> {
-    after.wait(&asked).await?;
-    let store = asked.store()?;
+    after.wait(&context).await?;
+    let store = context.store()?;
     let (installation, state) = find(&store, &path)?;
     let behind = methods.cursor.as_deref().map(method_cursor).transpose()?;
     let limit = limit(methods.limit);

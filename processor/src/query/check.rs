@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::problem::Problem;
 use super::wait::{self, After};
-use super::{Asked, BODY_BYTES_MAX};
+use super::{BODY_BYTES_MAX, QueryContext};
 use crate::domain::{Answer, Method, permits};
 
 /// Nobody waits longer than this for an administrator.
@@ -36,7 +36,7 @@ const JSON: &str = "application/json";
 
 /// Answers; with `wait`, as soon as there is a decision.
 pub async fn check(
-    asked: web::Data<Asked>,
+    context: web::Data<QueryContext>,
     request: HttpRequest,
     payload: web::Payload,
     after: web::Query<After>,
@@ -45,7 +45,7 @@ pub async fn check(
         return Err(Problem::NotJson);
     }
     let question = question(&request, payload).await?;
-    after.wait(&asked).await?;
+    after.wait(&context).await?;
     let malformed = |what: &str| Problem::Malformed(what.to_owned());
     let installation = Installation::parse(&question.app, &question.member_id);
     let installation = installation.ok_or_else(|| malformed("app or member_id is malformed"))?;
@@ -57,7 +57,7 @@ pub async fn check(
     };
 
     let ask = || -> Result<Answer, Problem> {
-        let store = asked.store()?;
+        let store = context.store()?;
         let state = store.installation(&installation)?;
         Ok(permits(&state, store.trust(&installation.app), &method, token, Timestamp::now()))
     };
@@ -67,16 +67,16 @@ pub async fn check(
     {
         let mut seen = None;
         let decided = || {
-            let changes = Some(asked.recent_events.changes(&installation));
+            let changes = Some(context.recent_events.changes(&installation));
             if std::mem::replace(&mut seen, changes) == changes {
                 return false;
             }
             answer = ask();
             !matches!(answer, Ok(Answer::Unanswered))
         };
-        let _place = wait::place(&asked)?;
+        let _place = wait::place(&context)?;
         // Not in time is an answer too: unanswered.
-        asked.recent_events.until(Instant::now() + wait.min(WAIT_MAX), decided).await;
+        context.recent_events.until(Instant::now() + wait.min(WAIT_MAX), decided).await;
     }
     Ok(HttpResponse::Ok().json(match answer? {
         Answer::Granted { until } => json!({ "decision": "granted", "until": until }),

@@ -6,7 +6,7 @@ use common::event::EventId;
 use serde::{Deserialize, Deserializer, de};
 use tokio::sync::SemaphorePermit;
 
-use super::Asked;
+use super::QueryContext;
 use super::problem::Problem;
 
 /// Nobody waits longer than this.
@@ -22,25 +22,25 @@ pub struct After {
 
 impl After {
     /// Waits; a problem if the event was not folded in time.
-    pub async fn wait(self, asked: &Asked) -> Result<(), Problem> {
+    pub async fn wait(self, context: &QueryContext) -> Result<(), Problem> {
         let Some(id) = self.after else {
             return Ok(());
         };
         let wait = self.wait.unwrap_or_default().min(WAIT_MAX);
-        if asked.recent_events.has(id) {
+        if context.recent_events.has(id) {
             return Ok(());
         }
         if wait.is_zero() {
             return Err(Problem::NotYet);
         }
-        let _place = place(asked)?;
-        if asked.recent_events.wait(id, wait).await { Ok(()) } else { Err(Problem::NotYet) }
+        let _place = place(context)?;
+        if context.recent_events.wait(id, wait).await { Ok(()) } else { Err(Problem::NotYet) }
     }
 }
 
 /// A place among the questions that wait, for as long as it is held.
-pub fn place(asked: &Asked) -> Result<SemaphorePermit<'_>, Problem> {
-    asked.waits.try_acquire().map_err(|_| Problem::TooManyWait)
+pub fn place(context: &QueryContext) -> Result<SemaphorePermit<'_>, Problem> {
+    context.waits.try_acquire().map_err(|_| Problem::TooManyWait)
 }
 
 /// A duration with its unit, such as `2s`.

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest, Sha256};
 
-use super::Asked;
+use super::QueryContext;
 use super::problem::Problem;
 use crate::domain::{Decision, RecordStatus};
 use crate::fold::Outcome;
@@ -38,8 +38,8 @@ static CONTENT_POLICY: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Shows the newest events and how many installations there are. Reloads itself; holds no script.
-pub async fn show(asked: web::Data<Asked>) -> Result<HttpResponse, Problem> {
-    let store = asked.store()?;
+pub async fn show(context: web::Data<QueryContext>) -> Result<HttpResponse, Problem> {
+    let store = context.store()?;
     let counts = store.counts();
     let mut page = [HEAD, STYLE, BODY].concat();
     page.push_str(r#"<p class="numbers">"#);
@@ -49,7 +49,7 @@ pub async fn show(asked: web::Data<Asked>) -> Result<HttpResponse, Problem> {
     number(&mut page, counts.permissions.get(&Decision::Granted), "methods granted");
     number(&mut page, counts.permissions.get(&Decision::Denied), "methods denied");
     page.push_str("</p>\n<table><tr><th>received</th><th>app</th><th>portal</th><th>event</th><th>became</th></tr>\n");
-    let recent = asked.recent_events.recent();
+    let recent = context.recent_events.recent();
     for event in &recent {
         let (app, member_id) = match &event.installation {
             Some(installation) => (installation.app.as_str(), installation.member_id.as_str()),

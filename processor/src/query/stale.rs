@@ -6,18 +6,18 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, web};
 
-use super::Asked;
+use super::QueryContext;
 
 /// `1` in answers that may lack what came since the version changed, and what only the new one understands.
 const STALE: HeaderName = HeaderName::from_static("hl-stale");
 
 /// Marks the answer.
 pub async fn mark(
-    asked: web::Data<Asked>,
+    context: web::Data<QueryContext>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let is_stale = asked.shared.get().is_some_and(|store| store.is_outdated());
+    let is_stale = context.shared.get().is_some_and(|store| store.is_outdated());
     let mut response = next.call(request).await?;
     if is_stale {
         response.headers_mut().insert(STALE, HeaderValue::from_static("1"));

@@ -16,7 +16,7 @@ const MEMBER: &str = "a223c6b3710f85df22e9377d6c4f7553";
 const EVENT: EventId = EventId::from_u128(7);
 
 /// What a portal reported an hour ago and lately, as an asker finds it.
-fn asked(tokens: &[&str]) -> Asked {
+fn context(tokens: &[&str]) -> QueryContext {
     let store = Store::open(Box::new(Memory::default()), "log", 1, Trusts::default()).expect("open");
     let now = Timestamp::now();
     let fact = |offset: u64, kind: FactKind| {
@@ -40,11 +40,11 @@ fn asked(tokens: &[&str]) -> Asked {
     let recent_events = RecentEvents::default();
     recent_events.add([EVENT], []);
     let tokens = tokens.iter().map(|token| Fingerprint::of(token)).collect();
-    Asked::new(Shared::of(store), recent_events, tokens, 2)
+    QueryContext::new(Shared::of(store), recent_events, tokens, 2)
 }
 
-async fn ask(asked: Asked, request: TestRequest) -> (StatusCode, Value) {
-    let app = App::new().app_data(web::Data::new(asked)).app_data(problem::query_config()).configure(routes);
+async fn ask(context: QueryContext, request: TestRequest) -> (StatusCode, Value) {
+    let app = App::new().app_data(web::Data::new(context)).app_data(problem::query_config()).configure(routes);
     let app = init_service(app.wrap(from_fn(access::guard)).wrap(headers())).await;
     let response = call_service(&app, request.to_request()).await;
     for name in ["cache-control", "x-content-type-options", "referrer-policy", "content-security-policy"] {
@@ -61,7 +61,7 @@ fn get(path: &str) -> TestRequest {
 
 #[actix_web::test]
 async fn an_installation_is_shown_with_null_for_what_is_not_known() {
-    let (status, record) = ask(asked(&[]), get(&format!("/v1/installations/crm-sync/{MEMBER}"))).await;
+    let (status, record) = ask(context(&[]), get(&format!("/v1/installations/crm-sync/{MEMBER}"))).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!((&record["status"], &record["domain"]), (&json!("installed"), &json!("some.bitrix24.com")));
     assert_eq!((&record["version"], &record["scope"]), (&Value::Null, &Value::Null));
@@ -73,19 +73,19 @@ async fn an_installation_is_shown_with_null_for_what_is_not_known() {
 
 #[actix_web::test]
 async fn lists_are_filtered_and_go_on_behind_the_cursor() {
-    let asked = asked(&[]);
-    let (_, all) = ask(asked.clone(), get("/v1/installations?status=installed&limit=1")).await;
+    let context = context(&[]);
+    let (_, all) = ask(context.clone(), get("/v1/installations?status=installed&limit=1")).await;
     assert_eq!(all["items"].as_array().map(Vec::len), Some(1));
     let next = all["next"].as_str().expect("a cursor");
-    let (_, rest) = ask(asked.clone(), get(&format!("/v1/installations?cursor={next}"))).await;
+    let (_, rest) = ask(context.clone(), get(&format!("/v1/installations?cursor={next}"))).await;
     assert_eq!(rest, json!({ "items": [], "next": null }));
-    let (_, none) = ask(asked, get("/v1/installations?status=uninstalled")).await;
+    let (_, none) = ask(context, get("/v1/installations?status=uninstalled")).await;
     assert_eq!(none["items"], json!([]));
 }
 
 #[actix_web::test]
 async fn history_is_all_facts_oldest_first() {
-    let (_, history) = ask(asked(&[]), get(&format!("/v1/installations/crm-sync/{MEMBER}/history"))).await;
+    let (_, history) = ask(context(&[]), get(&format!("/v1/installations/crm-sync/{MEMBER}/history"))).await;
     let items = history["items"].as_array().expect("a list");
     let kinds: Vec<&Value> = items.iter().map(|item| &item["type"]).collect();
     assert_eq!(kinds, ["ONAPPINSTALL", "ONAPPMETHODCONFIRM"]);
@@ -101,24 +101,24 @@ async fn a_check_takes_a_token_or_its_fingerprint() {
     };
     let fingerprint = Fingerprint::of("token").to_string();
     for token in [json!({ "token": "token" }), json!({ "token_fingerprint": fingerprint })] {
-        let (status, answer) = ask(asked(&[]), question(token)).await;
+        let (status, answer) = ask(context(&[]), question(token)).await;
         assert_eq!((status, &answer["decision"]), (StatusCode::OK, &json!("granted")));
     }
-    let (_, answer) = ask(asked(&[]), question(json!({ "token": "another", "wait": "1ms" }))).await;
+    let (_, answer) = ask(context(&[]), question(json!({ "token": "another", "wait": "1ms" }))).await;
     assert_eq!(answer, json!({ "decision": "unanswered", "reason": "no-answer-yet" }));
-    let (status, problem) = ask(asked(&[]), question(json!({}))).await;
+    let (status, problem) = ask(context(&[]), question(json!({}))).await;
     assert_eq!((status, &problem["status"]), (StatusCode::BAD_REQUEST, &json!(400)));
 }
 
 #[actix_web::test]
 async fn an_answer_waits_for_the_event_it_is_to_come_after() {
     let path = format!("/v1/installations/crm-sync/{MEMBER}");
-    let (status, _) = ask(asked(&[]), get(&format!("{path}?after={EVENT}&wait=2s"))).await;
+    let (status, _) = ask(context(&[]), get(&format!("{path}?after={EVENT}&wait=2s"))).await;
     assert_eq!(status, StatusCode::OK);
     let other = EventId::from_u128(8);
-    let (status, problem) = ask(asked(&[]), get(&format!("{path}?after={other}&wait=1ms"))).await;
+    let (status, problem) = ask(context(&[]), get(&format!("{path}?after={other}&wait=1ms"))).await;
     assert_eq!((status, &problem["title"]), (StatusCode::GATEWAY_TIMEOUT, &json!("not yet")));
-    let (status, _) = ask(asked(&[]), get(&format!("{path}?after=nonsense"))).await;
+    let (status, _) = ask(context(&[]), get(&format!("{path}?after=nonsense"))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
@@ -126,9 +126,9 @@ async fn an_answer_waits_for_the_event_it_is_to_come_after() {
 async fn nobody_asks_without_a_token_where_tokens_are_set() {
     let path = format!("/v1/installations/crm-sync/{MEMBER}");
     let with = |token: &str| get(&path).insert_header(("Authorization", format!("Bearer {token}")));
-    assert_eq!(ask(asked(&["right"]), get(&path)).await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(ask(asked(&["right"]), with("wrong")).await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(ask(asked(&["other", "right"]), with("right")).await.0, StatusCode::OK);
+    assert_eq!(ask(context(&["right"]), get(&path)).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(context(&["right"]), with("wrong")).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(context(&["other", "right"]), with("right")).await.0, StatusCode::OK);
 
     let basic = |encoded: &str| get(&path).insert_header(("Authorization", format!("Basic {encoded}")));
     for (encoded, status) in [
@@ -137,7 +137,7 @@ async fn nobody_asks_without_a_token_where_tokens_are_set() {
         ("cmlnaHQ=", StatusCode::UNAUTHORIZED),         // right
         ("=", StatusCode::UNAUTHORIZED),
     ] {
-        assert_eq!(ask(asked(&["right"]), basic(encoded)).await.0, status, "{encoded}");
+        assert_eq!(ask(context(&["right"]), basic(encoded)).await.0, status, "{encoded}");
     }
 }
 
@@ -146,23 +146,23 @@ async fn without_tokens_nobody_asks_through_a_proxy() {
     let path = format!("/v1/installations/crm-sync/{MEMBER}");
     for header in ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"] {
         let through_a_proxy = || get(&path).insert_header((header, "203.0.113.9"));
-        let (status, problem) = ask(asked(&[]), through_a_proxy()).await;
+        let (status, problem) = ask(context(&[]), through_a_proxy()).await;
         assert_eq!(
             (status, &problem["type"]),
             (StatusCode::FORBIDDEN, &json!("/docs/problems#tokens-needed")),
             "{header}"
         );
-        let (status, _) = ask(asked(&["right"]), through_a_proxy()).await;
+        let (status, _) = ask(context(&["right"]), through_a_proxy()).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{header}");
         let shown = through_a_proxy().insert_header(("Authorization", "Bearer right"));
-        assert_eq!(ask(asked(&["right"]), shown).await.0, StatusCode::OK, "{header}");
+        assert_eq!(ask(context(&["right"]), shown).await.0, StatusCode::OK, "{header}");
     }
 }
 
 #[actix_web::test]
 async fn what_is_not_there_is_a_problem_too() {
     for path in ["/v1/installations/crm-sync/nobody", "/v1/installations/CRM/..%2f", "/nothing"] {
-        let (status, problem) = ask(asked(&[]), get(path)).await;
+        let (status, problem) = ask(context(&[]), get(path)).await;
         assert_eq!((status, &problem["status"]), (StatusCode::NOT_FOUND, &json!(404)), "{path}");
     }
 }
@@ -179,8 +179,8 @@ async fn without_tokens_only_names_of_this_machine_are_answered() {
             let request = TestRequest::get().uri("/v1/installations").insert_header(("host", host));
             request.insert_header(("Authorization", format!("Bearer {token}")))
         };
-        assert_eq!(ask(asked(&[]), request("any")).await.0, status, "{host}");
-        assert_eq!(ask(asked(&["right"]), request("right")).await.0, StatusCode::OK, "{host}, with a token");
+        assert_eq!(ask(context(&[]), request("any")).await.0, status, "{host}");
+        assert_eq!(ask(context(&["right"]), request("right")).await.0, StatusCode::OK, "{host}, with a token");
     }
 }
 
@@ -192,12 +192,12 @@ async fn a_check_takes_json_by_its_content_type() {
         request.insert_header(("content-type", content_type)).set_payload(question.to_string())
     };
     for json in ["application/json", "Application/JSON; charset=utf-8"] {
-        assert_eq!(ask(asked(&[]), of(json)).await.0, StatusCode::OK, "{json}");
+        assert_eq!(ask(context(&[]), of(json)).await.0, StatusCode::OK, "{json}");
     }
     for other in
         ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp"]
     {
-        let (status, problem) = ask(asked(&[]), of(other)).await;
+        let (status, problem) = ask(context(&[]), of(other)).await;
         assert_eq!((status, &problem["type"]), (StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!("/docs/problems#not-json")));
     }
 }
@@ -207,28 +207,28 @@ async fn a_question_that_is_too_long_is_refused() {
     let request = TestRequest::post().uri("/v1/check").insert_header(("host", "localhost"));
     let request =
         request.insert_header(("content-type", "application/json")).set_payload("x".repeat(BODY_BYTES_MAX + 1));
-    assert_eq!(ask(asked(&[]), request).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(ask(context(&[]), request).await.0, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
 #[actix_web::test]
 async fn no_more_questions_wait_than_there_are_places() {
-    let asked = asked(&[]);
+    let context = context(&[]);
     let path = format!("/v1/installations/crm-sync/{MEMBER}");
-    let waiting = asked.waits.try_acquire().expect("a place");
+    let waiting = context.waits.try_acquire().expect("a place");
     let other = EventId::from_u128(8);
-    let (status, problem) = ask(asked.clone(), get(&format!("{path}?after={other}&wait=1ms"))).await;
+    let (status, problem) = ask(context.clone(), get(&format!("{path}?after={other}&wait=1ms"))).await;
     assert_eq!((status, &problem["type"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("/docs/problems#too-many-wait")));
     for answered_at_once in [path.clone(), format!("{path}?after={EVENT}&wait=2s")] {
-        assert_eq!(ask(asked.clone(), get(&answered_at_once)).await.0, StatusCode::OK, "{answered_at_once}");
+        assert_eq!(ask(context.clone(), get(&answered_at_once)).await.0, StatusCode::OK, "{answered_at_once}");
     }
     drop(waiting);
-    let (status, _) = ask(asked, get(&format!("{path}?after={other}&wait=1ms"))).await;
+    let (status, _) = ask(context, get(&format!("{path}?after={other}&wait=1ms"))).await;
     assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
 }
 
 #[actix_web::test]
 async fn the_page_shows_what_came_in() {
-    let app = init_service(App::new().app_data(web::Data::new(asked(&[]))).configure(routes)).await;
+    let app = init_service(App::new().app_data(web::Data::new(context(&[]))).configure(routes)).await;
     let response = call_service(&app, get("/").to_request()).await;
     assert_eq!(response.status(), StatusCode::OK);
     let policy =

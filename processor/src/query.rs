@@ -31,7 +31,7 @@ mod wait;
 
 /// What answers are made from.
 #[derive(Clone)]
-pub struct Asked {
+pub struct QueryContext {
     /// What we know, once it is open.
     pub shared: Shared,
     /// What was folded lately.
@@ -44,7 +44,7 @@ pub struct Asked {
     pub scans: Arc<Semaphore>,
 }
 
-impl Asked {
+impl QueryContext {
     /// What answers are made from, for so many connections: at most half of them wait, so that the others are answered.
     pub fn new(shared: Shared, recent_events: RecentEvents, tokens: Vec<Fingerprint>, connections_max: usize) -> Self {
         Self {
@@ -83,7 +83,7 @@ const CONTENT_POLICY: (&str, &str) = ("Content-Security-Policy", "default-src 'n
 pub fn serve(
     listen: SocketAddr,
     limits: Limits,
-    asked: Asked,
+    context: QueryContext,
     registry: &Registry,
     stop: Stop,
 ) -> anyhow::Result<(SocketAddr, impl Future<Output = io::Result<()>> + use<>)> {
@@ -103,7 +103,7 @@ pub fn serve(
     };
     let app = move || {
         App::new()
-            .app_data(web::Data::new(asked.clone()))
+            .app_data(web::Data::new(context.clone()))
             .app_data(problem::query_config())
             .wrap(from_fn(stale::mark))
             .wrap(from_fn(access::guard))
