@@ -55,14 +55,14 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     watchdog::end_with(&scratch.0);
     let trusts = Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust)));
     let repairs = arguments.get_flag("repair");
-    let mut ledger = match settings.kafka()? {
+    let mut event_log = match settings.kafka()? {
         Some(kafka) if repairs => Box::new(exclusive::open(&kafka, settings.text("group").unwrap_or_default(), &stop)?),
         Some(_) | None => logs(&settings, &data_dir, &stop)?,
     };
 
     let mut shown = Shown::new();
     let audit = if repairs { Audit::repairing } else { Audit::of };
-    let audited = audit(&mut *ledger, &scratch.0, trusts, Timestamp::now(), &stop, &mut |progress| {
+    let audited = audit(&mut *event_log, &scratch.0, trusts, Timestamp::now(), &stop, &mut |progress| {
         shown.tell(progress);
     });
     shown.end();

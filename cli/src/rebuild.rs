@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::{ArgMatches, Command};
 use common::lifecycle::Stop;
-use common::log::Ledger;
-use common::log::disk::{DiskLedger, DiskLog, Options, Upkeep};
+use common::log::EventLog;
+use common::log::disk::{DiskEventLog, DiskLog, Options, Upkeep};
 use common::log::kafka::KafkaLook;
 use common::settings::{KAFKA, PROCESS, Setting, Settings};
 use common::telemetry;
@@ -41,14 +41,14 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let stop = Stop::on_signals().context("listen for signals")?;
     let state = State::take(&settings)?;
     watchdog::end_with(&opening::beside(&state.dir, "rebuilding"));
-    let mut ledger = logs(&settings, &state.data_dir, &stop)?;
+    let mut event_log = logs(&settings, &state.data_dir, &stop)?;
 
     let mut shown = Shown::new();
-    let ended = rebuild(&mut *ledger, &state.dir, state.trusts.clone(), &stop, &mut |progress| shown.tell(progress));
+    let ended = rebuild(&mut *event_log, &state.dir, state.trusts.clone(), &stop, &mut |progress| shown.tell(progress));
     let told = shown.end();
     ended.with_context(|| format!("{told}; the old state is as it was"))?;
     print(&format!("{told}.\n"))?;
-    let store = opening::open(&state.dir, ledger.identity(), ledger.partitions(), state.trusts.clone())?;
+    let store = opening::open(&state.dir, event_log.identity(), event_log.partitions(), state.trusts.clone())?;
     print(&described(&store))?;
     let aside = opening::beside(&state.dir, "quarantine");
     if aside.is_dir() {
@@ -65,7 +65,7 @@ pub fn settings() -> Vec<Setting> {
 }
 
 /// The logs in Kafka, or, where that is not set, those of the standalone in `data_dir`, whose lock the caller has.
-pub fn logs(settings: &Settings, data_dir: &Path, stop: &Stop) -> anyhow::Result<Box<dyn Ledger>> {
+pub fn logs(settings: &Settings, data_dir: &Path, stop: &Stop) -> anyhow::Result<Box<dyn EventLog>> {
     if let Some(kafka) = settings.kafka()? {
         let group = settings.text("group").unwrap_or_default();
         return Ok(Box::new(KafkaLook::open(&kafka, group, stop)?));
@@ -76,7 +76,7 @@ pub fn logs(settings: &Settings, data_dir: &Path, stop: &Stop) -> anyhow::Result
     }
     let raw = DiskLog::open(&logs.join("raw"), Options::log()).context("open the log raw")?;
     let upkeep = Upkeep::new(settings.retention()?).until(stop.clone());
-    Ok(Box::new(DiskLedger::open_with(&logs, raw, upkeep)?))
+    Ok(Box::new(DiskEventLog::open_with(&logs, raw, upkeep)?))
 }
 
 /// What a person sees of it: a bar on a terminal, lines elsewhere.

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use common::lifecycle::Stop;
-use common::log::{Ledger, LedgerError};
+use common::log::{EventLog, EventLogError};
 use common::settings::Settings;
 use common::telemetry;
 use common::time::Timestamp;
@@ -59,22 +59,24 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let kafka = settings.kafka()?;
     // The logs of a standalone have one user; Kafka has many.
     let _lock = kafka.is_none().then(|| State::take(&settings)).transpose()?;
-    let opened: anyhow::Result<Box<dyn Ledger>> = match &kafka {
+    let opened: anyhow::Result<Box<dyn EventLog>> = match &kafka {
         Some(kafka) if accepts => {
             let group = settings.text("group").unwrap_or_default();
-            exclusive::open(kafka, group, &stop).map(|ledger| Box::new(ledger) as Box<dyn Ledger>).map_err(Into::into)
+            exclusive::open(kafka, group, &stop)
+                .map(|event_log| Box::new(event_log) as Box<dyn EventLog>)
+                .map_err(Into::into)
         }
         Some(_) | None => logs(&settings, &data_dir, &stop),
     };
-    let mut ledger = match opened {
-        Err(error) if matches!(error.downcast_ref(), Some(LedgerError::Partitions(_))) => {
+    let mut event_log = match opened {
+        Err(error) if matches!(error.downcast_ref(), Some(EventLogError::Partitions(_))) => {
             print(&format!("{error}. This cannot be accepted.\n"))?;
             return Ok(Outcome::No);
         }
         opened => opened?,
     };
-    let found = obstacles(&mut *ledger, again).context("look at the logs")?;
-    if accepts { go_on(&mut *ledger, &found) } else { show(&found) }
+    let found = obstacles(&mut *event_log, again).context("look at the logs")?;
+    if accepts { go_on(&mut *event_log, &found) } else { show(&found) }
 }
 
 fn show(found: &[Obstacle]) -> anyhow::Result<Outcome> {
@@ -88,7 +90,7 @@ fn show(found: &[Obstacle]) -> anyhow::Result<Outcome> {
     Ok(Outcome::No)
 }
 
-fn go_on(ledger: &mut dyn Ledger, found: &[Obstacle]) -> anyhow::Result<Outcome> {
+fn go_on(event_log: &mut dyn EventLog, found: &[Obstacle]) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::Done;
     for obstacle in found {
         print(&format!("{}\n", told(obstacle)))?;
@@ -97,7 +99,7 @@ fn go_on(ledger: &mut dyn Ledger, found: &[Obstacle]) -> anyhow::Result<Outcome>
             continue;
         }
         let partition = obstacle.offsets.partition;
-        accept(ledger, obstacle, Timestamp::now()).with_context(|| format!("go on in partition {partition}"))?;
+        accept(event_log, obstacle, Timestamp::now()).with_context(|| format!("go on in partition {partition}"))?;
         print(&format!("  accepted: partition {partition} goes on\n"))?;
     }
     if found.is_empty() {

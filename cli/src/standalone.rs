@@ -11,8 +11,8 @@ use clap::{ArgMatches, Command};
 use common::admin;
 use common::contract::Retention;
 use common::lifecycle::{Readiness, Stop};
-use common::log::LedgerError;
-use common::log::disk::{DiskLedger, DiskLog, Options, Upkeep};
+use common::log::EventLogError;
+use common::log::disk::{DiskEventLog, DiskLog, Options, Upkeep};
 use common::private;
 use common::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
 use common::telemetry::{self, LogFormat};
@@ -144,8 +144,8 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     upkeep.tell(&registry, &readiness);
     let stop_all = stop.clone();
     let open = move || {
-        let ledger = DiskLedger::open_with(&logs, raw.clone(), upkeep.clone());
-        ledger.map_err(|error| LedgerError::Broken(format!("{error:#}")))
+        let event_log = DiskEventLog::open_with(&logs, raw.clone(), upkeep.clone());
+        event_log.map_err(|error| EventLogError::Fatal(format!("{error:#}")))
     };
     let folding = async {
         let folded = service::run(config.service, &registry, &readiness, stop.clone(), open).await;

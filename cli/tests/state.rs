@@ -12,8 +12,8 @@ use common::contract::{Retention, Topic};
 use common::event::{AppName, RawEvent};
 use common::form::Form;
 use common::lifecycle::{Readiness, Stop};
-use common::log::LedgerError;
-use common::log::disk::{DiskLedger, DiskLog, Options};
+use common::log::EventLogError;
+use common::log::disk::{DiskEventLog, DiskLog, Options};
 use common::time::Timestamp;
 use processor::identity::Identity;
 use processor::metrics::Metrics;
@@ -191,8 +191,8 @@ impl Data {
             stop: stop.clone(),
         };
         let open = move || {
-            let ledger = DiskLedger::open(&logs, raw.clone(), Retention::default());
-            ledger.map_err(|error| LedgerError::Broken(format!("{error:#}")))
+            let event_log = DiskEventLog::open(&logs, raw.clone(), Retention::default());
+            event_log.map_err(|error| EventLogError::Fatal(format!("{error:#}")))
         };
         let (ended, end) = mpsc::channel();
         thread::spawn(move || ended.send(processor.run(open, Readiness::default().pending("facts"))));

@@ -1,7 +1,7 @@
 //! What every log can do, whether it lies in Kafka or on a disk.
 //!
 //! Above this module nobody knows which. A *log* is a topic of [`Topic`] with one or more partitions
-//! of records in order; [`Ledger`] is all of them together, as a processor needs them.
+//! of records in order; [`EventLog`] is all of them together, as a processor needs them.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -84,14 +84,14 @@ pub struct Applied {
     pub raw: u64,
 }
 
-/// What a ledger brings next.
+/// What an event log brings next.
 #[derive(Debug)]
-pub enum Turn {
+pub enum LogEvent {
     /// Records of `raw`, in order per partition, all of owned partitions that were started.
     Raw(Vec<Entry>),
     /// Records of `facts`, in order per partition, all of followed partitions.
     Facts(Vec<Entry>),
-    /// These partitions were assigned to us; each waits for [`Ledger::start`].
+    /// These partitions were assigned to us; each waits for [`EventLog::start`].
     Assigned(Vec<u32>),
     /// These partitions were revoked. Nothing of them is on its way.
     Revoked(Vec<u32>),
@@ -99,13 +99,14 @@ pub enum Turn {
     Quiet,
 }
 
-/// Why a ledger cannot go on as it is.
+/// Why an event log cannot go on as it is.
 #[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// What was being published may or may not be there. Open a new ledger: it finds out.
-    #[error("start over with the logs: {0}")]
-    StartOver(String),
-    /// A record is larger than its topic takes. Nothing was published: open a new ledger, and publish less at a place.
+pub enum EventLogError {
+    /// What was being published may or may not be there. Open a new event log: it finds out.
+    #[error("reopen the logs: {0}")]
+    Reopen(String),
+    /// A record is larger than its topic takes. Nothing was published: open a new event log, and publish less at a
+    /// place.
     #[error("a record is too large: {0}")]
     TooLarge(String),
     /// Another process has taken our identity. End at once.
@@ -113,7 +114,7 @@ pub enum LedgerError {
     Fenced(String),
     /// The logs are not what they must be; an operator has to decide.
     #[error("{0}")]
-    Broken(String),
+    Fatal(String),
     /// The logs have another number of partitions than they were told to have, or than each other.
     #[error("{0}")]
     Partitions(String),
@@ -123,7 +124,7 @@ pub enum LedgerError {
 ///
 /// The owner of a partition reads its `raw` and publishes what follows; every other processor follows
 /// its `facts`.
-pub trait Ledger: Send {
+pub trait EventLog: Send {
     /// Which logs these are: state that was folded from others is none.
     fn identity(&self) -> &str;
 
@@ -131,35 +132,35 @@ pub trait Ledger: Send {
     fn partitions(&self) -> u32;
 
     /// Whether `facts` takes a record of every step that says how far `raw` was read: followers need it, and
-    /// compaction keeps one. Where nobody follows, only [`Ledger::committed`] knows.
+    /// compaction keeps one. Where nobody follows, only [`EventLog::committed`] knows.
     fn tells_progress(&self) -> bool;
 
     /// Ends what may be left of our transactions, before anything is read or published; `_applied` is what our state knows
     /// of them.
-    fn settle(&mut self, _applied: &[Applied]) -> Result<(), LedgerError> {
+    fn recover(&mut self, _applied: &[Applied]) -> Result<(), EventLogError> {
         Ok(())
     }
 
-    /// From now on we take our share: turns bring what is ours. Whoever only looks does not, and is in nobody's way.
+    /// From now on we take our share: log events bring what is ours. Whoever only looks does not, and is in nobody's way.
     /// The first turn does it too.
-    fn join(&mut self) -> Result<(), LedgerError> {
+    fn join(&mut self) -> Result<(), EventLogError> {
         Ok(())
     }
 
     /// Waits up to `wait` for what comes next.
-    fn next(&mut self, wait: Duration) -> Result<Turn, LedgerError>;
+    fn next(&mut self, wait: Duration) -> Result<LogEvent, EventLogError>;
 
     /// Where the group left off in `raw`, once no transaction of a former owner is open.
-    fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError>;
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError>;
 
     /// The first and the next offset of a log's partition, open transactions included.
-    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError>;
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError>;
 
     /// Begins to bring `raw` of an owned partition from there on.
-    fn start(&mut self, starts: &[Position]) -> Result<(), LedgerError>;
+    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError>;
 
     /// Begins to bring `facts` of exactly these partitions, from there on.
-    fn follow(&mut self, starts: &[Position]) -> Result<(), LedgerError>;
+    fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError>;
 
     /// Reads a partition of `raw` or `facts` from `from` to before `until`, committed records only.
     fn read(
@@ -168,10 +169,10 @@ pub trait Ledger: Send {
         from: Position,
         until: u64,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError>;
+    ) -> Result<(), EventLogError>;
 
     /// The first offset of a `raw` partition whose record may be as young as `at`.
-    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError>;
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError>;
 
     /// How many partitions nobody owns at the moment; none where that cannot be told.
     fn unowned(&mut self) -> Option<usize>;
@@ -183,11 +184,11 @@ pub trait Ledger: Send {
 
     /// Where transactions are open in what is published, and up to which offset all is decided there. A partition of `raw`
     /// is one where we may have such a transaction that moves where the group left off.
-    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
         Ok(Vec::new())
     }
 
     /// Publishes all of these or none, with how far `raw` has been read. Returns for each partition of
     /// `facts` that got records the offset behind the last of them.
-    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError>;
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError>;
 }

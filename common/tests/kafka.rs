@@ -12,9 +12,9 @@ use bytes::Bytes;
 use common::contract::{Retention, Topic};
 use common::lifecycle::Stop;
 use common::log::kafka::{
-    Batches, Fault, KafkaLedger, KafkaSettings, RawProducer, ReportError, Reports, SendError, Trouble,
+    Batches, Fault, KafkaEventLog, KafkaSettings, RawProducer, ReportError, Reports, SendError, Trouble,
 };
-use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
+use common::log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
 use common::time::Timestamp;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -71,9 +71,9 @@ fn topics_that_would_break_a_promise_are_refused_by_name() {
         assert!(error.to_string().starts_with(&wanted), "{error}");
         let error = world.try_open("a").err().expect("refused");
         let is_refused = match &error {
-            LedgerError::Broken(reason) => partitions == 2 && reason.starts_with(&wanted),
-            LedgerError::Partitions(reason) => partitions != 2 && reason.starts_with(&wanted),
-            LedgerError::StartOver(_) | LedgerError::Fenced(_) | LedgerError::TooLarge(_) => false,
+            EventLogError::Fatal(reason) => partitions == 2 && reason.starts_with(&wanted),
+            EventLogError::Partitions(reason) => partitions != 2 && reason.starts_with(&wanted),
+            EventLogError::Reopen(_) | EventLogError::Fenced(_) | EventLogError::TooLarge(_) => false,
         };
         assert!(is_refused, "{error}");
     }
@@ -104,10 +104,10 @@ fn every_record_is_reported_once_and_read_back_as_it_was() {
     assert!(heard.iter().all(|(_, outcome)| outcome.is_ok()));
     assert_eq!(heard.iter().map(|(ticket, _)| *ticket).collect::<BTreeSet<_>>(), (0..1_000).collect());
 
-    let mut ledger = world.open("a");
+    let mut event_log = world.open("a");
     for partition in 0..2 {
         let asked = Instant::now();
-        let read = read(&mut ledger, Topic::Raw, partition, 0);
+        let read = read(&mut event_log, Topic::Raw, partition, 0);
         println!("500 records were read in {:?}", asked.elapsed());
         let wanted: Vec<_> = (0..1_000).filter(|n| n % 2 == partition).map(|n| record(&n.to_string())).collect();
         assert_eq!(read.into_iter().map(|entry| entry.record).collect::<Vec<_>>(), wanted);
@@ -271,9 +271,9 @@ fn a_frozen_broker_delays_reports_and_loses_none() {
     assert!(producer.flush(PATIENCE));
     let heard = heard.0.lock().expect("no panic");
     assert!(heard.iter().enumerate().all(|(n, (ticket, outcome))| *ticket == n as u64 && outcome.is_ok()), "{heard:?}");
-    let mut ledger = world.open("a");
+    let mut event_log = world.open("a");
     let wanted: Vec<_> = (0..100).map(|n| n.to_string()).collect();
-    assert_eq!(values(&read(&mut ledger, Topic::Raw, 0, 0)), wanted);
+    assert_eq!(values(&read(&mut event_log, Topic::Raw, 0, 0)), wanted);
 }
 
 // The group
@@ -308,15 +308,15 @@ fn what_was_gained_and_lost_before_it_was_started_comes_again() {
         assert!(began.elapsed() < PATIENCE, "the second gains one");
         second.turn();
         match first.next(POLL).expect("goes on") {
-            Turn::Revoked(partitions) => {
+            LogEvent::Revoked(partitions) => {
                 assert_eq!(partitions, vec![0, 1]);
                 lost = true;
                 // Too late: it must not bring anything.
                 first.start(&[Position { partition: 0, offset: 0 }]).expect("is ignored");
             }
-            Turn::Assigned(partitions) => assert!(lost && partitions.len() == 1),
-            Turn::Quiet => {}
-            Turn::Raw(_) | Turn::Facts(_) => panic!("nothing was started"),
+            LogEvent::Assigned(partitions) => assert!(lost && partitions.len() == 1),
+            LogEvent::Quiet => {}
+            LogEvent::Raw(_) | LogEvent::Facts(_) => panic!("nothing was started"),
         }
     }
     second.until("its record comes", |owner| owner.raw.len() == 1);
@@ -327,7 +327,7 @@ fn partitions_that_nobody_owns_are_counted() {
     let Some(world) = World::real("partitions_that_nobody_owns_are_counted") else { return };
     let mut owner = Owner::new(world.open("a"));
     owner.until("owns all", |owner| owner.owned.len() == 2);
-    assert_eq!(owner.ledger.unowned(), Some(0));
+    assert_eq!(owner.event_log.unowned(), Some(0));
 }
 
 #[test]
@@ -337,34 +337,34 @@ fn a_second_process_with_our_identity_ends_us() {
     first.until("owns all", |owner| owner.owned.len() == 2);
     let mut second = Owner::new(world.open("a"));
     second.until("owns all", |owner| owner.owned.len() == 2);
-    let error = first.ledger.publish(vec![output(Topic::Facts, 0, "f")], &[]).expect_err("fenced");
-    assert!(matches!(error, LedgerError::Fenced(_)), "{error}");
+    let error = first.event_log.publish(vec![output(Topic::Facts, 0, "f")], &[]).expect_err("fenced");
+    assert!(matches!(error, EventLogError::Fenced(_)), "{error}");
     let began = Instant::now();
     let error = loop {
         assert!(began.elapsed() < PATIENCE, "the group says so too");
-        if let Err(error) = first.ledger.next(POLL) {
+        if let Err(error) = first.event_log.next(POLL) {
             break error;
         }
     };
-    assert!(matches!(error, LedgerError::Fenced(_)), "{error}");
-    second.ledger.publish(vec![output(Topic::Facts, 0, "f")], &[]).expect("the successor goes on");
+    assert!(matches!(error, EventLogError::Fenced(_)), "{error}");
+    second.event_log.publish(vec![output(Topic::Facts, 0, "f")], &[]).expect("the successor goes on");
 }
 
 #[test]
 fn a_start_behind_the_end_is_refused_with_the_bounds() {
     let Some(world) = World::real("a_start_behind_the_end_is_refused_with_the_bounds") else { return };
-    let mut ledger = world.open("a");
-    next_change(&mut ledger);
-    ledger.start(&[Position { partition: 1, offset: 17 }]).expect("starts");
+    let mut event_log = world.open("a");
+    next_change(&mut event_log);
+    event_log.start(&[Position { partition: 1, offset: 17 }]).expect("starts");
     let began = Instant::now();
     let error = loop {
         assert!(began.elapsed() < PATIENCE, "out of range");
-        if let Err(error) = ledger.next(POLL) {
+        if let Err(error) = event_log.next(POLL) {
             break error;
         }
     };
     let place = format!("{}/1 holds 0 to 0, but we are at 17", world.settings.topic(Topic::Raw));
-    assert!(matches!(&error, LedgerError::StartOver(reason) if reason.contains(&place)), "{error}");
+    assert!(matches!(&error, EventLogError::Reopen(reason) if reason.contains(&place)), "{error}");
 }
 
 // Publishing
@@ -386,20 +386,21 @@ fn what_is_published_is_read_where_it_was_said_to_be_and_raw_goes_on_behind_it()
             output(Topic::Facts, 0, &format!("{round} last")),
             Output { record: Record { value: None, ..record("gone") }, ..output(Topic::Installations, 0, "") },
         ];
-        let ends = owner.ledger.publish(outputs, &[Position { partition: 0, offset: round + 1 }]).expect("publishes");
+        let ends =
+            owner.event_log.publish(outputs, &[Position { partition: 0, offset: round + 1 }]).expect("publishes");
         for end in ends {
-            let last = read(&mut owner.ledger, Topic::Facts, end.partition, 0).pop().expect("facts");
+            let last = read(&mut owner.event_log, Topic::Facts, end.partition, 0).pop().expect("facts");
             assert_eq!(last.position.offset + 1, end.offset, "round {round}");
         }
-        assert_eq!(owner.ledger.committed(0).expect("answers"), Some(round + 1));
+        assert_eq!(owner.event_log.committed(0).expect("answers"), Some(round + 1));
     }
-    assert_eq!(owner.ledger.committed(1).expect("answers"), None);
-    let facts = read(&mut owner.ledger, Topic::Facts, 0, 0);
+    assert_eq!(owner.event_log.committed(1).expect("answers"), None);
+    let facts = read(&mut owner.event_log, Topic::Facts, 0, 0);
     let facts: Vec<_> = facts.iter().map(|entry| value(&entry.record)).collect();
     assert_eq!(facts, ["0 first", "0 last", "1 first", "1 last", "2 first", "2 last"]);
 
     // Offsets alone are a transaction too.
-    owner.ledger.publish(vec![], &[Position { partition: 0, offset: 4 }]).expect("publishes");
+    owner.event_log.publish(vec![], &[Position { partition: 0, offset: 4 }]).expect("publishes");
     drop(owner);
 
     let mut successor = Owner::new(world.open("a"));
@@ -412,7 +413,7 @@ fn nobody_sees_a_batch_whose_process_died_before_the_commit() {
     let Some(world) = World::real("nobody_sees_a_batch_whose_process_died_before_the_commit") else { return };
     let mut owner = Owner::new(world.open("a"));
     owner.until("owns all", |owner| owner.owned.len() == 2);
-    owner.ledger.publish(vec![output(Topic::Facts, 0, "kept")], &[]).expect("publishes");
+    owner.event_log.publish(vec![output(Topic::Facts, 0, "kept")], &[]).expect("publishes");
     drop(owner);
     // The same identity dies between send and commit.
     let dead = world.transactional(&format!("{}-a", world.group));
@@ -431,14 +432,14 @@ fn nobody_sees_a_batch_whose_process_died_before_the_commit() {
 #[test]
 fn a_read_waits_for_a_strangers_open_transaction() {
     let Some(world) = World::real("a_read_waits_for_a_strangers_open_transaction") else { return };
-    let mut ledger = world.open("a");
+    let mut event_log = world.open("a");
     let stranger = world.transactional(&format!("{}-stranger", world.group));
     stranger
         .send(BaseRecord::to(&world.settings.topic(Topic::Facts)).partition(1).key("k").payload("late"))
         .map_err(|(error, _)| error)
         .expect("sends");
     stranger.flush(PATIENCE).expect("is with the broker");
-    assert_eq!(ledger.bounds(Topic::Facts, 1).expect("answers"), (0, 1), "open transactions are counted");
+    assert_eq!(event_log.bounds(Topic::Facts, 1).expect("answers"), (0, 1), "open transactions are counted");
     let decided = Arc::new(Mutex::new(false));
     let deciding = thread::spawn({
         let decided = Arc::clone(&decided);
@@ -450,7 +451,7 @@ fn a_read_waits_for_a_strangers_open_transaction() {
     });
     let mut seen = vec![];
     let from = Position { partition: 1, offset: 0 };
-    let read = ledger.read(Topic::Facts, from, 1, &mut |entry| {
+    let read = event_log.read(Topic::Facts, from, 1, &mut |entry| {
         assert!(*decided.lock().expect("no panic"), "not before it is decided");
         seen.push(entry);
         ControlFlow::Continue(())
@@ -467,7 +468,7 @@ fn a_successor_finds_what_was_committed_before_the_crash() {
     world.send(0, "one");
     let mut owner = Owner::new(world.open("a"));
     owner.until("raw comes", |owner| owner.raw.len() == 2);
-    let ends = owner.ledger.publish(vec![output(Topic::Facts, 0, "f")], &[Position { partition: 0, offset: 1 }]);
+    let ends = owner.event_log.publish(vec![output(Topic::Facts, 0, "f")], &[Position { partition: 0, offset: 1 }]);
     let ends = ends.expect("publishes");
     drop(owner);
 
@@ -494,8 +495,8 @@ fn a_batch_of_a_former_generation_is_not_published() {
     let mut second = Owner::new(world.open("b"));
     second.until("the second owns all", |owner| owner.owned.len() == 2);
     let read = [Position { partition: 0, offset: 1 }];
-    let error = first.ledger.publish(vec![output(Topic::Facts, 0, "late")], &read).expect_err("refused");
-    assert!(matches!(error, LedgerError::StartOver(_)), "{error}");
+    let error = first.event_log.publish(vec![output(Topic::Facts, 0, "late")], &read).expect_err("refused");
+    assert!(matches!(error, EventLogError::Reopen(_)), "{error}");
     drop(first);
     let mut again = world.open("a");
     assert_eq!(values(&self::read(&mut again, Topic::Facts, 0, 0)), [""; 0]);
@@ -513,13 +514,13 @@ fn a_record_that_is_too_large_is_named_and_nothing_of_its_transaction_is_seen() 
         let mut owner = Owner::new(world.open("a"));
         owner.until("owns all", |owner| owner.owned.len() == 2);
         let outputs = vec![output(Topic::Facts, 0, "small"), Output { topic, partition: 0, record: record(&large) }];
-        let published = owner.ledger.publish(outputs, &[Position { partition: 0, offset: 0 }]);
+        let published = owner.event_log.publish(outputs, &[Position { partition: 0, offset: 0 }]);
         match (topic, published) {
             (Topic::Facts, published) => drop(published.expect("ours take it")),
             (_, published) => {
                 let error = published.expect_err("refused");
                 let events = world.settings.topic(Topic::Events);
-                assert!(matches!(&error, LedgerError::TooLarge(why) if why.contains(&events)), "{error}");
+                assert!(matches!(&error, EventLogError::TooLarge(why) if why.contains(&events)), "{error}");
             }
         }
     }
@@ -541,7 +542,7 @@ fn a_transaction_that_was_open_for_too_long_is_told_apart_from_a_twins() {
         let mut owner = Owner::new(world.open("a"));
         owner.until("owns all", |owner| owner.owned.len() == 2);
         // Connections come before transactions.
-        owner.ledger.publish(vec![output(Topic::Facts, 0, "early")], &late().1).expect("publishes");
+        owner.event_log.publish(vec![output(Topic::Facts, 0, "early")], &late().1).expect("publishes");
         owner
     });
     let end = |world: &World| tests::topics::ends(broker.bootstrap(), &world.settings.topic(Topic::Facts))[&0].1;
@@ -551,7 +552,7 @@ fn a_transaction_that_was_open_for_too_long_is_told_apart_from_a_twins() {
     let publishing = owners.map(|mut owner| {
         let (outputs, read) = late();
         thread::spawn(move || {
-            let published = owner.ledger.publish(outputs, &read);
+            let published = owner.event_log.publish(outputs, &read);
             (owner, published)
         })
     });
@@ -569,9 +570,9 @@ fn a_transaction_that_was_open_for_too_long_is_told_apart_from_a_twins() {
     proxy.delay(Duration::ZERO);
     let [frozen, doubled] = publishing.map(|publishing| publishing.join().expect("no panic").1);
     let (frozen, doubled) = (frozen.expect_err("it was ended"), doubled.expect_err("it was ended"));
-    assert!(matches!(&frozen, LedgerError::StartOver(why) if why.contains("was open for more than")), "{frozen}");
-    assert!(matches!(doubled, LedgerError::Fenced(_)), "{doubled}");
-    assert!(Owner::new(worlds[0].open("a")).ledger.publish(vec![output(Topic::Facts, 0, "on")], &[]).is_ok());
+    assert!(matches!(&frozen, EventLogError::Reopen(why) if why.contains("was open for more than")), "{frozen}");
+    assert!(matches!(doubled, EventLogError::Fenced(_)), "{doubled}");
+    assert!(Owner::new(worlds[0].open("a")).event_log.publish(vec![output(Topic::Facts, 0, "on")], &[]).is_ok());
 }
 
 #[test]
@@ -590,7 +591,7 @@ fn a_transaction_of_our_former_self_that_kafka_forgot_to_end_is_ended_as_kafka_h
         };
         let mut owner = Owner::new(world.open("a"));
         owner.until("owns all", |owner| owner.owned.len() == 2);
-        owner.ledger.publish(made_of("early", 0), &[Position { partition: 0, offset: 1 }]).expect("publishes");
+        owner.event_log.publish(made_of("early", 0), &[Position { partition: 0, offset: 1 }]).expect("publishes");
         drop(owner);
 
         let (facts, events) = (world.settings.topic(Topic::Facts), world.settings.topic(Topic::Events));
@@ -630,15 +631,19 @@ fn a_transaction_of_our_former_self_that_kafka_forgot_to_end_is_ended_as_kafka_h
         let mut successor = Owner::new(world.open("a"));
         successor.until("owns all", |owner| owner.owned.len() == 2);
         let read_to = if is_committed { 2 } else { 1 };
-        assert_eq!(successor.ledger.committed(0).expect("answers"), Some(read_to));
-        successor.ledger.publish(made_of("late", read_to), &[Position { partition: 0, offset: 3 }]).expect("publishes");
+        assert_eq!(successor.event_log.committed(0).expect("answers"), Some(read_to));
+        successor
+            .event_log
+            .publish(made_of("late", read_to), &[Position { partition: 0, offset: 3 }])
+            .expect("publishes");
         let all: &[&str] = if is_committed { &["early", "never told", "late"] } else { &["early", "late"] };
         let say_something = |entry: &Entry| entry.record.value.is_some();
         for topic in [Topic::Facts, Topic::Events] {
-            let seen: Vec<Entry> = read(&mut successor.ledger, topic, 0, 0).into_iter().filter(say_something).collect();
+            let seen: Vec<Entry> =
+                read(&mut successor.event_log, topic, 0, 0).into_iter().filter(say_something).collect();
             assert_eq!(values(&seen), all, "{topic:?}");
         }
-        assert_eq!(successor.ledger.committed(0).expect("answers"), Some(3));
+        assert_eq!(successor.event_log.committed(0).expect("answers"), Some(3));
     }
 }
 
@@ -648,7 +653,7 @@ fn a_command_that_publishes_is_refused_while_somebody_works_and_leaves_no_place_
     let Some(world) = World::real(name) else { return };
     let mut owner = Owner::new(world.open("a"));
     owner.until("owns all", |owner| owner.owned.len() == 2);
-    let alone = || KafkaLedger::open_alone(&world.settings, &world.group, Stop::default());
+    let alone = || KafkaEventLog::open_alone(&world.settings, &world.group, Stop::default());
     let refused = thread::scope(|scope| {
         let opening = scope.spawn(alone);
         while !opening.is_finished() {
@@ -656,12 +661,15 @@ fn a_command_that_publishes_is_refused_while_somebody_works_and_leaves_no_place_
         }
         opening.join().expect("no panic").err().expect("refused")
     });
-    assert!(matches!(&refused, LedgerError::Broken(why) if why.contains("are running: a-")), "{refused}");
+    assert!(matches!(&refused, EventLogError::Fatal(why) if why.contains("are running: a-")), "{refused}");
     assert_eq!(owner.owned.len(), 2, "who works is not disturbed");
     drop(owner);
     let mut command = Owner::new(alone().expect("nobody works"));
     command.until("owns all", |owner| owner.owned.len() == 2);
-    command.ledger.publish(vec![output(Topic::Facts, 0, "f")], &[Position { partition: 0, offset: 0 }]).expect("may");
+    command
+        .event_log
+        .publish(vec![output(Topic::Facts, 0, "f")], &[Position { partition: 0, offset: 0 }])
+        .expect("may");
     drop(command);
     drop(alone().expect("the place is free at once"));
 }
@@ -679,11 +687,11 @@ fn followers_see_facts_of_others_soon_and_raw_does_not_starve_them() {
     follower.follow(&[Position { partition: 0, offset: 0 }, Position { partition: 1, offset: 0 }]).expect("follows");
     let mut waits = vec![];
     for n in 0..20_u32 {
-        owner.ledger.publish(vec![output(Topic::Facts, n % 2, &n.to_string())], &[]).expect("publishes");
+        owner.event_log.publish(vec![output(Topic::Facts, n % 2, &n.to_string())], &[]).expect("publishes");
         let published = Instant::now();
         let entries = loop {
             assert!(published.elapsed() < PATIENCE, "fact {n} comes");
-            if let Turn::Facts(entries) = follower.next(POLL).expect("goes on") {
+            if let LogEvent::Facts(entries) = follower.next(POLL).expect("goes on") {
                 break entries;
             }
         };
@@ -695,7 +703,7 @@ fn followers_see_facts_of_others_soon_and_raw_does_not_starve_them() {
 
     // The owner follows its own facts too. While it looks away, both logs grow.
     let asked = Instant::now();
-    owner.ledger.follow(&[Position { partition: 0, offset: 0 }]).expect("follows");
+    owner.event_log.follow(&[Position { partition: 0, offset: 0 }]).expect("follows");
     owner.until("facts come", |owner| owner.facts.len() == 10);
     println!("the first facts came {:?} after they were asked for", asked.elapsed());
     for n in 0..RAW {
@@ -703,7 +711,7 @@ fn followers_see_facts_of_others_soon_and_raw_does_not_starve_them() {
     }
     assert!(world.sender.1.flush(PATIENCE));
     for n in 0..10 {
-        owner.ledger.publish(vec![output(Topic::Facts, 0, &format!("more {n}"))], &[]).expect("publishes");
+        owner.event_log.publish(vec![output(Topic::Facts, 0, &format!("more {n}"))], &[]).expect("publishes");
     }
     let mut order = vec![];
     let began = Instant::now();
@@ -725,32 +733,32 @@ fn followers_see_facts_of_others_soon_and_raw_does_not_starve_them() {
 #[test]
 fn a_time_is_found_and_the_logs_say_who_they_are() {
     let Some(world) = World::real("a_time_is_found_and_the_logs_say_who_they_are") else { return };
-    let mut ledger = world.open("a");
-    assert!(ledger.identity().starts_with("kafka:"));
-    assert!(ledger.identity().ends_with(&format!(":{}", world.settings.topic_prefix)));
-    assert_eq!(ledger.partitions(), 2);
+    let mut event_log = world.open("a");
+    assert!(event_log.identity().starts_with("kafka:"));
+    assert!(event_log.identity().ends_with(&format!(":{}", world.settings.topic_prefix)));
+    assert_eq!(event_log.partitions(), 2);
     let at = |s| AT.minus(Duration::from_secs(1_000)).plus(Duration::from_secs(s));
-    assert_eq!(ledger.offset_at(0, at(0)).expect("answers"), 0);
+    assert_eq!(event_log.offset_at(0, at(0)).expect("answers"), 0);
     for s in [100, 200, 300] {
         world.send_record(0, &Record { at: at(s), ..record("x") });
     }
-    assert_eq!(ledger.bounds(Topic::Raw, 0).expect("answers"), (0, 3));
-    assert_eq!(ledger.offset_at(0, at(150)).expect("answers"), 1);
-    assert_eq!(ledger.offset_at(0, at(301)).expect("answers"), 3);
-    assert!(ledger.close());
+    assert_eq!(event_log.bounds(Topic::Raw, 0).expect("answers"), (0, 3));
+    assert_eq!(event_log.offset_at(0, at(150)).expect("answers"), 1);
+    assert_eq!(event_log.offset_at(0, at(301)).expect("answers"), 3);
+    assert!(event_log.close());
 }
 
 #[test]
 fn a_ledger_closes_in_time_at_any_moment_of_joining() {
     let Some(world) = World::real("a_ledger_closes_in_time_at_any_moment_of_joining") else { return };
-    let mut ledger = world.open("a");
+    let mut event_log = world.open("a");
     // From before anything is served to after the first assignment.
     for turns in 0..12 {
         for _ in 0..turns {
-            ledger.next(Duration::from_millis(turns)).expect("goes on");
+            event_log.next(Duration::from_millis(turns)).expect("goes on");
         }
-        assert!(ledger.close(), "after {turns} turns");
-        ledger = world.open("a");
+        assert!(event_log.close(), "after {turns} turns");
+        event_log = world.open("a");
     }
 }
 
@@ -761,10 +769,10 @@ fn a_frozen_broker_keeps_neither_a_publication_nor_a_close_for_ever() {
     let world = World::on(broker.bootstrap());
     let mut owner = Owner::new(world.open("a"));
     owner.until("owns all", |owner| owner.owned.len() == 2);
-    owner.ledger.publish(vec![output(Topic::Facts, 0, "before")], &[]).expect("publishes");
+    owner.event_log.publish(vec![output(Topic::Facts, 0, "before")], &[]).expect("publishes");
     broker.freeze();
-    let error = owner.ledger.publish(vec![output(Topic::Facts, 0, "frozen")], &[]).expect_err("no answer");
-    assert!(matches!(error, LedgerError::StartOver(_)), "{error}");
+    let error = owner.event_log.publish(vec![output(Topic::Facts, 0, "frozen")], &[]).expect_err("no answer");
+    assert!(matches!(error, EventLogError::Reopen(_)), "{error}");
     let closing = Instant::now();
     drop(owner);
     assert!(closing.elapsed() < PATIENCE);
@@ -782,11 +790,11 @@ fn waiting_for_a_broker_ends_when_asked_to_stop() {
     let stop = Stop::default();
     let opening = thread::spawn({
         let (settings, stop) = (world.settings.clone(), stop.clone());
-        move || KafkaLedger::open(&settings, "group", "a", stop).err()
+        move || KafkaEventLog::open(&settings, "group", "a", stop).err()
     });
     stop.request();
     let error = opening.join().expect("no panic").expect("no broker");
-    assert!(matches!(error, LedgerError::StartOver(_)), "{error}");
+    assert!(matches!(error, EventLogError::Reopen(_)), "{error}");
 }
 
 // What the tests stand on
@@ -825,20 +833,20 @@ impl World {
         producer(&self.settings)
     }
 
-    fn open(&self, instance: &str) -> KafkaLedger {
+    fn open(&self, instance: &str) -> KafkaEventLog {
         self.try_open(instance).expect("opens")
     }
 
-    fn try_open(&self, instance: &str) -> Result<KafkaLedger, LedgerError> {
-        let mut ledger = KafkaLedger::open(&self.settings, &self.group, instance, Stop::default())?;
-        ledger.settle(&[])?;
-        Ok(ledger)
+    fn try_open(&self, instance: &str) -> Result<KafkaEventLog, EventLogError> {
+        let mut event_log = KafkaEventLog::open(&self.settings, &self.group, instance, Stop::default())?;
+        event_log.recover(&[])?;
+        Ok(event_log)
     }
 
     /// A member of another group: it owns in its own, but nobody asks it to start.
-    fn follower(&self, instance: &str) -> KafkaLedger {
+    fn follower(&self, instance: &str) -> KafkaEventLog {
         let group = format!("{}-followers", self.group);
-        KafkaLedger::open(&self.settings, &group, instance, Stop::default()).expect("opens")
+        KafkaEventLog::open(&self.settings, &group, instance, Stop::default()).expect("opens")
     }
 
     fn send(&self, partition: u32, value: &str) {
@@ -940,15 +948,15 @@ impl Reports for Heard {
 
 /// Plays the owner: starts what it gains where the group left off, and keeps what comes.
 struct Owner {
-    ledger: KafkaLedger,
+    event_log: KafkaEventLog,
     owned: BTreeSet<u32>,
     raw: Vec<Entry>,
     facts: Vec<Entry>,
 }
 
 impl Owner {
-    fn new(ledger: KafkaLedger) -> Self {
-        Self { ledger, owned: BTreeSet::new(), raw: vec![], facts: vec![] }
+    fn new(event_log: KafkaEventLog) -> Self {
+        Self { event_log, owned: BTreeSet::new(), raw: vec![], facts: vec![] }
     }
 
     fn until(&mut self, what: &str, mut reached: impl FnMut(&Self) -> bool) {
@@ -960,31 +968,31 @@ impl Owner {
     }
 
     fn turn(&mut self) -> &'static str {
-        match self.ledger.next(POLL).expect("goes on") {
-            Turn::Assigned(partitions) => {
+        match self.event_log.next(POLL).expect("goes on") {
+            LogEvent::Assigned(partitions) => {
                 let mut starts = vec![];
                 for partition in partitions {
-                    let offset = self.ledger.committed(partition).expect("answers").unwrap_or_default();
+                    let offset = self.event_log.committed(partition).expect("answers").unwrap_or_default();
                     starts.push(Position { partition, offset });
                     self.owned.insert(partition);
                 }
-                self.ledger.start(&starts).expect("starts");
+                self.event_log.start(&starts).expect("starts");
                 "assigned"
             }
-            Turn::Revoked(partitions) => {
+            LogEvent::Revoked(partitions) => {
                 self.owned.retain(|partition| !partitions.contains(partition));
                 "revoked"
             }
-            Turn::Raw(entries) => {
+            LogEvent::Raw(entries) => {
                 assert!(entries.iter().all(|entry| self.owned.contains(&entry.position.partition)));
                 self.raw.extend(entries);
                 "raw"
             }
-            Turn::Facts(entries) => {
+            LogEvent::Facts(entries) => {
                 self.facts.extend(entries);
                 "facts"
             }
-            Turn::Quiet => "quiet",
+            LogEvent::Quiet => "quiet",
         }
     }
 }
@@ -999,22 +1007,22 @@ fn both(first: &mut Owner, second: &mut Owner, what: &str, reached: impl Fn(&Own
 }
 
 /// What the next change of ownership says: assigned, revoked.
-fn next_change(ledger: &mut KafkaLedger) -> (Vec<u32>, Vec<u32>) {
+fn next_change(event_log: &mut KafkaEventLog) -> (Vec<u32>, Vec<u32>) {
     let began = Instant::now();
     loop {
         assert!(began.elapsed() < PATIENCE, "a change comes");
-        match ledger.next(POLL).expect("goes on") {
-            Turn::Assigned(partitions) => return (partitions, vec![]),
-            Turn::Revoked(partitions) => return (vec![], partitions),
-            Turn::Raw(_) | Turn::Facts(_) | Turn::Quiet => {}
+        match event_log.next(POLL).expect("goes on") {
+            LogEvent::Assigned(partitions) => return (partitions, vec![]),
+            LogEvent::Revoked(partitions) => return (vec![], partitions),
+            LogEvent::Raw(_) | LogEvent::Facts(_) | LogEvent::Quiet => {}
         }
     }
 }
 
-fn read(ledger: &mut KafkaLedger, topic: Topic, partition: u32, offset: u64) -> Vec<Entry> {
-    let (_, until) = ledger.bounds(topic, partition).expect("answers");
+fn read(event_log: &mut KafkaEventLog, topic: Topic, partition: u32, offset: u64) -> Vec<Entry> {
+    let (_, until) = event_log.bounds(topic, partition).expect("answers");
     let mut entries = vec![];
-    let read = ledger.read(topic, Position { partition, offset }, until, &mut |entry| {
+    let read = event_log.read(topic, Position { partition, offset }, until, &mut |entry| {
         entries.push(entry);
         ControlFlow::Continue(())
     });

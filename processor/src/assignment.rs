@@ -6,7 +6,7 @@ use std::thread::{self, ScopedJoinHandle};
 
 use common::contract::Topic;
 use common::event::EventId;
-use common::log::{Entry, Ledger, LedgerError, Position};
+use common::log::{Entry, EventLog, EventLogError, Position};
 use tracing::warn;
 
 use crate::domain::{Change, Fact, FactKey, HeldDetails};
@@ -24,42 +24,53 @@ const CHANGES_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Brings a partition's state up to everything that is committed in `facts`. Waits for open transactions.
 pub fn catch_up(
-    ledger: &mut dyn Ledger,
+    event_log: &mut dyn EventLog,
     store: &Store,
     recent_events: &RecentEvents,
     partition: u32,
 ) -> Result<(), Failure> {
-    let (first, end) = ledger.bounds(Topic::Facts, partition)?;
+    let (first, end) = event_log.bounds(Topic::Facts, partition)?;
     let known = store.checkpoint(partition).facts;
     if known > end {
         // An operator has let facts go on after they were lost: then they are another log, and the state is void.
-        if newest_log(ledger, partition, first, end)?.is_some_and(|log| Some(log) != store.checkpoint(partition).log) {
+        if newest_log(event_log, partition, first, end)?.is_some_and(|log| Some(log) != store.checkpoint(partition).log)
+        {
             return Err(of_another_log(partition));
         }
         return Err(Inconsistency::facts_end_before(partition, known, end).into());
     }
-    begin(store, ledger, partition, (first, end))?;
+    begin(store, event_log, partition, (first, end))?;
     let offset = store.checkpoint(partition).facts;
-    read_facts(ledger, store, recent_events, Position { partition, offset }, end)
+    read_facts(event_log, store, recent_events, Position { partition, offset }, end)
 }
 
 /// Where facts begin behind what a state knows, they are only read if an operator has accepted that, and only into a
 /// state that knows nothing.
-pub fn begin(store: &Store, ledger: &mut dyn Ledger, partition: u32, (first, end): (u64, u64)) -> Result<(), Failure> {
+pub fn begin(
+    store: &Store,
+    event_log: &mut dyn EventLog,
+    partition: u32,
+    (first, end): (u64, u64),
+) -> Result<(), Failure> {
     let known = store.checkpoint(partition).facts;
     if known >= first {
         return Ok(());
     }
-    if accepted_begin(ledger, partition, first, end)?.is_none_or(|begin| begin < first) {
+    if accepted_begin(event_log, partition, first, end)?.is_none_or(|begin| begin < first) {
         return Err(Inconsistency::facts_trimmed(partition, known, first).into());
     }
     if known > 0 { Err(of_another_log(partition)) } else { Ok(store.begin(partition, first)?) }
 }
 
 /// From where on facts are all that there is to know, by the newest decision of an operator.
-fn accepted_begin(ledger: &mut dyn Ledger, partition: u32, first: u64, end: u64) -> Result<Option<u64>, LedgerError> {
+fn accepted_begin(
+    event_log: &mut dyn EventLog,
+    partition: u32,
+    first: u64,
+    end: u64,
+) -> Result<Option<u64>, EventLogError> {
     let mut newest = None;
-    ledger.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
+    event_log.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
         newest = newest.max(begin_of(&entry));
         ControlFlow::Continue(())
     })?;
@@ -75,15 +86,15 @@ pub fn begin_of(entry: &Entry) -> Option<u64> {
 /// Whether the last record that was folded is still there, as far as that can be told: where it was a progress record,
 /// it says what the state knows from it. It is gone where compaction took it, and that only takes what a newer progress
 /// record has replaced, which goes further; or where its transaction was aborted, though its commit was acknowledged.
-pub fn look_back(ledger: &mut dyn Ledger, store: &Store, partition: u32) -> Result<(), Failure> {
-    let (first, end) = ledger.bounds(Topic::Facts, partition)?;
+pub fn look_back(event_log: &mut dyn EventLog, store: &Store, partition: u32) -> Result<(), Failure> {
+    let (first, end) = event_log.bounds(Topic::Facts, partition)?;
     let checkpoint = store.checkpoint(partition);
     let Some(offset) = checkpoint.facts.checked_sub(1).filter(|offset| (first..end).contains(offset)) else {
         return Ok(());
     };
     let at = Position { partition, offset };
     let (mut is_there, mut progress) = (false, None);
-    ledger.read(Topic::Facts, at, end, &mut |entry| {
+    event_log.read(Topic::Facts, at, end, &mut |entry| {
         is_there |= entry.position == at;
         progress = progress_of(&entry).map(|progress| (entry.position, progress));
         if is_there || progress.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -96,15 +107,20 @@ pub fn look_back(ledger: &mut dyn Ledger, store: &Store, partition: u32) -> Resu
         }
         Some((place, found)) if place != at && checkpoint.raw >= Some(found.raw) => Err(of_another_log(partition)),
         // Where facts do not tell of every step they are never compacted, and damage may have taken it.
-        None if !is_there && ledger.tells_progress() => Err(of_another_log(partition)),
+        None if !is_there && event_log.tells_progress() => Err(of_another_log(partition)),
         Some(_) | None => Ok(()),
     }
 }
 
 /// The log that the newest progress record names.
-fn newest_log(ledger: &mut dyn Ledger, partition: u32, first: u64, end: u64) -> Result<Option<EventId>, LedgerError> {
+fn newest_log(
+    event_log: &mut dyn EventLog,
+    partition: u32,
+    first: u64,
+    end: u64,
+) -> Result<Option<EventId>, EventLogError> {
     let mut newest = None;
-    ledger.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
+    event_log.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
         newest = progress_of(&entry).map(|progress| progress.log).or(newest);
         ControlFlow::Continue(())
     })?;
@@ -126,13 +142,13 @@ fn of_another_log(partition: u32) -> Failure {
 
 /// Applies what is committed in `facts` of a partition from there to before `until`.
 pub fn read_facts(
-    ledger: &mut dyn Ledger,
+    event_log: &mut dyn EventLog,
     store: &Store,
     recent_events: &RecentEvents,
     from: Position,
     until: u64,
 ) -> Result<(), Failure> {
-    let (first, _) = ledger.bounds(Topic::Facts, from.partition)?;
+    let (first, _) = event_log.bounds(Topic::Facts, from.partition)?;
     thread::scope(|scope| {
         let (mut step, mut applying) = (Step { first, ..Step::new(store, from.partition) }, None);
         let mut take = |entry: &Entry| -> Result<(), Failure> {
@@ -145,7 +161,7 @@ pub fn read_facts(
             Ok(())
         };
         let mut taken: Result<(), Failure> = Ok(());
-        ledger.read(Topic::Facts, from, until, &mut |entry| {
+        event_log.read(Topic::Facts, from, until, &mut |entry| {
             taken = take(&entry);
             if taken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
@@ -176,22 +192,22 @@ pub fn follow(store: &Store, recent_events: &RecentEvents, entries: &[Entry]) ->
 
 /// Makes a partition ours: the state at `K`, and `K` itself. From there on the owner reads `raw`.
 pub fn restore(
-    ledger: &mut dyn Ledger,
+    event_log: &mut dyn EventLog,
     store: &Store,
     recent_events: &RecentEvents,
     partition: u32,
 ) -> Result<Position, Failure> {
     // In this order: once this has answered, no transaction of a former owner is open.
-    let committed = ledger.committed(partition)?;
-    catch_up(ledger, store, recent_events, partition)?;
-    let offsets = ResumeOffsets::look(ledger, partition, store.checkpoint(partition), committed)?;
+    let committed = event_log.committed(partition)?;
+    catch_up(event_log, store, recent_events, partition)?;
+    let offsets = ResumeOffsets::look(event_log, partition, store.checkpoint(partition), committed)?;
     let offset = match offsets.place() {
         Ok(offset) => offset,
         Err(inconsistency) => {
             // Where we were halted, a successor may have gone on meanwhile, and retention behind it: facts tell.
-            catch_up(ledger, store, recent_events, partition)?;
+            catch_up(event_log, store, recent_events, partition)?;
             if store.checkpoint(partition) != offsets.checkpoint {
-                return restore(ledger, store, recent_events, partition);
+                return restore(event_log, store, recent_events, partition);
             }
             return Err(inconsistency.into());
         }
@@ -315,7 +331,7 @@ impl<'a> Step<'a> {
 
 fn unreadable(position: Position, why: &str) -> Failure {
     let Position { partition, offset } = position;
-    LedgerError::Broken(format!("facts {partition}/{offset} cannot be read: {why}")).into()
+    EventLogError::Fatal(format!("facts {partition}/{offset} cannot be read: {why}")).into()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::path::Path;
 use common::contract::Topic;
 use common::event::{EventId, Installation, RawEvent};
 use common::lifecycle::Stop;
-use common::log::{Entry, Ledger, LedgerError, Position, Record};
+use common::log::{Entry, EventLog, EventLogError, Position, Record};
 use common::secret::Fingerprint;
 use common::time::Timestamp;
 use serde_json::Value;
@@ -92,7 +92,7 @@ impl fmt::Display for Difference {
 
 /// What an audit works with.
 struct Auditor<'a> {
-    ledger: &'a mut dyn Ledger,
+    event_log: &'a mut dyn EventLog,
     store: Store,
     now: Timestamp,
     audit: Audit,
@@ -103,31 +103,31 @@ struct Auditor<'a> {
 impl Audit {
     /// Compares all of it. `scratch` is a directory for a state that is folded for this and thrown away.
     pub fn of(
-        ledger: &mut dyn Ledger,
+        event_log: &mut dyn EventLog,
         scratch: &Path,
         trusts: Trusts,
         now: Timestamp,
         stop: &Stop,
         report: &mut dyn FnMut(Progress),
     ) -> Result<Self, Failure> {
-        Self::with(ledger, scratch, trusts, now, stop, report, None)
+        Self::with(event_log, scratch, trusts, now, stop, report, None)
     }
 
     /// Compares all of it and publishes what differs: facts first, then records as they follow from those. Whoever
-    /// calls this owns every partition, alone, until the ledger is dropped.
+    /// calls this owns every partition, alone, until the event log is dropped.
     pub fn repairing(
-        ledger: &mut dyn Ledger,
+        event_log: &mut dyn EventLog,
         scratch: &Path,
         trusts: Trusts,
         now: Timestamp,
         stop: &Stop,
         report: &mut dyn FnMut(Progress),
     ) -> Result<Self, Failure> {
-        Self::with(ledger, scratch, trusts, now, stop, report, Some(Repairs::default()))
+        Self::with(event_log, scratch, trusts, now, stop, report, Some(Repairs::default()))
     }
 
     fn with(
-        ledger: &mut dyn Ledger,
+        event_log: &mut dyn EventLog,
         scratch: &Path,
         trusts: Trusts,
         now: Timestamp,
@@ -138,33 +138,33 @@ impl Audit {
         let mut committed = Vec::new();
         if repairs.is_some() {
             // Before facts are read: once this has answered, no transaction of a former owner is open.
-            for partition in 0..ledger.partitions() {
-                committed.push(ledger.committed(partition)?);
+            for partition in 0..event_log.partitions() {
+                committed.push(event_log.committed(partition)?);
             }
         }
-        let before = ends(ledger)?;
-        let store = opening::open(scratch, ledger.identity(), ledger.partitions(), trusts)?;
+        let before = ends(event_log)?;
+        let store = opening::open(scratch, event_log.identity(), event_log.partitions(), trusts)?;
         store.begin_bulk_load();
-        read_all(ledger, &store, stop, report)?;
+        read_all(event_log, &store, stop, report)?;
         store.finish_bulk_load()?;
-        let audit = Self { has_moved: ends(ledger)? != before, ..Self::default() };
-        let mut auditor = Auditor { ledger, store, now, audit, repairs };
-        for partition in 0..auditor.ledger.partitions() {
+        let audit = Self { has_moved: ends(event_log)? != before, ..Self::default() };
+        let mut auditor = Auditor { event_log, store, now, audit, repairs };
+        for partition in 0..auditor.event_log.partitions() {
             if stop.requested() {
-                return Err(LedgerError::StartOver("asked to stop".to_owned()).into());
+                return Err(EventLogError::Reopen("asked to stop".to_owned()).into());
             }
             let committed = committed.get(partition as usize).copied().flatten();
             auditor.facts(partition)?;
             auditor.repair(partition, committed)?;
             // Without a broker nobody subscribes, and there are no compacted topics.
-            if auditor.ledger.tells_progress() {
+            if auditor.event_log.tells_progress() {
                 auditor.records(partition)?;
                 auditor.repair(partition, committed)?;
             }
         }
-        let Auditor { ledger, mut audit, repairs, .. } = auditor;
+        let Auditor { event_log, mut audit, repairs, .. } = auditor;
         // What was published here is not a move of somebody else's.
-        audit.has_moved |= repairs.is_none() && ends(ledger)? != before;
+        audit.has_moved |= repairs.is_none() && ends(event_log)? != before;
         Ok(audit)
     }
 }
@@ -184,32 +184,32 @@ impl Auditor<'_> {
     fn repair(&mut self, partition: u32, committed: Option<u64>) -> Result<(), Failure> {
         let Some(repairs) = &mut self.repairs else { return Ok(()) };
         let progressed = self.store.checkpoint(partition).raw;
-        if self.ledger.tells_progress() && committed.is_some_and(|committed| Some(committed) != progressed) {
-            return Err(LedgerError::Broken(format!(
+        if self.event_log.tells_progress() && committed.is_some_and(|committed| Some(committed) != progressed) {
+            return Err(EventLogError::Fatal(format!(
                 "facts of partition {partition} tell of raw up to {progressed:?}, but the group has gone on to \
                  {committed:?}: a processor says at its start what that means"
             ))
             .into());
         }
         let Some(read) = committed.or(progressed) else { return Ok(()) };
-        self.audit.repaired += repairs.publish(self.ledger, Position { partition, offset: read }, self.now)?;
+        self.audit.repaired += repairs.publish(self.event_log, Position { partition, offset: read }, self.now)?;
         let from = Position { partition, offset: self.store.checkpoint(partition).facts };
-        let end = self.ledger.bounds(Topic::Facts, partition)?.1;
-        read_facts(self.ledger, &self.store, &RecentEvents::default(), from, end)
+        let end = self.event_log.bounds(Topic::Facts, partition)?.1;
+        read_facts(self.event_log, &self.store, &RecentEvents::default(), from, end)
     }
 
     /// Facts of a partition with what `raw` says, in both directions.
     fn facts(&mut self, partition: u32) -> Result<(), Failure> {
-        let (first, end) = self.ledger.bounds(Topic::Raw, partition)?;
+        let (first, end) = self.event_log.bounds(Topic::Raw, partition)?;
         let mut read = self.store.checkpoint(partition).raw;
-        if !self.ledger.tells_progress() {
-            read = read.max(self.ledger.committed(partition)?);
+        if !self.event_log.tells_progress() {
+            read = read.max(self.event_log.committed(partition)?);
         }
         let read = read.unwrap_or(first).min(end);
         let (mut explained, mut found, mut failed) = (BTreeSet::new(), Found::of(self.repairs.is_some()), Ok(()));
         let from = Position { partition, offset: first };
         let (store, events) = (&self.store, &mut self.audit.events);
-        self.ledger.read(Topic::Raw, from, read, &mut |entry| {
+        self.event_log.read(Topic::Raw, from, read, &mut |entry| {
             *events += 1;
             match event(store, &entry, &mut explained) {
                 Ok(different) => different.into_iter().for_each(|(what, correction)| found.add(what, correction)),
@@ -219,11 +219,11 @@ impl Auditor<'_> {
         })?;
         failed?;
 
-        let (first_fact, end) = self.ledger.bounds(Topic::Facts, partition)?;
+        let (first_fact, end) = self.event_log.bounds(Topic::Facts, partition)?;
         let end = end.min(self.store.checkpoint(partition).facts);
         let from = Position { partition, offset: first_fact };
         let facts = &mut self.audit.facts;
-        self.ledger.read(Topic::Facts, from, end, &mut |entry| {
+        self.event_log.read(Topic::Facts, from, end, &mut |entry| {
             if let Some(fact) = fact(&entry)
                 && (first..read).contains(&fact.raw.offset)
             {
@@ -293,8 +293,8 @@ impl Auditor<'_> {
     /// The last record of each key, as a hash; what ends in a tombstone is not there.
     fn found(&mut self, topic: Topic, partition: u32) -> Result<BTreeMap<String, Fingerprint>, Failure> {
         let mut found: BTreeMap<String, Fingerprint> = BTreeMap::new();
-        let (first, end) = self.ledger.bounds(topic, partition)?;
-        self.ledger.read(topic, Position { partition, offset: first }, end, &mut |entry| {
+        let (first, end) = self.event_log.bounds(topic, partition)?;
+        self.event_log.read(topic, Position { partition, offset: first }, end, &mut |entry| {
             let key = entry.record.key.unwrap_or_default();
             match entry.record.value.as_deref() {
                 Some(value) => found.insert(key, hash(&serde_json::from_slice(value).unwrap_or(Value::Null))),
@@ -429,6 +429,6 @@ fn fact(entry: &Entry) -> Option<Fact> {
     }
 }
 
-fn ends(ledger: &mut dyn Ledger) -> Result<Vec<u64>, Failure> {
-    (0..ledger.partitions()).map(|partition| Ok(ledger.bounds(Topic::Facts, partition)?.1)).collect()
+fn ends(event_log: &mut dyn EventLog) -> Result<Vec<u64>, Failure> {
+    (0..event_log.partitions()).map(|partition| Ok(event_log.bounds(Topic::Facts, partition)?.1)).collect()
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use common::contract::{Topic, header};
 use common::event::EventId;
-use common::log::{Entry, Ledger, LedgerError, Position};
+use common::log::{Entry, EventLog, EventLogError, Position};
 use common::time::Timestamp;
 
 /// So many ids are remembered for each partition; beyond it the look back begins anew.
@@ -31,29 +31,29 @@ impl Dedup {
     /// Whether a resent record at `position` has a first copy before it. `received_at` is the same in both.
     pub fn has_first_copy(
         &mut self,
-        ledger: &mut dyn Ledger,
+        event_log: &mut dyn EventLog,
         position: Position,
         received_at: Timestamp,
         id: EventId,
-    ) -> Result<bool, LedgerError> {
+    ) -> Result<bool, EventLogError> {
         let Position { partition, offset } = position;
         let known = self.0.remove(&partition).filter(|known| known.ids.len() <= IDS_MAX && known.until <= offset);
         let mut stretch = match known {
             Some(known) if known.since <= received_at => known,
             Some(_) | None => {
-                let from = ledger.offset_at(partition, received_at)?.min(offset);
+                let from = event_log.offset_at(partition, received_at)?.min(offset);
                 Stretch { from, until: from, since: received_at, ids: HashSet::new(), last_resent: offset }
             }
         };
         while stretch.until < offset {
             let from = Position { partition, offset: stretch.until };
-            let read = ledger.read(Topic::Raw, from, offset, &mut |entry| {
+            let read = event_log.read(Topic::Raw, from, offset, &mut |entry| {
                 stretch.ids.extend(id_of(&entry));
                 ControlFlow::Continue(())
             });
             if let Err(error) = read {
-                let (first, _) = ledger.bounds(Topic::Raw, partition)?;
-                if !matches!(error, LedgerError::Broken(_)) || first <= stretch.until {
+                let (first, _) = event_log.bounds(Topic::Raw, partition)?;
+                if !matches!(error, EventLogError::Fatal(_)) || first <= stretch.until {
                     return Err(error);
                 }
                 // Retention took where we wanted to begin: what is left is all that there is to look at.

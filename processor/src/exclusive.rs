@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use common::lifecycle::Stop;
-use common::log::kafka::{KafkaLedger, KafkaSettings};
-use common::log::{Ledger, LedgerError, Turn};
+use common::log::kafka::{KafkaEventLog, KafkaSettings};
+use common::log::{EventLog, EventLogError, LogEvent};
 
 /// How long the group may take to give us everything.
 const GAIN_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -19,29 +19,29 @@ const POLL: Duration = Duration::from_millis(100);
 /// Opens the logs in Kafka once every partition is ours, without any of a processor's checks. Refuses while a
 /// processor of the group runs; waits for the sessions of those that have ended.
 ///
-/// [`Ledger::committed`] of a partition answers once no transaction of a former owner is open: ask it before `facts`
-/// are read. The group has a place for us until the ledger is dropped.
-pub fn open(kafka: &KafkaSettings, group: &str, stop: &Stop) -> Result<KafkaLedger, LedgerError> {
-    let mut ledger = KafkaLedger::open_alone(kafka, group, stop.clone())?;
-    await_assignment(&mut ledger, GAIN_WAIT_MAX, stop)?;
-    Ok(ledger)
+/// [`EventLog::committed`] of a partition answers once no transaction of a former owner is open: ask it before `facts`
+/// are read. The group has a place for us until the event log is dropped.
+pub fn open(kafka: &KafkaSettings, group: &str, stop: &Stop) -> Result<KafkaEventLog, EventLogError> {
+    let mut event_log = KafkaEventLog::open_alone(kafka, group, stop.clone())?;
+    await_assignment(&mut event_log, GAIN_WAIT_MAX, stop)?;
+    Ok(event_log)
 }
 
 /// Takes turns until nothing is anybody else's.
-fn await_assignment(ledger: &mut dyn Ledger, most: Duration, stop: &Stop) -> Result<(), LedgerError> {
+fn await_assignment(event_log: &mut dyn EventLog, most: Duration, stop: &Stop) -> Result<(), EventLogError> {
     let began = Instant::now();
-    let mut missing: BTreeSet<u32> = (0..ledger.partitions()).collect();
+    let mut missing: BTreeSet<u32> = (0..event_log.partitions()).collect();
     while !missing.is_empty() {
-        match ledger.next(POLL)? {
-            Turn::Assigned(assigned) => missing.retain(|partition| !assigned.contains(partition)),
-            Turn::Revoked(revoked) => missing.extend(revoked),
-            Turn::Raw(_) | Turn::Facts(_) | Turn::Quiet => {}
+        match event_log.next(POLL)? {
+            LogEvent::Assigned(assigned) => missing.retain(|partition| !assigned.contains(partition)),
+            LogEvent::Revoked(revoked) => missing.extend(revoked),
+            LogEvent::Raw(_) | LogEvent::Facts(_) | LogEvent::Quiet => {}
         }
         if stop.requested() {
-            return Err(LedgerError::StartOver("asked to stop".into()));
+            return Err(EventLogError::Reopen("asked to stop".into()));
         }
         if began.elapsed() >= most {
-            return Err(LedgerError::Broken(format!(
+            return Err(EventLogError::Fatal(format!(
                 "the group did not give us the partitions {missing:?} in {} s: was a processor started meanwhile?",
                 most.as_secs()
             )));

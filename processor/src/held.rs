@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use common::contract::{Topic, header};
 use common::event::Installation;
-use common::log::{Entry, Ledger, LedgerError, Position};
+use common::log::{Entry, EventLog, EventLogError, Position};
 
 use crate::processor::Failure;
 use crate::store::Store;
@@ -55,7 +55,7 @@ impl HeldEvents {
     /// Makes sure that the events at these offsets are here; `next` are the records behind the one that releases them.
     pub fn fetch(
         &mut self,
-        ledger: &mut dyn Ledger,
+        event_log: &mut dyn EventLog,
         store: &Store,
         partition: u32,
         released: &[u64],
@@ -78,7 +78,7 @@ impl HeldEvents {
                 }
             }
         }
-        Ok(self.read(ledger, partition, &wanted)?)
+        Ok(self.read(event_log, partition, &wanted)?)
     }
 
     /// An event that was fetched.
@@ -86,10 +86,15 @@ impl HeldEvents {
         self.kept.get(&at)?.as_ref()
     }
 
-    fn read(&mut self, ledger: &mut dyn Ledger, partition: u32, wanted: &BTreeSet<u64>) -> Result<(), LedgerError> {
+    fn read(
+        &mut self,
+        event_log: &mut dyn EventLog,
+        partition: u32,
+        wanted: &BTreeSet<u64>,
+    ) -> Result<(), EventLogError> {
         let mut rest: Vec<u64> = wanted.iter().copied().collect();
         while let Some(&next) = rest.first() {
-            let (first, _) = ledger.bounds(Topic::Raw, partition)?;
+            let (first, _) = event_log.bounds(Topic::Raw, partition)?;
             let gone = rest.iter().take_while(|offset| **offset < first).count();
             if gone > 0 {
                 self.bytes += gone * GONE_BYTES;
@@ -100,7 +105,7 @@ impl HeldEvents {
             let near = rest.windows(2).take_while(|pair| pair[1] - pair[0] <= GAP_RECORDS_MAX).count() + 1;
             let until = rest[near - 1] + 1;
             let mut found = Vec::new();
-            let read = ledger.read(Topic::Raw, Position { partition, offset: next }, until, &mut |entry| {
+            let read = event_log.read(Topic::Raw, Position { partition, offset: next }, until, &mut |entry| {
                 if wanted.contains(&entry.position.offset) {
                     found.push(entry);
                 }
@@ -109,7 +114,7 @@ impl HeldEvents {
             match read {
                 Ok(()) => {}
                 // Retention took it between the question and the read.
-                Err(LedgerError::Broken(_)) if ledger.bounds(Topic::Raw, partition)?.0 > next => continue,
+                Err(EventLogError::Fatal(_)) if event_log.bounds(Topic::Raw, partition)?.0 > next => continue,
                 Err(error) => return Err(error),
             }
             self.bytes += near * GONE_BYTES;

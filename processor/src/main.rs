@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use common::admin;
 use common::lifecycle::{Readiness, Stop};
-use common::log::kafka::KafkaLedger;
+use common::log::kafka::KafkaEventLog;
 use common::private;
 use common::settings::{Settings, read_from_process};
 use common::telemetry;
@@ -58,7 +58,7 @@ async fn run(mut config: Config) -> anyhow::Result<()> {
 
     let open = {
         let (kafka, group, instance, stop) = (config.kafka, config.group, identity.id().to_owned(), stop.clone());
-        move || KafkaLedger::open(&kafka, &group, &instance, stop.clone())
+        move || KafkaEventLog::open(&kafka, &group, &instance, stop.clone())
     };
     let serving = async {
         let served = service::run(config.service, &registry, &readiness, stop.clone(), open).await;

@@ -22,7 +22,7 @@ pub struct Metrics {
     rejected: IntCounterVec,
     released_lost: IntCounter,
     gave_way: IntCounter,
-    start_overs: IntCounter,
+    reopens: IntCounter,
     state_quarantined: IntCounter,
     /// How far behind the owned partitions are.
     pub lag: Lag,
@@ -85,7 +85,7 @@ impl Metrics {
                 "processor_untrusted_forgotten_total",
                 "Installations that were forgotten because too many were known by nothing but held events.",
             ),
-            start_overs: counter("processor_start_overs_total", "Times that the logs were opened anew after an error."),
+            reopens: counter("processor_reopens_total", "Times that the logs were opened anew after an error."),
             state_quarantined: counter(
                 "processor_state_quarantined_total",
                 "Times that the state was quarantined and read again.",
@@ -146,8 +146,8 @@ impl Metrics {
     }
 
     /// The logs were opened anew.
-    pub fn started_over(&self) {
-        self.start_overs.inc();
+    pub fn reopened(&self) {
+        self.reopens.inc();
     }
 
     /// The state was quarantined.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use common::contract::{Topic, header};
 use common::event::{EventId, Installation, RawEvent};
 use common::lifecycle::Stop;
-use common::log::{Entry, Ledger, Output, Position};
+use common::log::{Entry, EventLog, Output, Position};
 use common::time::Timestamp;
 use tracing::warn;
 
@@ -121,7 +121,7 @@ impl<'a> Owner<'a> {
 
     /// Folds a batch step by step: publishes what follows all at once, then applies it to the state. What is left when
     /// time is up comes again.
-    pub fn take(&mut self, ledger: &mut dyn Ledger, entries: &[Entry]) -> Result<(), Failure> {
+    pub fn take(&mut self, event_log: &mut dyn EventLog, entries: &[Entry]) -> Result<(), Failure> {
         let began = Instant::now();
         let is_new = |entry: &&Entry| {
             let Position { partition, offset } = entry.position;
@@ -130,7 +130,7 @@ impl<'a> Owner<'a> {
         let entries: Vec<&Entry> = entries.iter().filter(is_new).collect();
         let mut rest = &entries[..];
         while !rest.is_empty() {
-            let taken = self.step(ledger, rest)?;
+            let taken = self.step(event_log, rest)?;
             rest = &rest[taken..];
             if self.stop.requested() {
                 break;
@@ -140,7 +140,7 @@ impl<'a> Owner<'a> {
                 for entry in rest {
                     starts.entry(entry.position.partition).or_insert(entry.position);
                 }
-                ledger.start(&starts.into_values().collect::<Vec<_>>())?;
+                event_log.start(&starts.into_values().collect::<Vec<_>>())?;
                 break;
             }
         }
@@ -148,30 +148,30 @@ impl<'a> Owner<'a> {
     }
 
     /// Folds as many of these as fit into a step, and at least one. Returns how many.
-    fn step(&mut self, ledger: &mut dyn Ledger, entries: &[&Entry]) -> Result<usize, Failure> {
+    fn step(&mut self, event_log: &mut dyn EventLog, entries: &[&Entry]) -> Result<usize, Failure> {
         let began = Instant::now();
         let (mut batch, mut taken) = (Batch::default(), 0);
         for entry in entries {
             taken += 1;
-            let outcome = self.fold(ledger, entry, &entries[taken..], &mut batch)?;
+            let outcome = self.fold(event_log, entry, &entries[taken..], &mut batch)?;
             self.metrics.count(outcome);
             if batch.is_full(&self.limits) || began.elapsed() >= self.limits.step_time || self.stop.requested() {
                 break;
             }
         }
         self.metrics.took(Step::Fold, began.elapsed());
-        self.publish(ledger, batch)?;
+        self.publish(event_log, batch)?;
         Ok(taken)
     }
 
     /// Publishes what a step came to, then applies it.
-    fn publish(&self, ledger: &mut dyn Ledger, mut batch: Batch) -> Result<(), Failure> {
+    fn publish(&self, event_log: &mut dyn EventLog, mut batch: Batch) -> Result<(), Failure> {
         let began = Instant::now();
         let mut logs = BTreeMap::new();
         for (partition, done) in &batch.partitions {
             let log = self.store.checkpoint(*partition).log.unwrap_or_else(EventId::now_v7);
             logs.insert(*partition, log);
-            let followed = ledger.tells_progress();
+            let followed = event_log.tells_progress();
             if !followed && done.changes.is_empty() {
                 continue;
             }
@@ -185,7 +185,7 @@ impl<'a> Owner<'a> {
             .iter()
             .map(|(partition, done)| Position { partition: *partition, offset: done.raw })
             .collect();
-        let ends = ledger.publish(batch.outputs, &read)?;
+        let ends = event_log.publish(batch.outputs, &read)?;
         self.metrics.took(Step::Publish, began.elapsed());
 
         let began = Instant::now();
@@ -208,7 +208,7 @@ impl<'a> Owner<'a> {
     /// Folds one event into the step; `next` are the events behind it.
     fn fold(
         &mut self,
-        ledger: &mut dyn Ledger,
+        event_log: &mut dyn EventLog,
         entry: &Entry,
         next: &[&Entry],
         batch: &mut Batch,
@@ -223,7 +223,7 @@ impl<'a> Owner<'a> {
 
         let folded = match &event {
             Err(reason) => Err(*reason),
-            Ok(event) if self.is_repeated(ledger, entry, event, batch)? => Ok((Outcome::Repeated, Vec::new())),
+            Ok(event) if self.is_repeated(event_log, entry, event, batch)? => Ok((Outcome::Repeated, Vec::new())),
             Ok(event) => {
                 let rules = self.store.rules(&event.installation.app);
                 let Batch { installations, facts, held_facts, .. } = batch;
@@ -257,7 +257,7 @@ impl<'a> Owner<'a> {
                     | Effect::Permission(_)
                     | Effect::PermissionGone(_) => None,
                 });
-                self.held.fetch(ledger, self.store, place.partition, &released.collect::<Vec<_>>(), next)?;
+                self.held.fetch(event_log, self.store, place.partition, &released.collect::<Vec<_>>(), next)?;
                 let is_held = effects.iter().any(|effect| matches!(effect, Effect::Changed(Change::Held(..))));
                 for effect in effects {
                     self.put(effect, &publisher, batch);
@@ -328,7 +328,7 @@ impl<'a> Owner<'a> {
     /// Whether the event was there before: a fact by its id, anything else only if ingress says that it may be.
     fn is_repeated(
         &mut self,
-        ledger: &mut dyn Ledger,
+        event_log: &mut dyn EventLog,
         entry: &Entry,
         event: &Event,
         batch: &Batch,
@@ -340,7 +340,7 @@ impl<'a> Owner<'a> {
         if entry.record.header(header::RESENT) != Some(b"1") {
             return Ok(false);
         }
-        Ok(self.dedup.has_first_copy(ledger, entry.position, event.stamp.received_at, id)?)
+        Ok(self.dedup.has_first_copy(event_log, entry.position, event.stamp.received_at, id)?)
     }
 
     fn lost(&self, held: &HeldEvent) {

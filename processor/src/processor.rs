@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use common::contract::Topic;
 use common::lifecycle::{Pending, Stop};
-use common::log::{Applied, Ledger, LedgerError, OPEN_MAX, Position, Turn};
+use common::log::{Applied, EventLog, EventLogError, LogEvent, OPEN_MAX, Position};
 use common::time::Timestamp;
 use tracing::{error, info, warn};
 
@@ -61,12 +61,12 @@ impl Default for Timings {
     }
 }
 
-/// Why the loop left a ledger.
+/// Why the loop left an event log.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The logs.
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    EventLog(#[from] EventLogError),
     /// The state.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -145,9 +145,9 @@ pub struct Processor {
 impl Processor {
     /// Folds until asked to stop. Opens the logs anew as often as they ask for it; `caught_up` is let go once the
     /// state holds everything that was in `facts` at the start.
-    pub fn run<L: Ledger>(
+    pub fn run<L: EventLog>(
         &self,
-        mut open: impl FnMut() -> Result<L, LedgerError>,
+        mut open: impl FnMut() -> Result<L, EventLogError>,
         caught_up: Pending,
     ) -> anyhow::Result<()> {
         let event_bytes = self.limits.event_bytes;
@@ -160,12 +160,12 @@ impl Processor {
         };
         while !self.stop.requested() {
             let failure = match open() {
-                Ok(mut ledger) => match self.run_session(&mut ledger, &mut run_state) {
+                Ok(mut event_log) => match self.run_session(&mut event_log, &mut run_state) {
                     Ok(()) => break,
-                    Err(Failure::Store(StoreError::NoRoom)) => self.no_room(&ledger),
+                    Err(Failure::Store(StoreError::NoRoom)) => self.no_room(&event_log),
                     Err(failure) => failure,
                 },
-                Err(LedgerError::Partitions(why)) => Inconsistency::of_partitions(why).into(),
+                Err(EventLogError::Partitions(why)) => Inconsistency::of_partitions(why).into(),
                 Err(error) => error.into(),
             };
             match failure {
@@ -178,7 +178,7 @@ impl Processor {
                          so that it shares them out anew",
                         self.timings.unowned_wait.as_secs()
                     );
-                    self.metrics.started_over();
+                    self.metrics.reopened();
                     self.stop.sleep(self.timings.away);
                 }
                 Failure::Hangs(partitions) => {
@@ -188,32 +188,32 @@ impl Processor {
                          the logs anew, which ends them if they are ours",
                         self.timings.open_max.as_secs()
                     );
-                    self.metrics.started_over();
+                    self.metrics.reopened();
                     self.stop.sleep(self.timings.backoff);
                 }
-                Failure::Ledger(LedgerError::TooLarge(why)) => {
+                Failure::EventLog(EventLogError::TooLarge(why)) => {
                     let Some(less) = Some(run_state.event_bytes / 2).filter(|less| *less >= EVENT_BYTES_MIN) else {
-                        return Err(LedgerError::TooLarge(why)).context("publish what follows from an event");
+                        return Err(EventLogError::TooLarge(why)).context("publish what follows from an event");
                     };
                     warn!(
                         "showing events of more than {less} bytes without their data, until the next start: {why}. Set \
                          max.message.bytes of the derived topics as docs/topics.md says"
                     );
                     run_state.event_bytes = less;
-                    self.metrics.started_over();
+                    self.metrics.reopened();
                     self.stop.sleep(self.timings.backoff);
                 }
                 Failure::NoRoom { at_most } => {
                     let waiting = run_state.waiting.get_or_insert_with(|| self.patience().waiting());
                     waiting.wait_until(at_most, || self.state_dir.has_room());
                 }
-                Failure::Ledger(LedgerError::StartOver(why)) => {
+                Failure::EventLog(EventLogError::Reopen(why)) => {
                     warn!("opening the logs anew: {why}");
-                    self.metrics.started_over();
+                    self.metrics.reopened();
                     self.stop.sleep(self.timings.backoff);
                 }
-                Failure::Ledger(
-                    error @ (LedgerError::Fenced(_) | LedgerError::Broken(_) | LedgerError::Partitions(_)),
+                Failure::EventLog(
+                    error @ (EventLogError::Fenced(_) | EventLogError::Fatal(_) | EventLogError::Partitions(_)),
                 ) => return Err(error).context("go on with the logs"),
                 Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why)) => self.quarantine(&why)?,
                 Failure::Store(error @ (StoreError::Rows(_) | StoreError::NoRoom)) => {
@@ -225,32 +225,32 @@ impl Processor {
         Ok(())
     }
 
-    /// One session: everything, with one ledger. After a halt it first looks at every partition, and is in nobody's
+    /// One session: everything, with one event log. After a halt it first looks at every partition, and is in nobody's
     /// way.
-    fn run_session(&self, ledger: &mut dyn Ledger, run_state: &mut RunState) -> Result<(), Failure> {
-        let store = self.store(ledger)?;
-        ledger.settle(&applied(&store, ledger.partitions()))?;
-        let store = if store.is_outdated() { self.renew(ledger)? } else { store };
+    fn run_session(&self, event_log: &mut dyn EventLog, run_state: &mut RunState) -> Result<(), Failure> {
+        let store = self.store(event_log)?;
+        event_log.recover(&applied(&store, event_log.partitions()))?;
+        let store = if store.is_outdated() { self.renew(event_log)? } else { store };
         if run_state.halted_by.is_none() {
-            ledger.join()?;
+            event_log.join()?;
         }
-        let partitions: BTreeSet<u32> = (0..ledger.partitions()).collect();
+        let partitions: BTreeSet<u32> = (0..event_log.partitions()).collect();
         if partitions.iter().all(|partition| store.checkpoint(*partition).facts == 0) {
             store.begin_bulk_load();
         }
         for partition in &partitions {
-            look_back(ledger, &store, *partition)?;
-            catch_up(ledger, &store, &self.recent_events, *partition)?;
+            look_back(event_log, &store, *partition)?;
+            catch_up(event_log, &store, &self.recent_events, *partition)?;
         }
         store.finish_bulk_load()?;
         if run_state.halted_by.is_some() {
             for partition in &partitions {
-                restore(ledger, &store, &self.recent_events, *partition)?;
+                restore(event_log, &store, &self.recent_events, *partition)?;
             }
             info!("logs and state are consistent again: going on");
             run_state.halted_by = None;
             self.metrics.agree();
-            ledger.join()?;
+            event_log.join()?;
         }
         run_state.caught_up.take();
         self.metrics.records(&store);
@@ -260,61 +260,61 @@ impl Processor {
         let mut owner = Owner::new(&store, &self.recent_events, &self.metrics, limits, &self.stop);
         let mut owned = BTreeSet::new();
         let mut newest = BTreeMap::new();
-        ledger.follow(&followed(&store, &partitions, &owned))?;
+        event_log.follow(&followed(&store, &partitions, &owned))?;
         let began = Instant::now();
         let (mut measured, mut unowned_since) = (began, None);
         while !self.stop.requested() {
-            match ledger.next(POLL)? {
-                Turn::Raw(_) | Turn::Facts(_) if !self.state_dir.has_room() => {
-                    return Err(self.no_room(ledger));
+            match event_log.next(POLL)? {
+                LogEvent::Raw(_) | LogEvent::Facts(_) if !self.state_dir.has_room() => {
+                    return Err(self.no_room(event_log));
                 }
-                Turn::Raw(entries) => {
+                LogEvent::Raw(entries) => {
                     run_state.waiting = None;
-                    owner.take(ledger, &entries)?;
+                    owner.take(event_log, &entries)?;
                     self.metrics.records(&store);
                     newest.extend(entries.iter().map(|entry| (entry.position.partition, entry.record.at)));
                 }
-                Turn::Facts(entries) => {
+                LogEvent::Facts(entries) => {
                     run_state.waiting = None;
                     follow(&store, &self.recent_events, &entries)?;
                     self.metrics.records(&store);
                 }
-                Turn::Assigned(assigned) => {
+                LogEvent::Assigned(assigned) => {
                     if let Some(surplus) = assigned.iter().find(|partition| !partitions.contains(partition)) {
-                        return Err(Inconsistency::surplus(*surplus, ledger.partitions()).into());
+                        return Err(Inconsistency::surplus(*surplus, event_log.partitions()).into());
                     }
                     owned.extend(&assigned);
                     self.metrics.lag.own(&owned, Timestamp::now());
                     owner.forget();
-                    ledger.follow(&followed(&store, &partitions, &owned))?;
+                    event_log.follow(&followed(&store, &partitions, &owned))?;
                     let mut starts = Vec::new();
                     for partition in assigned {
-                        let start = restore(ledger, &store, &self.recent_events, partition)?;
+                        let start = restore(event_log, &store, &self.recent_events, partition)?;
                         let offset = start.offset;
                         info!(partition, offset, "took over partition {partition}, raw from {offset}");
                         starts.push(start);
                     }
-                    ledger.start(&starts)?;
+                    event_log.start(&starts)?;
                 }
-                Turn::Revoked(revoked) => {
+                LogEvent::Revoked(revoked) => {
                     info!("partitions {revoked:?} are no longer ours");
                     for partition in revoked {
                         owned.remove(&partition);
                     }
                     self.metrics.lag.own(&owned, Timestamp::now());
                     owner.forget();
-                    ledger.follow(&followed(&store, &partitions, &owned))?;
+                    event_log.follow(&followed(&store, &partitions, &owned))?;
                 }
-                Turn::Quiet => {}
+                LogEvent::Quiet => {}
             }
             if measured.elapsed() >= self.timings.measure_every {
                 if began.elapsed() >= OWNED_WITHIN {
                     // What we had in the session before, and not in this one, is another's.
                     self.metrics.lag.own(&owned, Timestamp::now());
                 }
-                self.measure(ledger, &store, &owned, &newest)?;
-                self.watch(ledger, &mut unowned_since)?;
-                self.look_for_hanging(ledger, &mut run_state.hanging)?;
+                self.measure(event_log, &store, &owned, &newest)?;
+                self.watch(event_log, &mut unowned_since)?;
+                self.look_for_hanging(event_log, &mut run_state.hanging)?;
                 measured = Instant::now();
             }
         }
@@ -323,8 +323,8 @@ impl Processor {
 
     /// The logs are left: others may take over what is ours. Logs on a disk of our own delete old things when they are
     /// asked.
-    fn no_room(&self, ledger: &dyn Ledger) -> Failure {
-        let at_most = if ledger.tells_progress() { Duration::MAX } else { self.timings.make_room };
+    fn no_room(&self, event_log: &dyn EventLog) -> Failure {
+        let at_most = if event_log.tells_progress() { Duration::MAX } else { self.timings.make_room };
         Failure::NoRoom { at_most }
     }
 
@@ -333,18 +333,18 @@ impl Processor {
     }
 
     /// The state for these logs: the one that is open, the one on the disk, or a new one in the place of either.
-    fn store(&self, ledger: &mut dyn Ledger) -> Result<Arc<Store>, Failure> {
+    fn store(&self, event_log: &mut dyn EventLog) -> Result<Arc<Store>, Failure> {
         if let Some(store) = self.shared.get() {
-            if store.log() != ledger.identity() {
-                let why = format!("the log {}, not to {}", store.log(), ledger.identity());
+            if store.log() != event_log.identity() {
+                let why = format!("the log {}, not to {}", store.log(), event_log.identity());
                 return Err(StoreError::Foreign(why).into());
             }
             return Ok(store);
         }
         let began = Instant::now();
         let store = Arc::new(self.state_dir.open(
-            ledger.identity(),
-            ledger.partitions(),
+            event_log.identity(),
+            event_log.partitions(),
             self.trusts.clone(),
             &self.patience(),
         )?);
@@ -355,21 +355,21 @@ impl Processor {
 
     /// Reads `facts` again beside a state that an older version folded, and puts the new one in its place. Until then
     /// the old one answers, and nothing is owned or followed.
-    fn renew(&self, ledger: &mut dyn Ledger) -> Result<Arc<Store>, Failure> {
+    fn renew(&self, event_log: &mut dyn EventLog) -> Result<Arc<Store>, Failure> {
         info!("an older version folded the state: it answers on, marked as stale, until facts were read again");
         let began = Instant::now();
-        match self.read_beside(ledger) {
+        match self.read_beside(event_log) {
             Err(Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why))) => {
                 // What lies beside is no good: it is begun anew, and the old state goes on answering.
                 self.state_dir.throw_away_beside().map_err(|error| in_vain(&error))?;
-                return Err(LedgerError::StartOver(format!("the state that was begun is thrown away: {why}")).into());
+                return Err(EventLogError::Reopen(format!("the state that was begun is thrown away: {why}")).into());
             }
             read => read?,
         }
         self.state_dir.swap().map_err(|error| in_vain(&error))?;
         let store = Arc::new(self.state_dir.open(
-            ledger.identity(),
-            ledger.partitions(),
+            event_log.identity(),
+            event_log.partitions(),
             self.trusts.clone(),
             &self.patience(),
         )?);
@@ -378,10 +378,10 @@ impl Processor {
         Ok(store)
     }
 
-    fn read_beside(&self, ledger: &mut dyn Ledger) -> Result<(), Failure> {
+    fn read_beside(&self, event_log: &mut dyn EventLog) -> Result<(), Failure> {
         let beside = self.state_dir.open_beside(
-            ledger.identity(),
-            ledger.partitions(),
+            event_log.identity(),
+            event_log.partitions(),
             self.trusts.clone(),
             &self.patience(),
         )?;
@@ -389,8 +389,8 @@ impl Processor {
             return Err(StoreError::Foreign("an older version, too".to_owned()).into());
         }
         beside.begin_bulk_load();
-        for partition in 0..ledger.partitions() {
-            catch_up(ledger, &beside, &RecentEvents::default(), partition)?;
+        for partition in 0..event_log.partitions() {
+            catch_up(event_log, &beside, &RecentEvents::default(), partition)?;
         }
         Ok(beside.finish_bulk_load()?)
     }
@@ -411,13 +411,13 @@ impl Processor {
 
     fn measure(
         &self,
-        ledger: &mut dyn Ledger,
+        event_log: &mut dyn EventLog,
         store: &Store,
         owned: &BTreeSet<u32>,
         newest: &BTreeMap<u32, Timestamp>,
     ) -> Result<(), Failure> {
         for partition in owned {
-            let (_, end) = ledger.bounds(Topic::Raw, *partition)?;
+            let (_, end) = event_log.bounds(Topic::Raw, *partition)?;
             let next = store.checkpoint(*partition).raw.unwrap_or(0);
             let newest = newest.get(partition).copied();
             self.metrics.lag.measure(*partition, next, end.saturating_sub(next), newest, Timestamp::now());
@@ -428,8 +428,8 @@ impl Processor {
 
     /// Looks for partitions that nobody owns, and does not let that be for ever. While the group is between two
     /// generations it tells nothing.
-    fn watch(&self, ledger: &mut dyn Ledger, since: &mut Option<Instant>) -> Result<(), Failure> {
-        let Some(unowned) = ledger.unowned() else { return Ok(()) };
+    fn watch(&self, event_log: &mut dyn EventLog, since: &mut Option<Instant>) -> Result<(), Failure> {
+        let Some(unowned) = event_log.unowned() else { return Ok(()) };
         self.metrics.unowned(unowned);
         if unowned == 0 {
             *since = None;
@@ -442,11 +442,11 @@ impl Processor {
     }
 
     /// Looks for transactions that are open for too long, and lets what may be ours of them be ended.
-    fn look_for_hanging(&self, ledger: &mut dyn Ledger, hanging: &mut Hanging) -> Result<(), Failure> {
-        if ledger.lost_a_broker() {
+    fn look_for_hanging(&self, event_log: &mut dyn EventLog, hanging: &mut Hanging) -> Result<(), Failure> {
+        if event_log.lost_a_broker() {
             hanging.forget_tries();
         }
-        let (undecided, now, long) = (ledger.undecided()?, Instant::now(), self.timings.open_max);
+        let (undecided, now, long) = (event_log.undecided()?, Instant::now(), self.timings.open_max);
         let partitions = hanging.look(undecided, now, long);
         self.metrics.hanging(partitions);
         if hanging.try_once(now, long) { Err(Failure::Hangs(partitions)) } else { Ok(()) }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use common::contract::Topic;
 use common::lifecycle::Stop;
-use common::log::{Ledger, LedgerError, Position};
+use common::log::{EventLog, EventLogError, Position};
 
 use crate::assignment::{begin, read_facts};
 use crate::processor::Failure;
@@ -31,7 +31,7 @@ pub struct Progress {
 ///
 /// Nobody may have the state in `dir` open. A rebuild that ends early leaves it as it was.
 pub fn rebuild(
-    ledger: &mut dyn Ledger,
+    event_log: &mut dyn EventLog,
     dir: &Path,
     trusts: Trusts,
     stop: &Stop,
@@ -39,13 +39,13 @@ pub fn rebuild(
 ) -> Result<(), Failure> {
     let beside = beside(dir);
     opening::throw_away(&beside).map_err(|error| in_vain("remove what an earlier rebuild left", &error))?;
-    let store = opening::open(&beside, ledger.identity(), ledger.partitions(), trusts.clone())?;
+    let store = opening::open(&beside, event_log.identity(), event_log.partitions(), trusts.clone())?;
     store.begin_bulk_load();
-    let read = read_all(ledger, &store, stop, told).and_then(|()| Ok(store.finish_bulk_load()?));
+    let read = read_all(event_log, &store, stop, told).and_then(|()| Ok(store.finish_bulk_load()?));
     drop(store);
     // What lies there now is what will be opened: so it is read once more before it takes the old one's place.
     let verified =
-        read.and_then(|()| Ok(opening::open(&beside, ledger.identity(), ledger.partitions(), trusts).map(drop)?));
+        read.and_then(|()| Ok(opening::open(&beside, event_log.identity(), event_log.partitions(), trusts).map(drop)?));
     if let Err(failure) = verified {
         opening::throw_away(&beside).map_err(|error| in_vain("remove what was begun", &error))?;
         return Err(failure);
@@ -57,16 +57,16 @@ pub fn rebuild(
 
 /// Applies all of `facts` that the state does not know yet.
 pub fn read_all(
-    ledger: &mut dyn Ledger,
+    event_log: &mut dyn EventLog,
     store: &Store,
     stop: &Stop,
     told: &mut dyn FnMut(Progress),
 ) -> Result<(), Failure> {
     let mut stretches = Vec::new();
     let mut progress = Progress::default();
-    for partition in 0..ledger.partitions() {
-        let (first, end) = ledger.bounds(Topic::Facts, partition)?;
-        begin(store, ledger, partition, (first, end))?;
+    for partition in 0..event_log.partitions() {
+        let (first, end) = event_log.bounds(Topic::Facts, partition)?;
+        begin(store, event_log, partition, (first, end))?;
         let from = store.checkpoint(partition).facts;
         progress.all += end.saturating_sub(from);
         stretches.push((Position { partition, offset: from }, end));
@@ -74,10 +74,10 @@ pub fn read_all(
     for (mut from, end) in stretches {
         while from.offset < end {
             if stop.requested() {
-                return Err(LedgerError::StartOver("asked to stop".to_owned()).into());
+                return Err(EventLogError::Reopen("asked to stop".to_owned()).into());
             }
             let until = end.min(from.offset + STRETCH_RECORDS);
-            read_facts(ledger, store, &RecentEvents::default(), from, until)?;
+            read_facts(event_log, store, &RecentEvents::default(), from, until)?;
             progress.read += until - from.offset;
             told(progress);
             from.offset = until;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use common::contract::{Topic, header};
 use common::event::{EventId, Installation};
-use common::log::{Ledger, LedgerError, Output, Position, Record};
+use common::log::{EventLog, EventLogError, Output, Position, Record};
 use common::time::Timestamp;
 
 use crate::domain::{Change, Fact, InstallationRecord, PermissionRecord};
@@ -51,11 +51,16 @@ impl Repairs {
 
     /// Publishes all of them, in the order in which they were found, with how far `raw` was read all the same.
     /// Returns how many there were.
-    pub fn publish(&mut self, ledger: &mut dyn Ledger, read: Position, now: Timestamp) -> Result<u64, LedgerError> {
+    pub fn publish(
+        &mut self,
+        event_log: &mut dyn EventLog,
+        read: Position,
+        now: Timestamp,
+    ) -> Result<u64, EventLogError> {
         let corrections = std::mem::take(&mut self.0);
         for some in corrections.chunks(PUBLISHED_MAX) {
             let outputs = some.iter().filter_map(|correction| correction.output(now)).collect();
-            ledger.publish(outputs, &[read])?;
+            event_log.publish(outputs, &[read])?;
         }
         Ok(corrections.len() as u64)
     }

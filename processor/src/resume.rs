@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 
 use common::contract::Topic;
 use common::event::{EventId, RawEvent};
-use common::log::{Ledger, LedgerError, Position};
+use common::log::{EventLog, EventLogError, Position};
 use common::time::Timestamp;
 
 use crate::assignment::{begin_of, progress_of};
@@ -49,31 +49,31 @@ pub struct Remedy {
 
 /// Everything that is in the way, by partition. With `again`, a partition whose facts were lost or deleted goes back to
 /// the first record of `raw`, not only to where facts tell that they ended.
-pub fn obstacles(ledger: &mut dyn Ledger, again: bool) -> Result<Vec<Obstacle>, LedgerError> {
+pub fn obstacles(event_log: &mut dyn EventLog, again: bool) -> Result<Vec<Obstacle>, EventLogError> {
     let mut obstacles = Vec::new();
-    for partition in 0..ledger.partitions() {
+    for partition in 0..event_log.partitions() {
         // In this order, as when a partition is restored.
-        let committed = ledger.committed(partition)?;
-        let known = Known::of(ledger, partition)?;
-        let offsets = ResumeOffsets::look(ledger, partition, known.checkpoint.clone(), committed)?;
-        let other = known.partitions.filter(|then| *then != ledger.partitions());
+        let committed = event_log.committed(partition)?;
+        let known = Known::of(event_log, partition)?;
+        let offsets = ResumeOffsets::look(event_log, partition, known.checkpoint.clone(), committed)?;
+        let other = known.partitions.filter(|then| *then != event_log.partitions());
         let inconsistency = match (other, known.is_trimmed(), offsets.place()) {
-            (Some(then), _, _) => Inconsistency::partitions(partition, then, ledger.partitions()),
+            (Some(then), _, _) => Inconsistency::partitions(partition, then, event_log.partitions()),
             (None, true, _) => Inconsistency::facts_trimmed(partition, 0, known.first),
             (None, false, Err(inconsistency)) => inconsistency,
             (None, false, Ok(_)) => continue,
         };
-        let remedy = remedy(ledger, &offsets, &known, inconsistency.what, again)?;
+        let remedy = remedy(event_log, &offsets, &known, inconsistency.what, again)?;
         obstacles.push(Obstacle { offsets, inconsistency, remedy });
     }
     Ok(obstacles)
 }
 
 /// Goes on in this partition as its remedy says: publishes that, and the group's offset, in one transaction.
-pub fn accept(ledger: &mut dyn Ledger, obstacle: &Obstacle, now: Timestamp) -> Result<(), LedgerError> {
+pub fn accept(event_log: &mut dyn EventLog, obstacle: &Obstacle, now: Timestamp) -> Result<(), EventLogError> {
     let Obstacle { offsets, inconsistency, remedy } = obstacle;
     let Some(Remedy { raw, last, begin, .. }) = *remedy else {
-        return Err(LedgerError::Broken(inconsistency.to_string()));
+        return Err(EventLogError::Fatal(inconsistency.to_string()));
     };
     let (partition, checkpoint) = (offsets.partition, &offsets.checkpoint);
     // Whoever folded facts that are gone knows by the log's new id that its state is void.
@@ -84,20 +84,20 @@ pub fn accept(ledger: &mut dyn Ledger, obstacle: &Obstacle, now: Timestamp) -> R
     };
     let from = offsets.read();
     let accepting = Accepted { what: inconsistency.what, from, to: raw, at: now, before, begin };
-    let partitions = Some(ledger.partitions());
+    let partitions = Some(event_log.partitions());
     let going_on = Progress { raw, log, folded: Vec::new(), last, partitions, accepted: Some(accepting.clone()) };
     let outputs = vec![accepted(&accepting, EventId::now_v7(), partition), progress(&going_on, partition, now)];
-    ledger.publish(outputs, &[Position { partition, offset: raw }]).map(drop)
+    event_log.publish(outputs, &[Position { partition, offset: raw }]).map(drop)
 }
 
 /// What accepting would do.
 fn remedy(
-    ledger: &mut dyn Ledger,
+    event_log: &mut dyn EventLog,
     offsets: &ResumeOffsets,
     known: &Known,
     what: What,
     again: bool,
-) -> Result<Option<Remedy>, LedgerError> {
+) -> Result<Option<Remedy>, EventLogError> {
     let (partition, (first, end)) = (offsets.partition, offsets.raw);
     let read = offsets.read().unwrap_or(first);
     let (raw, meaning) = match what {
@@ -108,7 +108,7 @@ fn remedy(
         // nobody deletes facts.
         What::RawLostTail | What::RawOtherEvents | What::FactsTrimmed if !offsets.tells_progress => return Ok(None),
         What::RawLostTail | What::RawOtherEvents => {
-            let raw = known.agreed_until(ledger, partition, (first, end.min(read)))?;
+            let raw = known.agreed_until(event_log, partition, (first, end.min(read)))?;
             (raw, format!("goes back to {raw}, up to where raw holds what was folded; {}", twice(end - raw)))
         }
         What::FactsLost => {
@@ -136,7 +136,7 @@ fn remedy(
     let begin = (what == What::FactsTrimmed).then_some(known.first);
     let before = raw.checked_sub(1).filter(|before| (first..end).contains(before));
     let last = match before {
-        Some(offset) => event_at(ledger, Position { partition, offset })?,
+        Some(offset) => event_at(event_log, Position { partition, offset })?,
         None => None,
     };
     Ok(Some(Remedy { raw, last, begin, meaning }))
@@ -164,10 +164,10 @@ struct Known {
 }
 
 impl Known {
-    fn of(ledger: &mut dyn Ledger, partition: u32) -> Result<Self, LedgerError> {
-        let (first, end) = ledger.bounds(Topic::Facts, partition)?;
+    fn of(event_log: &mut dyn EventLog, partition: u32) -> Result<Self, EventLogError> {
+        let (first, end) = event_log.bounds(Topic::Facts, partition)?;
         let mut known = Self { first, ..Self::default() };
-        ledger.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
+        event_log.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
             if let Some(progress) = progress_of(&entry) {
                 let last = progress.raw.checked_sub(1).zip(progress.last);
                 known.places.extend(last);
@@ -203,16 +203,16 @@ impl Known {
     /// what agrees somewhere agrees before, too.
     fn agreed_until(
         &self,
-        ledger: &mut dyn Ledger,
+        event_log: &mut dyn EventLog,
         partition: u32,
         (first, end): (u64, u64),
-    ) -> Result<u64, LedgerError> {
+    ) -> Result<u64, EventLogError> {
         let places: Vec<(u64, EventId)> = self.places.range(first..end).map(|(offset, id)| (*offset, *id)).collect();
         let (mut agree, mut differ) = (0, places.len());
         while agree < differ {
             let middle = usize::midpoint(agree, differ);
             let (offset, id) = places[middle];
-            if event_at(ledger, Position { partition, offset })? == Some(id) {
+            if event_at(event_log, Position { partition, offset })? == Some(id) {
                 agree = middle + 1;
             } else {
                 differ = middle;
@@ -222,7 +222,7 @@ impl Known {
         // Behind the last place that is remembered there may be more that was folded, until the first that was not.
         let folded: HashSet<EventId> = self.folded.iter().copied().collect();
         let mut until = known;
-        ledger.read(Topic::Raw, Position { partition, offset: known }, end, &mut |entry| {
+        event_log.read(Topic::Raw, Position { partition, offset: known }, end, &mut |entry| {
             let is_folded = RawEvent::from_record(&entry.record).is_ok_and(|raw| folded.contains(&raw.id));
             if !is_folded {
                 return ControlFlow::Break(());

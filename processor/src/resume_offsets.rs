@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use common::contract::Topic;
 use common::event::{EventId, RawEvent};
-use common::log::{Ledger, LedgerError, Position};
+use common::log::{EventLog, EventLogError, Position};
 
 use crate::inconsistency::Inconsistency;
 use crate::store::Checkpoint;
@@ -29,23 +29,23 @@ pub struct ResumeOffsets {
 impl ResumeOffsets {
     /// Looks at `raw`; everything else is known.
     pub fn look(
-        ledger: &mut dyn Ledger,
+        event_log: &mut dyn EventLog,
         partition: u32,
         checkpoint: Checkpoint,
         committed: Option<u64>,
-    ) -> Result<Self, LedgerError> {
-        let raw = ledger.bounds(Topic::Raw, partition)?;
-        let tells_progress = ledger.tells_progress();
+    ) -> Result<Self, EventLogError> {
+        let raw = event_log.bounds(Topic::Raw, partition)?;
+        let tells_progress = event_log.tells_progress();
         let mut offsets = Self { partition, checkpoint, committed, raw, there: None, tells_progress };
         // A record without an id is compared with nothing.
         if let (Some(read), Some(_)) = (offsets.checkpoint.raw, offsets.checkpoint.last)
             && let Some(offset) = read.checked_sub(1)
             && (raw.0..raw.1).contains(&offset)
         {
-            offsets.there = event_at(ledger, Position { partition, offset })?;
+            offsets.there = event_at(event_log, Position { partition, offset })?;
             if offsets.there != offsets.checkpoint.last {
                 // Retention may have taken it since: then it is not another one.
-                offsets.raw = ledger.bounds(Topic::Raw, partition)?;
+                offsets.raw = event_log.bounds(Topic::Raw, partition)?;
             }
         }
         Ok(offsets)
@@ -81,9 +81,9 @@ impl ResumeOffsets {
 }
 
 /// The id of the event at a place in `raw`; none if there is no record, or one without an id.
-pub fn event_at(ledger: &mut dyn Ledger, at: Position) -> Result<Option<EventId>, LedgerError> {
+pub fn event_at(event_log: &mut dyn EventLog, at: Position) -> Result<Option<EventId>, EventLogError> {
     let mut found = None;
-    let read = ledger.read(Topic::Raw, at, at.offset + 1, &mut |entry| {
+    let read = event_log.read(Topic::Raw, at, at.offset + 1, &mut |entry| {
         if entry.position == at {
             found = RawEvent::from_record(&entry.record).ok().map(|raw| raw.id);
         }
@@ -91,7 +91,7 @@ pub fn event_at(ledger: &mut dyn Ledger, at: Position) -> Result<Option<EventId>
     });
     match read {
         // Retention took it between the question and the read.
-        Err(LedgerError::Broken(_)) if ledger.bounds(Topic::Raw, at.partition)?.0 > at.offset => Ok(None),
+        Err(EventLogError::Fatal(_)) if event_log.bounds(Topic::Raw, at.partition)?.0 > at.offset => Ok(None),
         Err(error) => Err(error),
         Ok(()) => Ok(found),
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, anyhow};
 use common::lifecycle::{Readiness, Stop};
-use common::log::{Ledger, LedgerError};
+use common::log::{EventLog, EventLogError};
 use prometheus::Registry;
 use tokio::task::spawn_blocking;
 use tracing::info;
@@ -16,12 +16,12 @@ use crate::recent_events::RecentEvents;
 use crate::store::watchdog;
 
 /// Folds and answers until asked to stop; whatever ends first takes the other along.
-pub async fn run<L: Ledger>(
+pub async fn run<L: EventLog>(
     config: ServiceConfig,
     registry: &Registry,
     readiness: &Readiness,
     stop: Stop,
-    open: impl FnMut() -> Result<L, LedgerError> + Send + 'static,
+    open: impl FnMut() -> Result<L, EventLogError> + Send + 'static,
 ) -> anyhow::Result<()> {
     let dir = config.dir.join("state");
     watchdog::end_with(&dir);

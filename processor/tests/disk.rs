@@ -10,8 +10,8 @@ use common::contract::{Retention, Topic};
 use common::event::{AppName, EventId, Installation, RawEvent};
 use common::form::Form;
 use common::lifecycle::{Readiness, Stop};
-use common::log::disk::{DiskLedger, DiskLog, Options};
-use common::log::{Ledger, LedgerError, Output, Position, Record};
+use common::log::disk::{DiskEventLog, DiskLog, Options};
+use common::log::{EventLog, EventLogError, Output, Position, Record};
 use common::secret::Fingerprint;
 use common::settings::Trust;
 use common::time::Timestamp;
@@ -47,8 +47,8 @@ impl Running {
         };
         let (logs, raw) = (dir.join("logs"), raw.clone());
         let open = move || {
-            let ledger = DiskLedger::open(&logs, raw.clone(), Retention::default());
-            ledger.map_err(|error| LedgerError::Broken(format!("{error:#}")))
+            let event_log = DiskEventLog::open(&logs, raw.clone(), Retention::default());
+            event_log.map_err(|error| EventLogError::Fatal(format!("{error:#}")))
         };
         let caught_up = Readiness::default().pending("facts");
         let thread = std::thread::spawn(move || processor.run(open, caught_up));
@@ -86,9 +86,9 @@ fn body(token: &str, tells: &str) -> String {
 
 /// What every log holds, by topic.
 fn published(dir: &Path, raw: &DiskLog) -> BTreeMap<Topic, Vec<Record>> {
-    let ledger = DiskLedger::open(&dir.join("logs"), raw.clone(), Retention::default()).expect("opened");
+    let event_log = DiskEventLog::open(&dir.join("logs"), raw.clone(), Retention::default()).expect("opened");
     let topics = [Topic::Facts, Topic::Events, Topic::Unverified, Topic::Rejected];
-    topics.into_iter().map(|topic| (topic, records(ledger.log(topic).expect("a log")))).collect()
+    topics.into_iter().map(|topic| (topic, records(event_log.log(topic).expect("a log")))).collect()
 }
 
 fn records(log: &DiskLog) -> Vec<Record> {
@@ -208,9 +208,10 @@ fn what_differs_from_raw_is_found_and_put_right_as_what_it_is() {
     wrong.headers.push(("hl_correction".to_owned(), b"other".to_vec()));
     send(&raw, &body("genuine-token", GRANT));
     let read = [Position { partition: 0, offset: raw.bounds().1 }];
-    let mut ledger = DiskLedger::open(&dir.path().join("logs"), raw.clone(), Retention::default()).expect("opened");
-    ledger.publish(vec![Output { topic: Topic::Facts, partition: 0, record: wrong }], &read).expect("published");
-    drop(ledger);
+    let mut event_log =
+        DiskEventLog::open(&dir.path().join("logs"), raw.clone(), Retention::default()).expect("opened");
+    event_log.publish(vec![Output { topic: Topic::Facts, partition: 0, record: wrong }], &read).expect("published");
+    drop(event_log);
     let running = Running::start(dir.path(), &raw);
     running.wait_for(send(&raw, "hello=world"));
     let status = |running: &Running| {
@@ -248,9 +249,9 @@ fn what_differs_from_raw_is_found_and_put_right_as_what_it_is() {
 }
 
 fn audit(dir: &Path, raw: &DiskLog, repairs: bool) -> Audit {
-    let mut ledger = DiskLedger::open(&dir.join("logs"), raw.clone(), Retention::default()).expect("opened");
+    let mut event_log = DiskEventLog::open(&dir.join("logs"), raw.clone(), Retention::default()).expect("opened");
     let scratch = tempfile::tempdir().expect("a directory");
     let audit = if repairs { Audit::repairing } else { Audit::of };
     let (scratch, now) = (scratch.path().join("state"), Timestamp::now());
-    audit(&mut ledger, &scratch, Trusts::default(), now, &Stop::default(), &mut |_| {}).expect("compared")
+    audit(&mut event_log, &scratch, Trusts::default(), now, &Stop::default(), &mut |_| {}).expect("compared")
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::contract::Topic;
 use common::event::{EventId, Installation};
 use common::lifecycle::Stop;
-use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
+use common::log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
 use common::secret::Fingerprint;
 use common::time::Timestamp;
 use fastrand::Rng;
@@ -50,7 +50,7 @@ fn four_times_as_many_facts_take_four_times_as_long() {
 fn read(facts: u64) -> Duration {
     let dir = tempfile::tempdir().expect("a directory");
     let state = dir.path().join("state");
-    let mut ledger = Facts(facts);
+    let mut event_log = Facts(facts);
     let (began, mut told) = (Instant::now(), Progress::default());
     let mut said = began;
     let mut tell = |progress: Progress| {
@@ -60,7 +60,7 @@ fn read(facts: u64) -> Duration {
             eprintln!("facts read again: {} of {}", progress.read, progress.all);
         }
     };
-    rebuild(&mut ledger, &state, Trusts::default(), &Stop::default(), &mut tell).expect("rebuilt");
+    rebuild(&mut event_log, &state, Trusts::default(), &Stop::default(), &mut tell).expect("rebuilt");
     let took = began.elapsed();
     assert_eq!(told, Progress { read: facts, all: facts });
     let store = opening::open(&state, "facts", 1, Trusts::default()).expect("open");
@@ -108,7 +108,7 @@ impl Facts {
     }
 }
 
-impl Ledger for Facts {
+impl EventLog for Facts {
     fn identity(&self) -> &'static str {
         "facts"
     }
@@ -121,24 +121,24 @@ impl Ledger for Facts {
         true
     }
 
-    fn next(&mut self, _: Duration) -> Result<Turn, LedgerError> {
-        Ok(Turn::Quiet)
+    fn next(&mut self, _: Duration) -> Result<LogEvent, EventLogError> {
+        Ok(LogEvent::Quiet)
     }
 
-    fn committed(&mut self, _: u32) -> Result<Option<u64>, LedgerError> {
+    fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
         Ok(None)
     }
 
-    fn bounds(&mut self, topic: Topic, _: u32) -> Result<(u64, u64), LedgerError> {
+    fn bounds(&mut self, topic: Topic, _: u32) -> Result<(u64, u64), EventLogError> {
         assert_eq!(topic, Topic::Facts, "nothing else is looked at");
         Ok((0, self.0))
     }
 
-    fn start(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+    fn start(&mut self, _: &[Position]) -> Result<(), EventLogError> {
         Ok(())
     }
 
-    fn follow(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+    fn follow(&mut self, _: &[Position]) -> Result<(), EventLogError> {
         Ok(())
     }
 
@@ -148,7 +148,7 @@ impl Ledger for Facts {
         from: Position,
         until: u64,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         assert_eq!(topic, Topic::Facts, "nothing else is looked at");
         for offset in from.offset..until {
             if visit(self.entry(offset)).is_break() {
@@ -158,7 +158,7 @@ impl Ledger for Facts {
         Ok(())
     }
 
-    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, LedgerError> {
+    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
         Ok(0)
     }
 
@@ -166,7 +166,7 @@ impl Ledger for Facts {
         None
     }
 
-    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, LedgerError> {
-        Err(LedgerError::Broken("nothing is published by a rebuild".into()))
+    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, EventLogError> {
+        Err(EventLogError::Fatal("nothing is published by a rebuild".into()))
     }
 }

@@ -11,8 +11,8 @@ use common::contract::{Retention, Topic};
 use common::event::{AppName, EventId, Installation, RawEvent};
 use common::form::Form;
 use common::lifecycle::{Readiness, Stop};
-use common::log::disk::{DiskLedger, DiskLog, Options};
-use common::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
+use common::log::disk::{DiskEventLog, DiskLog, Options};
+use common::log::{Entry, EventLog, EventLogError, LogEvent, Output, Position};
 use common::settings::Trust;
 use common::time::Timestamp;
 use processor::domain::{DECISIONS_MAX, HELD_BYTES_MAX, RecordStatus};
@@ -140,7 +140,7 @@ struct World {
     takes: usize,
 }
 
-/// What a ledger was asked for.
+/// What an event log was asked for.
 #[derive(Clone, Default)]
 struct Seen {
     opened: usize,
@@ -192,7 +192,7 @@ impl World {
         let (logs, raw, spy, takes) = (self.dir.path().join("logs"), self.raw.clone(), seen.clone(), self.takes);
         let open = move || {
             spy.lock().expect("no panic").opened += 1;
-            open(&logs, &raw).map(|ledger| Spy { ledger, seen: spy.clone(), takes })
+            open(&logs, &raw).map(|event_log| Spy { event_log, seen: spy.clone(), takes })
         };
         let thread = std::thread::spawn(move || processor.run(open, Readiness::default().pending("facts")));
         let end = self.raw.bounds().1;
@@ -210,8 +210,9 @@ impl World {
     }
 }
 
-fn open(logs: &Path, raw: &DiskLog) -> Result<DiskLedger, LedgerError> {
-    DiskLedger::open(logs, raw.clone(), Retention::default()).map_err(|error| LedgerError::Broken(format!("{error:#}")))
+fn open(logs: &Path, raw: &DiskLog) -> Result<DiskEventLog, EventLogError> {
+    DiskEventLog::open(logs, raw.clone(), Retention::default())
+        .map_err(|error| EventLogError::Fatal(format!("{error:#}")))
 }
 
 fn installation(portal: usize) -> Installation {
@@ -229,43 +230,43 @@ fn body(portal: usize, token: &str, tells: &str) -> String {
 
 /// Disk logs, and what they were asked for.
 struct Spy {
-    ledger: DiskLedger,
+    event_log: DiskEventLog,
     seen: Arc<Mutex<Seen>>,
     takes: usize,
 }
 
-impl Ledger for Spy {
+impl EventLog for Spy {
     fn identity(&self) -> &str {
-        self.ledger.identity()
+        self.event_log.identity()
     }
 
     fn partitions(&self) -> u32 {
-        self.ledger.partitions()
+        self.event_log.partitions()
     }
 
     fn tells_progress(&self) -> bool {
-        self.ledger.tells_progress()
+        self.event_log.tells_progress()
     }
 
-    fn next(&mut self, wait: Duration) -> Result<Turn, LedgerError> {
-        self.ledger.next(wait)
+    fn next(&mut self, wait: Duration) -> Result<LogEvent, EventLogError> {
+        self.event_log.next(wait)
     }
 
-    fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError> {
-        self.ledger.committed(partition)
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
+        self.event_log.committed(partition)
     }
 
-    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
-        self.ledger.bounds(topic, partition)
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
+        self.event_log.bounds(topic, partition)
     }
 
-    fn start(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
         self.seen.lock().expect("no panic").starts += 1;
-        self.ledger.start(starts)
+        self.event_log.start(starts)
     }
 
-    fn follow(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
-        self.ledger.follow(starts)
+    fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
+        self.event_log.follow(starts)
     }
 
     fn read(
@@ -274,22 +275,22 @@ impl Ledger for Spy {
         from: Position,
         until: u64,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         self.seen.lock().expect("no panic").reads += usize::from(topic == Topic::Raw);
-        self.ledger.read(topic, from, until, visit)
+        self.event_log.read(topic, from, until, visit)
     }
 
-    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError> {
-        self.ledger.offset_at(partition, at)
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
+        self.event_log.offset_at(partition, at)
     }
 
     fn unowned(&mut self) -> Option<usize> {
-        self.ledger.unowned()
+        self.event_log.unowned()
     }
 
-    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {
         if let Some(large) = outputs.iter().find(|output| output.record.size() > self.takes) {
-            return Err(LedgerError::TooLarge(format!("{} bytes", large.record.size())));
+            return Err(EventLogError::TooLarge(format!("{} bytes", large.record.size())));
         }
         let events: Vec<&Output> = outputs.iter().filter(|output| output.topic == Topic::Events).collect();
         let id = |output: &&Output| {
@@ -302,6 +303,6 @@ impl Ledger for Spy {
             ids: events.iter().map(id).collect(),
         };
         self.seen.lock().expect("no panic").published.push(step);
-        self.ledger.publish(outputs, read)
+        self.event_log.publish(outputs, read)
     }
 }

@@ -10,7 +10,7 @@ use processor::store::{Row, Rows, Store, StoreError, Trusts};
 use serde_json::Value;
 
 use crate::baton::{Go, Port};
-use crate::ledger::{Being, INJECTED};
+use crate::event_log::{Being, INJECTED};
 use crate::mutation::Mutation;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;

@@ -1,6 +1,6 @@
 //! Bugs that are put in on purpose: a simulator that does not catch them proves nothing.
 //!
-//! None of them is in the processor's code. Each makes the ledger or the rows below it behave as if the code above
+//! None of them is in the processor's code. Each makes the event log or the rows below it behave as if the code above
 //! them had the bug, or as if Kafka did not keep what the code relies on.
 
 /// A bug.

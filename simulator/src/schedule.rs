@@ -21,10 +21,10 @@ use processor::store::{FOLD_VERSION, Store, Trusts};
 use crate::baton::{End, Go, Pause, Runner};
 use crate::broker::Broker;
 use crate::disk::{Disk, SimHome};
+use crate::event_log::{Being, INJECTED, SimLedger};
 use crate::ingress::company::Company;
 use crate::ingress::judge::id;
 use crate::judge::{DERIVED, Judge};
-use crate::ledger::{Being, INJECTED, SimLedger};
 use crate::mutation::Mutation;
 use crate::portals::{FIRST_EVENT_APP, Portals, second_copy};
 use crate::seeds::Outcome;
@@ -107,7 +107,7 @@ impl Schedule {
         let rate = |random: &mut Rng, most: u32| if random.bool() { random.u32(..most) } else { 0 };
         let faults = Faults {
             again: rate(&mut random, 200),
-            start_over: rate(&mut random, 30),
+            reopen: rate(&mut random, 30),
             answer_lost: rate(&mut random, 200),
             broken: rate(&mut random, 100),
             rows: rate(&mut random, 4),
@@ -406,7 +406,7 @@ impl Schedule {
             measure_every,
             look_again: None,
             unowned_wait: Duration::MAX,
-            // The ledger tells of nothing younger.
+            // The event log tells of nothing younger.
             open_max: Duration::ZERO,
             ..Timings::default()
         };

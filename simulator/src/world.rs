@@ -52,7 +52,7 @@ pub struct World {
     pub faults: Faults,
     /// The bug that was put in on purpose.
     pub mutation: Option<Mutation>,
-    /// What the group knows of each life that has a ledger: its heart beats while it is not stopped.
+    /// What the group knows of each life that has an event log: its heart beats while it is not stopped.
     pub hearts: BTreeMap<Life, (String, u64)>,
     /// Lives that were told that they are fenced.
     pub fenced: BTreeSet<Life>,
@@ -72,7 +72,7 @@ pub struct Faults {
     /// The broker says: ask again.
     pub again: u32,
     /// The client says: open me anew.
-    pub start_over: u32,
+    pub reopen: u32,
     /// The answer to a commit is lost.
     pub answer_lost: u32,
     /// Something that only an operator can mend, for a moment.

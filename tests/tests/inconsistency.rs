@@ -345,8 +345,8 @@ fn of_two_with_one_directory_the_second_ends_and_of_two_with_one_name_the_first(
     let second = run(Program::Processor, &words(&arguments));
     assert_eq!(second.code, Some(1), "{second:?}");
     assert!(second.stderr.contains("another processor uses"), "{second:?}");
-    let unsettled = world.processor.metric("hookledger_processor_start_overs_total", "");
-    assert_eq!(unsettled, Some(0.0), "the first is not disturbed");
+    let reopens = world.processor.metric("hookledger_processor_reopens_total", "");
+    assert_eq!(reopens, Some(0.0), "the first is not disturbed");
     world.folded(1);
 
     // A copy, with the name in it.

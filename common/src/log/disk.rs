@@ -3,7 +3,7 @@
 //! One thread writes (`writer`), all who wait are answered by the same sync. Records lie in frames
 //! (`frame`, `record`) in segments (`segment`), whose files are made ahead (`spare`). Every opening
 //! begins a new segment, so that a torn end needs no repair (`recovery`). Readers (`reader`) see what is
-//! durable, never what is merely written. [`Settled`] and [`DiskLedger`] are built upon such logs.
+//! durable, never what is merely written. [`Settled`] and [`DiskEventLog`] are built upon such logs.
 //! Where the disk lost what it had confirmed, the log stops and says so; [`salvage`] goes on knowingly.
 //!
 //! What is supposed of a disk: a sync that succeeds means that all is there that was written to the file
@@ -35,10 +35,10 @@ use crate::clock::Clock;
 use crate::time::Timestamp;
 
 mod cursor;
+mod event_log;
 mod files;
 mod frame;
 mod group;
-mod ledger;
 mod reader;
 pub mod record;
 mod recovery;
@@ -53,7 +53,7 @@ mod survey;
 mod tests;
 mod writer;
 
-pub use self::ledger::{DiskLedger, Upkeep};
+pub use self::event_log::{DiskEventLog, Upkeep};
 pub use self::reader::Reader;
 pub use self::salvage::{Salvaged, salvage};
 pub use self::settled::Settled;

@@ -8,41 +8,45 @@
 //! Nothing of ours can be open here but what hangs, since the producer has just been initialised. Whether what is open
 //! is ours is not told; whatever we do leaves what others have open as it is.
 //!
-//! How it was decided is seen by how far `raw` was read: the group's offsets, the progress records, and all else that is
-//! published are of the same transaction, and our own state applied nothing that was not committed. If any of them tells of
-//! the first record that is open in a log, it was committed, unless that log had told of it before: then it is the second
-//! time, by somebody who had lost the partition, and nobody took that. This holds because nobody goes on in a partition in
-//! which anything is open (see [`Ledger::committed`]), and because nobody publishes on after a broker went away before
-//! everything that he published, and everything in the partitions that he publishes in, is decided.
+//! How it was decided is seen by how far `raw` was read: the group's offsets, the progress records, and all else that
+//! is published are of the same transaction, and our own state applied nothing that was not committed. If any of them
+//! tells of the first record that is open in a log, it was committed, unless that log had told of it before: then it is
+//! the second time, by somebody who had lost the partition, and nobody took that. This holds because nobody goes on in
+//! a partition in which anything is open (see [`EventLog::committed`]), and because nobody publishes on after a broker
+//! went away before everything that he published, and everything in the partitions that he publishes in, is decided.
 //!
 //! What cannot be done: where records of two transactions lie in one log behind the first that is open, nothing tells
 //! which of them hangs; and while a commit is told again there is a moment in which the end of this process takes it back.
 //!
-//! [`Ledger::committed`]: super::Ledger::committed
+//! [`EventLog::committed`]: super::EventLog::committed
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::{Applied, Entry, LedgerError, Output, Position, Record};
+use super::{Applied, Entry, EventLogError, Output, Position, Record};
 use crate::contract::{NOOP, NOOP_TYPE, Topic, header};
 use crate::time::Timestamp;
 
 /// The logs, and a producer that was just initialised and has published nothing since.
-pub trait Unsettled {
+pub trait Recovering {
     /// What is undecided now. Waits a moment for what is about to be decided.
-    fn undecided(&self) -> Result<Undecided, LedgerError>;
+    fn undecided(&self) -> Result<Undecided, EventLogError>;
 
     /// Visits the newest records of a log that are committed. Returns whether these are all that ever were.
-    fn newest(&self, published: &Published, visit: &mut dyn FnMut(&Entry)) -> Result<bool, LedgerError>;
+    fn newest(&self, published: &Published, visit: &mut dyn FnMut(&Entry)) -> Result<bool, EventLogError>;
 
     /// Visits what lies in a log from the first record on that is open, whatever became of it, until that is enough.
-    fn open(&self, published: &Published, visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>) -> Result<(), LedgerError>;
+    fn open(
+        &self,
+        published: &Published,
+        visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>,
+    ) -> Result<(), EventLogError>;
 
     /// Publishes these.
-    fn commit(&self, outputs: &[Output]) -> Result<(), LedgerError>;
+    fn commit(&self, outputs: &[Output]) -> Result<(), EventLogError>;
 
     /// Brings all of these, and where the group goes on in `raw`, into one transaction and aborts it.
-    fn abort(&self, outputs: &[Output], read: &[Position]) -> Result<(), LedgerError>;
+    fn abort(&self, outputs: &[Output], read: &[Position]) -> Result<(), EventLogError>;
 }
 
 /// What was undecided and did not become decided.
@@ -144,7 +148,7 @@ impl Doubts {
 
 /// Ends what may hang of ours in every log, and in the group's offsets where they are not told; `applied` is what our state
 /// knows. Returns the partitions in which something was published for that.
-pub fn end_what_hangs(logs: &impl Unsettled, applied: &[Applied]) -> Result<BTreeSet<u32>, LedgerError> {
+pub fn end_what_hangs(logs: &impl Recovering, applied: &[Applied]) -> Result<BTreeSet<u32>, EventLogError> {
     let Undecided { published, hanging, left_off } = logs.undecided()?;
     if hanging.is_empty() && left_off.untold.is_empty() {
         return Ok(BTreeSet::new());
@@ -161,8 +165,8 @@ pub fn end_what_hangs(logs: &impl Unsettled, applied: &[Applied]) -> Result<BTre
         say("aborted", aborts.len(), void.len());
         logs.abort(&aborts, &void)?;
     }
-    let settled = commits.iter().chain(&aborts).map(|settled| settled.partition);
-    Ok(settled.chain(void.iter().map(|place| place.partition)).collect())
+    let recovered = commits.iter().chain(&aborts).map(|ended| ended.partition);
+    Ok(recovered.chain(void.iter().map(|place| place.partition)).collect())
 }
 
 fn say(how: &str, partitions: usize, offsets: usize) {
@@ -185,12 +189,12 @@ struct Hanging {
 
 /// What commits again what was committed, as far as can be told, and what aborts the rest.
 fn decide(
-    logs: &impl Unsettled,
+    logs: &impl Recovering,
     published: &[Published],
     hanging: &BTreeSet<(Topic, u32)>,
     left_off: &LeftOff,
     applied: &[Applied],
-) -> Result<(Vec<Output>, Vec<Output>), LedgerError> {
+) -> Result<(Vec<Output>, Vec<Output>), EventLogError> {
     let (mut commits, mut aborts) = (Vec::new(), Vec::new());
     for partition in hanging.iter().map(|(_, partition)| *partition).collect::<BTreeSet<u32>>() {
         // How far `raw` was read by all that is decided.
@@ -239,7 +243,7 @@ fn applied_of(partition: u32, published: &[Published], applied: &[Applied]) -> u
 
 /// What the first record follows from that is open, but for those which only say that all before is decided: whoever
 /// wrote these had published nothing else in that transaction.
-fn cause(logs: &impl Unsettled, published: &Published) -> Result<Option<u64>, LedgerError> {
+fn cause(logs: &impl Recovering, published: &Published) -> Result<Option<u64>, EventLogError> {
     let mut cause = None;
     logs.open(published, &mut |entry| {
         if entry.record.header(header::TYPE) == Some(NOOP_TYPE.as_bytes()) {

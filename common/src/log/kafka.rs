@@ -1,6 +1,6 @@
 //! Topics of Apache Kafka as logs: the only place that knows rdkafka.
 //!
-//! [`RawProducer`] writes `raw` for ingress; [`KafkaLedger`] reads and publishes all topics for a processor.
+//! [`RawProducer`] writes `raw` for ingress; [`KafkaEventLog`] reads and publishes all topics for a processor.
 //! Each of them makes sure of the topics first: see `topics`.
 
 use std::fmt;
@@ -9,10 +9,10 @@ use crate::contract::{Retention, Topic};
 
 mod batch;
 mod client;
+mod event_log;
 mod facts;
 mod group;
 mod hanging;
-mod ledger;
 mod look;
 mod producer;
 mod reader;
@@ -21,7 +21,7 @@ mod topics;
 mod transaction;
 mod trouble;
 
-pub use ledger::KafkaLedger;
+pub use event_log::KafkaEventLog;
 pub use look::KafkaLook;
 pub use producer::{Batches, Fault, RawProducer, ReportError, Reports, SendError};
 pub use topics::{MayCreate, RawTopic};

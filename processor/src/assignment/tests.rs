@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::log::{Output, Record, Turn};
+use common::log::{LogEvent, Output, Record};
 use common::time::Timestamp;
 
 use super::*;
@@ -89,7 +89,7 @@ struct Facts {
     there: Vec<(u64, Record)>,
 }
 
-impl Ledger for Facts {
+impl EventLog for Facts {
     fn identity(&self) -> &'static str {
         "played"
     }
@@ -102,23 +102,23 @@ impl Ledger for Facts {
         true
     }
 
-    fn next(&mut self, _: Duration) -> Result<Turn, LedgerError> {
-        Ok(Turn::Quiet)
+    fn next(&mut self, _: Duration) -> Result<LogEvent, EventLogError> {
+        Ok(LogEvent::Quiet)
     }
 
-    fn committed(&mut self, _: u32) -> Result<Option<u64>, LedgerError> {
+    fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
         Ok(None)
     }
 
-    fn bounds(&mut self, _: Topic, _: u32) -> Result<(u64, u64), LedgerError> {
+    fn bounds(&mut self, _: Topic, _: u32) -> Result<(u64, u64), EventLogError> {
         Ok((self.first, self.end))
     }
 
-    fn start(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+    fn start(&mut self, _: &[Position]) -> Result<(), EventLogError> {
         Ok(())
     }
 
-    fn follow(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+    fn follow(&mut self, _: &[Position]) -> Result<(), EventLogError> {
         Ok(())
     }
 
@@ -128,7 +128,7 @@ impl Ledger for Facts {
         from: Position,
         until: u64,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         for (offset, record) in self.there.iter().filter(|(offset, _)| (from.offset..until).contains(offset)) {
             let entry = Entry { position: Position { partition: 0, offset: *offset }, record: record.clone() };
             if visit(entry).is_break() {
@@ -138,7 +138,7 @@ impl Ledger for Facts {
         Ok(())
     }
 
-    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, LedgerError> {
+    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
         Ok(0)
     }
 
@@ -146,7 +146,7 @@ impl Ledger for Facts {
         None
     }
 
-    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, LedgerError> {
-        Err(LedgerError::Broken("nothing is published".into()))
+    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, EventLogError> {
+        Err(EventLogError::Fatal("nothing is published".into()))
     }
 }

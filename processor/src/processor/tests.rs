@@ -181,7 +181,7 @@ impl Logs<'_> {
     }
 }
 
-impl Ledger for Logs<'_> {
+impl EventLog for Logs<'_> {
     fn identity(&self) -> &'static str {
         "played"
     }
@@ -194,36 +194,36 @@ impl Ledger for Logs<'_> {
         true
     }
 
-    fn join(&mut self) -> Result<(), LedgerError> {
+    fn join(&mut self) -> Result<(), EventLogError> {
         self.world.joined.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    fn next(&mut self, _: Duration) -> Result<Turn, LedgerError> {
+    fn next(&mut self, _: Duration) -> Result<LogEvent, EventLogError> {
         self.turns += 1;
         if self.play().ends {
             self.world.stop.request();
         }
         Ok(match self.turns {
-            1 => Turn::Assigned(vec![0]),
-            2 if self.play().brings => Turn::Raw(vec![]),
-            _ => Turn::Quiet,
+            1 => LogEvent::Assigned(vec![0]),
+            2 if self.play().brings => LogEvent::Raw(vec![]),
+            _ => LogEvent::Quiet,
         })
     }
 
-    fn committed(&mut self, _: u32) -> Result<Option<u64>, LedgerError> {
+    fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
         Ok(self.play().committed)
     }
 
-    fn bounds(&mut self, topic: Topic, _: u32) -> Result<(u64, u64), LedgerError> {
+    fn bounds(&mut self, topic: Topic, _: u32) -> Result<(u64, u64), EventLogError> {
         Ok(if topic == Topic::Raw { (0, 9) } else { (0, 0) })
     }
 
-    fn start(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+    fn start(&mut self, _: &[Position]) -> Result<(), EventLogError> {
         Ok(())
     }
 
-    fn follow(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+    fn follow(&mut self, _: &[Position]) -> Result<(), EventLogError> {
         Ok(())
     }
 
@@ -233,11 +233,11 @@ impl Ledger for Logs<'_> {
         _: Position,
         _: u64,
         _: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         Ok(())
     }
 
-    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, LedgerError> {
+    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
         Ok(0)
     }
 
@@ -249,12 +249,12 @@ impl Ledger for Logs<'_> {
         self.play().lost_a_broker
     }
 
-    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
         let place = |offset| (Topic::Events, Position { partition: 0, offset });
         Ok(self.play().undecided.map(place).into_iter().collect())
     }
 
-    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, LedgerError> {
+    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, EventLogError> {
         Ok(Vec::new())
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use common::contract::Topic;
 use common::event::{EventId, Installation};
 use common::lifecycle::Stop;
-use common::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
+use common::log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
 use common::secret::Fingerprint;
 use common::time::Timestamp;
 use fastrand::Rng;
@@ -136,7 +136,7 @@ pub struct Seen {
 /// Whose facts these are.
 pub const LOG: &str = "a history";
 
-impl Ledger for Facts {
+impl EventLog for Facts {
     fn identity(&self) -> &str {
         LOG
     }
@@ -149,29 +149,29 @@ impl Ledger for Facts {
         false
     }
 
-    fn next(&mut self, _: Duration) -> Result<Turn, LedgerError> {
+    fn next(&mut self, _: Duration) -> Result<LogEvent, EventLogError> {
         if std::mem::replace(&mut self.was_assigned, true) {
-            return Ok(Turn::Quiet);
+            return Ok(LogEvent::Quiet);
         }
-        Ok(Turn::Assigned((0..PARTITIONS).collect()))
+        Ok(LogEvent::Assigned((0..PARTITIONS).collect()))
     }
 
-    fn committed(&mut self, _: u32) -> Result<Option<u64>, LedgerError> {
+    fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
         Ok(None)
     }
 
-    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
         Ok(if topic == Topic::Facts { (0, self.history.end(partition)) } else { (0, 1 << 40) })
     }
 
-    fn start(&mut self, _: &[Position]) -> Result<(), LedgerError> {
-        let store = self.shared.get().ok_or_else(|| LedgerError::Broken("there is no state".into()))?;
+    fn start(&mut self, _: &[Position]) -> Result<(), EventLogError> {
+        let store = self.shared.get().ok_or_else(|| EventLogError::Fatal("there is no state".into()))?;
         self.seen.lock().expect("not poisoned").digests = (0..PARTITIONS).map(|at| store.digest(at)).collect();
         self.stop.request();
         Ok(())
     }
 
-    fn follow(&mut self, _: &[Position]) -> Result<(), LedgerError> {
+    fn follow(&mut self, _: &[Position]) -> Result<(), EventLogError> {
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl Ledger for Facts {
         from: Position,
         until: u64,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         assert_eq!(topic, Topic::Facts);
         if let Some(store) = self.shared.get().filter(|store| store.is_outdated()) {
             assert!(store.next_installation(None).expect("it answers").is_some());
@@ -196,7 +196,7 @@ impl Ledger for Facts {
         Ok(())
     }
 
-    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, LedgerError> {
+    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
         Ok(0)
     }
 
@@ -204,7 +204,7 @@ impl Ledger for Facts {
         None
     }
 
-    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, LedgerError> {
-        Err(LedgerError::Broken("nothing is published here".into()))
+    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, EventLogError> {
+        Err(EventLogError::Fatal("nothing is published here".into()))
     }
 }

@@ -12,7 +12,7 @@ use super::medium::Medium;
 use super::mutation::Mutation;
 use super::stage::Handle;
 use crate::baton::{Go, Port};
-use crate::ledger::INJECTED;
+use crate::event_log::INJECTED;
 
 mod torn;
 

@@ -22,7 +22,7 @@ use super::judge::{Id, id};
 use super::mutation::Mutation;
 use super::stage::Handle;
 use crate::baton::{Port, Runner};
-use crate::ledger::INJECTED;
+use crate::event_log::INJECTED;
 
 /// A desk between a played producer and a played disk.
 pub type SimDesk = Desk<SimClient>;

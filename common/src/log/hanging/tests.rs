@@ -112,8 +112,8 @@ impl Played {
     }
 }
 
-impl Unsettled for Played {
-    fn undecided(&self) -> Result<Undecided, LedgerError> {
+impl Recovering for Played {
+    fn undecided(&self) -> Result<Undecided, EventLogError> {
         let published = self.logs.iter().map(|(topic, committed, open)| {
             let stable = committed.len() as u64;
             Published { topic: *topic, partition: 0, stable, end: stable + open.len() as u64 }
@@ -128,13 +128,17 @@ impl Unsettled for Played {
         Ok(Undecided { hanging: hanging.collect(), published, left_off })
     }
 
-    fn newest(&self, published: &Published, visit: &mut dyn FnMut(&Entry)) -> Result<bool, LedgerError> {
+    fn newest(&self, published: &Published, visit: &mut dyn FnMut(&Entry)) -> Result<bool, EventLogError> {
         let (_, committed, _) = self.log(published.topic);
         committed.iter().map(|cause| because_of(*cause)).for_each(|entry| visit(&entry));
         Ok(true)
     }
 
-    fn open(&self, published: &Published, visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>) -> Result<(), LedgerError> {
+    fn open(
+        &self,
+        published: &Published,
+        visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>,
+    ) -> Result<(), EventLogError> {
         let (_, _, open) = self.log(published.topic);
         for cause in open {
             if visit(&because_of(*cause)).is_break() {
@@ -144,12 +148,12 @@ impl Unsettled for Played {
         Ok(())
     }
 
-    fn commit(&self, outputs: &[Output]) -> Result<(), LedgerError> {
+    fn commit(&self, outputs: &[Output]) -> Result<(), EventLogError> {
         self.ended.borrow_mut().commits.extend(outputs.iter().map(|output| output.topic));
         Ok(())
     }
 
-    fn abort(&self, outputs: &[Output], read: &[Position]) -> Result<(), LedgerError> {
+    fn abort(&self, outputs: &[Output], read: &[Position]) -> Result<(), EventLogError> {
         let mut ended = self.ended.borrow_mut();
         ended.aborts.extend(outputs.iter().map(|output| output.topic));
         ended.void.extend(read);

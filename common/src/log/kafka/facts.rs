@@ -14,7 +14,7 @@ use super::group::look_into;
 use super::record::{entry, kafka_offset, kafka_partition};
 use super::transaction::judge;
 use crate::contract::Topic;
-use crate::log::{Entry, LedgerError, Position};
+use crate::log::{Entry, EventLogError, Position};
 
 /// The most records of one batch.
 const BATCH_RECORDS_MAX: usize = 1_000;
@@ -32,7 +32,7 @@ pub(super) struct Follower {
 
 impl Follower {
     /// A follower of nothing.
-    pub(super) fn new(settings: &KafkaSettings, group: &str) -> Result<Self, LedgerError> {
+    pub(super) fn new(settings: &KafkaSettings, group: &str) -> Result<Self, EventLogError> {
         let consumer = plain_consumer(settings, Role::Follower { group })?;
         let topic = settings.topic(Topic::Facts);
         // Connected and knowing the leaders, the first records come half a second earlier; else they come later.
@@ -43,7 +43,7 @@ impl Follower {
     }
 
     /// Follows exactly these from now on.
-    pub(super) fn follow(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+    pub(super) fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
         self.next = starts.iter().map(|start| (start.partition, start.offset)).collect();
         let list = self.next.iter();
         let list =
@@ -58,7 +58,7 @@ impl Follower {
     }
 
     /// Takes what is there, waiting for the first record.
-    pub(super) fn collect(&mut self, wait: Duration) -> Result<Vec<Entry>, LedgerError> {
+    pub(super) fn collect(&mut self, wait: Duration) -> Result<Vec<Entry>, EventLogError> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         let mut wait = wait;
@@ -91,8 +91,8 @@ impl Follower {
 }
 
 /// A consumer that is in no group.
-pub(super) fn plain_consumer(settings: &KafkaSettings, role: Role<'_>) -> Result<BaseConsumer<Plain>, LedgerError> {
+pub(super) fn plain_consumer(settings: &KafkaSettings, role: Role<'_>) -> Result<BaseConsumer<Plain>, EventLogError> {
     client::config(settings, role)
         .and_then(|config| Ok(config.create_with_context(Plain(Voice::new(settings, role)))?))
-        .map_err(|error| LedgerError::Broken(error.to_string()))
+        .map_err(|error| EventLogError::Fatal(error.to_string()))
 }

@@ -1,6 +1,6 @@
 //! Our share of `raw`: which partitions the group gave us, and their records from where we say.
 //!
-//! A rebalance is answered at once with nothing assigned, and told as a [`Turn`]; partitions are assigned only
+//! A rebalance is answered at once with nothing assigned, and told as a [`LogEvent`]; partitions are assigned only
 //! when the taker-over has said where each begins. So no record comes before its partition's state is known.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,7 +21,7 @@ use super::client::{self, Role, Voice};
 use super::record::{entry, kafka_offset, kafka_partition};
 use super::transaction::{is_fencing, judge};
 use crate::contract::Topic;
-use crate::log::{Entry, LedgerError, Position, Turn};
+use crate::log::{Entry, EventLogError, LogEvent, Position};
 
 /// The most records of one batch.
 const BATCH_RECORDS_MAX: usize = 2_000;
@@ -35,7 +35,7 @@ pub(super) struct Member {
     topic: String,
     consumer: BaseConsumer<Changes>,
     has_joined: bool,
-    /// As told by turns, which may be behind what the callback knows.
+    /// As reported by log events, which may be behind what the callback knows.
     owned: BTreeSet<u32>,
     /// Where each started partition goes on.
     next: BTreeMap<u32, u64>,
@@ -45,19 +45,19 @@ pub(super) struct Member {
 
 impl Member {
     /// Who may join the group.
-    pub(super) fn new(settings: &KafkaSettings, group: &str, instance: Option<&str>) -> Result<Self, LedgerError> {
+    pub(super) fn new(settings: &KafkaSettings, group: &str, instance: Option<&str>) -> Result<Self, EventLogError> {
         let role = Role::Member { group, instance };
         let topic = settings.topic(Topic::Raw);
         let changes =
             Changes { voice: Voice::new(settings, role), queue: Mutex::default(), closing: AtomicBool::new(false) };
         let consumer: BaseConsumer<Changes> = client::config(settings, role)
             .and_then(|config| Ok(config.create_with_context(changes)?))
-            .map_err(|error| LedgerError::Broken(error.to_string()))?;
+            .map_err(|error| EventLogError::Fatal(error.to_string()))?;
         Ok(Self { topic, consumer, has_joined: false, owned: BTreeSet::new(), next: BTreeMap::new(), generation: None })
     }
 
     /// Joins the group, in the background, unless it did before.
-    pub(super) fn join(&mut self) -> Result<(), LedgerError> {
+    pub(super) fn join(&mut self) -> Result<(), EventLogError> {
         if !mem::replace(&mut self.has_joined, true) {
             self.consumer.subscribe(&[&self.topic]).map_err(|error| judge("join the group", &error, None))?;
         }
@@ -65,29 +65,29 @@ impl Member {
     }
 
     /// The next change of what we own, if there is one.
-    pub(super) fn change(&mut self) -> Option<Turn> {
+    pub(super) fn change(&mut self) -> Option<LogEvent> {
         let change = self.consumer.context().queue().pop_front()?;
         match change {
             Change::Assigned(partitions) => {
                 self.owned.extend(&partitions);
                 // Not asked for in the callback: while the consumer is closed, librdkafka never answers there.
                 self.generation = self.consumer.group_metadata();
-                Some(Turn::Assigned(partitions))
+                Some(LogEvent::Assigned(partitions))
             }
             Change::Revoked(partitions) => {
                 for partition in &partitions {
                     self.owned.remove(partition);
                     self.next.remove(partition);
                 }
-                Some(Turn::Revoked(partitions))
+                Some(LogEvent::Revoked(partitions))
             }
         }
     }
 
     /// Begins to bring these partitions, beside those that were started before.
-    pub(super) fn start(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+    pub(super) fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
         if self.has_change() {
-            // Revoked meanwhile, maybe assigned again: the next turns say so, and what was found out is void.
+            // Revoked meanwhile, maybe assigned again: the next log events say so, and what was found out is void.
             return Ok(());
         }
         let ours = starts.iter().filter(|start| self.owned.contains(&start.partition));
@@ -105,7 +105,7 @@ impl Member {
     }
 
     /// Takes what is there, waiting for the first record. Nothing comes of partitions that were revoked meanwhile.
-    pub(super) fn collect(&mut self, wait: Duration) -> Result<Vec<Entry>, LedgerError> {
+    pub(super) fn collect(&mut self, wait: Duration) -> Result<Vec<Entry>, EventLogError> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         let mut wait = wait;
@@ -137,7 +137,7 @@ impl Member {
     }
 
     /// Answers the group while somebody reads for long. Only as long as nothing is started, since nothing may come.
-    pub(super) fn serve(&mut self) -> Result<(), LedgerError> {
+    pub(super) fn serve(&mut self) -> Result<(), EventLogError> {
         if self.has_started() {
             return Ok(());
         }
@@ -148,11 +148,11 @@ impl Member {
     }
 
     /// Listens to the group for a moment. What comes of `raw` meanwhile is lost, so this is for who is about to end.
-    pub(super) fn hear(&self, wait: Duration) -> Result<(), LedgerError> {
+    pub(super) fn hear(&self, wait: Duration) -> Result<(), EventLogError> {
         match self.consumer.poll(wait) {
             Some(Err(error)) => self.look_into(&error),
             Some(Ok(_)) | None => match self.consumer.client().fatal_error() {
-                Some((code, reason)) if is_fencing(code) => Err(LedgerError::Fenced(reason)),
+                Some((code, reason)) if is_fencing(code) => Err(EventLogError::Fenced(reason)),
                 Some(_) | None => Ok(()),
             },
         }
@@ -172,11 +172,11 @@ impl Member {
         !self.consumer.context().queue().is_empty()
     }
 
-    fn look_into(&self, error: &KafkaError) -> Result<(), LedgerError> {
+    fn look_into(&self, error: &KafkaError) -> Result<(), EventLogError> {
         look_into("read raw", error, self.consumer.client().fatal_error())
     }
 
-    fn judge(&self, step: &str, error: &KafkaError) -> LedgerError {
+    fn judge(&self, step: &str, error: &KafkaError) -> EventLogError {
         judge(step, error, self.consumer.client().fatal_error())
     }
 }
@@ -201,14 +201,14 @@ pub(super) fn look_into(
     step: &str,
     error: &KafkaError,
     fatal: Option<(RDKafkaErrorCode, String)>,
-) -> Result<(), LedgerError> {
+) -> Result<(), EventLogError> {
     if fatal.is_some() {
         return Err(judge(step, error, fatal));
     }
     let code = error.rdkafka_error_code();
     let gone = [RDKafkaErrorCode::AutoOffsetReset, RDKafkaErrorCode::OffsetOutOfRange, RDKafkaErrorCode::LogTruncation];
     if code.is_some_and(|code| gone.contains(&code)) {
-        return Err(LedgerError::Broken(format!("{step}: {error}")));
+        return Err(EventLogError::Fatal(format!("{step}: {error}")));
     }
     tracing::debug!("{step}: {error}");
     Ok(())

@@ -7,7 +7,7 @@ use super::KafkaSettings;
 use super::reader::Reader;
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
-use crate::log::{Entry, Ledger, LedgerError, Output, Position, Turn};
+use crate::log::{Entry, EventLog, EventLogError, LogEvent, Output, Position};
 use crate::time::Timestamp;
 
 /// How long Kafka may be away before a command gives up.
@@ -15,7 +15,7 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between two questions.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
-/// The logs of a [`super::KafkaLedger`], to be read.
+/// The logs of a [`super::KafkaEventLog`], to be read.
 pub struct KafkaLook {
     identity: String,
     partitions: u32,
@@ -24,7 +24,7 @@ pub struct KafkaLook {
 
 impl KafkaLook {
     /// Finds the cluster and its topics. `group` is asked for its offsets, and not joined.
-    pub fn open(settings: &KafkaSettings, group: &str, stop: &Stop) -> Result<Self, LedgerError> {
+    pub fn open(settings: &KafkaSettings, group: &str, stop: &Stop) -> Result<Self, EventLogError> {
         let reader = Reader::new(settings, group, stop.clone())?;
         let began = Instant::now();
         let (cluster, found) = loop {
@@ -33,15 +33,15 @@ impl KafkaLook {
             }
             if stop.sleep(ASK_AGAIN) || began.elapsed() >= ANSWER_WAIT_MAX {
                 let servers = &settings.servers;
-                return Err(LedgerError::Broken(format!("Kafka at {servers} does not say which cluster it is")));
+                return Err(EventLogError::Fatal(format!("Kafka at {servers} does not say which cluster it is")));
             }
         };
         let topic = settings.topic(Topic::Facts);
         if found != settings.partitions {
             let partitions = settings.partitions;
             return Err(match found {
-                0 => LedgerError::Broken(format!("there is no topic {topic} in this cluster")),
-                found => LedgerError::Partitions(format!(
+                0 => EventLogError::Fatal(format!("there is no topic {topic} in this cluster")),
+                found => EventLogError::Partitions(format!(
                     "topic {topic} has {found} partitions where partitions is {partitions}"
                 )),
             });
@@ -51,7 +51,7 @@ impl KafkaLook {
     }
 }
 
-impl Ledger for KafkaLook {
+impl EventLog for KafkaLook {
     fn identity(&self) -> &str {
         &self.identity
     }
@@ -64,23 +64,23 @@ impl Ledger for KafkaLook {
         true
     }
 
-    fn next(&mut self, _wait: Duration) -> Result<Turn, LedgerError> {
-        Ok(Turn::Quiet)
+    fn next(&mut self, _wait: Duration) -> Result<LogEvent, EventLogError> {
+        Ok(LogEvent::Quiet)
     }
 
-    fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError> {
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
         self.reader.left_off(partition)
     }
 
-    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
         self.reader.bounds(topic, partition)
     }
 
-    fn start(&mut self, _starts: &[Position]) -> Result<(), LedgerError> {
+    fn start(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
         Err(only_looks())
     }
 
-    fn follow(&mut self, _starts: &[Position]) -> Result<(), LedgerError> {
+    fn follow(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
         Err(only_looks())
     }
 
@@ -90,11 +90,11 @@ impl Ledger for KafkaLook {
         from: Position,
         until: u64,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         self.reader.read(topic, from, until, visit, &mut || Ok(()))
     }
 
-    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError> {
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
         self.reader.offset_at(partition, at)
     }
 
@@ -102,11 +102,11 @@ impl Ledger for KafkaLook {
         None
     }
 
-    fn publish(&mut self, _outputs: Vec<Output>, _read: &[Position]) -> Result<Vec<Position>, LedgerError> {
+    fn publish(&mut self, _outputs: Vec<Output>, _read: &[Position]) -> Result<Vec<Position>, EventLogError> {
         Err(only_looks())
     }
 }
 
-fn only_looks() -> LedgerError {
-    LedgerError::Broken("these logs were opened to be looked at".to_owned())
+fn only_looks() -> EventLogError {
+    EventLogError::Fatal("these logs were opened to be looked at".to_owned())
 }

@@ -19,7 +19,7 @@ use super::transaction::{is_refusal, judge, stopping};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
 use crate::log::hanging::{LeftOff, Published, Undecided};
-use crate::log::{Entry, LedgerError, OPEN_MAX, Position};
+use crate::log::{Entry, EventLogError, OPEN_MAX, Position};
 use crate::time::Timestamp;
 
 /// One question; then we look whether to stop, and ask again.
@@ -52,7 +52,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Connects in the background.
-    pub(super) fn new(settings: &KafkaSettings, group: &str, stop: Stop) -> Result<Self, LedgerError> {
+    pub(super) fn new(settings: &KafkaSettings, group: &str, stop: Stop) -> Result<Self, EventLogError> {
         Ok(Self {
             settings: settings.clone(),
             committed: plain_consumer(settings, Role::Reader { group })?,
@@ -72,7 +72,7 @@ impl Reader {
     }
 
     /// The first and the next offset, open transactions included.
-    pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
+    pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
         let name = self.settings.topic(topic);
         let ask = || self.uncommitted.fetch_watermarks(&name, kafka_partition(partition), CALL_WAIT);
         let (first, next) = self.insist(&format!("ask for the bounds of {name}/{partition}"), ask)?;
@@ -80,7 +80,7 @@ impl Reader {
     }
 
     /// The first offset of `raw` whose record may be as young as `at`; its end, if there is none.
-    pub(super) fn offset_at(&self, partition: u32, at: Timestamp) -> Result<u64, LedgerError> {
+    pub(super) fn offset_at(&self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
         let name = self.settings.topic(Topic::Raw);
         let ask = || {
             let asked: TopicPartitionList =
@@ -111,15 +111,18 @@ impl Reader {
         from: Position,
         until: u64,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-        serve: &mut dyn FnMut() -> Result<(), LedgerError>,
-    ) -> Result<(), LedgerError> {
+        serve: &mut dyn FnMut() -> Result<(), EventLogError>,
+    ) -> Result<(), EventLogError> {
         if from.offset >= until {
             return Ok(());
         }
         let place = Place { topic: self.settings.topic(topic), partition: from.partition };
         let (first, _) = self.bounds(topic, from.partition)?;
         if from.offset < first {
-            return Err(LedgerError::Broken(format!("{place} begins at {first}: what lay at {} is gone", from.offset)));
+            return Err(EventLogError::Fatal(format!(
+                "{place} begins at {first}: what lay at {} is gone",
+                from.offset
+            )));
         }
         self.wait_until_decided(&place, until, serve)?;
         let list: TopicPartitionList =
@@ -135,8 +138,8 @@ impl Reader {
         &self,
         place: &Place,
         until: u64,
-        serve: &mut dyn FnMut() -> Result<(), LedgerError>,
-    ) -> Result<(), LedgerError> {
+        serve: &mut dyn FnMut() -> Result<(), EventLogError>,
+    ) -> Result<(), EventLogError> {
         let began = Instant::now();
         let mut said = began;
         loop {
@@ -150,7 +153,7 @@ impl Reader {
                 let what =
                     format!("{place} is decided up to {stable}, not yet to {until}: wait for an open transaction");
                 if began.elapsed() >= OPEN_MAX {
-                    return Err(LedgerError::StartOver(format!("{what}, for {waited_s} s. {HANGS}")));
+                    return Err(EventLogError::Reopen(format!("{what}, for {waited_s} s. {HANGS}")));
                 }
                 tracing::warn!(waited_s, "{what}");
             }
@@ -162,7 +165,7 @@ impl Reader {
     }
 
     /// Below it no transaction is open: that is what a committed reader's question is answered with.
-    fn stable_end(&self, place: &Place) -> Result<u64, LedgerError> {
+    fn stable_end(&self, place: &Place) -> Result<u64, EventLogError> {
         let ask = || self.committed.fetch_watermarks(&place.topic, kafka_partition(place.partition), CALL_WAIT);
         let (_, stable) = self.insist(&format!("ask for the stable end of {place}"), ask)?;
         Ok(whole(stable))
@@ -173,8 +176,8 @@ impl Reader {
         place: &Place,
         until: u64,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-        serve: &mut dyn FnMut() -> Result<(), LedgerError>,
-    ) -> Result<(), LedgerError> {
+        serve: &mut dyn FnMut() -> Result<(), EventLogError>,
+    ) -> Result<(), EventLogError> {
         let (mut moved, mut said, mut served) = (Instant::now(), Instant::now(), Instant::now());
         loop {
             if served.elapsed() >= SERVE_AGAIN {
@@ -210,7 +213,7 @@ impl Reader {
     /// Whether the end that was just told lies behind `until`. Our position mostly says so, since it counts markers;
     /// where compaction left nothing to count, the partition is asked once more: after a change of leaders, the
     /// new one's end may lie lower for a moment.
-    fn has_reached(&self, place: &Place, until: u64) -> Result<bool, LedgerError> {
+    fn has_reached(&self, place: &Place, until: u64) -> Result<bool, EventLogError> {
         let position = self.committed.position().ok();
         let position = position.as_ref().and_then(|list| list.elements().first().map(TopicPartitionListElem::offset));
         if let Some(Offset::Offset(offset)) = position
@@ -233,7 +236,7 @@ impl Reader {
 
     /// Where the group left off in `raw`, asked until no transaction that may move it is open. Asks as somebody who is
     /// in no group.
-    pub(super) fn left_off(&self, partition: u32) -> Result<Option<u64>, LedgerError> {
+    pub(super) fn left_off(&self, partition: u32) -> Result<Option<u64>, EventLogError> {
         let name = self.settings.topic(Topic::Raw);
         let began = Instant::now();
         loop {
@@ -256,7 +259,7 @@ impl Reader {
                 }
                 Err(error) if began.elapsed() >= OPEN_MAX => {
                     let waited_s = began.elapsed().as_secs();
-                    return Err(LedgerError::StartOver(format!(
+                    return Err(EventLogError::Reopen(format!(
                         "{name}/{partition} does not tell where the group left off: {error}, for {waited_s} s. If a \
                          transaction is open there: {HANGS}"
                     )));
@@ -271,7 +274,7 @@ impl Reader {
     }
 
     /// Every partition of what is published: where it ends, and up to where all is decided.
-    pub(super) fn published(&self) -> Result<Vec<Published>, LedgerError> {
+    pub(super) fn published(&self) -> Result<Vec<Published>, EventLogError> {
         let places: Vec<(Topic, u32)> = Topic::ALL
             .into_iter()
             .filter(|topic| *topic != Topic::Raw)
@@ -288,8 +291,8 @@ impl Reader {
     pub(super) fn wait_until_published(
         &self,
         partition: u32,
-        serve: &mut dyn FnMut() -> Result<(), LedgerError>,
-    ) -> Result<(), LedgerError> {
+        serve: &mut dyn FnMut() -> Result<(), EventLogError>,
+    ) -> Result<(), EventLogError> {
         for published in self.published()?.iter().filter(|published| published.partition == partition) {
             let place = Place { topic: self.settings.topic(published.topic), partition };
             if published.is_open() {
@@ -305,7 +308,7 @@ impl Reader {
         topic: Topic,
         from: Position,
         visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         let consumer = plain_consumer(&self.settings, Role::Peeker)?;
         let name = self.settings.topic(topic);
         let list = std::iter::once((name.clone(), kafka_partition(from.partition), kafka_offset(from.offset)));
@@ -323,7 +326,7 @@ impl Reader {
                 None => {}
             }
         }
-        Err(LedgerError::StartOver(format!("{name}/{} brings nothing from {} on", from.partition, from.offset)))
+        Err(EventLogError::Reopen(format!("{name}/{} brings nothing from {} on", from.partition, from.offset)))
     }
 
     /// Where partitions end for this consumer, in the order of `places`.
@@ -332,7 +335,7 @@ impl Reader {
         what: &str,
         consumer: &BaseConsumer<Plain>,
         places: &[(Topic, u32)],
-    ) -> Result<Vec<u64>, LedgerError> {
+    ) -> Result<Vec<u64>, EventLogError> {
         let partition_of =
             |(topic, partition): &(Topic, u32)| (self.settings.topic(*topic), kafka_partition(*partition));
         self.insist(what, || {
@@ -357,7 +360,7 @@ impl Reader {
     }
 
     /// What is undecided now and stays so for longer than a transaction that goes well.
-    pub(super) fn undecided(&self) -> Result<Undecided, LedgerError> {
+    pub(super) fn undecided(&self) -> Result<Undecided, EventLogError> {
         let began = Instant::now();
         let first = self.published()?;
         let mut left_off = self.all_left_off()?;
@@ -381,7 +384,7 @@ impl Reader {
     }
 
     /// Where the group left off in each partition of `raw`.
-    fn all_left_off(&self) -> Result<LeftOff, LedgerError> {
+    fn all_left_off(&self) -> Result<LeftOff, EventLogError> {
         let all: Vec<u32> = (0..self.settings.partitions).collect();
         let mut left_off = LeftOff { told: BTreeMap::new(), untold: all.iter().copied().collect() };
         self.ask_where_left_off(&all, &mut left_off);
@@ -429,7 +432,7 @@ impl Reader {
     }
 
     /// Who is in a group, by member and host.
-    pub(super) fn members(&self, group: &str) -> Result<Vec<String>, LedgerError> {
+    pub(super) fn members(&self, group: &str) -> Result<Vec<String>, EventLogError> {
         let groups =
             self.insist("ask who is in the group", || self.uncommitted.fetch_group_list(Some(group), CALL_WAIT))?;
         let members = groups.groups().iter().filter(|found| found.name() == group).flat_map(GroupInfo::members);
@@ -449,7 +452,7 @@ impl Reader {
         Some(unowned.len())
     }
 
-    fn insist<T>(&self, what: &str, ask: impl Fn() -> KafkaResult<T>) -> Result<T, LedgerError> {
+    fn insist<T>(&self, what: &str, ask: impl Fn() -> KafkaResult<T>) -> Result<T, EventLogError> {
         let began = Instant::now();
         loop {
             match ask() {

@@ -1,6 +1,6 @@
 //! Publishes derived records and how far `raw` was read in one transaction: all or nothing.
 //!
-//! Nothing is repaired in place. When a transaction does not plainly succeed, the whole ledger is opened anew:
+//! Nothing is repaired in place. When a transaction does not plainly succeed, the whole event log is opened anew:
 //! initialising the producer then decides the old transaction, and `facts` tells what became of it.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use super::client::{self, Role, TRANSACTION_TIMEOUT, Voice};
 use super::record::{kafka_offset, kafka_partition, outgoing};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
-use crate::log::{LedgerError, Output, Position};
+use crate::log::{EventLogError, Output, Position};
 
 /// One call to the coordinator; then we look whether to stop, and go on.
 const CALL_WAIT: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Fences the instance's former self and decides its open transaction; waits for that until asked to stop.
-    pub(super) fn open(settings: &KafkaSettings, id: &str, stop: &Stop) -> Result<Self, LedgerError> {
+    pub(super) fn open(settings: &KafkaSettings, id: &str, stop: &Stop) -> Result<Self, EventLogError> {
         let role = Role::Transactional { id };
         let deliveries = Deliveries {
             voice: Voice::new(settings, role),
@@ -53,7 +53,7 @@ impl Publisher {
         };
         let producer = client::config(settings, role)
             .and_then(|config| Ok(config.create_with_context(deliveries)?))
-            .map_err(|error| LedgerError::Broken(error.to_string()))?;
+            .map_err(|error| EventLogError::Fatal(error.to_string()))?;
         let publisher = Self { settings: settings.clone(), producer };
         publisher.initialise(id, stop)?;
         Ok(publisher)
@@ -66,7 +66,7 @@ impl Publisher {
         read: &[Position],
         member: Option<&ConsumerGroupMetadata>,
         stop: &Stop,
-    ) -> Result<Vec<Position>, LedgerError> {
+    ) -> Result<Vec<Position>, EventLogError> {
         let patience = Patience::begin();
         self.write(outputs, read, member, &patience, stop)?;
         self.insist("commit the transaction", &patience, stop, || self.producer.commit_transaction(CALL_WAIT))?;
@@ -81,7 +81,7 @@ impl Publisher {
         read: &[Position],
         member: Option<&ConsumerGroupMetadata>,
         stop: &Stop,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         let patience = Patience::begin();
         self.write(outputs, read, member, &patience, stop)?;
         self.insist("abort a transaction", &patience, stop, || self.producer.abort_transaction(CALL_WAIT))
@@ -95,14 +95,14 @@ impl Publisher {
         member: Option<&ConsumerGroupMetadata>,
         patience: &Patience,
         stop: &Stop,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         *self.deliveries().batch() = Batch::default();
         self.producer.begin_transaction().map_err(|error| self.judge("begin a transaction", &error))?;
         for output in outputs {
             self.send(output, patience, stop)?;
         }
         if !read.is_empty() {
-            let member = member.ok_or_else(|| LedgerError::StartOver("publish without being a member".into()))?;
+            let member = member.ok_or_else(|| EventLogError::Reopen("publish without being a member".into()))?;
             let offsets = self.offsets(read);
             self.insist("commit offsets", patience, stop, || {
                 self.producer.send_offsets_to_transaction(&offsets, member, CALL_WAIT)
@@ -121,7 +121,7 @@ impl Publisher {
         self.producer.client().fetch_cluster_id(CALL_WAIT)
     }
 
-    fn initialise(&self, id: &str, stop: &Stop) -> Result<(), LedgerError> {
+    fn initialise(&self, id: &str, stop: &Stop) -> Result<(), EventLogError> {
         let began = Instant::now();
         let mut said = began;
         loop {
@@ -143,7 +143,7 @@ impl Publisher {
         }
     }
 
-    fn send(&self, output: &Output, patience: &Patience, stop: &Stop) -> Result<(), LedgerError> {
+    fn send(&self, output: &Output, patience: &Patience, stop: &Stop) -> Result<(), EventLogError> {
         let topic = self.settings.topic(output.topic);
         loop {
             match self.producer.send(outgoing(&topic, output.partition, &output.record, 0)) {
@@ -164,7 +164,7 @@ impl Publisher {
         patience: &Patience,
         stop: &Stop,
         call: impl Fn() -> KafkaResult<()>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         loop {
             let Err(error) = call() else { return Ok(()) };
             if !is_retriable(&error) {
@@ -176,7 +176,7 @@ impl Publisher {
 
     /// Waits until every record is reported. The client would wait for that by itself before it commits, but by
     /// serving reports from this thread too, and the one that loses the last report sleeps out its turn of 100 ms.
-    fn wait_for_reports(&self, sent: usize, patience: &Patience, stop: &Stop) -> Result<(), LedgerError> {
+    fn wait_for_reports(&self, sent: usize, patience: &Patience, stop: &Stop) -> Result<(), EventLogError> {
         let deliveries = self.deliveries();
         let mut batch = deliveries.batch();
         while batch.told < sent {
@@ -191,7 +191,7 @@ impl Publisher {
             );
             if batch.told < sent && self.lost_a_broker() {
                 // What is on its way would come to lie on what the broker may have forgotten to end.
-                return Err(LedgerError::StartOver("a broker went away while records were on their way".into()));
+                return Err(EventLogError::Reopen("a broker went away while records were on their way".into()));
             }
             if timed_out {
                 let timed_out = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);
@@ -207,13 +207,13 @@ impl Publisher {
     }
 
     /// From the delivery reports: every fact must have told its offset.
-    fn facts_written(&self, outputs: &[Output]) -> Result<Vec<Position>, LedgerError> {
+    fn facts_written(&self, outputs: &[Output]) -> Result<Vec<Position>, EventLogError> {
         let batch = self.deliveries().batch();
         let sent = outputs.iter().filter(|output| output.topic == Topic::Facts).count();
         if batch.facts_told != sent {
             // Committed, but where exactly only a reader can see.
             let told = batch.facts_told;
-            return Err(LedgerError::StartOver(format!("{told} of {sent} committed facts told their offsets")));
+            return Err(EventLogError::Reopen(format!("{told} of {sent} committed facts told their offsets")));
         }
         Ok(batch
             .facts_end
@@ -222,13 +222,13 @@ impl Publisher {
             .collect())
     }
 
-    fn judge(&self, what: &str, error: &KafkaError) -> LedgerError {
+    fn judge(&self, what: &str, error: &KafkaError) -> EventLogError {
         let judged = judge(what, error, self.producer.client().fatal_error());
         // The first record that was not taken tells more than the transaction that could not be committed for it.
         let batch = self.deliveries().batch();
         match (&batch.failed, judged) {
-            (Some(failed), LedgerError::StartOver(_)) if batch.is_too_large => LedgerError::TooLarge(failed.clone()),
-            (Some(failed), LedgerError::StartOver(reason)) => LedgerError::StartOver(format!("{reason}: {failed}")),
+            (Some(failed), EventLogError::Reopen(_)) if batch.is_too_large => EventLogError::TooLarge(failed.clone()),
+            (Some(failed), EventLogError::Reopen(reason)) => EventLogError::Reopen(format!("{reason}: {failed}")),
             (_, judged) => judged,
         }
     }
@@ -238,23 +238,23 @@ impl Publisher {
     }
 }
 
-/// What an error means for the ledger; `fatal` is the client's own, which is the deeper one.
-pub(super) fn judge(what: &str, error: &KafkaError, fatal: Option<(RDKafkaErrorCode, String)>) -> LedgerError {
+/// What an error means for the event log; `fatal` is the client's own, which is the deeper one.
+pub(super) fn judge(what: &str, error: &KafkaError, fatal: Option<(RDKafkaErrorCode, String)>) -> EventLogError {
     let reason = match &fatal {
         Some((_, reason)) => format!("{what}: {error}: {reason}"),
         None => format!("{what}: {error}"),
     };
     let code = fatal.map(|(code, _)| code).or_else(|| error.rdkafka_error_code());
-    let Some(code) = code else { return LedgerError::StartOver(reason) };
+    let Some(code) = code else { return EventLogError::Reopen(reason) };
     if is_too_large(code) {
-        return LedgerError::TooLarge(reason);
+        return EventLogError::TooLarge(reason);
     }
     if is_fencing(code) {
-        LedgerError::Fenced(reason)
+        EventLogError::Fenced(reason)
     } else if is_forbidden(code) {
-        LedgerError::Broken(reason)
+        EventLogError::Fatal(reason)
     } else {
-        LedgerError::StartOver(reason)
+        EventLogError::Reopen(reason)
     }
 }
 
@@ -295,8 +295,8 @@ fn is_retriable(error: &KafkaError) -> bool {
 }
 
 /// The end of waiting because somebody asked us to end.
-pub(super) fn stopping() -> LedgerError {
-    LedgerError::StartOver("asked to stop".into())
+pub(super) fn stopping() -> EventLogError {
+    EventLogError::Reopen("asked to stop".into())
 }
 
 /// How long one publication may take.
@@ -309,12 +309,12 @@ impl Patience {
         Self { began: Instant::now() }
     }
 
-    fn check(&self, what: &str, error: &KafkaError, stop: &Stop) -> Result<(), LedgerError> {
+    fn check(&self, what: &str, error: &KafkaError, stop: &Stop) -> Result<(), EventLogError> {
         let most = if stop.requested() { PUBLISH_WAIT_STOPPING } else { PUBLISH_WAIT_MAX };
         if self.began.elapsed() < most {
             return Ok(());
         }
-        Err(LedgerError::StartOver(format!("{what}: {error}, for {} s", self.began.elapsed().as_secs())))
+        Err(EventLogError::Reopen(format!("{what}: {error}, for {} s", self.began.elapsed().as_secs())))
     }
 }
 

@@ -15,9 +15,9 @@ use crate::time::Timestamp;
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Published,
-    StartOver,
+    Reopen,
     Fenced,
-    Broken,
+    Fatal,
 }
 
 #[test]
@@ -51,18 +51,18 @@ fn what_does_not_pass_says_what_it_means() {
         RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID as GONE,
     };
     let steps = [
-        (Api::InitProducerId, NOT_THE_ID, Outcome::Broken),
+        (Api::InitProducerId, NOT_THE_ID, Outcome::Fatal),
         (Api::AddPartitionsToTxn, OLD_EPOCH, Outcome::Fenced),
         (Api::AddPartitionsToTxn, FENCED, Outcome::Fenced),
-        (Api::AddPartitionsToTxn, WRONG_STATE, Outcome::StartOver),
-        (Api::AddPartitionsToTxn, NOT_THE_TOPIC, Outcome::Broken),
-        (Api::AddOffsetsToTxn, NOT_THE_GROUP, Outcome::Broken),
+        (Api::AddPartitionsToTxn, WRONG_STATE, Outcome::Reopen),
+        (Api::AddPartitionsToTxn, NOT_THE_TOPIC, Outcome::Fatal),
+        (Api::AddOffsetsToTxn, NOT_THE_GROUP, Outcome::Fatal),
         (Api::AddOffsetsToTxn, FENCED, Outcome::Fenced),
-        (Api::TxnOffsetCommit, FORMER, Outcome::StartOver),
-        (Api::TxnOffsetCommit, GONE, Outcome::StartOver),
+        (Api::TxnOffsetCommit, FORMER, Outcome::Reopen),
+        (Api::TxnOffsetCommit, GONE, Outcome::Reopen),
         (Api::TxnOffsetCommit, TWIN, Outcome::Fenced),
         (Api::EndTxn, FENCED, Outcome::Fenced),
-        (Api::EndTxn, WRONG_STATE, Outcome::StartOver),
+        (Api::EndTxn, WRONG_STATE, Outcome::Reopen),
     ];
     for (step, error, told) in steps {
         let world = World::new();
@@ -79,7 +79,7 @@ fn nothing_is_published_beyond_a_broker_that_goes_away() {
     assert!(!publisher.lost_a_broker());
     drop(cluster);
     match publisher.publish(&fact(), &[], None, &Stop::default()) {
-        Err(LedgerError::StartOver(why)) => assert!(why.contains("a broker went away"), "{why}"),
+        Err(EventLogError::Reopen(why)) => assert!(why.contains("a broker went away"), "{why}"),
         other => panic!("{other:?}"),
     }
 }
@@ -120,10 +120,10 @@ impl World {
             .and_then(|publisher| publisher.publish(&fact(), &read, Some(&member), &Stop::default()));
         match published {
             Ok(_) => Outcome::Published,
-            Err(LedgerError::StartOver(_)) => Outcome::StartOver,
-            Err(LedgerError::Fenced(_)) => Outcome::Fenced,
-            Err(LedgerError::Broken(_)) => Outcome::Broken,
-            Err(LedgerError::Partitions(why) | LedgerError::TooLarge(why)) => panic!("{why}"),
+            Err(EventLogError::Reopen(_)) => Outcome::Reopen,
+            Err(EventLogError::Fenced(_)) => Outcome::Fenced,
+            Err(EventLogError::Fatal(_)) => Outcome::Fatal,
+            Err(EventLogError::Partitions(why) | EventLogError::TooLarge(why)) => panic!("{why}"),
         }
     }
 }

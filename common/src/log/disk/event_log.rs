@@ -22,7 +22,7 @@ pub use self::upkeep::Upkeep;
 use super::files::Files;
 use super::{AppendError, DiskLog, Leaves, Options, Place, Reader};
 use crate::contract::{Policy, Retention, Topic, header};
-use crate::log::{Entry, Ledger, LedgerError, Output, Position, Record, Turn};
+use crate::log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
 use crate::time::{SteadyClock, Timestamp};
 
 mod upkeep;
@@ -45,7 +45,7 @@ const FOLLOWING_LEAVE_BYTES: u64 = 12 * 1024 * 1024;
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
 
 /// The logs of one directory, and `raw`, which ingress writes.
-pub struct DiskLedger {
+pub struct DiskEventLog {
     identity: String,
     raw: DiskLog,
     published: [Published; 4],
@@ -69,7 +69,7 @@ struct Published {
     until: u64,
 }
 
-impl DiskLedger {
+impl DiskEventLog {
     /// Opens or makes the logs in `dir`, and finds out what a crash left undone. `raw` may be written to meanwhile.
     pub fn open(dir: &Path, raw: DiskLog, retention: Retention) -> anyhow::Result<Self> {
         Self::open_with(dir, raw, Upkeep::new(retention))
@@ -124,23 +124,24 @@ impl DiskLedger {
         self.published.iter().find(|published| published.topic == topic).map(|published| &published.log)
     }
 
-    fn log_of(&self, topic: Topic, partition: u32) -> Result<&DiskLog, LedgerError> {
+    fn log_of(&self, topic: Topic, partition: u32) -> Result<&DiskLog, EventLogError> {
         if partition != PARTITION {
-            return Err(LedgerError::Broken(format!(
+            return Err(EventLogError::Fatal(format!(
                 "there is no partition {partition}: disk logs have one, {PARTITION}"
             )));
         }
-        self.log(topic).ok_or_else(|| LedgerError::Broken(format!("without a broker there is no log {}", topic.name())))
+        self.log(topic)
+            .ok_or_else(|| EventLogError::Fatal(format!("without a broker there is no log {}", topic.name())))
     }
 
     /// What of a batch each log is still to get.
-    fn missing(&self, outputs: Vec<Output>, read_until: u64) -> Result<[Vec<Record>; 4], LedgerError> {
+    fn missing(&self, outputs: Vec<Output>, read_until: u64) -> Result<[Vec<Record>; 4], EventLogError> {
         let mut missing: [Vec<Record>; 4] = Default::default();
         for output in outputs {
             let Some(index) = PUBLISHED.iter().position(|topic| *topic == output.topic) else { continue };
             let cause = cause(&output.record).filter(|cause| *cause < read_until).ok_or_else(|| {
                 let topic = output.topic.name();
-                LedgerError::Broken(format!(
+                EventLogError::Fatal(format!(
                     "a record for {topic} does not name a raw event below {read_until} in {}",
                     header::RAW_OFFSET
                 ))
@@ -175,8 +176,8 @@ impl DiskLedger {
         }
     }
 
-    /// Deletes what is old enough while a batch is half published and waits for room. The last record of each log stays:
-    /// it tells how far the log goes.
+    /// Deletes what is old enough while a batch is half published and waits for room. The last record of each log
+    /// stays: it tells how far the log goes.
     fn retain_while_waiting(&self) {
         let read_until = self.read_until.unwrap_or(0);
         let logs = self.published.iter().map(|published| (published.topic, &published.log, u64::MAX));
@@ -186,14 +187,14 @@ impl DiskLedger {
     }
 
     /// Appends to a log of what follows; waits for room where there is none, until it is time to stop.
-    fn append(&self, name: &str, log: &DiskLog, records: &[Record]) -> Result<u64, LedgerError> {
+    fn append(&self, name: &str, log: &DiskLog, records: &[Record]) -> Result<u64, EventLogError> {
         let mut waiting = None;
         loop {
             match log.try_append_blocking(records) {
                 Err(AppendError::Full) => {
                     self.retain_while_waiting();
                     if !waiting.get_or_insert_with(|| self.upkeep.wait_for_room(name)).sleep() {
-                        return Err(LedgerError::StartOver(format!("stopped while the log {name} waited for room")));
+                        return Err(EventLogError::Reopen(format!("stopped while the log {name} waited for room")));
                     }
                 }
                 kept => return kept.map_err(|error| not_kept(name, &error)),
@@ -223,7 +224,7 @@ impl DiskLedger {
     }
 }
 
-impl Ledger for DiskLedger {
+impl EventLog for DiskEventLog {
     fn identity(&self) -> &str {
         &self.identity
     }
@@ -236,16 +237,16 @@ impl Ledger for DiskLedger {
         false
     }
 
-    fn next(&mut self, wait: Duration) -> Result<Turn, LedgerError> {
+    fn next(&mut self, wait: Duration) -> Result<LogEvent, EventLogError> {
         if !std::mem::replace(&mut self.was_assigned, true) {
-            return Ok(Turn::Assigned(vec![PARTITION]));
+            return Ok(LogEvent::Assigned(vec![PARTITION]));
         }
         self.retain();
         let position = self.reader.as_ref().map_or(u64::MAX, Reader::position);
         if !self.raw.wait_beyond(position, wait) {
-            return Ok(Turn::Quiet);
+            return Ok(LogEvent::Quiet);
         }
-        let Some(reader) = &mut self.reader else { return Ok(Turn::Quiet) };
+        let Some(reader) = &mut self.reader else { return Ok(LogEvent::Quiet) };
         let (mut entries, mut bytes) = (Vec::new(), 0);
         while entries.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
             let Some((offset, record)) = reader.next().map_err(|error| unreadable(Topic::Raw, &error))? else { break };
@@ -253,24 +254,24 @@ impl Ledger for DiskLedger {
             self.brought.extend(reader.place().map(|place| (offset + 1, place)));
             entries.push(Entry { position: Position { partition: PARTITION, offset }, record });
         }
-        Ok(Turn::Raw(entries))
+        Ok(LogEvent::Raw(entries))
     }
 
-    fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError> {
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
         self.log_of(Topic::Facts, partition).map(|_| self.read_until)
     }
 
-    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
         self.log_of(topic, partition).map(DiskLog::bounds)
     }
 
-    fn start(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
         for start in starts {
             let log = self.log_of(Topic::Raw, start.partition)?;
             let (first, end) = log.bounds();
             if !(first..=end).contains(&start.offset) {
                 let offset = start.offset;
-                return Err(LedgerError::Broken(format!(
+                return Err(EventLogError::Fatal(format!(
                     "raw holds {first} to {end}, and cannot be read from {offset} on"
                 )));
             }
@@ -280,7 +281,7 @@ impl Ledger for DiskLedger {
         Ok(())
     }
 
-    fn follow(&mut self, _starts: &[Position]) -> Result<(), LedgerError> {
+    fn follow(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
         Ok(())
     }
 
@@ -290,7 +291,7 @@ impl Ledger for DiskLedger {
         from: Position,
         until: u64,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         let log = self.log_of(topic, from.partition)?;
         let mut reader = log.reader(from.offset).map_err(|error| unreadable(topic, &error))?;
         while reader.position() < until {
@@ -306,7 +307,7 @@ impl Ledger for DiskLedger {
         Ok(())
     }
 
-    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError> {
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
         self.log_of(Topic::Raw, partition).map(|log| log.offset_at(at))
     }
 
@@ -314,12 +315,12 @@ impl Ledger for DiskLedger {
         Some(usize::from(!self.was_assigned))
     }
 
-    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {
         let [Position { partition: PARTITION, offset: read_until }] = *read else {
-            return Err(LedgerError::Broken(format!("publish what follows from partition {PARTITION}, not {read:?}")));
+            return Err(EventLogError::Fatal(format!("publish what follows from partition {PARTITION}, not {read:?}")));
         };
         if let Some(before) = self.read_until.filter(|before| *before > read_until) {
-            return Err(LedgerError::Broken(format!(
+            return Err(EventLogError::Fatal(format!(
                 "raw was read up to {before}, and cannot be read up to {read_until} again"
             )));
         }
@@ -393,12 +394,12 @@ fn before(log: &DiskLog, end: u64) -> io::Result<Option<Record>> {
     Ok(log.reader(end - 1)?.next()?.map(|(_, record)| record))
 }
 
-fn unreadable(topic: Topic, error: &io::Error) -> LedgerError {
-    LedgerError::Broken(format!("read the log {}: {error}", topic.name()))
+fn unreadable(topic: Topic, error: &io::Error) -> EventLogError {
+    EventLogError::Fatal(format!("read the log {}: {error}", topic.name()))
 }
 
-fn not_kept(log: &str, error: &AppendError) -> LedgerError {
-    LedgerError::Broken(format!("publish to the log {log}: {error}"))
+fn not_kept(log: &str, error: &AppendError) -> EventLogError {
+    EventLogError::Fatal(format!("publish to the log {log}: {error}"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! All topics as one ledger: read our share of `raw`, follow `facts`, publish what follows in one transaction.
+//! All topics as one event log: read our share of `raw`, follow `facts`, publish what follows in one transaction.
 //!
 //! One thread uses it, and it is never mended: when an error says so, it is dropped and opened anew.
 
@@ -18,7 +18,7 @@ use super::transaction::{Publisher, stopping};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
 use crate::log::hanging::{Doubts, end_what_hangs};
-use crate::log::{Applied, Entry, Ledger, LedgerError, Output, Position, Turn};
+use crate::log::{Applied, Entry, EventLog, EventLogError, LogEvent, Output, Position};
 use crate::time::Timestamp;
 
 /// The longest wait on one log before the other is looked at.
@@ -38,7 +38,7 @@ const COMMAND: &str = "command";
 const TWIN_WAIT: Duration = Duration::from_secs(5);
 
 /// The logs in Kafka, as one processor needs them.
-pub struct KafkaLedger {
+pub struct KafkaEventLog {
     identity: String,
     group: String,
     /// The topic `raw`.
@@ -48,7 +48,7 @@ pub struct KafkaLedger {
     /// Raw records were the last to come: facts are next, so that neither starves.
     after_raw: bool,
     doubts: Doubts,
-    /// There until the ledger is dropped.
+    /// There until the event log is dropped.
     clients: Option<Clients>,
 }
 
@@ -66,25 +66,30 @@ struct Clients {
     reader: Reader,
 }
 
-impl KafkaLedger {
+impl KafkaEventLog {
     /// Makes sure of the topics and fences the instance's former self. Waits for Kafka until it answers or `stop` is
     /// requested.
-    pub fn open(settings: &KafkaSettings, group: &str, instance_id: &str, stop: Stop) -> Result<Self, LedgerError> {
+    pub fn open(settings: &KafkaSettings, group: &str, instance_id: &str, stop: Stop) -> Result<Self, EventLogError> {
         ensure_topics(settings, MayCreate::Yes, &stop)?;
         Self::open_as(settings, group, Instance { id: instance_id, is_lasting: true }, stop)
     }
 
     /// The same for a command that publishes while no processor runs: makes no topic, and refuses while anybody else
     /// is in the group. Its place there is free as soon as it ends.
-    pub fn open_alone(settings: &KafkaSettings, group: &str, stop: Stop) -> Result<Self, LedgerError> {
+    pub fn open_alone(settings: &KafkaSettings, group: &str, stop: Stop) -> Result<Self, EventLogError> {
         ensure_topics(settings, MayCreate::No, &stop)?;
         wait_until_empty(&Reader::new(settings, group, stop.clone())?, group, &stop)?;
-        let mut ledger = Self::open_as(settings, group, Instance { id: COMMAND, is_lasting: false }, stop)?;
-        ledger.settle(&[])?;
-        Ok(ledger)
+        let mut event_log = Self::open_as(settings, group, Instance { id: COMMAND, is_lasting: false }, stop)?;
+        event_log.recover(&[])?;
+        Ok(event_log)
     }
 
-    fn open_as(settings: &KafkaSettings, group: &str, instance: Instance<'_>, stop: Stop) -> Result<Self, LedgerError> {
+    fn open_as(
+        settings: &KafkaSettings,
+        group: &str,
+        instance: Instance<'_>,
+        stop: Stop,
+    ) -> Result<Self, EventLogError> {
         // Before anything is read: this is what decides a transaction that our former self left open.
         let publisher = Publisher::open(settings, &format!("{group}-{}", instance.id), &stop)?;
         let cluster = loop {
@@ -142,13 +147,13 @@ impl KafkaLedger {
         in_time
     }
 
-    fn raw(&mut self, wait: Duration) -> Result<Option<Turn>, LedgerError> {
+    fn raw(&mut self, wait: Duration) -> Result<Option<LogEvent>, EventLogError> {
         let clients = self.clients();
         let batch = clients.member.collect(wait).map_err(|error| clients.explain(error))?;
         if let Some(change) = clients.member.change() {
             return Ok(Some(change));
         }
-        let turn = (!batch.is_empty()).then(|| Turn::Raw(batch));
+        let turn = (!batch.is_empty()).then(|| LogEvent::Raw(batch));
         self.after_raw |= turn.is_some();
         Ok(turn)
     }
@@ -160,7 +165,7 @@ impl KafkaLedger {
     }
 
     /// Waits until all is decided that must be before these are published.
-    fn make_sure(&mut self, outputs: &[Output]) -> Result<(), LedgerError> {
+    fn make_sure(&mut self, outputs: &[Output]) -> Result<(), EventLogError> {
         self.doubt();
         for partition in self.doubts.due(outputs) {
             self.committed(partition)?;
@@ -169,14 +174,14 @@ impl KafkaLedger {
         Ok(())
     }
 
-    fn facts(&mut self, wait: Duration) -> Result<Option<Turn>, LedgerError> {
+    fn facts(&mut self, wait: Duration) -> Result<Option<LogEvent>, EventLogError> {
         self.after_raw = false;
         let clients = self.clients();
         if !clients.follower.follows() {
             return Ok(None);
         }
         let batch = clients.follower.collect(wait).map_err(|error| clients.explain(error))?;
-        Ok((!batch.is_empty()).then(|| Turn::Facts(batch)))
+        Ok((!batch.is_empty()).then(|| LogEvent::Facts(batch)))
     }
 }
 
@@ -184,34 +189,36 @@ impl Clients {
     /// What it means that a publication failed after Kafka had ended its transaction because that was open for too
     /// long: we were frozen, or it was. Kafka's refusal is the same as if another process had our identity. But such
     /// a twin has our place in the group too, and the group says so; then we must not take it back from there.
-    fn tell_apart(&mut self, error: LedgerError, stop: &Stop) -> LedgerError {
+    fn tell_apart(&mut self, error: EventLogError, stop: &Stop) -> EventLogError {
         let reason = match error {
-            LedgerError::Fenced(reason) | LedgerError::StartOver(reason) => reason,
-            error @ (LedgerError::Broken(_) | LedgerError::Partitions(_) | LedgerError::TooLarge(_)) => return error,
+            EventLogError::Fenced(reason) | EventLogError::Reopen(reason) => reason,
+            error @ (EventLogError::Fatal(_) | EventLogError::Partitions(_) | EventLogError::TooLarge(_)) => {
+                return error;
+            }
         };
         let began = Instant::now();
         while began.elapsed() < TWIN_WAIT && !stop.requested() {
-            if let Err(error @ LedgerError::Fenced(_)) = self.member.hear(SLICE) {
+            if let Err(error @ EventLogError::Fenced(_)) = self.member.hear(SLICE) {
                 return error;
             }
         }
         let open_s = TRANSACTION_TIMEOUT.as_secs();
-        LedgerError::StartOver(format!("a transaction was open for more than {open_s} s, when Kafka ends it: {reason}"))
+        EventLogError::Reopen(format!("a transaction was open for more than {open_s} s, when Kafka ends it: {reason}"))
     }
 
     /// An offset that is out of range comes without its partition: find it. Opening anew tells what it means, or that
     /// all are in range by now, as after a change of leaders.
-    fn explain(&self, error: LedgerError) -> LedgerError {
-        let LedgerError::Broken(reason) = error else { return error };
+    fn explain(&self, error: EventLogError) -> EventLogError {
+        let EventLogError::Fatal(reason) = error else { return error };
         let raw = self.reader.out_of_range(Topic::Raw, &self.member.places());
         match raw.or_else(|| self.reader.out_of_range(Topic::Facts, &self.follower.places())) {
-            Some(found) => LedgerError::StartOver(format!("{reason}: {found}")),
-            None => LedgerError::StartOver(reason),
+            Some(found) => EventLogError::Reopen(format!("{reason}: {found}")),
+            None => EventLogError::Reopen(reason),
         }
     }
 }
 
-impl Ledger for KafkaLedger {
+impl EventLog for KafkaEventLog {
     fn identity(&self) -> &str {
         &self.identity
     }
@@ -225,18 +232,18 @@ impl Ledger for KafkaLedger {
     }
 
     /// What our next commit touches would commit what hangs there, too.
-    fn settle(&mut self, applied: &[Applied]) -> Result<(), LedgerError> {
+    fn recover(&mut self, applied: &[Applied]) -> Result<(), EventLogError> {
         let Clients { publisher, reader, .. } = self.clients.as_ref().expect("there until dropped");
         let published_in = end_what_hangs(&Opening { publisher, reader, stop: &self.stop }, applied)?;
         self.doubts.published(published_in);
         Ok(())
     }
 
-    fn join(&mut self) -> Result<(), LedgerError> {
+    fn join(&mut self) -> Result<(), EventLogError> {
         self.clients().member.join()
     }
 
-    fn next(&mut self, wait: Duration) -> Result<Turn, LedgerError> {
+    fn next(&mut self, wait: Duration) -> Result<LogEvent, EventLogError> {
         self.join()?;
         let until = Instant::now() + wait;
         loop {
@@ -260,12 +267,12 @@ impl Ledger for KafkaLedger {
                 return Ok(turn);
             }
             if left.is_zero() {
-                return Ok(Turn::Quiet);
+                return Ok(LogEvent::Quiet);
             }
         }
     }
 
-    fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError> {
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
         let Clients { reader, member, .. } = self.clients();
         let committed = reader.left_off(partition)?;
         // Who goes on behind a transaction that hangs in some topic would make it impossible to tell how it ended.
@@ -273,15 +280,15 @@ impl Ledger for KafkaLedger {
         Ok(committed)
     }
 
-    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
         self.clients().reader.bounds(topic, partition)
     }
 
-    fn start(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
         self.clients().member.start(starts)
     }
 
-    fn follow(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+    fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
         self.clients().follower.follow(starts)
     }
 
@@ -291,12 +298,12 @@ impl Ledger for KafkaLedger {
         from: Position,
         until: u64,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         let Clients { reader, member, .. } = self.clients();
         reader.read(topic, from, until, visit, &mut || member.serve())
     }
 
-    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError> {
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
         self.clients().reader.offset_at(partition, at)
     }
 
@@ -311,7 +318,7 @@ impl Ledger for KafkaLedger {
         self.doubts.take_news()
     }
 
-    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
         self.doubt();
         let reader = &self.clients.as_ref().expect("there until dropped").reader;
         let published = reader.published()?;
@@ -323,7 +330,7 @@ impl Ledger for KafkaLedger {
         Ok(open)
     }
 
-    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {
         let stop = self.stop.clone();
         self.make_sure(&outputs)?;
         let began = Instant::now();
@@ -336,14 +343,14 @@ impl Ledger for KafkaLedger {
     }
 }
 
-impl Drop for KafkaLedger {
+impl Drop for KafkaEventLog {
     fn drop(&mut self) {
         self.let_go();
     }
 }
 
 /// Members that have ended stay in the group until their session runs out.
-fn wait_until_empty(reader: &Reader, group: &str, stop: &Stop) -> Result<(), LedgerError> {
+fn wait_until_empty(reader: &Reader, group: &str, stop: &Stop) -> Result<(), EventLogError> {
     let began = Instant::now();
     loop {
         let members = reader.members(group)?;
@@ -351,7 +358,7 @@ fn wait_until_empty(reader: &Reader, group: &str, stop: &Stop) -> Result<(), Led
             return Ok(());
         }
         if began.elapsed() >= SESSION_WAIT {
-            return Err(LedgerError::Broken(format!(
+            return Err(EventLogError::Fatal(format!(
                 "processors of the group {group} are running: {}. Stop them first",
                 members.join(", ")
             )));
@@ -362,14 +369,14 @@ fn wait_until_empty(reader: &Reader, group: &str, stop: &Stop) -> Result<(), Led
     }
 }
 
-fn ensure_topics(settings: &KafkaSettings, may_create: MayCreate, stop: &Stop) -> Result<(), LedgerError> {
+fn ensure_topics(settings: &KafkaSettings, may_create: MayCreate, stop: &Stop) -> Result<(), EventLogError> {
     loop {
         match topics::ensure(settings, may_create, TOPICS_WAIT) {
             Ok(()) => return Ok(()),
             Err(_) if stop.requested() => return Err(stopping()),
-            Err(TopicsError::Missing(why)) if may_create == MayCreate::No => return Err(LedgerError::Broken(why)),
-            Err(TopicsError::Partitions(why)) => return Err(LedgerError::Partitions(why)),
-            Err(error) if error.needs_a_person() => return Err(LedgerError::Broken(error.to_string())),
+            Err(TopicsError::Missing(why)) if may_create == MayCreate::No => return Err(EventLogError::Fatal(why)),
+            Err(TopicsError::Partitions(why)) => return Err(EventLogError::Partitions(why)),
+            Err(error) if error.needs_a_person() => return Err(EventLogError::Fatal(error.to_string())),
             Err(error) => tracing::warn!("wait for Kafka: {error}"),
         }
         if stop.sleep(Duration::from_secs(1)) {

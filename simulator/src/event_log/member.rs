@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use common::log::{Position, Turn};
+use common::log::{LogEvent, Position};
 
 use crate::broker::group::Word;
 use crate::broker::{Broker, Refusal};
@@ -90,19 +90,19 @@ impl Member {
     }
 
     /// The next change of what we own.
-    pub fn change(&mut self) -> Option<Turn> {
+    pub fn change(&mut self) -> Option<LogEvent> {
         match self.queue.pop_front()? {
             Change::Assigned(partitions) => {
                 self.owned.extend(&partitions);
                 self.generation = self.given.as_ref().map(|(generation, _)| *generation);
-                Some(Turn::Assigned(partitions))
+                Some(LogEvent::Assigned(partitions))
             }
             Change::Revoked(partitions) => {
                 for partition in &partitions {
                     self.owned.remove(partition);
                     self.next.remove(partition);
                 }
-                Some(Turn::Revoked(partitions))
+                Some(LogEvent::Revoked(partitions))
             }
         }
     }

@@ -1,7 +1,7 @@
-//! The simulated world as a [`Ledger`]: what `common::log::kafka` does with librdkafka, done with [`Broker`].
+//! The simulated world as a [`EventLog`]: what `common::log::kafka` does with librdkafka, done with [`Broker`].
 //!
-//! It hands the baton back at each call, and within [`Ledger::publish`] before every step, so that a schedule can stop,
-//! kill or overtake a processor there.
+//! It hands the baton back at each call, and within [`EventLog::publish`] before every step, so that a schedule can
+//! stop, kill or overtake a processor there.
 //!
 //! [`Broker`]: crate::broker::Broker
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::contract::{Topic, header};
 use common::lifecycle::Stop;
 use common::log::hanging::{Doubts, end_what_hangs};
-use common::log::{Applied, Entry, Ledger, LedgerError, Output, Position, Turn};
+use common::log::{Applied, Entry, EventLog, EventLogError, LogEvent, Output, Position};
 use common::time::Timestamp;
 
 use crate::baton::Port;
@@ -79,7 +79,7 @@ pub struct SimLedger {
 
 impl SimLedger {
     /// Fences its former self.
-    pub fn open(being: &Being) -> Result<Self, LedgerError> {
+    pub fn open(being: &Being) -> Result<Self, EventLogError> {
         being.pause("open");
         {
             let mut world = being.world.lock();
@@ -88,7 +88,7 @@ impl SimLedger {
             }
             let broken = world.faults.broken;
             if world.chance(broken) {
-                return Err(LedgerError::Broken(format!("we may not write, {INJECTED}")));
+                return Err(EventLogError::Fatal(format!("we may not write, {INJECTED}")));
             }
         }
         let restarts = being.world.lock().broker.restarts;
@@ -108,7 +108,7 @@ impl SimLedger {
     }
 
     /// Waits until no transaction is open below `until`, at most for so long as none of ours can be.
-    fn wait_until_decided(&mut self, topic: Topic, partition: u32, until: u64) -> Result<(), LedgerError> {
+    fn wait_until_decided(&mut self, topic: Topic, partition: u32, until: u64) -> Result<(), EventLogError> {
         let began_ms = self.being.world.lock().broker.now_ms;
         let handle = self.being.world.clone();
         loop {
@@ -122,13 +122,13 @@ impl SimLedger {
                 return Err(stopping());
             }
             if world.broker.now_ms > began_ms + OPEN_MS_MAX {
-                return Err(LedgerError::StartOver(format!("{}/{partition} stays undecided", topic.name())));
+                return Err(EventLogError::Reopen(format!("{}/{partition} stays undecided", topic.name())));
             }
         }
     }
 
     /// Waits until no transaction is open in what was published of a partition.
-    fn wait_until_published(&mut self, partition: u32) -> Result<(), LedgerError> {
+    fn wait_until_published(&mut self, partition: u32) -> Result<(), EventLogError> {
         for topic in DERIVED {
             let until = self.being.world.lock().broker.log(topic, partition).bounds().1;
             self.wait_until_decided(topic, partition, until)?;
@@ -144,7 +144,7 @@ impl SimLedger {
     }
 
     /// Waits until all is decided that must be before these are published.
-    fn make_sure(&mut self, outputs: &[Output]) -> Result<(), LedgerError> {
+    fn make_sure(&mut self, outputs: &[Output]) -> Result<(), EventLogError> {
         self.doubt();
         for partition in self.doubts.due(outputs) {
             self.committed(partition)?;
@@ -154,7 +154,7 @@ impl SimLedger {
     }
 
     /// Answers the group. While somebody reads, only as long as nothing may come.
-    fn serve(&mut self, world: &mut World, always: bool) -> Result<(), LedgerError> {
+    fn serve(&mut self, world: &mut World, always: bool) -> Result<(), EventLogError> {
         if always || !self.member.has_started() {
             let polled = self.member.poll(&mut world.broker);
             polled.map_err(|refusal| self.producer.judge(world, "poll", &refusal))?;
@@ -166,11 +166,11 @@ impl SimLedger {
     }
 
     /// What was answered before it was done: a bug on purpose.
-    fn pay(&mut self) -> Result<(), LedgerError> {
+    fn pay(&mut self) -> Result<(), EventLogError> {
         if std::mem::take(&mut self.owed) { self.producer.commit() } else { Ok(()) }
     }
 
-    fn raw(&mut self, world: &mut World) -> Option<Turn> {
+    fn raw(&mut self, world: &mut World) -> Option<LogEvent> {
         let places = self.member.places();
         let most = world.random.usize(1..=BATCH_MAX);
         let mut batch = Vec::new();
@@ -189,11 +189,11 @@ impl SimLedger {
         let life = self.being.life;
         (!batch.is_empty()).then(|| {
             world.note(|| format!("life {life}: raw {}", span(&batch)));
-            Turn::Raw(batch)
+            LogEvent::Raw(batch)
         })
     }
 
-    fn facts(&mut self, world: &mut World) -> Option<Turn> {
+    fn facts(&mut self, world: &mut World) -> Option<LogEvent> {
         let most = world.random.usize(1..=BATCH_MAX);
         let mut batch = Vec::new();
         for (partition, next) in &mut self.followed {
@@ -215,12 +215,12 @@ impl SimLedger {
         let life = self.being.life;
         (!batch.is_empty()).then(|| {
             world.note(|| format!("life {life}: facts {}", span(&batch)));
-            Turn::Facts(batch)
+            LogEvent::Facts(batch)
         })
     }
 }
 
-impl Ledger for SimLedger {
+impl EventLog for SimLedger {
     fn identity(&self) -> &str {
         IDENTITY
     }
@@ -233,14 +233,14 @@ impl Ledger for SimLedger {
         true
     }
 
-    fn settle(&mut self, applied: &[Applied]) -> Result<(), LedgerError> {
+    fn recover(&mut self, applied: &[Applied]) -> Result<(), EventLogError> {
         let applied = if self.being.world.lock().has(Mutation::AbortsWhatHangs) { &[] } else { applied };
         let published_in = end_what_hangs(&Opening::new(&self.being, &self.producer), applied)?;
         self.doubts.published(published_in);
         Ok(())
     }
 
-    fn join(&mut self) -> Result<(), LedgerError> {
+    fn join(&mut self) -> Result<(), EventLogError> {
         self.being.pause("join the group");
         let Being { world, life, instance, .. } = &self.being;
         let mut world = world.lock();
@@ -250,30 +250,30 @@ impl Ledger for SimLedger {
         Ok(())
     }
 
-    fn next(&mut self, _wait: Duration) -> Result<Turn, LedgerError> {
+    fn next(&mut self, _wait: Duration) -> Result<LogEvent, EventLogError> {
         self.pay()?;
         self.is_taking_over = false;
         self.being.pause("next");
         let handle = self.being.world.clone();
         let mut world = handle.lock();
         let faults = world.faults;
-        if world.chance(faults.start_over / 4) {
-            return Err(LedgerError::StartOver(format!("read raw, {INJECTED}")));
+        if world.chance(faults.reopen / 4) {
+            return Err(EventLogError::Reopen(format!("read raw, {INJECTED}")));
         }
         self.serve(&mut world, true)?;
         if let Some(change) = self.member.change() {
             let life = self.being.life;
             world.note(|| format!("life {life}: {change:?}"));
-            self.is_taking_over = matches!(change, Turn::Assigned(_));
+            self.is_taking_over = matches!(change, LogEvent::Assigned(_));
             return Ok(change);
         }
         let raw_first = world.random.bool();
         let first = if raw_first { self.raw(&mut world) } else { self.facts(&mut world) };
         let turn = first.or_else(|| if raw_first { self.facts(&mut world) } else { self.raw(&mut world) });
-        Ok(turn.unwrap_or(Turn::Quiet))
+        Ok(turn.unwrap_or(LogEvent::Quiet))
     }
 
-    fn committed(&mut self, partition: u32) -> Result<Option<u64>, LedgerError> {
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
         let began_ms = self.being.world.lock().broker.now_ms;
         let committed = loop {
             self.being.pause("ask where the group left off");
@@ -282,7 +282,7 @@ impl Ledger for SimLedger {
                 Ok(offset) => break offset,
                 Err(_) if self.being.stop.requested() => return Err(stopping()),
                 Err(_) if world.broker.now_ms > began_ms + OPEN_MS_MAX => {
-                    return Err(LedgerError::StartOver("the group's offset stays undecided".into()));
+                    return Err(EventLogError::Reopen("the group's offset stays undecided".into()));
                 }
                 Err(_) => {}
             }
@@ -293,17 +293,17 @@ impl Ledger for SimLedger {
         Ok(committed)
     }
 
-    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), LedgerError> {
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
         self.being.pause("ask for bounds");
         let mut world = self.being.world.lock();
         let faults = world.faults;
-        if world.chance(faults.start_over / 4) {
-            return Err(LedgerError::StartOver(format!("ask for bounds, {INJECTED}")));
+        if world.chance(faults.reopen / 4) {
+            return Err(EventLogError::Reopen(format!("ask for bounds, {INJECTED}")));
         }
         Ok(world.broker.log(topic, partition).bounds())
     }
 
-    fn start(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
         let world = self.being.world.lock();
         for start in starts {
             let brought = world.brought.get(&(self.being.life, start.partition)).copied();
@@ -313,7 +313,7 @@ impl Ledger for SimLedger {
         Ok(())
     }
 
-    fn follow(&mut self, starts: &[Position]) -> Result<(), LedgerError> {
+    fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
         self.followed = starts.iter().map(|start| (start.partition, start.offset)).collect();
         let world = self.being.world.lock();
         if world.has(Mutation::FollowsOneTooFar) {
@@ -328,7 +328,7 @@ impl Ledger for SimLedger {
         from: Position,
         until: u64,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         let Position { partition, mut offset } = from;
         if offset >= until {
             return Ok(());
@@ -344,7 +344,7 @@ impl Ledger for SimLedger {
             let (first, _) = world.broker.log(topic, partition).bounds();
             if offset < first {
                 let name = topic.name();
-                return Err(LedgerError::Broken(format!(
+                return Err(EventLogError::Fatal(format!(
                     "{name}/{partition} begins at {first}: what lay at {offset} is gone"
                 )));
             }
@@ -366,7 +366,7 @@ impl Ledger for SimLedger {
         }
     }
 
-    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, LedgerError> {
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
         self.being.pause("ask for a time");
         let world = self.being.world.lock();
         let at = if world.has(Mutation::LooksBackTooLate) { at.plus(Duration::from_secs(1)) } else { at };
@@ -382,7 +382,7 @@ impl Ledger for SimLedger {
         self.doubts.take_news()
     }
 
-    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, LedgerError> {
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
         self.doubt();
         let world = self.being.world.lock();
         if world.has(Mutation::LeavesWhatHangs) {
@@ -408,7 +408,7 @@ impl Ledger for SimLedger {
         Ok(old)
     }
 
-    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, LedgerError> {
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {
         self.pay()?;
         self.make_sure(&outputs)?;
         self.being.pause("begin");
@@ -429,7 +429,7 @@ impl Ledger for SimLedger {
         self.producer.produce(outputs, self.restarts, &mut ends)?;
         if !read.is_empty() && mutation != Some(Mutation::OffsetsOutsideTransaction) {
             let (Some(id), Some(generation)) = (self.member.id(), self.member.generation()) else {
-                return Err(LedgerError::StartOver("publish without being a member".into()));
+                return Err(EventLogError::Reopen("publish without being a member".into()));
             };
             let member = (self.being.instance.as_str(), id, generation);
             let member = (mutation != Some(Mutation::NamesNoGeneration)).then_some(member);
@@ -477,6 +477,6 @@ fn span(batch: &[Entry]) -> String {
     places.join(" ")
 }
 
-fn stopping() -> LedgerError {
-    LedgerError::StartOver("asked to stop".into())
+fn stopping() -> EventLogError {
+    EventLogError::Reopen("asked to stop".into())
 }

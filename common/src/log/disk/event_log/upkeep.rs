@@ -1,4 +1,4 @@
-//! How a ledger on a disk is kept: for how long, how large, and what it does while the disk is full.
+//! How an event log on a disk is kept: for how long, how large, and what it does while the disk is full.
 
 use std::time::Duration;
 

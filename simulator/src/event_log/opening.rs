@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use common::contract::{Topic, header};
-use common::log::hanging::{LeftOff, Published, Undecided, Unsettled};
-use common::log::{Entry, LedgerError, Output, Position};
+use common::log::hanging::{LeftOff, Published, Recovering, Undecided};
+use common::log::{Entry, EventLogError, Output, Position};
 
 use super::producer::Producer;
 use super::{Being, places, stopping};
@@ -15,7 +15,7 @@ use crate::world::World;
 /// What is open for longer is not about to be decided.
 const IN_FLIGHT_MS_MAX: u64 = 300;
 
-/// A life that opens its ledger.
+/// A life that opens its event log.
 pub struct Opening<'a> {
     being: &'a Being,
     producer: &'a Producer,
@@ -45,8 +45,8 @@ impl<'a> Opening<'a> {
     }
 }
 
-impl Unsettled for Opening<'_> {
-    fn undecided(&self) -> Result<Undecided, LedgerError> {
+impl Recovering for Opening<'_> {
+    fn undecided(&self) -> Result<Undecided, EventLogError> {
         let (first, until_ms) = {
             self.being.pause("ask what is open");
             let world = self.being.world.lock();
@@ -73,7 +73,7 @@ impl Unsettled for Opening<'_> {
         }
     }
 
-    fn newest(&self, published: &Published, visit: &mut dyn FnMut(&Entry)) -> Result<bool, LedgerError> {
+    fn newest(&self, published: &Published, visit: &mut dyn FnMut(&Entry)) -> Result<bool, EventLogError> {
         self.being.pause("look for the newest records");
         let world = self.being.world.lock();
         let Published { topic, partition, stable, .. } = *published;
@@ -83,7 +83,11 @@ impl Unsettled for Opening<'_> {
         Ok(true)
     }
 
-    fn open(&self, published: &Published, visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>) -> Result<(), LedgerError> {
+    fn open(
+        &self,
+        published: &Published,
+        visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>,
+    ) -> Result<(), EventLogError> {
         self.being.pause("look at what is open");
         let open: Vec<Entry> = {
             let world = self.being.world.lock();
@@ -104,13 +108,13 @@ impl Unsettled for Opening<'_> {
         Ok(())
     }
 
-    fn commit(&self, outputs: &[Output]) -> Result<(), LedgerError> {
+    fn commit(&self, outputs: &[Output]) -> Result<(), EventLogError> {
         self.say("commits", outputs, &[]);
         self.being.pause("commit what hangs");
         self.producer.commit_at_once(outputs)
     }
 
-    fn abort(&self, outputs: &[Output], read: &[Position]) -> Result<(), LedgerError> {
+    fn abort(&self, outputs: &[Output], read: &[Position]) -> Result<(), EventLogError> {
         self.say("aborts", outputs, read);
         let restarts = self.being.world.lock().broker.restarts;
         self.producer.produce(outputs.to_vec(), restarts, &mut BTreeMap::new())?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use common::contract::Topic;
-use common::log::{LedgerError, Output, Position};
+use common::log::{EventLogError, Output, Position};
 
 use super::{Being, INJECTED, stopping};
 use crate::broker::Refusal;
@@ -21,7 +21,7 @@ pub struct Producer {
 
 impl Producer {
     /// Fences its former self, and waits until that one's transaction is decided.
-    pub fn open(being: &Being) -> Result<Self, LedgerError> {
+    pub fn open(being: &Being) -> Result<Self, EventLogError> {
         loop {
             being.pause("init transactions");
             let mut world = being.world.lock();
@@ -41,7 +41,7 @@ impl Producer {
         &self,
         at: &'static str,
         mut step: impl FnMut(&mut World) -> Result<T, Refusal>,
-    ) -> Result<T, LedgerError> {
+    ) -> Result<T, EventLogError> {
         loop {
             self.being.pause(at);
             let mut world = self.being.world.lock();
@@ -49,9 +49,9 @@ impl Producer {
             if world.chance(faults.again) {
                 continue;
             }
-            if world.chance(faults.start_over) {
+            if world.chance(faults.reopen) {
                 world.note(|| format!("life {}: {at} fails", self.being.life));
-                return Err(LedgerError::StartOver(format!("{at}, {INJECTED}")));
+                return Err(EventLogError::Reopen(format!("{at}, {INJECTED}")));
             }
             match step(&mut world) {
                 Ok(done) => return Ok(done),
@@ -62,35 +62,35 @@ impl Producer {
         }
     }
 
-    /// What a refusal means for the ledger. An own transaction that was open for too long is told either way.
-    pub fn judge(&self, world: &mut World, at: &'static str, refusal: &Refusal) -> LedgerError {
+    /// What a refusal means for the event log. An own transaction that was open for too long is told either way.
+    pub fn judge(&self, world: &mut World, at: &'static str, refusal: &Refusal) -> EventLogError {
         let life = self.being.life;
         world.note(|| format!("life {life}: {at}: {refusal:?}"));
         let fenced = |world: &mut World, why: &str| {
             if world.has(Mutation::FencedIsTriedAgain) {
                 world.fenced.insert(life);
-                return LedgerError::StartOver(why.to_owned());
+                return EventLogError::Reopen(why.to_owned());
             }
             world.fenced.insert(life);
-            LedgerError::Fenced(why.to_owned())
+            EventLogError::Fenced(why.to_owned())
         };
         match refusal {
-            Refusal::Again => LedgerError::StartOver(at.to_owned()),
-            Refusal::Abort(why) => LedgerError::StartOver(format!("{at}: {why}")),
-            Refusal::TimedOut if world.random.bool() => LedgerError::StartOver(format!("{at}: timed out")),
+            Refusal::Again => EventLogError::Reopen(at.to_owned()),
+            Refusal::Abort(why) => EventLogError::Reopen(format!("{at}: {why}")),
+            Refusal::TimedOut if world.random.bool() => EventLogError::Reopen(format!("{at}: timed out")),
             Refusal::TimedOut => fenced(world, "the transaction timed out"),
             Refusal::Fenced(why) => fenced(world, why),
         }
     }
 
-    /// Sends records, unless the broker has been killed since `restarts`. Where the last one of each partition of `facts`
-    /// is goes to `ends`.
+    /// Sends records, unless the broker has been killed since `restarts`. Where the last one of each partition of
+    /// `facts` is goes to `ends`.
     pub fn produce(
         &self,
         outputs: Vec<Output>,
         restarts: u64,
         ends: &mut BTreeMap<u32, u64>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), EventLogError> {
         for output in outputs {
             let Output { topic, partition, record } = output;
             let mut offset = None;
@@ -123,12 +123,12 @@ impl Producer {
     }
 
     /// Adds to the transaction where the group goes on.
-    pub fn send_offsets(&self, read: &[Position], member: Membership<'_>) -> Result<(), LedgerError> {
+    pub fn send_offsets(&self, read: &[Position], member: Membership<'_>) -> Result<(), EventLogError> {
         self.insist("send offsets", |world| world.broker.send_offsets(&self.being.instance, self.epoch, member, read))
     }
 
     /// Commits; what the answer is, and whether it comes, is the schedule's to say.
-    pub fn commit(&self) -> Result<(), LedgerError> {
+    pub fn commit(&self) -> Result<(), EventLogError> {
         loop {
             let lost = {
                 self.being.pause("commit");
@@ -161,13 +161,13 @@ impl Producer {
                 world.broker.abort(&self.being.instance, self.epoch);
                 return Ok(());
             }
-            return Err(LedgerError::StartOver(format!("commit: no answer, {INJECTED}")));
+            return Err(EventLogError::Reopen(format!("commit: no answer, {INJECTED}")));
         }
     }
 
-    /// A whole transaction in one step. With Kafka there are moments in between, in which an end of this life would take
-    /// back what hangs: that is not promised, and so it is not tried.
-    pub fn commit_at_once(&self, outputs: &[Output]) -> Result<(), LedgerError> {
+    /// A whole transaction in one step. With Kafka there are moments in between, in which an end of this life would
+    /// take back what hangs: that is not promised, and so it is not tried.
+    pub fn commit_at_once(&self, outputs: &[Output]) -> Result<(), EventLogError> {
         let (id, epoch) = (&self.being.instance, self.epoch);
         let mut world = self.being.world.lock();
         let broker = &mut world.broker;
@@ -181,7 +181,7 @@ impl Producer {
     }
 
     /// Aborts.
-    pub fn abort(&self) -> Result<(), LedgerError> {
+    pub fn abort(&self) -> Result<(), EventLogError> {
         self.insist("abort", |world| {
             world.broker.abort(&self.being.instance, self.epoch);
             Ok(())
