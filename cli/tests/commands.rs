@@ -74,7 +74,7 @@ fn every_kind_of_event_can_be_sent_in_both_encodings() {
 #[test]
 fn an_answer_that_promises_nothing_is_a_failure() {
     let answers = [
-        Answer::new(503, &json!({"title": "nowhere", "detail": "the disk is full", "status": 503})),
+        Answer::new(503, &json!({"title": "storage-unavailable", "detail": "the disk is full", "status": 503})),
         Answer::new(200, &json!({"ok": true})),
         Answer::new(200, &json!({"id": ID, "kept": "memory"})),
     ];
@@ -184,7 +184,7 @@ fn load_with_a_wrong_answer_is_a_failure() {
         if request.body.starts_with(b"event=ONAPPINSTALL&") {
             promise()
         } else {
-            Answer::new(503, &json!({"title": "nowhere"}))
+            Answer::new(503, &json!({"title": "storage-unavailable"}))
         }
     });
     let load = ["send", "load", "--events", "20", "--connections", "1", "--portals", "5", "--rate", "1000"];

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::apps::Apps;
 use crate::budget::Budget;
 use crate::config::Webhooks;
-use crate::keep::{Hand, Kept, Nowhere};
+use crate::keep::{Hand, Kept, StorageUnavailable};
 use crate::metrics::{Metrics, Outcome};
 use crate::problem::Refusal;
 use crate::proxies::Proxies;
@@ -118,7 +118,7 @@ impl Reception {
         }
         match (kept, refusal) {
             (Ok(kept), None) => Ok((id, kept)),
-            (Err(Nowhere), None) => Err(Refusal::Nowhere),
+            (Err(StorageUnavailable), None) => Err(Refusal::StorageUnavailable),
             (kept, Some(refusal)) => Err(refusal(kept.ok().map(|_| id))),
         }
     }
@@ -171,7 +171,7 @@ impl Answer {
                 Refusal::UnknownSource(_) => Some(Outcome::UnknownSource),
                 Refusal::CrossSite => Some(Outcome::CrossSite),
                 Refusal::TooLarge { .. } => Some(Outcome::TooLarge),
-                Refusal::Nowhere => Some(Outcome::Nowhere),
+                Refusal::StorageUnavailable => Some(Outcome::StorageUnavailable),
                 Refusal::Overloaded => Some(Outcome::Overloaded),
                 Refusal::UnreadableBody | Refusal::BodyTooSlow { .. } | Refusal::Encoded => Some(Outcome::Unreadable),
                 Refusal::UnknownPath | Refusal::WrongMethod => None,

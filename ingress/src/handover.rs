@@ -134,7 +134,7 @@ impl Handover {
                 return;
             }
             let waiter = flight.and_then(|flight| flight.waiter.take());
-            effects.answers.extend(waiter.map(|waiter| (waiter, Answer::Nowhere)));
+            effects.answers.extend(waiter.map(|waiter| (waiter, Answer::StorageUnavailable)));
             self.without_room.pop_front();
         }
     }
@@ -182,7 +182,7 @@ impl Handover {
         for (Written { origin, .. }, (record, _)) in group.into_iter().zip(records) {
             match origin {
                 Origin::Request(waiter) | Origin::Refused(waiter) => {
-                    effects.answers.extend(waiter.map(|waiter| (waiter, Answer::Nowhere)));
+                    effects.answers.extend(waiter.map(|waiter| (waiter, Answer::StorageUnavailable)));
                 }
                 Origin::Flight(ticket) => self.not_landed(ticket, record, effects),
                 Origin::Entry(before) => self.aside.set_moving(before, false),
@@ -401,7 +401,7 @@ impl Handover {
         };
         let answer = match reported {
             Reported::Kept => Answer::Kafka,
-            Reported::Failed | Reported::Refused => Answer::Nowhere,
+            Reported::Failed | Reported::Refused => Answer::StorageUnavailable,
         };
         effects.answers.extend(flight.waiter.take().map(|waiter| (waiter, answer)));
         self.flights.remove(ticket);

@@ -32,7 +32,7 @@ impl Kept {
 
 /// Kafka did not acknowledge the record, and the disk log had no room for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Nowhere;
+pub struct StorageUnavailable;
 
 /// Where records are kept, for the whole process.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ pub enum Hand {
 
 impl Hand {
     /// Resolves once the record cannot be lost any more.
-    pub async fn keep(&self, record: Record) -> Result<Kept, Nowhere> {
+    pub async fn keep(&self, record: Record) -> Result<Kept, StorageUnavailable> {
         match self {
             Self::Disk { log, failing } => match log.append(vec![record]).await {
                 Ok(_) => {
@@ -79,13 +79,13 @@ impl Hand {
                     if !failing.replace(true) {
                         tracing::error!(%error, "events cannot be kept and are answered 503: {error}");
                     }
-                    Err(Nowhere)
+                    Err(StorageUnavailable)
                 }
             },
             Self::Kafka(worker) => match worker.keep(record).await {
                 Answer::Kafka => Ok(Kept::Kafka),
                 Answer::Disk => Ok(Kept::Disk),
-                Answer::Nowhere => Err(Nowhere),
+                Answer::StorageUnavailable => Err(StorageUnavailable),
             },
         }
     }

@@ -66,8 +66,8 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
     let mut lines = Lines::start(&desk, &config, &readiness)?;
     readiness.unless({
         let desk = Arc::downgrade(&desk);
-        let nowhere = |desk: Arc<Desk>| desk.log().trouble().is_some() && !desk.standing().kafka_up;
-        move || desk.upgrade().is_some_and(nowhere).then_some("neither Kafka nor the disk log takes events")
+        let unavailable = |desk: Arc<Desk>| desk.log().trouble().is_some() && !desk.standing().kafka_up;
+        move || desk.upgrade().is_some_and(unavailable).then_some("neither Kafka nor the disk log takes events")
     });
 
     let webhooks = &config.webhooks;

@@ -52,8 +52,8 @@ pub enum Outcome {
     TooLarge,
     /// Its body did not come, not in time or not as announced.
     Unreadable,
-    /// There was nowhere to keep it.
-    Nowhere,
+    /// Neither Kafka nor the disk log took it.
+    StorageUnavailable,
     /// There was no room in memory for its body.
     Overloaded,
 }
@@ -67,7 +67,7 @@ impl Outcome {
         Self::UnknownSource,
         Self::TooLarge,
         Self::Unreadable,
-        Self::Nowhere,
+        Self::StorageUnavailable,
         Self::Overloaded,
         Self::CrossSite,
     ];
@@ -80,7 +80,7 @@ impl Outcome {
             Self::UnknownSource => "unknown_source",
             Self::TooLarge => "too_large",
             Self::Unreadable => "unreadable",
-            Self::Nowhere => "nowhere",
+            Self::StorageUnavailable => "storage_unavailable",
             Self::Overloaded => "overloaded",
             Self::CrossSite => "cross_site",
         }
@@ -95,7 +95,7 @@ impl Outcome {
             Self::UnknownSource => 4,
             Self::TooLarge => 5,
             Self::Unreadable => 6,
-            Self::Nowhere => 7,
+            Self::StorageUnavailable => 7,
             Self::Overloaded => 8,
             Self::CrossSite => 9,
         }
@@ -155,7 +155,7 @@ impl Metrics {
     /// A webhook was answered.
     pub fn answered(&self, outcome: Outcome, took: Duration) {
         match outcome {
-            Outcome::Nowhere => self.refused.refused(),
+            Outcome::StorageUnavailable => self.refused.refused(),
             Outcome::Kept(_) => self.refused.kept(),
             Outcome::NotAnEvent
             | Outcome::UnknownApp
@@ -240,11 +240,11 @@ impl Observer for Metrics {
     }
 }
 
-/// Not ready for so long after an event had nowhere to be kept, unless another one was kept since. Whether there
+/// How long readiness fails after an event that could not be kept, unless a later one was kept. Whether there
 /// is room again shows only when one comes, so it must be let in once in a while.
 const REFUSED_LATELY: Duration = Duration::from_secs(15);
 
-/// When an event last had nowhere to be kept, if none was kept since.
+/// When an event could last not be kept, unless a later one was kept.
 #[derive(Debug, Default)]
 struct Refused {
     at: Mutex<Option<Instant>>,
@@ -411,13 +411,13 @@ mod tests {
         let refusing = metrics.refusing();
         let answered = |outcome| metrics.answered(outcome, Duration::ZERO);
         assert_eq!(refusing(), None);
-        answered(Outcome::Nowhere);
+        answered(Outcome::StorageUnavailable);
         assert!(refusing().is_some());
         answered(Outcome::NotAnEvent);
         assert!(refusing().is_some(), "that says nothing about room");
         answered(Outcome::Kept(Kept::Disk));
         assert_eq!(refusing(), None);
-        answered(Outcome::Nowhere);
+        answered(Outcome::StorageUnavailable);
         assert!(refusing().is_some());
     }
 }

@@ -9,7 +9,7 @@ use http_edge::BodyError;
 use serde_json::json;
 use uuid::Uuid;
 
-/// When to come back if there is nowhere to keep an event.
+/// `Retry-After` while storage is unavailable.
 const RETRY_AFTER_S: u64 = 30;
 
 impl From<BodyError> for Refusal {
@@ -41,7 +41,7 @@ pub enum Refusal {
         limit: usize,
     },
     /// Neither Kafka nor the disk took it.
-    Nowhere,
+    StorageUnavailable,
     /// There is no room in memory for it, and nobody slower to take it from.
     Overloaded,
     /// There is nothing at this path.
@@ -65,7 +65,9 @@ impl Refusal {
         let mut response = HttpResponse::build(self.status());
         response.insert_header(("content-type", "application/problem+json"));
         match self {
-            Self::Nowhere | Self::Overloaded => _ = response.insert_header((RETRY_AFTER, RETRY_AFTER_S.to_string())),
+            Self::StorageUnavailable | Self::Overloaded => {
+                _ = response.insert_header((RETRY_AFTER, RETRY_AFTER_S.to_string()));
+            }
             Self::Encoded => _ = response.insert_header((ACCEPT_ENCODING, "identity")),
             Self::WrongMethod => _ = response.insert_header((ALLOW, "GET, HEAD, POST")),
             Self::NotAnEvent(_)
@@ -100,7 +102,7 @@ impl Refusal {
             Self::UnknownApp | Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::UnknownSource(_) | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Nowhere | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StorageUnavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
@@ -115,7 +117,7 @@ impl Refusal {
             Self::UnknownSource(_) => "unknown-source",
             Self::CrossSite => "cross-site",
             Self::TooLarge { .. } => "too-large",
-            Self::Nowhere => "nowhere",
+            Self::StorageUnavailable => "storage-unavailable",
             Self::Overloaded => "overloaded",
             Self::Encoded => "encoded",
             Self::UnknownPath => "unknown-path",
@@ -132,7 +134,7 @@ impl Refusal {
             Self::UnknownSource(_) => "The sender is not one of Bitrix24's",
             Self::CrossSite => "A web page of another site sent this",
             Self::TooLarge { .. } => "The body is too large",
-            Self::Nowhere => "The event cannot be kept right now",
+            Self::StorageUnavailable => "The event cannot be kept right now",
             Self::Overloaded => "There are too many large bodies at a time",
             Self::Encoded => "The body is compressed",
             Self::UnknownPath => "There is nothing here",
@@ -161,7 +163,9 @@ impl Refusal {
                     .into()
             }
             Self::TooLarge { limit } => format!("At most {limit} bytes are taken (`body-limit` in the settings)."),
-            Self::Nowhere => "Kafka does not acknowledge and the disk log has no room. Send the event again.".into(),
+            Self::StorageUnavailable => {
+                "Kafka does not acknowledge and the disk log has no room. Send the event again.".into()
+            }
             Self::Overloaded => {
                 "No room was left for it in memory (`request-memory-limit` in the settings). Send the event again."
                     .into()

@@ -24,7 +24,7 @@ fn no_schedule_breaks_an_invariant() {
 fn no_schedule_of_ingress_breaks_its_promise() {
     let run = |seed, traced| ingress::run(seed, None, traced);
     if let Some(counts) = none_breaks_an_invariant("ingress", "of_ingress", run) {
-        assert!(counts.by_kafka > 0 && counts.by_disk > 0 && counts.nowhere > 0, "{counts:?}");
+        assert!(counts.by_kafka > 0 && counts.by_disk > 0 && counts.storage_unavailable > 0, "{counts:?}");
         assert!(counts.copies > 0 && counts.refused > 0 && counts.failures > 0, "{counts:?}");
         assert!(counts.kills > 0 && counts.power_losses > 0 && counts.adoptions > 0, "{counts:?}");
     }

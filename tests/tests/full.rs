@@ -1,4 +1,4 @@
-//! With nowhere left to keep events they are answered 503 and nothing else; with room or Kafka back all goes on by itself.
+//! While storage is unavailable, events are answered 503 and nothing else; with room or Kafka back all goes on by itself.
 //!
 //! What was answered 200 is in `raw` afterwards, once and in order, however full it was. Ingress is not ready
 //! while it refuses, and counts what it refused.
@@ -112,9 +112,9 @@ impl<'a> Scene<'a> {
     /// Kafka goes away, the disk fills, and then nothing is taken any more.
     fn fill_without_kafka(&mut self) {
         self.broker.kill();
-        let before = self.book.nowhere();
+        let before = self.book.storage_unavailable();
         // Each may have waited for Kafka until the last moment.
-        eventually(SOON, "events are refused", || (self.book.nowhere() > before + REFUSED).then_some(()));
+        eventually(SOON, "events are refused", || (self.book.storage_unavailable() > before + REFUSED).then_some(()));
         eventually_ok(SOON, "it is not ready while it refuses", || {
             let answer = self.ingress.admin().get("/readyz")?;
             anyhow::ensure!(answer.status == 503 && answer.text().contains("events are refused"), "{answer:?}");
@@ -142,9 +142,9 @@ impl<'a> Scene<'a> {
         eventually(3 * SOON, straight, || (self.book.kept().0 > kafka + 1_000).then_some(()));
         // And not merely for moments between refusals.
         eventually(SOON, "nothing is refused any more", || {
-            let (refused, kept) = (self.book.nowhere(), self.book.kept().0);
+            let (refused, kept) = (self.book.storage_unavailable(), self.book.kept().0);
             eventually(SOON, straight, || (self.book.kept().0 > kept + 2_000).then_some(()));
-            (self.book.nowhere() == refused).then_some(())
+            (self.book.storage_unavailable() == refused).then_some(())
         });
         self.ingress.ready();
     }
@@ -157,19 +157,19 @@ impl<'a> Scene<'a> {
         reader.finish();
         let (verdict, offences) = book.verdict();
         report(&format!("full, {test}: {verdict}"));
-        let counted = ingress.metric("hookledger_ingress_events_total", "outcome=\"nowhere\"");
+        let counted = ingress.metric("hookledger_ingress_events_total", "outcome=\"storage_unavailable\"");
         drop((ingress, broker));
         let expected = Verdict {
             requests: verdict.requests,
             kafka: verdict.kafka,
             disk: verdict.disk,
-            nowhere: verdict.nowhere,
+            storage_unavailable: verdict.storage_unavailable,
             found: verdict.found,
             ..Verdict::default()
         };
         if verdict.unanswered == 0 {
             assert_eq!((verdict, not_connected), (expected, 0), "{offences:#?}");
-            assert_eq!(counted, Some(as_metric(verdict.nowhere)), "each refusal is counted");
+            assert_eq!(counted, Some(as_metric(verdict.storage_unavailable)), "each refusal is counted");
         } else {
             // It was killed.
             let Verdict { unanswered, resent, .. } = verdict;

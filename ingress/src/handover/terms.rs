@@ -24,7 +24,7 @@ pub enum Answer {
     /// Durable in the disk log.
     Disk,
     /// Neither.
-    Nowhere,
+    StorageUnavailable,
 }
 
 /// A record that came in.

@@ -190,7 +190,7 @@ impl World {
             match answer {
                 Answer::Kafka => assert!(self.is_in_kafka(number), "{number}"),
                 Answer::Disk => assert!(self.disk.values().any(|(other, _)| *other == number), "{number}"),
-                Answer::Nowhere => {}
+                Answer::StorageUnavailable => {}
             }
         }
         for offset in effects.settled {
@@ -356,7 +356,7 @@ fn without_room_on_the_disk_the_report_is_awaited_but_not_for_ever() {
     world.pass(Duration::from_secs(9));
     assert_eq!(world.answers.get(&second), None);
     world.pass(Duration::from_secs(1));
-    assert_eq!(world.answers[&second], Answer::Nowhere);
+    assert_eq!(world.answers[&second], Answer::StorageUnavailable);
 }
 
 #[test]
@@ -372,11 +372,11 @@ fn when_the_producer_fails_a_disk_that_had_no_room_is_asked_again() {
 }
 
 #[test]
-fn without_kafka_and_without_room_there_is_nowhere_to_keep_it() {
+fn without_kafka_and_without_room_storage_is_unavailable() {
     let mut world = World::new(rules());
     let number = world.offer();
     world.append(false);
-    assert_eq!(world.answers[&number], Answer::Nowhere);
+    assert_eq!(world.answers[&number], Answer::StorageUnavailable);
 }
 
 #[test]
@@ -471,12 +471,12 @@ fn a_refused_event_is_carried_to_the_end_of_the_log_so_that_its_segment_can_go()
 }
 
 #[test]
-fn a_refused_event_for_which_the_disk_has_no_room_is_nowhere() {
+fn a_refused_event_for_which_the_disk_has_no_room_is_answered_storage_unavailable() {
     let mut world = connected(rules());
     let number = world.offer();
     world.refuse();
     world.append(false);
-    assert_eq!(world.answers[&number], Answer::Nowhere);
+    assert_eq!(world.answers[&number], Answer::StorageUnavailable);
     assert_eq!(world.handover.refused(), 0);
 }
 
@@ -606,7 +606,7 @@ proptest! {
         }
         prop_assert_eq!(world.answers.len() as u64, world.offered, "everybody is answered");
         for (number, answer) in &world.answers {
-            prop_assert!(*answer == Answer::Nowhere || seen.contains_key(number), "{} is missing", number);
+            prop_assert!(*answer == Answer::StorageUnavailable || seen.contains_key(number), "{} is missing", number);
         }
         prop_assert_eq!(world.settled.len() as u64, world.disk_end, "every entry is settled");
         prop_assert!(world.handover.is_direct());
@@ -623,7 +623,7 @@ proptest! {
             if let Step::Offer = step {
                 let number = world.offered;
                 let same = |other: &u64| world.partition(*other) == world.partition(number);
-                let kept = world.answers.iter().filter(|(_, answer)| **answer != Answer::Nowhere);
+                let kept = world.answers.iter().filter(|(_, answer)| **answer != Answer::StorageUnavailable);
                 before.insert(number, kept.map(|(other, _)| *other).filter(same).collect());
             }
             play(&mut world, step);

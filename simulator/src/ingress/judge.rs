@@ -18,7 +18,7 @@ pub struct Counts {
     /// Answers: the disk log has it.
     pub by_disk: u64,
     /// Answers: nobody has it.
-    pub nowhere: u64,
+    pub storage_unavailable: u64,
     /// Records in `raw`.
     pub raw: u64,
     /// Of these, second copies.
@@ -101,10 +101,10 @@ impl Judge {
             return Err(format!("{} is answered twice", show(id)));
         }
         match answer {
-            Answer::Nowhere if !self.may_refuse => {
+            Answer::StorageUnavailable if !self.may_refuse => {
                 return Err(format!("{} is refused by a disk that is well", show(id)));
             }
-            Answer::Nowhere => self.counts.nowhere += 1,
+            Answer::StorageUnavailable => self.counts.storage_unavailable += 1,
             Answer::Kafka => self.counts.by_kafka += 1,
             Answer::Disk => self.counts.by_disk += 1,
         }
@@ -201,7 +201,7 @@ impl Tally for Counts {
         self.sent += other.sent;
         self.by_kafka += other.by_kafka;
         self.by_disk += other.by_disk;
-        self.nowhere += other.nowhere;
+        self.storage_unavailable += other.storage_unavailable;
         self.raw += other.raw;
         self.copies += other.copies;
         self.lives += other.lives;

@@ -28,7 +28,7 @@ pub struct Book {
     shares: Vec<Mutex<Vec<Page>>>,
     kafka: AtomicU64,
     disk: AtomicU64,
-    nowhere: AtomicU64,
+    storage_unavailable: AtomicU64,
     unanswered: AtomicU64,
     found: AtomicU64,
     offences: Mutex<Offences>,
@@ -54,8 +54,8 @@ pub enum Told {
     Kafka,
     /// 200: on disk.
     Disk,
-    /// 503, with when to come again: there was nowhere to keep it.
-    Nowhere,
+    /// 503 with `Retry-After`: storage was unavailable.
+    StorageUnavailable,
     /// Something that nobody should ever be told, such as this status.
     Wrong(u16),
     /// Nothing, since the connection broke before the answer.
@@ -89,7 +89,7 @@ pub struct Verdict {
     /// Answered 200, on disk.
     pub disk: u64,
     /// Answered 503, with when to come again.
-    pub nowhere: u64,
+    pub storage_unavailable: u64,
     /// Not answered, since the connection broke.
     pub unanswered: u64,
     /// Found at least once.
@@ -114,11 +114,11 @@ pub struct Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, kafka, disk, nowhere, unanswered, found, resent, .. } = self;
+        let Self { requests, kafka, disk, storage_unavailable, unanswered, found, resent, .. } = self;
         let Self { missing, wrong, doubled, reordered, foreign, altered, misnamed, .. } = self;
         write!(
             f,
-            "{requests} requests, 200 kafka {kafka}, 200 disk {disk}, 503 {nowhere}, others {wrong}, unanswered {unanswered}; \
+            "{requests} requests, 200 kafka {kafka}, 200 disk {disk}, 503 {storage_unavailable}, others {wrong}, unanswered {unanswered}; \
              found {found}, resent {resent}, doubled {doubled}, out of order {reordered}, missing {missing}, \
              foreign {foreign}, altered {altered}, misnamed {misnamed}"
         )
@@ -138,7 +138,7 @@ impl Book {
             shares: (0..senders).map(|_| Mutex::new(vec![Page::default(); portals_each])).collect(),
             kafka: AtomicU64::new(0),
             disk: AtomicU64::new(0),
-            nowhere: AtomicU64::new(0),
+            storage_unavailable: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
             found: AtomicU64::new(0),
             offences: Mutex::default(),
@@ -171,7 +171,7 @@ impl Book {
         let counter = match told {
             Told::Kafka => &self.kafka,
             Told::Disk => &self.disk,
-            Told::Nowhere => &self.nowhere,
+            Told::StorageUnavailable => &self.storage_unavailable,
             Told::Nothing => &self.unanswered,
             Told::Wrong(status) => {
                 return self.offence(|counts| &mut counts.wrong, || format!("{portal}/{number} was answered {status}"));
@@ -235,9 +235,9 @@ impl Book {
         (self.kafka.load(Ordering::Acquire), self.disk.load(Ordering::Acquire))
     }
 
-    /// How many were told that there is nowhere to keep them.
-    pub fn nowhere(&self) -> u64 {
-        self.nowhere.load(Ordering::Acquire)
+    /// Requests that were answered 503 because storage was unavailable.
+    pub fn storage_unavailable(&self) -> u64 {
+        self.storage_unavailable.load(Ordering::Acquire)
     }
 
     /// How many were found at least once.
@@ -269,7 +269,7 @@ impl Book {
             requests: (0..self.senders()).map(pages).sum(),
             kafka,
             disk,
-            nowhere: self.nowhere(),
+            storage_unavailable: self.storage_unavailable(),
             unanswered: self.unanswered.load(Ordering::Acquire),
             found: self.seen(),
             missing: self.missing(),

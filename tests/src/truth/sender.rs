@@ -239,7 +239,7 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     let told = match (status, field(r#""kept":""#)) {
         (200, Some("kafka")) => Told::Kafka,
         (200, Some("disk")) => Told::Disk,
-        (503, _) if header("retry-after").is_some_and(|after| after.parse::<u32>().is_ok()) => Told::Nowhere,
+        (503, _) if header("retry-after").is_some_and(|after| after.parse::<u32>().is_ok()) => Told::StorageUnavailable,
         (status, _) => Told::Wrong(status),
     };
     let id = field(r#""id":""#).unwrap_or_default().as_bytes().to_vec();
@@ -266,7 +266,7 @@ mod tests {
         check(&format!("{head}\r\n{body}"), Told::Kafka, "0190", false);
         check(&format!("{head}connection: close\r\n\r\n{body}"), Told::Kafka, "0190", true);
         check(&format!("{head}\r\n{}", r#"{"id":"0191","kept":"disk" }"#), Told::Disk, "0191", false);
-        check("HTTP/1.1 503 Oh\r\ncontent-length: 2\r\nretry-after: 30\r\n\r\n{}", Told::Nowhere, "", false);
+        check("HTTP/1.1 503 Oh\r\ncontent-length: 2\r\nretry-after: 30\r\n\r\n{}", Told::StorageUnavailable, "", false);
         check("HTTP/1.1 503 Oh\r\ncontent-length: 2\r\n\r\n{}", Told::Wrong(503), "", false);
         check("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", Told::Wrong(200), "", false);
     }

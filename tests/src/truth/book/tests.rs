@@ -122,7 +122,7 @@ fn what_lies_behind_a_later_event_is_reordered() {
 fn what_was_not_answered_has_no_place_of_its_own_and_need_not_be_there() {
     for (told, expected) in [
         (Told::Nothing, Verdict { unanswered: 1, ..Verdict::default() }),
-        (Told::Nowhere, Verdict { nowhere: 1, ..Verdict::default() }),
+        (Told::StorageUnavailable, Verdict { storage_unavailable: 1, ..Verdict::default() }),
     ] {
         let book = Book::new(1, 1);
         for number in 0..3 {
