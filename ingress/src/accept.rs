@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::apps::Apps;
 use crate::budget::Budget;
 use crate::config::Webhooks;
-use crate::keep::{Hand, Kept, StorageUnavailable};
+use crate::delivery::handle::{Hand, Kept, StorageUnavailable};
 use crate::metrics::{Metrics, Outcome};
 use crate::problem::Refusal;
 use crate::proxies::Proxies;

@@ -20,9 +20,9 @@ use common::log::disk::{DiskLog, Options, Settled, Survey, SurveyError};
 use common::log::kafka::{Complaint, KafkaSettings, Trouble};
 use common::private;
 
-use crate::desk::{Desk, Standing};
-use crate::handover::Rules;
-use crate::link::Link;
+use crate::delivery::dispatcher::{Desk, Standing};
+use crate::delivery::state::Rules;
+use crate::delivery::supervisor::Link;
 
 mod vacancy;
 mod watch;

@@ -12,7 +12,7 @@ use common::telemetry::LogFormat;
 use http_edge::{Limits, TlsFiles};
 
 use crate::budget::Allowance;
-use crate::handover::Rules;
+use crate::delivery::state::Rules;
 use crate::proxies::Proxies;
 use crate::source::{Check, Sources};
 use crate::source_list::Place;

@@ -27,31 +27,25 @@ pub mod adopt;
 pub mod apps;
 pub mod budget;
 pub mod config;
-pub mod desk;
-pub mod disk;
-pub mod drain;
-pub mod handover;
+pub mod delivery;
 pub mod hold;
-pub mod keep;
-mod link;
 pub mod metrics;
-mod mood;
 pub mod notify;
 pub mod problem;
 pub mod proxies;
 pub mod server;
 pub mod source;
 pub mod source_list;
-pub mod worker;
 
 pub use accept::Reception;
 pub use config::{Config, Webhooks};
-pub use keep::Keeper;
+pub use delivery::handle::Keeper;
 pub use metrics::Metrics;
 pub use server::serve;
 
-use desk::Desk;
-use link::Link;
+use delivery::disk;
+use delivery::dispatcher::Desk;
+use delivery::supervisor::Link;
 
 /// Runs ingress in its cluster form until stopped.
 pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {

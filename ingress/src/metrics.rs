@@ -14,8 +14,8 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::desk::Desk;
-use crate::keep::Kept;
+use crate::delivery::dispatcher::Desk;
+use crate::delivery::handle::Kept;
 use crate::source_list::{Known, Verdict};
 
 mod disk_log;

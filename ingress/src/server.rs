@@ -19,7 +19,7 @@ use http_edge::site::is_cross_site;
 
 use crate::accept::Reception;
 use crate::config::Webhooks;
-use crate::keep::{Hand, Keeper};
+use crate::delivery::handle::{Hand, Keeper};
 use crate::problem::Refusal;
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use common::log::kafka::KafkaSettings;
 
 use super::vacancy::{Seen, Vacancy};
 use super::{AdoptError, Adoption, Ending, Progress, look};
-use crate::desk::Desk;
+use crate::delivery::dispatcher::Desk;
 use crate::metrics::Metrics;
 
 /// How often directories are looked at: at least so many times before one is adopted, and not more rarely than this.

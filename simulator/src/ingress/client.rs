@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::contract::header;
 use common::log::Record;
 use common::log::kafka::{SendError, Trouble};
-use ingress::desk::Client;
+use ingress::delivery::dispatcher::Client;
 
 use super::disk::pause;
 use super::mutation::Mutation;

@@ -9,7 +9,7 @@ use common::clock::Clock;
 use common::log::Record;
 use common::log::disk::Options;
 use fastrand::Rng;
-use ingress::handover::Rules;
+use ingress::delivery::state::Rules;
 
 use super::broker::Broker;
 use super::disk::Shelf;

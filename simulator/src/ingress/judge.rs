@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::contract::{header, partition_of};
 use common::log::Record;
-use ingress::handover::Answer;
+use ingress::delivery::state::Answer;
 
 use crate::seeds::Tally;
 

@@ -11,10 +11,10 @@ use common::clock::Clock;
 use common::log::Record;
 use common::log::disk::{AppendError, DiskLog, Options, Settled};
 use common::log::kafka::Reports;
-use ingress::desk::Desk;
-use ingress::disk::write;
-use ingress::drain::Drain;
-use ingress::handover::{Offer, Rules, Waiter};
+use ingress::delivery::disk::write;
+use ingress::delivery::dispatcher::Desk;
+use ingress::delivery::drain::Drain;
+use ingress::delivery::state::{Offer, Rules, Waiter};
 
 use super::client::SimClient;
 use super::disk::{Shelf, SimDisk, pause, wait_at};
@@ -27,7 +27,7 @@ use crate::event_log::INJECTED;
 /// A desk between a played producer and a played disk.
 pub type SimDesk = Desk<SimClient>;
 
-/// As in `ingress::worker` and `ingress::link`.
+/// As in `ingress::delivery::worker` and `ingress::delivery::supervisor`.
 const TICK: Duration = Duration::from_millis(20);
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 const REFUSED_AGAIN_AFTER: Duration = Duration::from_secs(30);
@@ -222,7 +222,7 @@ impl Crew {
     }
 }
 
-/// What `ingress::link` does, without what it says to people.
+/// What `ingress::delivery::supervisor` does, without what it says to people.
 struct Link {
     crew: Crew,
     desk: Arc<SimDesk>,

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use common::log::Record;
 use common::log::disk::DiskLog;
 
-use crate::desk::Desk;
-use crate::handover::Answer;
-use crate::worker::Worker;
+use crate::delivery::dispatcher::Desk;
+use crate::delivery::state::Answer;
+use crate::delivery::worker::Worker;
 
 /// Where a record is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use anyhow::Context;
 use common::lifecycle::{Pending, Stop};
 use common::log::kafka::{Batches, KafkaSettings, MayCreate, RawProducer, RawTopic, Trouble};
 
-use crate::desk::{Desk, Standing};
-use crate::drain::Drain;
-use crate::mood::{How, Mood, Saying, Sight};
+use crate::delivery::dispatcher::{Desk, Standing};
+use crate::delivery::drain::Drain;
+use crate::delivery::outage_log::{How, Mood, Saying, Sight};
 
 /// How long one try to connect may take.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(3);

@@ -16,23 +16,23 @@ use std::time::{Duration, Instant};
 use common::log::Record;
 
 mod appends;
-mod aside;
 mod cursor;
-mod flights;
-mod gate;
-mod refused;
-mod terms;
+mod in_flight;
+mod parked;
+mod retry;
+mod send_queue;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use appends::{Appends, Origin, Written};
-use aside::Aside;
 use cursor::Cursor;
-use flights::{Flight, Flights, Place};
+use in_flight::{Flight, Flights, Place};
+use parked::Aside;
 
-pub use flights::Reported;
-pub use gate::{Batch, Parcel};
-pub use terms::{Answer, Effects, Link, Offer, Rules, Waiter};
+pub use in_flight::Reported;
+pub use send_queue::{Batch, Parcel};
+pub use types::{Answer, Effects, Link, Offer, Rules, Waiter};
 
 /// The state of the hand-over.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Handover {
     rules: Rules,
     link: Link,
     flights: Flights,
-    gate: gate::Gate,
+    gate: send_queue::Gate,
     cursor: Cursor,
     aside: Aside,
     appends: Appends,
@@ -57,7 +57,7 @@ impl Handover {
             rules,
             link: Link::Down,
             flights: Flights::default(),
-            gate: gate::Gate::new(partitions),
+            gate: send_queue::Gate::new(partitions),
             cursor: Cursor::new(first_unsettled, end),
             aside: Aside::default(),
             appends: Appends::default(),

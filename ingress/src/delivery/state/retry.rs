@@ -6,7 +6,7 @@ use std::time::Instant;
 use common::log::Record;
 
 use super::appends::Origin;
-use super::flights::Place;
+use super::in_flight::Place;
 use super::{Handover, Link};
 
 impl Handover {

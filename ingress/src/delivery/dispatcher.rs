@@ -13,8 +13,8 @@ use common::log::Record;
 use common::log::disk::{DiskLog, Settled};
 use common::log::kafka::{Complaints, Fault, RawProducer, ReportError, Reports, SendError, Trouble};
 
-use crate::handover::{Answer, Batch, Effects, Handover, Link, Offer, Parcel, Reported, Rules, Waiter};
-use crate::worker::Outbox;
+use crate::delivery::state::{Answer, Batch, Effects, Handover, Link, Offer, Parcel, Reported, Rules, Waiter};
+use crate::delivery::worker::Outbox;
 
 /// Without news about the disk log, the link looks after other things this often.
 const LINK_WAIT_MAX: Duration = Duration::from_millis(100);

@@ -3,7 +3,7 @@
 use common::log::Record;
 use common::log::disk::Reader;
 
-use crate::desk::{Client, Desk};
+use crate::delivery::dispatcher::{Client, Desk};
 
 /// Entries that are handed over under one lock.
 const STEP_RECORDS_MAX: usize = 64;

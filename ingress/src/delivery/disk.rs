@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use common::log::Record;
 
-use crate::desk::{Client, Desk, flag};
+use crate::delivery::dispatcher::{Client, Desk, flag};
 
 /// Writes groups until the desk is closed and nothing is left.
 pub fn run(desk: &Desk) {

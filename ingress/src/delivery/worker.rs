@@ -16,8 +16,8 @@ use common::log::Record;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::desk::Desk;
-use crate::handover::{Answer, Offer, Waiter};
+use crate::delivery::dispatcher::Desk;
+use crate::delivery::state::{Answer, Offer, Waiter};
 
 /// How exactly the deadline is kept.
 const TICK: Duration = Duration::from_millis(20);
