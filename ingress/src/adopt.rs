@@ -1,6 +1,6 @@
 //! Brings the events of an ingress that is gone from its disk log to Kafka, each at least once, in their order.
 //!
-//! The desk and the link do it, as they do for an ingress' own disk log; only nothing is added to it. Every event is
+//! The dispatcher and the link do it, as they do for an ingress' own disk log; only nothing is added to it. Every event is
 //! flagged: whoever is gone may have handed it over before. What was brought is saved each second, so that a kill
 //! costs some flagged second copies, and nothing else.
 //!
@@ -20,7 +20,7 @@ use common::log::disk::{DiskLog, Options, Settled, Survey, SurveyError};
 use common::log::kafka::{Complaint, KafkaSettings, Trouble};
 use common::private;
 
-use crate::delivery::dispatcher::{Desk, Standing};
+use crate::delivery::dispatcher::{Dispatcher, Standing};
 use crate::delivery::state::Rules;
 use crate::delivery::supervisor::Link;
 
@@ -35,7 +35,7 @@ const MARK: &str = "adopted-by";
 const INGRESS: &str = "ingress";
 /// What an opening of the log takes for itself, on a disk that may be full.
 const SEGMENT_BYTES: u64 = 64 * 1024;
-/// How often the desk is told that time goes by.
+/// How often the dispatcher is told that time goes by.
 const TICK: Duration = Duration::from_millis(20);
 /// How often it is looked whether somebody wants the directory back.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -57,7 +57,7 @@ const RULES: Rules = Rules {
     records_max: 10_000,
     bytes_max: 16 * 1024 * 1024,
     // Nothing is added to the log.
-    carry_above_bytes: u64::MAX,
+    move_parked_above_bytes: u64::MAX,
 };
 
 /// Why a directory is not adopted.
@@ -124,7 +124,7 @@ pub fn look(dir: &Path) -> Result<Survey, AdoptError> {
 pub struct Adoption {
     // Goes first: who sees the mark may ask for the directory, who does not see it may take the lock.
     mark: Mark,
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     events: u64,
 }
 
@@ -140,7 +140,7 @@ impl Adoption {
         let mark = Mark::set(&dir, who).map_err(failed)?;
         let settled = Settled::load(&log).map_err(failed)?;
         let events = settled.unsettled();
-        Ok(Self { mark, desk: Arc::new(Desk::new(log, settled, partitions, RULES)), events })
+        Ok(Self { mark, dispatcher: Arc::new(Dispatcher::new(log, settled, partitions, RULES)), events })
     }
 
     /// How many events there were to bring.
@@ -150,21 +150,21 @@ impl Adoption {
 
     /// Where it stands.
     pub fn progress(&self) -> Progress {
-        let left = self.desk.settled().unsettled();
+        let left = self.dispatcher.settled().unsettled();
         Progress { brought: self.events.saturating_sub(left), left }
     }
 
     /// Brings everything to Kafka, however long that takes; `told` hears now and then how far it is.
     pub fn run(&self, kafka: &KafkaSettings, stop: &Stop, told: impl FnMut(Progress)) -> anyhow::Result<Ending> {
         let link_stop = Stop::default();
-        let link = Link::adopting(Arc::clone(&self.desk), kafka.clone(), link_stop.clone());
+        let link = Link::adopting(Arc::clone(&self.dispatcher), kafka.clone(), link_stop.clone());
         let span = tracing::Span::current();
         let link = thread::Builder::new().name("adopt-link".into()).spawn(move || span.in_scope(|| link.run(None)))?;
         let mut told = told;
         let ending = self.wait(stop, || link.is_finished(), &mut told);
         link_stop.request();
         let linked = link.join().map_err(|_| anyhow::anyhow!("the link panicked"))?;
-        self.desk.settled().save().context("save what Kafka has acknowledged")?;
+        self.dispatcher.settled().save().context("save what Kafka has acknowledged")?;
         let progress = self.progress();
         told(progress);
         if progress.left == 0 {
@@ -177,7 +177,7 @@ impl Adoption {
     fn wait(&self, stop: &Stop, over: impl Fn() -> bool, told: &mut impl FnMut(Progress)) -> Ending {
         let (mut looked_at, mut silence) = (Instant::now(), Silence::default());
         loop {
-            self.desk.tick();
+            self.dispatcher.tick();
             let progress = self.progress();
             told(progress);
             if progress.left == 0 {
@@ -188,12 +188,12 @@ impl Adoption {
                 if !self.mark.is_there() {
                     return Ending::AskedBack;
                 }
-                let Standing { connected, refused, .. } = self.desk.standing();
-                let open = self.desk.open();
-                if refused as u64 == progress.left && open == 0 {
+                let Standing { connected, parked, .. } = self.dispatcher.standing();
+                let open = self.dispatcher.open();
+                if parked as u64 == progress.left && open == 0 {
                     return Ending::Refused;
                 }
-                silence.look(&self.desk, progress.brought, !connected || open > 0);
+                silence.look(&self.dispatcher, progress.brought, !connected || open > 0);
             }
             if over() || stop.sleep(TICK) {
                 return Ending::Stopped;
@@ -211,13 +211,13 @@ struct Silence {
 }
 
 impl Silence {
-    fn look(&mut self, desk: &Desk, brought: u64, waiting: bool) {
+    fn look(&mut self, dispatcher: &Dispatcher, brought: u64, waiting: bool) {
         let now = Instant::now();
         let (before, since) = self.since.filter(|_| waiting).unwrap_or((brought, now));
         let silent = brought == before && now - since > SILENCE_MAX;
         self.since = Some(if brought == before { (before, since) } else { (brought, now) });
         if silent && !self.told {
-            tell_of_silence(desk.complaints().telling(since).as_ref());
+            tell_of_silence(dispatcher.complaints().telling(since).as_ref());
         } else if self.told && brought > before {
             tracing::info!("Kafka takes events again");
         }

@@ -439,7 +439,7 @@ fn rules(settings: &Settings) -> Result<Rules, SettingsError> {
         report_wait_max: REPORT_WAIT_MAX,
         records_max: HANDED_OVER_RECORDS_MAX,
         bytes_max: HANDED_OVER_BYTES_MAX,
-        carry_above_bytes: settings.size("disk-log-limit")? / 4,
+        move_parked_above_bytes: settings.size("disk-log-limit")? / 4,
     })
 }
 

@@ -1,12 +1,10 @@
 //! Takes webhooks and keeps them.
 //!
-//! Whoever reads a `200` may forget the event: its bytes are with the brokers or on this disk. What an
-//! event *means* is none of this crate's business; see `processor::domain`.
+//! After a `200` the sender can forget the event: it is acknowledged by Kafka or synced to this disk. This crate does not
+//! interpret events; see `processor::domain`.
 //!
-//! The path of a webhook, top to bottom: `http_edge` (sockets, limits, an orderly end) → `server` → `accept` (body → raw event → kept →
-//! answer) → `keep` (in Kafka within the deadline, else on disk). With Kafka, `worker` gathers what one turn
-//! of a thread brings, `desk` hands it over as the pure `handover` decides, `disk` writes what Kafka does not
-//! acknowledge in time, and `link` with its `drain` brings that to Kafka later.
+//! The path of a webhook, top to bottom: `http_edge` (sockets, limits, graceful shutdown) → `server` → `accept` (body → raw
+//! event → kept → answer) → [`delivery`] (in Kafka within the deadline, else on disk).
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -44,7 +42,7 @@ pub use metrics::Metrics;
 pub use server::serve;
 
 use delivery::disk;
-use delivery::dispatcher::Desk;
+use delivery::dispatcher::Dispatcher;
 use delivery::supervisor::Link;
 
 /// Runs ingress in its cluster form until stopped.
@@ -56,12 +54,13 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
     fit_open_files(&mut [&mut config.webhooks.limits, &mut admin_limits]);
     let metrics = Metrics::new(&registry);
     readiness.unless(metrics.refusing());
-    let desk = open(&config, &metrics, &registry, &asked)?;
-    let mut lines = Lines::start(&desk, &config, &readiness)?;
+    let dispatcher = open(&config, &metrics, &registry, &asked)?;
+    let mut lines = Lines::start(&dispatcher, &config, &readiness)?;
     readiness.unless({
-        let desk = Arc::downgrade(&desk);
-        let unavailable = |desk: Arc<Desk>| desk.log().trouble().is_some() && !desk.standing().kafka_up;
-        move || desk.upgrade().is_some_and(unavailable).then_some("neither Kafka nor the disk log takes events")
+        let dispatcher = Arc::downgrade(&dispatcher);
+        let unavailable =
+            |dispatcher: Arc<Dispatcher>| dispatcher.log().trouble().is_some() && !dispatcher.standing().kafka_up;
+        move || dispatcher.upgrade().is_some_and(unavailable).then_some("neither Kafka nor the disk log takes events")
     });
 
     let webhooks = &config.webhooks;
@@ -71,7 +70,7 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
     let bound = listener.local_addr().context("ask the socket where it listens")?;
     webhooks.check_address(bound)?;
     webhooks.warn_of_open_apps(bound);
-    let serving = serve(listener, webhooks, reception, Keeper::Kafka(Arc::clone(&desk)), stop.clone());
+    let serving = serve(listener, webhooks, reception, Keeper::Kafka(Arc::clone(&dispatcher)), stop.clone());
     let (address, serving) = serving.context("take webhooks")?;
     tracing::info!(what = "webhooks", %address, "listening");
 
@@ -82,7 +81,7 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
 
     notify::ready();
 
-    let watch = watch(&desk, &config, &metrics, &asked)?;
+    let watch = watch(&dispatcher, &config, &metrics, &asked)?;
     let busy = stop.busy();
     let working = async {
         let mut serving = std::pin::pin!(serving);
@@ -125,7 +124,7 @@ pub fn after_notice(asked: Stop, notice: Duration, readiness: Readiness) -> Stop
 }
 
 /// Opens the disk log and what is known of it.
-fn open(config: &Config, metrics: &Metrics, registry: &Registry, stop: &Stop) -> anyhow::Result<Arc<Desk>> {
+fn open(config: &Config, metrics: &Metrics, registry: &Registry, stop: &Stop) -> anyhow::Result<Arc<Dispatcher>> {
     let dir = config.disk_log_dir();
     let options = Options { on_sync: Some(metrics.on_sync()), ..Options::spool(config.disk_log_bytes_max) };
     let log =
@@ -135,13 +134,18 @@ fn open(config: &Config, metrics: &Metrics, registry: &Registry, stop: &Stop) ->
     if unsettled > 0 {
         tracing::info!(unsettled, "{unsettled} events of the last run are on disk and go to Kafka first");
     }
-    let desk = Arc::new(Desk::new(log, settled, config.kafka.partitions, config.rules));
-    metrics::Gauges::register(registry, Arc::clone(&desk));
-    Ok(desk)
+    let dispatcher = Arc::new(Dispatcher::new(log, settled, config.kafka.partitions, config.rules));
+    metrics::Gauges::register(registry, Arc::clone(&dispatcher));
+    Ok(dispatcher)
 }
 
 /// Looks after the directories of other ingresses, if we were told of any.
-fn watch(desk: &Arc<Desk>, config: &Config, metrics: &Metrics, stop: &Stop) -> anyhow::Result<Option<JoinHandle<()>>> {
+fn watch(
+    dispatcher: &Arc<Dispatcher>,
+    config: &Config,
+    metrics: &Metrics,
+    stop: &Stop,
+) -> anyhow::Result<Option<JoinHandle<()>>> {
     if config.adopt_dirs.is_empty() {
         return Ok(None);
     }
@@ -149,7 +153,7 @@ fn watch(desk: &Arc<Desk>, config: &Config, metrics: &Metrics, stop: &Stop) -> a
         dirs: config.adopt_dirs.clone(),
         after: config.adopt_after,
         kafka: config.kafka.clone(),
-        desk: Arc::clone(desk),
+        dispatcher: Arc::clone(dispatcher),
         metrics: metrics.clone(),
         who: format!("the ingress with its data in {} (process {})", config.data_dir.display(), std::process::id()),
     };
@@ -157,9 +161,9 @@ fn watch(desk: &Arc<Desk>, config: &Config, metrics: &Metrics, stop: &Stop) -> a
     Ok(Some(thread::Builder::new().name("adopt".into()).spawn(move || watch.run(&stop))?))
 }
 
-/// The threads behind the desk.
+/// The threads behind the dispatcher.
 struct Lines {
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     disk: JoinHandle<()>,
     link: JoinHandle<()>,
     /// The link's result, should it end before it is told to.
@@ -170,16 +174,16 @@ struct Lines {
 }
 
 impl Lines {
-    fn start(desk: &Arc<Desk>, config: &Config, readiness: &Readiness) -> anyhow::Result<Self> {
+    fn start(dispatcher: &Arc<Dispatcher>, config: &Config, readiness: &Readiness) -> anyhow::Result<Self> {
         let (stop, running) = (Stop::default(), Arc::new(()));
         let disk = thread::Builder::new().name("disk".into()).spawn({
-            let (desk, running) = (Arc::clone(desk), Arc::clone(&running));
+            let (dispatcher, running) = (Arc::clone(dispatcher), Arc::clone(&running));
             move || {
-                disk::run(&desk);
+                disk::run(&dispatcher);
                 drop(running);
             }
         })?;
-        let link = Link::new(Arc::clone(desk), config.kafka.clone(), stop.clone());
+        let link = Link::new(Arc::clone(dispatcher), config.kafka.clone(), stop.clone());
         let ready = readiness.pending("Kafka was not reached yet");
         let (ended, over) = oneshot::channel();
         let link = thread::Builder::new().name("link".into()).spawn({
@@ -190,7 +194,7 @@ impl Lines {
                 drop(running);
             }
         })?;
-        Ok(Self { desk: Arc::clone(desk), disk, link, over, stop, running })
+        Ok(Self { dispatcher: Arc::clone(dispatcher), disk, link, over, stop, running })
     }
 
     /// Whether all of them are running, or have been told to end.
@@ -204,7 +208,7 @@ impl Lines {
         let join = move || {
             self.stop.request();
             let link = self.link.join();
-            self.desk.close();
+            self.dispatcher.close();
             (link, self.disk.join())
         };
         let (link, disk) = tokio::task::spawn_blocking(join).await.context("end the threads")?;

@@ -14,7 +14,7 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::delivery::dispatcher::Desk;
+use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::handle::Kept;
 use crate::source_list::{Known, Verdict};
 
@@ -275,7 +275,7 @@ impl Refused {
 
 /// What is looked up when somebody asks: the disk log, and how Kafka is.
 pub struct Gauges {
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     events: IntGauge,
     oldest_age_seconds: Gauge,
     kafka_up: IntGauge,
@@ -286,12 +286,12 @@ pub struct Gauges {
 
 impl Gauges {
     /// Registers them.
-    pub fn register(registry: &Registry, desk: Arc<Desk>) {
+    pub fn register(registry: &Registry, dispatcher: Arc<Dispatcher>) {
         let whole = |name: &str, help: &str| IntGauge::new(name, help).expect("names in the code are valid");
-        LogGauges::register(registry, desk.log().clone());
+        LogGauges::register(registry, dispatcher.log().clone());
         let age = Gauge::new("disk_log_oldest_age_seconds", "Age of the oldest event that is on disk only, or 0.");
         let gauges = Self {
-            desk,
+            dispatcher,
             events: whole("disk_log_events", "Events in the disk log that Kafka has not acknowledged."),
             oldest_age_seconds: age.expect("names in the code are valid"),
             kafka_up: whole("kafka_up", "Whether Kafka acknowledges what is handed over."),
@@ -311,13 +311,13 @@ impl Gauges {
     }
 
     fn all(&self) -> [&dyn Collector; 6] {
-        let Self { desk: _, events, oldest_age_seconds, kafka_up, refused, renewed, troubles } = self;
+        let Self { dispatcher: _, events, oldest_age_seconds, kafka_up, refused, renewed, troubles } = self;
         [events, oldest_age_seconds, kafka_up, refused, renewed, troubles]
     }
 
     fn oldest_age(&self) -> Duration {
-        let first = self.desk.settled().watermark();
-        let oldest = self.desk.log().reader(first).and_then(|mut reader| reader.next());
+        let first = self.dispatcher.settled().watermark();
+        let oldest = self.dispatcher.log().reader(first).and_then(|mut reader| reader.next());
         match oldest {
             Ok(Some((_, record))) => Timestamp::now().since(record.at),
             Ok(None) | Err(_) => Duration::ZERO,
@@ -332,14 +332,14 @@ impl Collector for Gauges {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.events.set(whole(self.desk.settled().unsettled()));
+        self.events.set(whole(self.dispatcher.settled().unsettled()));
         self.oldest_age_seconds.set(self.oldest_age().as_secs_f64());
-        let standing = self.desk.standing();
+        let standing = self.dispatcher.standing();
         self.kafka_up.set(i64::from(standing.kafka_up));
-        self.refused.set(whole(standing.refused as u64));
-        raise(&self.renewed, self.desk.producers_renewed());
+        self.refused.set(whole(standing.parked as u64));
+        raise(&self.renewed, self.dispatcher.producers_renewed());
         for kind in Trouble::ALL {
-            raise(&self.troubles.with_label_values(&[kind.label()]), self.desk.complaints().count(kind));
+            raise(&self.troubles.with_label_values(&[kind.label()]), self.dispatcher.complaints().count(kind));
         }
         self.all().iter().flat_map(|one| one.collect()).collect()
     }

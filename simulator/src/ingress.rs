@@ -1,8 +1,8 @@
-//! Ingress in the simulated world: its real hand-over, desk, drain and disk log, between a played producer and a played
-//! disk.
+//! Ingress in the simulated world: its real dispatcher, state machine, drain and disk log, between a played producer and a
+//! played disk.
 //!
-//! Real are `ingress::delivery::state`, `desk`, `drain` and `disk`, and the whole of `common::log::disk` with [`Settled`]. Played
-//! are librdkafka and the brokers behind it ([`broker`], [`client`]), the disk ([`medium`], [`disk`]), and the clock. Of
+//! Real are `ingress::delivery` with `state`, `dispatcher`, `drain` and `disk`, and the whole of `common::log::disk` with
+//! [`Settled`]. Played are librdkafka and the brokers behind it ([`broker`], [`client`]), the disk ([`medium`], [`disk`]), and the clock. Of
 //! `ingress::delivery::supervisor` only the order of its steps is played, by [`life`], whose threads move when they are handed the baton:
 //! between any two records that are sent and any two calls of the disk, something else may happen, a death too.
 //!

@@ -10,7 +10,7 @@ use common::log::kafka::KafkaSettings;
 
 use super::vacancy::{Seen, Vacancy};
 use super::{AdoptError, Adoption, Ending, Progress, look};
-use crate::delivery::dispatcher::Desk;
+use crate::delivery::dispatcher::Dispatcher;
 use crate::metrics::Metrics;
 
 /// How often directories are looked at: at least so many times before one is adopted, and not more rarely than this.
@@ -26,8 +26,8 @@ pub struct Watch {
     pub after: Duration,
     /// Where events are brought.
     pub kafka: KafkaSettings,
-    /// Our own desk: while it has no Kafka, an adopted directory would only be kept from its owner.
-    pub desk: Arc<Desk>,
+    /// Our own dispatcher: while it has no Kafka, an adopted directory would only be kept from its owner.
+    pub dispatcher: Arc<Dispatcher>,
     /// Where adopted events are counted.
     pub metrics: Metrics,
     /// What an owner is told who wants its directory back.
@@ -42,7 +42,7 @@ impl Watch {
         while !stop.sleep(every) {
             for (dir, vacancy) in self.dirs.iter().zip(&mut vacancies) {
                 let due = vacancy.look(Instant::now(), seen(dir), self.after);
-                if due && self.desk.standing().kafka_up && !stop.requested() {
+                if due && self.dispatcher.standing().kafka_up && !stop.requested() {
                     // Whatever comes of it, the next attempt is as far off as the first was.
                     *vacancy = Vacancy::default();
                     tracing::info_span!("adopt", dir = %dir.display()).in_scope(|| self.adopt(dir, stop));

@@ -4,24 +4,24 @@ use std::sync::Arc;
 
 use common::log::Record;
 
-use crate::delivery::dispatcher::{Client, Desk, flag};
+use crate::delivery::dispatcher::{Client, Dispatcher, flag};
 
-/// Writes groups until the desk is closed and nothing is left.
-pub fn run(desk: &Desk) {
+/// Writes groups until the dispatcher is closed and nothing is left.
+pub fn run(dispatcher: &Dispatcher) {
     let mut failing = false;
-    while let Some(group) = desk.next_group() {
-        write(desk, group, &mut failing);
+    while let Some(group) = dispatcher.next_group() {
+        write(dispatcher, group, &mut failing);
     }
 }
 
-/// Writes one group, and tells the desk what became of it.
-pub fn write<C: Client>(desk: &Desk<C>, group: Vec<(Arc<Record>, bool)>, failing: &mut bool) {
-    match desk.log().append_blocking(group.iter().map(copy).collect()) {
+/// Writes one group, and tells the dispatcher what became of it.
+pub fn write<C: Client>(dispatcher: &Dispatcher<C>, group: Vec<(Arc<Record>, bool)>, failing: &mut bool) {
+    match dispatcher.log().append_blocking(group.iter().map(copy).collect()) {
         Ok(first) => {
             if std::mem::replace(failing, false) {
                 tracing::info!("the disk log takes events again");
             }
-            desk.appended(first);
+            dispatcher.appended(first);
         }
         Err(error) => {
             if !std::mem::replace(failing, true) {
@@ -31,7 +31,7 @@ pub fn write<C: Client>(desk: &Desk<C>, group: Vec<(Arc<Record>, bool)>, failing
                      lost: bring Kafka back, make room where the disk log lies, or raise disk-log-limit"
                 );
             }
-            desk.not_appended(group);
+            dispatcher.not_appended(group);
         }
     }
 }

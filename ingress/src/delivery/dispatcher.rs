@@ -1,6 +1,7 @@
-//! Where workers, the client's thread, the disk's and the link's meet: one lock around the hand-over.
+//! One lock around the delivery state machine, shared by the workers and the threads of the client, the disk and the
+//! supervisor.
 //!
-//! Under the lock there are decisions only. Records are passed to the client, written and answered outside.
+//! Only decisions are made under the lock. Records are sent, written and answered outside it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,15 +14,17 @@ use common::log::Record;
 use common::log::disk::{DiskLog, Settled};
 use common::log::kafka::{Complaints, Fault, RawProducer, ReportError, Reports, SendError, Trouble};
 
-use crate::delivery::state::{Answer, Batch, Effects, Handover, Link, Offer, Parcel, Reported, Rules, Waiter};
+use crate::delivery::state::{
+    Answer, Batch, DeliveryState, Effects, Link, Offer, QueuedRecord, Reported, Rules, Waiter,
+};
 use crate::delivery::worker::Outbox;
 
 /// Without news about the disk log, the link looks after other things this often.
 const LINK_WAIT_MAX: Duration = Duration::from_millis(100);
-/// Refused events that are carried to the end of the disk log at a time.
-const CARRY_RECORDS_MAX: usize = 64;
+/// Parked entries that are moved to the end of the disk log at a time.
+const MOVE_RECORDS_MAX: usize = 64;
 
-/// Whom records are handed to: librdkafka, or somebody who plays it.
+/// The Kafka client that records are sent with: librdkafka, or a simulated one.
 pub trait Client: Send + Sync + 'static {
     /// Hands a record over. Never blocks.
     fn send(&self, partition: u32, record: &Record, ticket: u64) -> Result<(), SendError>;
@@ -45,11 +48,11 @@ impl Client for RawProducer {
     }
 }
 
-/// The hand-over with all that it moves.
-pub struct Desk<C = RawProducer> {
+/// The delivery state machine with the client, the disk log and the workers that it drives.
+pub struct Dispatcher<C = RawProducer> {
     partitions: u32,
     rules: Rules,
-    handover: Mutex<Handover>,
+    state: Mutex<DeliveryState>,
     log: DiskLog,
     settled: Settled,
     clock: Clock,
@@ -75,11 +78,11 @@ pub struct Standing {
     pub direct: bool,
     /// Whether there is a producer that records can be handed to.
     pub connected: bool,
-    /// How many events Kafka refused for what they are; they are on disk.
-    pub refused: usize,
+    /// Events that Kafka rejects permanently; they stay on disk.
+    pub parked: usize,
 }
 
-impl Desk {
+impl Dispatcher {
     /// Whether there is a producer, and it reaches no broker.
     pub fn is_lost(&self) -> bool {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
@@ -95,14 +98,14 @@ impl Desk {
     }
 }
 
-impl<C: Client> Desk<C> {
-    /// A desk in front of a disk log that may hold entries of an earlier run.
+impl<C: Client> Dispatcher<C> {
+    /// A dispatcher in front of a disk log that may hold entries of an earlier run.
     pub fn new(log: DiskLog, settled: Settled, partitions: u32, rules: Rules) -> Self {
-        let handover = Handover::new(rules, partitions, settled.watermark(), log.bounds().1);
+        let state = DeliveryState::new(rules, partitions, settled.watermark(), log.bounds().1);
         Self {
             partitions,
             rules,
-            handover: Mutex::new(handover),
+            state: Mutex::new(state),
             clock: log.clock().clone(),
             log,
             settled,
@@ -117,8 +120,8 @@ impl<C: Client> Desk<C> {
         }
     }
 
-    /// Takes one more worker on.
-    pub fn enlist(&self) -> (u32, Arc<Outbox>) {
+    /// Registers a worker.
+    pub fn register_worker(&self) -> (u32, Arc<Outbox>) {
         let mut outboxes = self.outboxes.write().unwrap_or_else(PoisonError::into_inner);
         let outbox = Arc::new(Outbox::default());
         outboxes.push(Arc::clone(&outbox));
@@ -134,21 +137,21 @@ impl<C: Client> Desk<C> {
     /// Hands over what a worker's turn brought.
     pub fn offer(&self, offers: &mut Vec<Offer>) {
         let now = self.clock.now();
-        let mut handover = self.lock();
+        let mut state = self.lock();
         for offer in offers.drain(..) {
-            handover.offer(now, offer);
+            state.offer(now, offer);
         }
-        self.go_on(handover, now);
+        self.go_on(state, now);
     }
 
     /// Time goes by.
     pub fn tick(&self) {
         let now = self.clock.now();
         let mut effects = Effects::default();
-        let mut handover = self.lock();
-        handover.tick(now, &mut effects);
+        let mut state = self.lock();
+        state.tick(now, &mut effects);
         self.settle(&effects);
-        self.go_on(handover, now);
+        self.go_on(state, now);
         self.post(effects.answers);
         self.ring();
     }
@@ -158,40 +161,40 @@ impl<C: Client> Desk<C> {
         self.lock().next_append()
     }
 
-    /// Waits for a group to be written; none once the desk is closed and all is written.
+    /// Waits for a group to be written; none once the dispatcher is closed and all is written.
     pub fn next_group(&self) -> Option<Vec<(Arc<Record>, bool)>> {
-        let mut handover = self.lock();
+        let mut state = self.lock();
         loop {
-            if let Some(group) = handover.next_append() {
+            if let Some(group) = state.next_append() {
                 return Some(group);
             }
-            if self.closed.load(Ordering::Acquire) && handover.nothing_to_write() {
+            if self.closed.load(Ordering::Acquire) && state.nothing_to_write() {
                 return None;
             }
-            handover = self.to_write.wait(handover).unwrap_or_else(PoisonError::into_inner);
+            state = self.to_write.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// The group is in the disk log, its first record at `first`.
     pub fn appended(&self, first: u64) {
-        self.written(|handover, effects| handover.appended(first, effects));
+        self.written(|state, effects| state.appended(first, effects));
         self.to_drain.notify_one();
     }
 
     /// The group could not be written.
     pub fn not_appended(&self, group: Vec<(Arc<Record>, bool)>) {
-        self.written(|handover, effects| handover.not_appended(group, effects));
+        self.written(|state, effects| state.not_appended(group, effects));
     }
 
     /// Where to read on in the disk log, how many entries may be handed over now, and where to stop. Waits
     /// a moment if there is nothing to do.
     pub fn drainable(&self) -> Option<(u64, usize, u64)> {
-        let look = |handover: &Handover| handover.drainable().map(|(next, room)| (next, room, handover.known_end()));
-        let handover = self.lock();
-        if let Some(found) = look(&handover) {
+        let look = |state: &DeliveryState| state.drainable().map(|(next, room)| (next, room, state.known_end()));
+        let state = self.lock();
+        if let Some(found) = look(&state) {
             return Some(found);
         }
-        let waited = self.to_drain.wait_timeout(handover, LINK_WAIT_MAX);
+        let waited = self.to_drain.wait_timeout(state, LINK_WAIT_MAX);
         look(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
@@ -203,43 +206,43 @@ impl<C: Client> Desk<C> {
     /// Hands over entries of the disk log, those that still need it.
     pub fn drain(&self, entries: Vec<(u64, Record)>) {
         let now = self.clock.now();
-        let mut handover = self.lock();
+        let mut state = self.lock();
         for (offset, mut record) in entries {
-            let wanted = if self.settled.is_settled(offset) { None } else { handover.wants(offset) };
+            let wanted = if self.settled.is_settled(offset) { None } else { state.wants(offset) };
             let Some(resent) = wanted else {
-                handover.pass(offset);
+                state.pass(offset);
                 continue;
             };
             if resent {
                 flag(&mut record);
             }
             let partition = self.partition_of(&record);
-            handover.drain(now, offset, partition, Arc::new(record));
+            state.drain(now, offset, partition, Arc::new(record));
         }
-        self.go_on(handover, now);
+        self.go_on(state, now);
     }
 
     /// Kafka was reached: from now on records are handed to this producer.
     pub fn connected(&self, producer: Arc<C>) {
         *self.producer.write().unwrap_or_else(PoisonError::into_inner) = Some(producer);
-        let mut handover = self.lock();
-        match handover.link() {
-            Link::Down => handover.connected(),
+        let mut state = self.lock();
+        match state.link() {
+            Link::Down => state.connected(),
             Link::Failing => {
                 self.producers_renewed.fetch_add(1, Ordering::Relaxed);
-                handover.renewed(self.settled.watermark());
+                state.renewed(self.settled.watermark());
             }
             Link::Up => {}
         }
-        drop(handover);
+        drop(state);
         self.to_drain.notify_one();
     }
 
     /// Stops handing over; who waits is helped by the disk log.
     pub fn fail(&self) {
-        let mut handover = self.lock();
-        handover.fail();
-        self.go_on(handover, self.clock.now());
+        let mut state = self.lock();
+        state.fail();
+        self.go_on(state, self.clock.now());
     }
 
     /// Whether the producer failed and has no record left.
@@ -283,36 +286,36 @@ impl<C: Client> Desk<C> {
         self.producers_renewed.load(Ordering::Relaxed)
     }
 
-    /// Hands the smallest event over that Kafka refused for what it is; its place, if there was one.
-    pub fn try_refused(&self) -> io::Result<Option<u64>> {
+    /// Sends the smallest parked entry again and returns its offset, if there is one.
+    pub fn retry_parked(&self) -> io::Result<Option<u64>> {
         let now = self.clock.now();
-        let Some((offset, resent)) = self.lock().next_refused(now) else { return Ok(None) };
+        let Some((offset, resent)) = self.lock().next_parked(now) else { return Ok(None) };
         let record = self.entry(offset, resent)?;
-        let mut handover = self.lock();
-        handover.try_refused(now, offset, self.partition_of(&record), Arc::new(record));
-        self.go_on(handover, now);
+        let mut state = self.lock();
+        state.retry_parked(now, offset, self.partition_of(&record), Arc::new(record));
+        self.go_on(state, now);
         Ok(Some(offset))
     }
 
-    /// Writes refused events to the end of the disk log, when it is kept for them more than for others.
-    pub fn carry_refused(&self) -> io::Result<()> {
-        for _ in 0..CARRY_RECORDS_MAX {
-            if !self.is_kept_for_refused() {
+    /// Moves parked entries to the end of the disk log, when most of the log is kept only for them.
+    pub fn move_parked(&self) -> io::Result<()> {
+        for _ in 0..MOVE_RECORDS_MAX {
+            if !self.is_kept_for_parked() {
                 return Ok(());
             }
-            let Some((offset, resent)) = self.lock().oldest_refused() else { return Ok(()) };
+            let Some((offset, resent)) = self.lock().oldest_parked() else { return Ok(()) };
             let record = self.entry(offset, resent)?;
-            let mut handover = self.lock();
-            handover.carry(offset, resent, Arc::new(record));
-            self.go_on(handover, self.clock.now());
+            let mut state = self.lock();
+            state.move_to_end(offset, resent, Arc::new(record));
+            self.go_on(state, self.clock.now());
         }
         Ok(())
     }
 
-    /// Whether the disk log is long, and most of it is in Kafka but behind an event that was refused.
-    fn is_kept_for_refused(&self) -> bool {
+    /// Whether the disk log is long, and most of it is in Kafka but lies behind a parked entry.
+    fn is_kept_for_parked(&self) -> bool {
         let length = self.log.bounds().1.saturating_sub(self.settled.watermark());
-        let long = self.log.bytes() > self.rules.carry_above_bytes;
+        let long = self.log.bytes() > self.rules.move_parked_above_bytes;
         long && self.settled.unsettled() < length / 2
     }
 
@@ -325,7 +328,7 @@ impl<C: Client> Desk<C> {
         Ok(record)
     }
 
-    /// Records that are on their way.
+    /// Records that are in flight.
     pub fn open(&self) -> usize {
         self.lock().open()
     }
@@ -333,13 +336,13 @@ impl<C: Client> Desk<C> {
     /// How things stand.
     pub fn standing(&self) -> Standing {
         let now = self.clock.now();
-        let handover = self.lock();
-        let connected = handover.link() == Link::Up;
-        let kafka_up = connected && !handover.is_stalled(now) && !handover.on_probation();
-        Standing { kafka_up, direct: kafka_up && handover.is_direct(), connected, refused: handover.refused() }
+        let state = self.lock();
+        let connected = state.link() == Link::Up;
+        let kafka_up = connected && !state.is_stalled(now) && !state.on_probation();
+        Standing { kafka_up, direct: kafka_up && state.is_direct(), connected, parked: state.parked() }
     }
 
-    /// How long the oldest record on its way has not been reported.
+    /// How long the oldest record in flight has not been reported.
     pub fn silence(&self) -> Duration {
         self.lock().silence(self.clock.now())
     }
@@ -356,26 +359,26 @@ impl<C: Client> Desk<C> {
 
     /// Nothing more comes in: once all is written, [`Self::next_group`] ends.
     pub fn close(&self) {
-        let handover = self.lock();
+        let state = self.lock();
         self.closed.store(true, Ordering::Release);
-        drop(handover);
+        drop(state);
         self.to_write.notify_all();
     }
 
-    fn written(&self, what: impl FnOnce(&mut Handover, &mut Effects)) {
+    fn written(&self, what: impl FnOnce(&mut DeliveryState, &mut Effects)) {
         let mut effects = Effects::default();
-        let mut handover = self.lock();
-        what(&mut handover, &mut effects);
+        let mut state = self.lock();
+        what(&mut state, &mut effects);
         self.settle(&effects);
-        drop(handover);
+        drop(state);
         self.post(effects.answers);
         self.ring();
     }
 
     /// What every decision is followed by: what may go goes, what is to be written is written.
-    fn go_on(&self, mut handover: MutexGuard<'_, Handover>, now: Instant) {
-        let (batch, write) = (handover.next_batch(now), handover.has_appends());
-        drop(handover);
+    fn go_on(&self, mut state: MutexGuard<'_, DeliveryState>, now: Instant) {
+        let (batch, write) = (state.next_batch(now), state.has_appends());
+        drop(state);
         if write {
             self.to_write.notify_one();
         }
@@ -383,43 +386,43 @@ impl<C: Client> Desk<C> {
     }
 
     fn send(&self, mut next: Option<Batch>) {
-        while let Some(Batch { partition, parcels }) = next {
-            let Passed { back, too_large, error } = self.pass_on(partition, parcels);
-            let mut handover = self.lock();
-            handover.sent(partition, back);
+        while let Some(Batch { partition, records }) = next {
+            let Passed { back, too_large, error } = self.pass_on(partition, records);
+            let mut state = self.lock();
+            state.sent(partition, back);
             if !too_large.is_empty() {
-                drop(handover);
+                drop(state);
                 for ticket in too_large {
                     self.reported(ticket, Err(refused_by_client()));
                 }
-                handover = self.lock();
+                state = self.lock();
             }
             match error {
-                None => next = handover.next_batch(self.clock.now()),
+                None => next = state.next_batch(self.clock.now()),
                 // The next tick tries again.
                 Some(SendError::Full | SendError::TooLarge) => return,
                 Some(SendError::Fatal) => {
-                    handover.fail();
-                    return self.go_on(handover, self.clock.now());
+                    state.fail();
+                    return self.go_on(state, self.clock.now());
                 }
             }
         }
     }
 
     /// Passes a batch to the client.
-    fn pass_on(&self, partition: u32, parcels: Vec<Parcel>) -> Passed {
+    fn pass_on(&self, partition: u32, records: Vec<QueuedRecord>) -> Passed {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut passed = Passed::default();
-        let mut parcels = parcels.into_iter();
+        let mut records = records.into_iter();
         let Some(producer) = producer else {
-            return Passed { back: parcels.collect(), error: Some(SendError::Full), ..passed };
+            return Passed { back: records.collect(), error: Some(SendError::Full), ..passed };
         };
-        while let Some((ticket, record)) = parcels.next() {
+        while let Some((ticket, record)) = records.next() {
             match producer.send(partition, &record, ticket) {
                 Ok(()) => {}
                 Err(SendError::TooLarge) => passed.too_large.push(ticket),
                 Err(error @ (SendError::Full | SendError::Fatal)) => {
-                    passed.back = std::iter::once((ticket, record)).chain(parcels).collect();
+                    passed.back = std::iter::once((ticket, record)).chain(records).collect();
                     passed.error = Some(error);
                     break;
                 }
@@ -428,7 +431,7 @@ impl<C: Client> Desk<C> {
         passed
     }
 
-    /// Under the lock: the drain must never see an entry that is neither on its way nor settled.
+    /// Under the lock: the drain must never see an entry that is neither in flight nor settled.
     fn settle(&self, effects: &Effects) {
         effects.settled.iter().for_each(|offset| self.settled.settle(*offset));
     }
@@ -462,12 +465,12 @@ impl<C: Client> Desk<C> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Handover> {
-        self.handover.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, DeliveryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<C: Client> Reports for Desk<C> {
+impl<C: Client> Reports for Dispatcher<C> {
     /// The next batch goes before the answers are written, so that broker and workers are busy together.
     /// Workers are woken when a batch is complete; their tick finds what a broken batch left behind.
     fn reported(&self, ticket: u64, outcome: Result<(), ReportError>) {
@@ -477,13 +480,13 @@ impl<C: Client> Reports for Desk<C> {
             Err(error) => self.complained(error),
         };
         let mut effects = Effects::default();
-        let mut handover = self.lock();
-        let last = handover.reported(now, ticket, reported, &mut effects);
+        let mut state = self.lock();
+        let last = state.reported(now, ticket, reported, &mut effects);
         self.settle(&effects);
         if last || reported == Reported::Failed {
-            self.go_on(handover, now);
+            self.go_on(state, now);
         } else {
-            drop(handover);
+            drop(state);
         }
         self.post(effects.answers);
         if last {
@@ -496,7 +499,7 @@ impl<C: Client> Reports for Desk<C> {
 #[derive(Default)]
 struct Passed {
     /// What it had no room for.
-    back: Vec<Parcel>,
+    back: Vec<QueuedRecord>,
     /// What it never takes.
     too_large: Vec<u64>,
     error: Option<SendError>,

@@ -1,9 +1,9 @@
-//! Follows the disk log with a cursor and hands over what is there, in its order, as far as there is room.
+//! Follows the disk log with a cursor and sends its entries in order, as far as there is room.
 
 use common::log::Record;
 use common::log::disk::Reader;
 
-use crate::delivery::dispatcher::{Client, Desk};
+use crate::delivery::dispatcher::{Client, Dispatcher};
 
 /// Entries that are handed over under one lock.
 const STEP_RECORDS_MAX: usize = 64;
@@ -17,14 +17,14 @@ pub struct Drain {
 
 impl Drain {
     /// Hands over some entries, or waits a moment if there are none.
-    pub fn step<C: Client>(&mut self, desk: &Desk<C>) -> std::io::Result<()> {
-        let Some((next, room, end)) = desk.drainable() else {
+    pub fn step<C: Client>(&mut self, dispatcher: &Dispatcher<C>) -> std::io::Result<()> {
+        let Some((next, room, end)) = dispatcher.drainable() else {
             self.reader = None;
             return Ok(());
         };
         let mut reader = match self.reader.take() {
             Some(reader) if reader.position() == next => reader,
-            Some(_) | None => desk.log().reader(next)?,
+            Some(_) | None => dispatcher.log().reader(next)?,
         };
         let entries = read(&mut reader, room.min(STEP_RECORDS_MAX), end)?;
         if entries.is_empty() {
@@ -32,12 +32,12 @@ impl Drain {
             return Err(std::io::Error::other(text));
         }
         self.reader = Some(reader);
-        desk.drain(entries);
+        dispatcher.drain(entries);
         Ok(())
     }
 }
 
-/// Reads entries before `end`: those behind it may be on their way without the hand-over knowing their place.
+/// Reads entries before `end`: later ones may be in flight while the state machine does not know their offset yet.
 fn read(reader: &mut Reader, count_max: usize, end: u64) -> std::io::Result<Vec<(u64, Record)>> {
     let mut entries = Vec::new();
     while entries.len() < count_max && reader.position() < end {

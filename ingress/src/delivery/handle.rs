@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::log::Record;
 use common::log::disk::DiskLog;
 
-use crate::delivery::dispatcher::Desk;
+use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::state::Answer;
 use crate::delivery::worker::Worker;
 
@@ -40,7 +40,7 @@ pub enum Keeper {
     /// In a disk log alone, which somebody reads: the standalone form.
     Disk(DiskLog),
     /// In Kafka within the deadline, else in the disk log until Kafka has them: the cluster form.
-    Kafka(Arc<Desk>),
+    Kafka(Arc<Dispatcher>),
 }
 
 impl Keeper {
@@ -48,7 +48,7 @@ impl Keeper {
     pub fn for_worker(&self) -> Hand {
         match self {
             Self::Disk(log) => Hand::Disk { log: log.clone(), failing: Cell::new(false) },
-            Self::Kafka(desk) => Hand::Kafka(Worker::start(Arc::clone(desk))),
+            Self::Kafka(dispatcher) => Hand::Kafka(Worker::start(Arc::clone(dispatcher))),
         }
     }
 }

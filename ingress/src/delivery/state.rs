@@ -1,11 +1,11 @@
-//! Each record is handed to Kafka once, in order, and nobody waits for it longer than the deadline.
+//! The delivery state machine: each record is sent to Kafka once, in order, and no request waits longer than the deadline.
 //!
-//! A record goes straight to Kafka while every entry of the disk log has been handed over and what is on
-//! its way is bounded. If it is not reported within the deadline it goes to the disk log too; its report
-//! settles that entry. Other records go to the disk log only, and a cursor hands them over later.
+//! A record goes straight to Kafka while every entry of the disk log has been sent and the records in flight are within
+//! their limits. If it is not reported within the deadline it goes to the disk log too; its report settles that entry.
+//! Other records go to the disk log only, and a cursor sends them later.
 //!
-//! What Kafka refuses for itself, because it is too large, stays in the disk log and holds nobody up. After a
-//! producer that failed, its successor is tried with one record before it gets more.
+//! An entry that Kafka rejects permanently, because it is too large, is parked in the disk log and does not block the
+//! rest. After a producer that failed, its successor is tried with one record before it gets more.
 //!
 //! All of this is pure: time comes in, answers and work come out. Sockets, disk and client are outside.
 
@@ -27,22 +27,23 @@ mod types;
 
 use appends::{Appends, Origin, Written};
 use cursor::Cursor;
-use in_flight::{Flight, Flights, Place};
-use parked::Aside;
+use in_flight::{InFlight, InFlightRecord, Place};
+use parked::Parked;
+use send_queue::SendQueue;
 
 pub use in_flight::Reported;
-pub use send_queue::{Batch, Parcel};
+pub use send_queue::{Batch, QueuedRecord};
 pub use types::{Answer, Effects, Link, Offer, Rules, Waiter};
 
-/// The state of the hand-over.
+/// The state of the delivery to Kafka.
 #[derive(Debug)]
-pub struct Handover {
+pub struct DeliveryState {
     rules: Rules,
     link: Link,
-    flights: Flights,
-    gate: send_queue::Gate,
+    in_flight: InFlight,
+    send_queue: SendQueue,
     cursor: Cursor,
-    aside: Aside,
+    parked: Parked,
     appends: Appends,
     /// The producer is new after one that failed, and Kafka has not taken anything from it yet.
     probation: bool,
@@ -50,16 +51,16 @@ pub struct Handover {
     without_room: VecDeque<u64>,
 }
 
-impl Handover {
-    /// A hand-over in front of a disk log whose entries before `first_unsettled` are in Kafka.
+impl DeliveryState {
+    /// Starts with a disk log whose entries before `first_unsettled` are in Kafka.
     pub fn new(rules: Rules, partitions: u32, first_unsettled: u64, end: u64) -> Self {
         Self {
             rules,
             link: Link::Down,
-            flights: Flights::default(),
-            gate: send_queue::Gate::new(partitions),
+            in_flight: InFlight::default(),
+            send_queue: SendQueue::new(partitions),
             cursor: Cursor::new(first_unsettled, end),
-            aside: Aside::default(),
+            parked: Parked::default(),
             appends: Appends::default(),
             probation: false,
             without_room: VecDeque::new(),
@@ -75,75 +76,74 @@ impl Handover {
         }
         let to_disk = self.rules.disk_first || self.is_stalled(now);
         let place = if to_disk { Place::ToDisk(None) } else { Place::Memory(Arc::clone(&record)) };
-        let ticket = self.fly(now, partition, &record, Some(waiter), place);
+        let ticket = self.track(now, partition, &record, Some(waiter), place);
         if to_disk {
             self.append(Arc::clone(&record), ticket);
         }
-        self.gate.push(partition, (ticket, record));
+        self.send_queue.push(partition, (ticket, record));
     }
 
-    /// The batch that is to be sent now. Whoever takes it calls [`Self::sent`] afterwards.
+    /// The batch to send now. The caller sends it and then calls [`Self::sent`].
     pub fn next_batch(&mut self, now: Instant) -> Option<Batch> {
         match self.link {
-            Link::Up => self.gate.next(now),
+            Link::Up => self.send_queue.next(now),
             Link::Down | Link::Failing => None,
         }
     }
 
-    /// A batch was passed to the client, but for these.
-    pub fn sent(&mut self, partition: u32, refused: Vec<Parcel>) {
-        self.gate.sent(partition, refused);
+    /// A batch was passed to the client, except for these records.
+    pub fn sent(&mut self, partition: u32, refused: Vec<QueuedRecord>) {
+        self.send_queue.sent(partition, refused);
         if self.link == Link::Failing {
             self.recall();
         }
     }
 
-    /// Kafka said what became of a record. Whether it was the last of its partition on its way.
+    /// Kafka reported a record. Returns whether it was the last of its partition in flight.
     pub fn reported(&mut self, now: Instant, ticket: u64, reported: Reported, effects: &mut Effects) -> bool {
-        let reported = if self.aside.is_full() { reported.or_failed() } else { reported };
+        let reported = if self.parked.is_full() { reported.or_failed() } else { reported };
         match reported {
             Reported::Failed => self.fail(),
             Reported::Kept | Reported::Refused => self.probation = false,
         }
-        let Some(flight) = self.flights.get_mut(ticket) else { return false };
-        let last = self.gate.reported(flight.partition, now);
-        if let Place::ToDisk(_) = flight.place {
+        let Some(pending) = self.in_flight.get_mut(ticket) else { return false };
+        let last = self.send_queue.reported(pending.partition, now);
+        if let Place::ToDisk(_) = pending.place {
             if reported == Reported::Kept && !self.rules.disk_first {
-                effects.answers.extend(flight.waiter.take().map(|waiter| (waiter, Answer::Kafka)));
+                effects.answers.extend(pending.waiter.take().map(|waiter| (waiter, Answer::Kafka)));
             }
-            self.flights.note(ticket, reported);
+            self.in_flight.note(ticket, reported);
             return last;
         }
-        if let Some(flight) = self.flights.remove(ticket) {
-            self.ended(flight, reported, effects);
+        if let Some(pending) = self.in_flight.remove(ticket) {
+            self.ended(pending, reported, effects);
         }
         last
     }
 
-    /// Time goes by: who has waited for the deadline is helped by the disk log.
+    /// Time goes by: records past the deadline go to the disk log.
     pub fn tick(&mut self, now: Instant, effects: &mut Effects) {
         if let Some(at) = now.checked_sub(self.rules.deadline) {
-            while let Some(ticket) = self.flights.next_due(at) {
+            while let Some(ticket) = self.in_flight.next_due(at) {
                 self.save(ticket);
             }
         }
         let wait_max = self.rules.report_wait_max;
         while let Some(ticket) = self.without_room.front().copied() {
-            let flight = self.flights.get_mut(ticket).filter(|flight| matches!(flight.place, Place::NoRoom(_)));
-            if flight.as_ref().is_some_and(|flight| now.saturating_duration_since(flight.entered) < wait_max) {
+            let pending = self.in_flight.get_mut(ticket).filter(|pending| matches!(pending.place, Place::NoRoom(_)));
+            if pending.as_ref().is_some_and(|pending| now.saturating_duration_since(pending.entered) < wait_max) {
                 return;
             }
-            let waiter = flight.and_then(|flight| flight.waiter.take());
+            let waiter = pending.and_then(|pending| pending.waiter.take());
             effects.answers.extend(waiter.map(|waiter| (waiter, Answer::StorageUnavailable)));
             self.without_room.pop_front();
         }
     }
 
-    /// The group that is to be written to the disk log now, one at a time. Whoever takes it calls
-    /// [`Self::appended`] afterwards.
+    /// The group to write to the disk log now, one at a time. The caller writes it and then calls [`Self::appended`].
     pub fn next_append(&mut self) -> Option<Vec<(Arc<Record>, bool)>> {
-        let flights = &mut self.flights;
-        self.appends.next_group(|origin| is_kept_by_now(flights, origin))
+        let in_flight = &mut self.in_flight;
+        self.appends.next_group(|origin| is_kept_by_now(in_flight, origin))
     }
 
     /// The group is durable, its first record at this offset.
@@ -154,22 +154,22 @@ impl Handover {
         for (offset, Written { origin, size }) in (first..).zip(group) {
             let waiter = match origin {
                 Origin::Request(waiter) => waiter,
-                Origin::Flight(ticket) => self.landed(ticket, offset, size, &mut settled),
-                Origin::Refused(waiter) => {
-                    self.aside.put(offset, size);
+                Origin::InFlight(ticket) => self.saved(ticket, offset, size, &mut settled),
+                Origin::ToPark(waiter) => {
+                    self.parked.put(offset, size);
                     waiter
                 }
                 Origin::Entry(before) => {
-                    self.aside.take(before);
+                    self.parked.take(before);
                     effects.settled.push(before);
-                    self.aside.put(offset, size);
+                    self.parked.put(offset, size);
                     None
                 }
             };
             effects.answers.extend(waiter.map(|waiter| (waiter, Answer::Disk)));
         }
-        let aside = &self.aside;
-        self.cursor.appended(first, end, |offset| settled.binary_search(&offset).is_ok() || aside.contains(offset));
+        let parked = &self.parked;
+        self.cursor.appended(first, end, |offset| settled.binary_search(&offset).is_ok() || parked.contains(offset));
         if failed_meanwhile {
             self.cursor.flag_to_end();
         }
@@ -181,11 +181,11 @@ impl Handover {
         let (group, _) = self.appends.group_ended();
         for (Written { origin, .. }, (record, _)) in group.into_iter().zip(records) {
             match origin {
-                Origin::Request(waiter) | Origin::Refused(waiter) => {
+                Origin::Request(waiter) | Origin::ToPark(waiter) => {
                     effects.answers.extend(waiter.map(|waiter| (waiter, Answer::StorageUnavailable)));
                 }
-                Origin::Flight(ticket) => self.not_landed(ticket, record, effects),
-                Origin::Entry(before) => self.aside.set_moving(before, false),
+                Origin::InFlight(ticket) => self.not_saved(ticket, record, effects),
+                Origin::Entry(before) => self.parked.set_moving(before, false),
             }
         }
     }
@@ -204,7 +204,7 @@ impl Handover {
         }
         self.link = Link::Failing;
         self.recall();
-        for ticket in self.flights.tickets() {
+        for ticket in self.in_flight.tickets() {
             self.save(ticket);
         }
         self.appends.link_failed();
@@ -212,7 +212,7 @@ impl Handover {
 
     /// Whether the failed producer has no record left, so that it can be replaced.
     pub fn is_empty_after_failure(&self) -> bool {
-        self.link == Link::Failing && self.gate.out() == 0 && !self.gate.sending()
+        self.link == Link::Failing && self.send_queue.out() == 0 && !self.send_queue.sending()
     }
 
     /// There is a new producer: all that is not settled is handed over again.
@@ -224,14 +224,14 @@ impl Handover {
 
     /// Whether Kafka has yet to take a first record from a producer that is new after one that failed.
     pub fn on_probation(&self) -> bool {
-        let none_to_try = self.cursor.at_end() && self.flights.open() == 0;
+        let none_to_try = self.cursor.at_end() && self.in_flight.open() == 0;
         self.probation && !none_to_try
     }
 
     /// Where to read on in the disk log, and how many entries may be handed over now.
     pub fn drainable(&self) -> Option<(u64, usize)> {
         let records_max = if self.on_probation() { 1 } else { self.rules.records_max };
-        let room = records_max.saturating_sub(self.flights.open());
+        let room = records_max.saturating_sub(self.in_flight.open());
         let wanted = self.link == Link::Up && !self.cursor.at_end() && room > 0 && !self.is_full();
         wanted.then(|| (self.cursor.next(), room))
     }
@@ -243,17 +243,17 @@ impl Handover {
 
     /// Whether an entry that was read has to be handed over, and whether as one that may be a second copy.
     pub fn wants(&self, offset: u64) -> Option<bool> {
-        let needs_nobody = self.cursor.is_queued(offset) || self.aside.contains(offset);
+        let needs_nobody = self.cursor.is_queued(offset) || self.parked.contains(offset);
         let wanted = self.link == Link::Up && offset >= self.cursor.next() && !needs_nobody;
         wanted.then(|| self.cursor.is_resent(offset))
     }
 
-    /// Hands an entry of the disk log over.
+    /// Sends an entry of the disk log.
     pub fn drain(&mut self, now: Instant, offset: u64, partition: u32, record: Arc<Record>) {
-        let ticket = self.fly(now, partition, &record, None, Place::Disk(offset));
+        let ticket = self.track(now, partition, &record, None, Place::Disk(offset));
         self.cursor.queue(offset);
         self.cursor.pass(offset);
-        self.gate.push(partition, (ticket, record));
+        self.send_queue.push(partition, (ticket, record));
     }
 
     /// Passes by an entry that needs no handing over.
@@ -268,14 +268,14 @@ impl Handover {
         self.link == Link::Up && self.cursor.at_end() && !self.is_full() && !self.on_probation()
     }
 
-    /// Whether the oldest record on its way is older than the deadline.
+    /// Whether the oldest record in flight is older than the deadline.
     pub fn is_stalled(&self, now: Instant) -> bool {
         self.silence(now) > self.rules.deadline
     }
 
-    /// How long the oldest record on its way has not been reported.
+    /// How long the oldest record in flight has not been reported.
     pub fn silence(&self, now: Instant) -> Duration {
-        self.flights.oldest_open().map_or(Duration::ZERO, |entered| now.saturating_duration_since(entered))
+        self.in_flight.oldest_open().map_or(Duration::ZERO, |entered| now.saturating_duration_since(entered))
     }
 
     /// Whether records can be handed over.
@@ -283,9 +283,9 @@ impl Handover {
         self.link
     }
 
-    /// Records that are on their way.
+    /// Records that are in flight.
     pub fn open(&self) -> usize {
-        self.flights.open()
+        self.in_flight.open()
     }
 
     /// Whether a group waits for the disk log.
@@ -300,39 +300,39 @@ impl Handover {
 
     fn is_full(&self) -> bool {
         let Rules { records_max, bytes_max, .. } = self.rules;
-        self.flights.open() >= records_max || self.flights.bytes() >= bytes_max || self.flights.too_long()
+        self.in_flight.open() >= records_max || self.in_flight.bytes() >= bytes_max || self.in_flight.too_long()
     }
 
-    fn fly(&mut self, now: Instant, partition: u32, record: &Record, waiter: Option<Waiter>, place: Place) -> u64 {
-        self.flights.insert(Flight { partition, entered: now, size: record.size(), waiter, place })
+    fn track(&mut self, now: Instant, partition: u32, record: &Record, waiter: Option<Waiter>, place: Place) -> u64 {
+        self.in_flight.insert(InFlightRecord { partition, entered: now, size: record.size(), waiter, place })
     }
 
     fn append(&mut self, record: Arc<Record>, ticket: u64) {
-        self.appends.push(record, self.link == Link::Failing, Origin::Flight(ticket));
+        self.appends.push(record, self.link == Link::Failing, Origin::InFlight(ticket));
     }
 
-    /// Writes a record that is on its way to the disk log, unless it is there.
+    /// Writes a record in flight to the disk log, unless it is there.
     fn save(&mut self, ticket: u64) {
         let failing = self.link == Link::Failing;
-        let Some(flight) = self.flights.get_mut(ticket) else { return };
-        let record = match &flight.place {
+        let Some(pending) = self.in_flight.get_mut(ticket) else { return };
+        let record = match &pending.place {
             Place::Memory(record) => Arc::clone(record),
             // Without Kafka the disk is asked again: it may have room by now.
             Place::NoRoom(record) if failing => Arc::clone(record),
             Place::NoRoom(_) | Place::ToDisk(_) | Place::Disk(_) => return,
         };
-        flight.place = Place::ToDisk(None);
+        pending.place = Place::ToDisk(None);
         self.append(record, ticket);
     }
 
     /// Takes back what was never passed to the client.
     fn recall(&mut self) {
-        for (ticket, record) in self.gate.clear() {
-            if let Some(flight) = self.flights.get_mut(ticket)
-                && let Place::ToDisk(_) = flight.place
+        for (ticket, record) in self.send_queue.clear() {
+            if let Some(pending) = self.in_flight.get_mut(ticket)
+                && let Place::ToDisk(_) = pending.place
             {
-                self.flights.note(ticket, Reported::Failed);
-            } else if let Some(Flight { place, waiter, .. }) = self.flights.remove(ticket) {
+                self.in_flight.note(ticket, Reported::Failed);
+            } else if let Some(InFlightRecord { place, waiter, .. }) = self.in_flight.remove(ticket) {
                 match place {
                     Place::Disk(offset) => self.cursor.unqueue(offset),
                     Place::Memory(_) | Place::NoRoom(_) | Place::ToDisk(_) => {
@@ -344,47 +344,47 @@ impl Handover {
     }
 
     /// A record was reported, and is not being written to the disk log.
-    fn ended(&mut self, flight: Flight, reported: Reported, effects: &mut Effects) {
-        match (flight.place, reported) {
+    fn ended(&mut self, pending: InFlightRecord, reported: Reported, effects: &mut Effects) {
+        match (pending.place, reported) {
             (Place::Disk(offset), Reported::Kept) => {
                 self.cursor.unqueue(offset);
                 effects.settled.push(offset);
             }
             (Place::Disk(offset), Reported::Failed) => self.cursor.unqueue(offset),
             (Place::Memory(_) | Place::NoRoom(_) | Place::ToDisk(_), Reported::Kept) => {
-                effects.answers.extend(flight.waiter.map(|waiter| (waiter, Answer::Kafka)));
+                effects.answers.extend(pending.waiter.map(|waiter| (waiter, Answer::Kafka)));
             }
             (Place::Disk(offset), Reported::Refused) => {
                 self.cursor.unqueue(offset);
-                self.aside.put(offset, flight.size);
+                self.parked.put(offset, pending.size);
             }
             (Place::Memory(record) | Place::NoRoom(record), Reported::Failed) => {
-                self.appends.push(record, true, Origin::Request(flight.waiter));
+                self.appends.push(record, true, Origin::Request(pending.waiter));
             }
             (Place::Memory(record) | Place::NoRoom(record), Reported::Refused) => {
-                self.appends.push(record, false, Origin::Refused(flight.waiter));
+                self.appends.push(record, false, Origin::ToPark(pending.waiter));
             }
-            // Such a flight is noted, and stays until the disk log has spoken.
+            // The report was noted; the record stays until the write to the disk log ends.
             (Place::ToDisk(_), Reported::Failed | Reported::Refused) => {}
         }
     }
 
     /// A record that was handed over is in the disk log too. Who is still waiting for it?
-    fn landed(&mut self, ticket: u64, offset: u64, size: usize, settled: &mut Vec<u64>) -> Option<Waiter> {
-        let flight = self.flights.get_mut(ticket)?;
-        let waiter = flight.waiter.take();
-        match flight.place {
+    fn saved(&mut self, ticket: u64, offset: u64, size: usize, settled: &mut Vec<u64>) -> Option<Waiter> {
+        let pending = self.in_flight.get_mut(ticket)?;
+        let waiter = pending.waiter.take();
+        match pending.place {
             Place::ToDisk(None) => {
-                flight.place = Place::Disk(offset);
+                pending.place = Place::Disk(offset);
                 self.cursor.queue(offset);
             }
             Place::ToDisk(Some(reported)) => {
                 match reported {
                     Reported::Kept => settled.push(offset),
-                    Reported::Refused => self.aside.put(offset, size),
+                    Reported::Refused => self.parked.put(offset, size),
                     Reported::Failed => {}
                 }
-                self.flights.remove(ticket);
+                self.in_flight.remove(ticket);
             }
             Place::Memory(_) | Place::Disk(_) | Place::NoRoom(_) => {}
         }
@@ -392,29 +392,29 @@ impl Handover {
     }
 
     /// The disk log had no room for a record that was handed over.
-    fn not_landed(&mut self, ticket: u64, record: Arc<Record>, effects: &mut Effects) {
-        let Some(flight) = self.flights.get_mut(ticket) else { return };
-        let Place::ToDisk(reported) = flight.place else { return };
+    fn not_saved(&mut self, ticket: u64, record: Arc<Record>, effects: &mut Effects) {
+        let Some(pending) = self.in_flight.get_mut(ticket) else { return };
+        let Place::ToDisk(reported) = pending.place else { return };
         let Some(reported) = reported else {
-            flight.place = Place::NoRoom(record);
+            pending.place = Place::NoRoom(record);
             return self.without_room.push_back(ticket);
         };
         let answer = match reported {
             Reported::Kept => Answer::Kafka,
             Reported::Failed | Reported::Refused => Answer::StorageUnavailable,
         };
-        effects.answers.extend(flight.waiter.take().map(|waiter| (waiter, answer)));
-        self.flights.remove(ticket);
+        effects.answers.extend(pending.waiter.take().map(|waiter| (waiter, answer)));
+        self.in_flight.remove(ticket);
     }
 }
 
 /// Whether Kafka has acknowledged a record before it was the disk log's turn. Then it is spared.
-fn is_kept_by_now(flights: &mut Flights, origin: Origin) -> bool {
-    let Origin::Flight(ticket) = origin else { return false };
-    let Some(flight) = flights.get_mut(ticket) else { return true };
-    let kept = matches!(flight.place, Place::ToDisk(Some(Reported::Kept))) && flight.waiter.is_none();
+fn is_kept_by_now(in_flight: &mut InFlight, origin: Origin) -> bool {
+    let Origin::InFlight(ticket) = origin else { return false };
+    let Some(pending) = in_flight.get_mut(ticket) else { return true };
+    let kept = matches!(pending.place, Place::ToDisk(Some(Reported::Kept))) && pending.waiter.is_none();
     if kept {
-        flights.remove(ticket);
+        in_flight.remove(ticket);
     }
     kept
 }

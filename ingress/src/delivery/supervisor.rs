@@ -10,7 +10,7 @@ use anyhow::Context;
 use common::lifecycle::{Pending, Stop};
 use common::log::kafka::{Batches, KafkaSettings, MayCreate, RawProducer, RawTopic, Trouble};
 
-use crate::delivery::dispatcher::{Desk, Standing};
+use crate::delivery::dispatcher::{Dispatcher, Standing};
 use crate::delivery::drain::Drain;
 use crate::delivery::outage_log::{How, Mood, Saying, Sight};
 
@@ -31,10 +31,10 @@ const LOST_LOOK: Duration = Duration::from_secs(10);
 const MAKE_ANEW_AFTER: Duration = Duration::from_secs(30);
 /// How often what was settled is saved. A crash sends again, flagged, what was settled since.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// How often an event that Kafka refused for what it is is tried again.
-const REFUSED_AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// How often people are reminded that there are such events.
-const REFUSED_REMIND_EVERY: Duration = Duration::from_secs(600);
+/// How often a parked event is retried.
+const PARKED_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// How often the log repeats that events are parked.
+const PARKED_REMIND_EVERY: Duration = Duration::from_secs(600);
 /// After a drain that failed.
 const DRAIN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// At the end: how long reports are awaited, and without any of them.
@@ -50,7 +50,7 @@ const REACHED_FILE: &str = "reached";
 
 /// What the link's thread works with.
 pub struct Link {
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     kafka: KafkaSettings,
     stop: Stop,
     /// Whether the disk log is that of an ingress that is gone: nothing is added to it, and it has an end.
@@ -66,7 +66,7 @@ pub struct Link {
     batches: Batches,
     /// A batch was refused for its size although none of its records is that large.
     batch_refused: bool,
-    refused: Refused,
+    parked: ParkedLog,
     lost: Option<Lost>,
 }
 
@@ -78,9 +78,9 @@ struct Lost {
     others_reach_it: bool,
 }
 
-/// What people were told of refused events, and what is being tried.
+/// What the log said about parked events, and which one is being retried.
 #[derive(Default)]
-struct Refused {
+struct ParkedLog {
     told: usize,
     told_at: Option<Instant>,
     tried_at: Option<Instant>,
@@ -89,9 +89,9 @@ struct Refused {
 
 impl Link {
     /// A link that is not connected yet, and ends when `stop` says so.
-    pub fn new(desk: Arc<Desk>, kafka: KafkaSettings, stop: Stop) -> Self {
+    pub fn new(dispatcher: Arc<Dispatcher>, kafka: KafkaSettings, stop: Stop) -> Self {
         Self {
-            desk,
+            dispatcher,
             kafka,
             stop,
             adopted: false,
@@ -102,15 +102,15 @@ impl Link {
             missing_since: None,
             batches: Batches::Usual,
             batch_refused: false,
-            refused: Refused::default(),
+            parked: ParkedLog::default(),
             lost: None,
         }
     }
 
     /// The same for the disk log of an ingress that is gone: what cannot be read of it ends the link, and people are told
     /// by whoever adopts it how Kafka is.
-    pub fn adopting(desk: Arc<Desk>, kafka: KafkaSettings, stop: Stop) -> Self {
-        Self { adopted: true, ..Self::new(desk, kafka, stop) }
+    pub fn adopting(dispatcher: Arc<Dispatcher>, kafka: KafkaSettings, stop: Stop) -> Self {
+        Self { adopted: true, ..Self::new(dispatcher, kafka, stop) }
     }
 
     /// Works until stopped; what Kafka has not acknowledged then is on the disk. An error is for an operator.
@@ -123,10 +123,10 @@ impl Link {
     fn work(&mut self, ready: Option<Pending>) -> anyhow::Result<()> {
         self.connect(true, ready)?;
         while !self.stop.requested() {
-            if let Some((trouble, reason)) = self.desk.failure() {
+            if let Some((trouble, reason)) = self.dispatcher.failure() {
                 self.renew(trouble, &reason)?;
             }
-            if let Err(error) = self.drain.step(&self.desk) {
+            if let Err(error) = self.drain.step(&self.dispatcher) {
                 if self.adopted {
                     return Err(error).context("read the disk log");
                 }
@@ -134,7 +134,7 @@ impl Link {
                 self.stop.sleep(DRAIN_AGAIN_AFTER);
             }
             self.look();
-            self.look_after_refused();
+            self.retry_parked();
             self.look_for_the_way(Instant::now());
         }
         Ok(())
@@ -145,12 +145,12 @@ impl Link {
         let (started, mut backoff) = (Instant::now(), BACKOFF_MIN);
         // Hears why no connection comes about: questions for topics are told only that none did.
         let mut listener = None;
-        let reached = self.desk.log().dir().join(REACHED_FILE);
+        let reached = self.dispatcher.log().dir().join(REACHED_FILE);
         while !self.stop.requested() {
             match self.try_to_connect(!reached.exists()) {
                 Ok(producer) => {
                     self.missing_since = None;
-                    self.desk.connected(Arc::new(producer));
+                    self.dispatcher.connected(Arc::new(producer));
                     if first {
                         tracing::info!(servers = self.kafka.servers, "connected to Kafka");
                         if !self.adopted {
@@ -166,7 +166,12 @@ impl Link {
                 Err(error) => tracing::debug!("connect to Kafka: {error:#}"),
             }
             if listener.is_none() {
-                let heard = RawProducer::with(&self.kafka, self.desk.clone(), self.desk.complaints(), Batches::Usual);
+                let heard = RawProducer::with(
+                    &self.kafka,
+                    self.dispatcher.clone(),
+                    self.dispatcher.complaints(),
+                    Batches::Usual,
+                );
                 listener = Some(heard.context("make a Kafka producer")?);
             }
             self.look();
@@ -180,7 +185,7 @@ impl Link {
     }
 
     fn try_to_connect(&mut self, anew: bool) -> anyhow::Result<RawProducer> {
-        let complaints = self.desk.complaints();
+        let complaints = self.dispatcher.complaints();
         let overdue = self.missing_since.is_some_and(|since| since.elapsed() >= MAKE_ANEW_AFTER);
         let may_create = if anew || overdue { MayCreate::Yes } else { MayCreate::No };
         let until = Instant::now() + CONNECT_WAIT_MAX;
@@ -197,7 +202,7 @@ impl Link {
             (Batches::Usual | Batches::UpTo(_), Some(bytes)) => Batches::UpTo(bytes),
             (Batches::Usual | Batches::UpTo(_), None) => Batches::Usual,
         };
-        let producer = RawProducer::with(&self.kafka, self.desk.clone(), complaints, batches);
+        let producer = RawProducer::with(&self.kafka, self.dispatcher.clone(), complaints, batches);
         let producer = producer.context("make a Kafka producer")?;
         let reached = producer.reach(until.saturating_duration_since(Instant::now()));
         reached.inspect_err(|error| complaints.note(Trouble::Leaders, format!("{error:#}")))?;
@@ -223,9 +228,9 @@ impl Link {
         }
         self.batch_refused = trouble == Trouble::TooLarge;
         let began = Instant::now();
-        while !self.desk.is_empty_after_failure() {
+        while !self.dispatcher.is_empty_after_failure() {
             self.look();
-            self.desk.give_up(began.elapsed() >= ANSWER_WAIT_MAX);
+            self.dispatcher.give_up(began.elapsed() >= ANSWER_WAIT_MAX);
             if self.stop.sleep(RENEW_LOOK) {
                 return Ok(());
             }
@@ -242,7 +247,7 @@ impl Link {
 
     /// Lets the producer go here, never in a thread of its own, which would wait for itself.
     fn let_go(&self) {
-        let Some(mut producer) = self.desk.take_producer() else { return };
+        let Some(mut producer) = self.dispatcher.take_producer() else { return };
         loop {
             match Arc::try_unwrap(producer) {
                 Ok(alone) => return drop(alone),
@@ -258,7 +263,7 @@ impl Link {
             self.saved_at = Instant::now();
             self.save();
         }
-        let Standing { kafka_up, direct, connected, .. } = self.desk.standing();
+        let Standing { kafka_up, direct, connected, .. } = self.dispatcher.standing();
         if kafka_up {
             self.failures = 0;
         }
@@ -267,16 +272,16 @@ impl Link {
         }
         let now = Instant::now();
         if connected && !kafka_up && self.mood.wants_cause(now) {
-            RawTopic::diagnose(&self.kafka, self.desk.complaints(), DIAGNOSIS_WAIT_MAX);
+            RawTopic::diagnose(&self.kafka, self.dispatcher.complaints(), DIAGNOSIS_WAIT_MAX);
         }
-        let cause = self.desk.complaints().telling(self.mood.cause_since(now));
+        let cause = self.dispatcher.complaints().telling(self.mood.cause_since(now));
         match &cause {
             // The client itself does not believe it at once, and asks again for a while.
             Some(cause) if cause.trouble == Trouble::TopicMissing => _ = self.missing_since.get_or_insert(cause.at),
             Some(_) | None if kafka_up => self.missing_since = None,
             Some(_) | None => {}
         }
-        let on_disk = self.desk.settled().unsettled();
+        let on_disk = self.dispatcher.settled().unsettled();
         let how = match (kafka_up, direct) {
             (true, true) => How::Well,
             (true, false) => How::CatchingUp,
@@ -310,7 +315,7 @@ impl Link {
 
     /// Has a producer replaced that does not find Kafka any more, though it is there.
     fn look_for_the_way(&mut self, now: Instant) {
-        if !self.desk.is_lost() {
+        if !self.dispatcher.is_lost() {
             self.lost = None;
             return;
         }
@@ -322,49 +327,49 @@ impl Link {
         lost.looked_at = now;
         // What is wrong, if anything is, is told where it is wanted.
         let is_well = RawTopic::diagnose(&self.kafka, &Arc::default(), DIAGNOSIS_WAIT_MAX);
-        if std::mem::replace(&mut lost.others_reach_it, is_well) && is_well && self.desk.is_lost() {
+        if std::mem::replace(&mut lost.others_reach_it, is_well) && is_well && self.dispatcher.is_lost() {
             let reason = format!("it has reached no broker for {} s, while a new client does", alone.as_secs());
-            self.desk.abandon(Trouble::Unreachable, reason);
+            self.dispatcher.abandon(Trouble::Unreachable, reason);
         }
     }
 
-    /// Tries events again that Kafka refused for what they are, the smallest first, and tells people of them.
-    fn look_after_refused(&mut self) {
+    /// Retries parked events, the smallest first, and logs that there are some.
+    fn retry_parked(&mut self) {
         if self.adopted {
             return;
         }
-        let Standing { refused, .. } = self.desk.standing();
-        let taken = self.refused.trying.is_some_and(|offset| self.desk.settled().is_settled(offset));
-        let due = self.refused.tried_at.is_none_or(|at| at.elapsed() >= REFUSED_AGAIN_AFTER);
-        if refused > 0 && (taken || due) {
-            // One that was refused a moment ago is not tried at once.
-            let tried = if self.refused.tried_at.is_none() { Ok(None) } else { self.desk.try_refused() };
-            match tried.and_then(|offset| self.desk.carry_refused().map(|()| offset)) {
-                Ok(offset) => self.refused.trying = offset,
-                Err(error) => tracing::error!(%error, "cannot read a refused event; it stays on disk: {error}"),
+        let Standing { parked, .. } = self.dispatcher.standing();
+        let taken = self.parked.trying.is_some_and(|offset| self.dispatcher.settled().is_settled(offset));
+        let due = self.parked.tried_at.is_none_or(|at| at.elapsed() >= PARKED_AGAIN_AFTER);
+        if parked > 0 && (taken || due) {
+            // An event that was parked a moment ago is not retried at once.
+            let tried = if self.parked.tried_at.is_none() { Ok(None) } else { self.dispatcher.retry_parked() };
+            match tried.and_then(|offset| self.dispatcher.move_parked().map(|()| offset)) {
+                Ok(offset) => self.parked.trying = offset,
+                Err(error) => tracing::error!(%error, "cannot read a parked event; it stays on disk: {error}"),
             }
-            self.refused.tried_at = Some(Instant::now());
+            self.parked.tried_at = Some(Instant::now());
         }
-        let all_taken = refused == 0 && taken;
-        let reminded = self.refused.told_at.is_some_and(|at| at.elapsed() < REFUSED_REMIND_EVERY);
-        if refused > 0 && (self.refused.told == 0 || !reminded) {
+        let all_taken = parked == 0 && taken;
+        let reminded = self.parked.told_at.is_some_and(|at| at.elapsed() < PARKED_REMIND_EVERY);
+        if parked > 0 && (self.parked.told == 0 || !reminded) {
             tracing::error!(
                 trouble = Trouble::TooLarge.label(),
-                refused,
-                "Kafka refuses {refused} events because they are larger than the topic raw takes. They were answered 200 and \
+                parked,
+                "Kafka refuses {parked} events because they are larger than the topic raw takes. They were answered 200 and \
                  stay on disk, nothing waits for them; they are tried again every {} s. What to do: {}",
-                REFUSED_AGAIN_AFTER.as_secs(),
+                PARKED_AGAIN_AFTER.as_secs(),
                 Trouble::TooLarge.remedy()
             );
-            (self.refused.told, self.refused.told_at) = (refused, Some(Instant::now()));
-        } else if all_taken && self.refused.told > 0 {
+            (self.parked.told, self.parked.told_at) = (parked, Some(Instant::now()));
+        } else if all_taken && self.parked.told > 0 {
             tracing::info!("Kafka has taken all events that it had refused");
-            self.refused = Refused::default();
+            self.parked = ParkedLog::default();
         }
     }
 
     fn save(&self) {
-        if let Err(error) = self.desk.settled().save() {
+        if let Err(error) = self.dispatcher.settled().save() {
             tracing::error!(%error, "cannot save what Kafka has acknowledged of the disk log: {error}");
         }
     }
@@ -372,15 +377,18 @@ impl Link {
     /// Waits for reports a while, then leaves the rest to the disk log.
     fn flush(&mut self) {
         let started = Instant::now();
-        while self.desk.open() > 0 && started.elapsed() < FLUSH_WAIT_MAX && self.desk.silence() < FLUSH_SILENCE_MAX {
+        while self.dispatcher.open() > 0
+            && started.elapsed() < FLUSH_WAIT_MAX
+            && self.dispatcher.silence() < FLUSH_SILENCE_MAX
+        {
             std::thread::sleep(FLUSH_LOOK);
-            self.desk.tick();
+            self.dispatcher.tick();
         }
-        let left = self.desk.open();
+        let left = self.dispatcher.open();
         if left > 0 {
             tracing::warn!(left, "Kafka has not acknowledged {left} records; the next start hands them over again");
         }
-        self.desk.fail();
+        self.dispatcher.fail();
         self.let_go();
         self.save();
     }

@@ -16,7 +16,7 @@ use common::log::Record;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::delivery::dispatcher::Desk;
+use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::state::{Answer, Offer, Waiter};
 
 /// How exactly the deadline is kept.
@@ -54,7 +54,7 @@ impl Outbox {
 
 /// One worker thread's part.
 pub struct Worker {
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     number: u32,
     outbox: Arc<Outbox>,
     slots: RefCell<Slots>,
@@ -63,9 +63,9 @@ pub struct Worker {
 
 impl Worker {
     /// Starts the worker's task on this thread.
-    pub fn start(desk: Arc<Desk>) -> Rc<Self> {
-        let (number, outbox) = desk.enlist();
-        let worker = Rc::new(Self { desk, number, outbox, slots: RefCell::default(), turn: RefCell::default() });
+    pub fn start(dispatcher: Arc<Dispatcher>) -> Rc<Self> {
+        let (number, outbox) = dispatcher.register_worker();
+        let worker = Rc::new(Self { dispatcher, number, outbox, slots: RefCell::default(), turn: RefCell::default() });
         actix_web::rt::spawn(Rc::clone(&worker).serve());
         worker
     }
@@ -74,7 +74,7 @@ impl Worker {
     pub fn keep(self: &Rc<Self>, record: Record) -> impl Future<Output = Answer> {
         let (slot, generation) = self.slots.borrow_mut().take();
         let waiter = Waiter { worker: self.number, slot, generation };
-        let offer = Offer { waiter, partition: self.desk.partition_of(&record), record: Arc::new(record) };
+        let offer = Offer { waiter, partition: self.dispatcher.partition_of(&record), record: Arc::new(record) };
         let mut turn = self.turn.borrow_mut();
         if turn.is_empty() {
             self.outbox.bell.notify_one();
@@ -91,7 +91,7 @@ impl Worker {
         loop {
             tokio::select! {
                 () = self.outbox.bell.notified() => {}
-                _ = tick.tick() => self.desk.tick(),
+                _ = tick.tick() => self.dispatcher.tick(),
             }
             self.outbox.take(&mut answers);
             for (waiter, answer) in answers.drain(..) {
@@ -99,7 +99,7 @@ impl Worker {
             }
             let mut turn = self.turn.borrow_mut();
             if !turn.is_empty() {
-                self.desk.offer(&mut turn);
+                self.dispatcher.offer(&mut turn);
             }
         }
     }

@@ -29,18 +29,18 @@ pub struct Broker {
     ends: Vec<u64>,
 }
 
-/// What one producer has on its way.
+/// The records of one producer that are in flight.
 struct Line {
     seat: usize,
     life: u32,
     /// Whether it replaced another one.
     is_successor: bool,
-    lanes: Vec<VecDeque<Parcel>>,
+    queues: Vec<VecDeque<SentRecord>>,
     reports: VecDeque<Report>,
     is_done_for: bool,
 }
 
-struct Parcel {
+struct SentRecord {
     ticket: u64,
     record: Record,
     is_stored: bool,
@@ -68,8 +68,8 @@ impl Broker {
     /// A line for a new producer.
     pub fn open(&mut self, seat: usize, life: u32, is_successor: bool) -> u64 {
         self.next += 1;
-        let lanes = (0..self.partitions).map(|_| VecDeque::new()).collect();
-        let line = Line { seat, life, is_successor, lanes, reports: VecDeque::new(), is_done_for: false };
+        let queues = (0..self.partitions).map(|_| VecDeque::new()).collect();
+        let line = Line { seat, life, is_successor, queues, reports: VecDeque::new(), is_done_for: false };
         self.lines.insert(self.next, line);
         self.next
     }
@@ -89,13 +89,13 @@ impl Broker {
         self.lines.values_mut().filter(|line| line.life == life).find_map(|line| line.reports.pop_front())
     }
 
-    /// Whether nothing is on its way.
+    /// Whether nothing is in flight.
     pub fn is_quiet(&self) -> bool {
-        self.lines.values().all(|line| line.reports.is_empty() && line.lanes.iter().all(VecDeque::is_empty))
+        self.lines.values().all(|line| line.reports.is_empty() && line.queues.iter().all(VecDeque::is_empty))
     }
 
-    fn lane(&mut self, line: u64, partition: u32) -> Option<&mut VecDeque<Parcel>> {
-        self.lines.get_mut(&line)?.lanes.get_mut(partition as usize)
+    fn queue(&mut self, line: u64, partition: u32) -> Option<&mut VecDeque<SentRecord>> {
+        self.lines.get_mut(&line)?.queues.get_mut(partition as usize)
     }
 }
 
@@ -107,15 +107,15 @@ impl Stage {
         // Some are refused by the client already, others by the broker.
         let is_large = record.size() > size_max && self.random.bool();
         let judge = &mut self.judge;
-        let Some(lane) = self.broker.lane(line, partition) else { return Err(SendError::Fatal) };
+        let Some(queue) = self.broker.queue(line, partition) else { return Err(SendError::Fatal) };
         if is_large {
             judge.refused(&record);
             return Err(SendError::TooLarge);
         }
-        if is_full || lane.len() >= QUEUE_RECORDS_MAX {
+        if is_full || queue.len() >= QUEUE_RECORDS_MAX {
             return Err(SendError::Full);
         }
-        lane.push_back(Parcel { ticket, record, is_stored: false });
+        queue.push_back(SentRecord { ticket, record, is_stored: false });
         if self.has(Mutation::SettlesBeforeAck) {
             self.tell(line, (ticket, Ok(())));
         }
@@ -150,19 +150,19 @@ impl Stage {
         for _ in 0..self.random.u32(1..6) {
             let size_max = self.broker.size_max;
             let turns = self.has(Mutation::SuccessorTurnsAround) && self.broker.lines[&line].is_successor;
-            let Some(lane) = self.broker.lane(line, partition) else { return };
-            let next = lane.iter().position(|parcel| !parcel.is_stored);
-            let last = lane.iter().rposition(|parcel| !parcel.is_stored);
+            let Some(queue) = self.broker.queue(line, partition) else { return };
+            let next = queue.iter().position(|sent| !sent.is_stored);
+            let last = queue.iter().rposition(|sent| !sent.is_stored);
             let Some(index) = (if turns { last } else { next }) else { return };
-            if lane[index].record.size() > size_max {
-                let Some(Parcel { ticket, record, .. }) = lane.remove(index) else { return };
+            if queue[index].record.size() > size_max {
+                let Some(SentRecord { ticket, record, .. }) = queue.remove(index) else { return };
                 self.judge.refused(&record);
                 self.note(|| format!("refused, too large: {}", name(&record)));
                 self.tell(line, (ticket, Err(refused())));
                 continue;
             }
-            lane[index].is_stored = true;
-            let record = lane[index].record.clone();
+            queue[index].is_stored = true;
+            let record = queue[index].record.clone();
             self.keep(partition, record);
         }
     }
@@ -180,22 +180,22 @@ impl Stage {
 
     fn acknowledge(&mut self, line: u64, partition: u32) {
         for _ in 0..self.random.u32(1..6) {
-            let Some(lane) = self.broker.lane(line, partition) else { return };
-            if !lane.front().is_some_and(|parcel| parcel.is_stored) {
+            let Some(queue) = self.broker.queue(line, partition) else { return };
+            if !queue.front().is_some_and(|sent| sent.is_stored) {
                 return;
             }
-            let Some(parcel) = lane.pop_front() else { return };
+            let Some(sent) = queue.pop_front() else { return };
             if !self.has(Mutation::SettlesBeforeAck) {
-                self.tell(line, (parcel.ticket, Ok(())));
+                self.tell(line, (sent.ticket, Ok(())));
             }
         }
     }
 
     /// The oldest record of a line fails, stored or not; those behind it go on.
     fn fail_first(&mut self, line: u64, partition: u32) {
-        let Some(parcel) = self.broker.lane(line, partition).and_then(VecDeque::pop_front) else { return };
-        self.note(|| format!("fails: {} (stored: {})", name(&parcel.record), parcel.is_stored));
-        self.fail(line, parcel.ticket);
+        let Some(sent) = self.broker.queue(line, partition).and_then(VecDeque::pop_front) else { return };
+        self.note(|| format!("fails: {} (stored: {})", name(&sent.record), sent.is_stored));
+        self.fail(line, sent.ticket);
     }
 
     /// The producer is done for. Some of what it has is stored all the same; some of it is reported at once.
@@ -215,11 +215,11 @@ impl Stage {
             return;
         }
         for partition in 0..self.broker.partitions {
-            let Some(held) = self.broker.lane(line, partition).map(|lane| lane.len()) else { return };
+            let Some(held) = self.broker.queue(line, partition).map(|queue| queue.len()) else { return };
             let kept = if all { 0 } else { self.random.usize(..=held) };
-            let Some(given) = self.broker.lane(line, partition).map(|lane| lane.split_off(kept)) else { return };
-            for parcel in given {
-                self.fail(line, parcel.ticket);
+            let Some(given) = self.broker.queue(line, partition).map(|queue| queue.split_off(kept)) else { return };
+            for sent in given {
+                self.fail(line, sent.ticket);
             }
         }
     }

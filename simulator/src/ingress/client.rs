@@ -1,4 +1,4 @@
-//! librdkafka, played: what the desk hands records to.
+//! librdkafka, played: what the dispatcher hands records to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -14,7 +14,7 @@ use ingress::delivery::state::Rules;
 use super::broker::Broker;
 use super::disk::Shelf;
 use super::judge::{Counts, Judge};
-use super::life::{Crew, Signs, SimDesk, WAITS_FOR_REPORTS, is_wanted};
+use super::life::{Crew, Signs, SimDispatcher, WAITS_FOR_REPORTS, is_wanted};
 use super::mutation::Mutation;
 use super::stage::{Faults, Handle, Stage};
 use crate::baton::{End, Go, Pause, Runner};
@@ -47,7 +47,7 @@ struct Seat {
 struct Life {
     crew: Crew,
     runners: Vec<Runner>,
-    desk: Weak<SimDesk>,
+    dispatcher: Weak<SimDispatcher>,
 }
 
 impl Company {
@@ -66,7 +66,7 @@ impl Company {
             report_wait_max: Duration::from_secs(10),
             records_max: if random.bool() { random.usize(2..20) } else { 1_000 },
             bytes_max: if random.u32(..3) == 0 { random.usize(1_000..20_000) } else { 1_000_000 },
-            carry_above_bytes: random.u64(1_000..20_000),
+            move_parked_above_bytes: random.u64(1_000..20_000),
         };
         let bytes_max = (random.u32(..4) == 0).then(|| random.u64(20_000..60_000));
         let options =
@@ -154,12 +154,12 @@ impl Company {
     /// Whether nothing is left to do.
     pub fn is_at_rest(&self) -> bool {
         let is_idle = |seat: &Seat| {
-            let desk = seat.lives.first().and_then(|life| life.desk.upgrade());
+            let dispatcher = seat.lives.first().and_then(|life| life.dispatcher.upgrade());
             seat.inbox().is_empty()
                 // What a failed sync holds up is nowhere but in the hands of who waits for it.
                 && seat.lives.iter().all(|life| life.crew.signs.waiting.load(Ordering::SeqCst) == 0)
-                && desk
-                    .is_some_and(|desk| desk.open() == 0 && desk.settled().unsettled() == 0 && desk.standing().direct)
+                && dispatcher
+                    .is_some_and(|dispatcher| dispatcher.open() == 0 && dispatcher.settled().unsettled() == 0 && dispatcher.standing().direct)
         };
         self.stage.lock().broker.is_quiet() && self.seats.iter().all(is_idle)
     }
@@ -180,8 +180,9 @@ impl Company {
         let lives: Vec<String> = lives
             .map(|life| {
                 let at: Vec<_> = life.runners.iter().map(Runner::at).collect();
-                let desk = life.desk.upgrade();
-                let left = desk.map(|desk| (desk.open(), desk.settled().unsettled(), desk.standing()));
+                let dispatcher = life.dispatcher.upgrade();
+                let left = dispatcher
+                    .map(|dispatcher| (dispatcher.open(), dispatcher.settled().unsettled(), dispatcher.standing()));
                 format!("life {} at {at:?} with {left:?}", life.crew.life)
             })
             .collect();
@@ -233,9 +234,9 @@ impl Company {
         self.stage.lock().steps += 1;
         let stepped = &mut self.seats[seat].lives[life];
         let pause = stepped.runners[runner].step(Go::On);
-        if let Some(desk) = stepped.crew.signs.desk() {
-            stepped.desk = Arc::downgrade(&desk);
-            stepped.runners.extend(stepped.crew.others(&desk));
+        if let Some(dispatcher) = stepped.crew.signs.dispatcher() {
+            stepped.dispatcher = Arc::downgrade(&dispatcher);
+            stepped.runners.extend(stepped.crew.others(&dispatcher));
         }
         let Pause::Ended(end) = pause else { return Ok(()) };
         drop(stepped.runners.remove(runner));
@@ -335,7 +336,7 @@ impl Company {
             signs: Arc::new(Signs::alive()),
         };
         let runners = vec![crew.link()];
-        self.seats[seat].lives.push(Life { crew, runners, desk: Weak::new() });
+        self.seats[seat].lives.push(Life { crew, runners, dispatcher: Weak::new() });
     }
 
     fn kill(&mut self, seat: usize) {
@@ -362,7 +363,7 @@ impl Company {
         let Life { crew, runners, .. } = lives.remove(index);
         crew.signs.alive.store(false, Ordering::SeqCst);
         drop(runners);
-        drop(crew.signs.desk());
+        drop(crew.signs.dispatcher());
         self.stage.lock().hang_up(number);
     }
 

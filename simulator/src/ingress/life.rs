@@ -1,4 +1,4 @@
-//! One run of an ingress: the threads that move its desk, each a loop whose every turn begins with a pause.
+//! One run of an ingress: the threads that move its dispatcher, each a loop whose every turn begins with a pause.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -12,7 +12,7 @@ use common::log::Record;
 use common::log::disk::{AppendError, DiskLog, Options, Settled};
 use common::log::kafka::Reports;
 use ingress::delivery::disk::write;
-use ingress::delivery::dispatcher::Desk;
+use ingress::delivery::dispatcher::Dispatcher;
 use ingress::delivery::drain::Drain;
 use ingress::delivery::state::{Offer, Rules, Waiter};
 
@@ -24,13 +24,13 @@ use super::stage::Handle;
 use crate::baton::{Port, Runner};
 use crate::event_log::INJECTED;
 
-/// A desk between a played producer and a played disk.
-pub type SimDesk = Desk<SimClient>;
+/// A dispatcher between a played producer and a played disk.
+pub type SimDispatcher = Dispatcher<SimClient>;
 
 /// As in `ingress::delivery::worker` and `ingress::delivery::supervisor`.
 const TICK: Duration = Duration::from_millis(20);
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-const REFUSED_AGAIN_AFTER: Duration = Duration::from_secs(30);
+const PARKED_AGAIN_AFTER: Duration = Duration::from_secs(30);
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Where the client's thread is while nothing is reported.
 pub const WAITS_FOR_REPORTS: &str = "reports";
@@ -52,7 +52,7 @@ pub struct Crew {
     pub shelf: Shelf,
     /// What comes in.
     pub inbox: Arc<Mutex<VecDeque<Record>>>,
-    /// The limits of its hand-over.
+    /// The limits of its delivery.
     pub rules: Rules,
     /// How its disk log is kept.
     pub options: Options,
@@ -73,8 +73,8 @@ pub struct Signs {
     served: AtomicBool,
     /// Nothing more is handed over.
     flushed: AtomicBool,
-    /// The desk, once it is there.
-    desk: Mutex<Option<Arc<SimDesk>>>,
+    /// The dispatcher, once it is there.
+    dispatcher: Mutex<Option<Arc<SimDispatcher>>>,
 }
 
 impl Signs {
@@ -83,9 +83,9 @@ impl Signs {
         Self { alive: Arc::new(AtomicBool::new(true)), ..Self::default() }
     }
 
-    /// The desk, once.
-    pub fn desk(&self) -> Option<Arc<SimDesk>> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// The dispatcher, once.
+    pub fn dispatcher(&self) -> Option<Arc<SimDispatcher>> {
+        self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether nothing more is handed over.
@@ -99,30 +99,30 @@ impl Signs {
 }
 
 impl Crew {
-    /// The thread that opens the log and makes the desk; the others follow once that is there.
+    /// The thread that opens the log and makes the dispatcher; the others follow once that is there.
     pub fn link(&self) -> Runner {
         let crew = self.clone();
         Runner::start(move |port| {
             wait_at(port);
-            let desk = Arc::new(crew.open()?);
-            *crew.signs.desk.lock().unwrap_or_else(PoisonError::into_inner) = Some(desk.clone());
-            Link::new(crew, desk).run()
+            let dispatcher = Arc::new(crew.open()?);
+            *crew.signs.dispatcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(dispatcher.clone());
+            Link::new(crew, dispatcher).run()
         })
     }
 
-    /// The threads behind the desk.
-    pub fn others(&self, desk: &Arc<SimDesk>) -> Vec<Runner> {
-        let start = |work: fn(&Self, &SimDesk) -> anyhow::Result<()>| {
-            let (crew, desk) = (self.clone(), desk.clone());
+    /// The threads behind the dispatcher.
+    pub fn others(&self, dispatcher: &Arc<SimDispatcher>) -> Vec<Runner> {
+        let start = |work: fn(&Self, &SimDispatcher) -> anyhow::Result<()>| {
+            let (crew, dispatcher) = (self.clone(), dispatcher.clone());
             Runner::start(move |port: &Arc<Port>| {
                 wait_at(port);
-                work(&crew, &desk)
+                work(&crew, &dispatcher)
             })
         };
         vec![start(Self::work), start(Self::write), start(Self::listen)]
     }
 
-    fn open(&self) -> anyhow::Result<SimDesk> {
+    fn open(&self) -> anyhow::Result<SimDispatcher> {
         let clock = self.clock();
         let disk = SimDisk::new(self.shelf.clone(), self.stage.clone(), self.signs.alive.clone());
         let log = DiskLog::open_simulated(Arc::new(disk), clock, self.options.clone()).context("open the disk log")?;
@@ -136,7 +136,7 @@ impl Crew {
         }
         let partitions = stage.broker.partitions();
         drop(stage);
-        Ok(Desk::new(log, settled, partitions, self.rules))
+        Ok(Dispatcher::new(log, settled, partitions, self.rules))
     }
 
     fn clock(&self) -> Clock {
@@ -144,8 +144,8 @@ impl Crew {
     }
 
     /// What a worker thread does: answers, ticks, turns.
-    fn work(&self, desk: &SimDesk) -> anyhow::Result<()> {
-        let (clock, (worker, outbox)) = (self.clock(), desk.enlist());
+    fn work(&self, dispatcher: &SimDispatcher) -> anyhow::Result<()> {
+        let (clock, (worker, outbox)) = (self.clock(), dispatcher.register_worker());
         let mut waiting: BTreeMap<u32, Id> = BTreeMap::new();
         let (mut ticked_at, mut slot, mut answers) = (clock.now(), 0, Vec::new());
         loop {
@@ -161,7 +161,7 @@ impl Crew {
             self.signs.waiting.store(waiting.len(), Ordering::SeqCst);
             if clock.since(ticked_at) >= TICK {
                 ticked_at = clock.now();
-                desk.tick();
+                dispatcher.tick();
             }
             if Signs::is_set(&self.signs.stop) {
                 if waiting.is_empty() {
@@ -176,32 +176,32 @@ impl Crew {
                 waiting.insert(slot, id(&record));
                 self.stage.lock().judge.sent(self.seat, &record);
                 let waiter = Waiter { worker, slot, generation: 0 };
-                turn.push(Offer { waiter, partition: desk.partition_of(&record), record: Arc::new(record) });
+                turn.push(Offer { waiter, partition: dispatcher.partition_of(&record), record: Arc::new(record) });
             }
             self.signs.waiting.store(waiting.len(), Ordering::SeqCst);
             if !turn.is_empty() {
-                desk.offer(&mut turn);
+                dispatcher.offer(&mut turn);
             }
         }
     }
 
     /// What the thread of the disk log does.
-    fn write(&self, desk: &SimDesk) -> anyhow::Result<()> {
+    fn write(&self, dispatcher: &SimDispatcher) -> anyhow::Result<()> {
         let mut failing = false;
         loop {
             pause("disk");
             let lies = self.stage.lock().has(Mutation::AnswersFailedWrites);
-            match desk.group() {
+            match dispatcher.group() {
                 Some(group) if lies => {
                     let records = group.iter().map(|(record, _)| Record::clone(record)).collect();
-                    let kept = desk.log().append_blocking(records);
-                    desk.appended(kept.unwrap_or_else(|_: AppendError| desk.log().bounds().1));
+                    let kept = dispatcher.log().append_blocking(records);
+                    dispatcher.appended(kept.unwrap_or_else(|_: AppendError| dispatcher.log().bounds().1));
                 }
-                Some(group) => write(desk, group, &mut failing),
+                Some(group) => write(dispatcher, group, &mut failing),
                 None if Signs::is_set(&self.signs.flushed) => return Ok(()),
                 None => {
                     if self.stage.lock().chance(300) {
-                        desk.log().idle();
+                        dispatcher.log().idle();
                     }
                 }
             }
@@ -209,12 +209,12 @@ impl Crew {
     }
 
     /// What the client's thread does.
-    fn listen(&self, desk: &SimDesk) -> anyhow::Result<()> {
+    fn listen(&self, dispatcher: &SimDispatcher) -> anyhow::Result<()> {
         loop {
             pause(WAITS_FOR_REPORTS);
             let report = self.stage.lock().broker.report(self.life);
             match report {
-                Some((ticket, outcome)) => desk.reported(ticket, outcome),
+                Some((ticket, outcome)) => dispatcher.reported(ticket, outcome),
                 None if Signs::is_set(&self.signs.flushed) => return Ok(()),
                 None => {}
             }
@@ -225,7 +225,7 @@ impl Crew {
 /// What `ingress::delivery::supervisor` does, without what it says to people.
 struct Link {
     crew: Crew,
-    desk: Arc<SimDesk>,
+    dispatcher: Arc<SimDispatcher>,
     clock: Clock,
     drain: Drain,
     is_connected: bool,
@@ -234,16 +234,16 @@ struct Link {
     broke_at: Option<Instant>,
     saved_at: Instant,
     tried_at: Instant,
-    /// The refused event that was tried last.
+    /// The parked entry that was retried last.
     trying: Option<u64>,
 }
 
 impl Link {
-    fn new(crew: Crew, desk: Arc<SimDesk>) -> Self {
+    fn new(crew: Crew, dispatcher: Arc<SimDispatcher>) -> Self {
         let clock = crew.clock();
         let (saved_at, tried_at) = (clock.now(), clock.now());
         let (is_connected, is_successor, broke_at, drain) = (false, false, None, Drain::default());
-        Self { crew, desk, clock, drain, is_connected, is_successor, broke_at, saved_at, tried_at, trying: None }
+        Self { crew, dispatcher, clock, drain, is_connected, is_successor, broke_at, saved_at, tried_at, trying: None }
     }
 
     fn run(mut self) -> anyhow::Result<()> {
@@ -251,17 +251,17 @@ impl Link {
             pause("link");
             if !self.is_connected {
                 self.connect();
-            } else if self.desk.failure().is_some() {
+            } else if self.dispatcher.failure().is_some() {
                 self.renew();
-            } else if self.desk.is_drainable() {
-                self.drain.step(&self.desk).context("read the disk log")?;
+            } else if self.dispatcher.is_drainable() {
+                self.drain.step(&self.dispatcher).context("read the disk log")?;
             }
             if self.clock.since(self.saved_at) >= SAVE_EVERY {
                 self.saved_at = self.clock.now();
                 self.save()?;
             }
             self.look_after_refused()?;
-            if self.crew.adopts && self.desk.settled().unsettled() == 0 {
+            if self.crew.adopts && self.dispatcher.settled().unsettled() == 0 {
                 self.crew.signs.stop.store(true, Ordering::SeqCst);
             }
         }
@@ -275,29 +275,29 @@ impl Link {
         }
         stage.lock().note(|| format!("life {life} has a producer"));
         let client = SimClient::connect(stage, *seat, *life, self.is_successor, &signs.alive);
-        self.desk.connected(Arc::new(client));
+        self.dispatcher.connected(Arc::new(client));
         (self.is_connected, self.is_successor) = (true, true);
     }
 
     fn renew(&mut self) {
         let broke_at = *self.broke_at.get_or_insert(self.clock.now());
-        if self.desk.is_empty_after_failure() {
+        if self.dispatcher.is_empty_after_failure() {
             self.let_go();
             (self.is_connected, self.broke_at) = (false, None);
         } else {
-            self.desk.give_up(self.clock.since(broke_at) >= ANSWER_WAIT_MAX);
+            self.dispatcher.give_up(self.clock.since(broke_at) >= ANSWER_WAIT_MAX);
         }
     }
 
     fn let_go(&self) {
-        let Some(producer) = self.desk.take_producer() else { return };
+        let Some(producer) = self.dispatcher.take_producer() else { return };
         while Arc::strong_count(&producer) > 1 {
             pause("let go");
         }
     }
 
     fn save(&self) -> anyhow::Result<()> {
-        let (settled, log) = (self.desk.settled(), self.desk.log());
+        let (settled, log) = (self.dispatcher.settled(), self.dispatcher.log());
         let mutation = self.crew.stage.lock().mutation;
         if mutation == Some(Mutation::SettledIsAhead) && settled.watermark() < log.bounds().1 {
             settled.settle(settled.watermark());
@@ -310,25 +310,25 @@ impl Link {
     }
 
     fn look_after_refused(&mut self) -> anyhow::Result<()> {
-        let is_taken = self.trying.is_some_and(|offset| self.desk.settled().is_settled(offset));
-        let is_due = is_taken || self.clock.since(self.tried_at) >= REFUSED_AGAIN_AFTER;
-        if self.crew.adopts || !is_due || self.desk.standing().refused == 0 {
+        let is_taken = self.trying.is_some_and(|offset| self.dispatcher.settled().is_settled(offset));
+        let is_due = is_taken || self.clock.since(self.tried_at) >= PARKED_AGAIN_AFTER;
+        if self.crew.adopts || !is_due || self.dispatcher.standing().parked == 0 {
             return Ok(());
         }
         self.tried_at = self.clock.now();
-        self.trying = self.desk.try_refused().context("read a refused event")?;
-        self.desk.carry_refused().context("carry a refused event")
+        self.trying = self.dispatcher.retry_parked().context("read a parked event")?;
+        self.dispatcher.move_parked().context("move a parked event")
     }
 
     fn flush(self) -> anyhow::Result<()> {
         for _ in 0..FLUSH_TURNS_MAX {
-            if self.desk.open() == 0 {
+            if self.dispatcher.open() == 0 {
                 break;
             }
             pause("flush");
-            self.desk.tick();
+            self.dispatcher.tick();
         }
-        self.desk.fail();
+        self.dispatcher.fail();
         self.let_go();
         self.save()?;
         self.crew.signs.flushed.store(true, Ordering::SeqCst);

@@ -26,12 +26,12 @@ pub struct Append {
 /// Where a record for the disk log comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// From a request, which waits unless it was answered. It is not on its way.
+    /// From a request, which waits unless it was answered. It is not in flight.
     Request(Option<Waiter>),
-    /// From a flight that is on its way, or was a moment ago.
-    Flight(u64),
-    /// As a request's, but Kafka refused it for what it is.
-    Refused(Option<Waiter>),
+    /// From this ticket, which is in flight or was a moment ago.
+    InFlight(u64),
+    /// From a request whose record Kafka rejected permanently: it is parked once it is written.
+    ToPark(Option<Waiter>),
     /// From this place in the disk log, where it was in the way of segments that could go.
     Entry(u64),
 }

@@ -8,7 +8,7 @@ pub struct Cursor {
     next: u64,
     end: u64,
     resent_below: u64,
-    /// Entries whose record is on its way already.
+    /// Entries whose record is already in flight.
     queued: HashSet<u64>,
     /// No entry from here on was ever handed over.
     handed_below: u64,
@@ -46,18 +46,18 @@ impl Cursor {
         }
     }
 
-    /// An entry's record is on its way.
+    /// An entry's record is in flight.
     pub fn queue(&mut self, offset: u64) {
         self.queued.insert(offset);
         self.handed_below = self.handed_below.max(offset + 1);
     }
 
-    /// An entry's record is on its way no longer.
+    /// An entry's record is no longer in flight.
     pub fn unqueue(&mut self, offset: u64) {
         self.queued.remove(&offset);
     }
 
-    /// Whether an entry's record is on its way.
+    /// Whether an entry's record is in flight.
     pub fn is_queued(&self, offset: u64) -> bool {
         self.queued.contains(&offset)
     }

@@ -1,4 +1,4 @@
-//! Records that were handed over and are not yet reported, oldest first.
+//! Records that were handed to Kafka and are not reported yet, oldest first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,13 +8,12 @@ use common::log::Record;
 
 use super::Waiter;
 
-/// Tickets between the oldest open one and the newest. One record that is stuck keeps the places of all
-/// that came behind it; this bounds them.
+/// Bound on the tickets between the oldest open one and the newest: one stuck record keeps the slots of all later ones.
 const SPAN_MAX: usize = 160_000;
 
 /// A record that was handed over.
 #[derive(Debug)]
-pub struct Flight {
+pub struct InFlightRecord {
     /// Its partition.
     pub partition: u32,
     /// When it was handed over.
@@ -27,7 +26,7 @@ pub struct Flight {
     pub place: Place,
 }
 
-/// Where a record is, besides on its way to Kafka.
+/// Where a record is, besides in flight to Kafka.
 #[derive(Debug)]
 pub enum Place {
     /// Nowhere else.
@@ -40,19 +39,19 @@ pub enum Place {
     NoRoom(Arc<Record>),
 }
 
-/// What Kafka said of a record.
+/// Kafka's report on a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reported {
-    /// It is kept.
+    /// Acknowledged.
     Kept,
-    /// It may be, or may not be.
+    /// Kafka may have it or not.
     Failed,
-    /// It is not, for what it is: too large. Others may go on.
+    /// Rejected permanently, because it is too large. The producer can go on.
     Refused,
 }
 
 impl Reported {
-    /// Where nothing more can be set aside, a refusal is a failure.
+    /// Where no more entries can be parked, a rejection is a failure.
     #[must_use]
     pub fn or_failed(self) -> Self {
         match self {
@@ -62,60 +61,60 @@ impl Reported {
     }
 }
 
-/// The flights by ticket. Tickets count up and are never used again.
+/// The records in flight, by ticket. Tickets count up and are never reused.
 #[derive(Debug, Default)]
-pub struct Flights {
+pub struct InFlight {
     oldest: u64,
-    ring: VecDeque<Option<Flight>>,
-    /// The first ticket that was not looked at by [`Self::next_due`].
+    ring: VecDeque<Option<InFlightRecord>>,
+    /// The first ticket that [`Self::next_due`] has not checked.
     due: u64,
     open: usize,
     bytes: usize,
 }
 
-impl Flights {
-    /// Takes a flight in.
-    pub fn insert(&mut self, flight: Flight) -> u64 {
+impl InFlight {
+    /// Adds a record and returns its ticket.
+    pub fn insert(&mut self, pending: InFlightRecord) -> u64 {
         self.open += 1;
-        self.bytes += flight.size;
-        self.ring.push_back(Some(flight));
+        self.bytes += pending.size;
+        self.ring.push_back(Some(pending));
         self.oldest + self.ring.len() as u64 - 1
     }
 
-    /// A flight, if it is still there.
-    pub fn get_mut(&mut self, ticket: u64) -> Option<&mut Flight> {
+    /// The record of a ticket, if it is still in flight.
+    pub fn get_mut(&mut self, ticket: u64) -> Option<&mut InFlightRecord> {
         let index = usize::try_from(ticket.checked_sub(self.oldest)?).ok()?;
         self.ring.get_mut(index)?.as_mut()
     }
 
-    /// Takes a flight out.
-    pub fn remove(&mut self, ticket: u64) -> Option<Flight> {
+    /// Removes a record.
+    pub fn remove(&mut self, ticket: u64) -> Option<InFlightRecord> {
         let index = usize::try_from(ticket.checked_sub(self.oldest)?).ok()?;
-        let flight = self.ring.get_mut(index)?.take()?;
-        if flight.is_open() {
-            self.close(flight.size);
+        let pending = self.ring.get_mut(index)?.take()?;
+        if pending.is_open() {
+            self.close(pending.size);
         }
         while let Some(None) = self.ring.front() {
             self.ring.pop_front();
             self.oldest += 1;
         }
-        Some(flight)
+        Some(pending)
     }
 
-    /// Notes what Kafka said of a flight that is being written to the disk log; it stays until that is done.
+    /// Stores the report on a record that is being written to the disk log; the record stays until the write ends.
     pub fn note(&mut self, ticket: u64, reported: Reported) {
-        if let Some(flight) = self.get_mut(ticket)
-            && flight.is_open()
+        if let Some(pending) = self.get_mut(ticket)
+            && pending.is_open()
         {
-            flight.place = Place::ToDisk(Some(reported));
-            let size = flight.size;
+            pending.place = Place::ToDisk(Some(reported));
+            let size = pending.size;
             self.close(size);
         }
     }
 
     /// When the oldest record that is not reported was handed over.
     pub fn oldest_open(&self) -> Option<Instant> {
-        self.ring.iter().flatten().find(|flight| flight.is_open()).map(|flight| flight.entered)
+        self.ring.iter().flatten().find(|pending| pending.is_open()).map(|pending| pending.entered)
     }
 
     /// The next ticket that was handed over no later than `at`. Each is returned once.
@@ -123,12 +122,12 @@ impl Flights {
         self.due = self.due.max(self.oldest);
         loop {
             let index = usize::try_from(self.due - self.oldest).ok()?;
-            let flight = self.ring.get(index)?;
-            if flight.as_ref().is_some_and(|flight| flight.entered > at) {
+            let pending = self.ring.get(index)?;
+            if pending.as_ref().is_some_and(|pending| pending.entered > at) {
                 return None;
             }
             self.due += 1;
-            if flight.is_some() {
+            if pending.is_some() {
                 return Some(self.due - 1);
             }
         }
@@ -136,7 +135,7 @@ impl Flights {
 
     /// All tickets, oldest first.
     pub fn tickets(&self) -> Vec<u64> {
-        (self.oldest..).zip(&self.ring).filter(|(_, flight)| flight.is_some()).map(|(ticket, _)| ticket).collect()
+        (self.oldest..).zip(&self.ring).filter(|(_, pending)| pending.is_some()).map(|(ticket, _)| ticket).collect()
     }
 
     /// Records that are not reported.
@@ -160,8 +159,8 @@ impl Flights {
     }
 }
 
-impl Flight {
-    /// Whether Kafka has not said anything of it.
+impl InFlightRecord {
+    /// Whether Kafka has not reported it.
     fn is_open(&self) -> bool {
         !matches!(self.place, Place::ToDisk(Some(_)))
     }
@@ -173,34 +172,34 @@ mod tests {
 
     use super::*;
 
-    fn flight(entered: Instant) -> Flight {
-        Flight { partition: 0, entered, size: 10, waiter: None, place: Place::ToDisk(None) }
+    fn record(entered: Instant) -> InFlightRecord {
+        InFlightRecord { partition: 0, entered, size: 10, waiter: None, place: Place::ToDisk(None) }
     }
 
     #[test]
-    fn the_oldest_open_flight_is_found_behind_those_that_ended() {
-        let (mut flights, now) = (Flights::default(), Instant::now());
-        let tickets: Vec<u64> = (0..4).map(|ms| flights.insert(flight(now + Duration::from_millis(ms)))).collect();
-        flights.remove(tickets[1]);
-        flights.note(tickets[0], Reported::Kept);
-        assert_eq!((flights.open(), flights.bytes()), (2, 20));
-        assert_eq!(flights.oldest_open(), Some(now + Duration::from_millis(2)));
-        flights.remove(tickets[0]);
-        assert_eq!((flights.open(), flights.bytes()), (2, 20), "a noted flight was counted out already");
-        assert_eq!(flights.tickets(), tickets[2..]);
-        assert!(flights.get_mut(tickets[0]).is_none());
+    fn the_oldest_open_record_is_found_behind_those_that_ended() {
+        let (mut in_flight, now) = (InFlight::default(), Instant::now());
+        let tickets: Vec<u64> = (0..4).map(|ms| in_flight.insert(record(now + Duration::from_millis(ms)))).collect();
+        in_flight.remove(tickets[1]);
+        in_flight.note(tickets[0], Reported::Kept);
+        assert_eq!((in_flight.open(), in_flight.bytes()), (2, 20));
+        assert_eq!(in_flight.oldest_open(), Some(now + Duration::from_millis(2)));
+        in_flight.remove(tickets[0]);
+        assert_eq!((in_flight.open(), in_flight.bytes()), (2, 20), "a noted record was counted out already");
+        assert_eq!(in_flight.tickets(), tickets[2..]);
+        assert!(in_flight.get_mut(tickets[0]).is_none());
     }
 
     #[test]
-    fn each_flight_becomes_due_once() {
-        let (mut flights, now) = (Flights::default(), Instant::now());
-        let first = flights.insert(flight(now));
-        let gone = flights.insert(flight(now));
-        let late = flights.insert(flight(now + Duration::from_millis(5)));
-        flights.remove(gone);
-        assert_eq!(flights.next_due(now), Some(first));
-        assert_eq!(flights.next_due(now), None);
-        assert_eq!(flights.next_due(now + Duration::from_millis(5)), Some(late));
-        assert_eq!(flights.next_due(now + Duration::from_millis(9)), None);
+    fn each_record_becomes_due_once() {
+        let (mut in_flight, now) = (InFlight::default(), Instant::now());
+        let first = in_flight.insert(record(now));
+        let gone = in_flight.insert(record(now));
+        let late = in_flight.insert(record(now + Duration::from_millis(5)));
+        in_flight.remove(gone);
+        assert_eq!(in_flight.next_due(now), Some(first));
+        assert_eq!(in_flight.next_due(now), None);
+        assert_eq!(in_flight.next_due(now + Duration::from_millis(5)), Some(late));
+        assert_eq!(in_flight.next_due(now + Duration::from_millis(9)), None);
     }
 }

@@ -1,60 +1,59 @@
-//! Entries of the disk log that Kafka refused for what they are: they stay there and hold nobody up.
+//! Entries that Kafka rejects permanently, because they are too large. They are parked and do not block the rest.
 //!
-//! Each was answered 200, so it is kept until Kafka takes it. The smallest is tried first: while it is refused,
-//! so are all others.
+//! Each was answered 200, so it stays in the disk log until Kafka takes it. The smallest is retried first: while it is
+//! rejected, so are all others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many may be set aside, since each takes room in memory. Beyond it the hand-over stands still.
-pub const REFUSED_MAX: usize = 100_000;
+/// How many entries may be parked, since each takes memory. Beyond it a rejected record fails the producer.
+pub const PARKED_MAX: usize = 100_000;
 
-/// What is set aside, by its place in the disk log.
+/// The parked entries, by offset in the disk log.
 #[derive(Debug, Default)]
-pub struct Aside {
-    entries: BTreeMap<u64, Refused>,
+pub struct Parked {
+    entries: BTreeMap<u64, ParkedEntry>,
     by_size: BTreeSet<(usize, u64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Refused {
+struct ParkedEntry {
     size: usize,
-    /// It is being written to the end of the log, and its place there is not known yet.
+    /// It is being written to the end of the log; its new offset is not known yet.
     moving: bool,
 }
 
-impl Aside {
-    /// Sets an entry aside.
+impl Parked {
+    /// Parks an entry.
     pub fn put(&mut self, offset: u64, size: usize) {
-        self.entries.insert(offset, Refused { size, moving: false });
+        self.entries.insert(offset, ParkedEntry { size, moving: false });
         self.by_size.insert((size, offset));
     }
 
-    /// Takes an entry back.
+    /// Removes an entry.
     pub fn take(&mut self, offset: u64) {
-        if let Some(Refused { size, .. }) = self.entries.remove(&offset) {
+        if let Some(ParkedEntry { size, .. }) = self.entries.remove(&offset) {
             self.by_size.remove(&(size, offset));
         }
     }
 
-    /// Whether an entry is set aside.
+    /// Whether an entry is parked.
     pub fn contains(&self, offset: u64) -> bool {
         self.entries.contains_key(&offset)
     }
 
-    /// The entry to try first.
+    /// The entry to retry first.
     pub fn smallest(&self) -> Option<u64> {
         self.by_size.iter().map(|(_, offset)| *offset).find(|offset| !self.entries[offset].moving)
     }
 
-    /// The oldest entry, unless it is on the move.
+    /// The oldest entry, unless it is being moved.
     pub fn oldest(&self) -> Option<u64> {
-        self.entries.first_key_value().filter(|(_, refused)| !refused.moving).map(|(offset, _)| *offset)
+        self.entries.first_key_value().filter(|(_, entry)| !entry.moving).map(|(offset, _)| *offset)
     }
 
-    /// Says whether an entry is being written to the end of the log.
     pub fn set_moving(&mut self, offset: u64, moving: bool) {
-        if let Some(refused) = self.entries.get_mut(&offset) {
-            refused.moving = moving;
+        if let Some(entry) = self.entries.get_mut(&offset) {
+            entry.moving = moving;
         }
     }
 
@@ -63,9 +62,9 @@ impl Aside {
         self.entries.len()
     }
 
-    /// Whether no more may be set aside.
+    /// Whether no more may be parked.
     pub fn is_full(&self) -> bool {
-        self.entries.len() >= REFUSED_MAX
+        self.entries.len() >= PARKED_MAX
     }
 }
 
@@ -74,18 +73,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_smallest_is_tried_first_and_what_is_on_the_move_is_left_alone() {
-        let mut aside = Aside::default();
+    fn the_smallest_is_retried_first_and_an_entry_being_moved_is_left_alone() {
+        let mut parked = Parked::default();
         for (offset, size) in [(3, 70), (5, 20), (9, 40)] {
-            aside.put(offset, size);
+            parked.put(offset, size);
         }
-        assert_eq!((aside.smallest(), aside.oldest(), aside.len()), (Some(5), Some(3), 3));
-        aside.set_moving(5, true);
-        aside.set_moving(3, true);
-        assert_eq!((aside.smallest(), aside.oldest()), (Some(9), None));
-        aside.take(3);
-        aside.set_moving(5, false);
-        assert_eq!((aside.smallest(), aside.oldest(), aside.len()), (Some(5), Some(5), 2));
-        assert!(!aside.contains(3) && aside.contains(9));
+        assert_eq!((parked.smallest(), parked.oldest(), parked.len()), (Some(5), Some(3), 3));
+        parked.set_moving(5, true);
+        parked.set_moving(3, true);
+        assert_eq!((parked.smallest(), parked.oldest()), (Some(9), None));
+        parked.take(3);
+        parked.set_moving(5, false);
+        assert_eq!((parked.smallest(), parked.oldest(), parked.len()), (Some(5), Some(5), 2));
+        assert!(!parked.contains(3) && parked.contains(9));
     }
 }

@@ -1,19 +1,19 @@
-//! At most one partition's batch on its way, and the partition that waited longest goes next, whole.
+//! At most one partition's batch is in flight. The partition that has waited longest is sent next, as one batch.
 //!
-//! A broker's price is per produce request, not per record. What arrives while a batch is on its way
-//! gathers here and goes as the next batch, without any lingering.
+//! A broker's cost is per produce request, not per record. Records that arrive while a batch is in flight gather here and
+//! form the next batch, without lingering.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::log::Record;
 
-/// A batch that was not heard of for this long no longer closes the gate: one broker that is away must
-/// not hold up the partitions of the others.
+/// A batch without a report for this long no longer blocks the queue: one unreachable broker must not hold up the
+/// partitions of the others.
 pub const SILENT_AFTER: Duration = Duration::from_millis(50);
 
 /// A record with its ticket.
-pub type Parcel = (u64, Arc<Record>);
+pub type QueuedRecord = (u64, Arc<Record>);
 
 /// Records of one partition, to be sent in this order.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,103 +21,103 @@ pub struct Batch {
     /// The partition.
     pub partition: u32,
     /// What to send.
-    pub parcels: Vec<Parcel>,
+    pub records: Vec<QueuedRecord>,
 }
 
-/// What waits for its turn, and what is on its way, per partition.
+/// Records that wait to be sent, and the number in flight, per partition.
 #[derive(Debug)]
-pub struct Gate {
-    lanes: Vec<Lane>,
+pub struct SendQueue {
+    partitions: Vec<PartitionQueue>,
     turn: u64,
     out: usize,
 }
 
 #[derive(Debug, Default)]
-struct Lane {
-    waiting: Vec<Parcel>,
+struct PartitionQueue {
+    waiting: Vec<QueuedRecord>,
     /// A batch is being passed to the client right now.
     sending: bool,
-    /// Records on their way.
+    /// Records in flight.
     out: usize,
-    /// When the lane's records were last heard of: sent into an empty lane, or reported.
+    /// The last report, or the send if nothing else was in flight.
     heard_at: Option<Instant>,
-    /// The turn in which the lane was last sent.
+    /// The turn in which the partition was last sent.
     sent_in: u64,
 }
 
-impl Gate {
-    /// A gate in front of this many partitions.
+impl SendQueue {
+    /// An empty queue for this many partitions.
     pub fn new(partitions: u32) -> Self {
-        Self { lanes: (0..partitions.max(1)).map(|_| Lane::default()).collect(), turn: 0, out: 0 }
+        Self { partitions: (0..partitions.max(1)).map(|_| PartitionQueue::default()).collect(), turn: 0, out: 0 }
     }
 
     /// Puts a record behind all others of its partition.
-    pub fn push(&mut self, partition: u32, parcel: Parcel) {
-        self.lane(partition).waiting.push(parcel);
+    pub fn push(&mut self, partition: u32, record: QueuedRecord) {
+        self.queue(partition).waiting.push(record);
     }
 
-    /// The batch that may go now. Whoever takes it sends it and calls [`Self::sent`].
+    /// The batch to send now. The caller sends it and then calls [`Self::sent`].
     pub fn next(&mut self, now: Instant) -> Option<Batch> {
-        if self.lanes.iter().any(|lane| lane.closes(now)) {
+        if self.partitions.iter().any(|queue| queue.blocks(now)) {
             return None;
         }
-        let longest = self.lanes.iter().enumerate().filter(|(_, lane)| !lane.waiting.is_empty());
-        let (partition, _) = longest.min_by_key(|(_, lane)| lane.sent_in)?;
+        let longest = self.partitions.iter().enumerate().filter(|(_, queue)| !queue.waiting.is_empty());
+        let (partition, _) = longest.min_by_key(|(_, queue)| queue.sent_in)?;
         self.turn += 1;
-        let lane = &mut self.lanes[partition];
-        let parcels = std::mem::take(&mut lane.waiting);
-        if lane.out == 0 {
-            lane.heard_at = Some(now);
+        let queue = &mut self.partitions[partition];
+        let records = std::mem::take(&mut queue.waiting);
+        if queue.out == 0 {
+            queue.heard_at = Some(now);
         }
-        lane.sent_in = self.turn;
-        lane.sending = true;
-        lane.out += parcels.len();
-        self.out += parcels.len();
-        Some(Batch { partition: u32::try_from(partition).expect("made from a u32"), parcels })
+        queue.sent_in = self.turn;
+        queue.sending = true;
+        queue.out += records.len();
+        self.out += records.len();
+        Some(Batch { partition: u32::try_from(partition).expect("made from a u32"), records })
     }
 
-    /// A batch was passed on, but for these: the client had no room for them.
-    pub fn sent(&mut self, partition: u32, mut refused: Vec<Parcel>) {
+    /// A batch was passed to the client, except for these records, for which the client's queue had no room.
+    pub fn sent(&mut self, partition: u32, mut refused: Vec<QueuedRecord>) {
         self.out -= refused.len();
-        let lane = self.lane(partition);
-        lane.sending = false;
-        lane.out -= refused.len();
-        refused.append(&mut lane.waiting);
-        lane.waiting = refused;
+        let queue = self.queue(partition);
+        queue.sending = false;
+        queue.out -= refused.len();
+        refused.append(&mut queue.waiting);
+        queue.waiting = refused;
     }
 
-    /// A record came to its end. Whether it was the last of its partition that was on its way.
+    /// A record was reported. Returns whether it was the last of its partition in flight.
     pub fn reported(&mut self, partition: u32, now: Instant) -> bool {
         self.out = self.out.saturating_sub(1);
-        let lane = self.lane(partition);
-        lane.out = lane.out.saturating_sub(1);
-        lane.heard_at = Some(now);
-        lane.out == 0
+        let queue = self.queue(partition);
+        queue.out = queue.out.saturating_sub(1);
+        queue.heard_at = Some(now);
+        queue.out == 0
     }
 
-    /// Records on their way.
+    /// Records in flight.
     pub fn out(&self) -> usize {
         self.out
     }
 
     /// Whether a batch is being passed to the client right now.
     pub fn sending(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.sending)
+        self.partitions.iter().any(|queue| queue.sending)
     }
 
-    /// Takes out all that waits.
-    pub fn clear(&mut self) -> Vec<Parcel> {
-        self.lanes.iter_mut().flat_map(|lane| std::mem::take(&mut lane.waiting)).collect()
+    /// Takes out all records that wait.
+    pub fn clear(&mut self) -> Vec<QueuedRecord> {
+        self.partitions.iter_mut().flat_map(|queue| std::mem::take(&mut queue.waiting)).collect()
     }
 
-    fn lane(&mut self, partition: u32) -> &mut Lane {
-        let index = partition as usize % self.lanes.len();
-        &mut self.lanes[index]
+    fn queue(&mut self, partition: u32) -> &mut PartitionQueue {
+        let index = partition as usize % self.partitions.len();
+        &mut self.partitions[index]
     }
 }
 
-impl Lane {
-    fn closes(&self, now: Instant) -> bool {
+impl PartitionQueue {
+    fn blocks(&self, now: Instant) -> bool {
         let fresh = |at: Instant| now.saturating_duration_since(at) < SILENT_AFTER;
         self.sending || (self.out > 0 && self.heard_at.is_some_and(fresh))
     }
@@ -129,64 +129,64 @@ mod tests {
 
     use super::*;
 
-    fn parcel(ticket: u64) -> Parcel {
+    fn record(ticket: u64) -> QueuedRecord {
         (ticket, Arc::new(Record { key: None, value: None, headers: vec![], at: Timestamp::default() }))
     }
 
-    fn go(gate: &mut Gate, now: Instant) -> Option<(u32, Vec<u64>)> {
-        let batch = gate.next(now)?;
-        gate.sent(batch.partition, vec![]);
-        Some((batch.partition, batch.parcels.iter().map(|(ticket, _)| *ticket).collect()))
+    fn go(send_queue: &mut SendQueue, now: Instant) -> Option<(u32, Vec<u64>)> {
+        let batch = send_queue.next(now)?;
+        send_queue.sent(batch.partition, vec![]);
+        Some((batch.partition, batch.records.iter().map(|(ticket, _)| *ticket).collect()))
     }
 
     #[test]
     fn one_partition_goes_at_a_time_and_the_one_that_waited_longest_goes_next() {
-        let (mut gate, now) = (Gate::new(3), Instant::now());
+        let (mut send_queue, now) = (SendQueue::new(3), Instant::now());
         for (partition, ticket) in [(1, 0), (0, 1), (1, 2)] {
-            gate.push(partition, parcel(ticket));
+            send_queue.push(partition, record(ticket));
         }
-        assert_eq!(go(&mut gate, now), Some((0, vec![1])));
-        gate.push(0, parcel(3));
-        assert_eq!(go(&mut gate, now), None, "a batch is on its way");
-        assert!(gate.reported(0, now));
-        assert_eq!(go(&mut gate, now), Some((1, vec![0, 2])), "the other waited longer");
-        assert!(!gate.reported(1, now));
-        assert_eq!(go(&mut gate, now), None, "half of the batch is still on its way");
-        assert!(gate.reported(1, now));
-        assert_eq!(go(&mut gate, now), Some((0, vec![3])));
+        assert_eq!(go(&mut send_queue, now), Some((0, vec![1])));
+        send_queue.push(0, record(3));
+        assert_eq!(go(&mut send_queue, now), None, "a batch is in flight");
+        assert!(send_queue.reported(0, now));
+        assert_eq!(go(&mut send_queue, now), Some((1, vec![0, 2])), "the other waited longer");
+        assert!(!send_queue.reported(1, now));
+        assert_eq!(go(&mut send_queue, now), None, "half of the batch is still in flight");
+        assert!(send_queue.reported(1, now));
+        assert_eq!(go(&mut send_queue, now), Some((0, vec![3])));
     }
 
     #[test]
-    fn a_batch_that_is_not_heard_of_no_longer_closes_the_gate() {
-        let (mut gate, now) = (Gate::new(2), Instant::now());
-        gate.push(0, parcel(0));
-        assert_eq!(go(&mut gate, now), Some((0, vec![0])));
-        gate.push(1, parcel(1));
-        gate.push(0, parcel(2));
-        assert_eq!(go(&mut gate, now), None);
+    fn a_batch_without_a_report_no_longer_blocks_the_queue() {
+        let (mut send_queue, now) = (SendQueue::new(2), Instant::now());
+        send_queue.push(0, record(0));
+        assert_eq!(go(&mut send_queue, now), Some((0, vec![0])));
+        send_queue.push(1, record(1));
+        send_queue.push(0, record(2));
+        assert_eq!(go(&mut send_queue, now), None);
         let later = now + SILENT_AFTER;
-        assert_eq!(go(&mut gate, later), Some((1, vec![1])));
-        assert_eq!(go(&mut gate, later), None, "the other partition answers, so it is waited for");
-        assert!(gate.reported(1, later));
-        assert_eq!(go(&mut gate, later), Some((0, vec![2])), "its order is the client's business now");
-        gate.push(0, parcel(3));
-        assert_eq!(go(&mut gate, later), Some((0, vec![3])), "a silent partition stays open");
-        assert!(!gate.reported(0, later));
-        gate.push(0, parcel(4));
-        assert_eq!(go(&mut gate, later), None, "it is heard of again");
+        assert_eq!(go(&mut send_queue, later), Some((1, vec![1])));
+        assert_eq!(go(&mut send_queue, later), None, "the other partition answers, so it is waited for");
+        assert!(send_queue.reported(1, later));
+        assert_eq!(go(&mut send_queue, later), Some((0, vec![2])), "its order is the client's business now");
+        send_queue.push(0, record(3));
+        assert_eq!(go(&mut send_queue, later), Some((0, vec![3])), "a silent partition stays open");
+        assert!(!send_queue.reported(0, later));
+        send_queue.push(0, record(4));
+        assert_eq!(go(&mut send_queue, later), None, "it is heard of again");
     }
 
     #[test]
     fn what_the_client_refused_goes_first_the_next_time() {
-        let (mut gate, now) = (Gate::new(1), Instant::now());
-        gate.push(0, parcel(0));
-        gate.push(0, parcel(1));
-        let batch = gate.next(now).expect("a batch");
-        gate.push(0, parcel(2));
-        assert_eq!(gate.next(now), None, "a batch is being passed on");
-        gate.sent(0, batch.parcels.into_iter().skip(1).collect());
-        assert_eq!(gate.out(), 1);
-        assert!(gate.reported(0, now));
-        assert_eq!(go(&mut gate, now), Some((0, vec![1, 2])));
+        let (mut send_queue, now) = (SendQueue::new(1), Instant::now());
+        send_queue.push(0, record(0));
+        send_queue.push(0, record(1));
+        let batch = send_queue.next(now).expect("a batch");
+        send_queue.push(0, record(2));
+        assert_eq!(send_queue.next(now), None, "a batch is being passed on");
+        send_queue.sent(0, batch.records.into_iter().skip(1).collect());
+        assert_eq!(send_queue.out(), 1);
+        assert!(send_queue.reported(0, now));
+        assert_eq!(go(&mut send_queue, now), Some((0, vec![1, 2])));
     }
 }

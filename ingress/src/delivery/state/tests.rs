@@ -7,9 +7,9 @@ use super::*;
 
 const DEADLINE: Duration = Duration::from_millis(300);
 
-/// Kafka and a disk around a hand-over, both obedient: they do what the test says, when it says so.
+/// Kafka and a disk around the state machine: both do what the test says, when it says so.
 struct World {
-    handover: Handover,
+    state: DeliveryState,
     now: Instant,
     partitions: u32,
     /// Passed to the client and not reported: ticket, partition, number of the record, whether flagged.
@@ -33,7 +33,7 @@ impl World {
     /// With entries of an earlier run, numbered from 1,000.
     fn with_disk(rules: Rules, entries: u64) -> Self {
         Self {
-            handover: Handover::new(rules, 2, 0, entries),
+            state: DeliveryState::new(rules, 2, 0, entries),
             now: Instant::now(),
             partitions: 2,
             client: VecDeque::new(),
@@ -53,7 +53,7 @@ impl World {
         self.offered += 1;
         let waiter = waiter(number);
         let offer = Offer { waiter, partition: self.partition(number), record: record(number) };
-        self.handover.offer(self.now, offer);
+        self.state.offer(self.now, offer);
         self.send(usize::MAX);
         number
     }
@@ -64,14 +64,14 @@ impl World {
 
     /// Lets all batches that may go go; the client takes this many records of each.
     fn send(&mut self, taken_max: usize) {
-        while let Some(Batch { partition, mut parcels }) = self.handover.next_batch(self.now) {
-            let refused = parcels.split_off(parcels.len().min(taken_max));
-            let none = parcels.is_empty();
-            for (ticket, record) in parcels {
+        while let Some(Batch { partition, mut records }) = self.state.next_batch(self.now) {
+            let refused = records.split_off(records.len().min(taken_max));
+            let none = records.is_empty();
+            for (ticket, record) in records {
                 let flagged = record.header("hl_resent").is_some();
                 self.client.push_back((ticket, partition, number_of(&record), flagged));
             }
-            self.handover.sent(partition, refused);
+            self.state.sent(partition, refused);
             if none {
                 break;
             }
@@ -82,25 +82,25 @@ impl World {
         self.report_in_truth(reported, reported == Reported::Kept);
     }
 
-    /// Kafka refuses the oldest record for what it is.
+    /// Kafka rejects the oldest record permanently.
     fn refuse(&mut self) {
         self.report_in_truth(Reported::Refused, false);
     }
 
-    /// A refused entry is tried again.
-    fn try_refused(&mut self) {
-        if let Some((offset, resent)) = self.handover.next_refused(self.now) {
+    /// A parked entry is retried.
+    fn retry_parked(&mut self) {
+        if let Some((offset, resent)) = self.state.next_parked(self.now) {
             let (number, record) = self.entry(offset, resent);
-            self.handover.try_refused(self.now, offset, self.partition(number), record);
+            self.state.retry_parked(self.now, offset, self.partition(number), record);
             self.send(usize::MAX);
         }
     }
 
-    /// The oldest refused entry is carried to the end of the disk log.
-    fn carry(&mut self) {
-        if let Some((offset, resent)) = self.handover.oldest_refused() {
+    /// The oldest parked entry is moved to the end of the disk log.
+    fn move_to_end(&mut self) {
+        if let Some((offset, resent)) = self.state.oldest_parked() {
             let (_, record) = self.entry(offset, resent);
-            self.handover.carry(offset, resent, record);
+            self.state.move_to_end(offset, resent, record);
         }
     }
 
@@ -116,7 +116,7 @@ impl World {
             self.kafka.entry(partition).or_default().push((number, flagged));
         }
         let mut effects = Effects::default();
-        self.handover.reported(self.now, ticket, reported, &mut effects);
+        self.state.reported(self.now, ticket, reported, &mut effects);
         self.take(effects);
         self.send(usize::MAX);
     }
@@ -130,14 +130,14 @@ impl World {
     fn pass(&mut self, time: Duration) {
         self.now += time;
         let mut effects = Effects::default();
-        self.handover.tick(self.now, &mut effects);
+        self.state.tick(self.now, &mut effects);
         self.take(effects);
         self.send(usize::MAX);
     }
 
     fn begin_append(&mut self) {
         if self.writing.is_none() {
-            self.writing = self.handover.next_append();
+            self.writing = self.state.next_append();
         }
     }
 
@@ -151,9 +151,9 @@ impl World {
                 self.disk.insert(self.disk_end, (number_of(&record), flagged));
                 self.disk_end += 1;
             }
-            self.handover.appended(first, &mut effects);
+            self.state.appended(first, &mut effects);
         } else {
-            self.handover.not_appended(group, &mut effects);
+            self.state.not_appended(group, &mut effects);
         }
         self.take(effects);
     }
@@ -164,12 +164,12 @@ impl World {
     }
 
     fn drain(&mut self) {
-        while let Some((offset, _)) = self.handover.drainable() {
-            match self.handover.wants(offset).filter(|_| !self.settled.contains(&offset)) {
-                None => self.handover.pass(offset),
+        while let Some((offset, _)) = self.state.drainable() {
+            match self.state.wants(offset).filter(|_| !self.settled.contains(&offset)) {
+                None => self.state.pass(offset),
                 Some(resent) => {
                     let (number, record) = self.entry(offset, resent);
-                    self.handover.drain(self.now, offset, self.partition(number), record);
+                    self.state.drain(self.now, offset, self.partition(number), record);
                 }
             }
         }
@@ -177,9 +177,9 @@ impl World {
     }
 
     fn renew(&mut self) {
-        if self.handover.is_empty_after_failure() {
+        if self.state.is_empty_after_failure() {
             let first = (0..self.disk_end).find(|offset| !self.settled.contains(offset));
-            self.handover.renewed(first.unwrap_or(self.disk_end));
+            self.state.renewed(first.unwrap_or(self.disk_end));
         }
     }
 
@@ -218,13 +218,13 @@ fn rules() -> Rules {
         report_wait_max: Duration::from_secs(10),
         records_max: 20_000,
         bytes_max: 32 * 1024 * 1024,
-        carry_above_bytes: 0,
+        move_parked_above_bytes: 0,
     }
 }
 
 fn connected(rules: Rules) -> World {
     let mut world = World::new(rules);
-    world.handover.connected();
+    world.state.connected();
     world
 }
 
@@ -269,7 +269,7 @@ fn after_the_deadline_the_disk_answers_and_the_report_settles_the_entry() {
     world.pass(Duration::from_millis(1));
     world.append(true);
     assert_eq!(world.answers[&number], Answer::Disk);
-    assert!(world.handover.is_direct(), "the entry is on its way already, so no cursor is needed");
+    assert!(world.state.is_direct(), "the entry is already in flight, so no cursor is needed");
     world.drain();
     world.report_all();
     assert_eq!(world.in_kafka(), [number], "once");
@@ -286,7 +286,7 @@ fn a_report_that_comes_while_the_disk_writes_answers_at_once_and_settles_the_ent
     assert_eq!(world.answers[&number], Answer::Kafka);
     world.end_append(true);
     assert_eq!(world.settled, [0].into());
-    assert!(world.handover.is_direct());
+    assert!(world.state.is_direct());
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn a_report_that_comes_before_the_disk_begins_spares_it() {
     world.report(Reported::Kept);
     world.begin_append();
     assert!(world.writing.is_none());
-    assert!(world.handover.nothing_to_write());
+    assert!(world.state.nothing_to_write());
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn beyond_the_limit_records_are_on_disk_only_and_a_cursor_follows_in_order() {
     }
     world.append(true);
     assert_eq!(world.answers.len(), 5, "those beyond the limit");
-    assert!(!world.handover.is_direct());
+    assert!(!world.state.is_direct());
     while world.in_kafka().len() < 8 {
         world.report_all();
         world.drain();
@@ -331,7 +331,7 @@ fn beyond_the_limit_records_are_on_disk_only_and_a_cursor_follows_in_order() {
     assert_eq!(world.kafka[&0], [0, 2, 4, 6].map(|number| (number, false)));
     assert_eq!(world.kafka[&1], [1, 3, 5, 7].map(|number| (number, false)));
     assert_eq!(world.settled.len(), 5);
-    assert!(world.handover.is_direct());
+    assert!(world.state.is_direct());
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn when_the_producer_fails_a_disk_that_had_no_room_is_asked_again() {
     world.pass(DEADLINE);
     world.append(false);
     assert!(world.answers.is_empty());
-    world.handover.fail();
+    world.state.fail();
     world.append(true);
     assert_eq!(world.answers[&number], Answer::Disk);
 }
@@ -385,7 +385,7 @@ fn entries_of_an_earlier_run_go_first_and_say_that_they_may_be_second_copies() {
     let new = world.offer();
     world.append(true);
     assert_eq!(world.answers[&new], Answer::Disk, "Kafka was not reached yet");
-    world.handover.connected();
+    world.state.connected();
     let newer = world.offer();
     world.append(true);
     assert_eq!(world.answers[&newer], Answer::Disk, "older ones go first");
@@ -403,8 +403,8 @@ fn after_a_failure_all_that_waits_is_written_to_disk_and_handed_over_again() {
     world.report(Reported::Failed);
     world.append(true);
     assert_eq!(world.answers.len(), 3, "nobody waits for the new producer");
-    assert!(!world.handover.is_direct());
-    while !world.handover.is_empty_after_failure() {
+    assert!(!world.state.is_direct());
+    while !world.state.is_empty_after_failure() {
         world.report(Reported::Failed);
     }
     world.append(true);
@@ -422,7 +422,7 @@ fn what_the_client_has_no_room_for_waits_for_the_next_turn() {
     let mut world = connected(rules());
     let offer = Offer { waiter: waiter(0), partition: 0, record: record(0) };
     world.offered = 1;
-    world.handover.offer(world.now, offer);
+    world.state.offer(world.now, offer);
     world.send(0);
     assert!(world.client.is_empty());
     world.pass(Duration::from_millis(20));
@@ -431,7 +431,7 @@ fn what_the_client_has_no_room_for_waits_for_the_next_turn() {
 }
 
 #[test]
-fn what_kafka_refuses_for_itself_stays_on_disk_and_holds_nobody_up() {
+fn an_entry_that_kafka_refuses_is_parked_and_does_not_block_the_rest() {
     let mut world = connected(rules());
     let (large, behind) = (world.offer(), world.offer());
     world.refuse();
@@ -442,30 +442,30 @@ fn what_kafka_refuses_for_itself_stays_on_disk_and_holds_nobody_up() {
     let next = world.offer();
     world.report_all();
     assert_eq!(world.answers[&next], Answer::Kafka, "others go on as if nothing had been");
-    assert_eq!((world.handover.refused(), world.settled.len()), (1, 0));
+    assert_eq!((world.state.parked(), world.settled.len()), (1, 0));
 
-    world.try_refused();
+    world.retry_parked();
     world.refuse();
-    assert_eq!(world.handover.refused(), 1);
-    world.try_refused();
+    assert_eq!(world.state.parked(), 1);
+    world.retry_parked();
     world.report_all();
-    assert_eq!((world.handover.refused(), world.settled.len()), (0, 1));
+    assert_eq!((world.state.parked(), world.settled.len()), (0, 1));
     assert_eq!(world.kafka[&0], [(next, false), (large, false)], "late, but no second copy");
 }
 
 #[test]
-fn a_refused_event_is_carried_to_the_end_of_the_log_so_that_its_segment_can_go() {
+fn a_parked_entry_is_moved_to_the_end_of_the_log_so_that_its_segment_can_go() {
     let mut world = connected(rules());
     world.offer();
     world.refuse();
     world.append(true);
-    world.carry();
-    world.try_refused();
+    world.move_to_end();
+    world.retry_parked();
     assert!(world.client.is_empty(), "it is on the move");
     world.append(true);
-    assert_eq!((world.handover.refused(), world.settled.clone()), (1, [0].into()));
-    assert!(world.handover.is_direct(), "nobody waits for it");
-    world.try_refused();
+    assert_eq!((world.state.parked(), world.settled.clone()), (1, [0].into()));
+    assert!(world.state.is_direct(), "nobody waits for it");
+    world.retry_parked();
     world.report_all();
     assert_eq!((world.kafka[&0].len(), world.settled.len()), (1, 2));
 }
@@ -477,7 +477,7 @@ fn a_refused_event_for_which_the_disk_has_no_room_is_answered_storage_unavailabl
     world.refuse();
     world.append(false);
     assert_eq!(world.answers[&number], Answer::StorageUnavailable);
-    assert_eq!(world.handover.refused(), 0);
+    assert_eq!(world.state.parked(), 0);
 }
 
 #[test]
@@ -493,7 +493,7 @@ fn a_new_producer_is_tried_with_one_record_before_it_gets_more() {
     world.renew();
     world.drain();
     assert_eq!(world.client.len(), 1);
-    assert!(world.handover.on_probation() && !world.handover.is_direct());
+    assert!(world.state.on_probation() && !world.state.is_direct());
     world.report(Reported::Failed);
     world.renew();
     world.drain();
@@ -502,7 +502,7 @@ fn a_new_producer_is_tried_with_one_record_before_it_gets_more() {
     world.drain();
     assert!(world.client.len() > 1, "what waited for the same partition goes at once");
     world.report_all();
-    assert!(world.handover.is_direct());
+    assert!(world.state.is_direct());
     let flagged = world.kafka.values().flatten().filter(|(_, flagged)| *flagged).count();
     assert_eq!(flagged, 4, "all of them had been handed over in vain");
 }
@@ -567,8 +567,8 @@ fn play(world: &mut World, step: Step) {
         Step::Drain => world.drain(),
         Step::Renew => world.renew(),
         Step::Refuse => world.refuse(),
-        Step::TryRefused => world.try_refused(),
-        Step::Carry => world.carry(),
+        Step::TryRefused => world.retry_parked(),
+        Step::Carry => world.move_to_end(),
     }
 }
 
@@ -581,7 +581,7 @@ fn heal(world: &mut World) {
         world.report_all();
         world.renew();
         world.drain();
-        world.try_refused();
+        world.retry_parked();
     }
 }
 
@@ -591,7 +591,7 @@ proptest! {
         steps in steps(), records_max in 1..20_usize, disk_first: bool, earlier in 0..5_u64,
     ) {
         let mut world = World::with_disk(Rules { disk_first, records_max, ..rules() }, earlier);
-        world.handover.connected();
+        world.state.connected();
         for step in steps {
             play(&mut world, step);
         }
@@ -609,7 +609,7 @@ proptest! {
             prop_assert!(*answer == Answer::StorageUnavailable || seen.contains_key(number), "{} is missing", number);
         }
         prop_assert_eq!(world.settled.len() as u64, world.disk_end, "every entry is settled");
-        prop_assert!(world.handover.is_direct());
+        prop_assert!(world.state.is_direct());
     }
 
     #[test]

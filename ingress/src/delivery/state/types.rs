@@ -1,4 +1,4 @@
-//! The words in which the hand-over is spoken to: what comes in, within which limits, and what follows.
+//! Inputs, limits and effects of the delivery state machine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,12 +47,12 @@ pub struct Rules {
     pub deadline: Duration,
     /// How long a report is awaited when the disk log has no room.
     pub report_wait_max: Duration,
-    /// Records that are on their way at most.
+    /// Records in flight, at most.
     pub records_max: usize,
-    /// About how many bytes are on their way at most.
+    /// About how many bytes are in flight at most.
     pub bytes_max: usize,
-    /// A disk log that is larger is not kept for events that Kafka refused: these go to its end.
-    pub carry_above_bytes: u64,
+    /// Size of the disk log above which parked entries are moved to its end.
+    pub move_parked_above_bytes: u64,
 }
 
 /// What follows from an input.
