@@ -19,7 +19,7 @@ use common::telemetry::{self, LogFormat};
 use http_edge::fit_open_files;
 use http_edge::listener::listener;
 use ingress::metrics::LogGauges;
-use ingress::{Keeper, Metrics, Reception, Webhooks, hold, notify};
+use ingress::{Delivery, Metrics, Reception, Webhooks, hold, notify};
 use processor::config::{FOLDING, QUERIES, ServiceConfig};
 use processor::identity::Identity;
 use processor::service;
@@ -130,7 +130,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     config.webhooks.check_address(bound)?;
     config.webhooks.warn_of_open_apps(bound);
     let (webhooks, serving) =
-        ingress::serve(listener, &config.webhooks, reception, Keeper::Disk(raw.clone()), stop.clone())
+        ingress::serve(listener, &config.webhooks, reception, Delivery::Disk(raw.clone()), stop.clone())
             .context("take webhooks")?;
     tracing::info!(what = "webhooks", address = %webhooks, "listening");
     let (registered, ready) = (registry.clone(), readiness.clone());

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::apps::Apps;
 use crate::budget::Budget;
 use crate::config::Webhooks;
-use crate::delivery::handle::{Hand, Kept, StorageUnavailable};
+use crate::delivery::handle::{DeliveryHandle, Kept, StorageUnavailable};
 use crate::metrics::{Metrics, Outcome};
 use crate::problem::Refusal;
 use crate::proxies::Proxies;
@@ -75,9 +75,9 @@ impl Reception {
     }
 
     /// Takes a webhook: answers once the event cannot be lost any more.
-    pub async fn accept(&self, request: &HttpRequest, payload: Payload, hand: &Hand) -> Answer {
+    pub async fn accept(&self, request: &HttpRequest, payload: Payload, delivery: &DeliveryHandle) -> Answer {
         let started = Instant::now();
-        let answer = match self.take(request, payload, hand).await {
+        let answer = match self.take(request, payload, delivery).await {
             Ok((id, kept)) => Answer::Kept { id, kept },
             Err(refusal) => Answer::Refused(refusal),
         };
@@ -87,7 +87,12 @@ impl Reception {
         answer
     }
 
-    async fn take(&self, request: &HttpRequest, payload: Payload, hand: &Hand) -> Result<(Uuid, Kept), Refusal> {
+    async fn take(
+        &self,
+        request: &HttpRequest,
+        payload: Payload,
+        delivery: &DeliveryHandle,
+    ) -> Result<(Uuid, Kept), Refusal> {
         let app = self.apps.owner(request.path())?;
         if self.apps.are_any() && is_proxied(request.headers()) {
             self.metrics.open_behind_proxy();
@@ -112,7 +117,7 @@ impl Reception {
             return Err(refusal(None));
         }
         let read = Instant::now();
-        let kept = hand.keep(record).await;
+        let kept = delivery.keep(record).await;
         if let Ok(kept) = kept {
             self.metrics.kept(kept, read.elapsed());
         }

@@ -1,6 +1,6 @@
 //! Brings the events of an ingress that is gone from its disk log to Kafka, each at least once, in their order.
 //!
-//! The dispatcher and the link do it, as they do for an ingress' own disk log; only nothing is added to it. Every event is
+//! The dispatcher and the producer supervisor do it, as for an ingress' own disk log, but nothing is added to it. Every event is
 //! flagged: whoever is gone may have handed it over before. What was brought is saved each second, so that a kill
 //! costs some flagged second copies, and nothing else.
 //!
@@ -20,9 +20,9 @@ use common::log::disk::{DiskLog, Options, Settled, Survey, SurveyError};
 use common::log::kafka::{Complaint, KafkaSettings, Trouble};
 use common::private;
 
-use crate::delivery::dispatcher::{Dispatcher, Standing};
+use crate::delivery::dispatcher::{Dispatcher, Status};
+use crate::delivery::producer_supervisor::ProducerSupervisor;
 use crate::delivery::state::Rules;
-use crate::delivery::supervisor::Link;
 
 mod vacancy;
 mod watch;
@@ -156,21 +156,24 @@ impl Adoption {
 
     /// Brings everything to Kafka, however long that takes; `told` hears now and then how far it is.
     pub fn run(&self, kafka: &KafkaSettings, stop: &Stop, told: impl FnMut(Progress)) -> anyhow::Result<Ending> {
-        let link_stop = Stop::default();
-        let link = Link::adopting(Arc::clone(&self.dispatcher), kafka.clone(), link_stop.clone());
+        let supervisor_stop = Stop::default();
+        let supervisor =
+            ProducerSupervisor::adopting(Arc::clone(&self.dispatcher), kafka.clone(), supervisor_stop.clone());
         let span = tracing::Span::current();
-        let link = thread::Builder::new().name("adopt-link".into()).spawn(move || span.in_scope(|| link.run(None)))?;
+        let supervisor = thread::Builder::new()
+            .name("adopt-producer".into())
+            .spawn(move || span.in_scope(|| supervisor.run(None)))?;
         let mut told = told;
-        let ending = self.wait(stop, || link.is_finished(), &mut told);
-        link_stop.request();
-        let linked = link.join().map_err(|_| anyhow::anyhow!("the link panicked"))?;
+        let ending = self.wait(stop, || supervisor.is_finished(), &mut told);
+        supervisor_stop.request();
+        let ended = supervisor.join().map_err(|_| anyhow::anyhow!("the producer supervisor panicked"))?;
         self.dispatcher.settled().save().context("save what Kafka has acknowledged")?;
         let progress = self.progress();
         told(progress);
         if progress.left == 0 {
             return Ok(Ending::AllSettled);
         }
-        linked.map(|()| ending)
+        ended.map(|()| ending)
     }
 
     /// Waits for the end, and for every reason to end before.
@@ -188,7 +191,7 @@ impl Adoption {
                 if !self.mark.is_there() {
                     return Ending::AskedBack;
                 }
-                let Standing { connected, parked, .. } = self.dispatcher.standing();
+                let Status { connected, parked, .. } = self.dispatcher.status();
                 let open = self.dispatcher.open();
                 if parked as u64 == progress.left && open == 0 {
                     return Ending::Refused;

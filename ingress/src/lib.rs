@@ -37,13 +37,13 @@ pub mod source_list;
 
 pub use accept::Reception;
 pub use config::{Config, Webhooks};
-pub use delivery::handle::Keeper;
+pub use delivery::handle::Delivery;
 pub use metrics::Metrics;
 pub use server::serve;
 
 use delivery::disk;
 use delivery::dispatcher::Dispatcher;
-use delivery::supervisor::Link;
+use delivery::producer_supervisor::ProducerSupervisor;
 
 /// Runs ingress in its cluster form until stopped.
 pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
@@ -55,11 +55,11 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
     let metrics = Metrics::new(&registry);
     readiness.unless(metrics.refusing());
     let dispatcher = open(&config, &metrics, &registry, &asked)?;
-    let mut lines = Lines::start(&dispatcher, &config, &readiness)?;
+    let mut threads = DeliveryThreads::start(&dispatcher, &config, &readiness)?;
     readiness.unless({
         let dispatcher = Arc::downgrade(&dispatcher);
         let unavailable =
-            |dispatcher: Arc<Dispatcher>| dispatcher.log().trouble().is_some() && !dispatcher.standing().kafka_up;
+            |dispatcher: Arc<Dispatcher>| dispatcher.log().trouble().is_some() && !dispatcher.status().kafka_up;
         move || dispatcher.upgrade().is_some_and(unavailable).then_some("neither Kafka nor the disk log takes events")
     });
 
@@ -70,11 +70,11 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
     let bound = listener.local_addr().context("ask the socket where it listens")?;
     webhooks.check_address(bound)?;
     webhooks.warn_of_open_apps(bound);
-    let serving = serve(listener, webhooks, reception, Keeper::Kafka(Arc::clone(&dispatcher)), stop.clone());
+    let serving = serve(listener, webhooks, reception, Delivery::Kafka(Arc::clone(&dispatcher)), stop.clone());
     let (address, serving) = serving.context("take webhooks")?;
     tracing::info!(what = "webhooks", %address, "listening");
 
-    let alive = lines.alive();
+    let alive = threads.alive();
     let admin = admin::serve(config.admin_listen, admin_limits, registry, readiness, alive, stop.clone());
     let (address, admin) = admin.context("answer the admin")?;
     tracing::info!(what = "admin", %address, "listening");
@@ -87,14 +87,14 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
         let mut serving = std::pin::pin!(serving);
         let ended = tokio::select! {
             served = &mut serving => served.context("serve webhooks"),
-            told = &mut lines.over => {
+            told = &mut threads.over => {
                 stop.request();
                 let served = serving.await.context("serve webhooks");
-                told.unwrap_or_else(|_| Err(anyhow::anyhow!("the link to Kafka ended"))).and(served)
+                told.unwrap_or_else(|_| Err(anyhow::anyhow!("the producer supervisor ended"))).and(served)
             }
         };
         stop.request();
-        let kept = lines.end().await;
+        let kept = threads.end().await;
         let watched = tokio::task::spawn_blocking(|| watch.map_or(Ok(()), JoinHandle::join)).await;
         let kept = kept.and(watched?.map_err(|_| anyhow::anyhow!("the thread that adopts panicked")));
         drop(busy);
@@ -161,19 +161,19 @@ fn watch(
     Ok(Some(thread::Builder::new().name("adopt".into()).spawn(move || watch.run(&stop))?))
 }
 
-/// The threads behind the dispatcher.
-struct Lines {
+/// The threads of the delivery.
+struct DeliveryThreads {
     dispatcher: Arc<Dispatcher>,
     disk: JoinHandle<()>,
-    link: JoinHandle<()>,
-    /// The link's result, should it end before it is told to.
+    supervisor: JoinHandle<()>,
+    /// The result of the producer supervisor, should it end before it is stopped.
     over: oneshot::Receiver<anyhow::Result<()>>,
     stop: Stop,
     /// Held by each thread.
     running: Arc<()>,
 }
 
-impl Lines {
+impl DeliveryThreads {
     fn start(dispatcher: &Arc<Dispatcher>, config: &Config, readiness: &Readiness) -> anyhow::Result<Self> {
         let (stop, running) = (Stop::default(), Arc::new(()));
         let disk = thread::Builder::new().name("disk".into()).spawn({
@@ -183,18 +183,18 @@ impl Lines {
                 drop(running);
             }
         })?;
-        let link = Link::new(Arc::clone(dispatcher), config.kafka.clone(), stop.clone());
+        let supervisor = ProducerSupervisor::new(Arc::clone(dispatcher), config.kafka.clone(), stop.clone());
         let ready = readiness.pending("Kafka was not reached yet");
         let (ended, over) = oneshot::channel();
-        let link = thread::Builder::new().name("link".into()).spawn({
+        let supervisor = thread::Builder::new().name("producer".into()).spawn({
             let running = Arc::clone(&running);
             move || {
                 // Nobody listens at an orderly end.
-                let _ = ended.send(link.run(Some(ready)));
+                let _ = ended.send(supervisor.run(Some(ready)));
                 drop(running);
             }
         })?;
-        Ok(Self { dispatcher: Arc::clone(dispatcher), disk, link, over, stop, running })
+        Ok(Self { dispatcher: Arc::clone(dispatcher), disk, supervisor, over, stop, running })
     }
 
     /// Whether all of them are running, or have been told to end.
@@ -207,12 +207,12 @@ impl Lines {
     async fn end(self) -> anyhow::Result<()> {
         let join = move || {
             self.stop.request();
-            let link = self.link.join();
+            let supervisor = self.supervisor.join();
             self.dispatcher.close();
-            (link, self.disk.join())
+            (supervisor, self.disk.join())
         };
-        let (link, disk) = tokio::task::spawn_blocking(join).await.context("end the threads")?;
+        let (supervisor, disk) = tokio::task::spawn_blocking(join).await.context("end the threads")?;
         let panicked = |_| anyhow::anyhow!("a thread panicked");
-        link.and(disk).map_err(panicked)
+        supervisor.and(disk).map_err(panicked)
     }
 }

@@ -334,9 +334,9 @@ impl Collector for Gauges {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.events.set(whole(self.dispatcher.settled().unsettled()));
         self.oldest_age_seconds.set(self.oldest_age().as_secs_f64());
-        let standing = self.dispatcher.standing();
-        self.kafka_up.set(i64::from(standing.kafka_up));
-        self.refused.set(whole(standing.parked as u64));
+        let status = self.dispatcher.status();
+        self.kafka_up.set(i64::from(status.kafka_up));
+        self.refused.set(whole(status.parked as u64));
         raise(&self.renewed, self.dispatcher.producers_renewed());
         for kind in Trouble::ALL {
             raise(&self.troubles.with_label_values(&[kind.label()]), self.dispatcher.complaints().count(kind));

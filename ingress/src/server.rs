@@ -19,7 +19,7 @@ use http_edge::site::is_cross_site;
 
 use crate::accept::Reception;
 use crate::config::Webhooks;
-use crate::delivery::handle::{Hand, Keeper};
+use crate::delivery::handle::{Delivery, DeliveryHandle};
 use crate::problem::Refusal;
 
 #[cfg(test)]
@@ -33,7 +33,7 @@ pub fn serve(
     listener: TcpListener,
     webhooks: &Webhooks,
     reception: Arc<Reception>,
-    keeper: Keeper,
+    delivery: Delivery,
     stop: Stop,
 ) -> anyhow::Result<(SocketAddr, impl Future<Output = io::Result<()>> + use<>)> {
     let options = Options {
@@ -51,7 +51,7 @@ pub fn serve(
     };
     let refuses_pages = webhooks.refuses_pages_at(listener.local_addr().context("look where it listens")?);
     let app = move || {
-        let room = Room { reception: Arc::clone(&reception), hand: keeper.for_worker(), refuses_pages };
+        let room = Room { reception: Arc::clone(&reception), delivery: delivery.for_worker(), refuses_pages };
         App::new().app_data(Data::new(room)).default_service(web::to(answer))
     };
     // Taken now, so that nobody finds the process idle between the request to stop and our hearing of it.
@@ -71,7 +71,7 @@ async fn answer(request: HttpRequest, payload: Payload, room: Data<Room>) -> Htt
     } else if room.refuses_pages && is_cross_site(request.headers()) {
         room.reception.refuse(Refusal::CrossSite)
     } else {
-        room.reception.accept(&request, payload, &room.hand).await
+        room.reception.accept(&request, payload, &room.delivery).await
     };
     answer.respond()
 }
@@ -79,7 +79,7 @@ async fn answer(request: HttpRequest, payload: Payload, room: Data<Room>) -> Htt
 /// What a worker thread works with.
 struct Room {
     reception: Arc<Reception>,
-    hand: Hand,
+    delivery: DeliveryHandle,
     /// Whether pages of other sites have no business here.
     refuses_pages: bool,
 }
@@ -134,8 +134,8 @@ mod tests {
         }
 
         async fn call(&self, request: TestRequest) -> ServiceResponse<impl MessageBody> {
-            let hand = Keeper::Disk(self.log.clone()).for_worker();
-            let room = Room { reception: Arc::clone(&self.reception), hand, refuses_pages: true };
+            let delivery = Delivery::Disk(self.log.clone()).for_worker();
+            let room = Room { reception: Arc::clone(&self.reception), delivery, refuses_pages: true };
             let app = init_service(App::new().app_data(Data::new(room)).default_service(web::to(answer))).await;
             call_service(&app, request.to_request()).await
         }
@@ -255,14 +255,14 @@ mod tests {
         let standalone = Standalone::new(&[]);
         let stop = Stop::default();
         let (told, address) = std::sync::mpsc::channel();
-        let keeper = Keeper::Disk(standalone.log.clone());
+        let delivery = Delivery::Disk(standalone.log.clone());
         let serving = std::thread::spawn({
             let (stop, reception) = (stop.clone(), Arc::clone(&standalone.reception));
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 runtime.block_on(async {
                     let listener = listener(([127, 0, 0, 1], 0).into())?;
-                    let (address, serving) = serve(listener, &Webhooks::by_default(), reception, keeper, stop)?;
+                    let (address, serving) = serve(listener, &Webhooks::by_default(), reception, delivery, stop)?;
                     told.send(address).expect("the test listens");
                     serving.await?;
                     anyhow::Ok(())

@@ -3,7 +3,7 @@
 //!
 //! Real are `ingress::delivery` with `state`, `dispatcher`, `drain` and `disk`, and the whole of `common::log::disk` with
 //! [`Settled`]. Played are librdkafka and the brokers behind it ([`broker`], [`client`]), the disk ([`medium`], [`disk`]), and the clock. Of
-//! `ingress::delivery::supervisor` only the order of its steps is played, by [`life`], whose threads move when they are handed the baton:
+//! `ingress::delivery::producer_supervisor` only the order of its steps is played, by [`life`], whose threads move when they are handed the baton:
 //! between any two records that are sent and any two calls of the disk, something else may happen, a death too.
 //!
 //! [`company`] holds several ingresses with their disks and does to them what happens; [`schedule`] draws from a seed what

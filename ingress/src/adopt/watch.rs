@@ -42,7 +42,7 @@ impl Watch {
         while !stop.sleep(every) {
             for (dir, vacancy) in self.dirs.iter().zip(&mut vacancies) {
                 let due = vacancy.look(Instant::now(), seen(dir), self.after);
-                if due && self.dispatcher.standing().kafka_up && !stop.requested() {
+                if due && self.dispatcher.status().kafka_up && !stop.requested() {
                     // Whatever comes of it, the next attempt is as far off as the first was.
                     *vacancy = Vacancy::default();
                     tracing::info_span!("adopt", dir = %dir.display()).in_scope(|| self.adopt(dir, stop));

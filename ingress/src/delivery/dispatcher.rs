@@ -14,12 +14,12 @@ use common::log::Record;
 use common::log::disk::{DiskLog, Settled};
 use common::log::kafka::{Complaints, Fault, RawProducer, ReportError, Reports, SendError, Trouble};
 
+use crate::delivery::reply::ReplyQueue;
 use crate::delivery::state::{
-    Answer, Batch, DeliveryState, Effects, Link, Offer, QueuedRecord, Reported, Rules, Waiter,
+    Batch, DeliveryState, Effects, Offer, ProducerState, QueuedRecord, Reply, Reported, Rules, Waiter,
 };
-use crate::delivery::worker::Outbox;
 
-/// Without news about the disk log, the link looks after other things this often.
+/// Without news about the disk log, the producer looks after other things this often.
 const LINK_WAIT_MAX: Duration = Duration::from_millis(100);
 /// Parked entries that are moved to the end of the disk log at a time.
 const MOVE_RECORDS_MAX: usize = 64;
@@ -61,7 +61,7 @@ pub struct Dispatcher<C = RawProducer> {
     /// Why the producer failed, until somebody asks.
     failure: Mutex<Option<(Trouble, String)>>,
     producers_renewed: AtomicU64,
-    outboxes: RwLock<Vec<Arc<Outbox>>>,
+    reply_queues: RwLock<Vec<Arc<ReplyQueue>>>,
     /// There is something to write to the disk log.
     to_write: Condvar,
     /// There is something to read from the disk log.
@@ -69,10 +69,10 @@ pub struct Dispatcher<C = RawProducer> {
     closed: AtomicBool,
 }
 
-/// How things stand, for people and metrics.
+/// The state of the delivery, for logs and metrics.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing {
-    /// Whether Kafka acknowledges what is handed over.
+pub struct Status {
+    /// Whether Kafka acknowledges what is sent.
     pub kafka_up: bool,
     /// Whether new events go straight to Kafka.
     pub direct: bool,
@@ -113,7 +113,7 @@ impl<C: Client> Dispatcher<C> {
             complaints: Arc::default(),
             failure: Mutex::default(),
             producers_renewed: AtomicU64::new(0),
-            outboxes: RwLock::default(),
+            reply_queues: RwLock::default(),
             to_write: Condvar::new(),
             to_drain: Condvar::new(),
             closed: AtomicBool::new(false),
@@ -121,11 +121,11 @@ impl<C: Client> Dispatcher<C> {
     }
 
     /// Registers a worker.
-    pub fn register_worker(&self) -> (u32, Arc<Outbox>) {
-        let mut outboxes = self.outboxes.write().unwrap_or_else(PoisonError::into_inner);
-        let outbox = Arc::new(Outbox::default());
-        outboxes.push(Arc::clone(&outbox));
-        (u32::try_from(outboxes.len() - 1).expect("fewer workers than 4 billion"), outbox)
+    pub fn register_worker(&self) -> (u32, Arc<ReplyQueue>) {
+        let mut reply_queues = self.reply_queues.write().unwrap_or_else(PoisonError::into_inner);
+        let reply_queue = Arc::new(ReplyQueue::default());
+        reply_queues.push(Arc::clone(&reply_queue));
+        (u32::try_from(reply_queues.len() - 1).expect("fewer workers than 4 billion"), reply_queue)
     }
 
     /// Where a record lies: by its key, else by its id, as [`common::event::RawEvent::partition`] says.
@@ -152,8 +152,8 @@ impl<C: Client> Dispatcher<C> {
         state.tick(now, &mut effects);
         self.settle(&effects);
         self.go_on(state, now);
-        self.post(effects.answers);
-        self.ring();
+        self.post_replies(effects.replies);
+        self.wake_workers();
     }
 
     /// A group that is to be written now, if there is one and none is being written.
@@ -186,7 +186,7 @@ impl<C: Client> Dispatcher<C> {
         self.written(|state, effects| state.not_appended(group, effects));
     }
 
-    /// Where to read on in the disk log, how many entries may be handed over now, and where to stop. Waits
+    /// Where to read on in the disk log, how many entries may be sent now, and where to stop. Waits
     /// a moment if there is nothing to do.
     pub fn drainable(&self) -> Option<(u64, usize, u64)> {
         let look = |state: &DeliveryState| state.drainable().map(|(next, room)| (next, room, state.known_end()));
@@ -226,19 +226,19 @@ impl<C: Client> Dispatcher<C> {
     pub fn connected(&self, producer: Arc<C>) {
         *self.producer.write().unwrap_or_else(PoisonError::into_inner) = Some(producer);
         let mut state = self.lock();
-        match state.link() {
-            Link::Down => state.connected(),
-            Link::Failing => {
+        match state.producer() {
+            ProducerState::Connecting => state.connected(),
+            ProducerState::Failing => {
                 self.producers_renewed.fetch_add(1, Ordering::Relaxed);
                 state.renewed(self.settled.watermark());
             }
-            Link::Up => {}
+            ProducerState::Up => {}
         }
         drop(state);
         self.to_drain.notify_one();
     }
 
-    /// Stops handing over; who waits is helped by the disk log.
+    /// Stops sending; who waits is helped by the disk log.
     pub fn fail(&self) {
         let mut state = self.lock();
         state.fail();
@@ -271,7 +271,7 @@ impl<C: Client> Dispatcher<C> {
             self.complaints.note(fatal.0, fatal.1.clone());
             return Some(fatal);
         }
-        let failing = self.lock().link() == Link::Failing;
+        let failing = self.lock().producer() == ProducerState::Failing;
         let reason = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         failing.then(|| reason.unwrap_or_else(|| (Trouble::Other, "a record was not taken".to_owned())))
     }
@@ -333,13 +333,13 @@ impl<C: Client> Dispatcher<C> {
         self.lock().open()
     }
 
-    /// How things stand.
-    pub fn standing(&self) -> Standing {
+    /// The state of the delivery.
+    pub fn status(&self) -> Status {
         let now = self.clock.now();
         let state = self.lock();
-        let connected = state.link() == Link::Up;
+        let connected = state.producer() == ProducerState::Up;
         let kafka_up = connected && !state.is_stalled(now) && !state.on_probation();
-        Standing { kafka_up, direct: kafka_up && state.is_direct(), connected, parked: state.parked() }
+        Status { kafka_up, direct: kafka_up && state.is_direct(), connected, parked: state.parked() }
     }
 
     /// How long the oldest record in flight has not been reported.
@@ -371,8 +371,8 @@ impl<C: Client> Dispatcher<C> {
         what(&mut state, &mut effects);
         self.settle(&effects);
         drop(state);
-        self.post(effects.answers);
-        self.ring();
+        self.post_replies(effects.replies);
+        self.wake_workers();
     }
 
     /// What every decision is followed by: what may go goes, what is to be written is written.
@@ -436,21 +436,21 @@ impl<C: Client> Dispatcher<C> {
         effects.settled.iter().for_each(|offset| self.settled.settle(*offset));
     }
 
-    fn post(&self, answers: Vec<(Waiter, Answer)>) {
-        if answers.is_empty() {
+    fn post_replies(&self, replies: Vec<(Waiter, Reply)>) {
+        if replies.is_empty() {
             return;
         }
-        let outboxes = self.outboxes.read().unwrap_or_else(PoisonError::into_inner);
-        for (waiter, answer) in answers {
-            if let Some(outbox) = outboxes.get(waiter.worker as usize) {
-                outbox.put(waiter, answer);
+        let reply_queues = self.reply_queues.read().unwrap_or_else(PoisonError::into_inner);
+        for (waiter, reply) in replies {
+            if let Some(reply_queue) = reply_queues.get(waiter.worker as usize) {
+                reply_queue.push(waiter, reply);
             }
         }
     }
 
-    fn ring(&self) {
-        let outboxes = self.outboxes.read().unwrap_or_else(PoisonError::into_inner);
-        outboxes.iter().for_each(|outbox| outbox.ring());
+    fn wake_workers(&self) {
+        let reply_queues = self.reply_queues.read().unwrap_or_else(PoisonError::into_inner);
+        reply_queues.iter().for_each(|reply_queue| reply_queue.wake_worker());
     }
 
     fn complained(&self, ReportError { fault, trouble, reason }: ReportError) -> Reported {
@@ -488,9 +488,9 @@ impl<C: Client> Reports for Dispatcher<C> {
         } else {
             drop(state);
         }
-        self.post(effects.answers);
+        self.post_replies(effects.replies);
         if last {
-            self.ring();
+            self.wake_workers();
         }
     }
 }

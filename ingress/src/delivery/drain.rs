@@ -5,7 +5,7 @@ use common::log::disk::Reader;
 
 use crate::delivery::dispatcher::{Client, Dispatcher};
 
-/// Entries that are handed over under one lock.
+/// Entries that are sent under one lock.
 const STEP_RECORDS_MAX: usize = 64;
 
 /// Reads the disk log where the cursor stands.

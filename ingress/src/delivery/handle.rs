@@ -1,4 +1,4 @@
-//! Keeps a record: resolves once it cannot be lost any more, and says where it is.
+//! The way in: a record is kept once [`DeliveryHandle::keep`] returns, and the result says where.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use common::log::Record;
 use common::log::disk::DiskLog;
 
 use crate::delivery::dispatcher::Dispatcher;
-use crate::delivery::state::Answer;
+use crate::delivery::state::Reply;
 use crate::delivery::worker::Worker;
 
 /// Where a record is kept.
@@ -34,39 +34,39 @@ impl Kept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StorageUnavailable;
 
-/// Where records are kept, for the whole process.
+/// The delivery of a process.
 #[derive(Clone)]
-pub enum Keeper {
-    /// In a disk log alone, which somebody reads: the standalone form.
+pub enum Delivery {
+    /// To a disk log alone: the standalone form.
     Disk(DiskLog),
-    /// In Kafka within the deadline, else in the disk log until Kafka has them: the cluster form.
+    /// To Kafka within the deadline, else to the disk log until Kafka has them: the cluster form.
     Kafka(Arc<Dispatcher>),
 }
 
-impl Keeper {
-    /// The same for one worker thread, to be called there.
-    pub fn for_worker(&self) -> Hand {
+impl Delivery {
+    /// The handle for one worker thread, made on that thread.
+    pub fn for_worker(&self) -> DeliveryHandle {
         match self {
-            Self::Disk(log) => Hand::Disk { log: log.clone(), failing: Cell::new(false) },
-            Self::Kafka(dispatcher) => Hand::Kafka(Worker::start(Arc::clone(dispatcher))),
+            Self::Disk(log) => DeliveryHandle::Disk { log: log.clone(), failing: Cell::new(false) },
+            Self::Kafka(dispatcher) => DeliveryHandle::Kafka(Worker::start(Arc::clone(dispatcher))),
         }
     }
 }
 
-/// Where one worker thread keeps records.
-pub enum Hand {
-    /// In a disk log alone.
+/// The delivery as one worker thread uses it.
+pub enum DeliveryHandle {
+    /// To a disk log alone.
     Disk {
         /// The log.
         log: DiskLog,
-        /// It did not take the last event, which has been said.
+        /// The last event was not written, which the log has said.
         failing: Cell<bool>,
     },
-    /// In Kafka or in the disk log.
+    /// To Kafka or to the disk log.
     Kafka(Rc<Worker>),
 }
 
-impl Hand {
+impl DeliveryHandle {
     /// Resolves once the record cannot be lost any more.
     pub async fn keep(&self, record: Record) -> Result<Kept, StorageUnavailable> {
         match self {
@@ -83,9 +83,9 @@ impl Hand {
                 }
             },
             Self::Kafka(worker) => match worker.keep(record).await {
-                Answer::Kafka => Ok(Kept::Kafka),
-                Answer::Disk => Ok(Kept::Disk),
-                Answer::StorageUnavailable => Err(StorageUnavailable),
+                Reply::Kafka => Ok(Kept::Kafka),
+                Reply::Disk => Ok(Kept::Disk),
+                Reply::StorageUnavailable => Err(StorageUnavailable),
             },
         }
     }

@@ -1,153 +1,154 @@
-//! Says what is wrong with Kafka once, and once that it is over, however often it is looked at.
+//! Decides what the log says about an outage of Kafka: its cause once, and once that it is over.
 //!
-//! Pure: what is seen comes in with the time, what is to be said comes out.
+//! Pure: observations come in with the time, notices come out.
 
 use std::time::{Duration, Instant};
 
 use common::log::kafka::{Complaint, Trouble};
 
-/// A dip that is shorter is for the metrics, not for people. Meanwhile the cause becomes known.
-const SAY_AFTER: Duration = Duration::from_secs(1);
-/// How often people are told that nothing has changed.
-const REMIND_EVERY: Duration = Duration::from_secs(60);
-/// Kafka takes events for so long, at first and at most, before people are told that it is over.
-const CALM_MIN: Duration = Duration::from_secs(1);
-const CALM_MAX: Duration = Duration::from_secs(60);
-/// A cause that was heard so long before the first missing acknowledgement belongs to it.
+/// A shorter outage shows in metrics only. Meanwhile the cause becomes known.
+const LOG_AFTER: Duration = Duration::from_secs(1);
+/// Interval between two lines about an outage that goes on.
+const REPEAT_EVERY: Duration = Duration::from_secs(60);
+/// How long Kafka takes events before an outage counts as over, at first and at most.
+const RECOVERED_AFTER_MIN: Duration = Duration::from_secs(1);
+const RECOVERED_AFTER_MAX: Duration = Duration::from_secs(60);
+/// A fault reported this long before the first missing acknowledgement can be its cause.
 const CAUSE_BEFORE: Duration = Duration::from_secs(2);
-/// A cause that was not heard of for so long is no longer one. Whoever tries to connect hears it more often.
+/// A fault not reported for this long is no longer the cause. Every attempt to connect reports it again.
 const CAUSE_LASTS: Duration = Duration::from_secs(15);
 
-/// How Kafka is just now.
+/// The state of Kafka at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// Events go straight to it, and are acknowledged in time.
-    Well,
-    /// It acknowledges in time; what waited on disk goes first.
+pub enum KafkaHealth {
+    /// Events go straight to Kafka, and are acknowledged in time.
+    Healthy,
+    /// Kafka acknowledges in time; events from the disk log go first.
     CatchingUp,
-    /// It does not acknowledge in time, or not at all.
-    Ill,
+    /// Kafka does not acknowledge in time, or not at all.
+    Unavailable,
 }
 
-/// What is seen.
+/// The state of Kafka, and the likely cause.
 #[derive(Clone, Debug)]
-pub struct Sight {
-    /// How Kafka is.
-    pub how: How,
-    /// What was complained of since [`Mood::cause_since`] and tells most.
+pub struct Observation {
+    /// The state of Kafka.
+    pub health: KafkaHealth,
+    /// The most specific fault since [`OutageLog::cause_since`].
     pub cause: Option<Complaint>,
 }
 
-/// What is to be said.
+/// A line for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Saying {
-    /// Kafka takes no events, for so long, and why, as far as that is known.
-    Ill(Duration, Option<Complaint>),
-    /// It does again, after so long.
+pub enum OutageNotice {
+    /// Kafka has taken no events for this long, and the cause, if it is known.
+    Lasting(Duration, Option<Complaint>),
+    /// Kafka takes events again, after this long.
     Over(Duration),
 }
 
-/// How Kafka is, as people were told.
+/// What the log has said about Kafka.
 #[derive(Clone, Debug)]
-pub struct Mood {
-    /// Since when it has been ill, unless it is well.
-    ill: Option<Illness>,
-    /// How long it has to be well before that is said.
-    calm: Duration,
-    /// When the last illness that people were told of was over.
+pub struct OutageLog {
+    /// The outage that goes on, if there is one.
+    outage: Option<Outage>,
+    /// How long Kafka has to be healthy before the outage counts as over.
+    recovered_after: Duration,
+    /// When the last logged outage was over.
     over_at: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
-struct Illness {
+struct Outage {
     since: Instant,
-    well_since: Option<Instant>,
-    spoke_at: Option<Instant>,
-    told: Vec<Trouble>,
+    healthy_since: Option<Instant>,
+    logged_at: Option<Instant>,
+    logged: Vec<Trouble>,
 }
 
-impl Mood {
+impl OutageLog {
     /// Before Kafka was reached.
     pub fn new(now: Instant) -> Self {
-        Self { ill: Some(Illness::new(now)), calm: CALM_MIN, over_at: None }
+        Self { outage: Some(Outage::new(now)), recovered_after: RECOVERED_AFTER_MIN, over_at: None }
     }
 
-    /// Since when complaints may be the cause of what is seen.
+    /// The earliest time of a fault that can be the cause.
     pub fn cause_since(&self, now: Instant) -> Instant {
-        let since = self.ill.as_ref().map_or(now, |ill| ill.since);
+        let since = self.outage.as_ref().map_or(now, |outage| outage.since);
         let first = since.checked_sub(CAUSE_BEFORE).unwrap_or(since);
         now.checked_sub(CAUSE_LASTS).map_or(first, |newest| newest.max(first))
     }
 
-    /// Whether somebody should find out the cause before it is said.
+    /// Whether a line is due, so that the cause should be diagnosed first.
     pub fn wants_cause(&self, now: Instant) -> bool {
-        self.ill.as_ref().is_some_and(|ill| ill.is_due(now))
+        self.outage.as_ref().is_some_and(|outage| outage.is_due(now))
     }
 
-    /// Takes in what is seen.
-    pub fn look(&mut self, now: Instant, sight: &Sight) -> Option<Saying> {
-        if sight.how == How::Ill {
-            let ill = self.ill.get_or_insert_with(|| Illness::new(now));
-            ill.well_since = None;
-            return ill.speak(now, sight.cause.as_ref());
+    /// Takes an observation, and returns the line that is due.
+    pub fn observe(&mut self, now: Instant, seen: &Observation) -> Option<OutageNotice> {
+        if seen.health == KafkaHealth::Unavailable {
+            let outage = self.outage.get_or_insert_with(|| Outage::new(now));
+            outage.healthy_since = None;
+            return outage.notice(now, seen.cause.as_ref());
         }
-        let ill = self.ill.as_mut()?;
-        if sight.how == How::CatchingUp {
-            ill.well_since = None;
+        let outage = self.outage.as_mut()?;
+        if seen.health == KafkaHealth::CatchingUp {
+            outage.healthy_since = None;
             return None;
         }
-        let well_since = *ill.well_since.get_or_insert(now);
-        if now.saturating_duration_since(well_since) < self.calm {
+        let healthy_since = *outage.healthy_since.get_or_insert(now);
+        if now.saturating_duration_since(healthy_since) < self.recovered_after {
             return None;
         }
-        let Illness { since, spoke_at, .. } = self.ill.take()?;
-        spoke_at?;
-        // Who falls ill again and again is not announced well each time.
-        let again = self.over_at.is_some_and(|at| since.saturating_duration_since(at) < CALM_MAX);
-        self.calm = if again { (self.calm * 2).min(CALM_MAX) } else { CALM_MIN };
+        let Outage { since, logged_at, .. } = self.outage.take()?;
+        logged_at?;
+        // A Kafka that fails again and again is not announced as recovered each time.
+        let again = self.over_at.is_some_and(|at| since.saturating_duration_since(at) < RECOVERED_AFTER_MAX);
+        self.recovered_after =
+            if again { (self.recovered_after * 2).min(RECOVERED_AFTER_MAX) } else { RECOVERED_AFTER_MIN };
         self.over_at = Some(now);
-        Some(Saying::Over(well_since.saturating_duration_since(since)))
+        Some(OutageNotice::Over(healthy_since.saturating_duration_since(since)))
     }
 
-    /// Whether a trouble that somebody has met is news, so that it is to be said now.
+    /// Whether a fault is new in this outage. The caller logs it.
     pub fn is_news(&mut self, now: Instant, trouble: Trouble) -> bool {
-        let ill = self.ill.get_or_insert_with(|| Illness::new(now));
-        let news = !ill.told.contains(&trouble);
+        let outage = self.outage.get_or_insert_with(|| Outage::new(now));
+        let news = !outage.logged.contains(&trouble);
         if news {
-            ill.told.push(trouble);
-            ill.spoke_at = Some(now);
+            outage.logged.push(trouble);
+            outage.logged_at = Some(now);
         }
         news
     }
 }
 
-impl Illness {
+impl Outage {
     fn new(since: Instant) -> Self {
-        Self { since, well_since: None, spoke_at: None, told: Vec::new() }
+        Self { since, healthy_since: None, logged_at: None, logged: Vec::new() }
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        match self.spoke_at {
-            None => now.saturating_duration_since(self.since) >= SAY_AFTER,
-            Some(at) => now.saturating_duration_since(at) >= REMIND_EVERY,
+        match self.logged_at {
+            None => now.saturating_duration_since(self.since) >= LOG_AFTER,
+            Some(at) => now.saturating_duration_since(at) >= REPEAT_EVERY,
         }
     }
 
-    /// Speaks when it is time, and at once when another cause becomes known.
-    fn speak(&mut self, now: Instant, cause: Option<&Complaint>) -> Option<Saying> {
+    /// A line when it is due, and at once when a more specific cause becomes known.
+    fn notice(&mut self, now: Instant, cause: Option<&Complaint>) -> Option<OutageNotice> {
         let trouble = cause.map(|cause| cause.trouble);
-        let news = self.spoke_at.is_some() && trouble.is_some_and(|trouble| self.is_better(trouble));
+        let news = self.logged_at.is_some() && trouble.is_some_and(|trouble| self.is_better(trouble));
         if !news && !self.is_due(now) {
             return None;
         }
-        self.spoke_at = Some(now);
-        self.told.extend(trouble.filter(|trouble| !self.told.contains(trouble)));
-        Some(Saying::Ill(now.saturating_duration_since(self.since), cause.cloned()))
+        self.logged_at = Some(now);
+        self.logged.extend(trouble.filter(|trouble| !self.logged.contains(trouble)));
+        Some(OutageNotice::Lasting(now.saturating_duration_since(self.since), cause.cloned()))
     }
 
-    /// Whether a trouble tells more than all that were told.
+    /// Whether a fault is more specific than all that were logged.
     fn is_better(&self, trouble: Trouble) -> bool {
-        self.told.iter().all(|told| trouble < *told)
+        self.logged.iter().all(|logged| trouble < *logged)
     }
 }
 
@@ -161,65 +162,67 @@ mod tests {
         Complaint { trouble, reason: trouble.label().to_owned(), at }
     }
 
-    /// A mood that was well for long.
-    fn well() -> (Mood, Instant) {
+    /// A log while Kafka has been healthy for long.
+    fn healthy() -> (OutageLog, Instant) {
         let mut now = Instant::now();
-        let mut mood = Mood::new(now);
-        see(&mut mood, now, true, None);
-        now += CALM_MIN;
-        assert_eq!(see(&mut mood, now, true, None), None, "a start that went well is not worth a line");
-        (mood, now + CALM_MAX * 2)
+        let mut log = OutageLog::new(now);
+        observe(&mut log, now, true, None);
+        now += RECOVERED_AFTER_MIN;
+        assert_eq!(observe(&mut log, now, true, None), None, "a start that went well is not worth a line");
+        (log, now + RECOVERED_AFTER_MAX * 2)
     }
 
-    fn see(mood: &mut Mood, now: Instant, well: bool, cause: Option<Trouble>) -> Option<Saying> {
-        let how = if well { How::Well } else { How::Ill };
-        mood.look(now, &Sight { how, cause: cause.map(|trouble| complaint(trouble, now)) })
+    fn observe(log: &mut OutageLog, now: Instant, is_healthy: bool, cause: Option<Trouble>) -> Option<OutageNotice> {
+        let health = if is_healthy { KafkaHealth::Healthy } else { KafkaHealth::Unavailable };
+        log.observe(now, &Observation { health, cause: cause.map(|trouble| complaint(trouble, now)) })
     }
 
     #[test]
-    fn an_illness_is_said_once_with_its_cause_and_once_that_it_is_over() {
-        let (mut mood, begin) = well();
+    fn an_outage_is_logged_once_with_its_cause_and_once_that_it_is_over() {
+        let (mut log, begin) = healthy();
         let mut said = Vec::new();
         for ms in (0..40_000).step_by(100) {
             let now = begin + ms * MS;
-            said.extend(see(&mut mood, now, ms >= 30_000, Some(Trouble::Unreachable)));
+            said.extend(observe(&mut log, now, ms >= 30_000, Some(Trouble::Unreachable)));
         }
-        let [Saying::Ill(after, Some(cause)), Saying::Over(lasted)] = &said[..] else { panic!("{said:?}") };
-        assert_eq!((*after, cause.trouble, *lasted), (SAY_AFTER, Trouble::Unreachable, 30_000 * MS));
+        let [OutageNotice::Lasting(after, Some(cause)), OutageNotice::Over(lasted)] = &said[..] else {
+            panic!("{said:?}")
+        };
+        assert_eq!((*after, cause.trouble, *lasted), (LOG_AFTER, Trouble::Unreachable, 30_000 * MS));
     }
 
     #[test]
-    fn who_catches_up_is_neither_ill_nor_over_it() {
-        let (mut mood, begin) = well();
-        see(&mut mood, begin, false, None);
-        assert!(see(&mut mood, begin + SAY_AFTER, false, None).is_some());
+    fn catching_up_is_neither_an_outage_nor_its_end() {
+        let (mut log, begin) = healthy();
+        observe(&mut log, begin, false, None);
+        assert!(observe(&mut log, begin + LOG_AFTER, false, None).is_some());
         for s in 2..300 {
-            let sight = Sight { how: How::CatchingUp, cause: None };
-            assert_eq!(mood.look(begin + SAY_AFTER * s, &sight), None);
+            let seen = Observation { health: KafkaHealth::CatchingUp, cause: None };
+            assert_eq!(log.observe(begin + LOG_AFTER * s, &seen), None);
         }
     }
 
     #[test]
-    fn a_short_dip_is_not_said() {
-        let (mut mood, begin) = well();
+    fn a_short_outage_is_not_logged() {
+        let (mut log, begin) = healthy();
         for ms in (0..10_000).step_by(100) {
-            assert_eq!(see(&mut mood, begin + ms * MS, ms >= 900, None), None);
+            assert_eq!(observe(&mut log, begin + ms * MS, ms >= 900, None), None);
         }
     }
 
     #[test]
-    fn people_are_reminded_and_told_of_a_cause_that_tells_more() {
-        let (mut mood, begin) = well();
+    fn an_outage_is_logged_again_after_a_while_and_when_a_more_specific_cause_is_known() {
+        let (mut log, begin) = healthy();
         let mut said = Vec::new();
         for ms in (0..150_000).step_by(100) {
             let cause = if ms < 5_000 { Trouble::Unreachable } else { Trouble::Tls };
-            said.extend(see(&mut mood, begin + ms * MS, false, Some(cause)));
+            said.extend(observe(&mut log, begin + ms * MS, false, Some(cause)));
         }
         let said: Vec<_> = said
             .iter()
-            .map(|saying| match saying {
-                Saying::Ill(after, cause) => (after.as_secs(), cause.as_ref().map(|cause| cause.trouble)),
-                Saying::Over(_) => panic!("it is not over"),
+            .map(|notice| match notice {
+                OutageNotice::Lasting(after, cause) => (after.as_secs(), cause.as_ref().map(|cause| cause.trouble)),
+                OutageNotice::Over(_) => panic!("it is not over"),
             })
             .collect();
         let tls = Some(Trouble::Tls);
@@ -227,23 +230,23 @@ mod tests {
     }
 
     #[test]
-    fn who_falls_ill_again_and_again_is_not_announced_each_time() {
-        let (mut mood, begin) = well();
+    fn outages_in_a_row_are_not_announced_each_time() {
+        let (mut log, begin) = healthy();
         let mut lines = 0;
-        // Two seconds ill, two seconds well, for ten minutes.
+        // Two seconds outage, two seconds well, for ten minutes.
         for ms in (0..600_000).step_by(100) {
-            lines += usize::from(see(&mut mood, begin + ms * MS, ms / 2_000 % 2 == 1, None).is_some());
+            lines += usize::from(observe(&mut log, begin + ms * MS, ms / 2_000 % 2 == 1, None).is_some());
         }
         assert!(lines <= 16, "{lines} lines in ten minutes");
     }
 
     #[test]
-    fn what_was_met_by_others_is_said_once() {
-        let (mut mood, now) = well();
-        assert!(mood.is_news(now, Trouble::LostTail));
-        assert!(!mood.is_news(now + MS, Trouble::LostTail));
-        see(&mut mood, now + MS, true, None);
-        assert_eq!(see(&mut mood, now + MS + CALM_MIN, true, None), Some(Saying::Over(MS)));
-        assert!(mood.is_news(now + CALM_MAX, Trouble::LostTail));
+    fn a_fault_from_elsewhere_is_logged_once() {
+        let (mut log, now) = healthy();
+        assert!(log.is_news(now, Trouble::LostTail));
+        assert!(!log.is_news(now + MS, Trouble::LostTail));
+        observe(&mut log, now + MS, true, None);
+        assert_eq!(observe(&mut log, now + MS + RECOVERED_AFTER_MIN, true, None), Some(OutageNotice::Over(MS)));
+        assert!(log.is_news(now + RECOVERED_AFTER_MAX, Trouble::LostTail));
     }
 }

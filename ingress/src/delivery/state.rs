@@ -33,13 +33,13 @@ use send_queue::SendQueue;
 
 pub use in_flight::Reported;
 pub use send_queue::{Batch, QueuedRecord};
-pub use types::{Answer, Effects, Link, Offer, Rules, Waiter};
+pub use types::{Effects, Offer, ProducerState, Reply, Rules, Waiter};
 
 /// The state of the delivery to Kafka.
 #[derive(Debug)]
 pub struct DeliveryState {
     rules: Rules,
-    link: Link,
+    producer: ProducerState,
     in_flight: InFlight,
     send_queue: SendQueue,
     cursor: Cursor,
@@ -56,7 +56,7 @@ impl DeliveryState {
     pub fn new(rules: Rules, partitions: u32, first_unsettled: u64, end: u64) -> Self {
         Self {
             rules,
-            link: Link::Down,
+            producer: ProducerState::Connecting,
             in_flight: InFlight::default(),
             send_queue: SendQueue::new(partitions),
             cursor: Cursor::new(first_unsettled, end),
@@ -85,16 +85,16 @@ impl DeliveryState {
 
     /// The batch to send now. The caller sends it and then calls [`Self::sent`].
     pub fn next_batch(&mut self, now: Instant) -> Option<Batch> {
-        match self.link {
-            Link::Up => self.send_queue.next(now),
-            Link::Down | Link::Failing => None,
+        match self.producer {
+            ProducerState::Up => self.send_queue.next(now),
+            ProducerState::Connecting | ProducerState::Failing => None,
         }
     }
 
     /// A batch was passed to the client, except for these records.
     pub fn sent(&mut self, partition: u32, refused: Vec<QueuedRecord>) {
         self.send_queue.sent(partition, refused);
-        if self.link == Link::Failing {
+        if self.producer == ProducerState::Failing {
             self.recall();
         }
     }
@@ -110,7 +110,7 @@ impl DeliveryState {
         let last = self.send_queue.reported(pending.partition, now);
         if let Place::ToDisk(_) = pending.place {
             if reported == Reported::Kept && !self.rules.disk_first {
-                effects.answers.extend(pending.waiter.take().map(|waiter| (waiter, Answer::Kafka)));
+                effects.replies.extend(pending.waiter.take().map(|waiter| (waiter, Reply::Kafka)));
             }
             self.in_flight.note(ticket, reported);
             return last;
@@ -135,7 +135,7 @@ impl DeliveryState {
                 return;
             }
             let waiter = pending.and_then(|pending| pending.waiter.take());
-            effects.answers.extend(waiter.map(|waiter| (waiter, Answer::StorageUnavailable)));
+            effects.replies.extend(waiter.map(|waiter| (waiter, Reply::StorageUnavailable)));
             self.without_room.pop_front();
         }
     }
@@ -166,7 +166,7 @@ impl DeliveryState {
                     None
                 }
             };
-            effects.answers.extend(waiter.map(|waiter| (waiter, Answer::Disk)));
+            effects.replies.extend(waiter.map(|waiter| (waiter, Reply::Disk)));
         }
         let parked = &self.parked;
         self.cursor.appended(first, end, |offset| settled.binary_search(&offset).is_ok() || parked.contains(offset));
@@ -182,7 +182,7 @@ impl DeliveryState {
         for (Written { origin, .. }, (record, _)) in group.into_iter().zip(records) {
             match origin {
                 Origin::Request(waiter) | Origin::ToPark(waiter) => {
-                    effects.answers.extend(waiter.map(|waiter| (waiter, Answer::StorageUnavailable)));
+                    effects.replies.extend(waiter.map(|waiter| (waiter, Reply::StorageUnavailable)));
                 }
                 Origin::InFlight(ticket) => self.not_saved(ticket, record, effects),
                 Origin::Entry(before) => self.parked.set_moving(before, false),
@@ -192,33 +192,33 @@ impl DeliveryState {
 
     /// Kafka was reached for the first time.
     pub fn connected(&mut self) {
-        if self.link == Link::Down {
-            self.link = Link::Up;
+        if self.producer == ProducerState::Connecting {
+            self.producer = ProducerState::Up;
         }
     }
 
-    /// The producer is done for: nothing more is handed over, and who waits is helped by the disk log.
+    /// The producer is done for: nothing more is sent, and who waits is helped by the disk log.
     pub fn fail(&mut self) {
-        if self.link != Link::Up {
+        if self.producer != ProducerState::Up {
             return;
         }
-        self.link = Link::Failing;
+        self.producer = ProducerState::Failing;
         self.recall();
         for ticket in self.in_flight.tickets() {
             self.save(ticket);
         }
-        self.appends.link_failed();
+        self.appends.producer_failed();
     }
 
     /// Whether the failed producer has no record left, so that it can be replaced.
     pub fn is_empty_after_failure(&self) -> bool {
-        self.link == Link::Failing && self.send_queue.out() == 0 && !self.send_queue.sending()
+        self.producer == ProducerState::Failing && self.send_queue.out() == 0 && !self.send_queue.sending()
     }
 
-    /// There is a new producer: all that is not settled is handed over again.
+    /// There is a new producer: all that is not settled is sent again.
     pub fn renewed(&mut self, first_unsettled: u64) {
         self.cursor.rewind(first_unsettled);
-        self.link = Link::Up;
+        self.producer = ProducerState::Up;
         self.probation = true;
     }
 
@@ -228,11 +228,11 @@ impl DeliveryState {
         self.probation && !none_to_try
     }
 
-    /// Where to read on in the disk log, and how many entries may be handed over now.
+    /// Where to read on in the disk log, and how many entries may be sent now.
     pub fn drainable(&self) -> Option<(u64, usize)> {
         let records_max = if self.on_probation() { 1 } else { self.rules.records_max };
         let room = records_max.saturating_sub(self.in_flight.open());
-        let wanted = self.link == Link::Up && !self.cursor.at_end() && room > 0 && !self.is_full();
+        let wanted = self.producer == ProducerState::Up && !self.cursor.at_end() && room > 0 && !self.is_full();
         wanted.then(|| (self.cursor.next(), room))
     }
 
@@ -241,10 +241,10 @@ impl DeliveryState {
         self.cursor.end()
     }
 
-    /// Whether an entry that was read has to be handed over, and whether as one that may be a second copy.
+    /// Whether an entry that was read has to be sent, and whether as one that may be a second copy.
     pub fn wants(&self, offset: u64) -> Option<bool> {
         let needs_nobody = self.cursor.is_queued(offset) || self.parked.contains(offset);
-        let wanted = self.link == Link::Up && offset >= self.cursor.next() && !needs_nobody;
+        let wanted = self.producer == ProducerState::Up && offset >= self.cursor.next() && !needs_nobody;
         wanted.then(|| self.cursor.is_resent(offset))
     }
 
@@ -256,16 +256,16 @@ impl DeliveryState {
         self.send_queue.push(partition, (ticket, record));
     }
 
-    /// Passes by an entry that needs no handing over.
+    /// Passes by an entry that needs no sending.
     pub fn pass(&mut self, offset: u64) {
-        if self.link == Link::Up {
+        if self.producer == ProducerState::Up {
             self.cursor.pass(offset);
         }
     }
 
     /// Whether a new record goes straight to Kafka.
     pub fn is_direct(&self) -> bool {
-        self.link == Link::Up && self.cursor.at_end() && !self.is_full() && !self.on_probation()
+        self.producer == ProducerState::Up && self.cursor.at_end() && !self.is_full() && !self.on_probation()
     }
 
     /// Whether the oldest record in flight is older than the deadline.
@@ -278,9 +278,9 @@ impl DeliveryState {
         self.in_flight.oldest_open().map_or(Duration::ZERO, |entered| now.saturating_duration_since(entered))
     }
 
-    /// Whether records can be handed over.
-    pub fn link(&self) -> Link {
-        self.link
+    /// Whether records can be sent.
+    pub fn producer(&self) -> ProducerState {
+        self.producer
     }
 
     /// Records that are in flight.
@@ -308,12 +308,12 @@ impl DeliveryState {
     }
 
     fn append(&mut self, record: Arc<Record>, ticket: u64) {
-        self.appends.push(record, self.link == Link::Failing, Origin::InFlight(ticket));
+        self.appends.push(record, self.producer == ProducerState::Failing, Origin::InFlight(ticket));
     }
 
     /// Writes a record in flight to the disk log, unless it is there.
     fn save(&mut self, ticket: u64) {
-        let failing = self.link == Link::Failing;
+        let failing = self.producer == ProducerState::Failing;
         let Some(pending) = self.in_flight.get_mut(ticket) else { return };
         let record = match &pending.place {
             Place::Memory(record) => Arc::clone(record),
@@ -352,7 +352,7 @@ impl DeliveryState {
             }
             (Place::Disk(offset), Reported::Failed) => self.cursor.unqueue(offset),
             (Place::Memory(_) | Place::NoRoom(_) | Place::ToDisk(_), Reported::Kept) => {
-                effects.answers.extend(pending.waiter.map(|waiter| (waiter, Answer::Kafka)));
+                effects.replies.extend(pending.waiter.map(|waiter| (waiter, Reply::Kafka)));
             }
             (Place::Disk(offset), Reported::Refused) => {
                 self.cursor.unqueue(offset);
@@ -369,7 +369,7 @@ impl DeliveryState {
         }
     }
 
-    /// A record that was handed over is in the disk log too. Who is still waiting for it?
+    /// A record that was sent is in the disk log too. Who is still waiting for it?
     fn saved(&mut self, ticket: u64, offset: u64, size: usize, settled: &mut Vec<u64>) -> Option<Waiter> {
         let pending = self.in_flight.get_mut(ticket)?;
         let waiter = pending.waiter.take();
@@ -391,7 +391,7 @@ impl DeliveryState {
         waiter
     }
 
-    /// The disk log had no room for a record that was handed over.
+    /// The disk log had no room for a record that was sent.
     fn not_saved(&mut self, ticket: u64, record: Arc<Record>, effects: &mut Effects) {
         let Some(pending) = self.in_flight.get_mut(ticket) else { return };
         let Place::ToDisk(reported) = pending.place else { return };
@@ -399,11 +399,11 @@ impl DeliveryState {
             pending.place = Place::NoRoom(record);
             return self.without_room.push_back(ticket);
         };
-        let answer = match reported {
-            Reported::Kept => Answer::Kafka,
-            Reported::Failed | Reported::Refused => Answer::StorageUnavailable,
+        let reply = match reported {
+            Reported::Kept => Reply::Kafka,
+            Reported::Failed | Reported::Refused => Reply::StorageUnavailable,
         };
-        effects.answers.extend(pending.waiter.take().map(|waiter| (waiter, answer)));
+        effects.replies.extend(pending.waiter.take().map(|waiter| (waiter, reply)));
         self.in_flight.remove(ticket);
     }
 }

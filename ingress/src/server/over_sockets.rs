@@ -41,12 +41,12 @@ impl Running {
         let reception = Reception::start(&webhooks, &registry, Metrics::new(&registry)).expect("a reception");
         let reception = Arc::new(reception);
         let (told, address) = std::sync::mpsc::channel();
-        let (keeper, stopping) = (Keeper::Disk(log.clone()), stop.clone());
+        let (delivery, stopping) = (Delivery::Disk(log.clone()), stop.clone());
         let serving = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let listener = http_edge::listener::listener(([127, 0, 0, 1], 0).into())?;
-                let (address, serving) = serve(listener, &webhooks, reception, keeper, stopping)?;
+                let (address, serving) = serve(listener, &webhooks, reception, delivery, stopping)?;
                 told.send(address).expect("the test listens");
                 serving.await?;
                 anyhow::Ok(())

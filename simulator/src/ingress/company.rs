@@ -159,7 +159,7 @@ impl Company {
                 // What a failed sync holds up is nowhere but in the hands of who waits for it.
                 && seat.lives.iter().all(|life| life.crew.signs.waiting.load(Ordering::SeqCst) == 0)
                 && dispatcher
-                    .is_some_and(|dispatcher| dispatcher.open() == 0 && dispatcher.settled().unsettled() == 0 && dispatcher.standing().direct)
+                    .is_some_and(|dispatcher| dispatcher.open() == 0 && dispatcher.settled().unsettled() == 0 && dispatcher.status().direct)
         };
         self.stage.lock().broker.is_quiet() && self.seats.iter().all(is_idle)
     }
@@ -182,7 +182,7 @@ impl Company {
                 let at: Vec<_> = life.runners.iter().map(Runner::at).collect();
                 let dispatcher = life.dispatcher.upgrade();
                 let left = dispatcher
-                    .map(|dispatcher| (dispatcher.open(), dispatcher.settled().unsettled(), dispatcher.standing()));
+                    .map(|dispatcher| (dispatcher.open(), dispatcher.settled().unsettled(), dispatcher.status()));
                 format!("life {} at {at:?} with {left:?}", life.crew.life)
             })
             .collect();
@@ -335,7 +335,7 @@ impl Company {
             options: Options { bytes_max, ..self.options.clone() },
             signs: Arc::new(Signs::alive()),
         };
-        let runners = vec![crew.link()];
+        let runners = vec![crew.supervise()];
         self.seats[seat].lives.push(Life { crew, runners, dispatcher: Weak::new() });
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::contract::{header, partition_of};
 use common::log::Record;
-use ingress::delivery::state::Answer;
+use ingress::delivery::state::Reply;
 
 use crate::seeds::Tally;
 
@@ -60,7 +60,7 @@ struct Event {
     record: Record,
     seat: usize,
     sent_at: u64,
-    answer: Option<Answer>,
+    answer: Option<Reply>,
     copies: u64,
     /// As they were when it was sent.
     troubles: Troubles,
@@ -91,7 +91,7 @@ impl Judge {
     }
 
     /// Somebody is answered.
-    pub fn answered(&mut self, id: &Id, answer: Answer) -> Result<(), String> {
+    pub fn answered(&mut self, id: &Id, answer: Reply) -> Result<(), String> {
         self.moment += 1;
         let moment = self.moment;
         let Some(event) = self.events.get_mut(id) else {
@@ -101,17 +101,17 @@ impl Judge {
             return Err(format!("{} is answered twice", show(id)));
         }
         match answer {
-            Answer::StorageUnavailable if !self.may_refuse => {
+            Reply::StorageUnavailable if !self.may_refuse => {
                 return Err(format!("{} is refused by a disk that is well", show(id)));
             }
-            Answer::StorageUnavailable => self.counts.storage_unavailable += 1,
-            Answer::Kafka => self.counts.by_kafka += 1,
-            Answer::Disk => self.counts.by_disk += 1,
+            Reply::StorageUnavailable => self.counts.storage_unavailable += 1,
+            Reply::Kafka => self.counts.by_kafka += 1,
+            Reply::Disk => self.counts.by_disk += 1,
         }
-        if event.copies == 0 && answer == Answer::Kafka {
+        if event.copies == 0 && answer == Reply::Kafka {
             return Err(format!("I1: {} is answered as if Kafka had it", show(id)));
         }
-        if event.copies == 0 && answer == Answer::Disk {
+        if event.copies == 0 && answer == Reply::Disk {
             let key = (event.seat, event.record.key.clone());
             self.due.entry(key).or_default().insert(id.clone(), moment);
         }

@@ -27,7 +27,7 @@ use crate::event_log::INJECTED;
 /// A dispatcher between a played producer and a played disk.
 pub type SimDispatcher = Dispatcher<SimClient>;
 
-/// As in `ingress::delivery::worker` and `ingress::delivery::supervisor`.
+/// As in `ingress::delivery::worker` and `ingress::delivery::producer_supervisor`.
 const TICK: Duration = Duration::from_millis(20);
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 const PARKED_AGAIN_AFTER: Duration = Duration::from_secs(30);
@@ -100,13 +100,13 @@ impl Signs {
 
 impl Crew {
     /// The thread that opens the log and makes the dispatcher; the others follow once that is there.
-    pub fn link(&self) -> Runner {
+    pub fn supervise(&self) -> Runner {
         let crew = self.clone();
         Runner::start(move |port| {
             wait_at(port);
             let dispatcher = Arc::new(crew.open()?);
             *crew.signs.dispatcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(dispatcher.clone());
-            Link::new(crew, dispatcher).run()
+            Supervisor::new(crew, dispatcher).run()
         })
     }
 
@@ -145,12 +145,12 @@ impl Crew {
 
     /// What a worker thread does: answers, ticks, turns.
     fn work(&self, dispatcher: &SimDispatcher) -> anyhow::Result<()> {
-        let (clock, (worker, outbox)) = (self.clock(), dispatcher.register_worker());
+        let (clock, (worker, reply_queue)) = (self.clock(), dispatcher.register_worker());
         let mut waiting: BTreeMap<u32, Id> = BTreeMap::new();
         let (mut ticked_at, mut slot, mut answers) = (clock.now(), 0, Vec::new());
         loop {
             pause("worker");
-            outbox.take(&mut answers);
+            reply_queue.take(&mut answers);
             for (Waiter { slot, .. }, answer) in answers.drain(..) {
                 let id = waiting.remove(&slot).context("an answer for nobody")?;
                 let mut stage = self.stage.lock();
@@ -222,8 +222,8 @@ impl Crew {
     }
 }
 
-/// What `ingress::delivery::supervisor` does, without what it says to people.
-struct Link {
+/// What `ingress::delivery::producer_supervisor` does, without what it says to people.
+struct Supervisor {
     crew: Crew,
     dispatcher: Arc<SimDispatcher>,
     clock: Clock,
@@ -238,7 +238,7 @@ struct Link {
     trying: Option<u64>,
 }
 
-impl Link {
+impl Supervisor {
     fn new(crew: Crew, dispatcher: Arc<SimDispatcher>) -> Self {
         let clock = crew.clock();
         let (saved_at, tried_at) = (clock.now(), clock.now());
@@ -248,7 +248,7 @@ impl Link {
 
     fn run(mut self) -> anyhow::Result<()> {
         while !Signs::is_set(&self.crew.signs.served) {
-            pause("link");
+            pause("supervisor");
             if !self.is_connected {
                 self.connect();
             } else if self.dispatcher.failure().is_some() {
@@ -312,7 +312,7 @@ impl Link {
     fn look_after_refused(&mut self) -> anyhow::Result<()> {
         let is_taken = self.trying.is_some_and(|offset| self.dispatcher.settled().is_settled(offset));
         let is_due = is_taken || self.clock.since(self.tried_at) >= PARKED_AGAIN_AFTER;
-        if self.crew.adopts || !is_due || self.dispatcher.standing().parked == 0 {
+        if self.crew.adopts || !is_due || self.dispatcher.status().parked == 0 {
             return Ok(());
         }
         self.tried_at = self.clock.now();

@@ -17,7 +17,7 @@ const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub struct Append {
     /// The record.
     pub record: Arc<Record>,
-    /// Whether it may have been handed over in vain.
+    /// Whether it may have been sent without an acknowledgement.
     pub resent: bool,
     /// Where it comes from.
     pub origin: Origin,
@@ -51,7 +51,7 @@ pub struct Appends {
     waiting: VecDeque<Append>,
     /// The group that is being written, without its records.
     writing: Vec<Written>,
-    /// The link failed while the group was being written.
+    /// The producer failed while the group was being written.
     failed_meanwhile: bool,
 }
 
@@ -81,13 +81,13 @@ impl Appends {
         (!group.is_empty()).then_some(group)
     }
 
-    /// The group was written, or could not be. Says whose it was, and whether the link failed meanwhile.
+    /// The group was written, or could not be. Says whose it was, and whether the producer failed meanwhile.
     pub fn group_ended(&mut self) -> (Vec<Written>, bool) {
         (std::mem::take(&mut self.writing), std::mem::take(&mut self.failed_meanwhile))
     }
 
-    /// The link failed: all that is here may have been handed over in vain.
-    pub fn link_failed(&mut self) {
+    /// The producer failed: all that is here may have been sent without an acknowledgement.
+    pub fn producer_failed(&mut self) {
         self.failed_meanwhile = !self.writing.is_empty();
         self.waiting.iter_mut().for_each(|append| append.resent = true);
     }

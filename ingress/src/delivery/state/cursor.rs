@@ -1,8 +1,8 @@
-//! How far the disk log has been handed over.
+//! How far the disk log has been sent.
 
 use std::collections::HashSet;
 
-/// A place in the disk log: everything before it was handed over.
+/// A place in the disk log: everything before it was sent.
 #[derive(Debug)]
 pub struct Cursor {
     next: u64,
@@ -10,22 +10,22 @@ pub struct Cursor {
     resent_below: u64,
     /// Entries whose record is already in flight.
     queued: HashSet<u64>,
-    /// No entry from here on was ever handed over.
-    handed_below: u64,
+    /// No entry from here on was ever sent.
+    sent_below: u64,
 }
 
 impl Cursor {
-    /// At the first entry that is not settled. Entries of the last run may have been handed over already.
+    /// At the first entry that is not settled. Entries of the last run may have been sent already.
     pub fn new(first_unsettled: u64, end: u64) -> Self {
-        Self { next: first_unsettled.min(end), end, resent_below: end, queued: HashSet::new(), handed_below: 0 }
+        Self { next: first_unsettled.min(end), end, resent_below: end, queued: HashSet::new(), sent_below: 0 }
     }
 
-    /// Whether every entry was handed over.
+    /// Whether every entry was sent.
     pub fn at_end(&self) -> bool {
         self.next >= self.end
     }
 
-    /// The next entry to hand over.
+    /// The next entry to send.
     pub fn next(&self) -> u64 {
         self.next
     }
@@ -35,7 +35,7 @@ impl Cursor {
         self.end
     }
 
-    /// Entries of `first..end` are in the log now; these of them need nobody to hand them over.
+    /// Entries of `first..end` are in the log now; these of them need nobody to send them.
     pub fn appended(&mut self, first: u64, end: u64, needs_nobody: impl Fn(u64) -> bool) {
         if self.at_end() {
             self.next = self.next.max(first);
@@ -49,7 +49,7 @@ impl Cursor {
     /// An entry's record is in flight.
     pub fn queue(&mut self, offset: u64) {
         self.queued.insert(offset);
-        self.handed_below = self.handed_below.max(offset + 1);
+        self.sent_below = self.sent_below.max(offset + 1);
     }
 
     /// An entry's record is no longer in flight.
@@ -62,7 +62,7 @@ impl Cursor {
         self.queued.contains(&offset)
     }
 
-    /// Whether an entry may have been handed over by somebody before.
+    /// Whether an entry may have been sent by somebody before.
     pub fn is_resent(&self, offset: u64) -> bool {
         offset < self.resent_below
     }
@@ -72,16 +72,16 @@ impl Cursor {
         self.next = self.next.max(offset + 1);
     }
 
-    /// Entries up to the end may have been handed over in vain.
+    /// Entries up to the end may have been sent without an acknowledgement.
     pub fn flag_to_end(&mut self) {
         self.resent_below = self.resent_below.max(self.end);
     }
 
-    /// Starts over at the first entry that is not settled. Those that were handed over may be second copies now.
+    /// Starts over at the first entry that is not settled. Those that were sent may be second copies now.
     pub fn rewind(&mut self, first_unsettled: u64) {
         self.next = first_unsettled.min(self.end);
         self.queued.clear();
-        self.resent_below = self.resent_below.max(self.handed_below);
+        self.resent_below = self.resent_below.max(self.sent_below);
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
         cursor.unqueue(6);
         cursor.rewind(4);
         assert_eq!([4, 5, 6].map(|offset| cursor.is_resent(offset)), [true; 3]);
-        assert!(!cursor.is_resent(7), "nobody has handed it over");
+        assert!(!cursor.is_resent(7), "it was never sent");
         assert_eq!(cursor.next(), 4);
     }
 }

@@ -11,12 +11,12 @@ use super::Waiter;
 /// Bound on the tickets between the oldest open one and the newest: one stuck record keeps the slots of all later ones.
 const SPAN_MAX: usize = 160_000;
 
-/// A record that was handed over.
+/// A record that was sent.
 #[derive(Debug)]
 pub struct InFlightRecord {
     /// Its partition.
     pub partition: u32,
-    /// When it was handed over.
+    /// When it was sent.
     pub entered: Instant,
     /// About what it takes in memory.
     pub size: usize,
@@ -112,12 +112,12 @@ impl InFlight {
         }
     }
 
-    /// When the oldest record that is not reported was handed over.
+    /// When the oldest record that is not reported was sent.
     pub fn oldest_open(&self) -> Option<Instant> {
         self.ring.iter().flatten().find(|pending| pending.is_open()).map(|pending| pending.entered)
     }
 
-    /// The next ticket that was handed over no later than `at`. Each is returned once.
+    /// The next ticket that was sent no later than `at`. Each is returned once.
     pub fn next_due(&mut self, at: Instant) -> Option<u64> {
         self.due = self.due.max(self.oldest);
         loop {

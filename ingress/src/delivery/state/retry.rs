@@ -7,7 +7,7 @@ use common::log::Record;
 
 use super::appends::Origin;
 use super::in_flight::Place;
-use super::{DeliveryState, Link};
+use super::{DeliveryState, ProducerState};
 
 impl DeliveryState {
     /// The number of parked entries.
@@ -24,7 +24,7 @@ impl DeliveryState {
 
     /// Sends a parked entry again.
     pub fn retry_parked(&mut self, now: Instant, offset: u64, partition: u32, record: Arc<Record>) {
-        if self.link != Link::Up || !self.parked.contains(offset) {
+        if self.producer != ProducerState::Up || !self.parked.contains(offset) {
             return;
         }
         self.parked.take(offset);

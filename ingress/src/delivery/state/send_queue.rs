@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(go(&mut send_queue, now), None);
         let later = now + SILENT_AFTER;
         assert_eq!(go(&mut send_queue, later), Some((1, vec![1])));
-        assert_eq!(go(&mut send_queue, later), None, "the other partition answers, so it is waited for");
+        assert_eq!(go(&mut send_queue, later), None, "the other partition replies, so it is waited for");
         assert!(send_queue.reported(1, later));
         assert_eq!(go(&mut send_queue, later), Some((0, vec![2])), "its order is the client's business now");
         send_queue.push(0, record(3));

@@ -21,7 +21,7 @@ struct World {
     disk_end: u64,
     settled: BTreeSet<u64>,
     writing: Option<Vec<(Arc<Record>, bool)>>,
-    answers: BTreeMap<u64, Answer>,
+    replies: BTreeMap<u64, Reply>,
     offered: u64,
 }
 
@@ -42,7 +42,7 @@ impl World {
             disk_end: entries,
             settled: BTreeSet::new(),
             writing: None,
-            answers: BTreeMap::new(),
+            replies: BTreeMap::new(),
             offered: 0,
         }
     }
@@ -184,13 +184,13 @@ impl World {
     }
 
     fn take(&mut self, effects: Effects) {
-        for (waiter, answer) in effects.answers {
+        for (waiter, reply) in effects.replies {
             let number = u64::from(waiter.slot);
-            assert_eq!(self.answers.insert(number, answer), None, "{number} was answered twice");
-            match answer {
-                Answer::Kafka => assert!(self.is_in_kafka(number), "{number}"),
-                Answer::Disk => assert!(self.disk.values().any(|(other, _)| *other == number), "{number}"),
-                Answer::StorageUnavailable => {}
+            assert_eq!(self.replies.insert(number, reply), None, "{number} was answered twice");
+            match reply {
+                Reply::Kafka => assert!(self.is_in_kafka(number), "{number}"),
+                Reply::Disk => assert!(self.disk.values().any(|(other, _)| *other == number), "{number}"),
+                Reply::StorageUnavailable => {}
             }
         }
         for offset in effects.settled {
@@ -255,8 +255,8 @@ fn a_healthy_kafka_keeps_the_disk_out_of_it() {
     world.pass(DEADLINE);
     world.begin_append();
     assert!(world.writing.is_none());
-    assert_eq!(world.answers.len(), 10);
-    assert!(world.answers.values().all(|answer| *answer == Answer::Kafka));
+    assert_eq!(world.replies.len(), 10);
+    assert!(world.replies.values().all(|reply| *reply == Reply::Kafka));
 }
 
 #[test]
@@ -265,10 +265,10 @@ fn after_the_deadline_the_disk_answers_and_the_report_settles_the_entry() {
     let number = world.offer();
     world.pass(Duration::from_millis(299));
     world.append(true);
-    assert!(world.answers.is_empty());
+    assert!(world.replies.is_empty());
     world.pass(Duration::from_millis(1));
     world.append(true);
-    assert_eq!(world.answers[&number], Answer::Disk);
+    assert_eq!(world.replies[&number], Reply::Disk);
     assert!(world.state.is_direct(), "the entry is already in flight, so no cursor is needed");
     world.drain();
     world.report_all();
@@ -283,7 +283,7 @@ fn a_report_that_comes_while_the_disk_writes_answers_at_once_and_settles_the_ent
     world.pass(DEADLINE);
     world.begin_append();
     world.report(Reported::Kept);
-    assert_eq!(world.answers[&number], Answer::Kafka);
+    assert_eq!(world.replies[&number], Reply::Kafka);
     world.end_append(true);
     assert_eq!(world.settled, [0].into());
     assert!(world.state.is_direct());
@@ -307,11 +307,11 @@ fn while_the_oldest_record_is_overdue_nobody_waits_for_the_deadline() {
     world.pass(DEADLINE + Duration::from_millis(1));
     let second = world.offer();
     world.append(true);
-    assert_eq!(world.answers[&second], Answer::Disk);
+    assert_eq!(world.replies[&second], Reply::Disk);
     world.report_all();
     let third = world.offer();
     world.report_all();
-    assert_eq!(world.answers[&third], Answer::Kafka);
+    assert_eq!(world.replies[&third], Reply::Kafka);
     assert_eq!(world.in_kafka().len(), 3);
 }
 
@@ -322,7 +322,7 @@ fn beyond_the_limit_records_are_on_disk_only_and_a_cursor_follows_in_order() {
         world.offer();
     }
     world.append(true);
-    assert_eq!(world.answers.len(), 5, "those beyond the limit");
+    assert_eq!(world.replies.len(), 5, "those beyond the limit");
     assert!(!world.state.is_direct());
     while world.in_kafka().len() < 8 {
         world.report_all();
@@ -339,9 +339,9 @@ fn disk_first_answers_from_the_disk_and_hands_over_at_once() {
     let mut world = connected(Rules { disk_first: true, ..rules() });
     let number = world.offer();
     world.report(Reported::Kept);
-    assert!(world.answers.is_empty(), "the disk answers, always");
+    assert!(world.replies.is_empty(), "the disk replies, always");
     world.append(true);
-    assert_eq!(world.answers[&number], Answer::Disk);
+    assert_eq!(world.replies[&number], Reply::Disk);
     assert_eq!(world.settled, [0].into());
 }
 
@@ -352,11 +352,11 @@ fn without_room_on_the_disk_the_report_is_awaited_but_not_for_ever() {
     world.pass(DEADLINE);
     world.append(false);
     world.report(Reported::Kept);
-    assert_eq!(world.answers[&first], Answer::Kafka);
+    assert_eq!(world.replies[&first], Reply::Kafka);
     world.pass(Duration::from_secs(9));
-    assert_eq!(world.answers.get(&second), None);
+    assert_eq!(world.replies.get(&second), None);
     world.pass(Duration::from_secs(1));
-    assert_eq!(world.answers[&second], Answer::StorageUnavailable);
+    assert_eq!(world.replies[&second], Reply::StorageUnavailable);
 }
 
 #[test]
@@ -365,10 +365,10 @@ fn when_the_producer_fails_a_disk_that_had_no_room_is_asked_again() {
     let number = world.offer();
     world.pass(DEADLINE);
     world.append(false);
-    assert!(world.answers.is_empty());
+    assert!(world.replies.is_empty());
     world.state.fail();
     world.append(true);
-    assert_eq!(world.answers[&number], Answer::Disk);
+    assert_eq!(world.replies[&number], Reply::Disk);
 }
 
 #[test]
@@ -376,7 +376,7 @@ fn without_kafka_and_without_room_storage_is_unavailable() {
     let mut world = World::new(rules());
     let number = world.offer();
     world.append(false);
-    assert_eq!(world.answers[&number], Answer::StorageUnavailable);
+    assert_eq!(world.replies[&number], Reply::StorageUnavailable);
 }
 
 #[test]
@@ -384,11 +384,11 @@ fn entries_of_an_earlier_run_go_first_and_say_that_they_may_be_second_copies() {
     let mut world = World::with_disk(rules(), 2);
     let new = world.offer();
     world.append(true);
-    assert_eq!(world.answers[&new], Answer::Disk, "Kafka was not reached yet");
+    assert_eq!(world.replies[&new], Reply::Disk, "Kafka was not reached yet");
     world.state.connected();
     let newer = world.offer();
     world.append(true);
-    assert_eq!(world.answers[&newer], Answer::Disk, "older ones go first");
+    assert_eq!(world.replies[&newer], Reply::Disk, "older ones go first");
     world.drain();
     world.report_all();
     assert_eq!(world.kafka[&0], [(1_000, true), (new, false)]);
@@ -402,7 +402,7 @@ fn after_a_failure_all_that_waits_is_written_to_disk_and_handed_over_again() {
     let behind = [world.offer(), world.offer()];
     world.report(Reported::Failed);
     world.append(true);
-    assert_eq!(world.answers.len(), 3, "nobody waits for the new producer");
+    assert_eq!(world.replies.len(), 3, "nobody waits for the new producer");
     assert!(!world.state.is_direct());
     while !world.state.is_empty_after_failure() {
         world.report(Reported::Failed);
@@ -427,7 +427,7 @@ fn what_the_client_has_no_room_for_waits_for_the_next_turn() {
     assert!(world.client.is_empty());
     world.pass(Duration::from_millis(20));
     world.report_all();
-    assert_eq!(world.answers[&0], Answer::Kafka);
+    assert_eq!(world.replies[&0], Reply::Kafka);
 }
 
 #[test]
@@ -436,12 +436,12 @@ fn an_entry_that_kafka_refuses_is_parked_and_does_not_block_the_rest() {
     let (large, behind) = (world.offer(), world.offer());
     world.refuse();
     world.append(true);
-    assert_eq!(world.answers[&large], Answer::Disk, "it is kept, so it is answered 200");
+    assert_eq!(world.replies[&large], Reply::Disk, "it is kept, so it is answered 200");
     world.report_all();
-    assert_eq!(world.answers[&behind], Answer::Kafka);
+    assert_eq!(world.replies[&behind], Reply::Kafka);
     let next = world.offer();
     world.report_all();
-    assert_eq!(world.answers[&next], Answer::Kafka, "others go on as if nothing had been");
+    assert_eq!(world.replies[&next], Reply::Kafka, "others go on as if nothing had been");
     assert_eq!((world.state.parked(), world.settled.len()), (1, 0));
 
     world.retry_parked();
@@ -476,7 +476,7 @@ fn a_refused_event_for_which_the_disk_has_no_room_is_answered_storage_unavailabl
     let number = world.offer();
     world.refuse();
     world.append(false);
-    assert_eq!(world.answers[&number], Answer::StorageUnavailable);
+    assert_eq!(world.replies[&number], Reply::StorageUnavailable);
     assert_eq!(world.state.parked(), 0);
 }
 
@@ -504,7 +504,7 @@ fn a_new_producer_is_tried_with_one_record_before_it_gets_more() {
     world.report_all();
     assert!(world.state.is_direct());
     let flagged = world.kafka.values().flatten().filter(|(_, flagged)| *flagged).count();
-    assert_eq!(flagged, 4, "all of them had been handed over in vain");
+    assert_eq!(flagged, 4, "all of them had been sent without an acknowledgement");
 }
 
 #[test]
@@ -604,9 +604,9 @@ proptest! {
         for (number, copies) in &seen {
             prop_assert!(copies.iter().skip(1).all(|flagged| *flagged), "{number}: {copies:?}");
         }
-        prop_assert_eq!(world.answers.len() as u64, world.offered, "everybody is answered");
-        for (number, answer) in &world.answers {
-            prop_assert!(*answer == Answer::StorageUnavailable || seen.contains_key(number), "{} is missing", number);
+        prop_assert_eq!(world.replies.len() as u64, world.offered, "everybody is answered");
+        for (number, reply) in &world.replies {
+            prop_assert!(*reply == Reply::StorageUnavailable || seen.contains_key(number), "{} is missing", number);
         }
         prop_assert_eq!(world.settled.len() as u64, world.disk_end, "every entry is settled");
         prop_assert!(world.state.is_direct());
@@ -623,7 +623,7 @@ proptest! {
             if let Step::Offer = step {
                 let number = world.offered;
                 let same = |other: &u64| world.partition(*other) == world.partition(number);
-                let kept = world.answers.iter().filter(|(_, answer)| **answer != Answer::StorageUnavailable);
+                let kept = world.replies.iter().filter(|(_, reply)| **reply != Reply::StorageUnavailable);
                 before.insert(number, kept.map(|(other, _)| *other).filter(same).collect());
             }
             play(&mut world, step);

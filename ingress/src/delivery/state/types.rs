@@ -18,7 +18,7 @@ pub struct Waiter {
 
 /// What a request is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Reply {
     /// Acknowledged by Kafka.
     Kafka,
     /// Durable in the disk log.
@@ -59,16 +59,16 @@ pub struct Rules {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Effects {
     /// Who is told what.
-    pub answers: Vec<(Waiter, Answer)>,
+    pub replies: Vec<(Waiter, Reply)>,
     /// Entries of the disk log that are in Kafka now.
     pub settled: Vec<u64>,
 }
 
-/// Whether records can be handed over.
+/// Whether records can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
+pub enum ProducerState {
     /// Kafka was not reached yet.
-    Down,
+    Connecting,
     /// They can.
     Up,
     /// The producer is done for. It is replaced once all of its records are reported.

@@ -1,6 +1,6 @@
-//! The line to Kafka: connects, hands over what lies on disk, and takes a new producer when one is done for.
+//! The producer supervisor: connects a producer, drains the disk log, and replaces a producer that failed.
 //!
-//! Once Kafka was reached nothing that becomes of it ends this: webhooks go to the disk until an operator has acted.
+//! Once Kafka was reached, no fault of Kafka ends the supervisor: webhooks go to the disk until an operator has acted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use anyhow::Context;
 use common::lifecycle::{Pending, Stop};
 use common::log::kafka::{Batches, KafkaSettings, MayCreate, RawProducer, RawTopic, Trouble};
 
-use crate::delivery::dispatcher::{Dispatcher, Standing};
+use crate::delivery::dispatcher::{Dispatcher, Status};
 use crate::delivery::drain::Drain;
-use crate::delivery::outage_log::{How, Mood, Saying, Sight};
+use crate::delivery::outage_log::{KafkaHealth, Observation, OutageLog, OutageNotice};
 
 /// How long one try to connect may take.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -48,15 +48,15 @@ const FLUSH_LOOK: Duration = Duration::from_millis(10);
 /// The file beside the disk log that says that Kafka was once reached with it.
 const REACHED_FILE: &str = "reached";
 
-/// What the link's thread works with.
-pub struct Link {
+/// The state of the supervisor's thread.
+pub struct ProducerSupervisor {
     dispatcher: Arc<Dispatcher>,
     kafka: KafkaSettings,
     stop: Stop,
     /// Whether the disk log is that of an ingress that is gone: nothing is added to it, and it has an end.
     adopted: bool,
     drain: Drain,
-    mood: Mood,
+    outage_log: OutageLog,
     saved_at: Instant,
     /// Producers that were replaced in a row, without Kafka taking anything.
     failures: u32,
@@ -87,8 +87,8 @@ struct ParkedLog {
     trying: Option<u64>,
 }
 
-impl Link {
-    /// A link that is not connected yet, and ends when `stop` says so.
+impl ProducerSupervisor {
+    /// A supervisor that is not connected yet, and ends on `stop`.
     pub fn new(dispatcher: Arc<Dispatcher>, kafka: KafkaSettings, stop: Stop) -> Self {
         Self {
             dispatcher,
@@ -96,7 +96,7 @@ impl Link {
             stop,
             adopted: false,
             drain: Drain::default(),
-            mood: Mood::new(Instant::now()),
+            outage_log: OutageLog::new(Instant::now()),
             saved_at: Instant::now(),
             failures: 0,
             missing_since: None,
@@ -107,8 +107,8 @@ impl Link {
         }
     }
 
-    /// The same for the disk log of an ingress that is gone: what cannot be read of it ends the link, and people are told
-    /// by whoever adopts it how Kafka is.
+    /// A supervisor for the disk log of an ingress that is gone. A read error ends it, and it does not log outages: the
+    /// adoption does.
     pub fn adopting(dispatcher: Arc<Dispatcher>, kafka: KafkaSettings, stop: Stop) -> Self {
         Self { adopted: true, ..Self::new(dispatcher, kafka, stop) }
     }
@@ -216,7 +216,7 @@ impl Link {
             if self.adopted { "The events stay where they are" } else { "Webhooks are answered 200 and kept on disk" };
         // Said each time, for whoever looks later why an event is there twice; the backoff keeps it from being a flood.
         let label = trouble.label();
-        if self.mood.is_news(Instant::now(), trouble) {
+        if self.outage_log.is_news(Instant::now(), trouble) {
             let remedy = trouble.remedy();
             tracing::error!(
                 trouble = label,
@@ -263,7 +263,7 @@ impl Link {
             self.saved_at = Instant::now();
             self.save();
         }
-        let Standing { kafka_up, direct, connected, .. } = self.dispatcher.standing();
+        let Status { kafka_up, direct, connected, .. } = self.dispatcher.status();
         if kafka_up {
             self.failures = 0;
         }
@@ -271,10 +271,10 @@ impl Link {
             return;
         }
         let now = Instant::now();
-        if connected && !kafka_up && self.mood.wants_cause(now) {
+        if connected && !kafka_up && self.outage_log.wants_cause(now) {
             RawTopic::diagnose(&self.kafka, self.dispatcher.complaints(), DIAGNOSIS_WAIT_MAX);
         }
-        let cause = self.dispatcher.complaints().telling(self.mood.cause_since(now));
+        let cause = self.dispatcher.complaints().telling(self.outage_log.cause_since(now));
         match &cause {
             // The client itself does not believe it at once, and asks again for a while.
             Some(cause) if cause.trouble == Trouble::TopicMissing => _ = self.missing_since.get_or_insert(cause.at),
@@ -282,13 +282,13 @@ impl Link {
             Some(_) | None => {}
         }
         let on_disk = self.dispatcher.settled().unsettled();
-        let how = match (kafka_up, direct) {
-            (true, true) => How::Well,
-            (true, false) => How::CatchingUp,
-            (false, _) => How::Ill,
+        let health = match (kafka_up, direct) {
+            (true, true) => KafkaHealth::Healthy,
+            (true, false) => KafkaHealth::CatchingUp,
+            (false, _) => KafkaHealth::Unavailable,
         };
-        match self.mood.look(now, &Sight { how, cause }) {
-            Some(Saying::Ill(lasts, Some(cause))) => tracing::error!(
+        match self.outage_log.observe(now, &Observation { health, cause }) {
+            Some(OutageNotice::Lasting(lasts, Some(cause))) => tracing::error!(
                 trouble = cause.trouble.label(),
                 on_disk,
                 "Kafka has taken no events for {:.1} s: {}. Webhooks are answered 200 and kept on disk, {on_disk} are \
@@ -297,7 +297,7 @@ impl Link {
                 cause.reason,
                 cause.trouble.remedy()
             ),
-            Some(Saying::Ill(lasts, None)) => tracing::error!(
+            Some(OutageNotice::Lasting(lasts, None)) => tracing::error!(
                 trouble = "silent",
                 on_disk,
                 "Kafka has acknowledged no events in time for {:.1} s and does not say why. Webhooks are answered 200 and \
@@ -305,8 +305,8 @@ impl Link {
                  brokers, they are slow or stand still",
                 lasts.as_secs_f64()
             ),
-            Some(Saying::Over(lasted)) => tracing::info!(
-                "Kafka takes events again after {:.1} s; what was on disk has been handed over, webhooks go straight to it",
+            Some(OutageNotice::Over(lasted)) => tracing::info!(
+                "Kafka takes events again after {:.1} s; the events from disk were sent, webhooks go straight to it",
                 lasted.as_secs_f64()
             ),
             None => {}
@@ -338,7 +338,7 @@ impl Link {
         if self.adopted {
             return;
         }
-        let Standing { parked, .. } = self.dispatcher.standing();
+        let Status { parked, .. } = self.dispatcher.status();
         let taken = self.parked.trying.is_some_and(|offset| self.dispatcher.settled().is_settled(offset));
         let due = self.parked.tried_at.is_none_or(|at| at.elapsed() >= PARKED_AGAIN_AFTER);
         if parked > 0 && (taken || due) {
@@ -386,7 +386,7 @@ impl Link {
         }
         let left = self.dispatcher.open();
         if left > 0 {
-            tracing::warn!(left, "Kafka has not acknowledged {left} records; the next start hands them over again");
+            tracing::warn!(left, "Kafka has not acknowledged {left} records; the next start sends them again");
         }
         self.dispatcher.fail();
         self.let_go();
