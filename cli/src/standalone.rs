@@ -120,7 +120,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let raw = DiskLog::open(&raw, options).with_context(|| format!("open the disk log in {}", raw.display()))?;
     LogGauges::register(&registry, raw.clone());
     let log = raw.clone();
-    readiness.unless(move || log.trouble().is_some().then_some("the disk log takes no events"));
+    readiness.unless(move || log.fault().is_some().then_some("the disk log takes no events"));
 
     let reception = Reception::start(&config.webhooks, &registry, metrics).context("start to look at senders")?;
     let reception = Arc::new(reception);

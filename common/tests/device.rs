@@ -57,7 +57,7 @@ fn fill_it(disk: &Path) {
         kept += 1;
     };
     assert!(matches!(refused, AppendError::Full), "{refused}");
-    assert!(log.trouble().is_some());
+    assert!(log.fault().is_some());
     let (used, room) = (log.bytes(), log.room().expect("how much room"));
     assert!(used > 2 * MIB, "only {used} bytes of 3 MiB were used");
     check(&log, 0, kept);
@@ -74,7 +74,7 @@ fn fill_it(disk: &Path) {
     settled.save().expect("save without room");
     let (first, _) = log.bounds();
     assert!(first > kept / 4, "only {first} of {kept} went");
-    eventually(PATIENCE, "the log takes events again", || log.trouble().is_none().then_some(()));
+    eventually(PATIENCE, "the log takes events again", || log.fault().is_none().then_some(()));
     for number in kept..kept + 20 {
         assert_eq!(log.append_blocking(vec![record(number)]).expect("append"), number);
     }
@@ -106,7 +106,7 @@ fn break_it(device: &Device, journal: &str) {
             // With a journal ext4 gives up when that cannot be written, and lets nobody write any more.
             break;
         }
-        eventually(PATIENCE, "the log takes events again", || log.trouble().is_none().then_some(()));
+        eventually(PATIENCE, "the log takes events again", || log.fault().is_none().then_some(()));
     }
     drop(log);
     device.remount();

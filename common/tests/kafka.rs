@@ -12,7 +12,7 @@ use bytes::Bytes;
 use common::contract::{Retention, Topic};
 use common::lifecycle::Stop;
 use common::log::kafka::{
-    Batches, Fault, KafkaEventLog, KafkaSettings, RawProducer, ReportError, Reports, SendError, Trouble,
+    Batches, Fault, FaultScope, KafkaEventLog, KafkaSettings, RawProducer, ReportError, Reports, SendError,
 };
 use common::log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
 use common::time::Timestamp;
@@ -180,10 +180,10 @@ fn a_refusal_of_the_cluster_is_told_as_what_it_is() {
     let mock = MockCluster::new(1).expect("a mock cluster");
     let world = World::on(&mock.bootstrap_servers());
     mock.create_topic(&world.settings.topic(Topic::Raw), 2, 1).expect("creates");
-    for (error, trouble) in [
-        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, Trouble::Authorization),
-        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, Trouble::Authorization),
-        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD, Trouble::Other),
+    for (error, fault) in [
+        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, Fault::Authorization),
+        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, Fault::Authorization),
+        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD, Fault::Other),
     ] {
         mock.request_errors(RDKafkaApiKey::Produce, &[error]);
         let (heard, producer) = world.producer();
@@ -191,7 +191,7 @@ fn a_refusal_of_the_cluster_is_told_as_what_it_is() {
         assert!(producer.flush(PATIENCE));
         let heard = heard.0.lock().expect("no panic");
         let [(1, Err(error))] = heard.as_slice() else { panic!("{heard:?}") };
-        assert_eq!((error.trouble, error.fault), (trouble, Fault::Producer), "{error}");
+        assert_eq!((error.fault, error.scope), (fault, FaultScope::Producer), "{error}");
     }
 }
 
@@ -210,13 +210,13 @@ fn a_batch_that_is_too_large_blames_a_record_only_if_that_is_to_blame() {
         let heard = heard.0.lock().expect("no panic");
         let (_, outcome) = heard.iter().find(|(ticket, _)| *ticket == 1).expect("is reported");
         let error = outcome.clone().expect_err("too large");
-        assert_eq!(error.trouble, Trouble::TooLarge);
-        (error.fault, producer.fatal().is_some())
+        assert_eq!(error.fault, Fault::TooLarge);
+        (error.scope, producer.fatal().is_some())
     };
-    assert_eq!(blamed(Batches::Usual, 9_000), (Fault::Producer, false), "the limit is not known");
-    assert_eq!(blamed(Batches::UpTo(10_000), 100), (Fault::Producer, false), "the record is smaller");
-    assert_eq!(blamed(Batches::UpTo(4_000), 9_000), (Fault::Record, false));
-    assert_eq!(blamed(Batches::Alone, 100), (Fault::Record, false), "there was no other in its batch");
+    assert_eq!(blamed(Batches::Usual, 9_000), (FaultScope::Producer, false), "the limit is not known");
+    assert_eq!(blamed(Batches::UpTo(10_000), 100), (FaultScope::Producer, false), "the record is smaller");
+    assert_eq!(blamed(Batches::UpTo(4_000), 9_000), (FaultScope::Record, false));
+    assert_eq!(blamed(Batches::Alone, 100), (FaultScope::Record, false), "there was no other in its batch");
 }
 
 #[test]
@@ -245,13 +245,13 @@ fn a_topic_that_has_other_partitions_than_it_should_ends_the_producer() {
     let began = Instant::now();
     let _ = producer.send(0, &record("x"), 1);
     let found = loop {
-        if let Some((trouble, reason)) = producer.fatal() {
-            break (trouble, reason);
+        if let Some((fault, reason)) = producer.fatal() {
+            break (fault, reason);
         }
         assert!(began.elapsed() < PATIENCE, "nobody noticed");
         thread::sleep(POLL);
     };
-    assert_eq!(found.0, Trouble::TopicShape);
+    assert_eq!(found.0, Fault::TopicShape);
     assert!(found.1.contains("has 5 partitions where partitions is 2"), "{}", found.1);
 }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use common::lifecycle::Stop;
 use common::log::disk::{DiskLog, Options, Settled, Survey, SurveyError};
-use common::log::kafka::{Complaint, KafkaSettings, Trouble};
+use common::log::kafka::{Fault, FaultReport, KafkaSettings};
 use common::private;
 
 use crate::delivery::dispatcher::{Dispatcher, Status};
@@ -94,7 +94,7 @@ impl Ending {
             Self::AllSettled => "nothing is left".to_owned(),
             Self::AskedBack => "its ingress has come back and brings them itself".to_owned(),
             Self::Refused => {
-                format!("Kafka refuses them, they are larger than it takes: {}", Trouble::TooLarge.remedy())
+                format!("Kafka refuses them, they are larger than it takes: {}", Fault::TooLarge.remedy())
             }
             Self::Stopped => "stopped".to_owned(),
         }
@@ -220,7 +220,7 @@ impl Silence {
         let silent = brought == before && now - since > SILENCE_MAX;
         self.since = Some(if brought == before { (before, since) } else { (brought, now) });
         if silent && !self.told {
-            tell_of_silence(dispatcher.complaints().telling(since).as_ref());
+            tell_of_silence(dispatcher.fault_reports().most_specific(since).as_ref());
         } else if self.told && brought > before {
             tracing::info!("Kafka takes events again");
         }
@@ -228,12 +228,12 @@ impl Silence {
     }
 }
 
-fn tell_of_silence(cause: Option<&Complaint>) {
-    if let Some(Complaint { trouble, reason, .. }) = cause {
+fn tell_of_silence(cause: Option<&FaultReport>) {
+    if let Some(FaultReport { fault, reason, .. }) = cause {
         tracing::warn!(
-            trouble = trouble.label(),
+            fault = fault.label(),
             "Kafka takes no events: {reason}. They stay where they are until it does. What to do: {}",
-            trouble.remedy()
+            fault.remedy()
         );
     } else {
         tracing::warn!(

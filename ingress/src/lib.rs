@@ -59,7 +59,7 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
     readiness.unless({
         let dispatcher = Arc::downgrade(&dispatcher);
         let unavailable =
-            |dispatcher: Arc<Dispatcher>| dispatcher.log().trouble().is_some() && !dispatcher.status().kafka_up;
+            |dispatcher: Arc<Dispatcher>| dispatcher.log().fault().is_some() && !dispatcher.status().kafka_up;
         move || dispatcher.upgrade().is_some_and(unavailable).then_some("neither Kafka nor the disk log takes events")
     });
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::log::kafka::Trouble;
+use common::log::kafka::Fault;
 use common::telemetry::{Connections, registered};
 use common::time::Timestamp;
 use http_edge::{Ended, Observer};
@@ -281,7 +281,7 @@ pub struct Gauges {
     kafka_up: IntGauge,
     refused: IntGauge,
     renewed: IntCounter,
-    troubles: IntCounterVec,
+    faults: IntCounterVec,
 }
 
 impl Gauges {
@@ -301,8 +301,8 @@ impl Gauges {
             ),
             renewed: IntCounter::new("ingress_producers_renewed_total", "Kafka producers that had to be replaced.")
                 .expect("names in the code are valid"),
-            troubles: IntCounterVec::new(
-                Opts::new("kafka_errors_total", "What Kafka or its client complained of, by kind."),
+            faults: IntCounterVec::new(
+                Opts::new("kafka_errors_total", "Faults that Kafka or its client reported, by kind."),
                 &["kind"],
             )
             .expect("names in the code are valid"),
@@ -311,8 +311,8 @@ impl Gauges {
     }
 
     fn all(&self) -> [&dyn Collector; 6] {
-        let Self { dispatcher: _, events, oldest_age_seconds, kafka_up, refused, renewed, troubles } = self;
-        [events, oldest_age_seconds, kafka_up, refused, renewed, troubles]
+        let Self { dispatcher: _, events, oldest_age_seconds, kafka_up, refused, renewed, faults } = self;
+        [events, oldest_age_seconds, kafka_up, refused, renewed, faults]
     }
 
     fn oldest_age(&self) -> Duration {
@@ -338,8 +338,8 @@ impl Collector for Gauges {
         self.kafka_up.set(i64::from(status.kafka_up));
         self.refused.set(whole(status.parked as u64));
         raise(&self.renewed, self.dispatcher.producers_renewed());
-        for kind in Trouble::ALL {
-            raise(&self.troubles.with_label_values(&[kind.label()]), self.dispatcher.complaints().count(kind));
+        for kind in Fault::ALL {
+            raise(&self.faults.with_label_values(&[kind.label()]), self.dispatcher.fault_reports().count(kind));
         }
         self.all().iter().flat_map(|one| one.collect()).collect()
     }

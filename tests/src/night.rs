@@ -17,7 +17,7 @@ const CONNECTIONS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Answered in each phase of a night.
 pub const BETWEEN: u64 = 200;
-/// Until a mood shows, or is over: a topic that is gone is made anew after 30 s, a refused event is tried every 30 s.
+/// Until a fault shows, or is over: a topic that is gone is made anew after 30 s, a refused event is tried every 30 s.
 pub const SHOWS_WITHIN: Duration = Duration::from_secs(90);
 
 /// An ingress under load while something happens to its Kafka.
@@ -57,14 +57,14 @@ impl Night {
         night
     }
 
-    /// People and metrics are told of this trouble, while webhooks are answered.
-    pub fn shows(&self, trouble: &str) {
-        eventually(SHOWS_WITHIN, &format!("{trouble} is said"), || {
-            (!self.ingress.lines("trouble", trouble).is_empty()).then_some(())
+    /// People and metrics are told of this fault, while webhooks are answered.
+    pub fn shows(&self, fault: &str) {
+        eventually(SHOWS_WITHIN, &format!("{fault} is said"), || {
+            (!self.ingress.lines("fault", fault).is_empty()).then_some(())
         });
-        if trouble != "silent" {
-            let label = format!("kind=\"{trouble}\"");
-            assert!(self.metric("hookledger_kafka_errors_total", &label) >= 1.0, "{trouble} is counted");
+        if fault != "silent" {
+            let label = format!("kind=\"{fault}\"");
+            assert!(self.metric("hookledger_kafka_errors_total", &label) >= 1.0, "{fault} is counted");
         }
         self.load.goes_on(BETWEEN, SHOWS_WITHIN);
     }
@@ -88,7 +88,7 @@ impl Night {
         let outcome = self.quiet();
         let raw = raw_of(&self.names, &outcome.acked);
         let doubled = nothing_acked_is_missing(&outcome.acked, &raw);
-        report(&format!("moods: {} events, {doubled} of them twice", outcome.acked.len()));
+        report(&format!("Kafka faults: {} events, {doubled} of them twice", outcome.acked.len()));
         Morning { night: self, outcome, raw }
     }
 
@@ -112,10 +112,10 @@ impl Night {
         self.metric("hookledger_ingress_events_total", "outcome=\"disk\"")
     }
 
-    /// People were told of this trouble so often, and there were few other loud lines.
-    pub fn was_said(&self, trouble: &str, times: usize) {
-        let said = self.ingress.lines("trouble", trouble);
-        assert_eq!(said.len(), times, "{trouble} is said once: {said:#?}");
+    /// People were told of this fault so often, and there were few other loud lines.
+    pub fn was_said(&self, fault: &str, times: usize) {
+        let said = self.ingress.lines("fault", fault);
+        assert_eq!(said.len(), times, "{fault} is said once: {said:#?}");
         let loud = [self.ingress.lines("level", "ERROR"), self.ingress.lines("level", "WARN")].concat();
         assert!(loud.len() <= times + 3, "people are not flooded: {loud:#?}");
     }
@@ -131,8 +131,8 @@ impl Morning {
     }
 
     /// As [`Night::was_said`].
-    pub fn was_said(&self, trouble: &str, times: usize) {
-        self.night.was_said(trouble, times);
+    pub fn was_said(&self, fault: &str, times: usize) {
+        self.night.was_said(fault, times);
     }
 }
 

@@ -237,7 +237,7 @@ impl Process {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// The lines of its log with a field of that value, or of that level: `trouble` and `dns`, `level` and `ERROR`.
+    /// The lines of its log with a field of that value, or of that level: `fault` and `dns`, `level` and `ERROR`.
     pub fn lines(&self, field: &str, value: &str) -> Vec<String> {
         let logs = self.logs();
         let has = |line: &&str| {

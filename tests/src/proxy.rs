@@ -17,7 +17,7 @@ use traps::{Client, Fate, Traps};
 
 pub use traps::Point;
 
-/// How soon a change of mood is noticed.
+/// How soon a change of conditions is noticed.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What is read at once.
@@ -39,13 +39,13 @@ pub struct Proxy {
     port: u16,
     /// Held until there is a server to pass on to.
     listener: Option<TcpListener>,
-    mood: Arc<Mood>,
+    conditions: Arc<Conditions>,
     acceptor: Option<JoinHandle<()>>,
 }
 
 /// What it does to what comes through.
 #[derive(Debug, Default)]
-struct Mood {
+struct Conditions {
     /// Each chunk waits so long.
     delay_ms: AtomicU64,
     /// So many bytes pass in a second in each direction of a connection; 0 is no limit.
@@ -70,14 +70,14 @@ impl Proxy {
     pub fn bind() -> Self {
         let port = ports::free();
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port was free a moment ago");
-        Self { port, listener: Some(listener), mood: Arc::default(), acceptor: None }
+        Self { port, listener: Some(listener), conditions: Arc::default(), acceptor: None }
     }
 
     /// Begins to pass on what comes to a server.
     pub fn serve(&mut self, server: SocketAddr, language: Language) {
-        let (listener, mood) = (self.listener.take().expect("it serves once"), Arc::clone(&self.mood));
+        let (listener, conditions) = (self.listener.take().expect("it serves once"), Arc::clone(&self.conditions));
         listener.set_nonblocking(true).expect("a listener that does not block");
-        self.acceptor = Some(thread::spawn(move || accept(&listener, &mood, server, language)));
+        self.acceptor = Some(thread::spawn(move || accept(&listener, &conditions, server, language)));
     }
 
     /// Where it listens.
@@ -87,76 +87,76 @@ impl Proxy {
 
     /// Lets each chunk wait, from now on.
     pub fn delay(&self, by: Duration) {
-        self.mood.delay_ms.store(u64::try_from(by.as_millis()).expect("a short time"), Ordering::Relaxed);
+        self.conditions.delay_ms.store(u64::try_from(by.as_millis()).expect("a short time"), Ordering::Relaxed);
     }
 
     /// Lets so many bytes pass in a second, from now on; 0 is no limit.
     pub fn narrow(&self, bytes_per_second: u64) {
-        self.mood.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
+        self.conditions.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
     }
 
     /// Reads nothing any more, or reads on.
     pub fn deaf(&self, deaf: bool) {
-        self.mood.deaf.store(deaf, Ordering::Relaxed);
+        self.conditions.deaf.store(deaf, Ordering::Relaxed);
     }
 
     /// Hangs up on whoever connects, or no longer.
     pub fn refuse(&self, refusing: bool) {
-        self.mood.refusing.store(refusing, Ordering::Relaxed);
+        self.conditions.refusing.store(refusing, Ordering::Relaxed);
     }
 
     /// Lets Kafka's answers to produce requests say that they failed, or no longer.
     pub fn lie(&self, lying: bool) {
-        self.mood.lying.store(lying, Ordering::Relaxed);
+        self.conditions.lying.store(lying, Ordering::Relaxed);
     }
 
     /// How many answers were made to say so.
     pub fn lies(&self) -> u64 {
-        self.mood.lies.load(Ordering::Relaxed)
+        self.conditions.lies.load(Ordering::Relaxed)
     }
 
     /// Holds a client back at a point of its next transaction, by its `client.id`.
     pub fn set_trap(&self, client: &str, point: Point) {
-        self.mood.traps.set(client, point);
+        self.conditions.traps.set(client, point);
     }
 
     /// Whether a client has come to the point of its trap, and all before it has been answered.
     pub fn has_caught(&self, client: &str) -> bool {
-        self.mood.traps.has_caught(client)
+        self.conditions.traps.has_caught(client)
     }
 
     /// Lets a client go on, with what was held back.
     pub fn open_trap(&self, client: &str) {
-        self.mood.traps.open(client);
+        self.conditions.traps.open(client);
     }
 
     /// Hangs up on a client that was caught and has died since: what was held back is lost.
     pub fn hang_up_on(&self, client: &str) {
-        self.mood.traps.hang_up(client);
+        self.conditions.traps.hang_up(client);
     }
 
     /// Hangs up on everybody, in the middle of what they are saying.
     pub fn cut(&self) {
-        self.mood.cuts.fetch_add(1, Ordering::Relaxed);
+        self.conditions.cuts.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.mood.over.store(true, Ordering::Relaxed);
+        self.conditions.over.store(true, Ordering::Relaxed);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
     }
 }
 
-fn accept(listener: &TcpListener, mood: &Arc<Mood>, server: SocketAddr, language: Language) {
-    while !mood.over.load(Ordering::Relaxed) {
+fn accept(listener: &TcpListener, conditions: &Arc<Conditions>, server: SocketAddr, language: Language) {
+    while !conditions.over.load(Ordering::Relaxed) {
         match listener.accept() {
-            Ok((client, _)) if !mood.refusing.load(Ordering::Relaxed) => {
+            Ok((client, _)) if !conditions.refusing.load(Ordering::Relaxed) => {
                 // A server that is away has hung up; so do we.
                 if let Ok(server) = TcpStream::connect(server) {
-                    let _ = join(client, server, mood, language);
+                    let _ = join(client, server, conditions, language);
                 }
             }
             Ok(_) => {}
@@ -166,9 +166,9 @@ fn accept(listener: &TcpListener, mood: &Arc<Mood>, server: SocketAddr, language
 }
 
 /// Passes on in both directions, each in a thread of its own.
-fn join(client: TcpStream, server: TcpStream, mood: &Arc<Mood>, language: Language) -> std::io::Result<()> {
+fn join(client: TcpStream, server: TcpStream, conditions: &Arc<Conditions>, language: Language) -> std::io::Result<()> {
     client.set_nonblocking(false)?;
-    let cuts = mood.cuts.load(Ordering::Relaxed);
+    let cuts = conditions.cuts.load(Ordering::Relaxed);
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LOOK))?;
@@ -178,15 +178,15 @@ fn join(client: TcpStream, server: TcpStream, mood: &Arc<Mood>, language: Langua
         Language::Any => (Ear::Plain, Ear::Plain),
         Language::Kafka => (Ear::Requests(Arc::clone(&asked), Vec::new()), Ear::Answers(asked, Vec::new())),
         Language::Transactions => {
-            let client = Arc::new(Client::new(Arc::clone(&mood.traps)));
+            let client = Arc::new(Client::new(Arc::clone(&conditions.traps)));
             (Ear::Asks(Arc::clone(&client), Vec::new()), Ear::Answered(client, Vec::new()))
         }
     };
     let back = (server.try_clone()?, client.try_clone()?, answers);
     for (from, to, mut ear) in [(client, server, requests), back] {
-        let mood = Arc::clone(mood);
+        let conditions = Arc::clone(conditions);
         thread::spawn(move || {
-            pump(&from, &to, &mood, cuts, &mut ear);
+            pump(&from, &to, &conditions, cuts, &mut ear);
             // The other direction ends with this one.
             let _ = from.shutdown(Shutdown::Both);
             let _ = to.shutdown(Shutdown::Both);
@@ -195,11 +195,11 @@ fn join(client: TcpStream, server: TcpStream, mood: &Arc<Mood>, language: Langua
     Ok(())
 }
 
-fn pump(mut from: &TcpStream, mut to: &TcpStream, mood: &Mood, cuts: u64, ear: &mut Ear) {
+fn pump(mut from: &TcpStream, mut to: &TcpStream, conditions: &Conditions, cuts: u64, ear: &mut Ear) {
     let mut chunk = vec![0; CHUNK_BYTES];
-    let is_cut = || mood.cuts.load(Ordering::Relaxed) != cuts || mood.over.load(Ordering::Relaxed);
+    let is_cut = || conditions.cuts.load(Ordering::Relaxed) != cuts || conditions.over.load(Ordering::Relaxed);
     while !is_cut() {
-        if mood.deaf.load(Ordering::Relaxed) {
+        if conditions.deaf.load(Ordering::Relaxed) {
             thread::sleep(LOOK);
             continue;
         }
@@ -209,11 +209,11 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, mood: &Mood, cuts: u64, ear: &
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(_) => return,
         };
-        // What was on its way when the mood changed is not passed on either.
-        while mood.deaf.load(Ordering::Relaxed) && !is_cut() {
+        // What was on its way when the conditions changed is not passed on either.
+        while conditions.deaf.load(Ordering::Relaxed) && !is_cut() {
             thread::sleep(LOOK);
         }
-        wait(mood, read, is_cut);
+        wait(conditions, read, is_cut);
         if let Some((part, fate)) = ear.traps() {
             part.extend_from_slice(&chunk[..read]);
             while let Some(message) = next_message(part) {
@@ -228,7 +228,7 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, mood: &Mood, cuts: u64, ear: &
             }
             continue;
         }
-        let heard = ear.hear(&chunk[..read], mood);
+        let heard = ear.hear(&chunk[..read], conditions);
         // A cut comes in the middle of a message.
         let passed = if is_cut() { heard.len() / 2 } else { heard.len() };
         if to.write_all(&heard[..passed]).is_err() {
@@ -268,7 +268,7 @@ impl Ear {
     }
 
     /// What is passed on for what was read.
-    fn hear(&mut self, read: &[u8], mood: &Mood) -> Vec<u8> {
+    fn hear(&mut self, read: &[u8], conditions: &Conditions) -> Vec<u8> {
         match self {
             Self::Plain | Self::Asks(..) | Self::Answered(..) => {}
             Self::Requests(asked, part) => {
@@ -281,9 +281,9 @@ impl Ear {
                 part.extend_from_slice(read);
                 let mut passed = Vec::new();
                 while let Some(mut answer) = next_message(part) {
-                    let lying = mood.lying.load(Ordering::Relaxed);
+                    let lying = conditions.lying.load(Ordering::Relaxed);
                     let lie = asked.answered(&mut answer, lying);
-                    mood.lies.fetch_add(u64::from(lie), Ordering::Relaxed);
+                    conditions.lies.fetch_add(u64::from(lie), Ordering::Relaxed);
                     passed.append(&mut answer);
                 }
                 return passed;
@@ -293,10 +293,10 @@ impl Ear {
     }
 }
 
-/// As long as the mood wants, or until a cut.
-fn wait(mood: &Mood, bytes: usize, is_cut: impl Fn() -> bool) {
-    let mut left = Duration::from_millis(mood.delay_ms.load(Ordering::Relaxed));
-    let narrow = mood.bytes_per_second.load(Ordering::Relaxed);
+/// As long as the conditions want, or until a cut.
+fn wait(conditions: &Conditions, bytes: usize, is_cut: impl Fn() -> bool) {
+    let mut left = Duration::from_millis(conditions.delay_ms.load(Ordering::Relaxed));
+    let narrow = conditions.bytes_per_second.load(Ordering::Relaxed);
     left += Duration::from_millis((bytes as u64 * 1_000).checked_div(narrow).unwrap_or(0));
     while !left.is_zero() && !is_cut() {
         let some = left.min(LOOK);

@@ -25,7 +25,7 @@ use tests::wait::{alone, eventually, eventually_ok, report};
 const KILLS: &str = "HOOKLEDGER_TEST_KILLS";
 const KILLS_IN_CI: u64 = 30;
 
-/// So often with one mood of Kafka.
+/// So often with one state of Kafka.
 const KILLS_OF_A_MOOD: u64 = 5;
 
 const CONNECTIONS: usize = 32;
@@ -108,22 +108,22 @@ fn kill_again_and_again(
     random: &mut Rng,
 ) {
     let mut told = Instant::now();
-    let mut mood = Mood::Well;
+    let mut state = KafkaState::Well;
     for kill in 0..kills {
         if kill > 0 && kill % KILLS_OF_A_MOOD == 0 {
             // So that something is on its way when Kafka stops, sometimes from the disk, sometimes past it.
-            match mood {
-                Mood::Well => some_are_found(book, random),
-                Mood::WellAgain => nearly_all_is_in_kafka(ingress),
-                Mood::Frozen | Mood::Away => {}
+            match state {
+                KafkaState::Well => some_are_found(book, random),
+                KafkaState::WellAgain => nearly_all_is_in_kafka(ingress),
+                KafkaState::Frozen | KafkaState::Away => {}
             }
-            mood = mood.next(broker);
+            state = state.next(broker);
         }
         match random.u64(..4) {
             // Hardly started.
             0 => std::thread::sleep(milliseconds(random, 0..=150)),
             // With what it left on the disk on its way to Kafka.
-            1 | 2 if mood.is_well() => some_are_found(book, random),
+            1 | 2 if state.is_well() => some_are_found(book, random),
             _ => senders.goes_on(1 + random.u64(..BETWEEN_MAX), GOES_ON_WITHIN),
         }
         assert_eq!(ingress.ended(), None, "it ended by itself");
@@ -137,8 +137,8 @@ fn kill_again_and_again(
             report(&format!("crashes: {} of {kills} kills; {kafka} by Kafka, {disk} by disk; {found} found", kill + 1));
         }
     }
-    while mood != Mood::Well {
-        mood = mood.next(broker);
+    while state != KafkaState::Well {
+        state = state.next(broker);
     }
     senders.goes_on(BETWEEN_MAX, GOES_ON_WITHIN);
 }
@@ -162,14 +162,14 @@ fn nearly_all_is_in_kafka(ingress: &Process) {
 
 /// How Kafka is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
+enum KafkaState {
     Well,
     Frozen,
     WellAgain,
     Away,
 }
 
-impl Mood {
+impl KafkaState {
     fn is_well(self) -> bool {
         matches!(self, Self::Well | Self::WellAgain)
     }

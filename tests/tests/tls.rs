@@ -32,7 +32,7 @@ fn an_expired_certificate_is_said_and_waited_for() {
     certificates.give("expired.p12");
     broker.restart();
     night.shows("tls");
-    let said = night.ingress.lines("trouble", "tls").concat();
+    let said = night.ingress.lines("fault", "tls").concat();
     assert!(said.contains("certificate"), "the reason is named: {said}");
 
     broker.kill();

@@ -119,14 +119,14 @@ async fn ask(
     let after = [("after", Some(id.as_str())), ("wait", Some(WAIT))];
     let mut good = match query.about(installation, "", &after).await {
         Ok(record) => told(&summary(&record), &wrong(&record, step.record))?,
-        Err(error) => complaint(&error)?,
+        Err(error) => print_error(&error)?,
     };
     if let Some((method, expected)) = step.permission {
         let token = Fingerprint::of(portal.access_token.reveal());
         // The record was asked for after this event; the check needs no more waiting.
         good &= match query.check(installation, method, token, &[]).await {
             Ok(answer) => told(&decision(method, &answer), &wrong(&answer, &[("decision", expected)]))?,
-            Err(error) => complaint(&error)?,
+            Err(error) => print_error(&error)?,
         };
     }
     Ok(good)
@@ -159,11 +159,11 @@ fn wrong(document: &Value, expected: &[(&str, &str)]) -> Vec<String> {
 
 fn told(line: &str, wrong: &[String]) -> anyhow::Result<bool> {
     let good = wrong.is_empty();
-    let complaint = if good { String::new() } else { format!("  <-- {}", wrong.join(", ")) };
-    print(&format!("{:20}{}{complaint}\n", "", plain::line(line)))?;
+    let differences = if good { String::new() } else { format!("  <-- {}", wrong.join(", ")) };
+    print(&format!("{:20}{}{differences}\n", "", plain::line(line)))?;
     Ok(good)
 }
 
-fn complaint(error: &QueryError) -> anyhow::Result<bool> {
+fn print_error(error: &QueryError) -> anyhow::Result<bool> {
     told(&error.to_string(), &["there should be an answer".to_owned()])
 }

@@ -338,8 +338,8 @@ impl DiskLog {
     }
 
     /// Why nothing can be kept at the moment, if that is so. The log looks by itself whether it is over.
-    pub fn trouble(&self) -> Option<String> {
-        self.shared.trouble()
+    pub fn fault(&self) -> Option<String> {
+        self.shared.fault()
     }
 
     /// The directory.

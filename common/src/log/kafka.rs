@@ -11,6 +11,7 @@ mod batch;
 mod client;
 mod event_log;
 mod facts;
+mod faults;
 mod group;
 mod hanging;
 mod look;
@@ -19,13 +20,12 @@ mod reader;
 mod record;
 mod topics;
 mod transaction;
-mod trouble;
 
+pub use faults::{Fault, FaultReport, FaultReports};
 pub use event_log::KafkaEventLog;
 pub use look::KafkaLook;
-pub use producer::{Batches, Fault, RawProducer, ReportError, Reports, SendError};
+pub use producer::{Batches, FaultScope, RawProducer, ReportError, Reports, SendError};
 pub use topics::{MayCreate, RawTopic};
-pub use trouble::{Complaint, Complaints, Trouble};
 
 /// How Kafka is reached and what its topics must look like.
 #[derive(Clone)]

@@ -12,7 +12,7 @@ use common::clock::Clock;
 use common::contract::{header, partition_of};
 use common::log::Record;
 use common::log::disk::{DiskLog, Settled};
-use common::log::kafka::{Complaints, Fault, RawProducer, ReportError, Reports, SendError, Trouble};
+use common::log::kafka::{Fault, FaultReports, FaultScope, RawProducer, ReportError, Reports, SendError};
 
 use crate::delivery::reply::ReplyQueue;
 use crate::delivery::state::{
@@ -29,7 +29,7 @@ pub trait Client: Send + Sync + 'static {
     /// Hands a record over. Never blocks.
     fn send(&self, partition: u32, record: &Record, ticket: u64) -> Result<(), SendError>;
     /// Why a new one has to be made, if that is so.
-    fn fatal(&self) -> Option<(Trouble, String)>;
+    fn fatal(&self) -> Option<(Fault, String)>;
     /// Once it is done for, has it report what it still holds; with `in_flight` also what it has no answer to.
     fn give_up(&self, in_flight: bool);
 }
@@ -39,7 +39,7 @@ impl Client for RawProducer {
         self.send(partition, record, ticket)
     }
 
-    fn fatal(&self) -> Option<(Trouble, String)> {
+    fn fatal(&self) -> Option<(Fault, String)> {
         self.fatal()
     }
 
@@ -57,9 +57,9 @@ pub struct Dispatcher<C = RawProducer> {
     settled: Settled,
     clock: Clock,
     producer: RwLock<Option<Arc<C>>>,
-    complaints: Arc<Complaints>,
+    fault_reports: Arc<FaultReports>,
     /// Why the producer failed, until somebody asks.
-    failure: Mutex<Option<(Trouble, String)>>,
+    failure: Mutex<Option<(Fault, String)>>,
     producers_renewed: AtomicU64,
     reply_queues: RwLock<Vec<Arc<ReplyQueue>>>,
     /// There is something to write to the disk log.
@@ -90,10 +90,10 @@ impl Dispatcher {
     }
 
     /// The producer is done for, for this reason.
-    pub fn abandon(&self, trouble: Trouble, reason: String) {
+    pub fn abandon(&self, fault: Fault, reason: String) {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(producer) = producer.as_ref() {
-            producer.abandon(trouble, reason);
+            producer.abandon(fault, reason);
         }
     }
 }
@@ -110,7 +110,7 @@ impl<C: Client> Dispatcher<C> {
             log,
             settled,
             producer: RwLock::new(None),
-            complaints: Arc::default(),
+            fault_reports: Arc::default(),
             failure: Mutex::default(),
             producers_renewed: AtomicU64::new(0),
             reply_queues: RwLock::default(),
@@ -264,21 +264,21 @@ impl<C: Client> Dispatcher<C> {
     }
 
     /// Why the producer has to be replaced, if that is so; nothing is handed to it any more.
-    pub fn failure(&self) -> Option<(Trouble, String)> {
+    pub fn failure(&self) -> Option<(Fault, String)> {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(fatal) = producer.and_then(|producer| producer.fatal()) {
             self.fail();
-            self.complaints.note(fatal.0, fatal.1.clone());
+            self.fault_reports.note(fatal.0, fatal.1.clone());
             return Some(fatal);
         }
         let failing = self.lock().producer() == ProducerState::Failing;
         let reason = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        failing.then(|| reason.unwrap_or_else(|| (Trouble::Other, "a record was not taken".to_owned())))
+        failing.then(|| reason.unwrap_or_else(|| (Fault::Other, "a record was not taken".to_owned())))
     }
 
-    /// What Kafka and its client complained of.
-    pub fn complaints(&self) -> &Arc<Complaints> {
-        &self.complaints
+    /// The faults that Kafka and its client reported.
+    pub fn fault_reports(&self) -> &Arc<FaultReports> {
+        &self.fault_reports
     }
 
     /// How many producers were replaced.
@@ -453,13 +453,13 @@ impl<C: Client> Dispatcher<C> {
         reply_queues.iter().for_each(|reply_queue| reply_queue.wake_worker());
     }
 
-    fn complained(&self, ReportError { fault, trouble, reason }: ReportError) -> Reported {
-        self.complaints.note(trouble, reason.clone());
-        match fault {
-            Fault::Record => Reported::Refused,
-            Fault::Producer => {
+    fn report_fault(&self, ReportError { scope, fault, reason }: ReportError) -> Reported {
+        self.fault_reports.note(fault, reason.clone());
+        match scope {
+            FaultScope::Record => Reported::Refused,
+            FaultScope::Producer => {
                 // The first one says it all: the others follow from it.
-                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((trouble, reason));
+                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((fault, reason));
                 Reported::Failed
             }
         }
@@ -477,7 +477,7 @@ impl<C: Client> Reports for Dispatcher<C> {
         let now = self.clock.now();
         let reported = match outcome {
             Ok(()) => Reported::Kept,
-            Err(error) => self.complained(error),
+            Err(error) => self.report_fault(error),
         };
         let mut effects = Effects::default();
         let mut state = self.lock();
@@ -508,7 +508,7 @@ struct Passed {
 /// What the client says of a record that is larger than it was told to take.
 fn refused_by_client() -> ReportError {
     let reason = "the record is larger than the client's message.max.bytes".to_owned();
-    ReportError { fault: Fault::Record, trouble: Trouble::TooLarge, reason }
+    ReportError { scope: FaultScope::Record, fault: Fault::TooLarge, reason }
 }
 
 /// Says on a record that it may be a second copy.

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use common::log::kafka::{Complaint, Trouble};
+use common::log::kafka::{Fault, FaultReport};
 
 /// A shorter outage shows in metrics only. Meanwhile the cause becomes known.
 const LOG_AFTER: Duration = Duration::from_secs(1);
@@ -35,14 +35,14 @@ pub struct Observation {
     /// The state of Kafka.
     pub health: KafkaHealth,
     /// The most specific fault since [`OutageLog::cause_since`].
-    pub cause: Option<Complaint>,
+    pub cause: Option<FaultReport>,
 }
 
 /// A line for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutageNotice {
     /// Kafka has taken no events for this long, and the cause, if it is known.
-    Lasting(Duration, Option<Complaint>),
+    Lasting(Duration, Option<FaultReport>),
     /// Kafka takes events again, after this long.
     Over(Duration),
 }
@@ -63,7 +63,7 @@ struct Outage {
     since: Instant,
     healthy_since: Option<Instant>,
     logged_at: Option<Instant>,
-    logged: Vec<Trouble>,
+    logged: Vec<Fault>,
 }
 
 impl OutageLog {
@@ -111,11 +111,11 @@ impl OutageLog {
     }
 
     /// Whether a fault is new in this outage. The caller logs it.
-    pub fn is_news(&mut self, now: Instant, trouble: Trouble) -> bool {
+    pub fn is_news(&mut self, now: Instant, fault: Fault) -> bool {
         let outage = self.outage.get_or_insert_with(|| Outage::new(now));
-        let news = !outage.logged.contains(&trouble);
+        let news = !outage.logged.contains(&fault);
         if news {
-            outage.logged.push(trouble);
+            outage.logged.push(fault);
             outage.logged_at = Some(now);
         }
         news
@@ -135,20 +135,20 @@ impl Outage {
     }
 
     /// A line when it is due, and at once when a more specific cause becomes known.
-    fn notice(&mut self, now: Instant, cause: Option<&Complaint>) -> Option<OutageNotice> {
-        let trouble = cause.map(|cause| cause.trouble);
-        let news = self.logged_at.is_some() && trouble.is_some_and(|trouble| self.is_better(trouble));
+    fn notice(&mut self, now: Instant, cause: Option<&FaultReport>) -> Option<OutageNotice> {
+        let fault = cause.map(|cause| cause.fault);
+        let news = self.logged_at.is_some() && fault.is_some_and(|fault| self.is_better(fault));
         if !news && !self.is_due(now) {
             return None;
         }
         self.logged_at = Some(now);
-        self.logged.extend(trouble.filter(|trouble| !self.logged.contains(trouble)));
+        self.logged.extend(fault.filter(|fault| !self.logged.contains(fault)));
         Some(OutageNotice::Lasting(now.saturating_duration_since(self.since), cause.cloned()))
     }
 
     /// Whether a fault is more specific than all that were logged.
-    fn is_better(&self, trouble: Trouble) -> bool {
-        self.logged.iter().all(|logged| trouble < *logged)
+    fn is_better(&self, fault: Fault) -> bool {
+        self.logged.iter().all(|logged| fault < *logged)
     }
 }
 
@@ -158,8 +158,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn complaint(trouble: Trouble, at: Instant) -> Complaint {
-        Complaint { trouble, reason: trouble.label().to_owned(), at }
+    fn fault_report(fault: Fault, at: Instant) -> FaultReport {
+        FaultReport { fault, reason: fault.label().to_owned(), at }
     }
 
     /// A log while Kafka has been healthy for long.
@@ -172,9 +172,9 @@ mod tests {
         (log, now + RECOVERED_AFTER_MAX * 2)
     }
 
-    fn observe(log: &mut OutageLog, now: Instant, is_healthy: bool, cause: Option<Trouble>) -> Option<OutageNotice> {
+    fn observe(log: &mut OutageLog, now: Instant, is_healthy: bool, cause: Option<Fault>) -> Option<OutageNotice> {
         let health = if is_healthy { KafkaHealth::Healthy } else { KafkaHealth::Unavailable };
-        log.observe(now, &Observation { health, cause: cause.map(|trouble| complaint(trouble, now)) })
+        log.observe(now, &Observation { health, cause: cause.map(|fault| fault_report(fault, now)) })
     }
 
     #[test]
@@ -183,12 +183,12 @@ mod tests {
         let mut said = Vec::new();
         for ms in (0..40_000).step_by(100) {
             let now = begin + ms * MS;
-            said.extend(observe(&mut log, now, ms >= 30_000, Some(Trouble::Unreachable)));
+            said.extend(observe(&mut log, now, ms >= 30_000, Some(Fault::Unreachable)));
         }
         let [OutageNotice::Lasting(after, Some(cause)), OutageNotice::Over(lasted)] = &said[..] else {
             panic!("{said:?}")
         };
-        assert_eq!((*after, cause.trouble, *lasted), (LOG_AFTER, Trouble::Unreachable, 30_000 * MS));
+        assert_eq!((*after, cause.fault, *lasted), (LOG_AFTER, Fault::Unreachable, 30_000 * MS));
     }
 
     #[test]
@@ -215,18 +215,18 @@ mod tests {
         let (mut log, begin) = healthy();
         let mut said = Vec::new();
         for ms in (0..150_000).step_by(100) {
-            let cause = if ms < 5_000 { Trouble::Unreachable } else { Trouble::Tls };
+            let cause = if ms < 5_000 { Fault::Unreachable } else { Fault::Tls };
             said.extend(observe(&mut log, begin + ms * MS, false, Some(cause)));
         }
         let said: Vec<_> = said
             .iter()
             .map(|notice| match notice {
-                OutageNotice::Lasting(after, cause) => (after.as_secs(), cause.as_ref().map(|cause| cause.trouble)),
+                OutageNotice::Lasting(after, cause) => (after.as_secs(), cause.as_ref().map(|cause| cause.fault)),
                 OutageNotice::Over(_) => panic!("it is not over"),
             })
             .collect();
-        let tls = Some(Trouble::Tls);
-        assert_eq!(said, [(1, Some(Trouble::Unreachable)), (5, tls), (65, tls), (125, tls)]);
+        let tls = Some(Fault::Tls);
+        assert_eq!(said, [(1, Some(Fault::Unreachable)), (5, tls), (65, tls), (125, tls)]);
     }
 
     #[test]
@@ -243,10 +243,10 @@ mod tests {
     #[test]
     fn a_fault_from_elsewhere_is_logged_once() {
         let (mut log, now) = healthy();
-        assert!(log.is_news(now, Trouble::LostTail));
-        assert!(!log.is_news(now + MS, Trouble::LostTail));
+        assert!(log.is_news(now, Fault::LostTail));
+        assert!(!log.is_news(now + MS, Fault::LostTail));
         observe(&mut log, now + MS, true, None);
         assert_eq!(observe(&mut log, now + MS + RECOVERED_AFTER_MIN, true, None), Some(OutageNotice::Over(MS)));
-        assert!(log.is_news(now + RECOVERED_AFTER_MAX, Trouble::LostTail));
+        assert!(log.is_news(now + RECOVERED_AFTER_MAX, Fault::LostTail));
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use common::lifecycle::{Pending, Stop};
-use common::log::kafka::{Batches, KafkaSettings, MayCreate, RawProducer, RawTopic, Trouble};
+use common::log::kafka::{Batches, Fault, KafkaSettings, MayCreate, RawProducer, RawTopic};
 
 use crate::delivery::dispatcher::{Dispatcher, Status};
 use crate::delivery::drain::Drain;
@@ -123,8 +123,8 @@ impl ProducerSupervisor {
     fn work(&mut self, ready: Option<Pending>) -> anyhow::Result<()> {
         self.connect(true, ready)?;
         while !self.stop.requested() {
-            if let Some((trouble, reason)) = self.dispatcher.failure() {
-                self.renew(trouble, &reason)?;
+            if let Some((fault, reason)) = self.dispatcher.failure() {
+                self.renew(fault, &reason)?;
             }
             if let Err(error) = self.drain.step(&self.dispatcher) {
                 if self.adopted {
@@ -169,7 +169,7 @@ impl ProducerSupervisor {
                 let heard = RawProducer::with(
                     &self.kafka,
                     self.dispatcher.clone(),
-                    self.dispatcher.complaints(),
+                    self.dispatcher.fault_reports(),
                     Batches::Usual,
                 );
                 listener = Some(heard.context("make a Kafka producer")?);
@@ -185,11 +185,11 @@ impl ProducerSupervisor {
     }
 
     fn try_to_connect(&mut self, anew: bool) -> anyhow::Result<RawProducer> {
-        let complaints = self.dispatcher.complaints();
+        let fault_reports = self.dispatcher.fault_reports();
         let overdue = self.missing_since.is_some_and(|since| since.elapsed() >= MAKE_ANEW_AFTER);
         let may_create = if anew || overdue { MayCreate::Yes } else { MayCreate::No };
         let until = Instant::now() + CONNECT_WAIT_MAX;
-        let raw = RawTopic::ensure(&self.kafka, complaints, may_create, CONNECT_WAIT_MAX).inspect_err(|error| {
+        let raw = RawTopic::ensure(&self.kafka, fault_reports, may_create, CONNECT_WAIT_MAX).inspect_err(|error| {
             if RawTopic::is_missing(error) {
                 self.missing_since.get_or_insert_with(Instant::now);
             }
@@ -202,31 +202,31 @@ impl ProducerSupervisor {
             (Batches::Usual | Batches::UpTo(_), Some(bytes)) => Batches::UpTo(bytes),
             (Batches::Usual | Batches::UpTo(_), None) => Batches::Usual,
         };
-        let producer = RawProducer::with(&self.kafka, self.dispatcher.clone(), complaints, batches);
+        let producer = RawProducer::with(&self.kafka, self.dispatcher.clone(), fault_reports, batches);
         let producer = producer.context("make a Kafka producer")?;
         let reached = producer.reach(until.saturating_duration_since(Instant::now()));
-        reached.inspect_err(|error| complaints.note(Trouble::Leaders, format!("{error:#}")))?;
+        reached.inspect_err(|error| fault_reports.note(Fault::Leaders, format!("{error:#}")))?;
         (self.batches, self.batch_refused) = (batches, false);
         Ok(producer)
     }
 
     /// Waits until nothing is left with the producer that failed, and takes a new one.
-    fn renew(&mut self, trouble: Trouble, reason: &str) -> anyhow::Result<()> {
+    fn renew(&mut self, fault: Fault, reason: &str) -> anyhow::Result<()> {
         let meanwhile =
             if self.adopted { "The events stay where they are" } else { "Webhooks are answered 200 and kept on disk" };
         // Said each time, for whoever looks later why an event is there twice; the backoff keeps it from being a flood.
-        let label = trouble.label();
-        if self.outage_log.is_news(Instant::now(), trouble) {
-            let remedy = trouble.remedy();
+        let label = fault.label();
+        if self.outage_log.is_news(Instant::now(), fault) {
+            let remedy = fault.remedy();
             tracing::error!(
-                trouble = label,
+                fault = label,
                 "the Kafka producer is done for and is replaced: {reason}. {meanwhile} until then. What Kafka has not \
                  acknowledged is sent again, marked hl_resent, and may lie in raw twice or out of order. What to do: {remedy}"
             );
         } else {
             tracing::info!("the Kafka producer is done for and is replaced, again for {label}: {reason}");
         }
-        self.batch_refused = trouble == Trouble::TooLarge;
+        self.batch_refused = fault == Fault::TooLarge;
         let began = Instant::now();
         while !self.dispatcher.is_empty_after_failure() {
             self.look();
@@ -272,12 +272,12 @@ impl ProducerSupervisor {
         }
         let now = Instant::now();
         if connected && !kafka_up && self.outage_log.wants_cause(now) {
-            RawTopic::diagnose(&self.kafka, self.dispatcher.complaints(), DIAGNOSIS_WAIT_MAX);
+            RawTopic::diagnose(&self.kafka, self.dispatcher.fault_reports(), DIAGNOSIS_WAIT_MAX);
         }
-        let cause = self.dispatcher.complaints().telling(self.outage_log.cause_since(now));
+        let cause = self.dispatcher.fault_reports().most_specific(self.outage_log.cause_since(now));
         match &cause {
             // The client itself does not believe it at once, and asks again for a while.
-            Some(cause) if cause.trouble == Trouble::TopicMissing => _ = self.missing_since.get_or_insert(cause.at),
+            Some(cause) if cause.fault == Fault::TopicMissing => _ = self.missing_since.get_or_insert(cause.at),
             Some(_) | None if kafka_up => self.missing_since = None,
             Some(_) | None => {}
         }
@@ -289,16 +289,16 @@ impl ProducerSupervisor {
         };
         match self.outage_log.observe(now, &Observation { health, cause }) {
             Some(OutageNotice::Lasting(lasts, Some(cause))) => tracing::error!(
-                trouble = cause.trouble.label(),
+                fault = cause.fault.label(),
                 on_disk,
                 "Kafka has taken no events for {:.1} s: {}. Webhooks are answered 200 and kept on disk, {on_disk} are \
                  there now; nothing is lost while the disk has room. What to do: {}",
                 lasts.as_secs_f64(),
                 cause.reason,
-                cause.trouble.remedy()
+                cause.fault.remedy()
             ),
             Some(OutageNotice::Lasting(lasts, None)) => tracing::error!(
-                trouble = "silent",
+                fault = "silent",
                 on_disk,
                 "Kafka has acknowledged no events in time for {:.1} s and does not say why. Webhooks are answered 200 and \
                  kept on disk, {on_disk} are there now; nothing is lost while the disk has room. What to do: look at the \
@@ -329,7 +329,7 @@ impl ProducerSupervisor {
         let is_well = RawTopic::diagnose(&self.kafka, &Arc::default(), DIAGNOSIS_WAIT_MAX);
         if std::mem::replace(&mut lost.others_reach_it, is_well) && is_well && self.dispatcher.is_lost() {
             let reason = format!("it has reached no broker for {} s, while a new client does", alone.as_secs());
-            self.dispatcher.abandon(Trouble::Unreachable, reason);
+            self.dispatcher.abandon(Fault::Unreachable, reason);
         }
     }
 
@@ -354,12 +354,12 @@ impl ProducerSupervisor {
         let reminded = self.parked.told_at.is_some_and(|at| at.elapsed() < PARKED_REMIND_EVERY);
         if parked > 0 && (self.parked.told == 0 || !reminded) {
             tracing::error!(
-                trouble = Trouble::TooLarge.label(),
+                fault = Fault::TooLarge.label(),
                 parked,
                 "Kafka refuses {parked} events because they are larger than the topic raw takes. They were answered 200 and \
                  stay on disk, nothing waits for them; they are tried again every {} s. What to do: {}",
                 PARKED_AGAIN_AFTER.as_secs(),
-                Trouble::TooLarge.remedy()
+                Fault::TooLarge.remedy()
             );
             (self.parked.told, self.parked.told_at) = (parked, Some(Instant::now()));
         } else if all_taken && self.parked.told > 0 {

@@ -39,7 +39,7 @@ impl Collector for LogGauges {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.bytes.set(whole(self.log.bytes()));
         self.room_bytes.set(whole(self.log.room().unwrap_or(0)));
-        self.up.set(i64::from(self.log.trouble().is_none()));
+        self.up.set(i64::from(self.log.fault().is_none()));
         [self.bytes.collect(), self.room_bytes.collect(), self.up.collect()].concat()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use common::log::Record;
-use common::log::kafka::{Fault, ReportError, SendError, Trouble};
+use common::log::kafka::{Fault, FaultScope, ReportError, SendError};
 
 use super::mutation::Mutation;
 use super::stage::Stage;
@@ -267,9 +267,9 @@ pub fn name(record: &Record) -> String {
 }
 
 fn failed() -> ReportError {
-    ReportError { fault: Fault::Producer, trouble: Trouble::Other, reason: "it failed".to_owned() }
+    ReportError { scope: FaultScope::Producer, fault: Fault::Other, reason: "it failed".to_owned() }
 }
 
 fn refused() -> ReportError {
-    ReportError { fault: Fault::Record, trouble: Trouble::TooLarge, reason: "it is too large".to_owned() }
+    ReportError { scope: FaultScope::Record, fault: Fault::TooLarge, reason: "it is too large".to_owned() }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::contract::header;
 use common::log::Record;
-use common::log::kafka::{SendError, Trouble};
+use common::log::kafka::{Fault, SendError};
 use ingress::delivery::dispatcher::Client;
 
 use super::disk::pause;
@@ -41,9 +41,9 @@ impl Client for SimClient {
         stage.send(self.line, partition, record, ticket)
     }
 
-    fn fatal(&self) -> Option<(Trouble, String)> {
+    fn fatal(&self) -> Option<(Fault, String)> {
         let is_done_for = self.stage.lock().broker.is_done_for(self.line);
-        is_done_for.then(|| (Trouble::Other, "it is done for".to_owned()))
+        is_done_for.then(|| (Fault::Other, "it is done for".to_owned()))
     }
 
     fn give_up(&self, in_flight: bool) {

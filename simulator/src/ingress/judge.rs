@@ -50,7 +50,7 @@ pub struct Judge {
     events: BTreeMap<Id, Event>,
     /// Answered 200 and not in `raw` yet, of each seat and key: when they were answered.
     due: BTreeMap<(usize, Option<String>), BTreeMap<Id, u64>>,
-    seats: BTreeMap<usize, Troubles>,
+    seats: BTreeMap<usize, CopyCauses>,
     /// Counts what is sent and answered.
     moment: u64,
 }
@@ -63,13 +63,13 @@ struct Event {
     answer: Option<Reply>,
     copies: u64,
     /// As they were when it was sent.
-    troubles: Troubles,
+    causes: CopyCauses,
     was_refused: bool,
 }
 
 /// What allows for second copies.
 #[derive(Clone, Copy, Default)]
-struct Troubles {
+struct CopyCauses {
     lives: u64,
     failures: u64,
 }
@@ -84,9 +84,9 @@ impl Judge {
     pub fn sent(&mut self, seat: usize, record: &Record) {
         self.counts.sent += 1;
         self.moment += 1;
-        let (sent_at, troubles) = (self.moment, self.troubles(seat));
+        let (sent_at, causes) = (self.moment, self.causes(seat));
         let record = unmarked(record);
-        let event = Event { seat, sent_at, answer: None, copies: 0, troubles, was_refused: false, record };
+        let event = Event { seat, sent_at, answer: None, copies: 0, causes, was_refused: false, record };
         self.events.insert(id(&event.record), event);
     }
 
@@ -131,8 +131,8 @@ impl Judge {
             return Err(format!("{} lies in partition {partition}", show(&id)));
         }
         event.copies += 1;
-        let (seat, sent_at, copies, before) = (event.seat, event.sent_at, event.copies, event.troubles);
-        let now = self.troubles(seat);
+        let (seat, sent_at, copies, before) = (event.seat, event.sent_at, event.copies, event.causes);
+        let now = self.causes(seat);
         if copies == 1 {
             return self.first(seat, sent_at, now.failures, record);
         }
@@ -157,7 +157,7 @@ impl Judge {
         let overtaken = due.iter().filter(|(_, answered_at)| **answered_at < sent_at).map(|(id, _)| id);
         let mut overtaken = overtaken.filter(|id| {
             let event = &self.events[*id];
-            !event.was_refused && event.troubles.failures == failures
+            !event.was_refused && event.causes.failures == failures
         });
         match overtaken.next() {
             Some(other) => Err(format!("order: {} comes before {}, which was answered first", show(&own), show(other))),
@@ -191,7 +191,7 @@ impl Judge {
         if missing.is_empty() { Ok(()) } else { Err(format!("I1: answered 200 and not in raw: {missing:?}")) }
     }
 
-    fn troubles(&self, seat: usize) -> Troubles {
+    fn causes(&self, seat: usize) -> CopyCauses {
         self.seats.get(&seat).copied().unwrap_or_default()
     }
 }

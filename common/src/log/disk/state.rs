@@ -34,7 +34,7 @@ pub(super) struct Shared {
     /// Segment files that count for nothing, and that could not be removed.
     leftovers: Mutex<Vec<PathBuf>>,
     /// Why nothing can be written at the moment.
-    trouble: Mutex<Option<String>>,
+    fault: Mutex<Option<String>>,
     /// What follows from all before this was written. At first, what lies there at the opening.
     used: Mutex<Place>,
 }
@@ -43,9 +43,9 @@ impl Shared {
     /// Of a log whose segments so far are these, the next one beginning at `base`.
     pub fn new(dir: PathBuf, files: Files, log: Uuid, segments: VecDeque<Segment>, base: u64) -> Self {
         let (segments, grown, deleting) = (Mutex::new(segments), Condvar::new(), Mutex::default());
-        let (leftovers, trouble) = (Mutex::default(), Mutex::default());
+        let (leftovers, fault) = (Mutex::default(), Mutex::default());
         let used = Mutex::new(Place { segment: u64::MAX, at: 0 });
-        Self { dir, files, log, segments, base, grown, deleting, leftovers, trouble, used }
+        Self { dir, files, log, segments, base, grown, deleting, leftovers, fault, used }
     }
 
     fn segments(&self) -> MutexGuard<'_, VecDeque<Segment>> {
@@ -135,13 +135,13 @@ impl Shared {
     }
 
     /// Why nothing can be written at the moment, if so.
-    pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Nothing can be written for this reason, or it can again.
-    pub fn set_trouble(&self, why: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    pub fn set_fault(&self, why: Option<String>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// The current segment has become this.

@@ -189,7 +189,7 @@ impl Writer {
              more until there is some. Make room",
             self.shared.dir.display()
         );
-        self.shared.set_trouble(Some("the disk has no room for what would follow from more events".to_owned()));
+        self.shared.set_fault(Some("the disk has no room for what would follow from more events".to_owned()));
         self.probe_later();
     }
 
@@ -204,7 +204,7 @@ impl Writer {
         }
         self.short_at = None;
         if self.failed_at.is_none() {
-            self.shared.set_trouble(None);
+            self.shared.set_fault(None);
             info!("the disk log in {} takes events again", self.shared.dir.display());
         }
     }
@@ -377,7 +377,7 @@ impl Writer {
         if self.failed_at.is_none() {
             error!(%error, "the disk {what} for the disk log in {dir}: {error}. It takes no events until that is mended");
         }
-        self.shared.set_trouble(Some(format!("the disk {what} for the disk log: {error}")));
+        self.shared.set_fault(Some(format!("the disk {what} for the disk log: {error}")));
         let error = if is_full(&error) { AppendError::Full } else { AppendError::Io(error.into()) };
         self.failed_at = Some((self.shared.files.now(), error.clone()));
         self.probe_later();
@@ -403,7 +403,7 @@ impl Writer {
 
     fn mended(&mut self) {
         if self.failed_at.take().is_some() && self.short_at.is_none() {
-            self.shared.set_trouble(None);
+            self.shared.set_fault(None);
             info!("the disk log in {} takes events again", self.shared.dir.display());
         }
     }

@@ -11,7 +11,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::KafkaSettings;
-use super::trouble::{Complaints, Trouble};
+use super::faults::{Fault, FaultReports};
 
 /// How long the coordinator waits for an open transaction before it aborts it: the longest that a dead
 /// owner's transaction holds up its successor, but for the broker's own interval.
@@ -29,7 +29,7 @@ pub(super) const RECORD_BYTES_MAX: u32 = 2 * 1024 * 1024;
 /// the producer id.
 const STATISTICS_INTERVAL_MS: u32 = 250;
 
-/// The client's own complaints are warnings once in this time, else debug lines. It makes many of them while a
+/// The client's own errors are warnings once in this time, else debug lines. It makes many of them while a
 /// broker is away; where somebody else says what they mean, none is a warning.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -292,17 +292,17 @@ fn is_secret(name: &str) -> bool {
     ["password", "secret", "token", "key", "jaas", "pem", "oauthbearer.config"].iter().any(|part| name.contains(part))
 }
 
-/// Brings what a client says to the logs: levelled, not all at once, without an operator's secrets.
+/// Logs what a client reports: with a level, not too often, and without an operator's secrets.
 #[derive(Debug)]
-pub(super) struct Voice {
+pub(super) struct LoggingContext {
     role: &'static str,
     hidden: Vec<String>,
     warned_at: Mutex<Option<Instant>>,
-    /// Where complaints go if somebody says to people what they mean.
-    complaints: Option<Arc<Complaints>>,
+    /// Where faults go, if the program logs them itself with cause and remedy.
+    fault_reports: Option<Arc<FaultReports>>,
 }
 
-impl Voice {
+impl LoggingContext {
     /// For a client of that role.
     pub(super) fn new(settings: &KafkaSettings, role: Role<'_>) -> Self {
         let secret = |(name, value): &(String, String)| (is_secret(name) && value.len() > 3).then(|| value.clone());
@@ -310,13 +310,13 @@ impl Voice {
             role: role.name(),
             hidden: settings.set.iter().filter_map(secret).collect(),
             warned_at: Mutex::new(None),
-            complaints: None,
+            fault_reports: None,
         }
     }
 
-    /// For a client whose complaints somebody else brings to people.
-    pub(super) fn to(settings: &KafkaSettings, role: Role<'_>, complaints: &Arc<Complaints>) -> Self {
-        Self { complaints: Some(Arc::clone(complaints)), ..Self::new(settings, role) }
+    /// For a client whose faults the program logs itself.
+    pub(super) fn reporting(settings: &KafkaSettings, role: Role<'_>, fault_reports: &Arc<FaultReports>) -> Self {
+        Self { fault_reports: Some(Arc::clone(fault_reports)), ..Self::new(settings, role) }
     }
 
     /// A line of librdkafka's log.
@@ -325,7 +325,7 @@ impl Voice {
         let line = self.harmless(line);
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical
-                if self.complaints.is_none() =>
+                if self.fault_reports.is_none() =>
             {
                 tracing::error!(client, facility, "librdkafka: {line}");
             }
@@ -355,8 +355,8 @@ impl Voice {
         }
         let client = self.role;
         let reason = self.harmless(reason);
-        if let Some(complaints) = &self.complaints {
-            complaints.note(Trouble::of(error), reason.clone());
+        if let Some(fault_reports) = &self.fault_reports {
+            fault_reports.note(Fault::of(error), reason.clone());
         }
         if self.may_warn() {
             tracing::warn!(client, "Kafka: {error}: {reason}");
@@ -366,7 +366,7 @@ impl Voice {
     }
 
     fn may_warn(&self) -> bool {
-        if self.complaints.is_some() {
+        if self.fault_reports.is_some() {
             return false;
         }
         let mut warned_at = self.warned_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -382,11 +382,11 @@ impl Voice {
     }
 }
 
-/// A context that only speaks.
+/// A client context that only logs.
 #[derive(Debug)]
-pub(super) struct Plain(pub(super) Voice);
+pub(super) struct PlainContext(pub(super) LoggingContext);
 
-impl ClientContext for Plain {
+impl ClientContext for PlainContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         self.0.log(level, facility, line);
     }
@@ -395,7 +395,7 @@ impl ClientContext for Plain {
     }
 }
 
-impl ConsumerContext for Plain {}
+impl ConsumerContext for PlainContext {}
 
 #[cfg(test)]
 mod tests {
@@ -458,8 +458,8 @@ mod tests {
     #[test]
     fn secrets_are_seen_neither_in_log_lines_nor_in_settings() {
         let settings = with(&[("sasl.password", "hunter2hunter2"), ("sasl.username", "somebody")]);
-        let voice = Voice::new(&settings, Role::Admin);
-        assert_eq!(voice.harmless("somebody:hunter2hunter2@host"), "somebody:…@host");
+        let context = LoggingContext::new(&settings, Role::Admin);
+        assert_eq!(context.harmless("somebody:hunter2hunter2@host"), "somebody:…@host");
         assert!(!format!("{settings:?}").contains("hunter2"));
     }
 }

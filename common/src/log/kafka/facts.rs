@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 
 use super::KafkaSettings;
-use super::client::{self, Plain, Role, Voice};
+use super::client::{self, LoggingContext, PlainContext, Role};
 use super::group::look_into;
 use super::record::{entry, kafka_offset, kafka_partition};
 use super::transaction::judge;
@@ -26,7 +26,7 @@ const CONNECT_WAIT: Duration = Duration::from_secs(1);
 /// Reads on in `facts` of the partitions it was told.
 pub(super) struct Follower {
     topic: String,
-    consumer: BaseConsumer<Plain>,
+    consumer: BaseConsumer<PlainContext>,
     next: BTreeMap<u32, u64>,
 }
 
@@ -91,8 +91,11 @@ impl Follower {
 }
 
 /// A consumer that is in no group.
-pub(super) fn plain_consumer(settings: &KafkaSettings, role: Role<'_>) -> Result<BaseConsumer<Plain>, EventLogError> {
+pub(super) fn plain_consumer(
+    settings: &KafkaSettings,
+    role: Role<'_>,
+) -> Result<BaseConsumer<PlainContext>, EventLogError> {
     client::config(settings, role)
-        .and_then(|config| Ok(config.create_with_context(Plain(Voice::new(settings, role)))?))
+        .and_then(|config| Ok(config.create_with_context(PlainContext(LoggingContext::new(settings, role)))?))
         .map_err(|error| EventLogError::Fatal(error.to_string()))
 }

@@ -17,7 +17,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 
 use super::KafkaSettings;
-use super::client::{self, Role, Voice};
+use super::client::{self, LoggingContext, Role};
 use super::record::{entry, kafka_offset, kafka_partition};
 use super::transaction::{is_fencing, judge};
 use crate::contract::Topic;
@@ -48,8 +48,11 @@ impl Member {
     pub(super) fn new(settings: &KafkaSettings, group: &str, instance: Option<&str>) -> Result<Self, EventLogError> {
         let role = Role::Member { group, instance };
         let topic = settings.topic(Topic::Raw);
-        let changes =
-            Changes { voice: Voice::new(settings, role), queue: Mutex::default(), closing: AtomicBool::new(false) };
+        let changes = Changes {
+            context: LoggingContext::new(settings, role),
+            queue: Mutex::default(),
+            closing: AtomicBool::new(false),
+        };
         let consumer: BaseConsumer<Changes> = client::config(settings, role)
             .and_then(|config| Ok(config.create_with_context(changes)?))
             .map_err(|error| EventLogError::Fatal(error.to_string()))?;
@@ -222,7 +225,7 @@ enum Change {
 
 /// What the group told, in order, until the loop takes it.
 struct Changes {
-    voice: Voice,
+    context: LoggingContext,
     queue: Mutex<VecDeque<Change>>,
     closing: AtomicBool,
 }
@@ -235,11 +238,11 @@ impl Changes {
 
 impl ClientContext for Changes {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.voice.log(level, facility, line);
+        self.context.log(level, facility, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.voice.error(&error, reason);
+        self.context.error(&error, reason);
     }
 }
 

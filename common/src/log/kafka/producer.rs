@@ -17,10 +17,10 @@ use serde::Deserialize;
 
 use super::KafkaSettings;
 use super::batch::with_batch_threads;
-use super::client::{self, Role, Voice};
+use super::client::{self, LoggingContext, Role};
+use super::faults::{Fault, FaultReports};
 use super::record::outgoing;
 use super::topics::{self, MayCreate, TopicsError};
-use super::trouble::{Complaints, Trouble};
 use crate::contract::Topic;
 use crate::log::Record;
 
@@ -34,20 +34,20 @@ pub trait Reports: Send + Sync + 'static {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct ReportError {
-    /// Who is to blame.
+    /// What the fault affects.
+    pub scope: FaultScope,
+    /// Its kind.
     pub fault: Fault,
-    /// Of what kind it is.
-    pub trouble: Trouble,
     /// In words.
     pub reason: String,
 }
 
-/// Who is to blame for a record that Kafka did not take.
+/// What is affected when Kafka did not take a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The record: Kafka does not take one so large, and has not got it. Others may go on.
+pub enum FaultScope {
+    /// The record alone: it is too large, and Kafka does not have it. The producer can go on.
     Record,
-    /// Not the record. What becomes of those behind it is not known: make a new producer.
+    /// The producer: the outcome of later records is not known, and the producer has to be replaced.
     Producer,
 }
 
@@ -100,15 +100,15 @@ impl RawProducer {
         Self::with(settings, reports, &Arc::default(), Batches::Usual)
     }
 
-    /// The same with these batches; `complaints` hears what the client complains of.
+    /// The same with these batches; faults go to `fault_reports`.
     pub fn with(
         settings: &KafkaSettings,
         reports: Arc<dyn Reports>,
-        complaints: &Arc<Complaints>,
+        fault_reports: &Arc<FaultReports>,
         batches: Batches,
     ) -> anyhow::Result<Self> {
         let line = Line {
-            voice: Voice::to(settings, Role::RawProducer, complaints),
+            context: LoggingContext::reporting(settings, Role::RawProducer, fault_reports),
             partitions: settings.partitions,
             topic: settings.topic(Topic::Raw),
             reports,
@@ -170,15 +170,15 @@ impl RawProducer {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
             return Err(SendError::Full);
         }
-        if Trouble::of(&error) == Trouble::TooLarge {
+        if Fault::of(&error) == Fault::TooLarge {
             return Err(SendError::TooLarge);
         }
-        line.state().broken.get_or_insert_with(|| (Trouble::of(&error), error.to_string()));
+        line.state().broken.get_or_insert_with(|| (Fault::of(&error), error.to_string()));
         Err(SendError::Fatal)
     }
 
     /// Why a new producer has to be made, if that is so.
-    pub fn fatal(&self) -> Option<(Trouble, String)> {
+    pub fn fatal(&self) -> Option<(Fault, String)> {
         self.fatal_reason(&self.line().state())
     }
 
@@ -188,10 +188,10 @@ impl RawProducer {
     }
 
     /// From now on it is done for, for this reason.
-    pub fn abandon(&self, trouble: Trouble, reason: String) {
+    pub fn abandon(&self, fault: Fault, reason: String) {
         let mut state = self.line().state();
         state.is_abandoned = true;
-        state.broken.get_or_insert((trouble, reason));
+        state.broken.get_or_insert((fault, reason));
     }
 
     /// Records handed over and not reported.
@@ -246,9 +246,9 @@ impl RawProducer {
         }
     }
 
-    fn fatal_reason(&self, state: &State) -> Option<(Trouble, String)> {
+    fn fatal_reason(&self, state: &State) -> Option<(Fault, String)> {
         let fatal = self.producer.client().fatal_error();
-        let fatal = fatal.map(|(code, reason)| (Trouble::of_code(code), format!("{code}: {reason}")));
+        let fatal = fatal.map(|(code, reason)| (Fault::of_code(code), format!("{code}: {reason}")));
         fatal.or_else(|| state.broken.clone())
     }
 
@@ -272,7 +272,7 @@ impl Drop for RawProducer {
 
 /// What the client tells us from its thread.
 struct Line {
-    voice: Voice,
+    context: LoggingContext,
     topic: String,
     /// As many as there must be.
     partitions: u32,
@@ -288,7 +288,7 @@ struct State {
     is_connected: bool,
     has_producer_id: bool,
     is_abandoned: bool,
-    broken: Option<(Trouble, String)>,
+    broken: Option<(Fault, String)>,
 }
 
 impl Line {
@@ -305,11 +305,11 @@ impl Line {
 
 impl ClientContext for Line {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.voice.log(level, facility, line);
+        self.context.log(level, facility, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.voice.error(&error, reason);
+        self.context.error(&error, reason);
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
@@ -324,7 +324,7 @@ impl ClientContext for Line {
                 "topic {} has {known} partitions where partitions is {}: it was made anew while we ran",
                 self.topic, self.partitions
             );
-            state.broken.get_or_insert((Trouble::TopicShape, reason));
+            state.broken.get_or_insert((Fault::TopicShape, reason));
         }
         self.changed.notify_all();
     }
@@ -337,10 +337,10 @@ impl ProducerContext for Line {
         let outcome = match result {
             Ok(_) => Ok(()),
             Err((error, message)) => {
-                let trouble = Trouble::of(error);
-                let alone = trouble == Trouble::TooLarge && self.batches.blame(wire_bytes(message));
-                let fault = if alone { Fault::Record } else { Fault::Producer };
-                Err(ReportError { fault, trouble, reason: error.to_string() })
+                let fault = Fault::of(error);
+                let alone = fault == Fault::TooLarge && self.batches.blame(wire_bytes(message));
+                let scope = if alone { FaultScope::Record } else { FaultScope::Producer };
+                Err(ReportError { scope, fault, reason: error.to_string() })
             }
         };
         self.reports.reported(ticket as u64, outcome);

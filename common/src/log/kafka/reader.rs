@@ -11,7 +11,7 @@ use rdkafka::groups::GroupInfo;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::KafkaSettings;
-use super::client::{Plain, Role};
+use super::client::{PlainContext, Role};
 use super::facts::plain_consumer;
 use super::group::look_into;
 use super::record::{entry, kafka_offset, kafka_partition};
@@ -45,8 +45,8 @@ const SERVE_AGAIN: Duration = Duration::from_millis(500);
 /// Two plain consumers: one that sees committed records only, one for offsets with open transactions included.
 pub(super) struct Reader {
     settings: KafkaSettings,
-    committed: BaseConsumer<Plain>,
-    uncommitted: BaseConsumer<Plain>,
+    committed: BaseConsumer<PlainContext>,
+    uncommitted: BaseConsumer<PlainContext>,
     stop: Stop,
 }
 
@@ -333,7 +333,7 @@ impl Reader {
     fn ends(
         &self,
         what: &str,
-        consumer: &BaseConsumer<Plain>,
+        consumer: &BaseConsumer<PlainContext>,
         places: &[(Topic, u32)],
     ) -> Result<Vec<u64>, EventLogError> {
         let partition_of =

@@ -15,8 +15,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
 use super::KafkaSettings;
-use super::client::{self, ConfigError, Plain, RECORD_BYTES_MAX, Role, Voice};
-use super::trouble::{Complaints, Trouble};
+use super::client::{self, ConfigError, LoggingContext, PlainContext, RECORD_BYTES_MAX, Role};
+use super::faults::{Fault, FaultReports};
 use crate::contract::{DAY, Policy, Retention, TOMBSTONES_KEPT, Topic};
 
 /// The longest that one question to the brokers may take.
@@ -59,13 +59,13 @@ impl TopicsError {
         }
     }
 
-    fn trouble(&self) -> Trouble {
+    fn fault(&self) -> Fault {
         match self {
-            Self::Shape(_) | Self::Partitions(_) => Trouble::TopicShape,
-            Self::NotAllowed(_) => Trouble::Authorization,
-            Self::Missing(_) => Trouble::TopicMissing,
-            Self::Unreachable(_) => Trouble::Unreachable,
-            Self::Config(_) => Trouble::Other,
+            Self::Shape(_) | Self::Partitions(_) => Fault::TopicShape,
+            Self::NotAllowed(_) => Fault::Authorization,
+            Self::Missing(_) => Fault::TopicMissing,
+            Self::Unreachable(_) => Fault::Unreachable,
+            Self::Config(_) => Fault::Other,
         }
     }
 }
@@ -90,14 +90,14 @@ impl RawTopic {
     /// Makes sure of all topics. What is wrong is an error, and noted.
     pub fn ensure(
         settings: &KafkaSettings,
-        complaints: &Arc<Complaints>,
+        fault_reports: &Arc<FaultReports>,
         may_create: MayCreate,
         wait: Duration,
     ) -> anyhow::Result<Self> {
-        let made = Topics::ask(settings, Voice::to(settings, Role::Admin, complaints), wait);
+        let made = Topics::ask(settings, LoggingContext::reporting(settings, Role::Admin, fault_reports), wait);
         let ensured = made.and_then(|topics| topics.ensure(may_create));
         if let Err(error) = &ensured {
-            complaints.note(error.trouble(), error.to_string());
+            fault_reports.note(error.fault(), error.to_string());
         }
         Ok(ensured?)
     }
@@ -109,30 +109,30 @@ impl RawTopic {
 
     /// Asks why nothing is acknowledged, briefly and with a new client, and notes what is found. Returns whether nothing is
     /// wrong as far as that client sees.
-    pub fn diagnose(settings: &KafkaSettings, complaints: &Arc<Complaints>, wait: Duration) -> bool {
-        let asked = Topics::ask(settings, Voice::to(settings, Role::Admin, complaints), wait);
-        let asked = asked.map_err(|error| (error.trouble(), error.to_string()));
+    pub fn diagnose(settings: &KafkaSettings, fault_reports: &Arc<FaultReports>, wait: Duration) -> bool {
+        let asked = Topics::ask(settings, LoggingContext::reporting(settings, Role::Admin, fault_reports), wait);
+        let asked = asked.map_err(|error| (error.fault(), error.to_string()));
         let found = asked.and_then(|topics| topics.diagnose());
-        found.map_err(|(trouble, reason)| complaints.note(trouble, reason)).is_ok()
+        found.map_err(|(fault, reason)| fault_reports.note(fault, reason)).is_ok()
     }
 }
 
 /// Creates topics that are missing, if it may, and looks at those that are there.
 pub(super) fn ensure(settings: &KafkaSettings, may_create: MayCreate, wait: Duration) -> Result<(), TopicsError> {
-    let topics = Topics::ask(settings, Voice::new(settings, Role::Admin), wait)?;
+    let topics = Topics::ask(settings, LoggingContext::new(settings, Role::Admin), wait)?;
     topics.ensure(may_create).map(drop)
 }
 
 struct Topics<'a> {
     settings: &'a KafkaSettings,
-    admin: AdminClient<Plain>,
+    admin: AdminClient<PlainContext>,
     until: Instant,
 }
 
 impl<'a> Topics<'a> {
-    fn ask(settings: &'a KafkaSettings, voice: Voice, wait: Duration) -> Result<Self, TopicsError> {
-        let admin = client::config(settings, Role::Admin)?.create_with_context(Plain(voice));
-        let admin: AdminClient<Plain> = admin.map_err(ConfigError::from)?;
+    fn ask(settings: &'a KafkaSettings, context: LoggingContext, wait: Duration) -> Result<Self, TopicsError> {
+        let admin = client::config(settings, Role::Admin)?.create_with_context(PlainContext(context));
+        let admin: AdminClient<PlainContext> = admin.map_err(ConfigError::from)?;
         Ok(Self { settings, admin, until: Instant::now() + wait })
     }
 
@@ -147,23 +147,23 @@ impl<'a> Topics<'a> {
         self.check_policies()
     }
 
-    fn diagnose(&self) -> Result<(), (Trouble, String)> {
+    fn diagnose(&self) -> Result<(), (Fault, String)> {
         let metadata = self.admin.inner().fetch_metadata(None, self.remaining());
-        let metadata = metadata.map_err(|error| (Trouble::of(&error), format!("no broker answers: {error}")))?;
+        let metadata = metadata.map_err(|error| (Fault::of(&error), format!("no broker answers: {error}")))?;
         let name = self.settings.topic(Topic::Raw);
         let found = metadata.topics().iter().find(|found| found.name() == name && found.error().is_none());
         let Some(partitions) = found.map(MetadataTopic::partitions) else {
-            return Err((Trouble::TopicMissing, format!("topic {name} is gone")));
+            return Err((Fault::TopicMissing, format!("topic {name} is gone")));
         };
         let count = partitions.len();
         if u32::try_from(count) != Ok(self.settings.partitions) {
             let reason = check_counts(self.settings, &[(Topic::Raw, count)]).err().unwrap_or_default();
-            return Err((Trouble::TopicShape, reason));
+            return Err((Fault::TopicShape, reason));
         }
         let leaderless = partitions.iter().filter(|partition| partition.leader() < 0).count();
         if leaderless > 0 {
             let reason = format!("{leaderless} of {count} partitions of {name} have no leader");
-            return Err((Trouble::Leaders, reason));
+            return Err((Fault::Leaders, reason));
         }
         let Some(in_sync_min) = self.in_sync_min(&name) else { return Ok(()) };
         // Kafka never demands more than there are.
@@ -173,7 +173,7 @@ impl<'a> Topics<'a> {
             let reason = format!(
                 "{short} of {count} partitions of {name} have fewer replicas in sync than its min.insync.replicas={in_sync_min}"
             );
-            return Err((Trouble::Replicas, reason));
+            return Err((Fault::Replicas, reason));
         }
         Ok(())
     }
@@ -220,7 +220,7 @@ impl<'a> Topics<'a> {
                 Err((name, code @ (RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::OperationTimedOut))) => {
                     return Err(TopicsError::Unreachable(format!("create topic {name}: {code}")));
                 }
-                Err((name, code)) if Trouble::of_code(code) == Trouble::Authorization => {
+                Err((name, code)) if Fault::of_code(code) == Fault::Authorization => {
                     return Err(TopicsError::NotAllowed(format!(
                         "topic {name} is not there for us, and we may not create it: {code}. \
                          Create it with {} partitions and let this user describe and write it, or let it create topics",

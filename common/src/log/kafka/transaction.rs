@@ -17,7 +17,7 @@ use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, TopicPartitionList};
 
 use super::KafkaSettings;
-use super::client::{self, Role, TRANSACTION_TIMEOUT, Voice};
+use super::client::{self, LoggingContext, Role, TRANSACTION_TIMEOUT};
 use super::record::{kafka_offset, kafka_partition, outgoing};
 use crate::contract::Topic;
 use crate::lifecycle::Stop;
@@ -45,7 +45,7 @@ impl Publisher {
     pub(super) fn open(settings: &KafkaSettings, id: &str, stop: &Stop) -> Result<Self, EventLogError> {
         let role = Role::Transactional { id };
         let deliveries = Deliveries {
-            voice: Voice::new(settings, role),
+            context: LoggingContext::new(settings, role),
             facts: settings.topic(Topic::Facts),
             batch: Mutex::default(),
             changed: Condvar::new(),
@@ -320,7 +320,7 @@ impl Patience {
 
 /// What became of the records of the transaction that is open.
 struct Deliveries {
-    voice: Voice,
+    context: LoggingContext,
     facts: String,
     batch: Mutex<Batch>,
     /// Every record is reported, or one more that failed, or a broker went away.
@@ -347,7 +347,7 @@ impl Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.voice.log(level, facility, line);
+        self.context.log(level, facility, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -358,7 +358,7 @@ impl ClientContext for Deliveries {
             self.lost_a_broker.store(true, Ordering::Relaxed);
             self.changed.notify_all();
         }
-        self.voice.error(&error, reason);
+        self.context.error(&error, reason);
     }
 }
 

@@ -410,7 +410,7 @@ fn raw_leaves_room_for_what_follows_from_it_until_that_is_published() {
         log.append_blocking(vec![record(2_000)]).expect("there is room for it and what follows");
     }
     assert!(matches!(log.append_blocking(vec![record(2_000)]), Err(AppendError::Full)));
-    assert!(log.trouble().is_some(), "it says so");
+    assert!(log.fault().is_some(), "it says so");
     assert_eq!(offsets(event_log.next(Duration::ZERO)), [0, 1, 2, 3]);
     assert!(matches!(log.append_blocking(vec![record(2_000)]), Err(AppendError::Full)), "nothing is published yet");
     event_log.publish(vec![], &[Position { partition: PARTITION, offset: 2 }]).expect("published");
@@ -419,7 +419,7 @@ fn raw_leaves_room_for_what_follows_from_it_until_that_is_published() {
         assert!(begun.elapsed() < Duration::from_secs(60), "there is room again");
         std::thread::yield_now();
     }
-    assert_eq!(log.trouble(), None);
+    assert_eq!(log.fault(), None);
     // Nothing of the disk itself was taken meanwhile: segments are made ahead.
     faults.room.store(1_000 + 8 * 100, Ordering::SeqCst);
     assert!(matches!(log.append_blocking(vec![record(200)]), Err(AppendError::Full)));

@@ -87,7 +87,7 @@ fn a_new_log_on_a_full_disk_is_opened_and_takes_records_when_there_is_room() {
     let (files, faults) = faulty::files();
     faults.full.store(true, Ordering::SeqCst);
     let log = DiskLog::open_on(files.clone(), dir.path(), options()).expect("open");
-    assert!(log.trouble().is_some());
+    assert!(log.fault().is_some());
     assert!(matches!(log.append_blocking(records(0..1)), Err(AppendError::Full)));
     faults.full.store(false, Ordering::SeqCst);
     append_in_time(&log, 0);
@@ -108,14 +108,14 @@ fn what_found_no_room_is_waited_for_before_the_log_says_that_it_is_well() {
     assert!(matches!(log.append_blocking(vec![large()]), Err(AppendError::Full)));
     let begun = Instant::now();
     while begun.elapsed() < 4 * RETRY_AFTER {
-        assert!(log.trouble().is_some(), "it has not the room that was asked for");
+        assert!(log.fault().is_some(), "it has not the room that was asked for");
         thread::yield_now();
     }
     // A small one has room all the same.
     log.append_blocking(vec![record(0)]).expect("append");
     faults.mend();
     let begun = Instant::now();
-    while log.append_blocking(vec![large()]).is_err() || log.trouble().is_some() {
+    while log.append_blocking(vec![large()]).is_err() || log.fault().is_some() {
         assert!(begun.elapsed() < Duration::from_secs(60), "it is well again");
         thread::yield_now();
     }

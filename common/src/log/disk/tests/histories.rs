@@ -167,7 +167,7 @@ impl Pair {
     }
 
     fn becomes(&mut self, disk: Disk, set: impl Fn(&Faults)) {
-        // One trouble at a time: what two of them do is a matter of their order in files.
+        // One fault at a time: what two of them do is a matter of their order in files.
         if self.model.disk() == Disk::Well {
             set(&self.faults);
             self.model.becomes(disk);
@@ -179,7 +179,7 @@ impl Pair {
         self.model.becomes(Disk::Well);
         // The log finds out by itself, without an append.
         let begun = std::time::Instant::now();
-        while self.log.trouble().is_some() {
+        while self.log.fault().is_some() {
             if begun.elapsed() > Duration::from_secs(60) {
                 return Err("it never looks again".to_owned());
             }
@@ -265,8 +265,8 @@ impl Pair {
         if self.log.bytes() > BYTES_MAX {
             return Err(format!("{} bytes", self.log.bytes()));
         }
-        match (self.log.trouble(), self.model.disk()) {
-            (Some(trouble), Disk::Well) => Err(format!("trouble on a disk that is well: {trouble}")),
+        match (self.log.fault(), self.model.disk()) {
+            (Some(fault), Disk::Well) => Err(format!("a fault on a disk that is well: {fault}")),
             _ => Ok(()),
         }
     }

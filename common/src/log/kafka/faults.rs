@@ -1,7 +1,7 @@
-//! What can be wrong with Kafka, in few enough kinds to be counted, each with what an operator can do about it.
+//! Faults of Kafka, in few enough kinds to be counted, each with a remedy.
 //!
-//! The client complains in many words and again and again. [`Complaints`] counts them and keeps the newest
-//! of each kind, so that whoever speaks to people can say the one that tells most, once.
+//! The client reports a fault in many words, and again and again. [`FaultReports`] counts reports and keeps the newest of
+//! each kind, so that the log can name the most specific one, once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// A kind of trouble. The first ones tell more than the last ones, which often follow from them.
+/// A kind of fault. The first ones are more specific than the last ones, which often follow from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Trouble {
+pub enum Fault {
     /// A topic has a shape that would break a promise.
     TopicShape,
     /// A topic that we need is not there.
@@ -38,7 +38,7 @@ pub enum Trouble {
     Other,
 }
 
-impl Trouble {
+impl Fault {
     /// All kinds, in order.
     pub const ALL: [Self; 12] = [
         Self::TopicShape,
@@ -107,14 +107,14 @@ impl Trouble {
     }
 }
 
-const CODES: &[(&[RDKafkaErrorCode], Trouble)] = &[
+const CODES: &[(&[RDKafkaErrorCode], Fault)] = &[
     (
         &[
             RDKafkaErrorCode::UnknownTopicOrPartition,
             RDKafkaErrorCode::UnknownTopic,
             RDKafkaErrorCode::UnknownPartition,
         ],
-        Trouble::TopicMissing,
+        Fault::TopicMissing,
     ),
     (
         &[
@@ -123,7 +123,7 @@ const CODES: &[(&[RDKafkaErrorCode], Trouble)] = &[
             RDKafkaErrorCode::GroupAuthorizationFailed,
             RDKafkaErrorCode::TransactionalIdAuthorizationFailed,
         ],
-        Trouble::Authorization,
+        Fault::Authorization,
     ),
     (
         &[
@@ -132,18 +132,18 @@ const CODES: &[(&[RDKafkaErrorCode], Trouble)] = &[
             RDKafkaErrorCode::UnsupportedSASLMechanism,
             RDKafkaErrorCode::IllegalSASLState,
         ],
-        Trouble::Authentication,
+        Fault::Authentication,
     ),
-    (&[RDKafkaErrorCode::SSL], Trouble::Tls),
-    (&[RDKafkaErrorCode::Resolve], Trouble::Dns),
-    (&[RDKafkaErrorCode::NotEnoughReplicas, RDKafkaErrorCode::NotEnoughReplicasAfterAppend], Trouble::Replicas),
+    (&[RDKafkaErrorCode::SSL], Fault::Tls),
+    (&[RDKafkaErrorCode::Resolve], Fault::Dns),
+    (&[RDKafkaErrorCode::NotEnoughReplicas, RDKafkaErrorCode::NotEnoughReplicasAfterAppend], Fault::Replicas),
     (
         &[
             RDKafkaErrorCode::LeaderNotAvailable,
             RDKafkaErrorCode::NotLeaderForPartition,
             RDKafkaErrorCode::WaitingForCoordinator,
         ],
-        Trouble::Leaders,
+        Fault::Leaders,
     ),
     (
         &[
@@ -152,9 +152,9 @@ const CODES: &[(&[RDKafkaErrorCode], Trouble)] = &[
             RDKafkaErrorCode::InvalidProducerEpoch,
             RDKafkaErrorCode::InvalidProducerIdMapping,
         ],
-        Trouble::LostTail,
+        Fault::LostTail,
     ),
-    (&[RDKafkaErrorCode::MessageSizeTooLarge, RDKafkaErrorCode::MessageBatchTooLarge], Trouble::TooLarge),
+    (&[RDKafkaErrorCode::MessageSizeTooLarge, RDKafkaErrorCode::MessageBatchTooLarge], Fault::TooLarge),
     (
         &[
             RDKafkaErrorCode::AllBrokersDown,
@@ -165,45 +165,45 @@ const CODES: &[(&[RDKafkaErrorCode], Trouble)] = &[
             RDKafkaErrorCode::NetworkException,
             RDKafkaErrorCode::BrokerNotAvailable,
         ],
-        Trouble::Unreachable,
+        Fault::Unreachable,
     ),
 ];
 
-/// What Kafka or its client complained of.
+/// A fault that Kafka or its client reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub struct FaultReport {
     /// The kind.
-    pub trouble: Trouble,
+    pub fault: Fault,
     /// In words, without secrets.
     pub reason: String,
-    /// When it was heard.
+    /// When it was reported.
     pub at: Instant,
 }
 
-/// All complaints of one program: how many of each kind, and the newest of each.
+/// The fault reports of one program: the number of each kind, and the newest of each.
 #[derive(Debug, Default)]
-pub struct Complaints {
-    counts: [AtomicU64; Trouble::ALL.len()],
-    newest: Mutex<[Option<Complaint>; Trouble::ALL.len()]>,
+pub struct FaultReports {
+    counts: [AtomicU64; Fault::ALL.len()],
+    newest: Mutex<[Option<FaultReport>; Fault::ALL.len()]>,
 }
 
-impl Complaints {
-    /// Takes one in.
-    pub fn note(&self, trouble: Trouble, reason: String) {
-        self.counts[trouble.index()].fetch_add(1, Ordering::Relaxed);
+impl FaultReports {
+    /// Adds a report.
+    pub fn note(&self, fault: Fault, reason: String) {
+        self.counts[fault.index()].fetch_add(1, Ordering::Relaxed);
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest[trouble.index()] = Some(Complaint { trouble, reason, at: Instant::now() });
+        newest[fault.index()] = Some(FaultReport { fault, reason, at: Instant::now() });
     }
 
-    /// How many of this kind there were.
-    pub fn count(&self, trouble: Trouble) -> u64 {
-        self.counts[trouble.index()].load(Ordering::Relaxed)
+    /// The number of reports of this kind.
+    pub fn count(&self, fault: Fault) -> u64 {
+        self.counts[fault.index()].load(Ordering::Relaxed)
     }
 
-    /// Of those heard since then, the one that tells most.
-    pub fn telling(&self, since: Instant) -> Option<Complaint> {
+    /// The most specific report since then.
+    pub fn most_specific(&self, since: Instant) -> Option<FaultReport> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.iter().flatten().find(|complaint| complaint.at >= since).cloned()
+        newest.iter().flatten().find(|report| report.at >= since).cloned()
     }
 }
 
@@ -212,36 +212,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_complaint_that_tells_most_is_told_even_if_others_came_later() {
-        let (complaints, begin) = (Complaints::default(), Instant::now());
-        assert_eq!(complaints.telling(begin), None);
-        complaints.note(Trouble::Dns, "no such name".into());
-        complaints.note(Trouble::Unreachable, "1/1 brokers are down".into());
-        complaints.note(Trouble::Unreachable, "1/1 brokers are down".into());
-        assert_eq!(complaints.telling(begin).map(|complaint| complaint.trouble), Some(Trouble::Dns));
-        assert_eq!([Trouble::Dns, Trouble::Unreachable, Trouble::Tls].map(|kind| complaints.count(kind)), [1, 2, 0]);
-        assert_eq!(complaints.telling(Instant::now()), None, "nothing was heard since");
+    fn the_most_specific_report_is_returned_even_if_others_came_later() {
+        let (fault_reports, begin) = (FaultReports::default(), Instant::now());
+        assert_eq!(fault_reports.most_specific(begin), None);
+        fault_reports.note(Fault::Dns, "no such name".into());
+        fault_reports.note(Fault::Unreachable, "1/1 brokers are down".into());
+        fault_reports.note(Fault::Unreachable, "1/1 brokers are down".into());
+        assert_eq!(fault_reports.most_specific(begin).map(|report| report.fault), Some(Fault::Dns));
+        assert_eq!([Fault::Dns, Fault::Unreachable, Fault::Tls].map(|kind| fault_reports.count(kind)), [1, 2, 0]);
+        assert_eq!(fault_reports.most_specific(Instant::now()), None, "nothing was reported since");
     }
 
     #[test]
     fn every_kind_has_a_place_a_label_and_a_remedy_of_its_own() {
-        let labels: std::collections::BTreeSet<_> = Trouble::ALL.iter().map(|kind| kind.label()).collect();
-        let remedies: std::collections::BTreeSet<_> = Trouble::ALL.iter().map(|kind| kind.remedy()).collect();
-        assert_eq!((labels.len(), remedies.len()), (Trouble::ALL.len(), Trouble::ALL.len()));
-        for (index, kind) in Trouble::ALL.into_iter().enumerate() {
+        let labels: std::collections::BTreeSet<_> = Fault::ALL.iter().map(|kind| kind.label()).collect();
+        let remedies: std::collections::BTreeSet<_> = Fault::ALL.iter().map(|kind| kind.remedy()).collect();
+        assert_eq!((labels.len(), remedies.len()), (Fault::ALL.len(), Fault::ALL.len()));
+        for (index, kind) in Fault::ALL.into_iter().enumerate() {
             assert_eq!(kind.index(), index);
         }
     }
 
     #[test]
-    fn codes_are_sorted_by_what_a_person_can_do() {
+    fn codes_are_sorted_by_remedy() {
         for (code, kind) in [
-            (RDKafkaErrorCode::TopicAuthorizationFailed, Trouble::Authorization),
-            (RDKafkaErrorCode::MessageSizeTooLarge, Trouble::TooLarge),
-            (RDKafkaErrorCode::Resolve, Trouble::Dns),
-            (RDKafkaErrorCode::InvalidTimestamp, Trouble::Other),
+            (RDKafkaErrorCode::TopicAuthorizationFailed, Fault::Authorization),
+            (RDKafkaErrorCode::MessageSizeTooLarge, Fault::TooLarge),
+            (RDKafkaErrorCode::Resolve, Fault::Dns),
+            (RDKafkaErrorCode::InvalidTimestamp, Fault::Other),
         ] {
-            assert_eq!(Trouble::of_code(code), kind);
+            assert_eq!(Fault::of_code(code), kind);
         }
     }
 }

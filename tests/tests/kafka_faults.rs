@@ -1,5 +1,5 @@
-//! Kafka in every mood: webhooks are answered 200 all the while, people are told once what is wrong and once that it
-//! is over, and afterwards everything is in `raw`, once unless it is marked.
+//! Faults of Kafka: webhooks are answered 200 meanwhile, the log names the fault once and says once that it is over, and
+//! afterwards every event is in `raw`, once unless it is marked.
 
 use std::fs;
 use std::sync::Arc;
@@ -41,12 +41,12 @@ fn a_slow_kafka_answers_within_the_deadline_or_the_disk_does() {
     let (before, acked) = (night.kept_on_disk(), night.load.acked());
     night.load.goes_on(BETWEEN, SHOWS_WITHIN);
     let (disk, all) = (night.kept_on_disk() - before, night.load.acked() - acked);
-    report(&format!("moods: with pauses of 100 ms the disk kept {disk} of {all}"));
+    report(&format!("Kafka faults: with pauses of 100 ms the disk kept {disk} of {all}"));
 
     let slow = Slow::begin(slow.end(), Duration::from_millis(700));
     eventually(SHOWS_WITHIN, "people are told", || {
         // Whether it answers when it is asked for the cause is a matter of luck.
-        let said = ["silent", "unreachable"].iter().any(|trouble| !night.ingress.lines("trouble", trouble).is_empty());
+        let said = ["silent", "unreachable"].iter().any(|fault| !night.ingress.lines("fault", fault).is_empty());
         said.then_some(())
     });
     night.load.goes_on(BETWEEN, SHOWS_WITHIN);
@@ -98,7 +98,11 @@ fn a_broker_that_lost_the_end_of_its_log_costs_only_what_it_had_acknowledged() {
     assert!(!lost.is_empty(), "the broker lost nothing that it had acknowledged, so this test shows nothing");
     there.extend(since);
     let doubled = nothing_acked_is_missing(&there, &raw);
-    report(&format!("moods: a broker lost {} events, {doubled} of {} are in raw twice", lost.len(), there.len()));
+    report(&format!(
+        "Kafka faults: a broker lost {} events, {doubled} of {} are in raw twice",
+        lost.len(),
+        there.len()
+    ));
     night.was_said("lost_tail", 1);
 }
 
@@ -143,7 +147,7 @@ fn a_topic_made_anew_with_other_partitions_gets_nothing_until_it_is_right() {
         night.load.goes_on(BETWEEN, SHOWS_WITHIN);
         assert_eq!(topics::ends(servers, &topic), settled, "nothing is put where nobody looks for it");
 
-        // Even a restart in this mood takes webhooks: Kafka was reached once with this disk log.
+        // A restart during this fault takes webhooks too: Kafka was reached once with this disk log.
         let first = night.quiet();
         let status = night.ingress.terminate();
         assert!(status.success(), "ingress ended with {status}");
@@ -164,7 +168,7 @@ fn a_topic_made_anew_with_other_partitions_gets_nothing_until_it_is_right() {
         nothing_acked_is_missing(&since, &raw);
         let gone =
             before.iter().filter(|(acked, _)| raw.iter().all(|record| record.header("ce_id") != Some(&acked.id)));
-        report(&format!("moods: {} of {} were in the topics that are gone", gone.count(), before.len()));
+        report(&format!("Kafka faults: {} of {} were in the topics that are gone", gone.count(), before.len()));
     }
 }
 
@@ -213,7 +217,7 @@ fn an_event_too_large_for_the_topic_stays_on_disk_and_others_go_on() {
     morning.outcome.acked.push(large);
     let doubled =
         nothing_acked_is_missing(&morning.outcome.acked, &raw_of(&morning.night.names, &morning.outcome.acked));
-    report(&format!("moods: a limit of 4,000 bytes made {doubled} events lie in raw twice"));
+    report(&format!("Kafka faults: a limit of 4,000 bytes made {doubled} events lie in raw twice"));
     assert!(morning.night.ingress.logs().contains("has taken all events that it had refused"));
 }
 
@@ -242,9 +246,9 @@ fn a_name_that_does_not_resolve_at_the_start_keeps_no_webhook_out() {
     let mut portal = Portal::new("crm-sync", 0);
     let acked: Vec<Acked> = (0..20).map(|_| send(&mut ingress.webhooks(), portal.next_webhook())).collect();
     assert!(acked.iter().all(|acked| acked.kept == "disk"));
-    eventually(SHOWS_WITHIN, "it is said", || (!ingress.lines("trouble", "dns").is_empty()).then_some(()));
+    eventually(SHOWS_WITHIN, "it is said", || (!ingress.lines("fault", "dns").is_empty()).then_some(()));
     assert!(ingress.terminate().success());
-    assert_eq!(ingress.lines("trouble", "dns").len(), 1, "once");
+    assert_eq!(ingress.lines("fault", "dns").len(), 1, "once");
     assert!(ingress.metric("hookledger_kafka_up", "").is_none(), "it has ended");
 
     let names = Names { servers: broker.bootstrap().to_owned(), ..names };
