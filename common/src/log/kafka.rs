@@ -21,8 +21,8 @@ mod record;
 mod topics;
 mod transaction;
 
-pub use faults::{Fault, FaultReport, FaultReports};
 pub use event_log::KafkaEventLog;
+pub use faults::{Fault, FaultReport, FaultReports};
 pub use look::KafkaLook;
 pub use producer::{Batches, FaultScope, RawProducer, ReportError, Reports, SendError};
 pub use topics::{MayCreate, RawTopic};
