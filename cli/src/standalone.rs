@@ -19,7 +19,7 @@ use common::telemetry::{self, LogFormat};
 use http_edge::fit_open_files;
 use http_edge::listener::listener;
 use ingress::metrics::LogGauges;
-use ingress::{Delivery, Metrics, Reception, Webhooks, hold, notify};
+use ingress::{Delivery, Metrics, WebhookHandler, Webhooks, hold, notify};
 use processor::config::{FOLDING, QUERIES, ServiceConfig};
 use processor::identity::Identity;
 use processor::service;
@@ -122,15 +122,15 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let log = raw.clone();
     readiness.unless(move || log.fault().is_some().then_some("the disk log takes no events"));
 
-    let reception = Reception::start(&config.webhooks, &registry, metrics).context("start to look at senders")?;
-    let reception = Arc::new(reception);
+    let handler = WebhookHandler::start(&config.webhooks, &registry, metrics).context("start the source check")?;
+    let handler = Arc::new(handler);
     let listener = listener(config.webhooks.listen)
         .with_context(|| format!("listen on {} for webhooks", config.webhooks.listen))?;
     let bound = listener.local_addr().context("ask the socket where it listens")?;
     config.webhooks.check_address(bound)?;
     config.webhooks.warn_of_open_apps(bound);
     let (webhooks, serving) =
-        ingress::serve(listener, &config.webhooks, reception, Delivery::Disk(raw.clone()), stop.clone())
+        ingress::serve(listener, &config.webhooks, handler, Delivery::Disk(raw.clone()), stop.clone())
             .context("take webhooks")?;
     tracing::info!(what = "webhooks", address = %webhooks, "listening");
     let (registered, ready) = (registry.clone(), readiness.clone());

@@ -3,7 +3,7 @@
 //! After a `200` the sender can forget the event: it is acknowledged by Kafka or synced to this disk. This crate does not
 //! interpret events; see `processor::domain`.
 //!
-//! The path of a webhook, top to bottom: `http_edge` (sockets, limits, graceful shutdown) → `server` → `accept` (body → raw
+//! The path of a webhook, top to bottom: `http_edge` (sockets, limits, graceful shutdown) → `server` → [`webhook`] (body → raw
 //! event → kept → answer) → [`delivery`] (in Kafka within the deadline, else on disk).
 
 use std::sync::Arc;
@@ -20,7 +20,6 @@ use http_edge::listener::listener;
 use prometheus::Registry;
 use tokio::sync::oneshot;
 
-pub mod accept;
 pub mod adopt;
 pub mod apps;
 pub mod budget;
@@ -34,12 +33,13 @@ pub mod proxies;
 pub mod server;
 pub mod source;
 pub mod source_list;
+pub mod webhook;
 
-pub use accept::Reception;
 pub use config::{Config, Webhooks};
 pub use delivery::handle::Delivery;
 pub use metrics::Metrics;
 pub use server::serve;
+pub use webhook::WebhookHandler;
 
 use delivery::disk;
 use delivery::dispatcher::Dispatcher;
@@ -64,13 +64,13 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
     });
 
     let webhooks = &config.webhooks;
-    let reception = Reception::start(webhooks, &registry, metrics.clone()).context("start to look at senders")?;
-    let reception = Arc::new(reception);
+    let handler = WebhookHandler::start(webhooks, &registry, metrics.clone()).context("start the source check")?;
+    let handler = Arc::new(handler);
     let listener = listener(webhooks.listen).with_context(|| format!("listen on {} for webhooks", webhooks.listen))?;
     let bound = listener.local_addr().context("ask the socket where it listens")?;
     webhooks.check_address(bound)?;
     webhooks.warn_of_open_apps(bound);
-    let serving = serve(listener, webhooks, reception, Delivery::Kafka(Arc::clone(&dispatcher)), stop.clone());
+    let serving = serve(listener, webhooks, handler, Delivery::Kafka(Arc::clone(&dispatcher)), stop.clone());
     let (address, serving) = serving.context("take webhooks")?;
     tracing::info!(what = "webhooks", %address, "listening");
 

@@ -1,6 +1,6 @@
-//! The port for webhooks, the only one that faces the internet: what it is given to serve, and what it is asked.
+//! The port for webhooks, the only one that faces the internet.
 //!
-//! Sockets, limits and an orderly end are `http_edge`'s; which path belongs to whom is the reception's to say.
+//! Sockets, limits and graceful shutdown are in `http_edge`; paths, sources and bodies in [`crate::webhook`].
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -17,10 +17,10 @@ use common::lifecycle::Stop;
 use http_edge::Options;
 use http_edge::site::is_cross_site;
 
-use crate::accept::Reception;
 use crate::config::Webhooks;
 use crate::delivery::handle::{Delivery, DeliveryHandle};
 use crate::problem::Refusal;
+use crate::webhook::WebhookHandler;
 
 #[cfg(test)]
 mod over_sockets;
@@ -32,7 +32,7 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 pub fn serve(
     listener: TcpListener,
     webhooks: &Webhooks,
-    reception: Arc<Reception>,
+    handler: Arc<WebhookHandler>,
     delivery: Delivery,
     stop: Stop,
 ) -> anyhow::Result<(SocketAddr, impl Future<Output = io::Result<()>> + use<>)> {
@@ -47,12 +47,12 @@ pub fn serve(
         keep_alive: true,
         retire: true,
         answer_wait_max: ANSWER_WAIT_MAX,
-        observer: Arc::new(reception.metrics().clone()),
+        observer: Arc::new(handler.metrics().clone()),
     };
     let refuses_pages = webhooks.refuses_pages_at(listener.local_addr().context("look where it listens")?);
     let app = move || {
-        let room = Room { reception: Arc::clone(&reception), delivery: delivery.for_worker(), refuses_pages };
-        App::new().app_data(Data::new(room)).default_service(web::to(answer))
+        let state = WorkerState { handler: Arc::clone(&handler), delivery: delivery.for_worker(), refuses_pages };
+        App::new().app_data(Data::new(state)).default_service(web::to(answer))
     };
     // Taken now, so that nobody finds the process idle between the request to stop and our hearing of it.
     let busy = stop.busy();
@@ -65,20 +65,20 @@ pub fn serve(
 }
 
 /// Every request comes here.
-async fn answer(request: HttpRequest, payload: Payload, room: Data<Room>) -> HttpResponse {
+async fn answer(request: HttpRequest, payload: Payload, state: Data<WorkerState>) -> HttpResponse {
     let answer = if request.method() != Method::POST {
-        room.reception.look(&request)
-    } else if room.refuses_pages && is_cross_site(request.headers()) {
-        room.reception.refuse(Refusal::CrossSite)
+        state.handler.probe(&request)
+    } else if state.refuses_pages && is_cross_site(request.headers()) {
+        state.handler.refuse(Refusal::CrossSite)
     } else {
-        room.reception.accept(&request, payload, &room.delivery).await
+        state.handler.accept(&request, payload, &state.delivery).await
     };
     answer.respond()
 }
 
-/// What a worker thread works with.
-struct Room {
-    reception: Arc<Reception>,
+/// The state of a worker thread.
+struct WorkerState {
+    handler: Arc<WebhookHandler>,
     delivery: DeliveryHandle,
     /// Whether pages of other sites have no business here.
     refuses_pages: bool,
@@ -111,7 +111,7 @@ mod tests {
     /// The standalone form: a server without Kafka, and the log behind it.
     struct Standalone {
         log: DiskLog,
-        reception: Arc<Reception>,
+        handler: Arc<WebhookHandler>,
         _dir: TempDir,
     }
 
@@ -123,8 +123,8 @@ mod tests {
             let apps: BTreeMap<_, _> = apps.iter().map(|(app, set)| (name(app), set.clone())).collect();
             let webhooks = Webhooks { apps, body_bytes_max: 1_000, ..Webhooks::by_default() };
             let registry = common::telemetry::registry();
-            let reception = Reception::start(&webhooks, &registry, Metrics::new(&registry)).expect("a reception");
-            Self { log, reception: Arc::new(reception), _dir: dir }
+            let handler = WebhookHandler::start(&webhooks, &registry, Metrics::new(&registry)).expect("a handler");
+            Self { log, handler: Arc::new(handler), _dir: dir }
         }
 
         /// Sends one request; the status and the document.
@@ -135,8 +135,8 @@ mod tests {
 
         async fn call(&self, request: TestRequest) -> ServiceResponse<impl MessageBody> {
             let delivery = Delivery::Disk(self.log.clone()).for_worker();
-            let room = Room { reception: Arc::clone(&self.reception), delivery, refuses_pages: true };
-            let app = init_service(App::new().app_data(Data::new(room)).default_service(web::to(answer))).await;
+            let state = WorkerState { handler: Arc::clone(&self.handler), delivery, refuses_pages: true };
+            let app = init_service(App::new().app_data(Data::new(state)).default_service(web::to(answer))).await;
             call_service(&app, request.to_request()).await
         }
 
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn who_looks_whether_there_is_a_handler_finds_one() {
+    async fn a_probe_finds_the_handler() {
         let server = Standalone::new(&[]);
         for request in [TestRequest::get(), TestRequest::default().method(Method::HEAD)] {
             assert_eq!(server.send(request.uri("/v1/events/crm-sync")).await.0, StatusCode::OK);
@@ -257,12 +257,12 @@ mod tests {
         let (told, address) = std::sync::mpsc::channel();
         let delivery = Delivery::Disk(standalone.log.clone());
         let serving = std::thread::spawn({
-            let (stop, reception) = (stop.clone(), Arc::clone(&standalone.reception));
+            let (stop, handler) = (stop.clone(), Arc::clone(&standalone.handler));
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 runtime.block_on(async {
                     let listener = listener(([127, 0, 0, 1], 0).into())?;
-                    let (address, serving) = serve(listener, &Webhooks::by_default(), reception, delivery, stop)?;
+                    let (address, serving) = serve(listener, &Webhooks::by_default(), handler, delivery, stop)?;
                     told.send(address).expect("the test listens");
                     serving.await?;
                     anyhow::Ok(())

@@ -131,7 +131,7 @@ where
     let observer = Arc::clone(&options.observer);
 
     let server = Server::build().workers(options.workers);
-    let house = House {
+    let factory = WorkerFactory {
         limits,
         entrance: Entrance { told_by: options.proxy_protocol.then(|| options.trusted_proxies.clone()), tls: acceptor },
         app,
@@ -139,13 +139,13 @@ where
         draining: server.graceful_shutdown_signal(),
         options,
     };
-    let name = house.options.name;
+    let name = factory.options.name;
     let mut server = server
         // A few more: those that have to go are still there when those come for which they go.
         .max_concurrent_connections(limits.accepted_max())
-        .shutdown_timeout(house.options.answer_wait_max.as_secs())
+        .shutdown_timeout(factory.options.answer_wait_max.as_secs())
         .disable_signals()
-        .listen(name, listener, move || house.clone().worker())
+        .listen(name, listener, move || factory.clone().worker())
         .with_context(|| format!("listen for {name}"))?
         .run();
     let handle = server.handle();
@@ -173,9 +173,9 @@ async fn renew(tls: Option<&Tls>, observer: &dyn Observer) {
     }
 }
 
-/// All that a worker thread is made of.
+/// Makes the service of each worker thread.
 #[derive(Clone)]
-struct House<F> {
+struct WorkerFactory<F> {
     limits: Limits,
     options: Options,
     entrance: Entrance,
@@ -184,11 +184,11 @@ struct House<F> {
     draining: GracefulShutdownSignal,
 }
 
-impl<F, I> House<F>
+impl<F, I> WorkerFactory<F>
 where
     F: Fn() -> I + Send + Clone + 'static,
 {
-    /// What a worker thread does with the sockets that it gets.
+    /// The service of a worker thread for its sockets.
     fn worker<S, B>(self) -> impl ServiceFactory<TcpStream, Config = ()>
     where
         I: IntoServiceFactory<S, Request> + 'static,
@@ -201,13 +201,13 @@ where
         B: MessageBody + 'static,
     {
         fn_factory(move || {
-            let house = self.clone();
+            let factory = self.clone();
             async move {
-                let http = Rc::new(house.http().await?);
-                let observer = Arc::clone(&house.options.observer);
-                let crowd = Crowd::new(house.limits, house.options.trusted_proxies.clone(), observer);
-                let house = Rc::new(house);
-                let attend = move |socket| attend(socket, Rc::clone(&crowd), Rc::clone(&http), Rc::clone(&house));
+                let http = Rc::new(factory.http().await?);
+                let observer = Arc::clone(&factory.options.observer);
+                let crowd = Crowd::new(factory.limits, factory.options.trusted_proxies.clone(), observer);
+                let factory = Rc::new(factory);
+                let attend = move |socket| attend(socket, Rc::clone(&crowd), Rc::clone(&http), Rc::clone(&factory));
                 Ok::<_, ()>(fn_service::<_, _, _, _, _, ()>(attend))
             }
         })
@@ -252,17 +252,17 @@ where
 }
 
 /// Goes along with a connection from the moment that it is accepted to its end.
-async fn attend<H, F>(socket: TcpStream, crowd: Rc<Crowd>, http: Rc<H>, house: Rc<House<F>>) -> Result<(), ()>
+async fn attend<H, F>(socket: TcpStream, crowd: Rc<Crowd>, http: Rc<H>, factory: Rc<WorkerFactory<F>>) -> Result<(), ()>
 where
     H: Service<(Wire, Option<SocketAddr>), Response = (), Error = DispatchError>,
 {
     let Ok(peer) = socket.peer_addr() else { return Err(()) };
-    let _guest = Guest::new(&house.door);
-    let mut open = Open::new(&house.options.observer);
+    let _guest = Guest::new(&factory.door);
+    let mut open = Open::new(&factory.options.observer);
     let member = crowd.enter(peer.ip());
     let connection = Rc::clone(&member.connection);
     let inside = async {
-        let (line, peer) = house.entrance.greet(socket, &member).await?;
+        let (line, peer) = factory.entrance.greet(socket, &member).await?;
         connection.greeted();
         let served = http.call((Wire::new(line, Rc::clone(&connection)), Some(peer))).await;
         served.map_err(|error| if matches!(error, DispatchError::Parse(_)) { Ended::Malformed } else { Ended::Gone })

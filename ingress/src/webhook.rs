@@ -28,8 +28,8 @@ use crate::source::SourceCheck;
 /// Given by us, passed on as it came.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What is taken, for whom and from whom.
-pub struct Reception {
+/// The handler of webhooks.
+pub struct WebhookHandler {
     apps: Apps,
     body_bytes_max: usize,
     proxies: Proxies,
@@ -38,8 +38,8 @@ pub struct Reception {
     metrics: Metrics,
 }
 
-impl Reception {
-    /// As it is set. If senders are looked at, this begins to renew the lists of them.
+impl WebhookHandler {
+    /// A handler with these settings. If sources are checked, this starts the renewal of source lists.
     pub fn start(webhooks: &Webhooks, registry: &Registry, metrics: Metrics) -> io::Result<Self> {
         Ok(Self {
             apps: Apps::new(&webhooks.apps),
@@ -56,8 +56,8 @@ impl Reception {
         &self.metrics
     }
 
-    /// Answers an unknown path, a wrong method, or a GET that looks whether there is a handler.
-    pub fn look(&self, request: &HttpRequest) -> Answer {
+    /// Answers an unknown path, a wrong method, or a GET that probes for a handler.
+    pub fn probe(&self, request: &HttpRequest) -> Answer {
         match self.apps.owner(request.path()) {
             Ok(_) if matches!(request.method().as_str(), "GET" | "HEAD") => Answer::Here,
             Ok(_) => Answer::Refused(Refusal::WrongMethod),
@@ -65,7 +65,7 @@ impl Reception {
         }
     }
 
-    /// Refuses a webhook that is not looked at.
+    /// Refuses a webhook without reading it.
     pub fn refuse(&self, refusal: Refusal) -> Answer {
         let answer = Answer::Refused(refusal);
         if let Some(outcome) = answer.outcome() {
@@ -74,7 +74,7 @@ impl Reception {
         answer
     }
 
-    /// Takes a webhook: answers once the event cannot be lost any more.
+    /// Takes a webhook: answers once the event is kept.
     pub async fn accept(&self, request: &HttpRequest, payload: Payload, delivery: &DeliveryHandle) -> Answer {
         let started = Instant::now();
         let answer = match self.take(request, payload, delivery).await {
