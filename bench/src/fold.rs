@@ -10,12 +10,13 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tempfile::TempDir;
 
+use bitrix24::AppName;
+use bitrix24::form::Form;
 use cli::load::events;
 use cli::portal::{Encoding, Event, FORM, Portal};
-use common::event::{AppName, RawEvent};
-use common::form::Form;
-use common::log::Record;
-use common::time::Timestamp;
+use event_log::RawEvent;
+use event_log::Record;
+use primitives::time::Timestamp;
 use tests::http::Client;
 use tests::topics;
 

@@ -16,7 +16,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 use uuid::Uuid;
 
-use common::form::Form;
+use bitrix24::form::Form;
 
 /// Bodies beyond this are refused, as ingress does.
 const BODY_BYTES_MAX: usize = 64 * 1024;

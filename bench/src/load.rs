@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use cli::load::{LoadPlan, Watch};
 use cli::portal::{Encoding, Event, FORM, Portal};
-use common::time::Timestamp;
+use primitives::time::Timestamp;
 
 /// Portals that play. Their bodies are made beforehand.
 const PORTALS: u64 = 64;

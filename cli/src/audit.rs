@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use common::lifecycle::Stop;
-use common::plain;
-use common::settings::Settings;
-use common::telemetry;
-use common::time::Timestamp;
-use processor::audit::Audit;
-use processor::exclusive;
-use processor::store::{Trusts, opening, watchdog};
+use primitives::plain;
+use primitives::time::Timestamp;
+use processor::maintenance::audit::Audit;
+use processor::run::exclusive;
+use processor::state::{Trusts, opening, watchdog};
+use runtime::lifecycle::Stop;
+use runtime::settings::Settings;
+use runtime::telemetry;
 
 use crate::outcome::Outcome;
 use crate::output::print;
@@ -21,7 +21,7 @@ use crate::state::State;
 
 /// How it is called.
 pub fn command() -> Command {
-    common::settings::command("audit", "Compares facts with raw, and published records with facts", &settings())
+    runtime::settings::command("audit", "Compares facts with raw, and published records with facts", &settings())
         .after_help(
             "Interprets raw again as far as it reaches and compares each fact; folds facts and compares the last \
              record of each key in installations and permissions. Changes nothing, and processors may run meanwhile. \

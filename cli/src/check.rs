@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use common::plain;
-use common::secret::Fingerprint;
+use primitives::plain;
+use primitives::secret::Fingerprint;
 
 use crate::client::block_on;
 use crate::outcome::{Outcome, Usage};

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use common::secret::Secret;
+use primitives::secret::Secret;
 
 /// Longer answers are refused: a page of the query API has its own, lower limit.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;

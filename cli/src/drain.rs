@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use common::lifecycle::Stop;
-use common::log::disk::{Contents, Survey, SurveyError};
-use common::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError};
-use common::telemetry;
+use disk_log::{Contents, Survey, SurveyError};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use ingress::adopt::{AdoptError, Adoption, Ending, Progress, look};
+use runtime::lifecycle::Stop;
+use runtime::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError};
+use runtime::telemetry;
 
 use crate::outcome::{Outcome, Usage};
 use crate::output::print;
@@ -20,26 +20,30 @@ const RATE_TIME_MIN: Duration = Duration::from_millis(1);
 
 /// How it is called.
 pub fn command() -> Command {
-    common::settings::command("drain", "Brings the events on the disk of an ingress that is gone to Kafka", &settings())
-        .after_help(
-            "Each event goes to the topic raw, in the order of the log, marked as one that may be there already. What \
+    runtime::settings::command(
+        "drain",
+        "Brings the events on the disk of an ingress that is gone to Kafka",
+        &settings(),
+    )
+    .after_help(
+        "Each event goes to the topic raw, in the order of the log, marked as one that may be there already. What \
              Kafka has acknowledged is noted in DIR: drain may be interrupted and killed, and goes on where it was. \
              The directory itself stays; at the end it holds no event any more.",
-        )
-        .arg(
-            Arg::new("dir")
-                .long("dir")
-                .value_name("DIR")
-                .required(true)
-                .value_parser(value_parser!(std::path::PathBuf))
-                .help("The data directory of that ingress, or `ingress` below it"),
-        )
-        .arg(
-            Arg::new("dry-run")
-                .long("dry-run")
-                .action(ArgAction::SetTrue)
-                .help("Only say what is there; needs no Kafka and changes nothing"),
-        )
+    )
+    .arg(
+        Arg::new("dir")
+            .long("dir")
+            .value_name("DIR")
+            .required(true)
+            .value_parser(value_parser!(std::path::PathBuf))
+            .help("The data directory of that ingress, or `ingress` below it"),
+    )
+    .arg(
+        Arg::new("dry-run")
+            .long("dry-run")
+            .action(ArgAction::SetTrue)
+            .help("Only say what is there; needs no Kafka and changes nothing"),
+    )
 }
 
 /// Runs until everything is in Kafka, or somebody stops it.
@@ -69,7 +73,7 @@ fn settings() -> Vec<Setting> {
     KAFKA.iter().chain(process).copied().collect()
 }
 
-fn bring(survey: Survey, kafka: &common::log::kafka::KafkaSettings) -> anyhow::Result<Outcome> {
+fn bring(survey: Survey, kafka: &runtime::settings::KafkaSettings) -> anyhow::Result<Outcome> {
     let dir = survey.dir().to_owned();
     let stop = Stop::on_signals().context("listen for signals")?;
     let who = format!("hookledger drain (process {})", std::process::id());

@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
-use common::event::Installation;
+use bitrix24::Installation;
 
 use crate::client::block_on;
 use crate::outcome::Outcome;

@@ -3,7 +3,7 @@
 use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::{Value, json};
 
-use common::event::AppName;
+use bitrix24::AppName;
 
 use crate::client::block_on;
 use crate::outcome::Outcome;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use common::settings::SettingsError;
+use runtime::settings::SettingsError;
 
 use crate::client::UrlError;
 use crate::query::QueryError;

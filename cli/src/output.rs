@@ -1,12 +1,12 @@
 //! What people read: lines, aligned columns, and nothing that a terminal would obey.
 //!
 //! [`show`] is the only door to stdout and stderr for all commands, so that nothing that a portal or a server says
-//! comes past [`common::plain`].
+//! comes past [`primitives::plain`].
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use common::plain;
+use primitives::plain;
 use serde_json::Value;
 
 /// Writes lines to stdout.

@@ -7,9 +7,9 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use common::event::MemberId;
-use common::secret::{Fingerprint, Secret};
-use common::time::Timestamp;
+use bitrix24::MemberId;
+use primitives::secret::{Fingerprint, Secret};
+use primitives::time::Timestamp;
 
 pub use event::Event;
 use fields::Fields;

@@ -8,8 +8,8 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use serde_json::{Value, json};
 
-use common::event::{AppName, Installation, MemberId};
-use common::secret::{Fingerprint, Secret};
+use bitrix24::{AppName, Installation, MemberId};
+use primitives::secret::{Fingerprint, Secret};
 
 use crate::client::{Answer, Client, ClientError};
 use crate::outcome::{Outcome, Usage};

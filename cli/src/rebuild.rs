@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{ArgMatches, Command};
-use common::lifecycle::Stop;
-use common::log::EventLog;
-use common::log::disk::{DiskEventLog, DiskLog, Options, Upkeep};
-use common::log::kafka::KafkaLook;
-use common::settings::{KAFKA, PROCESS, Setting, Settings};
-use common::telemetry;
+use disk_log::{DiskEventLog, DiskLog, Options, Upkeep};
+use event_log::EventLog;
 use indicatif::{ProgressBar, ProgressStyle};
+use kafka_log::KafkaLook;
 use processor::config::PROCESSOR;
-use processor::rebuild::{Progress, rebuild};
-use processor::store::{opening, watchdog};
+use processor::maintenance::rebuild::{Progress, rebuild};
+use processor::state::{opening, watchdog};
+use runtime::lifecycle::Stop;
+use runtime::settings::{KAFKA, PROCESS, Setting, Settings};
+use runtime::telemetry;
 
 use crate::outcome::Outcome;
 use crate::output::{complain, print};
@@ -26,7 +26,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// How it is called.
 pub fn command() -> Command {
-    common::settings::command("rebuild", "Makes a processor's state anew from facts", &settings()).after_help(
+    runtime::settings::command("rebuild", "Makes a processor's state anew from facts", &settings()).after_help(
         "Reads facts from Kafka, or, where kafka is not set, from the disk logs of a standalone in data-dir. The old \
          state stays as it is until the new one is whole and verified; then it is quarantined, as `state.quarantine`. \
          Publishes nothing. The processor must not be running.",

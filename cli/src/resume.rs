@@ -2,13 +2,13 @@
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use common::lifecycle::Stop;
-use common::log::{EventLog, EventLogError};
-use common::settings::Settings;
-use common::telemetry;
-use common::time::Timestamp;
-use processor::exclusive;
-use processor::resume::{Obstacle, accept, obstacles};
+use event_log::{EventLog, EventLogError};
+use primitives::time::Timestamp;
+use processor::maintenance::resume::{Obstacle, accept, obstacles};
+use processor::run::exclusive;
+use runtime::lifecycle::Stop;
+use runtime::settings::Settings;
+use runtime::telemetry;
 
 use crate::outcome::Outcome;
 use crate::output::print;
@@ -17,7 +17,7 @@ use crate::state::State;
 
 /// How it is called.
 pub fn command() -> Command {
-    common::settings::command("resume", "Shows where logs are inconsistent, and lets processors go on knowingly", &settings())
+    runtime::settings::command("resume", "Shows where logs are inconsistent, and lets processors go on knowingly", &settings())
         .after_help(
             "A processor is halted where raw no longer reaches back to where it was read, has lost its tail, or \
              where facts were lost or deleted: nothing is ever skipped in silence. Without --accept this shows for each such \

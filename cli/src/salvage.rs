@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Arg, ArgMatches, Command, value_parser};
-use common::log::disk::{Salvaged, salvage};
+use disk_log::{Salvaged, salvage};
 
 use crate::outcome::Outcome;
 use crate::output::print;

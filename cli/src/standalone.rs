@@ -8,27 +8,26 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{ArgMatches, Command};
-use common::admin;
-use common::contract::Retention;
-use common::lifecycle::{Readiness, Stop};
-use common::log::EventLogError;
-use common::log::disk::{DiskEventLog, DiskLog, Options, Upkeep};
-use common::private;
-use common::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
-use common::telemetry::{self, LogFormat};
+use disk_log::{DiskEventLog, DiskLog, Options, Upkeep};
+use event_log::EventLogError;
+use event_log::contract::Retention;
 use http_edge::fit_open_files;
 use http_edge::listener::listener;
 use ingress::metrics::LogGauges;
 use ingress::{Delivery, Metrics, WebhookHandler, Webhooks, hold, notify};
 use processor::config::{FOLDING, QUERIES, ServiceConfig};
-use processor::identity::Identity;
+use processor::run::identity::Identity;
 use processor::service;
+use runtime::lifecycle::{Readiness, Stop};
+use runtime::private;
+use runtime::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
+use runtime::telemetry::{self, LogFormat};
 
 use crate::output::print;
 
 /// How it is called.
 pub fn command() -> Command {
-    common::settings::command("standalone", "Runs everything in one process, without a broker", &settings())
+    runtime::settings::command("standalone", "Runs everything in one process, without a broker", &settings())
 }
 
 /// Runs until it is asked to end.

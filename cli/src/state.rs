@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use common::settings::{Settings, SettingsError};
-use processor::identity::Identity;
-use processor::store::{Store, Trusts};
+use processor::run::identity::Identity;
+use processor::state::{Store, Trusts};
+use runtime::settings::{Settings, SettingsError};
 
 use crate::outcome::Usage;
 use crate::output::aligned;

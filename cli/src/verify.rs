@@ -1,9 +1,9 @@
 //! `hookledger verify`: reads the whole state of a processor, and says whether it is what was folded.
 
 use clap::{ArgMatches, Command};
-use common::settings::{PROCESS, Setting, Settings};
-use common::telemetry;
-use processor::store::{StoreError, opening, watchdog};
+use processor::state::{StoreError, opening, watchdog};
+use runtime::settings::{PROCESS, Setting, Settings};
+use runtime::telemetry;
 
 use crate::outcome::{Outcome, Usage};
 use crate::output::print;
@@ -11,7 +11,7 @@ use crate::state::{State, described, setting_names};
 
 /// How it is called.
 pub fn command() -> Command {
-    common::settings::command("verify", "Reads a processor's whole state and compares it with its digest", &settings())
+    runtime::settings::command("verify", "Reads a processor's whole state and compares it with its digest", &settings())
         .after_help(
             "Prints for each partition how far facts and raw are folded, and a digest: two processors at the same \
              place in facts have the same. The processor must not be running; it does the same at each start. Ends \

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
-use common::form::Form;
-use common::secret::Fingerprint;
+use bitrix24::form::Form;
+use primitives::secret::Fingerprint;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -7,21 +7,22 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use bitrix24::AppName;
+use bitrix24::form::Form;
 use bytes::Bytes;
-use common::contract::{Retention, Topic};
-use common::event::{AppName, RawEvent};
-use common::form::Form;
-use common::lifecycle::{Readiness, Stop};
-use common::log::EventLogError;
-use common::log::disk::{DiskEventLog, DiskLog, Options};
-use common::time::Timestamp;
-use processor::identity::Identity;
+use disk_log::{DiskEventLog, DiskLog, Options};
+use event_log::EventLogError;
+use event_log::RawEvent;
+use event_log::contract::{Retention, Topic};
+use primitives::time::Timestamp;
 use processor::metrics::Metrics;
-use processor::owner::Limits;
-use processor::processor::{Processor, Shared, Timings};
-use processor::recent_events::RecentEvents;
-use processor::store::sled::Sled;
-use processor::store::{Rows, Trusts};
+use processor::run::identity::Identity;
+use processor::run::owner::Limits;
+use processor::run::recent_events::RecentEvents;
+use processor::run::session::{Processor, Shared, Timings};
+use processor::state::sled::Sled;
+use processor::state::{Rows, Trusts};
+use runtime::lifecycle::{Readiness, Stop};
 use tempfile::TempDir;
 
 const INSTALL: &str = "event=ONAPPINSTALL&data[VERSION]=1";
@@ -187,7 +188,7 @@ impl Data {
             trusts: Trusts::default(),
             shared: Shared::default(),
             recent_events: recent_events.clone(),
-            metrics: Metrics::new(&common::telemetry::registry()),
+            metrics: Metrics::new(&runtime::telemetry::registry()),
             stop: stop.clone(),
         };
         let open = move || {
@@ -221,7 +222,7 @@ impl Data {
     }
 }
 
-fn send(raw: &DiskLog, tells: &str) -> common::event::EventId {
+fn send(raw: &DiskLog, tells: &str) -> event_log::EventId {
     let body = format!("{tells}&ts=1696527000&auth[member_id]=a223&auth[application_token]=token");
     let app = AppName::parse("crm-sync").expect("a name");
     let event = RawEvent::new(app, Form::parse(body.as_bytes()).head(), Bytes::from(body), Timestamp::now());

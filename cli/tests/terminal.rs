@@ -37,7 +37,7 @@ fn ask(arguments: &[&str], status: &'static str, document: &Value) -> Output {
 
 fn is_harmless(output: &[u8]) -> String {
     let text = String::from_utf8(output.to_vec()).expect("text");
-    assert_eq!(common::plain::lines(&text), text, "{text:?}");
+    assert_eq!(primitives::plain::lines(&text), text, "{text:?}");
     assert!(!text.lines().any(|line| line.starts_with("All is well.")), "it made a line of its own: {text}");
     text
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use common::log::Record;
-use common::log::disk::{DiskLog, Options, Settled, salvage};
-use common::time::Timestamp;
+use disk_log::{DiskLog, Options, Settled, salvage};
+use event_log::Record;
+use primitives::time::Timestamp;
 use tempfile::TempDir;
 
 use crate::input::Input;

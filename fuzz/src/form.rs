@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use common::form::Form;
+use bitrix24::form::Form;
 
 /// What a scan looks at.
 const HEAD: [&str; 4] = ["event", "ts", "auth[member_id]", "member_id"];

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
-use common::settings::read;
 use ingress::proxies::Proxies;
+use runtime::settings::read;
 
 use crate::input::Input;
 

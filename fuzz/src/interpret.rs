@@ -1,10 +1,11 @@
-//! What a body means: `processor::domain`.
+//! What a body means: `domain`.
 
+use bitrix24::AppName;
+use bitrix24::form::Form;
 use bytes::Bytes;
-use common::event::{AppName, RawEvent};
-use common::form::Form;
-use common::time::Timestamp;
-use processor::domain::{Place, interpret as read};
+use domain::{Place, interpret as read};
+use event_log::RawEvent;
+use primitives::time::Timestamp;
 use serde_json::Value;
 
 /// Shorter values are not looked for: they would be found everywhere.

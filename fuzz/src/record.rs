@@ -1,11 +1,11 @@
 //! Records as they lie in disk logs, and the headers of those that are raw events.
 
 use bytes::Bytes;
-use common::contract::header;
-use common::event::RawEvent;
-use common::log::Record;
-use common::log::disk::record::{decode, encode};
-use common::time::Timestamp;
+use disk_log::record::{decode, encode};
+use event_log::RawEvent;
+use event_log::Record;
+use event_log::contract::header;
+use primitives::time::Timestamp;
 
 use crate::input::Input;
 

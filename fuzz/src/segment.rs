@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use common::log::disk::record::decode;
-use common::log::disk::{DiskLog, salvage};
+use disk_log::record::decode;
+use disk_log::{DiskLog, salvage};
 use uuid::Uuid;
 
 use crate::disk_log::{lay, log_in, open};
 use crate::input::Input;
 
-/// As `common::log::disk` documents them.
+/// As `disk_log` documents them.
 const MAGIC: [u8; 8] = *b"hlsegm\0\x02";
 const HEADER_BYTES: usize = 128;
 const SEGMENTS_MAX: usize = 3;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 
-use common::settings::{Setting, Settings, read};
+use runtime::settings::{Setting, Settings, read};
 
 use crate::disk_log::{lay, log_in};
 

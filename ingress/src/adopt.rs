@@ -15,10 +15,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use common::lifecycle::Stop;
-use common::log::disk::{DiskLog, Options, Settled, Survey, SurveyError};
-use common::log::kafka::{Fault, FaultReport, KafkaSettings};
-use common::private;
+use disk_log::{DiskLog, Options, Settled, Survey, SurveyError};
+use kafka_log::{Fault, FaultReport};
+use runtime::lifecycle::Stop;
+use runtime::private;
+use runtime::settings::KafkaSettings;
 
 use crate::delivery::dispatcher::{Dispatcher, Status};
 use crate::delivery::producer_supervisor::ProducerSupervisor;
@@ -305,8 +306,8 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use common::log::Record;
-    use common::time::Timestamp;
+    use event_log::Record;
+    use primitives::time::Timestamp;
 
     use super::*;
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use common::event::AppName;
-use common::path;
-use common::secret::Fingerprint;
-use common::settings::App;
+use bitrix24::AppName;
+use primitives::path;
+use primitives::secret::Fingerprint;
+use runtime::settings::App;
 
 use crate::problem::Refusal;
 
@@ -58,7 +58,7 @@ impl Apps {
 
 #[cfg(test)]
 mod tests {
-    use common::secret::Secret;
+    use primitives::secret::Secret;
     use proptest::prelude::*;
 
     use super::*;

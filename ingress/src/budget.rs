@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::settings::{Settings, SettingsError};
+use runtime::settings::{Settings, SettingsError};
 
 /// More is no limit. Also the most sources that are remembered at a time.
 const JUNK_PER_MINUTE_MAX: u32 = 100_000;

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::event::AppName;
-use common::log::kafka::KafkaSettings;
-use common::settings::{App, KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen};
-use common::telemetry::LogFormat;
+use bitrix24::AppName;
 use http_edge::{Limits, TlsFiles};
+use runtime::settings::KafkaSettings;
+use runtime::settings::{App, KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen};
+use runtime::telemetry::LogFormat;
 
 use crate::budget::Allowance;
 use crate::delivery::state::Rules;
@@ -379,10 +379,10 @@ impl Config {
     /// Whether this can be run as it is, as far as that can be told without running it.
     pub fn check(&self) -> anyhow::Result<()> {
         use anyhow::Context;
-        self.kafka.check()?;
+        kafka_log::check(&self.kafka)?;
         self.webhooks.check()?;
         let dir = self.disk_log_dir();
-        common::private::make_dir(&dir).with_context(|| format!("make the directory {}", dir.display()))
+        runtime::private::make_dir(&dir).with_context(|| format!("make the directory {}", dir.display()))
     }
 
     /// Where the disk log lies.
@@ -448,7 +448,7 @@ fn rules(settings: &Settings) -> Result<Rules, SettingsError> {
 pub(crate) fn webhooks(args: &[&str]) -> Webhooks {
     let apps: &[&str] = if args.contains(&"--trusted-proxies") { &["--apps", "a"] } else { &[] };
     let args = std::iter::once("ingress").chain([args, apps].concat()).map(Into::into);
-    let settings = common::settings::read("ingress", "", &table(), args, &|_| None, []).expect("known settings");
+    let settings = runtime::settings::read("ingress", "", &table(), args, &|_| None, []).expect("known settings");
     Webhooks::read(&settings).expect("valid settings")
 }
 
@@ -466,7 +466,7 @@ mod tests {
 
     fn read(args: &[&str]) -> Result<Config, String> {
         let args = std::iter::once("ingress").chain(args.iter().copied()).map(Into::into);
-        let settings = common::settings::read("ingress", "", &table(), args, &|_| None, []);
+        let settings = runtime::settings::read("ingress", "", &table(), args, &|_| None, []);
         settings.and_then(|settings| Config::read(&settings)).map_err(|error| error.to_string())
     }
 

@@ -19,7 +19,7 @@ use std::{env, process, thread};
 
 use anyhow::{Context, bail, ensure};
 use command_fds::{CommandFdExt, FdMapping};
-use common::lifecycle::Stop;
+use runtime::lifecycle::Stop;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};

@@ -1,7 +1,7 @@
 //! Takes webhooks and keeps them.
 //!
 //! After a `200` the sender can forget the event: it is acknowledged by Kafka or synced to this disk. This crate does not
-//! interpret events; see `processor::domain`.
+//! interpret events; see `domain`.
 //!
 //! The path of a webhook, top to bottom: `http_edge` (sockets, limits, graceful shutdown) → `server` → [`webhook`] (body → raw
 //! event → kept → answer) → [`delivery`] (in Kafka within the deadline, else on disk).
@@ -11,13 +11,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
-use common::admin;
-use common::lifecycle::{Readiness, Stop};
-use common::log::disk::{Options, Settled};
-use common::telemetry;
+use disk_log::{Options, Settled};
 use http_edge::fit_open_files;
 use http_edge::listener::listener;
 use prometheus::Registry;
+use runtime::lifecycle::{Readiness, Stop};
+use runtime::telemetry;
 use tokio::sync::oneshot;
 
 pub mod adopt;

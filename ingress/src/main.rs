@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use common::lifecycle::Stop;
-use common::private;
-use common::settings::read_from_process;
-use common::telemetry;
 use ingress::{Config, config, hold};
+use runtime::lifecycle::Stop;
+use runtime::private;
+use runtime::settings::read_from_process;
+use runtime::telemetry;
 
 fn main() -> ExitCode {
     let settings = read_from_process("ingress", "Takes Bitrix24 webhooks and keeps them in Kafka.", &config::table());

@@ -4,15 +4,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::log::kafka::Fault;
-use common::telemetry::{Connections, registered};
-use common::time::Timestamp;
+use admin::Connections;
 use http_edge::{Ended, Observer};
+use kafka_log::Fault;
+use primitives::time::Timestamp;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
+use runtime::telemetry::registered;
 
 use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::handle::Kept;
@@ -398,7 +399,7 @@ mod tests {
 
     #[test]
     fn every_verdict_has_a_counter_of_its_own() {
-        let metrics = Metrics::new(&common::telemetry::registry());
+        let metrics = Metrics::new(&runtime::telemetry::registry());
         for (index, verdict) in Verdict::ALL.into_iter().enumerate() {
             metrics.judged(verdict);
             assert_eq!(metrics.sources[index].get(), 1, "{}", verdict.label());

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use common::settings::{Settings, SettingsError};
+use runtime::settings::{Settings, SettingsError};
 
 use http_edge::networks::Networks;
 

@@ -13,9 +13,9 @@ use actix_web::http::Method;
 use actix_web::web::{Data, Payload};
 use actix_web::{App, HttpRequest, HttpResponse, web};
 use anyhow::Context;
-use common::lifecycle::Stop;
 use http_edge::Options;
 use http_edge::site::is_cross_site;
+use runtime::lifecycle::Stop;
 
 use crate::config::Webhooks;
 use crate::delivery::handle::{Delivery, DeliveryHandle};
@@ -95,10 +95,11 @@ mod tests {
     use actix_web::http::StatusCode;
     use actix_web::http::header::ALLOW;
     use actix_web::test::{TestRequest, call_service, init_service, read_body};
-    use common::event::{AppName, RawEvent};
-    use common::log::Record;
-    use common::log::disk::{DiskLog, Options};
-    use common::settings;
+    use bitrix24::AppName;
+    use disk_log::{DiskLog, Options};
+    use event_log::RawEvent;
+    use event_log::Record;
+    use runtime::settings;
     use serde_json::Value;
     use tempfile::TempDir;
 
@@ -122,7 +123,7 @@ mod tests {
             let name = |name| AppName::parse(name).expect("a name");
             let apps: BTreeMap<_, _> = apps.iter().map(|(app, set)| (name(app), set.clone())).collect();
             let webhooks = Webhooks { apps, body_bytes_max: 1_000, ..Webhooks::by_default() };
-            let registry = common::telemetry::registry();
+            let registry = runtime::telemetry::registry();
             let handler = WebhookHandler::start(&webhooks, &registry, Metrics::new(&registry)).expect("a handler");
             Self { log, handler: Arc::new(handler), _dir: dir }
         }
@@ -216,7 +217,7 @@ mod tests {
 
     #[actix_web::test]
     async fn an_older_path_and_a_path_with_a_key_lead_to_their_app() {
-        let path_key = Some(common::secret::Secret::new("k3y"));
+        let path_key = Some(primitives::secret::Secret::new("k3y"));
         let server = Standalone::new(&[
             ("old", settings::App { paths: vec!["/handler.php".into()], ..settings::App::default() }),
             ("shut", settings::App { path_key, ..settings::App::default() }),

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::settings::{Settings, SettingsError};
 use prometheus::Registry;
+use runtime::settings::{Settings, SettingsError};
 
 use crate::metrics::{ListGauges, Metrics};
 use crate::source_list::{Place, SourceList, Verdict};

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, X_FORWARDED_FOR};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use bitrix24::AppName;
+use bitrix24::form::{Form, Scan};
 use bytes::Bytes;
-use common::event::{AppName, RawEvent};
-use common::form::{Form, Scan};
-use common::proxied::is_proxied;
-use common::time::Timestamp;
+use event_log::RawEvent;
+use http_edge::proxied::is_proxied;
 use http_edge::{is_proxys_own, peer, receive};
+use primitives::time::Timestamp;
 use prometheus::Registry;
 use uuid::Uuid;
 

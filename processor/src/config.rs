@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::log::kafka::KafkaSettings;
-use common::secret::Fingerprint;
-use common::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen};
-use common::telemetry::LogFormat;
 use http_edge::Limits;
+use primitives::secret::Fingerprint;
+use runtime::settings::KafkaSettings;
+use runtime::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen};
+use runtime::telemetry::LogFormat;
 
-use crate::domain::EndpointHosts;
 use crate::query::{BODY_TIMEOUT, HEAD_TIMEOUT, REQUEST_BYTES_MAX};
-use crate::store::Trusts;
+use crate::state::Trusts;
+use domain::EndpointHosts;
 
 /// The processor's own settings.
 pub const PROCESSOR: &[Setting] = &[
@@ -197,7 +197,7 @@ mod tests {
 
     fn read(args: &[&str]) -> Result<Config, String> {
         let args = ["processor", "--kafka", "h:1"].iter().chain(args).map(Into::into);
-        let settings = common::settings::read("processor", "", &settings(), args, &|_| None, []);
+        let settings = runtime::settings::read("processor", "", &settings(), args, &|_| None, []);
         settings.and_then(|settings| Config::read(&settings)).map_err(|error| error.to_string())
     }
 

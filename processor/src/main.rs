@@ -3,17 +3,16 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use common::admin;
-use common::lifecycle::{Readiness, Stop};
-use common::log::kafka::KafkaEventLog;
-use common::private;
-use common::settings::{Settings, read_from_process};
-use common::telemetry;
+use kafka_log::KafkaEventLog;
 use mimalloc::MiMalloc;
-use processor::clock;
 use processor::config::{Config, settings};
-use processor::identity::Identity;
+use processor::run::clock;
+use processor::run::identity::Identity;
 use processor::service;
+use runtime::lifecycle::{Readiness, Stop};
+use runtime::private;
+use runtime::settings::{Settings, read_from_process};
+use runtime::telemetry;
 use tracing::{error, info};
 
 /// Much that is folded is small, and comes and goes.

@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::telemetry::registered;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use runtime::telemetry::registered;
 
-use crate::domain::{Decision, Reason, RecordStatus};
-use crate::fold::Outcome;
-use crate::inconsistency::What;
-use crate::store::Store;
+use crate::run::inconsistency::What;
+use crate::state::Store;
+use domain::fold::Outcome;
+use domain::{Decision, Reason, RecordStatus};
 
 mod lag;
 

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, web};
+use admin::Connections;
 use anyhow::Context;
-use common::lifecycle::Stop;
-use common::secret::Fingerprint;
-use common::telemetry::Connections;
 use http_edge::networks::Networks;
 use http_edge::{Limits, Options, listener};
+use primitives::secret::Fingerprint;
 use prometheus::Registry;
+use runtime::lifecycle::Stop;
 use tokio::sync::Semaphore;
 
-use crate::processor::Shared;
-use crate::recent_events::RecentEvents;
-use crate::store::Store;
+use crate::run::recent_events::RecentEvents;
+use crate::run::session::Shared;
+use crate::state::Store;
 use problem::Problem;
 
 mod access;

@@ -1,19 +1,19 @@
 //! Folding and asking together, whatever the logs are: a thread that folds, a server that answers.
 
 use anyhow::{Context, anyhow};
-use common::lifecycle::{Readiness, Stop};
-use common::log::{EventLog, EventLogError};
+use event_log::{EventLog, EventLogError};
 use prometheus::Registry;
+use runtime::lifecycle::{Readiness, Stop};
 use tokio::task::spawn_blocking;
 use tracing::info;
 
 use crate::config::ServiceConfig;
 use crate::metrics::Metrics;
-use crate::owner::Limits;
-use crate::processor::{Processor, Shared, Timings};
 use crate::query::{QueryContext, serve};
-use crate::recent_events::RecentEvents;
-use crate::store::watchdog;
+use crate::run::owner::Limits;
+use crate::run::recent_events::RecentEvents;
+use crate::run::session::{Processor, Shared, Timings};
+use crate::state::watchdog;
 
 /// Folds and answers until asked to stop; whatever ends first takes the other along.
 pub async fn run<L: EventLog>(

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::store::room::{self, Patience};
-use crate::store::{Store, StoreError, Trusts, opening};
+use crate::state::room::{self, Patience};
+use crate::state::{Store, StoreError, Trusts, opening};
 
 /// What the state that is made beside another one is called, behind that one's name.
 pub const BESIDE: &str = "rebuilding";

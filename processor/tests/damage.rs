@@ -17,13 +17,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use common::event::EventId;
-use common::log::Entry;
+use domain::{Change, FactKey, HeldDetails};
+use event_log::Entry;
+use event_log::EventId;
 use fastrand::Rng;
-use processor::domain::{Change, FactKey, HeldDetails};
-use processor::store::memory::Memory;
-use processor::store::sled::Sled;
-use processor::store::{Progressed, Store, Trusts, opening};
+use processor::state::memory::Memory;
+use processor::state::sled::Sled;
+use processor::state::{Progressed, Store, Trusts, opening};
 use serde_json::Value;
 
 use history::{History, LOG, PARTITIONS};

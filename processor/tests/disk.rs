@@ -5,24 +5,25 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bitrix24::Trust;
+use bitrix24::form::Form;
+use bitrix24::{AppName, Installation};
 use bytes::Bytes;
-use common::contract::{Retention, Topic};
-use common::event::{AppName, EventId, Installation, RawEvent};
-use common::form::Form;
-use common::lifecycle::{Readiness, Stop};
-use common::log::disk::{DiskEventLog, DiskLog, Options};
-use common::log::{EventLog, EventLogError, Output, Position, Record};
-use common::secret::Fingerprint;
-use common::settings::Trust;
-use common::time::Timestamp;
-use processor::audit::{Audit, Difference};
-use processor::domain::{Answer, Fact, FactKind, Method, Profile, RecordStatus, permits};
+use disk_log::{DiskEventLog, DiskLog, Options};
+use domain::{Answer, Fact, FactKind, Method, Profile, RecordStatus, permits};
+use event_log::contract::{Retention, Topic};
+use event_log::{EventId, RawEvent};
+use event_log::{EventLog, EventLogError, Output, Position, Record};
+use primitives::secret::Fingerprint;
+use primitives::time::Timestamp;
+use processor::maintenance::audit::{Audit, Difference};
 use processor::metrics::Metrics;
-use processor::owner::Limits;
-use processor::processor::{Processor, Shared, Timings};
-use processor::recent_events::RecentEvents;
-use processor::store::sled::Sled;
-use processor::store::{Rows, Store, Trusts};
+use processor::run::owner::Limits;
+use processor::run::recent_events::RecentEvents;
+use processor::run::session::{Processor, Shared, Timings};
+use processor::state::sled::Sled;
+use processor::state::{Rows, Store, Trusts};
+use runtime::lifecycle::{Readiness, Stop};
 
 /// A processor on disk logs, in a thread.
 struct Running {
@@ -42,7 +43,7 @@ impl Running {
             trusts: Trusts::default(),
             shared: shared.clone(),
             recent_events: recent_events.clone(),
-            metrics: Metrics::new(&common::telemetry::registry()),
+            metrics: Metrics::new(&runtime::telemetry::registry()),
             stop: stop.clone(),
         };
         let (logs, raw) = (dir.join("logs"), raw.clone());

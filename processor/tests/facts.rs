@@ -5,17 +5,18 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use common::contract::Topic;
-use common::event::{EventId, Installation};
-use common::lifecycle::Stop;
-use common::log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
-use common::secret::Fingerprint;
-use common::time::Timestamp;
+use bitrix24::Installation;
+use domain::{Decision, Fact, FactKey, FactKind, Method, Place, Profile, Revision, Stamp};
+use event_log::EventId;
+use event_log::contract::Topic;
+use event_log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
 use fastrand::Rng;
 use mimalloc::MiMalloc;
-use processor::domain::{Decision, Fact, FactKey, FactKind, Method, Place, Profile, Revision, Stamp};
-use processor::rebuild::{Progress, rebuild};
-use processor::store::{Trusts, opening};
+use primitives::secret::Fingerprint;
+use primitives::time::Timestamp;
+use processor::maintenance::rebuild::{Progress, rebuild};
+use processor::state::{Trusts, opening};
+use runtime::lifecycle::Stop;
 
 /// As the programs have it.
 #[global_allocator]

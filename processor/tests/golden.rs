@@ -9,16 +9,17 @@ use std::fmt::Debug;
 use std::fs;
 use std::path::PathBuf;
 
-use common::event::{EventId, Installation};
-use common::secret::Fingerprint;
-use common::settings::Trust;
-use common::time::Timestamp;
-use processor::domain::{
+use bitrix24::Installation;
+use bitrix24::Trust;
+use domain::{
     Change, Claims, Decision, Fact, FactKey, FactKind, HeldEvent, InstallationRecord, InstallationState, Json, Latest,
     Method, Part, PermissionRecord, Place, Profile, ProfileField, Public, Revision, Stamp,
 };
-use processor::inconsistency::What;
-use processor::publish::{Accepted, Progress};
+use event_log::EventId;
+use primitives::secret::Fingerprint;
+use primitives::time::Timestamp;
+use processor::run::inconsistency::What;
+use processor::run::publish::{Accepted, Progress};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

@@ -6,21 +6,22 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bitrix24::Trust;
+use bitrix24::form::Form;
+use bitrix24::{AppName, Installation};
 use bytes::Bytes;
-use common::contract::{Retention, Topic};
-use common::event::{AppName, EventId, Installation, RawEvent};
-use common::form::Form;
-use common::lifecycle::{Readiness, Stop};
-use common::log::disk::{DiskEventLog, DiskLog, Options};
-use common::log::{Entry, EventLog, EventLogError, LogEvent, Output, Position};
-use common::settings::Trust;
-use common::time::Timestamp;
-use processor::domain::{DECISIONS_MAX, HELD_BYTES_MAX, RecordStatus};
+use disk_log::{DiskEventLog, DiskLog, Options};
+use domain::{DECISIONS_MAX, HELD_BYTES_MAX, RecordStatus};
+use event_log::contract::{Retention, Topic};
+use event_log::{Entry, EventLog, EventLogError, LogEvent, Output, Position};
+use event_log::{EventId, RawEvent};
+use primitives::time::Timestamp;
 use processor::metrics::Metrics;
-use processor::owner::Limits;
-use processor::processor::{Processor, Shared, Timings};
-use processor::recent_events::RecentEvents;
-use processor::store::{Store, Trusts};
+use processor::run::owner::Limits;
+use processor::run::recent_events::RecentEvents;
+use processor::run::session::{Processor, Shared, Timings};
+use processor::state::{Store, Trusts};
+use runtime::lifecycle::{Readiness, Stop};
 
 const MIB: usize = 1024 * 1024;
 
@@ -186,7 +187,7 @@ impl World {
             trusts: Trusts::default(),
             shared: shared.clone(),
             recent_events,
-            metrics: Metrics::new(&common::telemetry::registry()),
+            metrics: Metrics::new(&runtime::telemetry::registry()),
             stop: stop.clone(),
         };
         let (logs, raw, spy, takes) = (self.dir.path().join("logs"), self.raw.clone(), seen.clone(), self.takes);

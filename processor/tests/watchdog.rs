@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use processor::store::{StoreError, Trusts, opening, watchdog};
+use processor::state::{StoreError, Trusts, opening, watchdog};
 
 /// Tells the process of its own what to do, and where.
 const BREAKS: &str = "HOOKLEDGER_TEST_BREAKS";
@@ -51,7 +51,7 @@ fn a_process_of_its_own() {
     let order = std::env::var(BREAKS).expect("an order");
     let (how, state) = order.split_once(' ').expect("how and where");
     let state = Path::new(state);
-    common::telemetry::init_logs(common::telemetry::LogFormat::Text);
+    runtime::telemetry::init_logs(runtime::telemetry::LogFormat::Text);
     watchdog::end_with(state);
     match how {
         "panics" => {

@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::contract::Topic;
-use common::log::{Entry, Position, Record};
-use common::time::Timestamp;
+use event_log::contract::Topic;
+use event_log::{Entry, Position, Record};
 use fastrand::Rng;
+use primitives::time::Timestamp;
 
 pub mod group;
 mod log;

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
+use processor::state::room::Patience;
+use processor::state::{Row, Rows, Store, StoreError, Trusts};
 use processor::state_dir::StateDir;
-use processor::store::room::Patience;
-use processor::store::{Row, Rows, Store, StoreError, Trusts};
 use serde_json::Value;
 
 use crate::baton::{Go, Port};
-use crate::event_log::{Being, INJECTED};
 use crate::mutation::Mutation;
+use crate::sim_event_log::{Being, INJECTED};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
-use common::contract::{Topic, header};
-use common::event::{EventId, Installation, RawEvent};
-use common::log::Record;
-use processor::domain::{Change, Event, Fact, HeldEvent, InstallationState, Place, interpret};
-use processor::fold::{Effect, fold};
-use processor::publish::Publisher;
-use processor::store::Trusts;
+use bitrix24::Installation;
+use domain::fold::{Effect, fold};
+use domain::{Change, Event, Fact, HeldEvent, InstallationState, Place, interpret};
+use event_log::Record;
+use event_log::contract::{Topic, header};
+use event_log::{EventId, RawEvent};
+use processor::run::publish::Publisher;
+use processor::state::Trusts;
 
 /// What must follow from one partition of `raw`.
 pub struct Expected {
@@ -70,7 +71,7 @@ impl Expected {
         let Ok(Ok(event)) = raw.as_ref().map(|raw| interpret(raw, place)) else {
             let reason = match &raw {
                 Ok(raw) => interpret(raw, place).expect_err("it is no event"),
-                Err(_) => processor::domain::Reason::NotARawEvent,
+                Err(_) => domain::Reason::NotARawEvent,
             };
             self.publish(place, None, Topic::Rejected, publisher.rejected(reason).record);
             return;

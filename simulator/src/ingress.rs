@@ -1,7 +1,7 @@
 //! Ingress in the simulated world: its real dispatcher, state machine, drain and disk log, between a played producer and a
 //! played disk.
 //!
-//! Real are `ingress::delivery` with `state`, `dispatcher`, `drain` and `disk`, and the whole of `common::log::disk` with
+//! Real are `ingress::delivery` with `state`, `dispatcher`, `drain` and `disk`, and the whole of `disk_log` with
 //! [`Settled`]. Played are librdkafka and the brokers behind it ([`broker`], [`client`]), the disk ([`medium`], [`disk`]), and the clock. Of
 //! `ingress::delivery::producer_supervisor` only the order of its steps is played, by [`life`], whose threads move when they are handed the baton:
 //! between any two records that are sent and any two calls of the disk, something else may happen, a death too.
@@ -14,7 +14,7 @@
 //! the disk log: whoever appends does its writer's work. What a producer that was let go has sent is in `raw` before its
 //! successor sends, or never.
 //!
-//! [`Settled`]: common::log::disk::Settled
+//! [`Settled`]: disk_log::Settled
 
 pub mod broker;
 pub mod client;

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::contract::{NOOP, Topic, header};
-use common::event::EventId;
-use common::log::Record;
-use processor::domain::InstallationState;
-use processor::publish::Progress;
-use processor::store::{Store, Trusts};
+use domain::InstallationState;
+use event_log::EventId;
+use event_log::Record;
+use event_log::contract::{NOOP, Topic, header};
+use processor::run::publish::Progress;
+use processor::state::{Store, Trusts};
 use serde_json::Value;
 
 use crate::broker::Broker;
@@ -246,7 +246,7 @@ impl Judge {
 
     /// A state against the straight fold.
     fn compare(&self, store: &Store) -> Result<(), String> {
-        let failed = |error: processor::store::StoreError| format!("the state cannot be read: {error}");
+        let failed = |error: processor::state::StoreError| format!("the state cannot be read: {error}");
         let mut found = BTreeSet::new();
         while let Some(next) = store.next_installation(found.last()).map_err(failed)? {
             found.insert(next);

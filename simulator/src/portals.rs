@@ -1,12 +1,13 @@
 //! What comes in: lives of portals, forgers, junk and second copies, as records of `raw`.
 
+use bitrix24::AppName;
+use bitrix24::form::Form;
 use bytes::Bytes;
-use common::contract::header;
-use common::event::{AppName, EventId, RawEvent};
-use common::form::Form;
-use common::log::Record;
-use common::time::Timestamp;
+use event_log::Record;
+use event_log::contract::header;
+use event_log::{EventId, RawEvent};
 use fastrand::Rng;
+use primitives::time::Timestamp;
 
 /// The app that trusts the first principal that speaks.
 pub const FIRST_EVENT_APP: &str = "tasks";

@@ -4,30 +4,30 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::contract::Topic;
-use common::event::AppName;
-use common::lifecycle::{Readiness, Stop};
-use common::log::{Position, Record};
-use common::settings::Trust;
-use common::telemetry;
-use common::time::Timestamp;
+use bitrix24::AppName;
+use bitrix24::Trust;
+use event_log::contract::Topic;
+use event_log::{Position, Record};
 use fastrand::Rng;
+use primitives::time::Timestamp;
 use processor::metrics::Metrics;
-use processor::owner::Limits;
-use processor::processor::{Processor, Shared, Timings};
-use processor::recent_events::RecentEvents;
-use processor::store::{FOLD_VERSION, Store, Trusts};
+use processor::run::owner::Limits;
+use processor::run::recent_events::RecentEvents;
+use processor::run::session::{Processor, Shared, Timings};
+use processor::state::{FOLD_VERSION, Store, Trusts};
+use runtime::lifecycle::{Readiness, Stop};
+use runtime::telemetry;
 
 use crate::baton::{End, Go, Pause, Runner};
 use crate::broker::Broker;
 use crate::disk::{Disk, SimHome};
-use crate::event_log::{Being, INJECTED, SimLedger};
 use crate::ingress::company::Company;
 use crate::ingress::judge::id;
 use crate::judge::{DERIVED, Judge};
 use crate::mutation::Mutation;
 use crate::portals::{FIRST_EVENT_APP, Portals, second_copy};
 use crate::seeds::Outcome;
+use crate::sim_event_log::{Being, INJECTED, SimLedger};
 use crate::world::{Faults, Handle, Life, World};
 
 /// When every schedule begins.
@@ -290,7 +290,7 @@ impl Schedule {
     fn hand_over(&mut self, record: &Record) -> (u32, u64) {
         let partitions = self.world.lock().broker.partitions();
         let key = record.key.as_deref().unwrap_or_default();
-        self.append(common::contract::partition_of(key, partitions), record)
+        self.append(event_log::contract::partition_of(key, partitions), record)
     }
 
     /// What ingresses have brought to Kafka comes to `raw`.

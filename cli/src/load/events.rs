@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::time::Timestamp;
+use primitives::time::Timestamp;
 
 use super::Bodies;
 use crate::portal::{Encoding, Event, Portal};
@@ -48,7 +48,7 @@ fn event(portal: &Portal, nth: u64) -> Event {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use common::form::Form;
+    use bitrix24::form::Form;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! What can happen on a portal, and the fields in which it tells of it.
 
-use common::secret::Secret;
-use common::time::Timestamp;
+use primitives::secret::Secret;
+use primitives::time::Timestamp;
 
 use super::fields::Fields;
 use super::{AUTHORISATION_SERVER, CLIENT_ID, EXPIRES_IN_S, Portal, server_endpoint};

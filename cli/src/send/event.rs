@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use common::secret::Secret;
+use primitives::secret::Secret;
 
 use super::player::{Player, at, encoding, encoding_argument, portal, portal_arguments, target_arguments};
 use crate::outcome::Outcome;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use common::form::Form;
+use bitrix24::form::Form;
 
 use super::player::{Player, target_arguments};
 use crate::outcome::{Outcome, Usage};

@@ -3,10 +3,10 @@
 use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
 
-use common::event::Installation;
-use common::plain;
-use common::secret::Fingerprint;
-use common::time::Timestamp;
+use bitrix24::Installation;
+use primitives::plain;
+use primitives::secret::Fingerprint;
+use primitives::time::Timestamp;
 
 use super::player::{Player, Said, encoding, encoding_argument, portal, portal_arguments, target_arguments};
 use crate::outcome::Outcome;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use serde_json::Value;
 
-use common::event::{AppName, Installation, MemberId};
-use common::secret::Secret;
-use common::time::Timestamp;
+use bitrix24::{AppName, Installation, MemberId};
+use primitives::secret::Secret;
+use primitives::time::Timestamp;
 
 use crate::client::{Answer, Client};
 use crate::load::Promise;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use actix_web::dev::ServerHandle;
 use tokio::time::sleep;
 
-use crate::Shutdown;
+use primitives::Shutdown;
 
 /// At the end: how much longer than they may idle connections are given to be used once more, or to time out.
 const RETIRE_SLACK: Duration = Duration::from_millis(500);

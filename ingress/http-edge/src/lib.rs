@@ -12,7 +12,6 @@
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +25,7 @@ use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{AppConfig, Extensions, Payload};
 use actix_web::http::ConnectionType;
 use anyhow::Context;
+use primitives::Shutdown;
 use tokio::net::TcpStream;
 
 use connection::Connection;
@@ -48,6 +48,7 @@ pub mod listener;
 pub mod networks;
 mod observer;
 mod pace;
+pub mod proxied;
 pub mod proxy;
 pub mod site;
 mod tls;
@@ -91,15 +92,6 @@ pub struct Options {
     pub answer_wait_max: Duration,
     /// Is told of connections.
     pub observer: Arc<dyn Observer>,
-}
-
-/// Says when to end.
-pub trait Shutdown: Send + Sync + 'static {
-    /// Whether the end was asked for.
-    fn requested(&self) -> bool;
-
-    /// Resolves when the end is asked for.
-    fn wait(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 /// Serves an app until asked to end. Returns the address it listens on; the future must be polled.

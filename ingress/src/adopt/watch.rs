@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::lifecycle::Stop;
-use common::log::disk::SurveyError;
-use common::log::kafka::KafkaSettings;
+use disk_log::SurveyError;
+use runtime::lifecycle::Stop;
+use runtime::settings::KafkaSettings;
 
 use super::vacancy::{Seen, Vacancy};
 use super::{AdoptError, Adoption, Ending, Progress, look};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::log::Record;
+use event_log::Record;
 
 use crate::delivery::dispatcher::{Client, Dispatcher, flag};
 

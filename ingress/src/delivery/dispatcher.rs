@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use common::clock::Clock;
-use common::contract::{header, partition_of};
-use common::log::Record;
-use common::log::disk::{DiskLog, Settled};
-use common::log::kafka::{Fault, FaultReports, FaultScope, RawProducer, ReportError, Reports, SendError};
+use disk_log::{DiskLog, Settled};
+use event_log::Record;
+use event_log::contract::{header, partition_of};
+use kafka_log::{Fault, FaultReports, FaultScope, RawProducer, ReportError, Reports, SendError};
+use primitives::clock::Clock;
 
 use crate::delivery::reply::ReplyQueue;
 use crate::delivery::state::{
@@ -128,7 +128,7 @@ impl<C: Client> Dispatcher<C> {
         (u32::try_from(reply_queues.len() - 1).expect("fewer workers than 4 billion"), reply_queue)
     }
 
-    /// Where a record lies: by its key, else by its id, as [`common::event::RawEvent::partition`] says.
+    /// Where a record lies: by its key, else by its id, as [`event_log::RawEvent::partition`] says.
     pub fn partition_of(&self, record: &Record) -> u32 {
         let id = || record.header(header::ID).and_then(|id| std::str::from_utf8(id).ok());
         record.key.as_deref().or_else(id).map_or(0, |text| partition_of(text, self.partitions))

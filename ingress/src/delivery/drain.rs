@@ -1,7 +1,7 @@
 //! Follows the disk log with a cursor and sends its entries in order, as far as there is room.
 
-use common::log::Record;
-use common::log::disk::Reader;
+use disk_log::Reader;
+use event_log::Record;
 
 use crate::delivery::dispatcher::{Client, Dispatcher};
 

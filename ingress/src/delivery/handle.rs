@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use common::log::Record;
-use common::log::disk::DiskLog;
+use disk_log::DiskLog;
+use event_log::Record;
 
 use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::state::Reply;

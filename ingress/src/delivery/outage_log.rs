@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use common::log::kafka::{Fault, FaultReport};
+use kafka_log::{Fault, FaultReport};
 
 /// A shorter outage shows in metrics only. Meanwhile the cause becomes known.
 const LOG_AFTER: Duration = Duration::from_secs(1);

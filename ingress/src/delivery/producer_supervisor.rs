@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use common::lifecycle::{Pending, Stop};
-use common::log::kafka::{Batches, Fault, KafkaSettings, MayCreate, RawProducer, RawTopic};
+use kafka_log::{Batches, Fault, MayCreate, RawProducer, RawTopic};
+use runtime::lifecycle::{Pending, Stop};
+use runtime::settings::KafkaSettings;
 
 use crate::delivery::dispatcher::{Dispatcher, Status};
 use crate::delivery::drain::Drain;
@@ -396,7 +397,7 @@ impl ProducerSupervisor {
 
 /// Remembers that Kafka was reached, so that no later start refuses to take webhooks because of its topics.
 fn note_reached(file: &Path) {
-    if let Err(error) = common::private::write(file, b"Kafka was reached with this disk log.\n") {
+    if let Err(error) = runtime::private::write(file, b"Kafka was reached with this disk log.\n") {
         tracing::warn!(%error, "cannot write {}: {error}", file.display());
     }
 }

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::log::Record;
+use event_log::Record;
 
 mod appends;
 mod cursor;

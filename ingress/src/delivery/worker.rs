@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use common::log::Record;
+use event_log::Record;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::delivery::dispatcher::Dispatcher;

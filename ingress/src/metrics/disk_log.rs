@@ -1,6 +1,6 @@
 //! What a disk log takes up, and how much more it can take, looked up when somebody asks.
 
-use common::log::disk::DiskLog;
+use disk_log::DiskLog;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, Registry};

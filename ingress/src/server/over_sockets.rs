@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use common::event::RawEvent;
-use common::lifecycle::Stop;
-use common::log::disk::{DiskLog, Options};
+use disk_log::{DiskLog, Options};
+use event_log::RawEvent;
 use prometheus::Registry;
+use runtime::lifecycle::Stop;
 use tempfile::TempDir;
 use tokio_rustls::rustls;
 
@@ -37,7 +37,7 @@ impl Running {
     fn start(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let log = DiskLog::open(dir.path(), Options::log()).expect("a log");
-        let (registry, stop, webhooks) = (common::telemetry::registry(), Stop::default(), config::webhooks(args));
+        let (registry, stop, webhooks) = (runtime::telemetry::registry(), Stop::default(), config::webhooks(args));
         let handler = WebhookHandler::start(&webhooks, &registry, Metrics::new(&registry)).expect("a handler");
         let handler = Arc::new(handler);
         let (told, address) = std::sync::mpsc::channel();

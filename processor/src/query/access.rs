@@ -8,9 +8,9 @@ use actix_web::middleware::Next;
 use actix_web::{Error, ResponseError, web};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use common::proxied::is_proxied;
-use common::secret::Fingerprint;
+use http_edge::proxied::is_proxied;
 use http_edge::site::asks_for_loopback;
+use primitives::secret::Fingerprint;
 
 use super::QueryContext;
 use super::problem::Problem;

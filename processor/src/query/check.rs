@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
-use common::event::Installation;
-use common::secret::{Fingerprint, Secret};
-use common::time::Timestamp;
+use bitrix24::Installation;
+use primitives::secret::{Fingerprint, Secret};
+use primitives::time::Timestamp;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::problem::Problem;
 use super::wait::{self, After};
 use super::{BODY_BYTES_MAX, QueryContext};
-use crate::domain::{Answer, Method, permits};
+use domain::{Answer, Method, permits};
 
 /// Nobody waits longer than this for an administrator.
 const WAIT_MAX: Duration = Duration::from_secs(30);

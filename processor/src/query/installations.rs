@@ -1,19 +1,21 @@
 //! Installations: all of them, one, its history, its methods.
 
+use event_log::contract::partition_of_installation;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
-use common::event::{EventId, Installation};
-use common::secret::Fingerprint;
+use bitrix24::Installation;
+use event_log::EventId;
+use primitives::secret::Fingerprint;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::QueryContext;
 use super::problem::Problem;
 use super::wait::After;
-use crate::domain::{InstallationRecord, InstallationState, Method, PermissionRecord};
-use crate::store::Store;
+use crate::state::Store;
+use domain::{InstallationRecord, InstallationState, Method, PermissionRecord};
 
 /// So many items are in an answer, unless asked for fewer.
 const LIMIT_MAX: usize = 1_000;
@@ -127,7 +129,7 @@ fn page(store: &Store, filter: &Filter) -> Result<(Vec<InstallationRecord>, Opti
         None => None,
     };
     let mut items = Vec::new();
-    let now = common::time::Timestamp::now();
+    let now = primitives::time::Timestamp::now();
     for _ in 0..SCANNED_MAX {
         let Some(installation) = store.next_installation(last.as_ref())? else {
             return Ok((items, None));
@@ -144,7 +146,7 @@ fn page(store: &Store, filter: &Filter) -> Result<(Vec<InstallationRecord>, Opti
     Ok((items, last.map(|last| last.to_string())))
 }
 
-fn passes(filter: &Filter, record: &InstallationRecord, now: common::time::Timestamp) -> bool {
+fn passes(filter: &Filter, record: &InstallationRecord, now: primitives::time::Timestamp) -> bool {
     let same = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|wanted| is == Some(wanted));
     let silent = filter.silent_for.is_none_or(|silent_for| {
         record.last_fact.as_ref().is_none_or(|last_fact| now.since(last_fact.at) >= silent_for)
@@ -162,7 +164,11 @@ fn find(store: &Store, path: &(String, String)) -> Result<(Installation, Arc<Ins
 }
 
 fn record(store: &Store, installation: &Installation, state: &InstallationState) -> InstallationRecord {
-    state.record(installation, installation.partition(store.partitions()), store.rules(&installation.app))
+    state.record(
+        installation,
+        partition_of_installation(installation, store.partitions()),
+        store.rules(&installation.app),
+    )
 }
 
 fn cursor_of(text: &str) -> Result<Installation, Problem> {

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::QueryContext;
 use super::problem::Problem;
-use crate::domain::{Decision, RecordStatus};
-use crate::fold::Outcome;
+use domain::fold::Outcome;
+use domain::{Decision, RecordStatus};
 
 const HEAD: &str = r#"<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Hookledger</title>

@@ -5,7 +5,7 @@ use actix_web::{HttpResponse, ResponseError, web};
 use http_edge::BodyError;
 use serde_json::json;
 
-use crate::store::StoreError;
+use crate::state::StoreError;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]

@@ -2,15 +2,16 @@ use actix_web::http::StatusCode;
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use common::event::{EventId, Installation};
-use common::time::Timestamp;
+use bitrix24::Installation;
+use event_log::EventId;
+use primitives::time::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::domain::{Change, Decision, Fact, FactKind, Method, Place, Profile, Revision, Stamp};
-use crate::store::memory::Memory;
-use crate::store::{Progressed, Trusts};
+use crate::state::memory::Memory;
+use crate::state::{Progressed, Trusts};
+use domain::{Change, Decision, Fact, FactKind, Method, Place, Profile, Revision, Stamp};
 
 const MEMBER: &str = "a223c6b3710f85df22e9377d6c4f7553";
 const EVENT: EventId = EventId::from_u128(7);

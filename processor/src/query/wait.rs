@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::event::EventId;
+use event_log::EventId;
 use serde::{Deserialize, Deserializer, de};
 use tokio::sync::SemaphorePermit;
 
@@ -46,6 +46,6 @@ pub fn place(context: &QueryContext) -> Result<SemaphorePermit<'_>, Problem> {
 /// A duration with its unit, such as `2s`.
 pub fn wait<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| common::time::duration(&text).ok_or_else(|| de::Error::custom("wait is a duration such as 2s")))
+    text.map(|text| primitives::time::duration(&text).ok_or_else(|| de::Error::custom("wait is a duration such as 2s")))
         .transpose()
 }

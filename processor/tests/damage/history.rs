@@ -1,21 +1,21 @@
 //! A history of `facts` out of a seed, and logs that hold nothing else.
 
+use event_log::contract::partition_of_installation;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bitrix24::Installation;
 use bytes::Bytes;
-use common::contract::Topic;
-use common::event::{EventId, Installation};
-use common::lifecycle::Stop;
-use common::log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
-use common::secret::Fingerprint;
-use common::time::Timestamp;
+use domain::{Decision, Fact, FactKey, FactKind, HeldDetails, HeldEvent, Method, Place, Profile, Revision, Stamp};
+use event_log::EventId;
+use event_log::contract::Topic;
+use event_log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
 use fastrand::Rng;
-use processor::domain::{
-    Decision, Fact, FactKey, FactKind, HeldDetails, HeldEvent, Method, Place, Profile, Revision, Stamp,
-};
-use processor::processor::Shared;
+use primitives::secret::Fingerprint;
+use primitives::time::Timestamp;
+use processor::run::session::Shared;
+use runtime::lifecycle::Stop;
 use serde_json::json;
 
 pub const PARTITIONS: u32 = 2;
@@ -37,7 +37,7 @@ impl History {
         for _ in 0..records {
             let installation = Installation::parse("crm-sync", &format!("member{}", random.u32(..INSTALLATIONS)));
             let installation = installation.expect("valid");
-            let installation_partition = installation.partition(PARTITIONS);
+            let installation_partition = partition_of_installation(&installation, PARTITIONS);
             let partition = installation_partition as usize;
             let (facts, raw) = &mut places[partition];
             let (key, value) = match random.u32(..8) {
@@ -110,7 +110,7 @@ fn fact(random: &mut Rng, installation: Installation, offset: u64) -> Fact {
             profile,
         },
     };
-    let place = Place { partition: installation.partition(PARTITIONS), offset };
+    let place = Place { partition: partition_of_installation(&installation, PARTITIONS), offset };
     let stamp = Stamp::new(Some(at), at, EventId::from_u128(random.u128(..)));
     Fact { installation, stamp, principal: principal(random), raw: place, revision: Revision::default(), kind }
 }

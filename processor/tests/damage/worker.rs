@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::lifecycle::{Readiness, Stop};
 use processor::metrics::Metrics;
-use processor::owner::Limits;
-use processor::processor::{Processor, Shared, Timings};
-use processor::recent_events::RecentEvents;
-use processor::store::{Trusts, watchdog};
+use processor::run::owner::Limits;
+use processor::run::recent_events::RecentEvents;
+use processor::run::session::{Processor, Shared, Timings};
+use processor::state::{Trusts, watchdog};
+use runtime::lifecycle::{Readiness, Stop};
 
 use crate::history::{Facts, History, Seen};
 
@@ -125,7 +125,7 @@ pub fn restore(dir: &Path, history: &Arc<History>) -> Seen {
         trusts: Trusts::default(),
         shared: shared.clone(),
         recent_events: RecentEvents::default(),
-        metrics: Metrics::new(&common::telemetry::registry()),
+        metrics: Metrics::new(&runtime::telemetry::registry()),
         stop: stop.clone(),
     };
     let told = seen.clone();

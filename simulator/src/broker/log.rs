@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use common::log::Record;
-use common::time::Timestamp;
+use event_log::Record;
+use primitives::time::Timestamp;
 
 /// A record where it lies.
 pub struct Slot {

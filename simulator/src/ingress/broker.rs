@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use common::log::Record;
-use common::log::kafka::{Fault, FaultScope, ReportError, SendError};
+use event_log::Record;
+use kafka_log::{Fault, FaultScope, ReportError, SendError};
 
 use super::mutation::Mutation;
 use super::stage::Stage;
@@ -262,7 +262,7 @@ impl Stage {
 
 /// What a record is called in traces.
 pub fn name(record: &Record) -> String {
-    let id = record.header(common::contract::header::ID).map(String::from_utf8_lossy).unwrap_or_default();
+    let id = record.header(event_log::contract::header::ID).map(String::from_utf8_lossy).unwrap_or_default();
     format!("{} of {}", id, record.key.as_deref().unwrap_or("nobody"))
 }
 

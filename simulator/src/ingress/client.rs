@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::contract::header;
-use common::log::Record;
-use common::log::kafka::{Fault, SendError};
+use event_log::Record;
+use event_log::contract::header;
 use ingress::delivery::dispatcher::Client;
+use kafka_log::{Fault, SendError};
 
 use super::disk::pause;
 use super::mutation::Mutation;

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use common::clock::Clock;
-use common::log::Record;
-use common::log::disk::Options;
+use disk_log::Options;
+use event_log::Record;
 use fastrand::Rng;
 use ingress::delivery::state::Rules;
+use primitives::clock::Clock;
 
 use super::broker::Broker;
 use super::disk::Shelf;

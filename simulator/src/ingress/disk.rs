@@ -6,13 +6,13 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use common::log::disk::Disk;
+use disk_log::Disk;
 
 use super::medium::Medium;
 use super::mutation::Mutation;
 use super::stage::Handle;
 use crate::baton::{Go, Port};
-use crate::event_log::INJECTED;
+use crate::sim_event_log::INJECTED;
 
 mod torn;
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::contract::{header, partition_of};
-use common::log::Record;
+use event_log::Record;
+use event_log::contract::{header, partition_of};
 use ingress::delivery::state::Reply;
 
 use crate::seeds::Tally;

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use common::clock::Clock;
-use common::log::Record;
-use common::log::disk::{AppendError, DiskLog, Options, Settled};
-use common::log::kafka::Reports;
+use disk_log::{AppendError, DiskLog, Options, Settled};
+use event_log::Record;
 use ingress::delivery::disk::write;
 use ingress::delivery::dispatcher::Dispatcher;
 use ingress::delivery::drain::Drain;
 use ingress::delivery::state::{Offer, Rules, Waiter};
+use kafka_log::Reports;
+use primitives::clock::Clock;
 
 use super::client::SimClient;
 use super::disk::{Shelf, SimDisk, pause, wait_at};
@@ -22,7 +22,7 @@ use super::judge::{Id, id};
 use super::mutation::Mutation;
 use super::stage::Handle;
 use crate::baton::{Port, Runner};
-use crate::event_log::INJECTED;
+use crate::sim_event_log::INJECTED;
 
 /// A dispatcher between a played producer and a played disk.
 pub type SimDispatcher = Dispatcher<SimClient>;

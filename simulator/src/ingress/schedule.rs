@@ -1,10 +1,10 @@
 //! One schedule of ingress alone: what is sent and what goes wrong, all drawn from one seed.
 
 use bytes::Bytes;
-use common::contract::header;
-use common::log::Record;
-use common::time::Timestamp;
+use event_log::Record;
+use event_log::contract::header;
 use fastrand::Rng;
+use primitives::time::Timestamp;
 
 use super::company::{Company, LARGE_BYTES};
 use super::judge::Counts;

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use common::clock::Clock;
-use common::time::Timestamp;
 use fastrand::Rng;
+use primitives::clock::Clock;
+use primitives::time::Timestamp;
 
 use super::broker::Broker;
 use super::judge::Judge;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use common::contract::{Topic, header};
-use common::event::RawEvent;
-use common::log::Record;
+use event_log::RawEvent;
+use event_log::Record;
+use event_log::contract::{Topic, header};
 use serde_json::Value;
 use tests::oracle::Oracle;
 use tests::topics::Found;

@@ -1,7 +1,7 @@
 //! Every body against one that was recorded.
 
-use common::event::MemberId;
-use common::form::Form;
+use bitrix24::MemberId;
+use bitrix24::form::Form;
 
 use super::*;
 use crate::portal::Encoding;

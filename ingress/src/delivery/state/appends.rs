@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use common::log::Record;
+use event_log::Record;
 
 use super::Waiter;
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use common::log::Record;
+use event_log::Record;
 
 use super::Waiter;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use common::log::Record;
+use event_log::Record;
 
 use super::appends::Origin;
 use super::in_flight::Place;

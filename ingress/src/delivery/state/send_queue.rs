@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::log::Record;
+use event_log::Record;
 
 /// A batch without a report for this long no longer blocks the queue: one unreachable broker must not hold up the
 /// partitions of the others.
@@ -125,7 +125,7 @@ impl PartitionQueue {
 
 #[cfg(test)]
 mod tests {
-    use common::time::Timestamp;
+    use primitives::time::Timestamp;
 
     use super::*;
 

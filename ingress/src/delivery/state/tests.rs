@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use common::time::Timestamp;
+use primitives::time::Timestamp;
 use proptest::prelude::*;
 
 use super::*;

@@ -1,0 +1,395 @@
+//! The fields of a body: PHP's bracketed form fields, or JSON of the same shape.
+//!
+//! A field has a name such as `auth[member_id]`. Forms are read as PHP reads them into `$_POST`, because PHP is what
+//! Bitrix24 speaks (`tests/php.rs` compares the two): the last of two equal names wins, and a plain field and a bracketed
+//! one of the same name replace each other. Three things differ. PHP stops after `max_input_vars` fields, by default
+//! 1,000; here no field is read of a body that has more than 10,000, lists among them. What is not UTF-8 is shown with
+//! U+FFFD in its place. And ingress, which looks at a few fields only, finds them whatever else there is.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use self::name::Name;
+use self::tree::{Builder, Id, ROOT, Tree};
+use crate::MemberId;
+use primitives::time::Timestamp;
+
+mod json;
+mod name;
+mod scan;
+mod tree;
+
+pub use scan::Scan;
+pub use tree::Key;
+
+/// An event's name is no longer than this; what is longer is no event that we could pass on.
+const KIND_BYTES_MAX: usize = 128;
+
+/// What ingress reads of a body, and all that it reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// `auth[member_id]`, or a bare `member_id`, as install pages send it.
+    pub member_id: Option<MemberId>,
+    /// `event`, in lower case.
+    pub kind: Option<String>,
+    /// `ts`.
+    pub occurred_at: Option<Timestamp>,
+}
+
+/// The fields of a body.
+#[derive(Clone, Default)]
+pub struct Form {
+    tree: Tree,
+}
+
+/// A field, or a list of more.
+#[derive(Clone, Copy)]
+pub struct Field<'a> {
+    tree: &'a Tree,
+    node: Id,
+}
+
+impl<'a> Field<'a> {
+    /// Its text; none if it is a list.
+    pub fn text(self) -> Option<&'a str> {
+        self.tree.text(self.node)
+    }
+
+    /// What is in the list: indexes first, in their order. A list is never empty.
+    pub fn below(self) -> impl Iterator<Item = (&'a Key, Self)> {
+        self.tree.below(self.node).map(move |(key, node)| (key, Self { node, ..self }))
+    }
+
+    fn flatten(self, name: &[u8], fields: &mut BTreeMap<String, String>) {
+        for (key, field) in self.below() {
+            field.flatten(&[name, b"[", &key.bytes(), b"]"].concat(), fields);
+        }
+        if let Some(value) = self.text() {
+            fields.insert(text(name), value.to_owned());
+        }
+    }
+}
+
+impl Form {
+    /// Reads a body. Total: what makes no sense is merely not there.
+    ///
+    /// A body that is a JSON object is read as such, whatever its content type says: no form of Bitrix24 begins
+    /// with `{`, and people with curl forget the header.
+    pub fn parse(body: &[u8]) -> Self {
+        if let Some(tree) = json::read(body) {
+            return Self { tree: tree.finish() };
+        }
+        let mut tree = Builder::default();
+        for (name, value) in fields(body) {
+            if let Some(name) = Name::parse(&decode(name)) {
+                tree.set(&name, &decode(value));
+            }
+            if tree.is_full() {
+                break;
+            }
+        }
+        Self { tree: tree.finish() }
+    }
+
+    /// Finds in a body what ingress looks at, and keeps nothing else of it.
+    pub fn scan(body: &[u8]) -> Scan {
+        json::scan(body).unwrap_or_else(|| scan::form(body))
+    }
+
+    /// Whether the body has so many fields that none was read.
+    pub fn has_too_many_fields(&self) -> bool {
+        self.tree.is_full()
+    }
+
+    /// The value of a field, by its full name.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let name = Name::parse(name.as_bytes())?;
+        let mut node = self.tree.get(ROOT, &Key::of(&name.base))?;
+        for key in name.keys() {
+            let name::Key::Named(key) = key else { return None };
+            node = self.tree.get(node, &Key::of(key))?;
+        }
+        self.tree.text(node)
+    }
+
+    /// The variables: what is in no list.
+    pub fn variables(&self) -> impl Iterator<Item = (&Key, Field<'_>)> {
+        Field { tree: &self.tree, node: ROOT }.below()
+    }
+
+    /// A variable.
+    pub fn variable(&self, name: &str) -> Option<Field<'_>> {
+        let node = self.tree.get(ROOT, &Key::of(name.as_bytes()))?;
+        Some(Field { tree: &self.tree, node })
+    }
+
+    /// All fields by their full names: for those who want to see everything, and do not mind what that takes.
+    pub fn flat(&self) -> BTreeMap<String, String> {
+        let mut fields = BTreeMap::new();
+        for (key, field) in self.variables() {
+            field.flatten(&key.bytes(), &mut fields);
+        }
+        fields
+    }
+
+    /// What ingress reads.
+    pub fn head(&self) -> Head {
+        head(|name| self.text(name))
+    }
+}
+
+impl PartialEq for Form {
+    fn eq(&self, other: &Self) -> bool {
+        self.has_too_many_fields() == other.has_too_many_fields() && self.flat() == other.flat()
+    }
+}
+
+impl Eq for Form {}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.flat().fmt(f)
+    }
+}
+
+/// What ingress reads, of fields by their full names.
+fn head<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Head {
+    let member_id = text("auth[member_id]").and_then(MemberId::parse);
+    Head {
+        member_id: member_id.or_else(|| text("member_id").and_then(MemberId::parse)),
+        kind: text("event").and_then(kind),
+        occurred_at: text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s),
+    }
+}
+
+/// A form's fields, names and values as they came.
+fn fields(body: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    body.split(|byte| *byte == b'&').filter(|field| !field.is_empty()).map(|field| {
+        let at = field.iter().position(|byte| *byte == b'=');
+        at.map_or((field, &b""[..]), |at| (&field[..at], &field[at + 1..]))
+    })
+}
+
+/// An event's name in lower case, if it can be one.
+fn kind(text: &str) -> Option<String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b':');
+    ((1..=KIND_BYTES_MAX).contains(&text.len()) && text.bytes().all(good)).then(|| text.to_ascii_lowercase())
+}
+
+/// Undoes `+` and `%41`; what is no valid escape stands for itself, as in PHP.
+fn decode(encoded: &[u8]) -> Cow<'_, [u8]> {
+    if !encoded.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Cow::Borrowed(encoded);
+    }
+    let digit = |at: usize| encoded.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut at = 0;
+    while at < encoded.len() {
+        match (encoded[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push(u8::try_from(high * 16 + low).expect("two hex digits"));
+                at += 2;
+            }
+            (b'+', _, _) => decoded.push(b' '),
+            (byte, _, _) => decoded.push(byte),
+        }
+        at += 1;
+    }
+    Cow::Owned(decoded)
+}
+
+/// What is not UTF-8 becomes U+FFFD.
+fn text<'a>(bytes: impl Into<Cow<'a, [u8]>>) -> String {
+    let bytes = bytes.into().into_owned();
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::json::NAME_BYTES_MAX;
+    use super::tree::NODES_MAX;
+    use super::*;
+
+    fn check(body: &str, fields: &[(&str, &str)]) {
+        assert_eq!(flat(body.as_bytes()), owned(fields), "{body}");
+    }
+
+    fn flat(body: &[u8]) -> Vec<(String, String)> {
+        Form::parse(body).flat().into_iter().collect()
+    }
+
+    fn owned(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+        fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn brackets_are_part_of_a_name_encoded_or_not() {
+        check("auth%5Bmember_id%5D=a223", &[("auth[member_id]", "a223")]);
+        check("auth[member_id]=a223", &[("auth[member_id]", "a223")]);
+        check("auth[member_id][x]=evil", &[("auth[member_id][x]", "evil")]);
+    }
+
+    #[test]
+    fn values_are_decoded_and_what_is_no_escape_stands_for_itself() {
+        check("a=1+2%2B3&b=%zz%4&c=%", &[("a", "1 2+3"), ("b", "%zz%4"), ("c", "%")]);
+    }
+
+    #[test]
+    fn the_last_of_two_equal_names_wins() {
+        check("a=1&a=2", &[("a", "2")]);
+        check("auth=x&auth[member_id]=y", &[("auth[member_id]", "y")]);
+        check("auth[member_id]=y&auth=x", &[("auth", "x")]);
+    }
+
+    #[test]
+    fn names_are_mended_as_php_mends_them() {
+        check(" a.b c=1", &[("a_b_c", "1")]);
+        check("a[b=1", &[("a_b", "1")]);
+        check("a[b]c=1&a[d]x[e]=2", &[("a[b]", "1"), ("a[d]", "2")]);
+        check("[a]=1&=2&&", &[]);
+        check("a[]=1&a[]=2&a[7]=3&a[]=4", &[("a[0]", "1"), ("a[1]", "2"), ("a[7]", "3"), ("a[8]", "4")]);
+        check("a[]=1&a=2&a[]=3&a[07]=4&a[]=5", &[("a[07]", "4"), ("a[0]", "3"), ("a[1]", "5")]);
+        check(
+            "auth[ member_id]=1&auth[member_id]x=2&auth[x][member_id=3",
+            &[("auth[ member_id]", "1"), ("auth[member_id]", "2"), ("auth[x]", "3")],
+        );
+        check(&format!("a[x]=1&b=2&a{}=3", "[]".repeat(65)), &[("b", "2")]);
+    }
+
+    #[test]
+    fn json_of_the_same_shape_means_the_same() {
+        let json =
+            r#" {"event":"ONX","ts":5,"data":{"L":[1,true],"N":null,"E":[]},"auth":{"member_id":"m","a[b]":"c"}}"#;
+        let fields = [
+            ("auth[a_b_]", "c"),
+            ("auth[member_id]", "m"),
+            ("data[L][0]", "1"),
+            ("data[L][1]", "1"),
+            ("event", "ONX"),
+            ("ts", "5"),
+        ];
+        check(json, &fields);
+    }
+
+    #[test]
+    fn json_numbers_are_what_was_written_or_nothing() {
+        check(r#"{"member_id":123,"ts":1696527000}"#, &[("member_id", "123"), ("ts", "1696527000")]);
+        check(
+            r#"{"a":18446744073709551615,"b":-5,"c":1.50,"d":1e3}"#,
+            &[("a", "18446744073709551615"), ("b", "-5"), ("c", "1.5"), ("d", "1000")],
+        );
+        // As a number of 64 bits it would be another portal.
+        check(r#"{"member_id":123456789012345678901234567890,"event":"x"}"#, &[("event", "x")]);
+        assert_eq!(Form::scan(br#"{"auth":{"member_id":7}}"#).head().member_id, MemberId::parse("7"));
+    }
+
+    #[test]
+    fn of_a_json_key_that_stands_twice_the_last_one_wins_with_all_below_it() {
+        check(r#"{"auth":{"member_id":"a"},"auth":{"x":1}}"#, &[("auth[x]", "1")]);
+        check(r#"{"auth":{"member_id":"a"},"auth":5}"#, &[("auth", "5")]);
+        check(r#"{"auth":{"member[id":{"x":"a"},"member_id":"b"}}"#, &[("auth[member_id]", "b")]);
+    }
+
+    #[test]
+    fn json_names_that_are_too_long_or_too_deep_are_left_out() {
+        let (long, deep) = ("k".repeat(NAME_BYTES_MAX - 1), format!("{}1{}", "[".repeat(70), "]".repeat(70)));
+        check(&format!(r#"{{"{long}":1,"k":{{"{long}":1}},"a":{deep},"event":"x"}}"#), &[("event", "x")]);
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_a_form() {
+        check("[1]", &[]);
+        check(r#"{"event":"x""#, &[(r#"{"event":"x""#, "")]);
+        check("{event=x", &[("{event", "x")]);
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_shown_as_such() {
+        let body = b"event=\xff%fe&a\xff=\xc3\xa9";
+        assert_eq!(flat(body), owned(&[("a\u{fffd}", "é"), ("event", "\u{fffd}\u{fffd}")]));
+    }
+
+    #[test]
+    fn the_head_is_what_ingress_reads() {
+        let head = Form::parse(b"event=ONAPPINSTALL&ts=1696527000&auth[member_id]=a223").head();
+        assert_eq!(head.member_id, MemberId::parse("a223"));
+        assert_eq!(head.kind.as_deref(), Some("onappinstall"));
+        assert_eq!(head.occurred_at, Some(Timestamp::from_s(1_696_527_000)));
+        assert_eq!(Form::parse(b"member_id=a223&AUTH_ID=x").head().member_id, MemberId::parse("a223"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_scan_finds_the_same_head_as_a_whole_reading(fields in vec((
+            "[ .+]?(event|ts|auth|member_id|data|%61uth|eventful|t)", "(%5B|\\[)?(member_id|x|)(%5D|\\])?(\\[x\\])?", "[a-z0-9]{0,3}",
+        ), 0..12)) {
+            let field = |(base, key, value): &(String, String, String)| format!("{base}{key}={value}");
+            scan_and_parse(fields.iter().map(field).collect::<Vec<_>>().join("&").as_bytes());
+        }
+
+        #[test]
+        fn a_scan_finds_the_same_head_where_brackets_are_deep_and_lists_at_their_end(fields in vec((
+            "auth|event", prop::sample::select(vec![
+                "", "[member_id]", "[]", "[x]", "[x][]", "[member_id][]",
+                "[9223372036854775807]", "[9223372036854775806]", "[x][9223372036854775807]",
+            ]), prop::sample::select(vec![0, 1, 62, 63, 64, 65]), "(\\[)?", "[a-z]?",
+        ), 0..8)) {
+            let field = |(base, keys, deep, end, value): &(String, &str, usize, String, String)| {
+                format!("{base}{keys}{}{end}={value}", "[]".repeat(*deep))
+            };
+            scan_and_parse(fields.iter().map(field).collect::<Vec<_>>().join("&").as_bytes());
+        }
+
+        #[test]
+        fn a_scan_finds_the_same_head_in_json(fields in vec((
+            "(\"(event|ts|auth|member_id|memb\\[er_id|x)\"):", JSON_VALUE,
+        ), 0..6), end in "(}|\\]|} x)?") {
+            let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}{value}")).collect();
+            scan_and_parse(format!("{{{}{end}", fields.join(",")).as_bytes());
+        }
+    }
+
+    /// Values, some of which are no JSON.
+    const JSON_VALUE: &str = r#"("[a-z]{0,2}"|1|-7|1\.50|1e400|1e-300|null|true|\[\]|\[null,1\]|\{\}|"\\ud800"|"\\u0041"|\{"(member_id|member\[id|x)":("[a-z]"|1|null|\[\]|\{"x":1\})(,"(member_id|x)":("[a-z]"|1e400|null))?\})"#;
+
+    fn scan_and_parse(body: &[u8]) {
+        let (scan, form) = (Form::scan(body), Form::parse(body));
+        for name in ["event", "ts", "member_id", "auth[member_id]"] {
+            assert_eq!(scan.text(name), form.text(name), "{name} in {}", body.escape_ascii());
+        }
+        assert_eq!(scan.head(), form.head());
+    }
+
+    #[test]
+    fn no_field_is_read_of_a_body_with_too_many_and_a_scan_finds_what_it_looks_for() {
+        let json = |count: usize| format!(r#"{{"event":"x","data":[{}]}}"#, vec!["1"; count].join(","));
+        let form = |count: usize| format!("event=x{}", "&data[]=1".repeat(count));
+        let brackets = |count: usize| format!("event=x&{}", format!("a{}=1&", "[]".repeat(64)).repeat(count));
+        for (body, is_read) in [
+            (json(NODES_MAX - 2), true),
+            (json(NODES_MAX - 1), false),
+            (form(NODES_MAX - 2), true),
+            (form(NODES_MAX - 1), false),
+            (brackets(NODES_MAX / 64), true),
+            (brackets(NODES_MAX / 64 + 1), false),
+            ("a=1&a=2&event=x&".repeat(NODES_MAX), true),
+        ] {
+            let form = Form::parse(body.as_bytes());
+            assert_eq!(form.has_too_many_fields(), !is_read, "{} bytes", body.len());
+            assert_eq!(form.text("event").is_some(), is_read, "{} bytes", body.len());
+            assert_eq!(form.flat().is_empty(), !is_read);
+            assert_eq!(Form::scan(body.as_bytes()).text("event"), Some("x"));
+        }
+    }
+
+    #[test]
+    fn a_body_says_nothing_when_it_has_neither_event_nor_member() {
+        assert!(!Form::scan(b"hello=world").says_something());
+        assert!(!Form::scan(b"event=").says_something());
+        assert!(Form::scan(b"event=x").says_something());
+    }
+}

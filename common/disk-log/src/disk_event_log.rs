@@ -1,0 +1,406 @@
+//! All logs of a standalone process: one partition, read and published without a broker.
+//!
+//! A batch is published log by log, each taking its part whole or not at all: `events`, `unverified`,
+//! `rejected`, then `facts`, then how far `raw` was read. After a crash in between, `facts` have not
+//! moved, so the same events come again and mean the same; what a log has already is left out by the
+//! raw offset that every derived record carries.
+//!
+//! Where a log finds no room, publishing waits for it in that place ([`Upkeep`]). `raw` stops before that: it leaves
+//! room for all that follows from what it took, and the logs of what follows leave some for the state.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use tracing::warn;
+
+pub use self::upkeep::Upkeep;
+use super::files::Files;
+use super::{AppendError, DiskLog, Leaves, Options, Place, Reader};
+use event_log::contract::{Policy, Retention, Topic, header};
+use event_log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
+use primitives::time::{SteadyClock, Timestamp};
+
+mod upkeep;
+
+/// In the order in which they are published: `facts` last, since they are the state from which the rest follows.
+const PUBLISHED: [Topic; 4] = [Topic::Events, Topic::Unverified, Topic::Rejected, Topic::Facts];
+/// The directory of the log that says how far `raw` was read.
+const PROGRESS: &str = "progress";
+/// The only partition.
+const PARTITION: u32 = 0;
+/// Of the derived logs, each of which has two at least.
+const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+/// Records of `raw` that come at once.
+const BATCH_RECORDS_MAX: usize = 500;
+/// Bytes of `raw` that come at once, but for single larger records.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Left free by the logs of what follows: the state is written after them, and is never to find the disk full.
+const FOLLOWING_LEAVE_BYTES: u64 = 12 * 1024 * 1024;
+/// How often old segments are looked for.
+const RETENTION_EVERY: Duration = Duration::from_secs(60);
+
+/// The logs of one directory, and `raw`, which ingress writes.
+pub struct DiskEventLog {
+    identity: String,
+    raw: DiskLog,
+    published: [Published; 4],
+    progress: DiskLog,
+    /// `K`: all of `raw` below was published. None if nothing was yet.
+    read_until: Option<u64>,
+    reader: Option<Reader>,
+    /// Where records lie that were brought and of which nothing is published yet: behind each, its place.
+    brought: VecDeque<(u64, Place)>,
+    was_assigned: bool,
+    upkeep: Upkeep,
+    retained_at: Option<Instant>,
+    clock: SteadyClock,
+}
+
+/// A log of derived records.
+struct Published {
+    topic: Topic,
+    log: DiskLog,
+    /// What follows from `raw` below this offset is in the log.
+    until: u64,
+}
+
+impl DiskEventLog {
+    /// Opens or makes the logs in `dir`, and finds out what a crash left undone. `raw` may be written to meanwhile.
+    pub fn open(dir: &Path, raw: DiskLog, retention: Retention) -> anyhow::Result<Self> {
+        Self::open_with(dir, raw, Upkeep::new(retention))
+    }
+
+    /// The same, kept as this says.
+    pub fn open_with(dir: &Path, raw: DiskLog, upkeep: Upkeep) -> anyhow::Result<Self> {
+        let leaves = Leaves { bytes: FOLLOWING_LEAVE_BYTES, ..Leaves::default() };
+        let logs = Options { segment_bytes: SEGMENT_BYTES, leaves, ..Options::log() };
+        Self::open_on(&Files::default(), dir, raw, upkeep, &logs)
+    }
+
+    fn open_on(files: &Files, dir: &Path, raw: DiskLog, upkeep: Upkeep, logs: &Options) -> anyhow::Result<Self> {
+        let open = |name: &str, options| {
+            DiskLog::open_on(files.clone(), &dir.join(name), options).with_context(|| format!("open the log {name}"))
+        };
+        let mut published = Vec::with_capacity(PUBLISHED.len());
+        for topic in PUBLISHED {
+            let log = open(topic.name(), logs.clone())?;
+            let until = until(&log).with_context(|| format!("find the end of the log {}", topic.name()))?;
+            published.push(Published { topic, log, until });
+        }
+        let progress = open(PROGRESS, Options::progress())?;
+        let progressed = progressed(&progress).context("read the last of the log progress")?;
+
+        let published: [Published; 4] = published.try_into().map_err(|_| anyhow::anyhow!("one log for each topic"))?;
+        let facts = &published[3];
+        let has_facts = facts.log.bounds().1 > 0;
+        let read_until = progressed.max(has_facts.then_some(facts.until));
+        let (identity, was_assigned) = (facts.log.identity().to_string(), false);
+        let (reader, retained_at, clock, brought) = (None, None, SteadyClock::start(), VecDeque::new());
+        Ok(Self {
+            identity,
+            raw,
+            published,
+            progress,
+            read_until,
+            reader,
+            brought,
+            was_assigned,
+            upkeep,
+            retained_at,
+            clock,
+        })
+    }
+
+    /// The log in place of a topic, if it has one.
+    pub fn log(&self, topic: Topic) -> Option<&DiskLog> {
+        if topic == Topic::Raw {
+            return Some(&self.raw);
+        }
+        self.published.iter().find(|published| published.topic == topic).map(|published| &published.log)
+    }
+
+    fn log_of(&self, topic: Topic, partition: u32) -> Result<&DiskLog, EventLogError> {
+        if partition != PARTITION {
+            return Err(EventLogError::Fatal(format!(
+                "there is no partition {partition}: disk logs have one, {PARTITION}"
+            )));
+        }
+        self.log(topic)
+            .ok_or_else(|| EventLogError::Fatal(format!("without a broker there is no log {}", topic.name())))
+    }
+
+    /// What of a batch each log is still to get.
+    fn missing(&self, outputs: Vec<Output>, read_until: u64) -> Result<[Vec<Record>; 4], EventLogError> {
+        let mut missing: [Vec<Record>; 4] = Default::default();
+        for output in outputs {
+            let Some(index) = PUBLISHED.iter().position(|topic| *topic == output.topic) else { continue };
+            let cause = cause(&output.record).filter(|cause| *cause < read_until).ok_or_else(|| {
+                let topic = output.topic.name();
+                EventLogError::Fatal(format!(
+                    "a record for {topic} does not name a raw event below {read_until} in {}",
+                    header::RAW_OFFSET
+                ))
+            })?;
+            // A correction of what lies far behind is no part of the batch, and no log has it.
+            if cause >= self.published[index].until || is_correction(&output.record) {
+                missing[index].push(output.record);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Deletes what is old enough, now and then, and nothing while a batch is half published.
+    fn retain(&mut self) {
+        let read_until = self.read_until.unwrap_or(0);
+        let is_whole = self.published.iter().all(|published| published.until <= read_until);
+        if !is_whole || self.retained_at.is_some_and(|at| at.elapsed() < RETENTION_EVERY) {
+            return;
+        }
+        self.retained_at = Some(Instant::now());
+        let logs = self.published.iter().map(|published| (published.topic, &published.log, u64::MAX));
+        // What was not read yet stays, however old it is.
+        for (topic, log, before) in logs.chain([(Topic::Raw, &self.raw, read_until)]) {
+            self.delete_old(topic, log, before);
+        }
+    }
+
+    fn delete_old(&self, topic: Topic, log: &DiskLog, before: u64) {
+        let Policy::Delete(age) = topic.policy(self.upkeep.retention) else { return };
+        if let Err(error) = log.delete_older_than_and_before(self.clock.now().minus(age), before) {
+            warn!(%error, "delete old segments of {}: {error}", topic.name());
+        }
+    }
+
+    /// Deletes what is old enough while a batch is half published and waits for room. The last record of each log
+    /// stays: it tells how far the log goes.
+    fn retain_while_waiting(&self) {
+        let read_until = self.read_until.unwrap_or(0);
+        let logs = self.published.iter().map(|published| (published.topic, &published.log, u64::MAX));
+        for (topic, log, before) in logs.chain([(Topic::Raw, &self.raw, read_until)]) {
+            self.delete_old(topic, log, before.min(log.bounds().1.saturating_sub(1)));
+        }
+    }
+
+    /// Appends to a log of what follows; waits for room where there is none, until it is time to stop.
+    fn append(&self, name: &str, log: &DiskLog, records: &[Record]) -> Result<u64, EventLogError> {
+        let mut waiting = None;
+        loop {
+            match log.try_append_blocking(records) {
+                Err(AppendError::Full) => {
+                    self.retain_while_waiting();
+                    if !waiting.get_or_insert_with(|| self.upkeep.wait_for_room(name)).sleep() {
+                        return Err(EventLogError::Reopen(format!("stopped while the log {name} waited for room")));
+                    }
+                }
+                kept => return kept.map_err(|error| not_kept(name, &error)),
+            }
+        }
+    }
+
+    /// All that follows from `raw` below this is published: no room is left for it any more.
+    fn used(&mut self, read_until: u64) {
+        let mut until = None;
+        while let Some((_, place)) = self.brought.front().copied().filter(|(offset, _)| *offset <= read_until) {
+            until = Some(place);
+            self.brought.pop_front();
+        }
+        if let Some(place) = until {
+            self.raw.was_used(place);
+        }
+    }
+
+    /// What says least gives way where a log is larger than it may be: events that nobody proved.
+    fn limit_unverified(&self) {
+        let Some(log) = self.log(Topic::Unverified) else { return };
+        match log.delete_beyond(self.upkeep.unverified_bytes_max) {
+            Ok(deleted) => self.upkeep.gave_way(deleted),
+            Err(error) => warn!(%error, "delete old segments of unverified: {error}"),
+        }
+    }
+}
+
+impl EventLog for DiskEventLog {
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    fn partitions(&self) -> u32 {
+        1
+    }
+
+    fn tells_progress(&self) -> bool {
+        false
+    }
+
+    fn next(&mut self, wait: Duration) -> Result<LogEvent, EventLogError> {
+        if !std::mem::replace(&mut self.was_assigned, true) {
+            return Ok(LogEvent::Assigned(vec![PARTITION]));
+        }
+        self.retain();
+        let position = self.reader.as_ref().map_or(u64::MAX, Reader::position);
+        if !self.raw.wait_beyond(position, wait) {
+            return Ok(LogEvent::Quiet);
+        }
+        let Some(reader) = &mut self.reader else { return Ok(LogEvent::Quiet) };
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while entries.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
+            let Some((offset, record)) = reader.next().map_err(|error| unreadable(Topic::Raw, &error))? else { break };
+            bytes += record.size();
+            self.brought.extend(reader.place().map(|place| (offset + 1, place)));
+            entries.push(Entry { position: Position { partition: PARTITION, offset }, record });
+        }
+        Ok(LogEvent::Raw(entries))
+    }
+
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
+        self.log_of(Topic::Facts, partition).map(|_| self.read_until)
+    }
+
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
+        self.log_of(topic, partition).map(DiskLog::bounds)
+    }
+
+    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
+        for start in starts {
+            let log = self.log_of(Topic::Raw, start.partition)?;
+            let (first, end) = log.bounds();
+            if !(first..=end).contains(&start.offset) {
+                let offset = start.offset;
+                return Err(EventLogError::Fatal(format!(
+                    "raw holds {first} to {end}, and cannot be read from {offset} on"
+                )));
+            }
+            self.reader = Some(log.reader(start.offset).map_err(|error| unreadable(Topic::Raw, &error))?);
+            self.brought.clear();
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), EventLogError> {
+        let log = self.log_of(topic, from.partition)?;
+        let mut reader = log.reader(from.offset).map_err(|error| unreadable(topic, &error))?;
+        while reader.position() < until {
+            match reader.next().map_err(|error| unreadable(topic, &error))? {
+                Some((offset, record)) if offset < until => {
+                    if visit(Entry { position: Position { offset, ..from }, record }).is_break() {
+                        break;
+                    }
+                }
+                Some(_) | None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
+        self.log_of(Topic::Raw, partition).map(|log| log.offset_at(at))
+    }
+
+    fn unowned(&mut self) -> Option<usize> {
+        Some(usize::from(!self.was_assigned))
+    }
+
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {
+        let [Position { partition: PARTITION, offset: read_until }] = *read else {
+            return Err(EventLogError::Fatal(format!("publish what follows from partition {PARTITION}, not {read:?}")));
+        };
+        if let Some(before) = self.read_until.filter(|before| *before > read_until) {
+            return Err(EventLogError::Fatal(format!(
+                "raw was read up to {before}, and cannot be read up to {read_until} again"
+            )));
+        }
+        let has_facts = outputs.iter().any(|output| output.topic == Topic::Facts);
+        let missing = self.missing(outputs, read_until)?;
+        for (index, records) in missing.into_iter().enumerate().filter(|(_, records)| !records.is_empty()) {
+            let Published { topic, log, .. } = &self.published[index];
+            self.append(topic.name(), log, &records)?;
+            if *topic == Topic::Unverified {
+                self.limit_unverified();
+            }
+            if !records.iter().all(is_correction) {
+                self.published[index].until = read_until;
+            }
+        }
+        let progressed = self.append(PROGRESS, &self.progress, &[progress(read_until)])?;
+        self.read_until = Some(read_until);
+        self.used(read_until);
+        if let Err(error) = self.progress.delete_before(progressed) {
+            warn!(%error, "delete old segments of {PROGRESS}: {error}");
+        }
+        let end = Position { partition: PARTITION, offset: self.published[3].log.bounds().1 };
+        Ok(if has_facts { vec![end] } else { vec![] })
+    }
+}
+
+/// The offset of the raw event that a derived record follows from.
+fn cause(record: &Record) -> Option<u64> {
+    std::str::from_utf8(record.header(header::RAW_OFFSET)?).ok()?.parse().ok()
+}
+
+/// What follows from `raw` below this offset is in the log.
+fn until(log: &DiskLog) -> io::Result<u64> {
+    let missing = || io::Error::new(io::ErrorKind::InvalidData, "its last record names no raw event");
+    let (first, mut end) = log.bounds();
+    while end > first {
+        let Some(record) = before(log, end)? else { break };
+        if !is_correction(&record) {
+            return cause(&record).map(|cause| cause + 1).ok_or_else(missing);
+        }
+        end -= 1;
+    }
+    Ok(0)
+}
+
+/// Whether an audit published the record, and no batch.
+fn is_correction(record: &Record) -> bool {
+    record.header(header::CORRECTION).is_some()
+}
+
+fn progress(read_until: u64) -> Record {
+    let value = Some(Bytes::from(read_until.to_string()));
+    Record { key: None, value, headers: vec![], at: Timestamp::now() }
+}
+
+fn progressed(log: &DiskLog) -> io::Result<Option<u64>> {
+    let Some(record) = last(log)? else { return Ok(None) };
+    let number = record.value.as_deref().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    number.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its last record is no number"))
+}
+
+fn last(log: &DiskLog) -> io::Result<Option<Record>> {
+    before(log, log.bounds().1)
+}
+
+/// The record before that place, if there is one.
+fn before(log: &DiskLog, end: u64) -> io::Result<Option<Record>> {
+    if end <= log.bounds().0 {
+        return Ok(None);
+    }
+    Ok(log.reader(end - 1)?.next()?.map(|(_, record)| record))
+}
+
+fn unreadable(topic: Topic, error: &io::Error) -> EventLogError {
+    EventLogError::Fatal(format!("read the log {}: {error}", topic.name()))
+}
+
+fn not_kept(log: &str, error: &AppendError) -> EventLogError {
+    EventLogError::Fatal(format!("publish to the log {log}: {error}"))
+}
+
+#[cfg(test)]
+mod tests;

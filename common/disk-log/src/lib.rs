@@ -1,0 +1,424 @@
+//! A log in files of its own: what was answered is on the disk, and stays there until it is deleted.
+//!
+//! One thread writes (`writer`), all who wait are answered by the same sync. Records lie in frames
+//! (`frame`, `record`) in segments (`segment`), whose files are made ahead (`spare`). Every opening
+//! begins a new segment, so that a torn end needs no repair (`recovery`). Readers (`reader`) see what is
+//! durable, never what is merely written. [`Settled`] and [`DiskEventLog`] are built upon such logs.
+//! Where the disk lost what it had confirmed, the log stops and says so; [`salvage`] goes on knowingly.
+//!
+//! What is supposed of a disk: a sync that succeeds means that all is there that was written to the file
+//! since it was opened or since the last sync that did; a sector of 512 bytes is written wholly or not at
+//! all; sectors that are not written stay as they are. Nothing is supposed of what was not synced, nor of a
+//! file after a sync of it has failed.
+
+use std::cell::Cell;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use uuid::Uuid;
+
+use self::files::Files;
+use self::group::Group;
+use self::state::Shared;
+use self::storage::Simulated;
+use self::writer::{Request, Writer};
+use event_log::Record;
+use primitives::clock::Clock;
+use primitives::time::Timestamp;
+
+mod cursor;
+mod disk_event_log;
+mod files;
+mod frame;
+mod group;
+mod reader;
+pub mod record;
+mod recovery;
+mod salvage;
+mod segment;
+mod settled;
+mod spare;
+mod state;
+mod storage;
+mod survey;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use self::disk_event_log::{DiskEventLog, Upkeep};
+pub use self::reader::Reader;
+pub use self::salvage::{Salvaged, salvage};
+pub use self::settled::Settled;
+pub use self::storage::{Disk, free_bytes};
+pub use self::survey::{Contents, Survey, SurveyError};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+/// What waits for the writer; beyond it, who appends has to wait. Also the most that one write takes, but for single larger groups.
+const QUEUE_BYTES_MAX: u32 = 8 * 1024 * 1024;
+/// The same in appends.
+const QUEUE_GROUPS_MAX: usize = 16 * 1024;
+/// Left free by a log from which more follows: so much takes what is begun in the logs of what follows, and the state.
+const SOURCE_LEAVES_BYTES: u64 = 32 * MIB;
+/// As many bytes may follow from one, with some to spare: JSON writes six for a control character, and a record of the
+/// state comes besides.
+const FOLLOWING_BYTES_PER_BYTE: u64 = 8;
+/// A log that stopped for want of room goes on when so much of it, and what follows, fits again: not event by event.
+const GO_ON_BYTES: u64 = if cfg!(test) { KIB } else { MIB };
+/// When nothing can be written, the next attempt is so far off: others need the disk too.
+const RETRY_AFTER: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 1_000 });
+
+/// How a disk log is kept.
+#[derive(Clone)]
+pub struct Options {
+    /// The size of a segment file.
+    pub segment_bytes: u64,
+    /// More than this is not taken; `None` where retention bounds the log instead. Several segments at least,
+    /// since only whole ones are deleted.
+    pub bytes_max: Option<u64>,
+    /// A segment that has been written to for so long takes no more, so that it can be deleted in time.
+    pub segment_age_max: Option<Duration>,
+    /// What it leaves of its disk to others.
+    pub leaves: Leaves,
+    /// Told how long each sync took that somebody waited for.
+    pub on_sync: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
+}
+
+impl Options {
+    /// Of a log that is deleted once it is settled, and takes no more than `limit` bytes until then.
+    pub fn spool(limit: u64) -> Self {
+        let segment_bytes = (limit / 4).clamp(64 * KIB, 16 * MIB);
+        Self { segment_bytes, bytes_max: Some(limit), segment_age_max: None, leaves: Leaves::default(), on_sync: None }
+    }
+
+    /// Of a log that stands in place of a topic.
+    pub fn log() -> Self {
+        let segment_age_max = Some(Duration::from_secs(24 * 60 * 60));
+        Self { segment_bytes: 16 * MIB, bytes_max: None, segment_age_max, leaves: Leaves::default(), on_sync: None }
+    }
+
+    /// Of a log from which more follows, on the same disk: it stops before the disk is full. Whoever reads it tells how
+    /// far what follows was written ([`DiskLog::was_used`]).
+    pub fn source() -> Self {
+        Self { leaves: Leaves { bytes: SOURCE_LEAVES_BYTES, times_unused: FOLLOWING_BYTES_PER_BYTE }, ..Self::log() }
+    }
+
+    /// Of a log whose last record alone matters.
+    pub fn progress() -> Self {
+        Self { segment_bytes: 256 * KIB, segment_age_max: None, ..Self::log() }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("segment_bytes", &self.segment_bytes)
+            .field("bytes_max", &self.bytes_max)
+            .field("segment_age_max", &self.segment_age_max)
+            .field("leaves", &self.leaves)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Room on a disk that a log does not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leaves {
+    /// In any case.
+    pub bytes: u64,
+    /// And for each byte of the log from which nothing followed yet, so many.
+    pub times_unused: u64,
+}
+
+/// A place in a log, between two records: the segment, and the byte in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    segment: u64,
+    at: u64,
+}
+
+/// Why an append was not kept.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// There is no room, or the limit is reached.
+    #[error("no room for the disk log")]
+    Full,
+    /// The disk failed; nothing of this group is promised.
+    #[error("write the disk log: {0}")]
+    Io(Arc<io::Error>),
+}
+
+/// A log in one directory, locked for as long as any handle lives. Handles are cheap to clone.
+///
+/// Offsets count records from 0 and have no gaps. When the last handle is dropped, what was appended is
+/// written first.
+#[derive(Clone)]
+pub struct DiskLog {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+}
+
+impl DiskLog {
+    /// Opens or makes the log in `dir`. A second opener is refused.
+    pub fn open(dir: &Path, options: Options) -> io::Result<Self> {
+        Self::open_on(Files::default(), dir, options)
+    }
+
+    fn open_on(files: Files, dir: &Path, options: Options) -> io::Result<Self> {
+        storage::make_dir(dir)?;
+        let lock = storage::lock_dir(dir)?;
+        let limits = (options.bytes_max, options.leaves);
+        let (shared, writer, queue, requests) = Self::begin(files, dir, options)?;
+        let writer = thread::Builder::new().name("disk-log-writer".into()).spawn(move || writer.run(requests))?;
+        Ok(Self::of(shared, limits, Work::Elsewhere { queue, writer }, Some(lock)))
+    }
+
+    /// Opens or makes the log on a simulated disk. The simulation sees to it that nobody else has it.
+    ///
+    /// It has no threads: whoever appends does the writer's work, and [`Self::idle`] what it does besides.
+    pub fn open_simulated(disk: Arc<dyn Disk>, clock: Clock, options: Options) -> io::Result<Self> {
+        let limits = (options.bytes_max, options.leaves);
+        let (shared, writer, ..) =
+            Self::begin(Files::on(Arc::new(Simulated(disk)), clock), Path::new("simulated"), options)?;
+        Ok(Self::of(shared, limits, Work::Here(Box::new(Mutex::new(writer))), None))
+    }
+
+    fn begin(files: Files, dir: &Path, options: Options) -> io::Result<Begun> {
+        let files = files.leaving(options.leaves.bytes);
+        let found = recovery::recover(&files, dir)?;
+        let segments = found.older.iter().chain(&found.newest).copied().collect();
+        let shared = Arc::new(Shared::new(dir.to_owned(), files, found.log, segments, found.end));
+        let (queue, requests) = mpsc::channel(QUEUE_GROUPS_MAX);
+        let writer = Writer::open(shared.clone(), options, found, queue.downgrade())?;
+        Ok((shared, writer, queue, requests))
+    }
+
+    fn of(shared: Arc<Shared>, (bytes_max, leaves): (Option<u64>, Leaves), work: Work, lock: Option<File>) -> Self {
+        let places = Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize));
+        let bytes_max = bytes_max.unwrap_or(u64::MAX);
+        Self { shared, handle: Arc::new(Handle { work: Some(work), places, bytes_max, leaves, _lock: lock }) }
+    }
+
+    /// On a disk that is played: what the writer does as soon as it has nothing else to do.
+    pub fn idle(&self) {
+        if let Some(Work::Here(writer)) = &self.handle.work {
+            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            writer.serve([Request::Probe]);
+            writer.mark();
+        }
+    }
+
+    /// The clock by which it waits and measures.
+    pub fn clock(&self) -> &Clock {
+        self.shared.files.clock()
+    }
+
+    /// Made once with the directory.
+    pub fn identity(&self) -> Uuid {
+        self.shared.log
+    }
+
+    /// Resolves once the records are durable, all or none, with the offset of the first.
+    ///
+    /// No records are kept at once; the answer is the durable end. Whoever drops the future may find the
+    /// records kept all the same.
+    pub async fn append(&self, records: Vec<Record>) -> Result<u64, AppendError> {
+        if records.is_empty() {
+            return Ok(self.bounds().1);
+        }
+        let group = Group::new(&records)?;
+        drop(records);
+        self.queue(group).await
+    }
+
+    /// The same for a thread that may block.
+    pub fn append_blocking(&self, records: Vec<Record>) -> Result<u64, AppendError> {
+        block_on(self.append(records))
+    }
+
+    /// The same for whoever tries it again with these records if they are not kept.
+    pub fn try_append_blocking(&self, records: &[Record]) -> Result<u64, AppendError> {
+        if records.is_empty() {
+            return Ok(self.bounds().1);
+        }
+        block_on(self.queue(Group::new(records)?))
+    }
+
+    async fn queue(&self, (mut group, answered): group::Awaited) -> Result<u64, AppendError> {
+        let places = u32::try_from(group.bytes()).unwrap_or(QUEUE_BYTES_MAX).min(QUEUE_BYTES_MAX);
+        group.place = Some(self.handle.places.clone().acquire_many_owned(places).await.map_err(|_| ended())?);
+        self.handle.send(Request::Append(group)).await?;
+        answered.await.map_err(|_| ended())?
+    }
+
+    /// The first offset that is still there, and the one behind the last durable one.
+    pub fn bounds(&self) -> (u64, u64) {
+        self.shared.bounds()
+    }
+
+    /// Waits until the log's durable end is beyond `offset`, up to `wait`; whether it is.
+    pub fn wait_beyond(&self, offset: u64, wait: Duration) -> bool {
+        self.shared.wait_beyond(offset, wait)
+    }
+
+    /// A reader that begins at `offset`, or at the first offset that is still there.
+    ///
+    /// At an offset that is still to come, it brings nothing until that is durable.
+    pub fn reader(&self, offset: u64) -> io::Result<Reader> {
+        Ok(Reader::new(self.clone(), offset))
+    }
+
+    /// The first offset whose record may be as young as `at`, to the segment.
+    pub fn offset_at(&self, at: Timestamp) -> u64 {
+        self.shared.offset_at(at)
+    }
+
+    /// Deletes whole segments that hold only offsets below `offset`, never the current one.
+    pub fn delete_before(&self, offset: u64) -> io::Result<()> {
+        self.shared.delete_while(|segment| segment.end <= offset)
+    }
+
+    /// Deletes whole segments whose every record is older than `at`. If that is so of the current one, it ends.
+    pub fn delete_older_than(&self, at: Timestamp) -> io::Result<()> {
+        self.delete_older_than_and_before(at, u64::MAX)
+    }
+
+    /// The same, but nothing at or beyond `offset`.
+    pub fn delete_older_than_and_before(&self, at: Timestamp, offset: u64) -> io::Result<()> {
+        let doomed = |segment: &segment::Segment| segment.latest < at && segment.end <= offset;
+        if self.shared.current().is_some_and(|current| !current.is_empty() && doomed(&current)) {
+            let (done, is_done) = tokio::sync::oneshot::channel();
+            block_on(self.handle.send(Request::Retire(at, done))).map_err(io::Error::other)?;
+            let _ = block_on(is_done);
+        }
+        self.shared.delete_while(doomed)
+    }
+
+    /// Deletes the oldest segments while all together take more than `bytes_max`, never the current one; how many
+    /// records went.
+    pub fn delete_beyond(&self, bytes_max: u64) -> io::Result<u64> {
+        let (first, _) = self.bounds();
+        let excess = Cell::new(self.bytes().saturating_sub(bytes_max));
+        let deleted = self.shared.delete_while(|oldest| {
+            let left = excess.get();
+            excess.set(left.saturating_sub(oldest.bytes));
+            left > 0
+        });
+        deleted.map(|()| self.bounds().0.saturating_sub(first))
+    }
+
+    /// All that follows from what lies before this place was written: no more room is left for it.
+    pub fn was_used(&self, until: Place) {
+        self.shared.was_used(until);
+    }
+
+    /// Bytes of the records that are kept, as they lie in files, for metrics and the limit.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes()
+    }
+
+    /// About how many bytes more can be kept, for metrics: what the limit leaves, or the disk, if that is less.
+    pub fn room(&self) -> io::Result<u64> {
+        if self.handle.leaves.times_unused > 0 {
+            return self.shared.room_with_what_follows(self.handle.leaves);
+        }
+        let length = |path: PathBuf| self.shared.files.length(&path);
+        let beyond = |path: PathBuf, used: u64| length(path).map_or(0, |bytes| bytes.saturating_sub(used));
+        let current = self.shared.current();
+        let left = current.map_or(0, |current| beyond(segment::path(&self.shared.dir, current.number), current.bytes));
+        let disk = self.shared.files.room(&self.shared.dir)? + left + beyond(spare::path(&self.shared.dir), 0);
+        Ok(disk.min(self.handle.bytes_max.saturating_sub(self.bytes())))
+    }
+
+    /// Why nothing can be kept at the moment, if that is so. The log looks by itself whether it is over.
+    pub fn fault(&self) -> Option<String> {
+        self.shared.fault()
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> PathBuf {
+        self.shared.dir.clone()
+    }
+}
+
+impl fmt::Debug for DiskLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DiskLog").field(&self.shared.dir).finish()
+    }
+}
+
+/// What ends with the last handle: first the writer, then the lock.
+struct Handle {
+    work: Option<Work>,
+    /// Bytes that may still be queued.
+    places: Arc<Semaphore>,
+    bytes_max: u64,
+    leaves: Leaves,
+    _lock: Option<File>,
+}
+
+/// Who does the writer's work.
+enum Work {
+    /// A thread.
+    Elsewhere { queue: mpsc::Sender<Request>, writer: JoinHandle<()> },
+    /// Whoever asks for it.
+    Here(Box<Mutex<Writer>>),
+}
+
+/// What every log begins with.
+type Begun = (Arc<Shared>, Writer, mpsc::Sender<Request>, mpsc::Receiver<Request>);
+
+impl Handle {
+    async fn send(&self, request: Request) -> Result<(), AppendError> {
+        match self.work.as_ref().ok_or_else(ended)? {
+            Work::Elsewhere { queue, .. } => queue.send(request).await.map_err(|_| ended()),
+            Work::Here(writer) => {
+                writer.lock().unwrap_or_else(PoisonError::into_inner).serve([request]);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        match self.work.take() {
+            Some(Work::Elsewhere { queue, writer }) => {
+                drop(queue);
+                let _ = writer.join();
+            }
+            Some(Work::Here(writer)) => writer.into_inner().unwrap_or_else(PoisonError::into_inner).close(),
+            None => {}
+        }
+    }
+}
+
+fn ended() -> AppendError {
+    AppendError::Io(Arc::new(io::Error::new(io::ErrorKind::BrokenPipe, "its writer has ended")))
+}
+
+/// Waits for a future on a thread that may block.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Parked(Thread);
+    impl Wake for Parked {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Parked(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Goes on knowingly after damage: a log anew of every record that can still be read, each at its offset.
+//!
+//! The damaged directory is kept under another name. Offsets that are lost stay empty in the new log, so
+//! that positions in it mean what they meant; readers pass over them, and nobody waits for their delivery.
+//! The new log has a new identity: a state that was folded from the old one is not taken for its own.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::cursor::{self, Cursor};
+use super::files::{Files, write};
+use super::frame::{self, Body, HEAD_BYTES, MARK_BYTES, Salt};
+use super::segment::{self, HEADER_BYTES, Header, Previous, Segment};
+use super::storage;
+use super::{record, recovery, settled};
+use primitives::time::Timestamp;
+
+/// New segments are about as large.
+const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+/// No record takes less in a file.
+const RECORD_BYTES_MIN: u64 = HEAD_BYTES as u64 + 12;
+
+/// What became of a damaged log.
+#[derive(Debug)]
+pub struct Salvaged {
+    /// How many records the new log holds.
+    pub records: u64,
+    /// Offsets that cannot be read any more, and those of a last write that has no good end.
+    pub lost: Vec<Lost>,
+    /// Where the damaged files are now; none if the log opens as it is, and nothing was done.
+    pub set_aside: Option<PathBuf>,
+}
+
+/// A stretch of records that cannot be read any more.
+#[derive(Debug)]
+pub struct Lost {
+    /// The file that holds what is left of them, before it was set aside.
+    pub file: PathBuf,
+    /// Their offsets.
+    pub offsets: Range<u64>,
+    /// There was a record at each of them; else there may have been fewer.
+    pub is_certain: bool,
+}
+
+/// Makes a log in place of a damaged one that nobody has open. Needs as much room again, and memory for a segment.
+pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
+    let lock = storage::lock_dir(dir)?;
+    let (fresh, aside) = (beside(dir, "salvaged"), free(dir)?);
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh)?;
+    }
+    storage::make_dir(&fresh)?;
+    let mut press = Press::new(fresh.clone());
+    let Found { log: old, mut lost, tail, is_damaged } = read(dir, &mut press)?;
+    let records = press.records;
+    // Whether the last write was cut short or damaged later cannot be told.
+    lost.extend(tail);
+    // Files that look good each for itself may not fit together, so that the log does not open.
+    if !is_damaged && recovery::recover(&press.files, dir).is_ok() {
+        fs::remove_dir_all(&fresh)?;
+        return Ok(Salvaged { records, lost, set_aside: None });
+    }
+    let end = lost.iter().map(|lost| lost.offsets.end).max().unwrap_or(0).max(press.next);
+    let log = press.end(end)?;
+    if let Some(old) = old {
+        settled::carry(&Files::default(), (dir, old), (&fresh, log))?;
+    }
+    fs::rename(dir, &aside)?;
+    fs::rename(&fresh, dir)?;
+    Files::default().sync_dir(parent(dir))?;
+    drop(lock);
+    Ok(Salvaged { records, lost, set_aside: Some(aside) })
+}
+
+/// What the damaged files hold.
+struct Found {
+    log: Option<Uuid>,
+    lost: Vec<Lost>,
+    /// What the last write may have brought, where it has no good end.
+    tail: Option<Lost>,
+    is_damaged: bool,
+}
+
+/// Reads all segments, good places and bad ones.
+fn read(dir: &Path, press: &mut Press) -> io::Result<Found> {
+    let numbers = segment::numbers(&press.files, dir)?;
+    let paths: Vec<_> = numbers.iter().map(|number| segment::path(dir, *number)).collect();
+    let mut headers = Vec::with_capacity(paths.len());
+    for path in &paths {
+        headers.push(match Header::read(&press.files, path) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+            header => Some(header?),
+        });
+    }
+    let log = headers.iter().flatten().next_back().map(|header| header.log);
+    let is_damaged = headers.iter().any(Option::is_none);
+    let mut sieve = Sieve { press, next: 0, lost: vec![], tail: None, is_damaged };
+    for (index, path) in paths.iter().enumerate() {
+        let until = headers[index + 1..].iter().flatten().next().map(|header| {
+            let knows = header.previous.filter(|previous| previous.number == numbers[index]);
+            knows.map_or(header.base, |previous| previous.end)
+        });
+        // Of a segment without a header one cannot tell how many records it held, only how many it may have.
+        let held = fs::metadata(path)?.len() / RECORD_BYTES_MIN;
+        if index == 0 {
+            // What stood before the oldest segment was deleted when nobody needed it any more.
+            let least = until.map_or(0, |until| until.saturating_sub(held));
+            sieve.next = headers[0].map_or(least, |header| header.base);
+        }
+        let end = match &headers[index] {
+            Some(header) => sieve.take(path, header, until)?,
+            None => until.unwrap_or(sieve.next + held),
+        };
+        sieve.miss(path, end, headers[index].is_some() || until.is_some());
+    }
+    Ok(Found { log, lost: sieve.lost, tail: sieve.tail, is_damaged: sieve.is_damaged })
+}
+
+/// Parts good records from bad ones.
+struct Sieve<'a> {
+    press: &'a mut Press,
+    /// The next offset that is expected.
+    next: u64,
+    lost: Vec<Lost>,
+    tail: Option<Lost>,
+    is_damaged: bool,
+}
+
+impl Sieve<'_> {
+    /// Takes over what is good in a segment and belongs to it. Returns where it ends for certain.
+    fn take(&mut self, path: &Path, header: &Header, until: Option<u64>) -> io::Result<u64> {
+        let file = self.press.files.open(path)?;
+        let limit = file.length()?;
+        let (number, id, base) = (header.number, header.id, header.base);
+        let blank = Segment { number, id, base, end: base, bytes: HEADER_BYTES, latest: Timestamp::default() };
+        let mut cursor = Cursor::new(file, &blank);
+        let mut end = base;
+        loop {
+            let offset = cursor.offset();
+            match cursor.next(limit)? {
+                cursor::Found::Mark => end = end.max(offset),
+                // What lies behind the next one's beginning was never promised.
+                cursor::Found::Record(_) if offset < self.next || until.is_some_and(|until| offset >= until) => {}
+                cursor::Found::Record(body) => {
+                    self.miss(path, offset, true);
+                    self.press.take(offset, &body)?;
+                    self.next = offset + 1;
+                    end = end.max(self.next);
+                }
+                cursor::Found::Nothing if cursor.skip_record(limit)? || cursor.skip_to_mark(limit)? => {
+                    self.is_damaged = true;
+                }
+                cursor::Found::Nothing => {
+                    let written = cursor.written(limit)?;
+                    if until.is_none() && written > 0 {
+                        let offsets = end..end + written.div_ceil(RECORD_BYTES_MIN);
+                        self.tail = Some(Lost { file: path.to_owned(), offsets, is_certain: false });
+                    }
+                    return Ok(until.unwrap_or(end));
+                }
+            }
+        }
+    }
+
+    /// Nothing was found before this offset.
+    fn miss(&mut self, path: &Path, offset: u64, is_certain: bool) {
+        if offset > self.next {
+            self.lost.push(Lost { file: path.to_owned(), offsets: self.next..offset, is_certain });
+            self.next = offset;
+            self.is_damaged = true;
+        }
+    }
+}
+
+/// Writes a log of records whose offsets may have gaps.
+struct Press {
+    dir: PathBuf,
+    files: Files,
+    log: Uuid,
+    number: u64,
+    previous: Option<Previous>,
+    records: u64,
+    /// Behind the last record.
+    next: u64,
+    /// Of the segment that is being collected.
+    base: u64,
+    frames: Vec<u8>,
+    latest: Timestamp,
+}
+
+impl Press {
+    fn new(dir: PathBuf) -> Self {
+        let (files, log, latest) = (Files::default(), Uuid::now_v7(), Timestamp::default());
+        Self { dir, files, log, number: 0, previous: None, records: 0, next: 0, base: 0, frames: vec![], latest }
+    }
+
+    fn take(&mut self, offset: u64, body: &Body) -> io::Result<()> {
+        if offset != self.next || self.frames.len() > SEGMENT_BYTES {
+            self.print()?;
+            self.base = offset;
+        }
+        let record = body.record();
+        let at = record::time(&record).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+        if self.frames.is_empty() {
+            frame::lay_mark(&mut self.frames);
+        }
+        frame::lay_body(&record, &mut self.frames);
+        (self.latest, self.next, self.records) = (self.latest.max(at), offset + 1, self.records + 1);
+        Ok(())
+    }
+
+    /// The next record gets this offset. Returns the log's identity.
+    fn end(mut self, end: u64) -> io::Result<Uuid> {
+        self.print()?;
+        (self.base, self.next) = (end, end);
+        self.write()?;
+        self.files.sync_dir(&self.dir)?;
+        Ok(self.log)
+    }
+
+    fn print(&mut self) -> io::Result<()> {
+        if self.frames.is_empty() { Ok(()) } else { self.write() }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let (number, id, base) = (self.number, Uuid::now_v7(), self.base);
+        let header = Header { number, id, log: self.log, base, previous: self.previous };
+        frame::seal(&mut self.frames, Salt::of(id), base);
+        let bytes = HEADER_BYTES + self.frames.len() as u64;
+        // Room for a mark behind the last record, as everywhere.
+        let file = self.files.make(&segment::path(&self.dir, number), bytes + MARK_BYTES as u64)?;
+        write(&file, &header.encode(), 0)?;
+        write(&file, &self.frames, HEADER_BYTES)?;
+        file.sync_data()?;
+        self.previous = Some(Previous { number, end: self.next, bytes, latest: self.latest });
+        self.number += 1;
+        self.frames.clear();
+        self.latest = Timestamp::default();
+        Ok(())
+    }
+}
+
+fn parent(dir: &Path) -> &Path {
+    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn beside(dir: &Path, what: &str) -> PathBuf {
+    let mut name = dir.file_name().map_or_else(|| OsString::from("log"), OsString::from);
+    name.push(format!(".{what}"));
+    dir.with_file_name(name)
+}
+
+/// A name beside the directory that nobody has.
+fn free(dir: &Path) -> io::Result<PathBuf> {
+    for number in 1..1_000 {
+        let path = beside(dir, &format!("damaged-{number}"));
+        if !path.exists() {
+            return Ok(path);
+        }
+    }
+    Err(io::Error::other("there are a thousand damaged directories already"))
+}

@@ -1,0 +1,193 @@
+//! A segment: one file of records in order, and the header that ties it to those before it.
+//!
+//! The header says up to where the segment before it was synced: what that older file holds beyond was
+//! never promised, and is not there for anybody. Offsets have no gaps, unless somebody had what was
+//! damaged set aside (`salvage`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::files::Files;
+use super::storage::read_exact_at;
+use primitives::time::Timestamp;
+
+/// Before the first frame.
+pub(super) const HEADER_BYTES: u64 = HEADER_LEN as u64;
+const HEADER_LEN: usize = 128;
+/// What a segment file begins with; the last byte is the version of the format.
+const MAGIC: [u8; 8] = *b"hlsegm\0\x02";
+/// How the names of segment files end.
+const EXTENSION: &str = "segment";
+/// No log ever comes so far, with its records or with its segments.
+pub(super) const NUMBER_MAX: u64 = u64::MAX / 4;
+
+/// What is known of a segment without reading its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// The how-manieth of its log; the file's name.
+    pub number: u64,
+    /// Random: the salt of its checksums.
+    pub id: Uuid,
+    /// The offset of its first record.
+    pub base: u64,
+    /// The offset behind its last durable record.
+    pub end: u64,
+    /// Where its last durable record ends in the file.
+    pub bytes: u64,
+    /// The youngest record's time.
+    pub latest: Timestamp,
+}
+
+impl Segment {
+    /// Whether it holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.base == self.end
+    }
+}
+
+/// The first bytes of a segment file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// As in [`Segment`].
+    pub number: u64,
+    /// As in [`Segment`].
+    pub id: Uuid,
+    /// Which log the segment is of.
+    pub log: Uuid,
+    /// As in [`Segment`].
+    pub base: u64,
+    /// The last segment before this one that held a record.
+    pub previous: Option<Previous>,
+}
+
+/// What a header knows of the segment before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Previous {
+    /// Its number.
+    pub number: u64,
+    /// The offset behind its last synced record.
+    pub end: u64,
+    /// Where its last synced record ends in the file.
+    pub bytes: u64,
+    /// Its youngest record's time.
+    pub latest: Timestamp,
+}
+
+impl Header {
+    /// The header's bytes, with a checksum over themselves.
+    pub fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut out = Vec::with_capacity(HEADER_LEN);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(self.id.as_bytes());
+        out.extend_from_slice(self.log.as_bytes());
+        let previous = self.previous.map_or([0; 5], |p| [1, p.number, p.end, p.bytes, p.latest.ms()]);
+        for number in [self.number, self.base].into_iter().chain(previous) {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.resize(HEADER_LEN - 4, 0);
+        out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+        out.try_into().expect("as long as it was made")
+    }
+
+    fn decode(bytes: &[u8; HEADER_LEN]) -> Option<Self> {
+        let (covered, crc) = bytes.split_last_chunk::<4>()?;
+        if !bytes.starts_with(&MAGIC) || crc32c::crc32c(covered) != u32::from_le_bytes(*crc) {
+            return None;
+        }
+        let uuid = |at: usize| Uuid::from_slice(&covered[at..at + 16]).ok();
+        let number = |index: usize| covered[40..].as_chunks::<8>().0.get(index).map(|chunk| u64::from_le_bytes(*chunk));
+        let (end, bytes) = (number(4)?, number(5)?);
+        let previous = Previous { number: number(3)?, end, bytes, latest: Timestamp::from_ms(number(6)?) };
+        if (0..6).filter_map(number).any(|number| number > NUMBER_MAX) {
+            return None;
+        }
+        Some(Self {
+            id: uuid(8)?,
+            log: uuid(24)?,
+            number: number(0)?,
+            base: number(1)?,
+            previous: (number(2)? == 1).then_some(previous),
+        })
+    }
+
+    /// Reads a segment file's header.
+    pub fn read(files: &Files, path: &Path) -> io::Result<Self> {
+        let mut bytes = [0; HEADER_LEN];
+        let read = read_exact_at(&*files.open(path)?, &mut bytes, 0);
+        match read {
+            Ok(()) => Self::decode(&bytes)
+                .ok_or_else(|| corrupt(path, "its header is damaged, or of another version of the format")),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(corrupt(path, "it has no header")),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The file of the segment with this number.
+pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:020}.{EXTENSION}"))
+}
+
+/// The numbers of all segment files in a directory, in order.
+pub(super) fn numbers(files: &Files, dir: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for name in files.names(dir)? {
+        let found = PathBuf::from(name);
+        let number = found.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        numbers.extend(number.filter(|number| path(Path::new(""), *number) == found));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// An error that says which file is not what was once made durable, how, and how to go on knowingly.
+pub(super) fn corrupt(path: &Path, how: impl std::fmt::Display) -> io::Error {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let text = format!(
+        "corrupt disk log: {}: {how}. Nothing is thrown away; to go on with what can be read, run: hookledger salvage --dir {}",
+        path.display(),
+        dir.display()
+    );
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// What is lost where the place at this byte is bad, and the next good one carries the offset `good`.
+pub(super) fn damage(at: u64, offset: u64, good: u64) -> String {
+    if good <= offset + 1 {
+        return format!("the record at offset {offset}, byte {at}, was synced and is damaged now");
+    }
+    let last = good - 1;
+    format!(
+        "of the records at offsets {offset} to {last}, from byte {at} on, one or more were synced and are damaged now"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        let previous = Previous { number: 6, end: 42, bytes: 4711, latest: Timestamp::from_s(5) };
+        Header { number: 7, id: Uuid::now_v7(), log: Uuid::now_v7(), base: 42, previous: Some(previous) }
+    }
+
+    #[test]
+    fn a_header_is_read_as_it_was_written() {
+        let first = Header { previous: None, ..header() };
+        for header in [header(), first] {
+            assert_eq!(Header::decode(&header.encode()), Some(header));
+        }
+    }
+
+    #[test]
+    fn a_header_with_any_bit_flipped_is_none() {
+        let good = header().encode();
+        for at in 0..good.len() {
+            let mut bad = good;
+            bad[at] ^= 0x10;
+            assert_eq!(Header::decode(&bad), None, "byte {at}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Looks at a log that nobody has open, and changes nothing: what is there, and what of it is not settled.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::cursor::{Cursor, Found};
+use super::files::Files;
+use super::record;
+use super::recovery::{self, Recovered};
+use super::segment::{self, Segment, corrupt, damage};
+use super::settled::Offsets;
+use super::storage::{self, Looking};
+use primitives::time::Timestamp;
+
+/// Why a directory was not looked at to the end.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// There is no log in it, or no such directory.
+    #[error("there is no disk log in {0}")]
+    Nothing(PathBuf),
+    /// Somebody has it open.
+    #[error("the disk log in {0} is in use")]
+    InUse(PathBuf),
+    /// What was once made durable is not there any more. The text says which file, and how.
+    #[error("{0}")]
+    Damaged(String),
+    /// The disk does not answer.
+    #[error("look at the disk log in {0}: {1}")]
+    Unreadable(PathBuf, io::Error),
+}
+
+/// A log as it lies there. While this lives nobody can open the log.
+#[derive(Debug)]
+pub struct Survey {
+    dir: PathBuf,
+    log: Uuid,
+    openings: u64,
+    segments: Vec<Segment>,
+    end: u64,
+    settled: Offsets,
+    _looking: Looking,
+}
+
+/// What of a log is not settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// How many entries.
+    pub events: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When the oldest and the youngest came, if there are any.
+    pub span: Option<(Timestamp, Timestamp)>,
+}
+
+impl Survey {
+    /// Looks at files' headers, the newest segment and what is settled.
+    pub fn of(dir: &Path) -> Result<Self, SurveyError> {
+        let told = |error: io::Error| SurveyError::new(dir, error);
+        let files = Files::default();
+        if !dir.is_dir() || segment::numbers(&files, dir).map_err(told)?.is_empty() {
+            return Err(SurveyError::Nothing(dir.to_owned()));
+        }
+        let looking = storage::look_at_dir(dir).map_err(told)?;
+        let looking = looking.ok_or_else(|| SurveyError::InUse(dir.to_owned()))?;
+        let found = recovery::recover(&files, dir).map_err(told)?;
+        let (openings, log, end) = (found.number, found.log, found.end + found.tail.records);
+        let segments = segments_of(found);
+        let settled = Offsets::read(&files, dir, log, end).map_err(told)?;
+        let mut settled = settled.unwrap_or_default();
+        settled.raise(segments.first().map_or(end, |first| first.base));
+        for (one, next) in segments.iter().zip(segments.iter().skip(1)).filter(|(one, next)| one.end < next.base) {
+            settled.add_all(one.end..next.base);
+        }
+        Ok(Self { dir: dir.to_owned(), log, openings, segments, end, settled, _looking: looking })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The log's identity.
+    pub fn identity(&self) -> Uuid {
+        self.log
+    }
+
+    /// Differs as soon as somebody has opened the log in between: every opening begins a segment.
+    pub fn openings(&self) -> u64 {
+        self.openings
+    }
+
+    /// How many entries are not settled.
+    pub fn unsettled(&self) -> u64 {
+        self.settled.unsettled(self.end)
+    }
+
+    /// Reads all that is there, which also shows damage that only reading shows.
+    pub fn read(&self) -> Result<Contents, SurveyError> {
+        let mut contents = Contents::default();
+        for segment in &self.segments {
+            self.read_segment(segment, &mut contents).map_err(|error| SurveyError::new(&self.dir, error))?;
+        }
+        Ok(contents)
+    }
+
+    fn read_segment(&self, segment: &Segment, contents: &mut Contents) -> io::Result<()> {
+        let path = segment::path(&self.dir, segment.number);
+        let mut cursor = Cursor::new(Files::default().open(&path)?, segment);
+        while cursor.position() < segment.bytes {
+            let (at, offset) = (cursor.position(), cursor.offset());
+            match cursor.next(segment.bytes)? {
+                Found::Mark => {}
+                Found::Record(body) => self.count(offset, &body.record(), contents)?,
+                Found::Nothing => {
+                    let good = if cursor.skip_to_mark(segment.bytes)? { cursor.offset() } else { segment.end };
+                    return Err(corrupt(&path, damage(at, offset, good)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self, offset: u64, record: &[u8], contents: &mut Contents) -> io::Result<()> {
+        if self.settled.contains(offset) {
+            return Ok(());
+        }
+        let at =
+            record::time(record).map_err(|why| corrupt(&self.dir, format!("the record at offset {offset}: {why}")))?;
+        contents.events += 1;
+        contents.bytes += record.len() as u64;
+        let (oldest, youngest) = contents.span.unwrap_or((at, at));
+        contents.span = Some((oldest.min(at), youngest.max(at)));
+        Ok(())
+    }
+}
+
+impl SurveyError {
+    /// What an error of a log in `dir` means.
+    pub fn new(dir: &Path, error: io::Error) -> Self {
+        let kind = error.kind();
+        if kind == io::ErrorKind::ResourceBusy {
+            Self::InUse(dir.to_owned())
+        } else if kind == io::ErrorKind::InvalidData {
+            Self::Damaged(error.to_string())
+        } else {
+            Self::Unreadable(dir.to_owned(), error)
+        }
+    }
+}
+
+/// The segments with all that opening would find, in order: what is written anew then is counted where it lies now.
+fn segments_of(found: Recovered) -> Vec<Segment> {
+    let Recovered { older, newest, tail, .. } = found;
+    let newest = newest.map(|newest| {
+        let (end, bytes) = (newest.end + tail.records, newest.bytes + tail.frames.len() as u64);
+        Segment { end, bytes, latest: newest.latest.max(tail.latest), ..newest }
+    });
+    older.into_iter().chain(newest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use super::super::tests::{crashed, log_of};
+    use super::super::{DiskLog, Options, Settled};
+    use super::*;
+
+    /// Every file with its bytes.
+    fn files_of(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let entries = dir.read_dir().expect("a directory").map(|entry| entry.expect("an entry").path());
+        entries.map(|path| (path.clone(), fs::read(path).expect("a file"))).collect()
+    }
+
+    #[test]
+    fn what_is_seen_is_what_opening_would_find_and_nothing_is_changed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (records, settled) in [(0, 0..0), (1, 0..0), (30, 3..9), (7, 0..2), (0, 20..25)] {
+            let log = log_of(dir.path(), records);
+            let marks = Settled::load(&log).expect("load");
+            settled.for_each(|offset| marks.settle(offset));
+            marks.save().expect("save");
+            let left = crashed(dir.path());
+            drop((marks, log));
+
+            let before = files_of(left.path());
+            let survey = Survey::of(left.path()).expect("survey");
+            let contents = survey.read().expect("read");
+            assert_eq!(contents.events, survey.unsettled());
+            assert_eq!(files_of(left.path()), before);
+            drop(survey);
+            let log = DiskLog::open(left.path(), Options::spool(1 << 20)).expect("open");
+            let marks = Settled::load(&log).expect("load");
+            assert_eq!(contents.events, marks.unsettled());
+            let times = (0..log.bounds().1).filter(|offset| !marks.is_settled(*offset)).map(Timestamp::from_s);
+            assert_eq!(contents.span, times.clone().min().zip(times.max()));
+        }
+    }
+
+    #[test]
+    fn who_has_the_log_is_not_disturbed_and_looking_keeps_others_out() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(matches!(Survey::of(dir.path()), Err(SurveyError::Nothing(_))));
+        assert!(matches!(Survey::of(&dir.path().join("none")), Err(SurveyError::Nothing(_))));
+        let log = log_of(dir.path(), 3);
+        assert!(matches!(Survey::of(dir.path()), Err(SurveyError::InUse(_))));
+        drop(log);
+        let survey = Survey::of(dir.path()).expect("survey");
+        let beside = Survey::of(dir.path()).expect("another looks too");
+        assert!(DiskLog::open(dir.path(), Options::spool(1 << 20)).is_err(), "somebody looks");
+        let before = survey.openings();
+        drop((survey, beside));
+        drop(log_of(dir.path(), 0));
+        assert_ne!(Survey::of(dir.path()).expect("survey").openings(), before);
+    }
+}

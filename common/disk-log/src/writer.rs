@@ -1,0 +1,484 @@
+//! The one thread that writes: all who wait are answered after the one sync that covers their records.
+//!
+//! A file whose write or sync failed is never written or synced again: what the kernel says of it from
+//! then on proves nothing. The records that were not answered yet go to the next segment.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::files::{is_full, write};
+use super::frame::{self, MARK_BYTES, Salt};
+use super::group::{Batch, Group};
+use super::recovery::{Recovered, Tail};
+use super::segment::{self, HEADER_BYTES, Header, Segment};
+use super::spare::Spares;
+use super::state::Shared;
+use super::storage::StorageFile;
+use super::{AppendError, GO_ON_BYTES, Options, RETRY_AFTER};
+use primitives::time::Timestamp;
+
+/// So many requests are served at once.
+const BATCH_REQUESTS_MAX: usize = 16 * 1024;
+/// Files that could be made but neither used nor removed; with more of them nothing is begun any more.
+const LEFTOVERS_MAX: usize = 16;
+
+/// What is asked of the writer.
+pub(super) enum Request {
+    /// Keep these.
+    Append(Group),
+    /// End the current segment if all its records are older than this.
+    Retire(Timestamp, oneshot::Sender<()>),
+    /// Find out whether the disk is well again.
+    Probe,
+}
+
+/// The file that is being written to.
+struct Current {
+    file: StorageFile,
+    /// The file's size.
+    room: u64,
+    segment: Segment,
+    begun_at: Instant,
+    /// Whether a mark stands behind the last record.
+    is_marked: bool,
+}
+
+impl Current {
+    fn left(&self) -> u64 {
+        self.room.saturating_sub(self.segment.bytes)
+    }
+}
+
+/// Adds to the log.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    options: Options,
+    spares: Spares,
+    number: u64,
+    /// None once it has failed, and as long as there is no room for one.
+    current: Option<Current>,
+    /// When no segment could be begun, and why.
+    failed_at: Option<(Instant, AppendError)>,
+    /// What found no room, in bytes: before so much is free, nothing is over.
+    wanted: u64,
+    /// Since when nothing is taken because what room there is belongs to what follows from the log.
+    short_at: Option<Instant>,
+    /// To ask ourselves.
+    requests: mpsc::WeakSender<Request>,
+}
+
+impl Writer {
+    /// Begins a segment with what recovery left to be written, then tidies up.
+    pub fn open(
+        shared: Arc<Shared>,
+        options: Options,
+        found: Recovered,
+        requests: mpsc::WeakSender<Request>,
+    ) -> io::Result<Self> {
+        let spares = Spares::new(shared.dir.clone(), shared.files.clone(), options.segment_bytes)?;
+        let (number, current, failed_at, wanted, short_at) = (found.number, None, None, 0, None);
+        let mut writer = Self { shared, options, spares, number, current, failed_at, wanted, short_at, requests };
+        for former in &found.older {
+            writer.trim(former);
+        }
+        for number in found.void {
+            writer.shared.files.remove(&segment::path(&writer.shared.dir, number))?;
+        }
+        let mut tail = found.tail;
+        // A bad block may be anywhere; a full disk is full everywhere.
+        let begun = writer.begin(&mut tail);
+        let begun = begun.or_else(|error| if is_full(&error) { Err(error) } else { writer.begin(&mut tail) });
+        match (begun, found.newest) {
+            (Err(error), Some(newest)) if is_full(&error) => writer.do_without(newest, tail, error)?,
+            // A new log, of which nothing is on the disk before there is room for it.
+            (Err(error), None) if is_full(&error) => _ = writer.fail(error),
+            (begun, _) => begun?,
+        }
+        writer.shared.use_all();
+        let leaves = writer.options.leaves;
+        if leaves.times_unused > 0 && writer.shared.room_with_what_follows(leaves).is_ok_and(|room| room < GO_ON_BYTES)
+        {
+            writer.stop_taking();
+        }
+        Ok(writer)
+    }
+
+    /// Serves requests until nobody is left who could make one.
+    pub fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        let mut requests = Vec::new();
+        while queue.blocking_recv_many(&mut requests, BATCH_REQUESTS_MAX) > 0 {
+            self.serve(requests.drain(..));
+            if queue.is_empty() {
+                self.mark();
+            }
+        }
+        self.close();
+    }
+
+    /// Serves these, in order.
+    pub fn serve(&mut self, requests: impl IntoIterator<Item = Request>) {
+        let mut batch = Batch::default();
+        for request in requests {
+            match request {
+                Request::Append(group) => self.add(group, &mut batch),
+                Request::Retire(at, done) => {
+                    self.commit(&mut batch);
+                    self.retire(at);
+                    let _ = done.send(());
+                }
+                Request::Probe => {
+                    self.commit(&mut batch);
+                    self.probe();
+                }
+            }
+        }
+        self.commit(&mut batch);
+        self.spares.tend();
+    }
+
+    /// Adds a group to the batch; commits what cannot share a write with it.
+    fn add(&mut self, group: Group, batch: &mut Batch) {
+        // It may be the first of a segment, with a header and a mark.
+        let taken = || self.shared.bytes() + batch.bytes() + HEADER_BYTES + MARK_BYTES as u64 + group.bytes();
+        if self.options.bytes_max.is_some_and(|max| taken() > max) {
+            return group.refuse(AppendError::Full);
+        }
+        if !batch.is_empty() && batch.bytes() + group.bytes() > batch.room {
+            self.commit(batch);
+        }
+        if self.is_short_of(batch, group.bytes()) {
+            return group.refuse(AppendError::Full);
+        }
+        if batch.is_empty() {
+            batch.room = self.room_for(MARK_BYTES as u64 + group.bytes());
+        }
+        batch.push(group);
+    }
+
+    /// Whether the room that there is belongs to what follows from what was taken before. The disk is asked once for
+    /// each write.
+    fn is_short_of(&mut self, batch: &mut Batch, bytes: u64) -> bool {
+        if self.options.leaves.times_unused == 0 {
+            return false;
+        }
+        self.look_whether_short();
+        if self.short_at.is_some() {
+            return true;
+        }
+        if batch.is_empty() {
+            // Where the disk does not say, the write finds out.
+            batch.free = self.shared.room_with_what_follows(self.options.leaves).unwrap_or(u64::MAX);
+        }
+        if batch.bytes() + bytes <= batch.free {
+            return false;
+        }
+        self.stop_taking();
+        true
+    }
+
+    fn stop_taking(&mut self) {
+        self.short_at = Some(self.shared.files.now());
+        error!(
+            "the disk under the log in {} has no room but for what follows from events that were taken: it takes no \
+             more until there is some. Make room",
+            self.shared.dir.display()
+        );
+        self.shared.set_fault(Some("the disk has no room for what would follow from more events".to_owned()));
+        self.probe_later();
+    }
+
+    /// Goes on once some events, with all that follows from them, have room again.
+    fn look_whether_short(&mut self) {
+        if self.short_at.is_none_or(|at| self.shared.files.since(at) < RETRY_AFTER) {
+            return;
+        }
+        if self.shared.room_with_what_follows(self.options.leaves).is_ok_and(|room| room < GO_ON_BYTES) {
+            self.short_at = Some(self.shared.files.now());
+            return self.probe_later();
+        }
+        self.short_at = None;
+        if self.failed_at.is_none() {
+            self.shared.set_fault(None);
+            info!("the disk log in {} takes events again", self.shared.dir.display());
+        }
+    }
+
+    /// What a write may take that begins with so many bytes.
+    fn room_for(&self, bytes: u64) -> u64 {
+        let current = self.current.as_ref().filter(|current| !self.is_old(current)).map_or(0, Current::left);
+        if bytes <= current { current } else { self.options.segment_bytes.saturating_sub(HEADER_BYTES) }
+    }
+
+    /// Whether the segment has records and has been open for long enough.
+    fn is_old(&self, current: &Current) -> bool {
+        let old = self.options.segment_age_max.is_some_and(|max| self.shared.files.since(current.begun_at) >= max);
+        old && !current.segment.is_empty()
+    }
+
+    /// Writes and syncs a batch, in the current segment or a new one, and answers.
+    fn commit(&mut self, batch: &mut Batch) {
+        let mut batch = std::mem::take(batch);
+        if batch.is_empty() {
+            return;
+        }
+        let first = self.shared.bounds().1;
+        let kept = self.keep(&mut batch.tail).map(|()| first);
+        batch.answer(&kept);
+    }
+
+    /// Writes and syncs, and once more elsewhere if that fails.
+    fn keep(&mut self, tail: &mut Tail) -> Result<(), AppendError> {
+        let bytes = tail.frames.len() as u64;
+        self.keep_here_or_elsewhere(tail)
+            .inspect_err(|error| self.wanted = if matches!(error, AppendError::Full) { bytes } else { 0 })
+    }
+
+    fn keep_here_or_elsewhere(&mut self, tail: &mut Tail) -> Result<(), AppendError> {
+        let fits = |current: &Current| tail.frames.len() as u64 <= current.left() && !self.is_old(current);
+        let mut failed = None;
+        if self.current.as_ref().is_some_and(fits)
+            && let Some(current) = self.current.take()
+        {
+            match self.extend(current, tail) {
+                Ok(()) => return Ok(()),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some((at, error)) = &self.failed_at
+            && self.shared.files.since(*at) < RETRY_AFTER
+        {
+            return Err(error.clone());
+        }
+        if failed.is_none() {
+            match self.begin(tail) {
+                Err(error) if !is_full(&error) => failed = Some(error),
+                begun => return self.begun(begun),
+            }
+        }
+        if let Some(error) = failed {
+            let dir = self.shared.dir.display();
+            error!(%error, "the disk failed under the disk log in {dir}: {error}. What was answered is on it; go on in another file");
+        }
+        let begun = self.begin(tail);
+        self.begun(begun)
+    }
+
+    fn begun(&mut self, begun: io::Result<()>) -> Result<(), AppendError> {
+        begun.map_err(|error| self.fail(error))?;
+        self.mended();
+        Ok(())
+    }
+
+    /// Adds to the current segment. It stays the current one only if that succeeds.
+    fn extend(&mut self, mut current: Current, tail: &mut Tail) -> io::Result<()> {
+        frame::seal(&mut tail.frames, Salt::of(current.segment.id), current.segment.end);
+        write(&current.file, &tail.frames, current.segment.bytes)?;
+        self.sync(&current.file)?;
+        current.segment.bytes += tail.frames.len() as u64;
+        current.segment.end += tail.records;
+        current.segment.latest = current.segment.latest.max(tail.latest);
+        current.is_marked = false;
+        self.shared.grow(current.segment);
+        self.current = Some(current);
+        Ok(())
+    }
+
+    /// Begins a segment with these records, of which there may be none. If that fails, the current one stays.
+    fn begin(&mut self, tail: &mut Tail) -> io::Result<()> {
+        let files = self.shared.files.clone();
+        if self.shared.remove_leftovers() > LEFTOVERS_MAX {
+            return Err(io::Error::other("files of failed attempts cannot be removed"));
+        }
+        let bytes = HEADER_BYTES + tail.frames.len() as u64;
+        let spare = self.spares.take(bytes)?;
+        let number = self.number;
+        self.number += 1;
+        let (id, base) = (Uuid::now_v7(), self.shared.bounds().1);
+        let header = Header { number, id, log: self.shared.log, base, previous: self.shared.previous() };
+        frame::seal(&mut tail.frames, Salt::of(id), base);
+
+        let home = segment::path(&self.shared.dir, number);
+        let placed = self.place(&spare.file, &header, tail).and_then(|()| {
+            files.rename(&spare.path, &home)?;
+            files.sync_dir(&self.shared.dir)
+        });
+        if placed.is_err() {
+            if files.remove(&spare.path).is_err() {
+                self.spares.spoil();
+            }
+            // As long as it remains, the next segment begins where it does, and it counts for nothing.
+            if files.remove(&home).is_err() {
+                self.shared.leave(home);
+            }
+        }
+        self.spares.prepare();
+        placed?;
+
+        let segment = Segment { number, id, base, end: base + tail.records, bytes, latest: tail.latest };
+        let (file, room, begun_at) = (spare.file, spare.bytes, files.now());
+        self.current = Some(Current { file, room, segment, begun_at, is_marked: false });
+        if let Some(former) = self.shared.begin(segment) {
+            self.tidy(&former);
+        }
+        Ok(())
+    }
+
+    fn place(&self, file: &StorageFile, header: &Header, tail: &Tail) -> io::Result<()> {
+        write(file, &header.encode(), 0)?;
+        if tail.frames.is_empty() {
+            return file.sync_data();
+        }
+        write(file, &tail.frames, HEADER_BYTES)?;
+        self.sync(file)
+    }
+
+    /// A sync that somebody waits for.
+    fn sync(&self, file: &StorageFile) -> io::Result<()> {
+        let begun_at = self.shared.files.now();
+        file.sync_data()?;
+        if let Some(on_sync) = &self.options.on_sync {
+            on_sync(self.shared.files.since(begun_at));
+        }
+        Ok(())
+    }
+
+    /// There is no room for a segment, not even for a small one: what is there can be read and delivered all
+    /// the same, and with that room comes back.
+    fn do_without(&mut self, newest: Segment, mut tail: Tail, error: io::Error) -> io::Result<()> {
+        let path = segment::path(&self.shared.dir, newest.number);
+        let bytes = newest.bytes + tail.frames.len() as u64;
+        self.shared.files.cut(&path, bytes)?;
+        if self.begin(&mut tail).is_ok() {
+            return Ok(());
+        }
+        if !tail.frames.is_empty() {
+            // Written anew in its place, every page of it is the kernel's concern again, and the sync is honest.
+            let file = self.shared.files.open_to_write(&path)?;
+            frame::seal(&mut tail.frames, Salt::of(newest.id), newest.end);
+            write(&file, &tail.frames, newest.bytes)?;
+            file.sync_data()?;
+            let (end, latest) = (newest.end + tail.records, newest.latest.max(tail.latest));
+            self.shared.grow(Segment { end, bytes, latest, ..newest });
+        }
+        self.fail(error);
+        Ok(())
+    }
+
+    /// Nothing can be kept for now. Says so once, and looks again later by itself.
+    fn fail(&mut self, error: io::Error) -> AppendError {
+        let dir = self.shared.dir.display();
+        let what = if is_full(&error) { "has no room" } else { "failed" };
+        if self.failed_at.is_none() {
+            error!(%error, "the disk {what} for the disk log in {dir}: {error}. It takes no events until that is mended");
+        }
+        self.shared.set_fault(Some(format!("the disk {what} for the disk log: {error}")));
+        let error = if is_full(&error) { AppendError::Full } else { AppendError::Io(error.into()) };
+        self.failed_at = Some((self.shared.files.now(), error.clone()));
+        self.probe_later();
+        error
+    }
+
+    /// Looks again after a while whether it is over.
+    fn probe_later(&self) {
+        if !self.shared.files.allows_threads() {
+            // The simulation probes, too.
+            return;
+        }
+        let requests = self.requests.clone();
+        // Without a thread the next append finds out.
+        let _ = thread::Builder::new().name("disk-log-probe".into()).spawn(move || {
+            thread::sleep(RETRY_AFTER);
+            if let Some(requests) = requests.upgrade() {
+                // If the queue is full of appends, they find out.
+                let _ = requests.try_send(Request::Probe);
+            }
+        });
+    }
+
+    fn mended(&mut self) {
+        if self.failed_at.take().is_some() && self.short_at.is_none() {
+            self.shared.set_fault(None);
+            info!("the disk log in {} takes events again", self.shared.dir.display());
+        }
+    }
+
+    fn probe(&mut self) {
+        self.look_whether_short();
+        if self.failed_at.as_ref().is_none_or(|(at, _)| self.shared.files.since(*at) < RETRY_AFTER) {
+            return;
+        }
+        if self.shared.files.room(&self.shared.dir).is_ok_and(|room| room < self.wanted) {
+            self.failed_at = self.failed_at.take().map(|(_, error)| (self.shared.files.now(), error));
+            return self.probe_later();
+        }
+        match self.begin(&mut Tail::default()) {
+            Ok(()) => self.mended(),
+            Err(error) => _ = self.fail(error),
+        }
+    }
+
+    /// Ends the current segment, so that it can be deleted.
+    fn retire(&mut self, at: Timestamp) {
+        let Some(current) = self.shared.current() else { return };
+        if current.is_empty() || current.latest >= at {
+            return;
+        }
+        match self.begin(&mut Tail::default()) {
+            Ok(()) => info!("ended segment {} of the disk log in {}", current.number, self.shared.dir.display()),
+            Err(error) => warn!(%error, "begin a segment of the disk log in {}: {error}", self.shared.dir.display()),
+        }
+    }
+
+    /// Puts a mark behind the last record while there is nothing else to do. The next write begins with the same bytes.
+    pub fn mark(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        if current.is_marked || current.segment.is_empty() || current.left() < MARK_BYTES as u64 {
+            return;
+        }
+        let mut mark = Vec::with_capacity(MARK_BYTES);
+        frame::lay_mark(&mut mark);
+        frame::seal(&mut mark, Salt::of(current.segment.id), current.segment.end);
+        match write(&current.file, &mark, current.segment.bytes) {
+            Ok(()) => current.is_marked = true,
+            Err(error) => {
+                warn!(%error, "the disk failed under the disk log in {}: {error}", self.shared.dir.display());
+                self.current = None;
+            }
+        }
+    }
+
+    /// At an orderly end all is known to have been synced, and the next opening knows it too.
+    pub fn close(&mut self) {
+        self.mark();
+        let Some(current) = self.current.take().filter(|current| current.is_marked) else { return };
+        if let Err(error) = current.file.sync_data() {
+            warn!(%error, "mark the end of the disk log in {}: {error}", self.shared.dir.display());
+        }
+    }
+
+    /// A segment that has ended takes no more room than its records do.
+    fn tidy(&self, former: &Segment) {
+        let path = segment::path(&self.shared.dir, former.number);
+        if !former.is_empty() {
+            self.trim(former);
+        } else if let Err(error) = self.shared.files.remove(&path) {
+            warn!(%error, "remove an empty segment of the disk log in {}: {error}", self.shared.dir.display());
+            self.shared.leave(path);
+        }
+    }
+
+    fn trim(&self, former: &Segment) {
+        let path = segment::path(&self.shared.dir, former.number);
+        if let Err(error) = self.shared.files.cut(&path, former.bytes)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            warn!(%error, "cut {} to its records: {error}", path.display());
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The raw event: what came in, with what ingress adds, and its form in a log.
+
+use std::net::IpAddr;
+
+use bitrix24::{AppName, MemberId};
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::Record;
+use crate::contract::{header, partition_of};
+use bitrix24::form::Head;
+use primitives::time::Timestamp;
+
+/// An event's id, given by ingress: a `UUIDv7`, the same in every topic.
+pub type EventId = Uuid;
+
+/// One webhook as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawEvent {
+    /// Given by ingress, survives every hop. `UUIDv7`.
+    pub id: EventId,
+    /// Whose URL it came to.
+    pub app: AppName,
+    /// Whom it is about, as far as the body says so.
+    pub member_id: Option<MemberId>,
+    /// The `event` field in lower case, if there is a plausible one.
+    pub kind: Option<String>,
+    /// Bitrix24's `ts`, if there is one.
+    pub occurred_at: Option<Timestamp>,
+    /// When the body had been read.
+    pub received_at: Timestamp,
+    /// The request's `Content-Type`.
+    pub content_type: Option<String>,
+    /// The sender's address.
+    pub source: Option<IpAddr>,
+    /// The request's `traceparent`.
+    pub traceparent: Option<String>,
+    /// Whether ingress refused the sender: the event is kept aside, and folded nowhere.
+    pub unknown_source: bool,
+    /// Whether a crash may have made this the second copy in the log.
+    pub resent: bool,
+    /// The bytes.
+    pub body: Bytes,
+}
+
+/// Why a record of `raw` is no raw event: somebody else wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("header {0} is missing or malformed")]
+pub struct NotARawEvent(pub &'static str);
+
+/// Values of the `Content-Type` and `traceparent` headers beyond this length are not passed on.
+const HEADER_BYTES_MAX: usize = 256;
+
+impl RawEvent {
+    /// A new event with a new id.
+    pub fn new(app: AppName, head: Head, body: Bytes, received_at: Timestamp) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            app,
+            member_id: head.member_id,
+            kind: head.kind,
+            occurred_at: head.occurred_at,
+            received_at,
+            content_type: None,
+            source: None,
+            traceparent: None,
+            unknown_source: false,
+            resent: false,
+            body,
+        }
+    }
+
+    /// The record's key: `{app}/{member_id}`, none if the portal is unknown.
+    pub fn key(&self) -> Option<String> {
+        self.member_id.as_ref().map(|member_id| format!("{}/{member_id}", self.app))
+    }
+
+    /// Where the record lies: by its key, else by its id.
+    pub fn partition(&self, partitions: u32) -> u32 {
+        match self.key() {
+            Some(key) => partition_of(&key, partitions),
+            None => partition_of(&self.id.to_string(), partitions),
+        }
+    }
+
+    /// The event as a record of `raw`.
+    pub fn into_record(self) -> Record {
+        let text = |text: String| text.into_bytes();
+        let source = match &self.member_id {
+            Some(member_id) => format!("/{}/{member_id}", self.app),
+            None => format!("/{}", self.app),
+        };
+        let kind = format!("com.bitrix24.{}", self.kind.as_deref().unwrap_or("unknown"));
+        let occurred_at = self.occurred_at.unwrap_or(self.received_at);
+        let mut headers = vec![
+            (header::SPEC_VERSION.into(), b"1.0".to_vec()),
+            (header::ID.into(), text(self.id.to_string())),
+            (header::SOURCE.into(), text(source)),
+            (header::TYPE.into(), text(kind)),
+            (header::TIME.into(), text(occurred_at.to_string())),
+            (header::RECEIVED.into(), text(self.received_at.to_string())),
+        ];
+        let short = |value: &String| value.len() <= HEADER_BYTES_MAX;
+        let key = self.key();
+        if let Some(content_type) = self.content_type.filter(short) {
+            headers.push((header::CONTENT_TYPE.into(), text(content_type)));
+        }
+        if let Some(source) = self.source {
+            headers.push((header::SOURCE_ADDRESS.into(), text(source.to_string())));
+        }
+        if let Some(traceparent) = self.traceparent.filter(short) {
+            headers.push((header::TRACEPARENT.into(), text(traceparent)));
+        }
+        if self.unknown_source {
+            headers.push((header::UNKNOWN_SOURCE.into(), b"1".to_vec()));
+        }
+        if self.resent {
+            headers.push((header::RESENT.into(), b"1".to_vec()));
+        }
+        Record { key, value: Some(self.body), headers, at: self.received_at }
+    }
+
+    /// Reads a record of `raw`.
+    pub fn from_record(record: &Record) -> Result<Self, NotARawEvent> {
+        let text = |name: &'static str| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
+        let need = |name: &'static str| text(name).ok_or(NotARawEvent(name));
+
+        let source = need(header::SOURCE)?.strip_prefix('/').ok_or(NotARawEvent(header::SOURCE))?;
+        let (app, member_id) = source.split_once('/').unzip();
+        let app = AppName::parse(app.unwrap_or(source)).ok_or(NotARawEvent(header::SOURCE))?;
+        let member_id = match member_id {
+            Some(text) => Some(MemberId::parse(text).ok_or(NotARawEvent(header::SOURCE))?),
+            None => None,
+        };
+        let received_at = Timestamp::parse(need(header::RECEIVED)?).ok_or(NotARawEvent(header::RECEIVED))?;
+        let kind = need(header::TYPE)?.strip_prefix("com.bitrix24.").ok_or(NotARawEvent(header::TYPE))?;
+        Ok(Self {
+            id: Uuid::parse_str(need(header::ID)?).map_err(|_| NotARawEvent(header::ID))?,
+            app,
+            member_id,
+            kind: (kind != "unknown").then(|| kind.to_owned()),
+            occurred_at: text(header::TIME).and_then(Timestamp::parse),
+            received_at,
+            content_type: text(header::CONTENT_TYPE).map(str::to_owned),
+            source: text(header::SOURCE_ADDRESS).and_then(|text| text.parse().ok()),
+            traceparent: text(header::TRACEPARENT).map(str::to_owned),
+            unknown_source: record.header(header::UNKNOWN_SOURCE) == Some(b"1"),
+            resent: record.header(header::RESENT) == Some(b"1"),
+            body: record.value.clone().unwrap_or_default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raw_event_survives_its_record() {
+        let app = AppName::parse("crm-sync").expect("a name");
+        let head = Head {
+            member_id: MemberId::parse("a223"),
+            kind: Some("onappinstall".into()),
+            occurred_at: Some(Timestamp::from_s(5)),
+        };
+        let mut event = RawEvent::new(app, head, Bytes::from_static(b"\0\xff"), Timestamp::from_ms(7_001));
+        event.content_type = Some("application/x-www-form-urlencoded".into());
+        event.source = Some([10, 0, 0, 1].into());
+        event.resent = true;
+        event.unknown_source = true;
+        assert_eq!(RawEvent::from_record(&event.clone().into_record()), Ok(event.clone()));
+
+        event.member_id = None;
+        event.kind = None;
+        assert_eq!(RawEvent::from_record(&event.clone().into_record()), Ok(event));
+    }
+
+    #[test]
+    fn a_record_of_somebody_else_is_refused_by_the_header_that_is_wrong() {
+        let record = Record { key: None, value: None, headers: vec![], at: Timestamp::default() };
+        assert_eq!(RawEvent::from_record(&record), Err(NotARawEvent(header::SOURCE)));
+    }
+}

@@ -1,0 +1,277 @@
+//! Our share of `raw`: which partitions the group gave us, and their records from where we say.
+//!
+//! A rebalance is answered at once with nothing assigned, and told as a [`LogEvent`]; partitions are assigned only
+//! when the taker-over has said where each begins. So no record comes before its partition's state is known.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, TopicPartitionList};
+
+use super::client::{self, LoggingContext, Role};
+use super::record::{entry, kafka_offset, kafka_partition};
+use super::transaction::{is_fencing, judge};
+use event_log::contract::Topic;
+use event_log::{Entry, EventLogError, LogEvent, Position};
+use runtime::settings::KafkaSettings;
+
+/// The most records of one batch.
+const BATCH_RECORDS_MAX: usize = 2_000;
+/// The most bytes of one batch, but for its last record.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many events are served before a consumer is closed; there is one rebalance at a time.
+const LAST_EVENTS: usize = 16;
+
+/// A member of the group.
+pub(super) struct Member {
+    topic: String,
+    consumer: BaseConsumer<Changes>,
+    has_joined: bool,
+    /// As reported by log events, which may be behind what the callback knows.
+    owned: BTreeSet<u32>,
+    /// Where each started partition goes on.
+    next: BTreeMap<u32, u64>,
+    /// Of the generation that gave us what we own: what we publish with it is refused once there is a newer one.
+    generation: Option<ConsumerGroupMetadata>,
+}
+
+impl Member {
+    /// Who may join the group.
+    pub(super) fn new(settings: &KafkaSettings, group: &str, instance: Option<&str>) -> Result<Self, EventLogError> {
+        let role = Role::Member { group, instance };
+        let topic = settings.topic(Topic::Raw);
+        let changes = Changes {
+            context: LoggingContext::new(settings, role),
+            queue: Mutex::default(),
+            closing: AtomicBool::new(false),
+        };
+        let consumer: BaseConsumer<Changes> = client::config(settings, role)
+            .and_then(|config| Ok(config.create_with_context(changes)?))
+            .map_err(|error| EventLogError::Fatal(error.to_string()))?;
+        Ok(Self { topic, consumer, has_joined: false, owned: BTreeSet::new(), next: BTreeMap::new(), generation: None })
+    }
+
+    /// Joins the group, in the background, unless it did before.
+    pub(super) fn join(&mut self) -> Result<(), EventLogError> {
+        if !mem::replace(&mut self.has_joined, true) {
+            self.consumer.subscribe(&[&self.topic]).map_err(|error| judge("join the group", &error, None))?;
+        }
+        Ok(())
+    }
+
+    /// The next change of what we own, if there is one.
+    pub(super) fn change(&mut self) -> Option<LogEvent> {
+        let change = self.consumer.context().queue().pop_front()?;
+        match change {
+            Change::Assigned(partitions) => {
+                self.owned.extend(&partitions);
+                // Not asked for in the callback: while the consumer is closed, librdkafka never answers there.
+                self.generation = self.consumer.group_metadata();
+                Some(LogEvent::Assigned(partitions))
+            }
+            Change::Revoked(partitions) => {
+                for partition in &partitions {
+                    self.owned.remove(partition);
+                    self.next.remove(partition);
+                }
+                Some(LogEvent::Revoked(partitions))
+            }
+        }
+    }
+
+    /// Begins to bring these partitions, beside those that were started before.
+    pub(super) fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
+        if self.has_change() {
+            // Revoked meanwhile, maybe assigned again: the next log events say so, and what was found out is void.
+            return Ok(());
+        }
+        let ours = starts.iter().filter(|start| self.owned.contains(&start.partition));
+        self.next.extend(ours.map(|start| (start.partition, start.offset)));
+        let list = self.next.iter();
+        let list =
+            list.map(|(partition, offset)| (self.topic.clone(), kafka_partition(*partition), kafka_offset(*offset)));
+        let list: TopicPartitionList = list.collect();
+        self.consumer.assign(&list).map_err(|error| self.judge("start partitions", &error))
+    }
+
+    /// Whether there is anything to collect.
+    pub(super) fn has_started(&self) -> bool {
+        !self.next.is_empty()
+    }
+
+    /// Takes what is there, waiting for the first record. Nothing comes of partitions that were revoked meanwhile.
+    pub(super) fn collect(&mut self, wait: Duration) -> Result<Vec<Entry>, EventLogError> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        let mut wait = wait;
+        while batch.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX && !self.has_change() {
+            let Some(polled) = self.consumer.poll(mem::take(&mut wait)) else { break };
+            let message = match polled {
+                Ok(message) => message,
+                Err(error) => {
+                    self.look_into(&error)?;
+                    continue;
+                }
+            };
+            let (partition, offset) = (message.partition(), message.offset());
+            let next = u32::try_from(partition).ok().and_then(|partition| self.next.get_mut(&partition));
+            // Of a former assignment, or from before where we began.
+            let Some(next) = next.filter(|next| u64::try_from(offset).is_ok_and(|offset| offset >= **next)) else {
+                continue;
+            };
+            let entry = entry(&message);
+            *next = entry.position.offset + 1;
+            bytes += entry.record.size();
+            batch.push(entry);
+        }
+        if self.has_change() {
+            // With range every change begins with the loss of all: whoever owns these now reads them again.
+            batch.clear();
+        }
+        Ok(batch)
+    }
+
+    /// Answers the group while somebody reads for long. Only as long as nothing is started, since nothing may come.
+    pub(super) fn serve(&mut self) -> Result<(), EventLogError> {
+        if self.has_started() {
+            return Ok(());
+        }
+        match self.consumer.poll(Duration::ZERO) {
+            Some(Err(error)) => self.look_into(&error),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// Listens to the group for a moment. What comes of `raw` meanwhile is lost, so this is for who is about to end.
+    pub(super) fn hear(&self, wait: Duration) -> Result<(), EventLogError> {
+        match self.consumer.poll(wait) {
+            Some(Err(error)) => self.look_into(&error),
+            Some(Ok(_)) | None => match self.consumer.client().fatal_error() {
+                Some((code, reason)) if is_fencing(code) => Err(EventLogError::Fenced(reason)),
+                Some(_) | None => Ok(()),
+            },
+        }
+    }
+
+    /// What to publish with.
+    pub(super) fn generation(&self) -> Option<&ConsumerGroupMetadata> {
+        self.generation.as_ref()
+    }
+
+    /// Partitions and where we are in them, to see which of them is out of range.
+    pub(super) fn places(&self) -> Vec<Position> {
+        self.next.iter().map(|(partition, offset)| Position { partition: *partition, offset: *offset }).collect()
+    }
+
+    fn has_change(&self) -> bool {
+        !self.consumer.context().queue().is_empty()
+    }
+
+    fn look_into(&self, error: &KafkaError) -> Result<(), EventLogError> {
+        look_into("read raw", error, self.consumer.client().fatal_error())
+    }
+
+    fn judge(&self, step: &str, error: &KafkaError) -> EventLogError {
+        judge(step, error, self.consumer.client().fatal_error())
+    }
+}
+
+impl Drop for Member {
+    /// Serves what the group told last while librdkafka still answers: once the consumer is closed, the answer to
+    /// a rebalance that came before waits for ever.
+    fn drop(&mut self) {
+        self.consumer.context().closing.store(true, Ordering::Release);
+        if let Err(error) = self.consumer.unassign() {
+            tracing::debug!("leave the partitions: {error}");
+        }
+        for _ in 0..LAST_EVENTS {
+            // Records are of no use any more; errors are told by the context.
+            drop(self.consumer.poll(Duration::ZERO));
+        }
+    }
+}
+
+/// Whether to go on after an error that a poll brought. The client mends most of them by itself.
+pub(super) fn look_into(
+    step: &str,
+    error: &KafkaError,
+    fatal: Option<(RDKafkaErrorCode, String)>,
+) -> Result<(), EventLogError> {
+    if fatal.is_some() {
+        return Err(judge(step, error, fatal));
+    }
+    let code = error.rdkafka_error_code();
+    let gone = [RDKafkaErrorCode::AutoOffsetReset, RDKafkaErrorCode::OffsetOutOfRange, RDKafkaErrorCode::LogTruncation];
+    if code.is_some_and(|code| gone.contains(&code)) {
+        return Err(EventLogError::Fatal(format!("{step}: {error}")));
+    }
+    tracing::debug!("{step}: {error}");
+    Ok(())
+}
+
+/// A change of what the group gave us.
+enum Change {
+    Assigned(Vec<u32>),
+    Revoked(Vec<u32>),
+}
+
+/// What the group told, in order, until the loop takes it.
+struct Changes {
+    context: LoggingContext,
+    queue: Mutex<VecDeque<Change>>,
+    closing: AtomicBool,
+}
+
+impl Changes {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Change>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Changes {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.context.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Changes {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<u32> =
+            list.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect();
+        let is_assignment = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if is_assignment && self.closing.load(Ordering::Acquire) {
+            // Closing has answered this one.
+            return;
+        }
+        let in_order = !consumer.assignment_lost();
+        // Both answers end the rebalance for librdkafka; an assignment that waits for its start would block the
+        // group's next rebalance for as long.
+        let answered = if is_assignment { consumer.assign(&TopicPartitionList::new()) } else { consumer.unassign() };
+        if let Err(error) = answered {
+            tracing::error!("answer a rebalance: {error}");
+        }
+        if partitions.is_empty() {
+            return;
+        }
+        let change = if is_assignment {
+            tracing::info!(?partitions, "assigned partitions {partitions:?}");
+            Change::Assigned(partitions)
+        } else {
+            tracing::info!(?partitions, in_order, "revoked partitions {partitions:?}");
+            Change::Revoked(partitions)
+        };
+        self.queue().push_back(change);
+    }
+}

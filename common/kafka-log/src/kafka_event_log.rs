@@ -1,0 +1,386 @@
+//! All topics as one event log: read our share of `raw`, follow `facts`, publish what follows in one transaction.
+//!
+//! One thread uses it, and it is never mended: when an error says so, it is dropped and opened anew.
+
+use std::ops::ControlFlow;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::client::TRANSACTION_TIMEOUT;
+use super::facts::Follower;
+use super::group::Member;
+use super::hanging::Opening;
+use super::reader::Reader;
+use super::topics::{self, MayCreate, TopicsError};
+use super::transaction::{Publisher, stopping};
+use event_log::contract::Topic;
+use event_log::hanging::{Doubts, end_what_hangs};
+use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, Output, Position};
+use primitives::time::Timestamp;
+use runtime::lifecycle::Stop;
+use runtime::settings::KafkaSettings;
+
+/// The longest wait on one log before the other is looked at.
+const SLICE: Duration = Duration::from_millis(20);
+/// How long the topics may take before that is said, and tried again.
+const TOPICS_WAIT: Duration = Duration::from_secs(10);
+/// The longest that letting go of the clients may take; then they are left behind.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long members that have ended may stay in the group: a session's time, another one for who asked to join while
+/// the group waited for the first, and somewhat more.
+const SESSION_WAIT: Duration = Duration::from_secs(25);
+/// In the transactional id of commands: of two at a time the first is fenced.
+const COMMAND: &str = "command";
+
+/// Within this time the group tells whether another process has our place: a heartbeat and its answer.
+const TWIN_WAIT: Duration = Duration::from_secs(5);
+
+/// The logs in Kafka, as one processor needs them.
+pub struct KafkaEventLog {
+    identity: String,
+    group: String,
+    /// The topic `raw`.
+    raw: String,
+    partitions: u32,
+    stop: Stop,
+    /// Raw records were the last to come: facts are next, so that neither starves.
+    after_raw: bool,
+    doubts: Doubts,
+    /// There until the event log is dropped.
+    clients: Option<Clients>,
+}
+
+/// Whose transactions these are, and whether the group keeps a place for it.
+#[derive(Clone, Copy)]
+struct Instance<'a> {
+    id: &'a str,
+    is_lasting: bool,
+}
+
+struct Clients {
+    publisher: Publisher,
+    member: Member,
+    follower: Follower,
+    reader: Reader,
+}
+
+impl KafkaEventLog {
+    /// Makes sure of the topics and fences the instance's former self. Waits for Kafka until it answers or `stop` is
+    /// requested.
+    pub fn open(settings: &KafkaSettings, group: &str, instance_id: &str, stop: Stop) -> Result<Self, EventLogError> {
+        ensure_topics(settings, MayCreate::Yes, &stop)?;
+        Self::open_as(settings, group, Instance { id: instance_id, is_lasting: true }, stop)
+    }
+
+    /// The same for a command that publishes while no processor runs: makes no topic, and refuses while anybody else
+    /// is in the group. Its place there is free as soon as it ends.
+    pub fn open_alone(settings: &KafkaSettings, group: &str, stop: Stop) -> Result<Self, EventLogError> {
+        ensure_topics(settings, MayCreate::No, &stop)?;
+        wait_until_empty(&Reader::new(settings, group, stop.clone())?, group, &stop)?;
+        let mut event_log = Self::open_as(settings, group, Instance { id: COMMAND, is_lasting: false }, stop)?;
+        event_log.recover(&[])?;
+        Ok(event_log)
+    }
+
+    fn open_as(
+        settings: &KafkaSettings,
+        group: &str,
+        instance: Instance<'_>,
+        stop: Stop,
+    ) -> Result<Self, EventLogError> {
+        // Before anything is read: this is what decides a transaction that our former self left open.
+        let publisher = Publisher::open(settings, &format!("{group}-{}", instance.id), &stop)?;
+        let cluster = loop {
+            if let Some(cluster) = publisher.cluster_id() {
+                break cluster;
+            }
+            if stop.requested() {
+                return Err(stopping());
+            }
+        };
+        let clients = Clients {
+            publisher,
+            follower: Follower::new(settings, group)?,
+            reader: Reader::new(settings, group, stop.clone())?,
+            member: Member::new(settings, group, instance.is_lasting.then_some(instance.id))?,
+        };
+        Ok(Self {
+            identity: format!("kafka:{cluster}:{}", settings.topic_prefix),
+            group: group.to_owned(),
+            raw: settings.topic(Topic::Raw),
+            partitions: settings.partitions,
+            stop,
+            after_raw: false,
+            doubts: Doubts::default(),
+            clients: Some(clients),
+        })
+    }
+
+    /// Lets go of the clients; whether they went in time. As a static member we keep our place in the group for a
+    /// session's time, so that a quick restart changes nothing for others.
+    pub fn close(mut self) -> bool {
+        self.let_go()
+    }
+
+    fn clients(&mut self) -> &mut Clients {
+        self.clients.as_mut().expect("there until dropped")
+    }
+
+    /// Closing a client waits for its threads, and for a broker that may never answer: not on our thread.
+    fn let_go(&mut self) -> bool {
+        let Some(clients) = self.clients.take() else { return true };
+        let (gone, went) = mpsc::channel();
+        let began = Instant::now();
+        let parting = thread::Builder::new().name("kafka-close".into()).spawn(move || {
+            drop(clients);
+            // Nobody may be waiting any more.
+            let _ = gone.send(());
+        });
+        let in_time = parting.is_ok() && went.recv_timeout(CLOSE_WAIT_MAX).is_ok();
+        if in_time {
+            tracing::debug!(ms = began.elapsed().as_millis(), "closed the Kafka clients");
+        } else {
+            tracing::warn!("Kafka's clients did not close in {} s and are left behind", CLOSE_WAIT_MAX.as_secs());
+        }
+        in_time
+    }
+
+    fn raw(&mut self, wait: Duration) -> Result<Option<LogEvent>, EventLogError> {
+        let clients = self.clients();
+        let batch = clients.member.collect(wait).map_err(|error| clients.explain(error))?;
+        if let Some(change) = clients.member.change() {
+            return Ok(Some(change));
+        }
+        let turn = (!batch.is_empty()).then(|| LogEvent::Raw(batch));
+        self.after_raw |= turn.is_some();
+        Ok(turn)
+    }
+
+    fn doubt(&mut self) {
+        if self.clients().publisher.lost_a_broker() {
+            self.doubts.doubt(self.partitions);
+        }
+    }
+
+    /// Waits until all is decided that must be before these are published.
+    fn make_sure(&mut self, outputs: &[Output]) -> Result<(), EventLogError> {
+        self.doubt();
+        for partition in self.doubts.due(outputs) {
+            self.committed(partition)?;
+            self.doubts.decided(partition);
+        }
+        Ok(())
+    }
+
+    fn facts(&mut self, wait: Duration) -> Result<Option<LogEvent>, EventLogError> {
+        self.after_raw = false;
+        let clients = self.clients();
+        if !clients.follower.follows() {
+            return Ok(None);
+        }
+        let batch = clients.follower.collect(wait).map_err(|error| clients.explain(error))?;
+        Ok((!batch.is_empty()).then(|| LogEvent::Facts(batch)))
+    }
+}
+
+impl Clients {
+    /// What it means that a publication failed after Kafka had ended its transaction because that was open for too
+    /// long: we were frozen, or it was. Kafka's refusal is the same as if another process had our identity. But such
+    /// a twin has our place in the group too, and the group says so; then we must not take it back from there.
+    fn tell_apart(&mut self, error: EventLogError, stop: &Stop) -> EventLogError {
+        let reason = match error {
+            EventLogError::Fenced(reason) | EventLogError::Reopen(reason) => reason,
+            error @ (EventLogError::Fatal(_) | EventLogError::Partitions(_) | EventLogError::TooLarge(_)) => {
+                return error;
+            }
+        };
+        let began = Instant::now();
+        while began.elapsed() < TWIN_WAIT && !stop.requested() {
+            if let Err(error @ EventLogError::Fenced(_)) = self.member.hear(SLICE) {
+                return error;
+            }
+        }
+        let open_s = TRANSACTION_TIMEOUT.as_secs();
+        EventLogError::Reopen(format!("a transaction was open for more than {open_s} s, when Kafka ends it: {reason}"))
+    }
+
+    /// An offset that is out of range comes without its partition: find it. Opening anew tells what it means, or that
+    /// all are in range by now, as after a change of leaders.
+    fn explain(&self, error: EventLogError) -> EventLogError {
+        let EventLogError::Fatal(reason) = error else { return error };
+        let raw = self.reader.out_of_range(Topic::Raw, &self.member.places());
+        match raw.or_else(|| self.reader.out_of_range(Topic::Facts, &self.follower.places())) {
+            Some(found) => EventLogError::Reopen(format!("{reason}: {found}")),
+            None => EventLogError::Reopen(reason),
+        }
+    }
+}
+
+impl EventLog for KafkaEventLog {
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    fn tells_progress(&self) -> bool {
+        true
+    }
+
+    /// What our next commit touches would commit what hangs there, too.
+    fn recover(&mut self, applied: &[Applied]) -> Result<(), EventLogError> {
+        let Clients { publisher, reader, .. } = self.clients.as_ref().expect("there until dropped");
+        let published_in = end_what_hangs(&Opening { publisher, reader, stop: &self.stop }, applied)?;
+        self.doubts.published(published_in);
+        Ok(())
+    }
+
+    fn join(&mut self) -> Result<(), EventLogError> {
+        self.clients().member.join()
+    }
+
+    fn next(&mut self, wait: Duration) -> Result<LogEvent, EventLogError> {
+        self.join()?;
+        let until = Instant::now() + wait;
+        loop {
+            if let Some(change) = self.clients().member.change() {
+                return Ok(change);
+            }
+            if self.after_raw
+                && let Some(turn) = self.facts(Duration::ZERO)?
+            {
+                return Ok(turn);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let slice = left.min(SLICE);
+            let clients = self.clients();
+            let idle = !clients.member.has_started() && clients.follower.follows();
+            let (raw_wait, facts_wait) = if idle { (Duration::ZERO, slice) } else { (slice, Duration::ZERO) };
+            if let Some(turn) = self.raw(raw_wait)? {
+                return Ok(turn);
+            }
+            if let Some(turn) = self.facts(facts_wait)? {
+                return Ok(turn);
+            }
+            if left.is_zero() {
+                return Ok(LogEvent::Quiet);
+            }
+        }
+    }
+
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
+        let Clients { reader, member, .. } = self.clients();
+        let committed = reader.left_off(partition)?;
+        // Who goes on behind a transaction that hangs in some topic would make it impossible to tell how it ended.
+        reader.wait_until_published(partition, &mut || member.serve())?;
+        Ok(committed)
+    }
+
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
+        self.clients().reader.bounds(topic, partition)
+    }
+
+    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
+        self.clients().member.start(starts)
+    }
+
+    fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
+        self.clients().follower.follow(starts)
+    }
+
+    fn read(
+        &mut self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), EventLogError> {
+        let Clients { reader, member, .. } = self.clients();
+        reader.read(topic, from, until, visit, &mut || member.serve())
+    }
+
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
+        self.clients().reader.offset_at(partition, at)
+    }
+
+    fn unowned(&mut self) -> Option<usize> {
+        let partitions = self.partitions;
+        let (group, topic) = (self.group.clone(), self.raw.clone());
+        self.clients().reader.unowned(&group, &topic, partitions)
+    }
+
+    fn lost_a_broker(&mut self) -> bool {
+        self.doubt();
+        self.doubts.take_news()
+    }
+
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
+        self.doubt();
+        let reader = &self.clients.as_ref().expect("there until dropped").reader;
+        let published = reader.published()?;
+        let open = published.iter().filter(|published| published.is_open());
+        let mut open: Vec<(Topic, Position)> = open.map(|open| (open.topic, open.place())).collect();
+        let untold = self.doubts.doubtful().iter().filter(|partition| !reader.tells_where_left_off(**partition));
+        open.extend(untold.map(|partition| (Topic::Raw, Position { partition: *partition, offset: 0 })));
+        self.doubts.keep(&open);
+        Ok(open)
+    }
+
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {
+        let stop = self.stop.clone();
+        self.make_sure(&outputs)?;
+        let began = Instant::now();
+        let Clients { publisher, member, .. } = self.clients();
+        let published = publisher.publish(&outputs, read, member.generation(), &stop);
+        match published {
+            Err(error) if began.elapsed() >= TRANSACTION_TIMEOUT => Err(self.clients().tell_apart(error, &stop)),
+            published => published,
+        }
+    }
+}
+
+impl Drop for KafkaEventLog {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// Members that have ended stay in the group until their session runs out.
+fn wait_until_empty(reader: &Reader, group: &str, stop: &Stop) -> Result<(), EventLogError> {
+    let began = Instant::now();
+    loop {
+        let members = reader.members(group)?;
+        if members.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() >= SESSION_WAIT {
+            return Err(EventLogError::Fatal(format!(
+                "processors of the group {group} are running: {}. Stop them first",
+                members.join(", ")
+            )));
+        }
+        if stop.sleep(Duration::from_millis(500)) {
+            return Err(stopping());
+        }
+    }
+}
+
+fn ensure_topics(settings: &KafkaSettings, may_create: MayCreate, stop: &Stop) -> Result<(), EventLogError> {
+    loop {
+        match topics::ensure(settings, may_create, TOPICS_WAIT) {
+            Ok(()) => return Ok(()),
+            Err(_) if stop.requested() => return Err(stopping()),
+            Err(TopicsError::Missing(why)) if may_create == MayCreate::No => return Err(EventLogError::Fatal(why)),
+            Err(TopicsError::Partitions(why)) => return Err(EventLogError::Partitions(why)),
+            Err(error) if error.needs_a_person() => return Err(EventLogError::Fatal(error.to_string())),
+            Err(error) => tracing::warn!("wait for Kafka: {error}"),
+        }
+        if stop.sleep(Duration::from_secs(1)) {
+            return Err(stopping());
+        }
+    }
+}

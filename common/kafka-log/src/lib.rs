@@ -1,0 +1,31 @@
+//! Topics of Apache Kafka as logs: the only place that knows rdkafka.
+//!
+//! [`RawProducer`] writes `raw` for ingress; [`KafkaEventLog`] reads and publishes all topics for a processor.
+//! Each of them makes sure of the topics first: see `topics`.
+
+use runtime::settings::KafkaSettings;
+
+mod batch;
+mod client;
+mod facts;
+mod faults;
+mod group;
+mod hanging;
+mod kafka_event_log;
+mod look;
+mod producer;
+mod reader;
+mod record;
+mod topics;
+mod transaction;
+
+pub use faults::{Fault, FaultReport, FaultReports};
+pub use kafka_event_log::KafkaEventLog;
+pub use look::KafkaLook;
+pub use producer::{Batches, FaultScope, RawProducer, ReportError, Reports, SendError};
+pub use topics::{MayCreate, RawTopic};
+
+/// Whether clients can be made with these settings, without asking any broker.
+pub fn check(settings: &KafkaSettings) -> anyhow::Result<()> {
+    Ok(client::check(settings)?)
+}

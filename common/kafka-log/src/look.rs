@@ -1,0 +1,112 @@
+//! The logs in Kafka for whoever only looks: joins no group, fences nobody, makes no topic and publishes nothing.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use super::reader::Reader;
+use event_log::contract::Topic;
+use event_log::{Entry, EventLog, EventLogError, LogEvent, Output, Position};
+use primitives::time::Timestamp;
+use runtime::lifecycle::Stop;
+use runtime::settings::KafkaSettings;
+
+/// How long Kafka may be away before a command gives up.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Between two questions.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// The logs of a [`super::KafkaEventLog`], to be read.
+pub struct KafkaLook {
+    identity: String,
+    partitions: u32,
+    reader: Reader,
+}
+
+impl KafkaLook {
+    /// Finds the cluster and its topics. `group` is asked for its offsets, and not joined.
+    pub fn open(settings: &KafkaSettings, group: &str, stop: &Stop) -> Result<Self, EventLogError> {
+        let reader = Reader::new(settings, group, stop.clone())?;
+        let began = Instant::now();
+        let (cluster, found) = loop {
+            if let Some(found) = reader.cluster_and_partitions(Topic::Facts) {
+                break found;
+            }
+            if stop.sleep(ASK_AGAIN) || began.elapsed() >= ANSWER_WAIT_MAX {
+                let servers = &settings.servers;
+                return Err(EventLogError::Fatal(format!("Kafka at {servers} does not say which cluster it is")));
+            }
+        };
+        let topic = settings.topic(Topic::Facts);
+        if found != settings.partitions {
+            let partitions = settings.partitions;
+            return Err(match found {
+                0 => EventLogError::Fatal(format!("there is no topic {topic} in this cluster")),
+                found => EventLogError::Partitions(format!(
+                    "topic {topic} has {found} partitions where partitions is {partitions}"
+                )),
+            });
+        }
+        let identity = format!("kafka:{cluster}:{}", settings.topic_prefix);
+        Ok(Self { identity, partitions: settings.partitions, reader })
+    }
+}
+
+impl EventLog for KafkaLook {
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    fn tells_progress(&self) -> bool {
+        true
+    }
+
+    fn next(&mut self, _wait: Duration) -> Result<LogEvent, EventLogError> {
+        Ok(LogEvent::Quiet)
+    }
+
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
+        self.reader.left_off(partition)
+    }
+
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
+        self.reader.bounds(topic, partition)
+    }
+
+    fn start(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
+        Err(only_looks())
+    }
+
+    fn follow(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
+        Err(only_looks())
+    }
+
+    fn read(
+        &mut self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), EventLogError> {
+        self.reader.read(topic, from, until, visit, &mut || Ok(()))
+    }
+
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
+        self.reader.offset_at(partition, at)
+    }
+
+    fn unowned(&mut self) -> Option<usize> {
+        None
+    }
+
+    fn publish(&mut self, _outputs: Vec<Output>, _read: &[Position]) -> Result<Vec<Position>, EventLogError> {
+        Err(only_looks())
+    }
+}
+
+fn only_looks() -> EventLogError {
+    EventLogError::Fatal("these logs were opened to be looked at".to_owned())
+}

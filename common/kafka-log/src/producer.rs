@@ -1,0 +1,422 @@
+//! Hands each record of `raw` to Kafka once, in order, and tells what became of it.
+//!
+//! One idempotent producer: `acks=all`, no message timeout, nothing purged while it lives. A record stays with
+//! the client until Kafka has it, however long that takes; how much may wait there is the caller's to bound.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Headers, Message};
+use rdkafka::producer::{Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use serde::Deserialize;
+
+use super::batch::with_batch_threads;
+use super::client::{self, LoggingContext, Role};
+use super::faults::{Fault, FaultReports};
+use super::record::outgoing;
+use super::topics::{self, MayCreate, TopicsError};
+use event_log::Record;
+use event_log::contract::Topic;
+use runtime::settings::KafkaSettings;
+
+/// Told of each record that was handed over, once, from a thread of the client.
+pub trait Reports: Send + Sync + 'static {
+    /// What became of the record with this ticket.
+    fn reported(&self, ticket: u64, outcome: Result<(), ReportError>);
+}
+
+/// A record that Kafka did not take, as far as we know: it may be there all the same.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct ReportError {
+    /// What the fault affects.
+    pub scope: FaultScope,
+    /// Its kind.
+    pub fault: Fault,
+    /// In words.
+    pub reason: String,
+}
+
+/// What is affected when Kafka did not take a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultScope {
+    /// The record alone: it is too large, and Kafka does not have it. The producer can go on.
+    Record,
+    /// The producer: the outcome of later records is not known, and the producer has to be replaced.
+    Producer,
+}
+
+/// How many records go in one batch. A batch that is too large for the topic is refused as a whole, whatever
+/// single records are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batches {
+    /// As librdkafka has it: what the topic takes is not known.
+    Usual,
+    /// No more than the topic takes, in bytes.
+    UpTo(u32),
+    /// One record each, so that a refused batch is a refused record.
+    Alone,
+}
+
+/// Why a record was not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The client's queue is full.
+    Full,
+    /// The client never takes a record so large. Others may go on.
+    TooLarge,
+    /// The producer is done for: make a new one.
+    Fatal,
+}
+
+/// librdkafka's own limit of a batch.
+const BATCH_BYTES_USUAL: u32 = 1_000_000;
+/// A batch's own fields, and the lengths and times of a record in it, at most.
+const BATCH_HEAD_BYTES_MAX: usize = 61 + 40;
+/// The lengths of a header's name and value, at most.
+const HEADER_LENGTHS_BYTES_MAX: usize = 10;
+
+/// Waiting for a report is looked at this often, should a wake-up be missed.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// One idempotent producer for `raw`: `acks=all`, no message timeout, nothing purged.
+///
+/// Call [`flush`](Self::flush) before letting it go: records that are still with the client are then reported as
+/// errors, and whether Kafka has them is not known.
+pub struct RawProducer {
+    settings: KafkaSettings,
+    topic: String,
+    producer: ThreadedProducer<Line>,
+}
+
+impl RawProducer {
+    /// A producer that connects in the background; reports come to `reports`.
+    pub fn new(settings: &KafkaSettings, reports: Arc<dyn Reports>) -> anyhow::Result<Self> {
+        Self::with(settings, reports, &Arc::default(), Batches::Usual)
+    }
+
+    /// The same with these batches; faults go to `fault_reports`.
+    pub fn with(
+        settings: &KafkaSettings,
+        reports: Arc<dyn Reports>,
+        fault_reports: &Arc<FaultReports>,
+        batches: Batches,
+    ) -> anyhow::Result<Self> {
+        let line = Line {
+            context: LoggingContext::reporting(settings, Role::RawProducer, fault_reports),
+            partitions: settings.partitions,
+            topic: settings.topic(Topic::Raw),
+            reports,
+            batches,
+            in_flight: AtomicUsize::new(0),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        let mut config = client::config(settings, Role::RawProducer)?;
+        batches.limit(&mut config);
+        let producer = with_batch_threads(|| config.create_with_context(line)).map_err(client::ConfigError::from)?;
+        Ok(Self { settings: settings.clone(), topic: settings.topic(Topic::Raw), producer })
+    }
+
+    /// Checks or creates topics, fetches metadata and waits for the producer id; an error says what is missing.
+    ///
+    /// The producer id comes by itself after the first connection. That it is there is read from librdkafka's
+    /// statistics: without it the first records would wait for it, and miss their deadline.
+    pub fn connect(&self, wait: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + wait;
+        topics::ensure(&self.settings, MayCreate::Yes, wait)?;
+        self.reach(until.saturating_duration_since(Instant::now()))
+    }
+
+    /// As [`connect`](Self::connect), for topics that somebody has made sure of.
+    pub fn reach(&self, wait: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + wait;
+        self.fetch_metadata(until)?;
+        let mut state = self.line().state();
+        while !state.has_producer_id {
+            if let Some((_, reason)) = self.fatal_reason(&state) {
+                bail!("the producer is done for: {reason}");
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("Kafka has not given a producer id");
+            }
+            let waited = self.line().changed.wait_timeout(state, left.min(LOOK_AGAIN));
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// Whether an error of [`connect`](Self::connect) will still be there on the next try: an operator has to act.
+    pub fn needs_a_person(error: &anyhow::Error) -> bool {
+        error.downcast_ref::<TopicsError>().is_some_and(TopicsError::needs_a_person)
+    }
+
+    /// Hands a record over. Never blocks.
+    pub fn send(&self, partition: u32, record: &Record, ticket: u64) -> Result<(), SendError> {
+        let line = self.line();
+        let ticket = usize::try_from(ticket).expect("a pointer has 64 bits");
+        // Before it is handed over, since its report may come at once.
+        line.in_flight.fetch_add(1, Ordering::AcqRel);
+        let Err((error, _)) = self.producer.send(outgoing(&self.topic, partition, record, ticket)) else {
+            return Ok(());
+        };
+        line.one_less();
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
+            return Err(SendError::Full);
+        }
+        if Fault::of(&error) == Fault::TooLarge {
+            return Err(SendError::TooLarge);
+        }
+        line.state().broken.get_or_insert_with(|| (Fault::of(&error), error.to_string()));
+        Err(SendError::Fatal)
+    }
+
+    /// Why a new producer has to be made, if that is so.
+    pub fn fatal(&self) -> Option<(Fault, String)> {
+        self.fatal_reason(&self.line().state())
+    }
+
+    /// Whether some broker is connected, by the newest statistics.
+    pub fn is_connected(&self) -> bool {
+        self.line().state().is_connected
+    }
+
+    /// From now on it is done for, for this reason.
+    pub fn abandon(&self, fault: Fault, reason: String) {
+        let mut state = self.line().state();
+        state.is_abandoned = true;
+        state.broken.get_or_insert((fault, reason));
+    }
+
+    /// Records handed over and not reported.
+    pub fn in_flight(&self) -> usize {
+        self.line().in_flight.load(Ordering::Acquire)
+    }
+
+    /// After a fatal error, or once it was abandoned: has the client report what it still holds and will never send. With
+    /// `in_flight` also what it sent and has no answer to. It does that once by itself, but some records come back to it
+    /// after that.
+    pub fn give_up(&self, in_flight: bool) {
+        if self.producer.client().fatal_error().is_some() || self.line().state().is_abandoned {
+            let what = PurgeConfig::default().queue();
+            self.producer.purge(if in_flight { what.inflight() } else { what });
+        }
+    }
+
+    /// Waits until every record is reported; whether that came to pass.
+    pub fn flush(&self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        let line = self.line();
+        let mut state = line.state();
+        while self.in_flight() > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            // Not librdkafka's own flush: it would serve reports from this thread too, beside the client's.
+            (state, _) = line.changed.wait_timeout(state, left.min(LOOK_AGAIN)).unwrap_or_else(PoisonError::into_inner);
+        }
+        true
+    }
+
+    fn fetch_metadata(&self, until: Instant) -> anyhow::Result<()> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now()).max(LOOK_AGAIN);
+            let metadata = self.producer.client().fetch_metadata(Some(&self.topic), left);
+            let missing = match &metadata {
+                Err(error) => Some(error.to_string()),
+                Ok(metadata) => {
+                    let led = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+                    let led = led.filter(|partition| partition.leader() >= 0).count();
+                    (u32::try_from(led) != Ok(self.settings.partitions))
+                        .then(|| format!("{led} of {} partitions have a leader", self.settings.partitions))
+                }
+            };
+            let Some(missing) = missing else { return Ok(()) };
+            if Instant::now() >= until {
+                return Err(anyhow::Error::msg(missing)).with_context(|| format!("fetch metadata of {}", self.topic));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    fn fatal_reason(&self, state: &State) -> Option<(Fault, String)> {
+        let fatal = self.producer.client().fatal_error();
+        let fatal = fatal.map(|(code, reason)| (Fault::of_code(code), format!("{code}: {reason}")));
+        fatal.or_else(|| state.broken.clone())
+    }
+
+    fn line(&self) -> &Line {
+        self.producer.context()
+    }
+}
+
+impl Drop for RawProducer {
+    fn drop(&mut self) {
+        let left = self.in_flight();
+        if left > 0 {
+            tracing::warn!(
+                left,
+                "let the producer of {} go with {left} records that Kafka has not acknowledged",
+                self.topic
+            );
+        }
+    }
+}
+
+/// What the client tells us from its thread.
+struct Line {
+    context: LoggingContext,
+    topic: String,
+    /// As many as there must be.
+    partitions: u32,
+    reports: Arc<dyn Reports>,
+    batches: Batches,
+    in_flight: AtomicUsize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_connected: bool,
+    has_producer_id: bool,
+    is_abandoned: bool,
+    broken: Option<(Fault, String)>,
+}
+
+impl Line {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn one_less(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl ClientContext for Line {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.context.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(&error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
+        let mut state = self.state();
+        state.is_connected = statistics.brokers.values().any(|broker| broker.state == "UP");
+        state.has_producer_id = statistics.eos.is_some_and(|eos| eos.idemp_state == "Assigned");
+        let known = statistics.topics.get(self.topic.as_str()).map_or(0, TopicStatistics::known);
+        // A topic that is gone has none, and its records are refused.
+        if known > 0 && u32::try_from(known) != Ok(self.partitions) {
+            let reason = format!(
+                "topic {} has {known} partitions where partitions is {}: it was made anew while we ran",
+                self.topic, self.partitions
+            );
+            state.broken.get_or_insert((Fault::TopicShape, reason));
+        }
+        self.changed.notify_all();
+    }
+}
+
+impl ProducerContext for Line {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
+        let outcome = match result {
+            Ok(_) => Ok(()),
+            Err((error, message)) => {
+                let fault = Fault::of(error);
+                let alone = fault == Fault::TooLarge && self.batches.blame(wire_bytes(message));
+                let scope = if alone { FaultScope::Record } else { FaultScope::Producer };
+                Err(ReportError { scope, fault, reason: error.to_string() })
+            }
+        };
+        self.reports.reported(ticket as u64, outcome);
+        self.one_less();
+    }
+}
+
+impl Batches {
+    /// What an operator set stays, unless it is more.
+    fn limit(self, config: &mut ClientConfig) {
+        let limit = match self {
+            Self::Usual => return,
+            Self::UpTo(bytes) => bytes.max(1),
+            Self::Alone => 1,
+        };
+        let set = config.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(BATCH_BYTES_USUAL);
+        config.set("batch.size", limit.min(set).to_string());
+    }
+
+    /// Whether a record of that size is to blame for its batch having been too large.
+    fn blame(self, bytes: usize) -> bool {
+        match self {
+            Self::Usual => false,
+            Self::UpTo(limit) => bytes + BATCH_HEAD_BYTES_MAX > limit as usize,
+            Self::Alone => true,
+        }
+    }
+}
+
+/// What a record takes in a batch, without compression, rather more than less.
+fn wire_bytes(message: &BorrowedMessage<'_>) -> usize {
+    let headers = message.headers().into_iter().flat_map(Headers::iter);
+    let headers: usize =
+        headers.map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len) + HEADER_LENGTHS_BYTES_MAX).sum();
+    message.payload_len() + message.key_len() + headers
+}
+
+/// The little of librdkafka's statistics that we read.
+#[derive(Deserialize)]
+struct Statistics<'a> {
+    #[serde(borrow, default)]
+    topics: std::collections::HashMap<std::borrow::Cow<'a, str>, TopicStatistics<'a>>,
+    #[serde(borrow, default)]
+    brokers: std::collections::HashMap<String, BrokerStatistics<'a>>,
+    #[serde(borrow)]
+    eos: Option<ProducerStatistics<'a>>,
+}
+
+#[derive(Deserialize)]
+struct TopicStatistics<'a> {
+    #[serde(borrow, default)]
+    partitions: std::collections::HashMap<&'a str, PartitionStatistics>,
+}
+
+#[derive(Deserialize)]
+struct PartitionStatistics {
+    partition: i64,
+    #[serde(default)]
+    unknown: bool,
+}
+
+impl TopicStatistics<'_> {
+    /// Partitions that the brokers told of. There is a place for records of no partition, too.
+    fn known(&self) -> usize {
+        self.partitions.values().filter(|partition| partition.partition >= 0 && !partition.unknown).count()
+    }
+}
+
+#[derive(Deserialize)]
+struct BrokerStatistics<'a> {
+    #[serde(borrow)]
+    state: std::borrow::Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct ProducerStatistics<'a> {
+    #[serde(borrow)]
+    idemp_state: std::borrow::Cow<'a, str>,
+}

@@ -1,0 +1,533 @@
+//! Answers questions about places in `raw` and `facts`, and reads ranges of them to their very end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::groups::GroupInfo;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+
+use super::client::{PlainContext, Role};
+use super::facts::plain_consumer;
+use super::group::look_into;
+use super::record::{entry, kafka_offset, kafka_partition};
+use super::transaction::{is_refusal, judge, stopping};
+use event_log::contract::Topic;
+use event_log::hanging::{LeftOff, Published, Undecided};
+use event_log::{Entry, EventLogError, OPEN_MAX, Position};
+use primitives::time::Timestamp;
+use runtime::lifecycle::Stop;
+use runtime::settings::KafkaSettings;
+
+/// One question; then we look whether to stop, and ask again.
+const CALL_WAIT: Duration = Duration::from_secs(5);
+/// How long brokers may be away before a question is given up.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Between two questions that were not answered as hoped.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Offsets that are not told within this time may wait for a transaction that is open.
+const OFFSETS_WAIT: Duration = Duration::from_secs(1);
+/// A transaction that goes well is over in this time.
+const IN_FLIGHT_MAX: Duration = Duration::from_secs(1);
+/// How often it is said what is waited for.
+const SAY_AGAIN: Duration = Duration::from_secs(5);
+/// What is said of a transaction that is open for longer than [`OPEN_MAX`].
+const HANGS: &str = "None of ours is open for so long: it hangs if Kafka forgot to end it, as a broker without a replica \
+                     can when it is killed and started again. Opening the logs anew ends it if it is ours, and so does \
+                     starting the processor that it is of. Where that one is gone for good: see \
+                     `kafka-transactions.sh find-hanging`, and end it with `kafka-transactions.sh abort`";
+/// While reading, the group is answered at least this often.
+const SERVE_AGAIN: Duration = Duration::from_millis(500);
+
+/// Two plain consumers: one that sees committed records only, one for offsets with open transactions included.
+pub(super) struct Reader {
+    settings: KafkaSettings,
+    committed: BaseConsumer<PlainContext>,
+    uncommitted: BaseConsumer<PlainContext>,
+    stop: Stop,
+}
+
+impl Reader {
+    /// Connects in the background.
+    pub(super) fn new(settings: &KafkaSettings, group: &str, stop: Stop) -> Result<Self, EventLogError> {
+        Ok(Self {
+            settings: settings.clone(),
+            committed: plain_consumer(settings, Role::Reader { group })?,
+            uncommitted: plain_consumer(settings, Role::Uncommitted)?,
+            stop,
+        })
+    }
+
+    /// Which cluster this is, and how many partitions it has of a topic; none if it does not answer in time.
+    pub(super) fn cluster_and_partitions(&self, topic: Topic) -> Option<(String, u32)> {
+        let name = self.settings.topic(topic);
+        let metadata = self.uncommitted.fetch_metadata(Some(&name), CALL_WAIT).ok()?;
+        let found = metadata.topics().iter().find(|found| found.name() == name);
+        let partitions = found.map_or(0, |found| found.partitions().len());
+        let cluster = self.uncommitted.client().fetch_cluster_id(CALL_WAIT)?;
+        Some((cluster, u32::try_from(partitions).ok()?))
+    }
+
+    /// The first and the next offset, open transactions included.
+    pub(super) fn bounds(&self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
+        let name = self.settings.topic(topic);
+        let ask = || self.uncommitted.fetch_watermarks(&name, kafka_partition(partition), CALL_WAIT);
+        let (first, next) = self.insist(&format!("ask for the bounds of {name}/{partition}"), ask)?;
+        Ok((whole(first), whole(next)))
+    }
+
+    /// The first offset of `raw` whose record may be as young as `at`; its end, if there is none.
+    pub(super) fn offset_at(&self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
+        let name = self.settings.topic(Topic::Raw);
+        let ask = || {
+            let asked: TopicPartitionList =
+                std::iter::once((name.clone(), kafka_partition(partition), kafka_offset(at.ms()))).collect();
+            let found = self.uncommitted.offsets_for_times(asked, CALL_WAIT)?;
+            let found = found.elements();
+            let found = found.first().ok_or(KafkaError::NoMessageReceived)?;
+            found.error()?;
+            Ok(found.offset())
+        };
+        match self.insist(&format!("ask {name}/{partition} for a time"), ask)? {
+            Offset::Offset(offset) => Ok(whole(offset)),
+            // Nothing is as young as that.
+            Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => {
+                Ok(self.bounds(Topic::Raw, partition)?.1)
+            }
+        }
+    }
+
+    /// Visits every committed record from `from` to before `until`. Between records `serve` is called now and then.
+    ///
+    /// It waits until no transaction that began below `until` is open. Then everything below the last stable
+    /// offset is decided, and the first end of partition that is reported *after* that comes behind `until`,
+    /// even if there are only markers and aborted records on the way.
+    pub(super) fn read(
+        &self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+        serve: &mut dyn FnMut() -> Result<(), EventLogError>,
+    ) -> Result<(), EventLogError> {
+        if from.offset >= until {
+            return Ok(());
+        }
+        let place = Place { topic: self.settings.topic(topic), partition: from.partition };
+        let (first, _) = self.bounds(topic, from.partition)?;
+        if from.offset < first {
+            return Err(EventLogError::Fatal(format!(
+                "{place} begins at {first}: what lay at {} is gone",
+                from.offset
+            )));
+        }
+        self.wait_until_decided(&place, until, serve)?;
+        let list: TopicPartitionList =
+            std::iter::once((place.topic.clone(), kafka_partition(place.partition), kafka_offset(from.offset)))
+                .collect();
+        self.committed.assign(&list).map_err(|error| judge(&format!("read {place}"), &error, None))?;
+        let read = self.read_assigned(&place, until, visit, serve);
+        self.committed.unassign().map_err(|error| judge(&format!("leave {place}"), &error, None))?;
+        read
+    }
+
+    fn wait_until_decided(
+        &self,
+        place: &Place,
+        until: u64,
+        serve: &mut dyn FnMut() -> Result<(), EventLogError>,
+    ) -> Result<(), EventLogError> {
+        let began = Instant::now();
+        let mut said = began;
+        loop {
+            let stable = self.stable_end(place)?;
+            if stable >= until {
+                return Ok(());
+            }
+            if said.elapsed() >= SAY_AGAIN {
+                said = Instant::now();
+                let waited_s = began.elapsed().as_secs();
+                let what =
+                    format!("{place} is decided up to {stable}, not yet to {until}: wait for an open transaction");
+                if began.elapsed() >= OPEN_MAX {
+                    return Err(EventLogError::Reopen(format!("{what}, for {waited_s} s. {HANGS}")));
+                }
+                tracing::warn!(waited_s, "{what}");
+            }
+            serve()?;
+            if self.stop.sleep(ASK_AGAIN) {
+                return Err(stopping());
+            }
+        }
+    }
+
+    /// Below it no transaction is open: that is what a committed reader's question is answered with.
+    fn stable_end(&self, place: &Place) -> Result<u64, EventLogError> {
+        let ask = || self.committed.fetch_watermarks(&place.topic, kafka_partition(place.partition), CALL_WAIT);
+        let (_, stable) = self.insist(&format!("ask for the stable end of {place}"), ask)?;
+        Ok(whole(stable))
+    }
+
+    fn read_assigned(
+        &self,
+        place: &Place,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+        serve: &mut dyn FnMut() -> Result<(), EventLogError>,
+    ) -> Result<(), EventLogError> {
+        let (mut moved, mut said, mut served) = (Instant::now(), Instant::now(), Instant::now());
+        loop {
+            if served.elapsed() >= SERVE_AGAIN {
+                served = Instant::now();
+                serve()?;
+                if self.stop.requested() {
+                    return Err(stopping());
+                }
+            }
+            match self.committed.poll(SERVE_AGAIN) {
+                Some(Ok(message)) => {
+                    moved = Instant::now();
+                    let entry = entry(&message);
+                    if entry.position.offset >= until || visit(entry).is_break() {
+                        return Ok(());
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) if self.has_reached(place, until)? => return Ok(()),
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(error)) => {
+                    look_into(&format!("read {place}"), &error, self.committed.client().fatal_error())?;
+                }
+                None if moved.elapsed() >= SAY_AGAIN && said.elapsed() >= SAY_AGAIN => {
+                    said = Instant::now();
+                    let waited_s = moved.elapsed().as_secs();
+                    tracing::warn!(waited_s, "{place} brings nothing, though it goes on to {until}");
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Whether the end that was just told lies behind `until`. Our position mostly says so, since it counts markers;
+    /// where compaction left nothing to count, the partition is asked once more: after a change of leaders, the
+    /// new one's end may lie lower for a moment.
+    fn has_reached(&self, place: &Place, until: u64) -> Result<bool, EventLogError> {
+        let position = self.committed.position().ok();
+        let position = position.as_ref().and_then(|list| list.elements().first().map(TopicPartitionListElem::offset));
+        if let Some(Offset::Offset(offset)) = position
+            && whole(offset) >= until
+        {
+            return Ok(true);
+        }
+        Ok(self.stable_end(place)? >= until)
+    }
+
+    /// Which of these places the partition does not reach, in words.
+    pub(super) fn out_of_range(&self, topic: Topic, places: &[Position]) -> Option<String> {
+        places.iter().find_map(|place| {
+            let (first, next) = self.bounds(topic, place.partition).ok()?;
+            let name = self.settings.topic(topic);
+            (place.offset < first || place.offset > next)
+                .then(|| format!("{name}/{} holds {first} to {next}, but we are at {}", place.partition, place.offset))
+        })
+    }
+
+    /// Where the group left off in `raw`, asked until no transaction that may move it is open. Asks as somebody who is
+    /// in no group.
+    pub(super) fn left_off(&self, partition: u32) -> Result<Option<u64>, EventLogError> {
+        let name = self.settings.topic(Topic::Raw);
+        let began = Instant::now();
+        loop {
+            if self.stop.requested() {
+                return Err(stopping());
+            }
+            let mut asked = TopicPartitionList::with_capacity(1);
+            asked.add_partition(&name, kafka_partition(partition));
+            let answer = self.committed.committed_offsets(asked, CALL_WAIT).and_then(|found| {
+                let found = found.elements();
+                let found = found.first().ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
+                found.error()?;
+                Ok(found.offset())
+            });
+            match answer {
+                Ok(Offset::Offset(offset)) => return Ok(u64::try_from(offset).ok()),
+                Ok(_) => return Ok(None),
+                Err(error) if is_refusal(&error) => {
+                    return Err(judge(&format!("ask where the group left off in {name}/{partition}"), &error, None));
+                }
+                Err(error) if began.elapsed() >= OPEN_MAX => {
+                    let waited_s = began.elapsed().as_secs();
+                    return Err(EventLogError::Reopen(format!(
+                        "{name}/{partition} does not tell where the group left off: {error}, for {waited_s} s. If a \
+                         transaction is open there: {HANGS}"
+                    )));
+                }
+                Err(error) => {
+                    // A time-out is no answer: an offset that is still undecided is not told.
+                    tracing::warn!(partition, "wait for where the group left off in {name}/{partition}: {error}");
+                    self.stop.sleep(Duration::from_millis(200));
+                }
+            }
+        }
+    }
+
+    /// Every partition of what is published: where it ends, and up to where all is decided.
+    pub(super) fn published(&self) -> Result<Vec<Published>, EventLogError> {
+        let places: Vec<(Topic, u32)> = Topic::ALL
+            .into_iter()
+            .filter(|topic| *topic != Topic::Raw)
+            .flat_map(|topic| (0..self.settings.partitions).map(move |partition| (topic, partition)))
+            .collect();
+        // In this order: what is decided meanwhile counts as decided.
+        let ends = self.ends("ask for the ends of what is published", &self.uncommitted, &places)?;
+        let stable = self.ends("ask for the stable ends of what is published", &self.committed, &places)?;
+        let published = places.into_iter().zip(ends.into_iter().zip(stable));
+        Ok(published.map(|((topic, partition), (end, stable))| Published { topic, partition, stable, end }).collect())
+    }
+
+    /// Waits until no transaction is open in what was published of a partition.
+    pub(super) fn wait_until_published(
+        &self,
+        partition: u32,
+        serve: &mut dyn FnMut() -> Result<(), EventLogError>,
+    ) -> Result<(), EventLogError> {
+        for published in self.published()?.iter().filter(|published| published.partition == partition) {
+            let place = Place { topic: self.settings.topic(published.topic), partition };
+            if published.is_open() {
+                self.wait_until_decided(&place, published.end, serve)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits every record from a place on, decided or not, until that is enough.
+    pub(super) fn peek(
+        &self,
+        topic: Topic,
+        from: Position,
+        visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>,
+    ) -> Result<(), EventLogError> {
+        let consumer = plain_consumer(&self.settings, Role::Peeker)?;
+        let name = self.settings.topic(topic);
+        let list = std::iter::once((name.clone(), kafka_partition(from.partition), kafka_offset(from.offset)));
+        consumer.assign(&list.collect()).map_err(|error| judge(&format!("look into {name}"), &error, None))?;
+        let mut moved = Instant::now();
+        while moved.elapsed() < ANSWER_WAIT_MAX {
+            if self.stop.requested() {
+                return Err(stopping());
+            }
+            match consumer.poll(ASK_AGAIN) {
+                Some(Ok(message)) if visit(&entry(&message)).is_break() => return Ok(()),
+                Some(Ok(_)) => moved = Instant::now(),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Some(Err(error)) => tracing::debug!("look into {name}: {error}"),
+                None => {}
+            }
+        }
+        Err(EventLogError::Reopen(format!("{name}/{} brings nothing from {} on", from.partition, from.offset)))
+    }
+
+    /// Where partitions end for this consumer, in the order of `places`.
+    fn ends(
+        &self,
+        what: &str,
+        consumer: &BaseConsumer<PlainContext>,
+        places: &[(Topic, u32)],
+    ) -> Result<Vec<u64>, EventLogError> {
+        let partition_of =
+            |(topic, partition): &(Topic, u32)| (self.settings.topic(*topic), kafka_partition(*partition));
+        self.insist(what, || {
+            let asked: TopicPartitionList =
+                places.iter().map(&partition_of).map(|(topic, partition)| (topic, partition, Offset::End)).collect();
+            let found = consumer.offsets_for_times(asked, CALL_WAIT)?;
+            places
+                .iter()
+                .map(|place| {
+                    let (topic, partition) = partition_of(place);
+                    let found = found.find_partition(&topic, partition).ok_or(KafkaError::NoMessageReceived)?;
+                    found.error()?;
+                    match found.offset() {
+                        Offset::Offset(offset) => Ok(whole(offset)),
+                        Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => {
+                            Err(KafkaError::NoMessageReceived)
+                        }
+                    }
+                })
+                .collect()
+        })
+    }
+
+    /// What is undecided now and stays so for longer than a transaction that goes well.
+    pub(super) fn undecided(&self) -> Result<Undecided, EventLogError> {
+        let began = Instant::now();
+        let first = self.published()?;
+        let mut left_off = self.all_left_off()?;
+        let mut published = first.clone();
+        loop {
+            // What is open now and was not there at first is somebody's who goes on.
+            let open = first.iter().zip(&published).filter(|(first, now)| first.is_open() && now.stable < first.end);
+            let hanging: BTreeSet<(Topic, u32)> = open.map(|(_, now)| (now.topic, now.partition)).collect();
+            let is_decided = hanging.is_empty() && left_off.untold.is_empty();
+            if is_decided || began.elapsed() >= IN_FLIGHT_MAX {
+                return Ok(Undecided { published, hanging, left_off });
+            }
+            if self.stop.sleep(ASK_AGAIN) {
+                return Err(stopping());
+            }
+            published = self.published()?;
+            for partition in left_off.untold.clone() {
+                self.ask_where_left_off(&[partition], &mut left_off);
+            }
+        }
+    }
+
+    /// Where the group left off in each partition of `raw`.
+    fn all_left_off(&self) -> Result<LeftOff, EventLogError> {
+        let all: Vec<u32> = (0..self.settings.partitions).collect();
+        let mut left_off = LeftOff { told: BTreeMap::new(), untold: all.iter().copied().collect() };
+        self.ask_where_left_off(&all, &mut left_off);
+        // Where one of them is not told, Kafka's client tells none.
+        for partition in left_off.untold.clone() {
+            if self.stop.requested() {
+                return Err(stopping());
+            }
+            self.ask_where_left_off(&[partition], &mut left_off);
+        }
+        Ok(left_off)
+    }
+
+    /// Whether no transaction may move where the group left off in a partition, as far as is told in a moment.
+    pub(super) fn tells_where_left_off(&self, partition: u32) -> bool {
+        self.left_off_in(&[partition]).is_some()
+    }
+
+    fn ask_where_left_off(&self, partitions: &[u32], left_off: &mut LeftOff) {
+        for (partition, offset) in self.left_off_in(partitions).unwrap_or_default() {
+            left_off.untold.remove(&partition);
+            left_off.told.extend(offset.map(|offset| (partition, offset)));
+        }
+    }
+
+    /// Asks once where the group left off in these partitions; none if it is not told of all of them.
+    fn left_off_in(&self, partitions: &[u32]) -> Option<Vec<(u32, Option<u64>)>> {
+        let raw = self.settings.topic(Topic::Raw);
+        let mut asked = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            asked.add_partition(&raw, kafka_partition(*partition));
+        }
+        let told = self.committed.committed_offsets(asked, OFFSETS_WAIT).ok()?;
+        let tell = |place: &TopicPartitionListElem<'_>| {
+            place.error().ok()?;
+            let offset = if let Offset::Offset(offset) = place.offset() { Some(whole(offset)) } else { None };
+            Some((u32::try_from(place.partition()).ok()?, offset))
+        };
+        told.elements().iter().map(tell).collect()
+    }
+
+    /// What says, to whoever commits offsets, that no member does.
+    pub(super) fn no_member(&self) -> Option<ConsumerGroupMetadata> {
+        self.committed.group_metadata()
+    }
+
+    /// Who is in a group, by member and host.
+    pub(super) fn members(&self, group: &str) -> Result<Vec<String>, EventLogError> {
+        let groups =
+            self.insist("ask who is in the group", || self.uncommitted.fetch_group_list(Some(group), CALL_WAIT))?;
+        let members = groups.groups().iter().filter(|found| found.name() == group).flat_map(GroupInfo::members);
+        Ok(members.map(|member| format!("{} on {}", member.id(), member.client_host())).collect())
+    }
+
+    /// How many partitions of a topic no member of the group has; none while the group is between two generations.
+    pub(super) fn unowned(&self, group: &str, topic: &str, partitions: u32) -> Option<usize> {
+        let groups = self.uncommitted.fetch_group_list(Some(group), CALL_WAIT).ok()?;
+        let group = groups.groups().iter().find(|found| found.name() == group && found.state() == "Stable")?;
+        let mut unowned: BTreeSet<u32> = (0..partitions).collect();
+        for member in group.members() {
+            for partition in assigned(member.assignment().unwrap_or_default(), topic) {
+                unowned.remove(&partition);
+            }
+        }
+        Some(unowned.len())
+    }
+
+    fn insist<T>(&self, what: &str, ask: impl Fn() -> KafkaResult<T>) -> Result<T, EventLogError> {
+        let began = Instant::now();
+        loop {
+            match ask() {
+                Ok(answer) => return Ok(answer),
+                Err(_) if self.stop.requested() => return Err(stopping()),
+                Err(error) if began.elapsed() >= ANSWER_WAIT_MAX => return Err(judge(what, &error, None)),
+                Err(error) => tracing::debug!("{what}: {error}"),
+            }
+            self.stop.sleep(ASK_AGAIN);
+        }
+    }
+}
+
+/// A partition, as logs and errors name it.
+struct Place {
+    topic: String,
+    partition: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.partition)
+    }
+}
+
+/// The partitions of a topic in a member's assignment, as the consumer protocol writes it: a version, then for each
+/// topic its name and partitions. What cannot be read assigns nothing.
+fn assigned(mut assignment: &[u8], topic: &str) -> Vec<u32> {
+    fn number<const N: usize>(from: &mut &[u8]) -> Option<u32> {
+        let (digits, rest) = from.split_first_chunk::<N>()?;
+        *from = rest;
+        Some(digits.iter().fold(0, |number, digit| number << 8 | u32::from(*digit)))
+    }
+    let from = &mut assignment;
+    let mut partitions = Vec::new();
+    let mut topics = || -> Option<()> {
+        number::<2>(from)?;
+        for _ in 0..number::<4>(from)? {
+            let length = usize::try_from(number::<2>(from)?).ok()?;
+            let (name, rest) = from.split_at_checked(length)?;
+            *from = rest;
+            for _ in 0..number::<4>(from)? {
+                let partition = number::<4>(from)?;
+                if name == topic.as_bytes() {
+                    partitions.push(partition);
+                }
+            }
+        }
+        Some(())
+    };
+    topics();
+    partitions
+}
+
+fn whole(offset: i64) -> u64 {
+    u64::try_from(offset).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::assigned;
+
+    #[test]
+    fn an_assignment_is_read_by_topic_and_one_that_is_cut_off_as_far_as_it_goes() {
+        let topic = |name: &str, partitions: &[u32]| -> Vec<u8> {
+            let mut bytes = u16::try_from(name.len()).expect("short").to_be_bytes().to_vec();
+            bytes.extend(name.as_bytes());
+            bytes.extend(u32::try_from(partitions.len()).expect("few").to_be_bytes());
+            bytes.extend(partitions.iter().flat_map(|partition| partition.to_be_bytes()));
+            bytes
+        };
+        let whole = [&[0, 3, 0, 0, 0, 2][..], &topic("other", &[9]), &topic("raw", &[0, 300])].concat();
+        assert_eq!(assigned(&whole, "raw"), [0, 300]);
+        assert_eq!(assigned(&whole[..whole.len() - 1], "raw"), [0]);
+        assert_eq!(assigned(&whole, "none"), [0_u32; 0]);
+        assert_eq!(assigned(b"", "raw"), [0_u32; 0]);
+    }
+}

@@ -1,0 +1,57 @@
+//! Our records as Kafka's, and back.
+
+use bytes::Bytes;
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+
+use event_log::{Entry, Position, Record};
+use primitives::time::Timestamp;
+
+/// A message where it lies. Bytes of a key that are no text, which none of ours are, become replacement characters.
+pub(super) fn entry(message: &BorrowedMessage<'_>) -> Entry {
+    let header = |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.unwrap_or_default().to_vec());
+    let at = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default();
+    Entry {
+        position: Position {
+            partition: u32::try_from(message.partition()).expect("a fetched message has a partition"),
+            offset: u64::try_from(message.offset()).expect("a fetched message has an offset"),
+        },
+        record: Record {
+            key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
+            value: message.payload().map(Bytes::copy_from_slice),
+            headers: message.headers().map(|headers| headers.iter().map(header).collect()).unwrap_or_default(),
+            at: Timestamp::from_ms(at),
+        },
+    }
+}
+
+/// A record for a partition of a topic, with what its report shall carry.
+pub(super) fn outgoing<'a>(
+    topic: &'a str,
+    partition: u32,
+    record: &'a Record,
+    ticket: usize,
+) -> BaseRecord<'a, str, [u8], usize> {
+    let headers =
+        record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, (name, value)| {
+            headers.insert(Header { key: name, value: Some(value) })
+        });
+    let mut message = BaseRecord::with_opaque_to(topic, ticket)
+        .partition(kafka_partition(partition))
+        // To librdkafka nought means now.
+        .timestamp(i64::try_from(record.at.ms()).unwrap_or(i64::MAX).max(1))
+        .headers(headers);
+    message.key = record.key.as_deref();
+    message.payload = record.value.as_deref();
+    message
+}
+
+/// A partition as Kafka counts it.
+pub(super) fn kafka_partition(partition: u32) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+/// An offset as Kafka counts it.
+pub(super) fn kafka_offset(offset: u64) -> rdkafka::Offset {
+    rdkafka::Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,494 @@
+//! Topics exist and keep what we promise, or nothing starts.
+//!
+//! Missing topics are created; those that exist in a shape that would break a promise are refused with
+//! what is wrong and what to do. Other differences are an operator's choice and only told.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+
+use super::client::{self, ConfigError, LoggingContext, PlainContext, RECORD_BYTES_MAX, Role};
+use super::faults::{Fault, FaultReports};
+use event_log::contract::{DAY, Policy, Retention, TOMBSTONES_KEPT, Topic};
+use runtime::settings::KafkaSettings;
+
+/// The longest that one question to the brokers may take.
+const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How far ahead of the broker's clock a record may be. Kafka's default is an hour: the events of an ingress whose clock
+/// was set ahead would be refused until the broker's comes so far, and hold up all behind them.
+const AHEAD_MAX: &str = "message.timestamp.after.max.ms";
+/// Between two looks at whether new topics have leaders.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Why the topics cannot be relied on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TopicsError {
+    /// A topic exists and would break a promise, or cannot be created: an operator has to decide.
+    #[error("{0}")]
+    Shape(String),
+    /// Topics have other numbers of partitions than they must have: an operator has to decide.
+    #[error("{0}")]
+    Partitions(String),
+    /// A topic cannot be created because we may not: an operator has to decide.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// Topics are missing that we were not to create.
+    #[error("{0}")]
+    Missing(String),
+    /// The brokers did not answer in time.
+    #[error("ask Kafka for its topics: {0}")]
+    Unreachable(String),
+    /// The settings are wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl TopicsError {
+    /// Whether the next try will find the same, until an operator has acted.
+    pub(super) fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Shape(_) | Self::Partitions(_) | Self::NotAllowed(_) | Self::Config(_) => true,
+            Self::Missing(_) | Self::Unreachable(_) => false,
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Shape(_) | Self::Partitions(_) => Fault::TopicShape,
+            Self::NotAllowed(_) => Fault::Authorization,
+            Self::Missing(_) => Fault::TopicMissing,
+            Self::Unreachable(_) => Fault::Unreachable,
+            Self::Config(_) => Fault::Other,
+        }
+    }
+}
+
+/// Whether topics that are missing are created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayCreate {
+    /// They are.
+    Yes,
+    /// They are not: somebody who deleted them may be about to make them anew.
+    No,
+}
+
+/// What `raw` takes, as far as we may know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RawTopic {
+    /// The largest batch of records.
+    pub batch_bytes_max: Option<u32>,
+}
+
+impl RawTopic {
+    /// Makes sure of all topics. What is wrong is an error, and noted.
+    pub fn ensure(
+        settings: &KafkaSettings,
+        fault_reports: &Arc<FaultReports>,
+        may_create: MayCreate,
+        wait: Duration,
+    ) -> anyhow::Result<Self> {
+        let made = Topics::ask(settings, LoggingContext::reporting(settings, Role::Admin, fault_reports), wait);
+        let ensured = made.and_then(|topics| topics.ensure(may_create));
+        if let Err(error) = &ensured {
+            fault_reports.note(error.fault(), error.to_string());
+        }
+        Ok(ensured?)
+    }
+
+    /// Whether an error of [`ensure`](Self::ensure) says that topics are gone.
+    pub fn is_missing(error: &anyhow::Error) -> bool {
+        matches!(error.downcast_ref::<TopicsError>(), Some(TopicsError::Missing(_)))
+    }
+
+    /// Asks why nothing is acknowledged, briefly and with a new client, and notes what is found. Returns whether nothing is
+    /// wrong as far as that client sees.
+    pub fn diagnose(settings: &KafkaSettings, fault_reports: &Arc<FaultReports>, wait: Duration) -> bool {
+        let asked = Topics::ask(settings, LoggingContext::reporting(settings, Role::Admin, fault_reports), wait);
+        let asked = asked.map_err(|error| (error.fault(), error.to_string()));
+        let found = asked.and_then(|topics| topics.diagnose());
+        found.map_err(|(fault, reason)| fault_reports.note(fault, reason)).is_ok()
+    }
+}
+
+/// Creates topics that are missing, if it may, and looks at those that are there.
+pub(super) fn ensure(settings: &KafkaSettings, may_create: MayCreate, wait: Duration) -> Result<(), TopicsError> {
+    let topics = Topics::ask(settings, LoggingContext::new(settings, Role::Admin), wait)?;
+    topics.ensure(may_create).map(drop)
+}
+
+struct Topics<'a> {
+    settings: &'a KafkaSettings,
+    admin: AdminClient<PlainContext>,
+    until: Instant,
+}
+
+impl<'a> Topics<'a> {
+    fn ask(settings: &'a KafkaSettings, context: LoggingContext, wait: Duration) -> Result<Self, TopicsError> {
+        let admin = client::config(settings, Role::Admin)?.create_with_context(PlainContext(context));
+        let admin: AdminClient<PlainContext> = admin.map_err(ConfigError::from)?;
+        Ok(Self { settings, admin, until: Instant::now() + wait })
+    }
+
+    fn ensure(&self, may_create: MayCreate) -> Result<RawTopic, TopicsError> {
+        let missing = self.missing()?;
+        if may_create == MayCreate::No && !missing.is_empty() {
+            let names: Vec<_> = missing.iter().map(|topic| self.settings.topic(*topic)).collect();
+            return Err(TopicsError::Missing(format!("topic {} is gone", names.join(", "))));
+        }
+        self.create(&missing)?;
+        self.wait_for_leaders()?;
+        self.check_policies()
+    }
+
+    fn diagnose(&self) -> Result<(), (Fault, String)> {
+        let metadata = self.admin.inner().fetch_metadata(None, self.remaining());
+        let metadata = metadata.map_err(|error| (Fault::of(&error), format!("no broker answers: {error}")))?;
+        let name = self.settings.topic(Topic::Raw);
+        let found = metadata.topics().iter().find(|found| found.name() == name && found.error().is_none());
+        let Some(partitions) = found.map(MetadataTopic::partitions) else {
+            return Err((Fault::TopicMissing, format!("topic {name} is gone")));
+        };
+        let count = partitions.len();
+        if u32::try_from(count) != Ok(self.settings.partitions) {
+            let reason = check_counts(self.settings, &[(Topic::Raw, count)]).err().unwrap_or_default();
+            return Err((Fault::TopicShape, reason));
+        }
+        let leaderless = partitions.iter().filter(|partition| partition.leader() < 0).count();
+        if leaderless > 0 {
+            let reason = format!("{leaderless} of {count} partitions of {name} have no leader");
+            return Err((Fault::Leaders, reason));
+        }
+        let Some(in_sync_min) = self.in_sync_min(&name) else { return Ok(()) };
+        // Kafka never demands more than there are.
+        let demands = |partition: &MetadataPartition| in_sync_min.min(partition.replicas().len());
+        let short = partitions.iter().filter(|partition| partition.isr().len() < demands(partition)).count();
+        if short > 0 {
+            let reason = format!(
+                "{short} of {count} partitions of {name} have fewer replicas in sync than its min.insync.replicas={in_sync_min}"
+            );
+            return Err((Fault::Replicas, reason));
+        }
+        Ok(())
+    }
+
+    fn in_sync_min(&self, name: &str) -> Option<usize> {
+        let asked = [ResourceSpecifier::Topic(name)];
+        let described = block_on(self.admin.describe_configs(&asked, &self.options())).ok()?.pop()?.ok()?;
+        described.get("min.insync.replicas")?.value.as_deref()?.parse().ok()
+    }
+
+    fn missing(&self) -> Result<Vec<Topic>, TopicsError> {
+        let counts = self.partition_counts()?;
+        let found = |topic: &Topic| counts.iter().any(|(found, _)| found == topic);
+        let counts: Vec<_> = counts.iter().map(|(topic, leaders)| (*topic, leaders.len())).collect();
+        check_counts(self.settings, &counts).map_err(TopicsError::Partitions)?;
+        Ok(Topic::ALL.into_iter().filter(|topic| !found(topic)).collect())
+    }
+
+    fn create(&self, missing: &[Topic]) -> Result<(), TopicsError> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let partitions = super::record::kafka_partition(self.settings.partitions);
+        let replication = self.settings.replication.unwrap_or(-1);
+        let names: Vec<String> = missing.iter().map(|topic| self.settings.topic(*topic)).collect();
+        let wanted: Vec<_> = missing.iter().map(|topic| wanted(*topic, self.settings.retention)).collect();
+        let new: Vec<NewTopic<'_>> = names
+            .iter()
+            .zip(&wanted)
+            .map(|(name, config)| NewTopic {
+                name,
+                num_partitions: partitions,
+                replication: TopicReplication::Fixed(replication),
+                config: config.iter().map(|(name, value)| (*name, value.as_str())).collect(),
+            })
+            .collect();
+        let results = block_on(self.admin.create_topics(&new, &self.options()))
+            .map_err(|error| TopicsError::Unreachable(error.to_string()))?;
+        for result in results {
+            match result {
+                Ok(name) => tracing::info!(topic = name, "created topic {name}"),
+                // Somebody else was a moment quicker; the check that follows looks at what they made.
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, code @ (RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::OperationTimedOut))) => {
+                    return Err(TopicsError::Unreachable(format!("create topic {name}: {code}")));
+                }
+                Err((name, code)) if Fault::of_code(code) == Fault::Authorization => {
+                    return Err(TopicsError::NotAllowed(format!(
+                        "topic {name} is not there for us, and we may not create it: {code}. \
+                         Create it with {} partitions and let this user describe and write it, or let it create topics",
+                        self.settings.partitions
+                    )));
+                }
+                Err((name, code)) => {
+                    return Err(TopicsError::Shape(format!(
+                        "topic {name} cannot be created: {code}. Create it with {} partitions, or let this user create topics",
+                        self.settings.partitions
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for_leaders(&self) -> Result<(), TopicsError> {
+        loop {
+            let counts = self.partition_counts()?;
+            let led =
+                counts.len() == Topic::ALL.len() && counts.iter().all(|(_, leaders)| leaders.iter().all(|led| *led));
+            let counts: Vec<_> = counts.iter().map(|(topic, leaders)| (*topic, leaders.len())).collect();
+            check_counts(self.settings, &counts).map_err(TopicsError::Partitions)?;
+            if led {
+                return Ok(());
+            }
+            if Instant::now() >= self.until {
+                return Err(TopicsError::Unreachable("some partitions have no leader".into()));
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// For each of our topics that is there, whether each of its partitions has a leader. Asks for all topics of
+    /// the cluster, since a question for one by name may create it.
+    fn partition_counts(&self) -> Result<Vec<(Topic, Vec<bool>)>, TopicsError> {
+        let metadata = loop {
+            match self.admin.inner().fetch_metadata(None, self.remaining()) {
+                Ok(metadata) => break metadata,
+                Err(error) if Instant::now() >= self.until => return Err(TopicsError::Unreachable(error.to_string())),
+                Err(_) => thread::sleep(LOOK_AGAIN),
+            }
+        };
+        let leaders = |topic: Topic| {
+            let name = self.settings.topic(topic);
+            let found = metadata.topics().iter().find(|found| found.name() == name && found.error().is_none())?;
+            Some((topic, found.partitions().iter().map(|partition| partition.leader() >= 0).collect()))
+        };
+        Ok(Topic::ALL.into_iter().filter_map(leaders).collect())
+    }
+
+    fn check_policies(&self) -> Result<RawTopic, TopicsError> {
+        let names: Vec<String> = Topic::ALL.iter().map(|topic| self.settings.topic(*topic)).collect();
+        let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let results = match block_on(self.admin.describe_configs(&asked, &self.options())) {
+            Ok(results) => results,
+            Err(KafkaError::AdminOp(code)) if cannot_be_asked(code) => asked.iter().map(|_| Err(code)).collect(),
+            Err(error) => return Err(TopicsError::Unreachable(error.to_string())),
+        };
+        let mut raw = RawTopic::default();
+        for (topic, result) in Topic::ALL.into_iter().zip(results) {
+            let name = self.settings.topic(topic);
+            match result {
+                Ok(config) => {
+                    self.check_policy(topic, &name, &config)?;
+                    if topic == Topic::Raw {
+                        let limit = config.get("max.message.bytes").and_then(|entry| entry.value.as_deref());
+                        raw.batch_bytes_max = limit.and_then(|limit| limit.parse().ok());
+                    }
+                }
+                Err(code) if cannot_be_asked(code) => {
+                    tracing::warn!(topic = name, "what topic {name} keeps is not checked: the broker says {code}");
+                }
+                Err(code) => return Err(TopicsError::Unreachable(format!("describe topic {name}: {code}"))),
+            }
+        }
+        Ok(raw)
+    }
+
+    fn check_policy(&self, topic: Topic, name: &str, config: &ConfigResource) -> Result<(), TopicsError> {
+        let value = |setting: &str| config.get(setting).and_then(|entry| entry.value.as_deref()).unwrap_or_default();
+        if let Some(wrong) = broken_policy(topic, value("cleanup.policy")) {
+            return Err(TopicsError::Shape(format!("topic {name} {wrong}")));
+        }
+        let takes: u32 = value("max.message.bytes").parse().unwrap_or(RECORD_BYTES_MAX);
+        if topic != Topic::Raw && takes < DERIVED_BYTES_MIN {
+            return Err(TopicsError::Shape(format!(
+                "topic {name} has max.message.bytes={takes}, and what is published there may have {DERIVED_BYTES_MIN}: set \
+                 it to {RECORD_BYTES_MAX}"
+            )));
+        }
+        for (setting, wanted) in wanted(topic, self.settings.retention) {
+            let found = value(setting);
+            if setting == AHEAD_MAX && found != wanted {
+                tracing::warn!(
+                    topic = name,
+                    "topic {name} has {setting}={found}: events of an ingress whose clock is set ahead by more wait on \
+                     its disk for as long; set it to {wanted}"
+                );
+            } else if found != wanted {
+                tracing::info!(topic = name, "topic {name} has {setting}={found} where we would set {wanted}");
+            }
+        }
+        Ok(())
+    }
+
+    fn options(&self) -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(self.remaining())).operation_timeout(Some(self.remaining()))
+    }
+
+    /// At least a second, so that a short wait still asks once.
+    fn remaining(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now()).clamp(Duration::from_secs(1), REQUEST_WAIT_MAX)
+    }
+}
+
+/// What is published in a derived topic may be this large, whatever is left out of what events show.
+const DERIVED_BYTES_MIN: u32 = 256 * 1024;
+
+/// An answer that says that this broker or this user has no such question, not that something is wrong.
+fn cannot_be_asked(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnsupportedFeature
+            | RDKafkaErrorCode::UnsupportedVersion
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+    )
+}
+
+/// What is wrong with the numbers of partitions, if anything is.
+fn check_counts(settings: &KafkaSettings, found: &[(Topic, usize)]) -> Result<(), String> {
+    let wanted = settings.partitions;
+    let Some((topic, count)) = found.iter().find(|(_, count)| u32::try_from(*count) != Ok(wanted)) else {
+        return Ok(());
+    };
+    let name = settings.topic(*topic);
+    let alike = found.len() == Topic::ALL.len() && found.iter().all(|(_, other)| other == count);
+    let remedy = if alike {
+        format!("set partitions to {count}")
+    } else {
+        "all topics must have the same number: delete and create the odd ones, or take another topic-prefix".to_owned()
+    };
+    Err(format!("topic {name} has {count} partitions where partitions is {wanted}: {remedy}"))
+}
+
+/// What a clean-up policy would break, and the remedy.
+fn broken_policy(topic: Topic, found: &str) -> Option<String> {
+    let has = |policy: &str| found.split(',').any(|part| part.trim() == policy);
+    let remedy =
+        |policy: &str| format!("set cleanup.policy={policy} on it (kafka-configs --alter --entity-type topics)");
+    match topic {
+        Topic::Raw if has("compact") => {
+            Some(format!("is compacted, so that of each portal only the newest event would stay: {}", remedy("delete")))
+        }
+        Topic::Facts | Topic::Installations if has("delete") || !has("compact") => {
+            Some(format!("has cleanup.policy={found}, so that what must stay for ever would go: {}", remedy("compact")))
+        }
+        Topic::Raw
+        | Topic::Facts
+        | Topic::Events
+        | Topic::Unverified
+        | Topic::Installations
+        | Topic::Permissions
+        | Topic::Rejected => None,
+    }
+}
+
+/// What we set on a topic that we create.
+fn wanted(topic: Topic, retention: Retention) -> Vec<(&'static str, String)> {
+    let ms = |time: Duration| time.as_millis().to_string();
+    // Only whole, closed segments are deleted or compacted: this is how much longer than promised a record can stay.
+    let segment = |kept: Duration| ms((kept / 14).clamp(Duration::from_secs(60), DAY));
+    let compact = || {
+        vec![
+            ("segment.ms", ms(DAY / 4)),
+            ("min.cleanable.dirty.ratio", "0.1".to_owned()),
+            // Else what was erased could wait in a quiet topic for ever.
+            ("max.compaction.lag.ms", ms(DAY)),
+            ("delete.retention.ms", ms(TOMBSTONES_KEPT)),
+        ]
+    };
+    let mut config = vec![("message.timestamp.type", "CreateTime".to_owned()), (AHEAD_MAX, i64::MAX.to_string())];
+    match topic.policy(retention) {
+        Policy::Delete(kept) => {
+            config.push(("cleanup.policy", "delete".to_owned()));
+            config.push(("retention.ms", ms(kept)));
+            config.push(("segment.ms", segment(kept)));
+        }
+        Policy::Compact => {
+            config.push(("cleanup.policy", "compact".to_owned()));
+            config.extend(compact());
+        }
+        Policy::CompactAndDelete(kept) => {
+            config.push(("cleanup.policy", "compact,delete".to_owned()));
+            config.push(("retention.ms", ms(kept)));
+            config.extend(compact());
+        }
+    }
+    // What follows from an event may be larger than the event: JSON writes some bytes as six.
+    config.push(("max.message.bytes", RECORD_BYTES_MAX.to_string()));
+    config
+}
+
+/// Runs a future of the admin client on this thread: its own thread wakes us, and its requests time out.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> KafkaSettings {
+        KafkaSettings {
+            servers: String::new(),
+            set: vec![],
+            topic_prefix: "p.".into(),
+            partitions: 6,
+            replication: None,
+            retention: Retention::default(),
+        }
+    }
+
+    #[test]
+    fn partitions_that_differ_from_the_setting_are_refused_with_the_remedy() {
+        let alike: Vec<_> = Topic::ALL.into_iter().map(|topic| (topic, 4)).collect();
+        let error = check_counts(&settings(), &alike).expect_err("differs");
+        assert_eq!(error, "topic p.raw has 4 partitions where partitions is 6: set partitions to 4");
+
+        let error = check_counts(&settings(), &[(Topic::Raw, 6), (Topic::Facts, 4)]).expect_err("differs");
+        assert!(error.starts_with("topic p.facts has 4 partitions where partitions is 6: all topics must"), "{error}");
+        assert_eq!(check_counts(&settings(), &[(Topic::Raw, 6)]), Ok(()));
+    }
+
+    #[test]
+    fn only_policies_that_break_a_promise_are_refused() {
+        for (topic, policy) in [(Topic::Raw, "compact"), (Topic::Raw, "compact,delete")] {
+            assert!(broken_policy(topic, policy).is_some(), "{topic:?} {policy}");
+        }
+        for topic in [Topic::Facts, Topic::Installations] {
+            assert!(broken_policy(topic, "delete").is_some());
+            assert!(broken_policy(topic, "compact, delete").is_some());
+            assert_eq!(broken_policy(topic, "compact"), None);
+        }
+        assert_eq!(broken_policy(Topic::Events, "compact"), None);
+    }
+
+    #[test]
+    fn what_we_create_we_do_not_refuse() {
+        for topic in Topic::ALL {
+            let wanted = wanted(topic, Retention::default());
+            let (_, policy) = wanted.iter().find(|(name, _)| *name == "cleanup.policy").expect("every topic has one");
+            assert_eq!(broken_policy(topic, policy), None, "{topic:?}");
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Publishes derived records and how far `raw` was read in one transaction: all or nothing.
+//!
+//! Nothing is repaired in place. When a transaction does not plainly succeed, the whole event log is opened anew:
+//! initialising the producer then decides the old transaction, and `facts` tells what became of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, TopicPartitionList};
+
+use super::client::{self, LoggingContext, Role, TRANSACTION_TIMEOUT};
+use super::record::{kafka_offset, kafka_partition, outgoing};
+use event_log::contract::Topic;
+use event_log::{EventLogError, Output, Position};
+use runtime::lifecycle::Stop;
+use runtime::settings::KafkaSettings;
+
+/// One call to the coordinator; then we look whether to stop, and go on.
+const CALL_WAIT: Duration = Duration::from_secs(2);
+/// A transaction that is not through after this long is left to its successor.
+const PUBLISH_WAIT_MAX: Duration = TRANSACTION_TIMEOUT.saturating_mul(3);
+/// After a stop is asked for, an open transaction gets this long.
+const PUBLISH_WAIT_STOPPING: Duration = Duration::from_secs(5);
+/// How long a full queue is left to drain before the next try.
+const QUEUE_WAIT: Duration = Duration::from_millis(5);
+/// How often it is said that the coordinator is still waited for.
+const SAY_AGAIN: Duration = Duration::from_secs(5);
+
+/// The transactional producer of one instance.
+pub(super) struct Publisher {
+    settings: KafkaSettings,
+    producer: ThreadedProducer<Deliveries>,
+}
+
+impl Publisher {
+    /// Fences the instance's former self and decides its open transaction; waits for that until asked to stop.
+    pub(super) fn open(settings: &KafkaSettings, id: &str, stop: &Stop) -> Result<Self, EventLogError> {
+        let role = Role::Transactional { id };
+        let deliveries = Deliveries {
+            context: LoggingContext::new(settings, role),
+            facts: settings.topic(Topic::Facts),
+            batch: Mutex::default(),
+            changed: Condvar::new(),
+            lost_a_broker: AtomicBool::new(false),
+        };
+        let producer = client::config(settings, role)
+            .and_then(|config| Ok(config.create_with_context(deliveries)?))
+            .map_err(|error| EventLogError::Fatal(error.to_string()))?;
+        let publisher = Self { settings: settings.clone(), producer };
+        publisher.initialise(id, stop)?;
+        Ok(publisher)
+    }
+
+    /// Publishes all of these or none. Returns for each partition of `facts` the offset behind its last record.
+    pub(super) fn publish(
+        &self,
+        outputs: &[Output],
+        read: &[Position],
+        member: Option<&ConsumerGroupMetadata>,
+        stop: &Stop,
+    ) -> Result<Vec<Position>, EventLogError> {
+        let patience = Patience::begin();
+        self.write(outputs, read, member, &patience, stop)?;
+        self.insist("commit the transaction", &patience, stop, || self.producer.commit_transaction(CALL_WAIT))?;
+        self.facts_written(outputs)
+    }
+
+    /// Brings all of these into one transaction and aborts it: nobody sees any of it, and nothing that this producer
+    /// ever left open in these partitions is open any more.
+    pub(super) fn abort(
+        &self,
+        outputs: &[Output],
+        read: &[Position],
+        member: Option<&ConsumerGroupMetadata>,
+        stop: &Stop,
+    ) -> Result<(), EventLogError> {
+        let patience = Patience::begin();
+        self.write(outputs, read, member, &patience, stop)?;
+        self.insist("abort a transaction", &patience, stop, || self.producer.abort_transaction(CALL_WAIT))
+    }
+
+    /// Begins a transaction, and waits until brokers have all of this in it.
+    fn write(
+        &self,
+        outputs: &[Output],
+        read: &[Position],
+        member: Option<&ConsumerGroupMetadata>,
+        patience: &Patience,
+        stop: &Stop,
+    ) -> Result<(), EventLogError> {
+        *self.deliveries().batch() = Batch::default();
+        self.producer.begin_transaction().map_err(|error| self.judge("begin a transaction", &error))?;
+        for output in outputs {
+            self.send(output, patience, stop)?;
+        }
+        if !read.is_empty() {
+            let member = member.ok_or_else(|| EventLogError::Reopen("publish without being a member".into()))?;
+            let offsets = self.offsets(read);
+            self.insist("commit offsets", patience, stop, || {
+                self.producer.send_offsets_to_transaction(&offsets, member, CALL_WAIT)
+            })?;
+        }
+        self.wait_for_reports(outputs.len(), patience, stop)
+    }
+
+    /// Whether a connection to a broker was lost since this was asked last.
+    pub(super) fn lost_a_broker(&self) -> bool {
+        self.deliveries().lost_a_broker.swap(false, Ordering::Relaxed)
+    }
+
+    /// A client for questions about the cluster.
+    pub(super) fn cluster_id(&self) -> Option<String> {
+        self.producer.client().fetch_cluster_id(CALL_WAIT)
+    }
+
+    fn initialise(&self, id: &str, stop: &Stop) -> Result<(), EventLogError> {
+        let began = Instant::now();
+        let mut said = began;
+        loop {
+            let Err(error) = self.producer.init_transactions(CALL_WAIT) else {
+                self.lost_a_broker();
+                return Ok(());
+            };
+            if !is_retriable(&error) {
+                return Err(self.judge("initialise transactions", &error));
+            }
+            if stop.requested() {
+                return Err(stopping());
+            }
+            if said.elapsed() >= SAY_AGAIN {
+                said = Instant::now();
+                let waited_s = began.elapsed().as_secs();
+                tracing::warn!(id, waited_s, "wait for Kafka to initialise transactions of {id}: {error}");
+            }
+        }
+    }
+
+    fn send(&self, output: &Output, patience: &Patience, stop: &Stop) -> Result<(), EventLogError> {
+        let topic = self.settings.topic(output.topic);
+        loop {
+            match self.producer.send(outgoing(&topic, output.partition, &output.record, 0)) {
+                Ok(()) => return Ok(()),
+                Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                    patience.check("send records", &error, stop)?;
+                    thread::sleep(QUEUE_WAIT);
+                }
+                Err((error, _)) => return Err(self.judge(&format!("send a record to {topic}"), &error)),
+            }
+        }
+    }
+
+    /// Tries a step again while Kafka says that this is in order.
+    fn insist(
+        &self,
+        what: &str,
+        patience: &Patience,
+        stop: &Stop,
+        call: impl Fn() -> KafkaResult<()>,
+    ) -> Result<(), EventLogError> {
+        loop {
+            let Err(error) = call() else { return Ok(()) };
+            if !is_retriable(&error) {
+                return Err(self.judge(what, &error));
+            }
+            patience.check(what, &error, stop)?;
+        }
+    }
+
+    /// Waits until every record is reported. The client would wait for that by itself before it commits, but by
+    /// serving reports from this thread too, and the one that loses the last report sleeps out its turn of 100 ms.
+    fn wait_for_reports(&self, sent: usize, patience: &Patience, stop: &Stop) -> Result<(), EventLogError> {
+        let deliveries = self.deliveries();
+        let mut batch = deliveries.batch();
+        while batch.told < sent {
+            let waited = deliveries.changed.wait_timeout(batch, CALL_WAIT);
+            let timed_out;
+            (batch, timed_out) = waited.map_or_else(
+                |poisoned| {
+                    let (batch, waited) = poisoned.into_inner();
+                    (batch, waited.timed_out())
+                },
+                |(batch, waited)| (batch, waited.timed_out()),
+            );
+            if batch.told < sent && self.lost_a_broker() {
+                // What is on its way would come to lie on what the broker may have forgotten to end.
+                return Err(EventLogError::Reopen("a broker went away while records were on their way".into()));
+            }
+            if timed_out {
+                let timed_out = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);
+                patience.check("wait for reports", &timed_out, stop)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn offsets(&self, read: &[Position]) -> TopicPartitionList {
+        let raw = self.settings.topic(Topic::Raw);
+        read.iter().map(|next| (raw.clone(), kafka_partition(next.partition), kafka_offset(next.offset))).collect()
+    }
+
+    /// From the delivery reports: every fact must have told its offset.
+    fn facts_written(&self, outputs: &[Output]) -> Result<Vec<Position>, EventLogError> {
+        let batch = self.deliveries().batch();
+        let sent = outputs.iter().filter(|output| output.topic == Topic::Facts).count();
+        if batch.facts_told != sent {
+            // Committed, but where exactly only a reader can see.
+            let told = batch.facts_told;
+            return Err(EventLogError::Reopen(format!("{told} of {sent} committed facts told their offsets")));
+        }
+        Ok(batch
+            .facts_end
+            .iter()
+            .map(|(partition, offset)| Position { partition: *partition, offset: *offset })
+            .collect())
+    }
+
+    fn judge(&self, what: &str, error: &KafkaError) -> EventLogError {
+        let judged = judge(what, error, self.producer.client().fatal_error());
+        // The first record that was not taken tells more than the transaction that could not be committed for it.
+        let batch = self.deliveries().batch();
+        match (&batch.failed, judged) {
+            (Some(failed), EventLogError::Reopen(_)) if batch.is_too_large => EventLogError::TooLarge(failed.clone()),
+            (Some(failed), EventLogError::Reopen(reason)) => EventLogError::Reopen(format!("{reason}: {failed}")),
+            (_, judged) => judged,
+        }
+    }
+
+    fn deliveries(&self) -> &Deliveries {
+        self.producer.context()
+    }
+}
+
+/// What an error means for the event log; `fatal` is the client's own, which is the deeper one.
+pub(super) fn judge(what: &str, error: &KafkaError, fatal: Option<(RDKafkaErrorCode, String)>) -> EventLogError {
+    let reason = match &fatal {
+        Some((_, reason)) => format!("{what}: {error}: {reason}"),
+        None => format!("{what}: {error}"),
+    };
+    let code = fatal.map(|(code, _)| code).or_else(|| error.rdkafka_error_code());
+    let Some(code) = code else { return EventLogError::Reopen(reason) };
+    if is_too_large(code) {
+        return EventLogError::TooLarge(reason);
+    }
+    if is_fencing(code) {
+        EventLogError::Fenced(reason)
+    } else if is_forbidden(code) {
+        EventLogError::Fatal(reason)
+    } else {
+        EventLogError::Reopen(reason)
+    }
+}
+
+/// Another process has our transactional id or our place in the group.
+pub(super) fn is_fencing(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::FencedInstanceId)
+}
+
+/// A record is larger than the client or its topic takes.
+fn is_too_large(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)
+}
+
+/// Trying again does not help until somebody grants a right.
+fn is_forbidden(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::Authentication
+    )
+}
+
+/// Whether we are told that we may not, which no waiting changes.
+pub(super) fn is_refusal(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(is_forbidden)
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    if let KafkaError::Transaction(error) = error {
+        return error.is_retriable();
+    }
+    // Records are still on their way: a commit waits for them first.
+    matches!(error, KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut))
+}
+
+/// The end of waiting because somebody asked us to end.
+pub(super) fn stopping() -> EventLogError {
+    EventLogError::Reopen("asked to stop".into())
+}
+
+/// How long one publication may take.
+struct Patience {
+    began: Instant,
+}
+
+impl Patience {
+    fn begin() -> Self {
+        Self { began: Instant::now() }
+    }
+
+    fn check(&self, what: &str, error: &KafkaError, stop: &Stop) -> Result<(), EventLogError> {
+        let most = if stop.requested() { PUBLISH_WAIT_STOPPING } else { PUBLISH_WAIT_MAX };
+        if self.began.elapsed() < most {
+            return Ok(());
+        }
+        Err(EventLogError::Reopen(format!("{what}: {error}, for {} s", self.began.elapsed().as_secs())))
+    }
+}
+
+/// What became of the records of the transaction that is open.
+struct Deliveries {
+    context: LoggingContext,
+    facts: String,
+    batch: Mutex<Batch>,
+    /// Every record is reported, or one more that failed, or a broker went away.
+    changed: Condvar,
+    lost_a_broker: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    /// Records that were reported, whatever became of them.
+    told: usize,
+    facts_told: usize,
+    facts_end: BTreeMap<u32, u64>,
+    failed: Option<String>,
+    /// The first that failed was too large.
+    is_too_large: bool,
+}
+
+impl Deliveries {
+    fn batch(&self) -> MutexGuard<'_, Batch> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.context.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
+        ) {
+            self.lost_a_broker.store(true, Ordering::Relaxed);
+            self.changed.notify_all();
+        }
+        self.context.error(&error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, _ticket: usize) {
+        let mut batch = self.batch();
+        match result {
+            Ok(message) if message.topic() == self.facts => {
+                // A retry that the broker had already taken tells no offset.
+                let place = (u32::try_from(message.partition()), u64::try_from(message.offset()));
+                if let (Ok(partition), Ok(offset)) = place {
+                    batch.facts_told += 1;
+                    let end = batch.facts_end.entry(partition).or_default();
+                    *end = (*end).max(offset + 1);
+                }
+            }
+            Ok(_) => {}
+            Err((error, message)) => {
+                if batch.failed.is_none() {
+                    batch.is_too_large = error.rdkafka_error_code().is_some_and(is_too_large);
+                    batch.failed = Some(format!("{}: {error}", message.topic()));
+                }
+            }
+        }
+        batch.told += 1;
+        drop(batch);
+        self.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! The settings that programs share: their tables, their types, and every name that any program knows.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::time::Duration;
+
+use super::layers::read_text;
+use super::{KafkaSettings, Kind, Setting, Settings, SettingsError};
+use crate::telemetry::LogFormat;
+use event_log::contract::{Retention, Topic};
+
+/// More connections than this are a slip of the pen.
+const CONNECTIONS_MAX: u32 = 1_000_000;
+
+/// More partitions than this are a slip of the pen.
+const PARTITIONS_MAX: u32 = 10_000;
+
+/// The longest name that Kafka gives a topic.
+const TOPIC_BYTES_MAX: usize = 249;
+
+/// What every process knows.
+pub const PROCESS: &[Setting] = &[
+    Setting {
+        name: "data-dir",
+        help: "Where disk logs and state lie.",
+        default: Some("./hookledger-data"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "apps",
+        help: "The known apps, by the names in their URLs, separated by commas. None means any name, on loopback only.",
+        default: None,
+        kind: Kind::Repeated,
+    },
+    Setting {
+        name: "log-format",
+        help: "`text` or `json`; unless set, text on a terminal, else JSON.",
+        default: None,
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "check-config",
+        help: "Prints the effective settings, tests what can be tested, and ends.",
+        default: None,
+        kind: Kind::Switch,
+    },
+];
+
+/// What every process knows that talks to Kafka.
+pub const KAFKA: &[Setting] = &[
+    Setting { name: "kafka", help: "Kafka's bootstrap servers.", default: None, kind: Kind::Plain },
+    Setting {
+        name: "kafka-set",
+        help: "Any librdkafka setting as `key=value`; it overrides ours.",
+        default: None,
+        kind: Kind::Repeated,
+    },
+    Setting {
+        name: "kafka-set-file",
+        help: "A file with `key=value` lines for kafka-set, which is before it; for passwords, which flags and files of settings show.",
+        default: None,
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "topic-prefix",
+        help: "What stands before every topic's name.",
+        default: Some("hookledger."),
+        kind: Kind::Plain,
+    },
+    Setting { name: "partitions", help: "How many partitions every topic has.", default: Some("6"), kind: Kind::Plain },
+    Setting {
+        name: "replication",
+        help: "How many replicas topics get that are created; unless set, the broker decides.",
+        default: None,
+        kind: Kind::Plain,
+    },
+    Setting { name: "raw-retention", help: "How long raw events are kept.", default: Some("14d"), kind: Kind::Plain },
+    Setting {
+        name: "events-retention",
+        help: "How long the events for subscribers are kept.",
+        default: Some("30d"),
+        kind: Kind::Plain,
+    },
+];
+
+/// What faces the internet through a proxy knows it by this.
+pub const TRUSTED_PROXIES: Setting = Setting {
+    name: "trusted-proxies",
+    help: "Networks of the proxies in front, such as `10.0.0.0/8`: they are trusted with the client's address. Needs apps, and query-tokens where questions are answered.",
+    default: None,
+    kind: Kind::Repeated,
+};
+
+/// Where `/livez`, `/readyz` and `/metrics` are answered; each program has a default of its own.
+pub const fn admin_listen(default: &'static str) -> Setting {
+    Setting {
+        name: "admin-listen",
+        help: "The address for `/livez`, `/readyz` and `/metrics`.",
+        default: Some(default),
+        kind: Kind::Plain,
+    }
+}
+
+/// Every name that some program takes from the environment or a file. Programs of one machine share
+/// both: what is meant for another is no mistake.
+pub(super) const ANYWHERE: &[&str] = &[
+    "admin-listen",
+    "adopt-after",
+    "adopt-dirs",
+    "apps",
+    "body-limit",
+    "body-timeout",
+    "config",
+    "connections-limit",
+    "data-dir",
+    "disk-log-limit",
+    "endpoint-hosts",
+    "events-retention",
+    "group",
+    "head-timeout",
+    "hold",
+    "idle-timeout",
+    "ingress-listen",
+    "instance-id",
+    "kafka",
+    "kafka-deadline",
+    "kafka-set",
+    "kafka-set-file",
+    "junk-bytes-per-minute",
+    "junk-bytes-per-minute-per-source",
+    "junk-per-minute",
+    "junk-per-minute-per-source",
+    "keep",
+    "log-format",
+    "partitions",
+    "path-keys-dir",
+    "proxy-protocol",
+    "query",
+    "query-connections-limit",
+    "query-idle-timeout",
+    "query-listen",
+    "query-token",
+    "query-token-file",
+    "query-tokens",
+    "query-tokens-file",
+    "raw-retention",
+    "replication",
+    "request-memory-limit",
+    "seal-key-file",
+    "source-check",
+    "source-list",
+    "source-refresh",
+    "stop-notice",
+    "tls-cert-file",
+    "tls-key-file",
+    "topic-prefix",
+    "trusted-proxies",
+    "unverified-limit",
+    "vault-key-file",
+];
+
+impl Settings {
+    /// How Kafka is reached; none where no servers are set.
+    pub fn kafka(&self) -> Result<Option<KafkaSettings>, SettingsError> {
+        if self.text("kafka").is_none() {
+            return Ok(None);
+        }
+        let servers = |text: &str| (!text.trim().is_empty()).then(|| text.to_owned());
+        let topic_prefix = |text: &str| good_topic_prefix(text).then(|| text.to_owned());
+        let partitions = |text: &str| text.parse().ok().filter(|count| (1..=PARTITIONS_MAX).contains(count));
+        let replication = |text: &str| text.parse::<i16>().ok().filter(|count| *count > 0).map(i32::from);
+        Ok(Some(KafkaSettings {
+            servers: self.parsed("kafka", servers, "a list of bootstrap servers", "localhost:9092")?,
+            set: self.kafka_set()?,
+            topic_prefix: self.parsed(
+                "topic-prefix",
+                topic_prefix,
+                "the beginning of a topic's name",
+                "hookledger.",
+            )?,
+            partitions: self.parsed("partitions", partitions, "a number of partitions from 1 to 10000", "6")?,
+            replication: match self.text("replication") {
+                Some(_) => Some(self.parsed("replication", replication, "a number of replicas from 1", "3")?),
+                None => None,
+            },
+            retention: self.retention()?,
+        }))
+    }
+
+    /// A wait that comes to an end: more than nothing and at most so long.
+    pub fn wait(&self, name: &str, most: Duration) -> Result<Duration, SettingsError> {
+        match self.duration(name)? {
+            wait if wait.is_zero() || wait > most => {
+                let most = humantime::format_duration(most);
+                Err(SettingsError(format!("{name} is more than nothing and at most {most}")))
+            }
+            wait => Ok(wait),
+        }
+    }
+
+    /// How many connections a port takes at a time.
+    pub fn connections(&self, name: &str) -> Result<usize, SettingsError> {
+        match self.number(name)? {
+            Some(count @ 1..=CONNECTIONS_MAX) => Ok(usize::try_from(count).unwrap_or(usize::MAX)),
+            _ => Err(SettingsError(format!("{name} is a number from 1 to {CONNECTIONS_MAX}"))),
+        }
+    }
+
+    /// How long topics and logs are kept.
+    pub fn retention(&self) -> Result<Retention, SettingsError> {
+        let kept = |name| match self.duration(name)? {
+            Duration::ZERO => Err(SettingsError(format!("{name} is nought: nothing would be kept"))),
+            kept => Ok(kept),
+        };
+        Ok(Retention { raw: kept("raw-retention")?, events: kept("events-retention")? })
+    }
+
+    /// How logs are written: as set, else for people where a person looks.
+    pub fn log_format(&self) -> Result<LogFormat, SettingsError> {
+        let parse = |text: &str| match text {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        };
+        match self.text("log-format") {
+            Some(_) => self.parsed("log-format", parse, "`text` or `json`", "json"),
+            None if io::stderr().is_terminal() => Ok(LogFormat::Text),
+            None => Ok(LogFormat::Json),
+        }
+    }
+
+    fn kafka_set(&self) -> Result<Vec<(String, String)>, SettingsError> {
+        let mut pairs = match self.text("kafka-set-file") {
+            Some(path) => kafka_set_file(path)?,
+            None => Vec::new(),
+        };
+        for given in self.all("kafka-set") {
+            let wrong = || SettingsError("kafka-set takes `key=value`; for example `--kafka-set client.id=crm`".into());
+            pairs.push(pair(&given).ok_or_else(wrong)?);
+        }
+        Ok(pairs)
+    }
+}
+
+/// The settings in a file: one a line, with `#` before comments that have a line of their own.
+fn kafka_set_file(path: &str) -> Result<Vec<(String, String)>, SettingsError> {
+    let error = |what: String| SettingsError(format!("kafka-set-file: {what}"));
+    let text = read_text(Path::new(path)).map_err(|io_error| error(format!("read {path}: {io_error}")))?;
+    let lines = (1..).zip(text.lines().map(str::trim));
+    let given = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    given
+        .map(|(number, line)| {
+            pair(line)
+                .ok_or_else(|| error(format!("line {number} of {path} takes `key=value`, such as `client.id=crm`")))
+        })
+        .collect()
+}
+
+/// A `key=value`. What was given is in no error: it may be a password.
+fn pair(given: &str) -> Option<(String, String)> {
+    let (key, value) = given.split_once('=')?;
+    (!key.trim().is_empty()).then(|| (key.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// Whether every topic's name is one to Kafka, with this before it.
+fn good_topic_prefix(prefix: &str) -> bool {
+    let longest = Topic::ALL.iter().map(|topic| topic.name().len()).max().unwrap_or_default();
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    prefix.len() + longest <= TOPIC_BYTES_MAX && prefix.bytes().all(good)
+}

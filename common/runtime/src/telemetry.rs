@@ -1,0 +1,218 @@
+//! Logs, the metrics registry, and what is counted of the connections of each port.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::panic::PanicHookInfo;
+
+use prometheus::core::Collector;
+use prometheus::{IntGauge, Opts, Registry};
+use tracing::field::Field;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use primitives::plain;
+
+/// Before the name of every metric.
+const PREFIX: &str = "hookledger";
+
+/// What is logged unless somebody wishes otherwise: the web server tells much at each start and end, and
+/// of every request that is malformed, which strangers may send as many of as they like.
+const FILTER: &str = "info,actix_server=warn,actix_http=off";
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Installs the process' logger, to stderr, and has panics logged by it. `RUST_LOG` filters; without it,
+/// everything of ours from `info` up is written. A process that has a logger keeps it.
+pub fn init_logs(format: LogFormat) {
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(wish) if !wish.is_empty() => {
+            EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(wish)
+        }
+        _ => EnvFilter::new(FILTER),
+    };
+    let logs = tracing_subscriber::fmt().with_env_filter(filter);
+    let installed = match format {
+        LogFormat::Text => {
+            let logs = logs.with_ansi(io::stderr().is_terminal()).fmt_fields(debug_fn(write_field));
+            logs.with_writer(io::stderr).finish().try_init()
+        }
+        LogFormat::Json => {
+            let logs = logs.json().flatten_event(true).with_current_span(false);
+            logs.with_writer(|| JsonLines).finish().try_init()
+        }
+    };
+    if installed.is_ok() {
+        std::panic::set_hook(Box::new(log_panic));
+    }
+}
+
+/// One field of an event, on a line of text. What portals and servers say is among them; the subscriber's own
+/// formatter passes the ESC of a field with `%` on, and line breaks.
+fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let shown = plain::line(&format!("{value:?}"));
+    match field.name() {
+        "message" => to.write_str(&shown),
+        // Where a library's line comes from; the subscriber has made use of it already.
+        name if name.starts_with("log.") => Ok(()),
+        name => write!(to, " {}={shown}", name.strip_prefix("r#").unwrap_or(name)),
+    }
+}
+
+/// Lines of JSON on their way to stderr, whole ones: an event is written at once.
+struct JsonLines;
+
+impl Write for JsonLines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(plain::json(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Says where a panic happened and its message. A payload that is no text is not looked into.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let message = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(place, thread = thread.name(), backtrace, "panic: {message}");
+}
+
+/// A registry that puts `hookledger_` before every name, with `hookledger_build_info`.
+pub fn registry() -> Registry {
+    let registry = Registry::new_custom(Some(PREFIX.into()), None).expect("the prefix is not empty");
+    let about = Opts::new("build_info", "Always 1; the label says which version runs.");
+    let build_info =
+        registered(&registry, IntGauge::with_opts(about.const_label("version", env!("CARGO_PKG_VERSION"))));
+    build_info.set(1);
+    registry
+}
+
+/// Registers a metric as it comes from its constructor, and hands it back.
+pub fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
+    let metric = metric.expect("names and labels in the code are valid");
+    registry.register(Box::new(metric.clone())).expect("each metric is registered once");
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// The test starts itself as a process of its own, for a process has one logger and one panic hook.
+    #[test]
+    fn logs_are_one_json_object_a_line_and_panics_are_among_them() {
+        const ROLE: &str = "HOOKLEDGER_TEST_LOGS";
+        if std::env::var_os(ROLE).is_some() {
+            init_logs(LogFormat::Json);
+            tracing::info!(partition = 3, "opened");
+            tracing::debug!("not shown");
+            let text = std::thread::spawn(|| panic!("the {} broke", "disk"));
+            let other = std::thread::spawn(|| std::panic::panic_any(b"hidden".to_vec()));
+            assert!(text.join().is_err() && other.join().is_err());
+            return;
+        }
+        let myself = std::env::current_exe().expect("a test has a file");
+        let test = "telemetry::tests::logs_are_one_json_object_a_line_and_panics_are_among_them";
+        let mut again = Command::new(myself);
+        again.args([test, "--exact", "--nocapture"]).env(ROLE, "1").env_remove("RUST_LOG");
+        let ended = again.output().expect("start the test's own program");
+        assert!(ended.status.success());
+
+        let lines = String::from_utf8(ended.stderr).expect("text");
+        let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let field = |name: &str| -> Vec<_> { lines.iter().map(|line| line[name].as_str()).collect() };
+        assert_eq!(lines[0]["partition"], 3);
+        assert_eq!(field("level"), [Some("INFO"), Some("ERROR"), Some("ERROR")]);
+        let mut messages = field("message");
+        messages.sort_unstable();
+        assert_eq!(messages, [Some("opened"), Some("panic: the disk broke"), Some("panic: without a message")]);
+        assert!(field("place")[1].is_some_and(|place| place.contains("telemetry.rs:")));
+        assert!(lines.iter().all(|line| line["timestamp"].is_string() && line["target"].is_string()));
+    }
+
+    /// What a stranger may have others log: orders to a terminal, a line of its own, letters that run backwards.
+    const HOSTILE: &str = "evil\x1b[2J\u{9b}31m\u{7f}\r\nINFO forged: \u{202e}moc\u{200b}";
+
+    #[test]
+    fn nothing_that_is_logged_is_obeyed_by_a_terminal_or_makes_a_line_of_its_own() {
+        const ROLE: &str = "HOOKLEDGER_TEST_HOSTILE_LOGS";
+        const NAME: &str = "nothing_that_is_logged_is_obeyed_by_a_terminal_or_makes_a_line_of_its_own";
+        if let Some(format) = std::env::var_os(ROLE) {
+            init_logs(if format == "json" { LogFormat::Json } else { LogFormat::Text });
+            let _span = tracing::info_span!("span", host = %HOSTILE).entered();
+            tracing::info!(text = HOSTILE, shown = %HOSTILE, debugged = ?HOSTILE, "said {HOSTILE}");
+            return;
+        }
+        let ended = |role: &str| {
+            let myself = std::env::current_exe().expect("a test has a file");
+            let mut again = Command::new(myself);
+            again.args([&format!("telemetry::tests::{NAME}"), "--exact", "--nocapture"]).env(ROLE, role);
+            let ended = again.env_remove("RUST_LOG").output().expect("start the test's own program");
+            assert!(ended.status.success());
+            String::from_utf8(ended.stderr).expect("text")
+        };
+        for role in ["text", "json"] {
+            let logged = ended(role);
+            assert_eq!(logged.matches('\n').count(), 1, "{logged:?}");
+            assert_eq!(plain::lines(&logged), logged, "{logged:?}");
+            assert!(logged.contains("moc"), "{logged:?}");
+        }
+        let line: serde_json::Value = serde_json::from_str(&ended("json")).expect("JSON");
+        assert_eq!((line["text"].as_str(), line["shown"].as_str()), (Some(HOSTILE), Some(HOSTILE)));
+        assert_eq!(line["message"], format!("said {HOSTILE}"));
+    }
+
+    /// With colours, as on a terminal: what is left of ESC is the logger's own.
+    #[test]
+    fn colours_are_the_loggers_own() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&written);
+        let logs = tracing_subscriber::fmt().with_ansi(true).fmt_fields(debug_fn(write_field));
+        let logs = logs.with_writer(move || Sink(Arc::clone(&sink))).finish();
+        tracing::subscriber::with_default(logs, || {
+            let _span = tracing::info_span!("span", host = %HOSTILE).entered();
+            tracing::info!(text = HOSTILE, shown = %HOSTILE, "said {HOSTILE}");
+        });
+        let written = String::from_utf8(written.lock().expect("nobody panicked").clone()).expect("text");
+        let mut line = written.trim_end_matches('\n').to_owned();
+        for colour in ["0", "1", "2", "32"] {
+            line = line.replace(&format!("\x1b[{colour}m"), "");
+        }
+        assert!(line.contains("said evil"), "{line:?}");
+        assert_eq!(plain::line(&line), line);
+    }
+
+    #[derive(Clone)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("nobody panicked").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! Compares each level with the one that it is made from: facts with `raw`, as far as that reaches, and the records in
+//! the compacted topics with what facts come to. Changes nothing, unless it is asked to publish what differs.
+//!
+//! One partition after the other: everything about an installation lies in its partition, so that memory holds the
+//! keys of one partition and no more.
+
+use event_log::contract::partition_of_installation;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use bitrix24::Installation;
+use event_log::contract::Topic;
+use event_log::{Entry, EventLog, EventLogError, Position, Record};
+use event_log::{EventId, RawEvent};
+use primitives::secret::Fingerprint;
+use primitives::time::Timestamp;
+use runtime::lifecycle::Stop;
+use serde_json::Value;
+
+use crate::maintenance::rebuild::{Progress, read_all};
+use crate::maintenance::repair::{Because, CORRECTIONS_MAX, Correction, Repairs};
+use crate::run::assignment::read_facts;
+use crate::run::publish::{permission_key, permission_value};
+use crate::run::recent_events::RecentEvents;
+use crate::run::session::Failure;
+use crate::state::{Store, StoreError, Trusts, opening};
+use domain::{DECISIONS_KEPT, Event, Fact, FactKey, FactKind, INTERPRETATION, Place, Revision, interpret};
+
+/// More differences than these are counted and not named.
+const NAMED_MAX: usize = 1_000;
+
+/// What was compared, and what differs.
+#[derive(Debug, Default)]
+pub struct Audit {
+    /// Events of `raw` that were interpreted again.
+    pub events: u64,
+    /// Facts that were compared with them; older ones have outlived their raw event.
+    pub facts: u64,
+    /// Records of the compacted topics that were compared with the state.
+    pub records: u64,
+    /// The first differences.
+    pub differences: Vec<Difference>,
+    /// How many there are in all.
+    pub found: u64,
+    /// Corrections that were published.
+    pub repaired: u64,
+    /// Somebody published meanwhile: what differs may only have been on its way.
+    pub has_moved: bool,
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Difference {
+    /// `raw` has an event whose fact is missing.
+    NoFact(Place, Installation, EventId),
+    /// A fact says something else than its raw event.
+    OtherFact(Place, Installation, EventId),
+    /// A fact says something else than its raw event says to us: a newer version of Hookledger wrote it.
+    NewerFact(Place, Installation, EventId),
+    /// A fact names a place in `raw` where something else lies.
+    NoEvent(Place, Installation, EventId),
+    /// The state has a record that the topic does not have.
+    NoRecord(Topic, String),
+    /// The topic has another record than the state.
+    OtherRecord(Topic, String),
+    /// The topic has a record of which the state knows nothing.
+    SurplusRecord(Topic, String),
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = |place: &Place| format!("raw {}/{}", place.partition, place.offset);
+        match self {
+            Self::NoFact(at, about, id) => write!(f, "{} tells of {about} in event {id}: no fact says so", place(at)),
+            Self::OtherFact(at, about, id) => {
+                write!(f, "the fact {about}/{id} says something else than {}", place(at))
+            }
+            Self::NewerFact(at, about, id) => write!(
+                f,
+                "the fact {about}/{id} says something else than {} says to this version: a newer one wrote it",
+                place(at)
+            ),
+            Self::NoEvent(at, about, id) => write!(f, "the fact {about}/{id} is not what {} tells", place(at)),
+            Self::NoRecord(topic, key) => write!(f, "{} has no record {key}", topic.name()),
+            Self::OtherRecord(topic, key) => write!(f, "{} has another record {key} than facts come to", topic.name()),
+            Self::SurplusRecord(topic, key) => {
+                write!(f, "{} has a record {key} of which facts know nothing", topic.name())
+            }
+        }
+    }
+}
+
+/// What an audit works with.
+struct Auditor<'a> {
+    event_log: &'a mut dyn EventLog,
+    store: Store,
+    now: Timestamp,
+    audit: Audit,
+    /// What is to be published; none if nothing is.
+    repairs: Option<Repairs>,
+}
+
+impl Audit {
+    /// Compares all of it. `scratch` is a directory for a state that is folded for this and thrown away.
+    pub fn of(
+        event_log: &mut dyn EventLog,
+        scratch: &Path,
+        trusts: Trusts,
+        now: Timestamp,
+        stop: &Stop,
+        report: &mut dyn FnMut(Progress),
+    ) -> Result<Self, Failure> {
+        Self::with(event_log, scratch, trusts, now, stop, report, None)
+    }
+
+    /// Compares all of it and publishes what differs: facts first, then records as they follow from those. Whoever
+    /// calls this owns every partition, alone, until the event log is dropped.
+    pub fn repairing(
+        event_log: &mut dyn EventLog,
+        scratch: &Path,
+        trusts: Trusts,
+        now: Timestamp,
+        stop: &Stop,
+        report: &mut dyn FnMut(Progress),
+    ) -> Result<Self, Failure> {
+        Self::with(event_log, scratch, trusts, now, stop, report, Some(Repairs::default()))
+    }
+
+    fn with(
+        event_log: &mut dyn EventLog,
+        scratch: &Path,
+        trusts: Trusts,
+        now: Timestamp,
+        stop: &Stop,
+        report: &mut dyn FnMut(Progress),
+        repairs: Option<Repairs>,
+    ) -> Result<Self, Failure> {
+        let mut committed = Vec::new();
+        if repairs.is_some() {
+            // Before facts are read: once this has answered, no transaction of a former owner is open.
+            for partition in 0..event_log.partitions() {
+                committed.push(event_log.committed(partition)?);
+            }
+        }
+        let before = ends(event_log)?;
+        let store = opening::open(scratch, event_log.identity(), event_log.partitions(), trusts)?;
+        store.begin_bulk_load();
+        read_all(event_log, &store, stop, report)?;
+        store.finish_bulk_load()?;
+        let audit = Self { has_moved: ends(event_log)? != before, ..Self::default() };
+        let mut auditor = Auditor { event_log, store, now, audit, repairs };
+        for partition in 0..auditor.event_log.partitions() {
+            if stop.requested() {
+                return Err(EventLogError::Reopen("asked to stop".to_owned()).into());
+            }
+            let committed = committed.get(partition as usize).copied().flatten();
+            auditor.facts(partition)?;
+            auditor.repair(partition, committed)?;
+            // Without a broker nobody subscribes, and there are no compacted topics.
+            if auditor.event_log.tells_progress() {
+                auditor.records(partition)?;
+                auditor.repair(partition, committed)?;
+            }
+        }
+        let Auditor { event_log, mut audit, repairs, .. } = auditor;
+        // What was published here is not a move of somebody else's.
+        audit.has_moved |= repairs.is_none() && ends(event_log)? != before;
+        Ok(audit)
+    }
+}
+
+impl Auditor<'_> {
+    fn add(&mut self, difference: Difference, correction: Option<Correction>) {
+        self.audit.found += 1;
+        if self.audit.differences.len() < NAMED_MAX {
+            self.audit.differences.push(difference);
+        }
+        if let (Some(repairs), Some(correction)) = (&mut self.repairs, correction) {
+            repairs.add(correction);
+        }
+    }
+
+    /// Publishes what was found in a partition, and reads the facts among it.
+    fn repair(&mut self, partition: u32, committed: Option<u64>) -> Result<(), Failure> {
+        let Some(repairs) = &mut self.repairs else { return Ok(()) };
+        let progressed = self.store.checkpoint(partition).raw;
+        if self.event_log.tells_progress() && committed.is_some_and(|committed| Some(committed) != progressed) {
+            return Err(EventLogError::Fatal(format!(
+                "facts of partition {partition} tell of raw up to {progressed:?}, but the group has gone on to \
+                 {committed:?}: a processor says at its start what that means"
+            ))
+            .into());
+        }
+        let Some(read) = committed.or(progressed) else { return Ok(()) };
+        self.audit.repaired += repairs.publish(self.event_log, Position { partition, offset: read }, self.now)?;
+        let from = Position { partition, offset: self.store.checkpoint(partition).facts };
+        let end = self.event_log.bounds(Topic::Facts, partition)?.1;
+        read_facts(self.event_log, &self.store, &RecentEvents::default(), from, end)
+    }
+
+    /// Facts of a partition with what `raw` says, in both directions.
+    fn facts(&mut self, partition: u32) -> Result<(), Failure> {
+        let (first, end) = self.event_log.bounds(Topic::Raw, partition)?;
+        let mut read = self.store.checkpoint(partition).raw;
+        if !self.event_log.tells_progress() {
+            read = read.max(self.event_log.committed(partition)?);
+        }
+        let read = read.unwrap_or(first).min(end);
+        let (mut explained, mut found, mut failed) = (BTreeSet::new(), Found::of(self.repairs.is_some()), Ok(()));
+        let from = Position { partition, offset: first };
+        let (store, events) = (&self.store, &mut self.audit.events);
+        self.event_log.read(Topic::Raw, from, read, &mut |entry| {
+            *events += 1;
+            match event(store, &entry, &mut explained) {
+                Ok(different) => different.into_iter().for_each(|(what, correction)| found.add(what, correction)),
+                Err(error) => failed = Err(error),
+            }
+            if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        failed?;
+
+        let (first_fact, end) = self.event_log.bounds(Topic::Facts, partition)?;
+        let end = end.min(self.store.checkpoint(partition).facts);
+        let from = Position { partition, offset: first_fact };
+        let facts = &mut self.audit.facts;
+        self.event_log.read(Topic::Facts, from, end, &mut |entry| {
+            if let Some(fact) = fact(&entry)
+                && (first..read).contains(&fact.raw.offset)
+            {
+                *facts += 1;
+                if !explained.contains(&(fact.raw.offset, fact.stamp.id)) {
+                    found.add(Difference::NoEvent(fact.raw, fact.installation, fact.stamp.id), None);
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        self.audit.found += found.more;
+        for (difference, correction) in found.some {
+            self.add(difference, correction);
+        }
+        Ok(())
+    }
+
+    /// The last record of each key in the compacted topics with what the state would publish.
+    fn records(&mut self, partition: u32) -> Result<(), Failure> {
+        let mut expected = self.expected(partition)?;
+        for topic in [Topic::Installations, Topic::Permissions] {
+            let mut found = self.found(topic, partition)?;
+            for (key, shown) in expected.remove(&topic).unwrap_or_default() {
+                self.audit.records += 1;
+                let difference = match found.remove(&key) {
+                    None if shown.may_be_gone => continue,
+                    Some(there) if there == shown.hash => continue,
+                    None => (Difference::NoRecord(topic, key), Because::Missing),
+                    Some(_) => (Difference::OtherRecord(topic, key), Because::Other),
+                };
+                let correction = self.correction_of(topic, partition, &shown, difference.1)?;
+                self.add(difference.0, correction);
+            }
+            for (key, _) in found {
+                self.audit.records += 1;
+                let correction = Correction::NoRecord(topic, partition, key.clone());
+                self.add(Difference::SurplusRecord(topic, key), Some(correction));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the state would publish for a partition.
+    fn expected(&self, partition: u32) -> Result<BTreeMap<Topic, BTreeMap<String, Shown>>, Failure> {
+        let mut expected: BTreeMap<Topic, BTreeMap<String, Shown>> = BTreeMap::new();
+        let mut last = None;
+        while let Some(about) = self.store.next_installation(last.as_ref())? {
+            last = Some(about.clone());
+            if partition_of_installation(&about, self.store.partitions()) != partition {
+                continue;
+            }
+            let (state, trust) = (self.store.installation(&about)?, self.store.trust(&about.app));
+            for record in state.permissions(trust) {
+                let may_be_gone = record.decided_at < self.now.minus(DECISIONS_KEPT);
+                let hash = hash(&permission_value(&about, &record));
+                let shown = Shown { hash, may_be_gone, about: about.clone() };
+                expected.entry(Topic::Permissions).or_default().insert(permission_key(&about, &record), shown);
+            }
+            let record = state.record(&about, partition, self.store.rules(&about.app));
+            let hash = hash(&serde_json::to_value(&record).expect("our own types have a JSON form"));
+            let shown = Shown { hash, may_be_gone: false, about: about.clone() };
+            expected.entry(Topic::Installations).or_default().insert(about.to_string(), shown);
+        }
+        Ok(expected)
+    }
+
+    /// The last record of each key, as a hash; what ends in a tombstone is not there.
+    fn found(&mut self, topic: Topic, partition: u32) -> Result<BTreeMap<String, Fingerprint>, Failure> {
+        let mut found: BTreeMap<String, Fingerprint> = BTreeMap::new();
+        let (first, end) = self.event_log.bounds(topic, partition)?;
+        self.event_log.read(topic, Position { partition, offset: first }, end, &mut |entry| {
+            let key = entry.record.key.unwrap_or_default();
+            match entry.record.value.as_deref() {
+                Some(value) => found.insert(key, hash(&serde_json::from_slice(value).unwrap_or(Value::Null))),
+                None => found.remove(&key),
+            };
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// The record as it should be.
+    fn correction_of(
+        &self,
+        topic: Topic,
+        partition: u32,
+        shown: &Shown,
+        because: Because,
+    ) -> Result<Option<Correction>, Failure> {
+        if self.repairs.is_none() {
+            return Ok(None);
+        }
+        let (about, trust) = (&shown.about, self.store.trust(&shown.about.app));
+        let state = self.store.installation(about)?;
+        if topic == Topic::Installations {
+            let record = state.record(about, partition, self.store.rules(&about.app));
+            return Ok(Some(Correction::Installation(Box::new(record), partition, because)));
+        }
+        let records = state.permissions(trust);
+        let mut same = records.into_iter().filter(|record| hash(&permission_value(about, record)) == shown.hash);
+        Ok(same.next().map(|record| Correction::Permission(about.clone(), Box::new(record), partition, because)))
+    }
+}
+
+/// Facts of a partition that differ: as many as can be put right at once, and how many more.
+struct Found {
+    repairs: bool,
+    some: Vec<(Difference, Option<Correction>)>,
+    more: u64,
+}
+
+impl Found {
+    fn of(repairs: bool) -> Self {
+        Self { repairs, some: Vec::new(), more: 0 }
+    }
+
+    fn add(&mut self, difference: Difference, correction: Option<Correction>) {
+        let most = if self.repairs { CORRECTIONS_MAX } else { NAMED_MAX };
+        if self.some.len() < most {
+            self.some.push((difference, correction.filter(|_| self.repairs)));
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// What is remembered of a record that should be there: enough to compare it, and to make it again.
+struct Shown {
+    hash: Fingerprint,
+    /// The topic forgets by age.
+    may_be_gone: bool,
+    about: Installation,
+}
+
+/// A JSON value's own text has its keys in order.
+fn hash(value: &Value) -> Fingerprint {
+    Fingerprint::of(&value.to_string())
+}
+
+/// One event of `raw`; `explained` learns which facts it explains.
+fn event(
+    store: &Store,
+    entry: &Entry,
+    explained: &mut BTreeSet<(u64, EventId)>,
+) -> Result<Option<(Difference, Option<Correction>)>, StoreError> {
+    let place = Place { partition: entry.position.partition, offset: entry.position.offset };
+    let Ok(raw) = RawEvent::from_record(&entry.record) else { return Ok(None) };
+    let Ok(event) = interpret(&raw, place) else { return Ok(None) };
+    let (about, id) = (event.installation.clone(), event.stamp.id);
+    let correction = |fact, because| {
+        // Without the body, of which a fact takes nothing any more.
+        let Record { headers, at, .. } = &entry.record;
+        let raw = Record { key: None, value: None, headers: headers.clone(), at: *at };
+        Some(Correction::Fact(Box::new(fact), Box::new(raw), because))
+    };
+    Ok(match store.fact(&about, id)? {
+        None => match event.fact() {
+            Some(fact) if is_due(store, &event)? => {
+                Some((Difference::NoFact(place, about, id), correction(fact, Because::Missing)))
+            }
+            Some(_) | None => None,
+        },
+        // A second copy of the event in `raw` adds nothing.
+        Some(known) if known.raw.offset < place.offset => None,
+        Some(known) => {
+            explained.insert((place.offset, id));
+            let expected = event.fact().unwrap_or_else(|| event.fact_of(FactKind::Spoke));
+            let expected = Fact { revision: known.revision, ..expected };
+            if known == expected {
+                None
+            } else if known.revision.interpretation > INTERPRETATION {
+                Some((Difference::NewerFact(place, about, id), None))
+            } else {
+                let fact = Fact { revision: behind(known.revision), ..expected };
+                Some((Difference::OtherFact(place, about, id), correction(fact, Because::Other)))
+            }
+        }
+    })
+}
+
+/// The revision of a fact that is to hold in the place of one of this revision.
+fn behind(known: Revision) -> Revision {
+    let today = Revision::default();
+    if known < today { today } else { Revision { correction: known.correction.saturating_add(1), ..known } }
+}
+
+/// Whether the fact of an event must be among the facts: where its principal is trusted, everything since then is.
+/// Other events are held, or gave way.
+fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
+    let state = store.installation(&event.installation)?;
+    let Some(known) = state.principals.get(&event.principal) else { return Ok(false) };
+    let since = match state.trusted_since(store.trust(&event.installation.app)) {
+        Some((principal, since)) => (principal == event.principal).then_some(since),
+        None => known.claims.first_word,
+    };
+    Ok(since.is_some_and(|since| since <= event.raw.offset) && !known.held.contains_key(&event.raw.offset))
+}
+
+fn fact(entry: &Entry) -> Option<Fact> {
+    match FactKey::parse(entry.record.key.as_deref()?)? {
+        FactKey::Fact(..) => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
+        FactKey::Held(_) | FactKey::Progress | FactKey::Accepted(_) | FactKey::Noop => None,
+    }
+}
+
+fn ends(event_log: &mut dyn EventLog) -> Result<Vec<u64>, Failure> {
+    (0..event_log.partitions()).map(|partition| Ok(event_log.bounds(Topic::Facts, partition)?.1)).collect()
+}

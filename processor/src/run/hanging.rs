@@ -1,0 +1,81 @@
+//! Places of what is published in which a transaction has been open for longer than any of ours can be.
+//!
+//! Kafka can take a commit, or decide an abort, and forget to tell it to a partition. If it was our transaction, only we
+//! can end it, by opening the logs anew; whoever reads committed records waits until then, and we may never come there
+//! by ourselves. Once is enough for each place until a broker goes away: where it did not help, the transaction is somebody
+//! else's.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use event_log::Position;
+use event_log::contract::Topic;
+
+/// Places that were undecided when we looked last.
+#[derive(Default)]
+pub struct Hanging(BTreeMap<(Topic, Position), Seen>);
+
+struct Seen {
+    since: Instant,
+    was_tried: bool,
+}
+
+impl Hanging {
+    /// Notes what is undecided now. Returns in how many places that has been so for this long.
+    pub fn look(&mut self, undecided: Vec<(Topic, Position)>, now: Instant, long: Duration) -> usize {
+        let mut known = std::mem::take(&mut self.0);
+        let seen = |place| {
+            let seen = known.remove(&place).unwrap_or(Seen { since: now, was_tried: false });
+            (place, seen)
+        };
+        self.0 = undecided.into_iter().map(seen).collect();
+        self.0.values().filter(|seen| now.duration_since(seen.since) >= long).count()
+    }
+
+    /// A broker went away: what was ended may hang again where it hung before.
+    pub fn forget_tries(&mut self) {
+        self.0.values_mut().for_each(|seen| seen.was_tried = false);
+    }
+
+    /// Whether there is a place that has been undecided for this long, and for which nothing was tried. Now it was.
+    pub fn try_once(&mut self, now: Instant, long: Duration) -> bool {
+        let mut is_new = false;
+        for seen in self.0.values_mut().filter(|seen| now.duration_since(seen.since) >= long) {
+            is_new |= !std::mem::replace(&mut seen.was_tried, true);
+        }
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(40);
+
+    fn place(partition: u32, offset: u64) -> (Topic, Position) {
+        (Topic::Events, Position { partition, offset })
+    }
+
+    #[test]
+    fn a_place_that_stays_undecided_is_tried_once_and_one_that_moves_is_not() {
+        let (mut hanging, began) = (Hanging::default(), Instant::now());
+        let mut look = |seconds: u64, undecided: &[(u32, u64)]| {
+            let now = began + Duration::from_secs(seconds);
+            let undecided = undecided.iter().map(|(partition, offset)| place(*partition, *offset)).collect();
+            (hanging.look(undecided, now, LONG), hanging.try_once(now, LONG))
+        };
+        assert_eq!(look(0, &[(0, 7), (1, 3)]), (0, false));
+        assert_eq!(look(39, &[(0, 7), (1, 4)]), (0, false), "partition 1 goes on");
+        assert_eq!(look(40, &[(0, 7), (1, 4)]), (1, true));
+        assert_eq!(look(60, &[(0, 7), (1, 5)]), (1, false), "it did not help");
+        assert_eq!(look(70, &[(1, 6)]), (0, false));
+        assert_eq!(look(80, &[(0, 9), (1, 6)]), (0, false), "another one");
+        assert_eq!(look(120, &[(0, 9), (1, 6)]), (2, true));
+        assert_eq!(look(130, &[(0, 9), (1, 6)]), (2, false));
+        hanging.forget_tries();
+        let places = vec![place(0, 9), place(1, 7)];
+        assert_eq!(hanging.look(places, began + Duration::from_secs(140), LONG), 1);
+        assert!(hanging.try_once(began + Duration::from_secs(140), LONG), "it may hang again");
+    }
+}

@@ -1,0 +1,136 @@
+//! Held events, read again from `raw`.
+//!
+//! Many installs often come one after the other, each with events that are held until then: what the next ones need is
+//! read in the same pass. Events that were held lately are kept here, since most are held for a moment only. All within
+//! a limit of bytes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
+
+use bitrix24::Installation;
+use event_log::contract::{Topic, header};
+use event_log::{Entry, EventLog, EventLogError, Position};
+
+use crate::run::session::Failure;
+use crate::state::Store;
+
+/// What is kept, and what is read ahead, takes about as much memory at most.
+const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What is read ahead counts as if so much had to be read over for it.
+const READ_OVER_BYTES: usize = 64 * 1024;
+/// What it takes to remember that an event is gone.
+const GONE_BYTES: usize = 64;
+/// Records that are not needed are read over, rather than left out by another request, up to this number.
+const GAP_RECORDS_MAX: u64 = 500;
+
+/// Held events. What it remembers may be forgotten at any time.
+#[derive(Default)]
+pub struct HeldEvents {
+    /// None where the event is gone from `raw`.
+    kept: HashMap<Position, Option<Entry>>,
+    bytes: usize,
+}
+
+impl HeldEvents {
+    /// Keeps an event that is held from now on.
+    pub fn keep(&mut self, entry: &Entry) {
+        self.make_room();
+        self.bytes += entry.record.size();
+        self.kept.insert(entry.position, Some(entry.clone()));
+    }
+
+    /// Forgets everything, as after a change of owners.
+    pub fn forget(&mut self) {
+        self.kept.clear();
+        self.bytes = 0;
+    }
+
+    /// What is forgotten is read again when it is needed.
+    fn make_room(&mut self) {
+        if self.bytes >= KEPT_BYTES_MAX {
+            self.forget();
+        }
+    }
+
+    /// Makes sure that the events at these offsets are here; `next` are the records behind the one that releases them.
+    pub fn fetch(
+        &mut self,
+        event_log: &mut dyn EventLog,
+        store: &Store,
+        partition: u32,
+        released: &[u64],
+        next: &[&Entry],
+    ) -> Result<(), Failure> {
+        let is_missing = |held: &Self, offset: u64| !held.kept.contains_key(&Position { partition, offset });
+        if !released.iter().any(|offset| is_missing(self, *offset)) {
+            return Ok(());
+        }
+        self.make_room();
+        let mut wanted: BTreeSet<u64> = released.iter().copied().filter(|offset| is_missing(self, *offset)).collect();
+        let mut ahead = 0;
+        for installation in next.iter().filter_map(|entry| about_to_install(entry, partition)) {
+            if ahead >= KEPT_BYTES_MAX {
+                break;
+            }
+            for (offset, held) in store.installation(&installation)?.principals.values().flat_map(|known| &known.held) {
+                if ahead < KEPT_BYTES_MAX && is_missing(self, *offset) && wanted.insert(*offset) {
+                    ahead += held.bytes as usize + READ_OVER_BYTES;
+                }
+            }
+        }
+        Ok(self.read(event_log, partition, &wanted)?)
+    }
+
+    /// An event that was fetched.
+    pub fn get(&self, at: Position) -> Option<&Entry> {
+        self.kept.get(&at)?.as_ref()
+    }
+
+    fn read(
+        &mut self,
+        event_log: &mut dyn EventLog,
+        partition: u32,
+        wanted: &BTreeSet<u64>,
+    ) -> Result<(), EventLogError> {
+        let mut rest: Vec<u64> = wanted.iter().copied().collect();
+        while let Some(&next) = rest.first() {
+            let (first, _) = event_log.bounds(Topic::Raw, partition)?;
+            let gone = rest.iter().take_while(|offset| **offset < first).count();
+            if gone > 0 {
+                self.bytes += gone * GONE_BYTES;
+                let gone = rest.drain(..gone);
+                self.kept.extend(gone.map(|offset| (Position { partition, offset }, None)));
+                continue;
+            }
+            let near = rest.windows(2).take_while(|pair| pair[1] - pair[0] <= GAP_RECORDS_MAX).count() + 1;
+            let until = rest[near - 1] + 1;
+            let mut found = Vec::new();
+            let read = event_log.read(Topic::Raw, Position { partition, offset: next }, until, &mut |entry| {
+                if wanted.contains(&entry.position.offset) {
+                    found.push(entry);
+                }
+                ControlFlow::Continue(())
+            });
+            match read {
+                Ok(()) => {}
+                // Retention took it between the question and the read.
+                Err(EventLogError::Fatal(_)) if event_log.bounds(Topic::Raw, partition)?.0 > next => continue,
+                Err(error) => return Err(error),
+            }
+            self.bytes += near * GONE_BYTES;
+            self.kept.extend(rest.drain(..near).map(|offset| (Position { partition, offset }, None)));
+            for entry in found {
+                self.bytes += entry.record.size();
+                self.kept.insert(entry.position, Some(entry));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The installation of an install that lies in this partition.
+fn about_to_install(entry: &Entry, partition: u32) -> Option<Installation> {
+    let is_install = entry.record.header(header::TYPE) == Some(b"com.bitrix24.onappinstall");
+    let (app, member_id) = entry.record.key.as_deref()?.split_once('/')?;
+    (is_install && entry.position.partition == partition).then(|| Installation::parse(app, member_id)).flatten()
+}

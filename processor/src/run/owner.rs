@@ -1,0 +1,375 @@
+//! A batch of raw events of owned partitions, in steps: interpret → fold → publish → apply.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use bitrix24::Installation;
+use event_log::contract::{Topic, header};
+use event_log::{Entry, EventLog, Output, Position};
+use event_log::{EventId, RawEvent};
+use primitives::time::Timestamp;
+use runtime::lifecycle::Stop;
+use tracing::warn;
+
+use crate::metrics::{Metrics, Step};
+use crate::run::dedup::Dedup;
+use crate::run::held::HeldEvents;
+use crate::run::inconsistency::Inconsistency;
+use crate::run::publish::{Progress, Publisher, progress};
+use crate::run::recent_events::{Recent, RecentEvents};
+use crate::run::session::Failure;
+use crate::state::{Progressed, Store, StoreError};
+use domain::fold::{Effect, Outcome, fold, forget};
+use domain::{Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Reason, interpret};
+
+/// What limits the work of an owner. A step is what is published at once: one transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A step ends behind the event whose outputs bring it to so many bytes.
+    pub step_bytes: usize,
+    /// The same, in records.
+    pub step_records: usize,
+    /// The same, in time: a transaction must not stay open for long.
+    pub step_time: Duration,
+    /// A batch that takes longer is given back, and comes again: the group wants to hear of us.
+    pub batch_time: Duration,
+    /// Events that take more bytes are shown without their data.
+    pub event_bytes: usize,
+    /// The most installations of each app of which nothing is known but held events.
+    pub untrusted: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            step_bytes: 8 * 1024 * 1024,
+            step_records: 1_000,
+            step_time: Duration::from_secs(1),
+            batch_time: Duration::from_secs(10),
+            event_bytes: 1024 * 1024,
+            untrusted: 10_000,
+        }
+    }
+}
+
+/// Folds and publishes what is ours. What it remembers may be forgotten at any time.
+pub struct Owner<'a> {
+    store: &'a Store,
+    recent_events: &'a RecentEvents,
+    metrics: &'a Metrics,
+    limits: Limits,
+    stop: &'a Stop,
+    dedup: Dedup,
+    held: HeldEvents,
+}
+
+/// What a step comes to, before any of it is published.
+#[derive(Default)]
+struct Batch {
+    /// What is known of the installations that the step touches, changes included.
+    installations: HashMap<Installation, InstallationState>,
+    /// Facts of this step, which the store does not know yet.
+    facts: HashSet<EventId>,
+    /// The same of the facts of held events.
+    held_facts: BTreeMap<HeldEvent, Fact>,
+    outputs: Vec<Output>,
+    bytes: usize,
+    partitions: BTreeMap<u32, Done>,
+    recent: Vec<Recent>,
+}
+
+/// What a step comes to in one partition.
+#[derive(Default)]
+struct Done {
+    /// `K` behind the step.
+    raw: u64,
+    /// The time of the event before it.
+    at: Timestamp,
+    /// The event before it, if it has an id.
+    last: Option<EventId>,
+    changes: Vec<Change>,
+    ids: Vec<EventId>,
+}
+
+impl Batch {
+    fn put(&mut self, output: Output) {
+        self.bytes += output.record.size();
+        self.outputs.push(output);
+    }
+
+    fn is_full(&self, limits: &Limits) -> bool {
+        self.bytes >= limits.step_bytes || self.outputs.len() >= limits.step_records
+    }
+}
+
+impl<'a> Owner<'a> {
+    /// An owner that publishes what follows, and applies it to this store.
+    pub fn new(
+        store: &'a Store,
+        recent_events: &'a RecentEvents,
+        metrics: &'a Metrics,
+        limits: Limits,
+        stop: &'a Stop,
+    ) -> Self {
+        Self { store, recent_events, metrics, limits, stop, dedup: Dedup::default(), held: HeldEvents::default() }
+    }
+
+    /// Other partitions are ours now.
+    pub fn forget(&mut self) {
+        self.dedup.forget();
+        self.held.forget();
+    }
+
+    /// Folds a batch step by step: publishes what follows all at once, then applies it to the state. What is left when
+    /// time is up comes again.
+    pub fn take(&mut self, event_log: &mut dyn EventLog, entries: &[Entry]) -> Result<(), Failure> {
+        let began = Instant::now();
+        let is_new = |entry: &&Entry| {
+            let Position { partition, offset } = entry.position;
+            self.store.checkpoint(partition).raw.is_none_or(|read| read <= offset)
+        };
+        let entries: Vec<&Entry> = entries.iter().filter(is_new).collect();
+        let mut rest = &entries[..];
+        while !rest.is_empty() {
+            let taken = self.step(event_log, rest)?;
+            rest = &rest[taken..];
+            if self.stop.requested() {
+                break;
+            }
+            if !rest.is_empty() && began.elapsed() >= self.limits.batch_time {
+                let mut starts: BTreeMap<u32, Position> = BTreeMap::new();
+                for entry in rest {
+                    starts.entry(entry.position.partition).or_insert(entry.position);
+                }
+                event_log.start(&starts.into_values().collect::<Vec<_>>())?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds as many of these as fit into a step, and at least one. Returns how many.
+    fn step(&mut self, event_log: &mut dyn EventLog, entries: &[&Entry]) -> Result<usize, Failure> {
+        let began = Instant::now();
+        let (mut batch, mut taken) = (Batch::default(), 0);
+        for entry in entries {
+            taken += 1;
+            let outcome = self.fold(event_log, entry, &entries[taken..], &mut batch)?;
+            self.metrics.count(outcome);
+            if batch.is_full(&self.limits) || began.elapsed() >= self.limits.step_time || self.stop.requested() {
+                break;
+            }
+        }
+        self.metrics.took(Step::Fold, began.elapsed());
+        self.publish(event_log, batch)?;
+        Ok(taken)
+    }
+
+    /// Publishes what a step came to, then applies it.
+    fn publish(&self, event_log: &mut dyn EventLog, mut batch: Batch) -> Result<(), Failure> {
+        let began = Instant::now();
+        let mut logs = BTreeMap::new();
+        for (partition, done) in &batch.partitions {
+            let log = self.store.checkpoint(*partition).log.unwrap_or_else(EventId::now_v7);
+            logs.insert(*partition, log);
+            let followed = event_log.tells_progress();
+            if !followed && done.changes.is_empty() {
+                continue;
+            }
+            let folded = if followed { done.ids.clone() } else { Vec::new() };
+            let partitions = Some(self.store.partitions());
+            let folded = Progress { raw: done.raw, log, folded, last: done.last, partitions, accepted: None };
+            batch.outputs.push(progress(&folded, *partition, done.at));
+        }
+        let read: Vec<Position> = batch
+            .partitions
+            .iter()
+            .map(|(partition, done)| Position { partition: *partition, offset: done.raw })
+            .collect();
+        let ends = event_log.publish(batch.outputs, &read)?;
+        self.metrics.took(Step::Publish, began.elapsed());
+
+        let began = Instant::now();
+        for (partition, done) in &batch.partitions {
+            let end = ends.iter().find(|end| end.partition == *partition).map(|end| end.offset);
+            let known = self.store.checkpoint(*partition).facts;
+            if let Some(end) = end.filter(|end| *end <= known) {
+                return Err(Inconsistency::facts_went_back(*partition, known, end).into());
+            }
+            let facts = end.unwrap_or(known);
+            let progressed = Progressed { raw: done.raw, log: logs[partition], last: done.last };
+            self.store.apply(*partition, &done.changes, Some(progressed), facts)?;
+        }
+        self.metrics.took(Step::Apply, began.elapsed());
+        self.recent_events.change(batch.installations.keys());
+        self.recent_events.add(batch.partitions.into_values().flat_map(|done| done.ids), batch.recent);
+        Ok(())
+    }
+
+    /// Folds one event into the step; `next` are the events behind it.
+    fn fold(
+        &mut self,
+        event_log: &mut dyn EventLog,
+        entry: &Entry,
+        next: &[&Entry],
+        batch: &mut Batch,
+    ) -> Result<Outcome, Failure> {
+        let place = place(entry);
+        let raw = RawEvent::from_record(&entry.record);
+        let event = raw.as_ref().map_err(|_| Reason::NotARawEvent).and_then(|raw| interpret(raw, place));
+        let publisher = Publisher::new(&entry.record, place).showing(self.limits.event_bytes);
+        if !batch.partitions.contains_key(&place.partition) {
+            self.make_room(place.partition, &publisher, batch)?;
+        }
+
+        let folded = match &event {
+            Err(reason) => Err(*reason),
+            Ok(event) if self.is_repeated(event_log, entry, event, batch)? => Ok((Outcome::Repeated, Vec::new())),
+            Ok(event) => {
+                let rules = self.store.rules(&event.installation.app);
+                let Batch { installations, facts, held_facts, .. } = batch;
+                let read = |held: &HeldEvent| -> Result<Option<Fact>, StoreError> {
+                    if facts.contains(&held.id) || self.store.has_fact(&held.installation, held.id)? {
+                        return Ok(None);
+                    }
+                    match held_facts.get(held) {
+                        Some(fact) => Ok(Some(fact.clone())),
+                        None => self.store.held_fact(held),
+                    }
+                };
+                Ok(fold(known(self.store, installations, &event.installation)?, event, rules, read)?)
+            }
+        };
+        let done = batch.partitions.entry(place.partition).or_default();
+        (done.raw, done.at) = (place.offset + 1, entry.record.at);
+        done.last = raw.as_ref().ok().map(|raw| raw.id);
+        if let Ok(raw) = &raw {
+            done.ids.push(raw.id);
+        }
+        let outcome = match folded {
+            Ok((outcome, effects)) => {
+                let released = effects.iter().filter_map(|effect| match effect {
+                    Effect::Release(held) => Some(held.offset),
+                    Effect::Changed(_)
+                    | Effect::Verified(_)
+                    | Effect::Unverified(_)
+                    | Effect::Installation(_)
+                    | Effect::InstallationGone(_)
+                    | Effect::Permission(_)
+                    | Effect::PermissionGone(_) => None,
+                });
+                self.held.fetch(event_log, self.store, place.partition, &released.collect::<Vec<_>>(), next)?;
+                let is_held = effects.iter().any(|effect| matches!(effect, Effect::Changed(Change::Held(..))));
+                for effect in effects {
+                    self.put(effect, &publisher, batch);
+                }
+                // Now that nothing of what was fetched is needed any more: it may have to make room.
+                if is_held {
+                    self.held.keep(entry);
+                }
+                outcome
+            }
+            Err(reason) => {
+                batch.put(publisher.rejected(reason));
+                Outcome::Rejected(reason)
+            }
+        };
+        if let Ok(raw) = &raw {
+            self.dedup.pass(entry.position, raw.id);
+            batch.recent.push(Recent {
+                received_at: raw.received_at,
+                installation: raw.member_id.clone().map(|member_id| Installation { app: raw.app.clone(), member_id }),
+                event: raw.kind.as_ref().map(|kind| kind.to_ascii_uppercase()),
+                id: raw.id,
+                outcome,
+            });
+        }
+        Ok(outcome)
+    }
+
+    /// Adds an effect to the step, and what is to be published for it.
+    fn put(&self, effect: Effect, publisher: &Publisher<'_>, batch: &mut Batch) {
+        if let Effect::Release(held) = &effect {
+            match event_of(&self.held, publisher.partition(), held) {
+                Some(event) => batch.put(publisher.event(Topic::Events, &event.public, event.raw)),
+                None => self.lost(held),
+            }
+        }
+        if let Some(output) = publisher.output(&effect) {
+            batch.put(output);
+        }
+        let Effect::Changed(change) = effect else { return };
+        match &change {
+            Change::Fact(fact) => {
+                batch.facts.insert(fact.stamp.id);
+            }
+            Change::Held(held, HeldDetails { fact: Some(fact), .. }) => {
+                batch.held_facts.insert(held.clone(), Fact::clone(fact));
+            }
+            Change::Held(_, HeldDetails { fact: None, .. }) | Change::NoLongerHeld(_) => {}
+        }
+        batch.partitions.entry(publisher.partition()).or_default().changes.push(change);
+    }
+
+    /// Forgets installations of which nothing is known but held events, where there are too many of them.
+    fn make_room(&self, partition: u32, publisher: &Publisher<'_>, batch: &mut Batch) -> Result<(), Failure> {
+        let share = self.limits.untrusted.div_ceil(self.store.partitions() as usize);
+        for installation in self.store.surplus(partition, share, self.limits.step_records) {
+            if batch.is_full(&self.limits) {
+                break;
+            }
+            for effect in forget(known(self.store, &mut batch.installations, &installation)?, &installation) {
+                self.put(effect, publisher, batch);
+            }
+            self.metrics.gave_way();
+        }
+        Ok(())
+    }
+
+    /// Whether the event was there before: a fact by its id, anything else only if ingress says that it may be.
+    fn is_repeated(
+        &mut self,
+        event_log: &mut dyn EventLog,
+        entry: &Entry,
+        event: &Event,
+        batch: &Batch,
+    ) -> Result<bool, Failure> {
+        let id = event.stamp.id;
+        if event.kind.is_some() && (batch.facts.contains(&id) || self.store.has_fact(&event.installation, id)?) {
+            return Ok(true);
+        }
+        if entry.record.header(header::RESENT) != Some(b"1") {
+            return Ok(false);
+        }
+        Ok(self.dedup.has_first_copy(event_log, entry.position, event.stamp.received_at, id)?)
+    }
+
+    fn lost(&self, held: &HeldEvent) {
+        let HeldEvent { installation, id, offset, .. } = held;
+        warn!(%installation, %id, offset, "an event was held until its principal became trusted, but raw no longer has it");
+        self.metrics.released_lost();
+    }
+}
+
+/// What is known of an installation, from the batch or else from the store.
+fn known<'b>(
+    store: &Store,
+    installations: &'b mut HashMap<Installation, InstallationState>,
+    installation: &Installation,
+) -> Result<&'b mut InstallationState, StoreError> {
+    if !installations.contains_key(installation) {
+        installations.insert(installation.clone(), InstallationState::clone(&*store.installation(installation)?));
+    }
+    Ok(installations.get_mut(installation).expect("inserted above"))
+}
+
+/// The event that waited, as it is in `raw`.
+fn event_of(events: &HeldEvents, partition: u32, held: &HeldEvent) -> Option<Event> {
+    let entry = events.get(Position { partition, offset: held.offset })?;
+    let raw = RawEvent::from_record(&entry.record).ok().filter(|raw| raw.id == held.id)?;
+    interpret(&raw, place(entry)).ok()
+}
+
+fn place(entry: &Entry) -> Place {
+    Place { partition: entry.position.partition, offset: entry.position.offset }
+}

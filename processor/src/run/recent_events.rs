@@ -1,0 +1,174 @@
+//! Which events were folded lately: for askers who wait for one, and for the page.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bitrix24::Installation;
+use event_log::EventId;
+use primitives::time::Timestamp;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use domain::fold::Outcome;
+
+/// So many ids are remembered.
+const IDS_MAX: usize = 100_000;
+/// Installations share this many counters of changes. An asker that waits looks again when its own has moved.
+const COUNTERS: usize = 1_024;
+/// So many events are shown on the page.
+const RECENT_MAX: usize = 100;
+
+/// One event, as the page shows it.
+#[derive(Clone, Debug)]
+pub struct Recent {
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// About whom, if that is known.
+    pub installation: Option<Installation>,
+    /// Bitrix24's name for it, if it has one.
+    pub event: Option<String>,
+    /// Its id.
+    pub id: EventId,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// The events that were folded lately. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct RecentEvents(Arc<Shared>);
+
+struct Shared {
+    known: Mutex<Known>,
+    changed: Notify,
+    changes: Vec<AtomicU64>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let changes = (0..COUNTERS).map(|_| AtomicU64::default()).collect();
+        Self { known: Mutex::default(), changed: Notify::default(), changes }
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    ids: HashSet<EventId>,
+    order: VecDeque<EventId>,
+    recent: VecDeque<Recent>,
+}
+
+impl RecentEvents {
+    /// Takes note of events, and wakes everyone who waits.
+    pub fn add(&self, ids: impl IntoIterator<Item = EventId>, recent: impl IntoIterator<Item = Recent>) {
+        let mut known = self.known();
+        for id in ids {
+            if known.ids.insert(id) {
+                known.order.push_back(id);
+            }
+        }
+        while known.order.len() > IDS_MAX {
+            if let Some(id) = known.order.pop_front() {
+                known.ids.remove(&id);
+            }
+        }
+        known.recent.extend(recent);
+        let surplus = known.recent.len().saturating_sub(RECENT_MAX);
+        known.recent.drain(..surplus);
+        drop(known);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Takes note of what changed; [`RecentEvents::add`] wakes those that wait for it.
+    pub fn change<'a>(&self, installations: impl IntoIterator<Item = &'a Installation>) {
+        for installation in installations {
+            self.counter(installation).fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// A number that is another one after the installation has changed.
+    pub fn changes(&self, installation: &Installation) -> u64 {
+        self.counter(installation).load(Ordering::Acquire)
+    }
+
+    fn counter(&self, installation: &Installation) -> &AtomicU64 {
+        let mut hasher = DefaultHasher::new();
+        installation.hash(&mut hasher);
+        let place = hasher.finish() % COUNTERS as u64;
+        &self.0.changes[usize::try_from(place).expect("below the number of counters")]
+    }
+
+    /// Whether an event was folded lately.
+    pub fn has(&self, id: EventId) -> bool {
+        self.known().ids.contains(&id)
+    }
+
+    /// Waits until the event has been folded; whether that came to pass in time.
+    pub async fn wait(&self, id: EventId, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        self.until(deadline, || self.has(id)).await
+    }
+
+    /// Waits until something is true, looking again whenever events were folded; whether it became true in time.
+    pub async fn until(&self, deadline: Instant, mut is_true: impl FnMut() -> bool) -> bool {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if is_true() {
+                return true;
+            }
+            if timeout_at(deadline, changed).await.is_err() {
+                return is_true();
+            }
+        }
+    }
+
+    /// The newest events, newest first.
+    pub fn recent(&self) -> Vec<Recent> {
+        self.known().recent.iter().rev().cloned().collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_is_woken_by_the_event() {
+        let recent_events = RecentEvents::default();
+        let id = EventId::now_v7();
+        let waiting = tokio::spawn({
+            let recent_events = recent_events.clone();
+            async move { recent_events.wait(id, Duration::from_secs(60)).await }
+        });
+        recent_events.add([EventId::now_v7(), id], []);
+        assert!(waiting.await.expect("no panic"));
+        assert!(!recent_events.wait(EventId::now_v7(), Duration::ZERO).await);
+    }
+
+    #[test]
+    fn a_change_is_seen_by_those_that_wait_for_its_installation() {
+        let (recent_events, one) = (RecentEvents::default(), Installation::parse("crm-sync", "a223").expect("valid"));
+        let other = Installation::parse("crm-sync", "b334").expect("valid");
+        let before = [&one, &other].map(|installation| recent_events.changes(installation));
+        recent_events.change([&one]);
+        assert_ne!(recent_events.changes(&one), before[0]);
+        assert_eq!(recent_events.changes(&other), before[1], "it has another counter");
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let recent_events = RecentEvents::default();
+        let first = EventId::now_v7();
+        recent_events.add([first], []);
+        recent_events.add((0..IDS_MAX).map(|_| EventId::now_v7()), []);
+        assert!(!recent_events.has(first));
+    }
+}

@@ -1,0 +1,183 @@
+//! How rows are written: compact, or, in a state of the first version, as JSON.
+//!
+//! Rows are a cache of facts: their form changes with the version of the fold, and no row outlives that.
+
+use std::collections::BTreeSet;
+
+use bitrix24::Installation;
+use event_log::EventId;
+use primitives::secret::Fingerprint;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::StoreError;
+use domain::{Claims, Decision, Fact, FactKind, Held, Latest, Method, Place, Profile, ProfileField, Revision, Stamp};
+
+/// The form of all rows of a state but those that say whose it is and how far it goes, which every version can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// JSON: version 1.
+    Json,
+    /// postcard: a fifth of the size.
+    Compact,
+}
+
+impl Codec {
+    /// The form of a version of the fold.
+    pub fn of(fold_version: u32) -> Self {
+        if fold_version <= 1 { Self::Json } else { Self::Compact }
+    }
+
+    /// What a principal claims.
+    pub fn claims(self, row: &[u8]) -> Result<Claims, StoreError> {
+        self.decode(row)
+    }
+
+    /// A decision.
+    pub fn decision(self, row: &[u8]) -> Result<Latest<Decision>, StoreError> {
+        self.decode(row)
+    }
+
+    /// A fact; which installation it is about stands in its key.
+    pub fn fact(self, installation: &Installation, row: &[u8]) -> Result<Fact, StoreError> {
+        match self {
+            Self::Json => self.decode(row),
+            Self::Compact => {
+                let FactRow { stamp, principal, raw, revision: (interpretation, correction), kind } =
+                    self.decode(row)?;
+                let revision = Revision { interpretation, correction };
+                Ok(Fact { installation: installation.clone(), stamp, principal, raw, revision, kind })
+            }
+        }
+    }
+
+    /// Claims or a decision as a row.
+    pub fn encode(self, value: &impl Serialize) -> Vec<u8> {
+        match self {
+            Self::Json => serde_json::to_vec(value).expect("our own types have a JSON form"),
+            Self::Compact => postcard::to_allocvec(value).expect("our own types have a form in bytes"),
+        }
+    }
+
+    /// A fact as a row.
+    pub fn encode_fact(self, fact: &Fact) -> Vec<u8> {
+        let Fact { installation: _, stamp, principal, raw, revision, kind } = fact;
+        match self {
+            Self::Json => self.encode(fact),
+            Self::Compact => {
+                let revision = (revision.interpretation, revision.correction);
+                self.encode(&(stamp, principal, raw, revision, FactKindOut(kind)))
+            }
+        }
+    }
+
+    fn decode<T: for<'de> Deserialize<'de>>(self, row: &[u8]) -> Result<T, StoreError> {
+        let wrong = |why: String| StoreError::Damaged(format!("a row cannot be read: {why}"));
+        match self {
+            Self::Json => serde_json::from_slice(row).map_err(|error| wrong(error.to_string())),
+            Self::Compact => match postcard::take_from_bytes(row) {
+                Ok((value, [])) => Ok(value),
+                Ok(_) => Err(wrong("it is too long".to_owned())),
+                // Version 2 of the fold had nothing at the end of claims and profiles about what was omitted.
+                Err(postcard::Error::DeserializeUnexpectedEnd) => {
+                    match postcard::take_from_bytes(&[row, &[0]].concat()) {
+                        Ok((value, [])) => Ok(value),
+                        Ok(_) => Err(wrong("it is too long".to_owned())),
+                        Err(error) => Err(wrong(error.to_string())),
+                    }
+                }
+                Err(error) => Err(wrong(error.to_string())),
+            },
+        }
+    }
+}
+
+/// A held event: its id, and how many bytes it shows, which rows of older versions do not say.
+pub fn held(row: &[u8]) -> Result<Held, StoreError> {
+    let malformed = || StoreError::Damaged("a held event is malformed".to_owned());
+    let (id, bytes) = row.split_at_checked(16).ok_or_else(malformed)?;
+    let id = EventId::from_slice(id).map_err(|_| malformed())?;
+    match *bytes {
+        [] => Ok(Held { id, bytes: 0, has_fact: false }),
+        [a, b, c, d, has_fact] => Ok(Held { id, bytes: u32::from_be_bytes([a, b, c, d]), has_fact: has_fact != 0 }),
+        _ => Err(malformed()),
+    }
+}
+
+/// A held event, as a row.
+pub fn encode_held(held: Held) -> Vec<u8> {
+    [&held.id.as_bytes()[..], &held.bytes.to_be_bytes(), &[u8::from(held.has_fact)]].concat()
+}
+
+/// [`Profile`] with all of its fields, always.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Profile")]
+struct ProfileRow {
+    domain: Option<String>,
+    client_endpoint: Option<String>,
+    server_endpoint: Option<String>,
+    version: Option<String>,
+    licence: Option<String>,
+    language: Option<String>,
+    scope: Option<Vec<String>>,
+    omitted: BTreeSet<ProfileField>,
+}
+
+#[derive(Deserialize)]
+struct FactRow {
+    stamp: Stamp,
+    principal: Fingerprint,
+    raw: Place,
+    revision: (u32, u32),
+    #[serde(with = "ToldRow")]
+    kind: FactKind,
+}
+
+/// [`FactKind`] without its JSON form, which names its kind among its fields.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "FactKind")]
+enum ToldRow {
+    Installed {
+        complete: bool,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
+    Updated {
+        previous_version: Option<String>,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
+    Uninstalled {
+        clean: bool,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
+    Paid {
+        code: Option<String>,
+        days: Option<i64>,
+        expired: Option<bool>,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
+    MethodDecided {
+        method: Method,
+        token: Fingerprint,
+        decision: Decision,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
+    UserReady {
+        user_id: Option<String>,
+        client_id: Option<String>,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
+    Spoke,
+}
+
+struct FactKindOut<'a>(&'a FactKind);
+
+impl Serialize for FactKindOut<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ToldRow::serialize(self.0, serializer)
+    }
+}

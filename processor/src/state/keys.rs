@@ -1,0 +1,130 @@
+//! Keys that explain themselves: everything about one installation is one prefix, and sled's order is ours.
+//!
+//! ```text
+//! p app NUL member NUL t principal                       claims
+//! p app NUL member NUL d principal method NUL token      a decision
+//! p app NUL member NUL w principal offset                a held event
+//! h app NUL member NUL id                             a fact
+//! v app NUL member NUL principal offset                  the fact of a held event
+//! m partition                                         how far, and the digest
+//! o                                                   whose fold this is
+//! ```
+
+use bitrix24::Installation;
+use event_log::EventId;
+use primitives::secret::Fingerprint;
+
+use domain::Method;
+
+/// Whose fold this is.
+pub const OWNER: &[u8] = b"o";
+/// Before every row of an installation.
+pub const INSTALLATIONS: &[u8] = b"p";
+/// Before every fact.
+pub const FACTS: &[u8] = b"h";
+
+/// Before the facts of held events.
+pub const HELD_FACTS: &[u8] = b"v";
+
+/// What a row of an installation holds.
+pub enum Part {
+    Claims(Fingerprint),
+    Decision(Fingerprint, Method, Fingerprint),
+    Held(Fingerprint, u64),
+}
+
+/// The prefix of an installation's rows.
+pub fn installation_rows(installation: &Installation) -> Vec<u8> {
+    prefix(INSTALLATIONS, installation)
+}
+
+/// The prefix of an installation's facts.
+pub fn facts(installation: &Installation) -> Vec<u8> {
+    prefix(FACTS, installation)
+}
+
+pub fn fact(installation: &Installation, id: EventId) -> Vec<u8> {
+    [&facts(installation)[..], id.as_bytes()].concat()
+}
+
+/// The prefix of the facts of an installation's held events.
+pub fn all_held_facts(installation: &Installation) -> Vec<u8> {
+    prefix(HELD_FACTS, installation)
+}
+
+pub fn held_fact(installation: &Installation, principal: Fingerprint, offset: u64) -> Vec<u8> {
+    [&all_held_facts(installation)[..], principal.as_bytes(), &offset.to_be_bytes()].concat()
+}
+
+pub fn claims(installation: &Installation, principal: Fingerprint) -> Vec<u8> {
+    [&installation_rows(installation)[..], b"t", principal.as_bytes()].concat()
+}
+
+pub fn decision(installation: &Installation, principal: Fingerprint, method: &Method, token: Fingerprint) -> Vec<u8> {
+    let method = method.as_str().as_bytes();
+    [&installation_rows(installation)[..], b"d", principal.as_bytes(), method, b"\0", token.as_bytes()].concat()
+}
+
+pub fn held(installation: &Installation, principal: Fingerprint, offset: u64) -> Vec<u8> {
+    [&installation_rows(installation)[..], b"w", principal.as_bytes(), &offset.to_be_bytes()].concat()
+}
+
+pub fn checkpoint(partition: u32) -> Vec<u8> {
+    [b"m", &partition.to_be_bytes()[..]].concat()
+}
+
+/// Whether this is the key of one of so many partitions' checkpoints.
+pub fn is_checkpoint(key: &[u8], partitions: u32) -> bool {
+    let number = key.strip_prefix(b"m").and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
+    number.is_some_and(|number| number < partitions)
+}
+
+/// The first key that can stand behind this one.
+pub fn behind(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+/// The first key behind all that begin with this prefix; parts begin with a letter.
+pub fn behind_all(mut prefix: Vec<u8>) -> Vec<u8> {
+    prefix.push(0xff);
+    prefix
+}
+
+/// The installation of its row, a fact, or the fact of a held event.
+pub fn installation(key: &[u8]) -> Option<Installation> {
+    if ![INSTALLATIONS, FACTS, HELD_FACTS].iter().any(|kind| key.starts_with(kind)) {
+        return None;
+    }
+    let mut parts = key.get(1..)?.splitn(3, |byte| *byte == 0);
+    let app = std::str::from_utf8(parts.next()?).ok()?;
+    let member_id = std::str::from_utf8(parts.next()?).ok()?;
+    parts.next()?;
+    Installation::parse(app, member_id)
+}
+
+/// What a row of an installation holds, by what follows the prefix of the installation.
+pub fn part(key: &[u8]) -> Option<Part> {
+    let (kind, rest) = key.split_first()?;
+    let (principal, rest) = rest.split_at_checked(32)?;
+    let principal = fingerprint(principal)?;
+    match kind {
+        b't' if rest.is_empty() => Some(Part::Claims(principal)),
+        b'd' => {
+            let (method, token) = rest.split_at_checked(rest.len().checked_sub(33)?)?;
+            let method = Method::parse(std::str::from_utf8(method).ok()?)?;
+            Some(Part::Decision(principal, method, fingerprint(&token[1..])?))
+        }
+        b'w' => Some(Part::Held(principal, u64::from_be_bytes(rest.try_into().ok()?))),
+        _ => None,
+    }
+}
+
+fn prefix(kind: &[u8], installation: &Installation) -> Vec<u8> {
+    let (app, member_id) = (installation.app.as_str(), installation.member_id.as_str());
+    [kind, app.as_bytes(), b"\0", member_id.as_bytes(), b"\0"].concat()
+}
+
+fn fingerprint(bytes: &[u8]) -> Option<Fingerprint> {
+    Some(Fingerprint::from_bytes(bytes.try_into().ok()?))
+}
