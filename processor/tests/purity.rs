@@ -31,7 +31,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sled", &["processor/src/state/sled.rs"]),
     ("postcard", &["processor/src/state/codec.rs"]),
     ("base64", &["processor/src/query"]),
-    ("actix_web", &["processor/src/query.rs", "processor/src/query", "ingress", "common/admin/src", "cli/src"]),
+    (
+        "actix_web",
+        &[
+            "processor/src/query.rs",
+            "processor/src/query",
+            "processor/src/main.rs",
+            "ingress",
+            "common/admin/src",
+            "cli/src",
+        ],
+    ),
     ("ureq", &["ingress/src/source_list/place.rs"]),
     ("command_fds", &["ingress/src/hold.rs"]),
     ("fs4", &["common/disk-log/src/storage/real.rs", "processor/src/run/identity.rs"]),
