@@ -17,7 +17,7 @@ use runtime::lifecycle::Stop;
 use tokio::sync::Semaphore;
 
 use crate::run::recent_events::RecentEvents;
-use crate::run::session::Shared;
+use crate::run::shared::Shared;
 use crate::state::Store;
 use problem::Problem;
 

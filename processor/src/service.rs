@@ -12,7 +12,8 @@ use crate::metrics::Metrics;
 use crate::query::{QueryContext, serve};
 use crate::run::owner::Limits;
 use crate::run::recent_events::RecentEvents;
-use crate::run::session::{Processor, Shared, Timings};
+use crate::run::session::{Processor, Timings};
+use crate::run::shared::Shared;
 use crate::state::watchdog;
 
 /// Folds and answers until asked to stop; whatever ends first takes the other along.

@@ -19,7 +19,8 @@ use primitives::time::Timestamp;
 use processor::metrics::Metrics;
 use processor::run::owner::Limits;
 use processor::run::recent_events::RecentEvents;
-use processor::run::session::{Processor, Shared, Timings};
+use processor::run::session::{Processor, Timings};
+use processor::run::shared::Shared;
 use processor::state::{Store, Trusts};
 use runtime::lifecycle::{Readiness, Stop};
 

@@ -22,9 +22,9 @@ use serde_json::Value;
 use crate::maintenance::rebuild::{Progress, read_all};
 use crate::maintenance::repair::{Because, CORRECTIONS_MAX, Correction, Repairs};
 use crate::run::assignment::read_facts;
+use crate::run::failure::Failure;
 use crate::run::publish::{permission_key, permission_value};
 use crate::run::recent_events::RecentEvents;
-use crate::run::session::Failure;
 use crate::state::{Store, StoreError, Trusts, opening};
 use domain::{DECISIONS_KEPT, Event, Fact, FactKey, FactKind, INTERPRETATION, Place, Revision, interpret};
 

@@ -10,8 +10,8 @@ use event_log::{EventLog, EventLogError, Position};
 use runtime::lifecycle::Stop;
 
 use crate::run::assignment::{begin, read_facts};
+use crate::run::failure::Failure;
 use crate::run::recent_events::RecentEvents;
-use crate::run::session::Failure;
 use crate::state::{Store, StoreError, Trusts, opening};
 use crate::state_dir::BESIDE;
 

@@ -9,11 +9,11 @@ use event_log::contract::Topic;
 use event_log::{Entry, EventLog, EventLogError, Position};
 use tracing::warn;
 
+use crate::run::failure::Failure;
 use crate::run::inconsistency::Inconsistency;
 use crate::run::publish::{Accepted, Progress};
 use crate::run::recent_events::RecentEvents;
 use crate::run::resume_offsets::ResumeOffsets;
-use crate::run::session::Failure;
 use crate::state::{Checkpoint, Progressed, Store, StoreError};
 use domain::{Change, Fact, FactKey, HeldDetails};
 
@@ -191,7 +191,7 @@ pub fn follow(store: &Store, recent_events: &RecentEvents, entries: &[Entry]) ->
 }
 
 /// Makes a partition ours: the state at `K`, and `K` itself. From there on the owner reads `raw`.
-pub fn restore(
+pub fn restore_partition(
     event_log: &mut dyn EventLog,
     store: &Store,
     recent_events: &RecentEvents,
@@ -207,7 +207,7 @@ pub fn restore(
             // Where we were halted, a successor may have gone on meanwhile, and retention behind it: facts tell.
             catch_up(event_log, store, recent_events, partition)?;
             if store.checkpoint(partition) != offsets.checkpoint {
-                return restore(event_log, store, recent_events, partition);
+                return restore_partition(event_log, store, recent_events, partition);
             }
             return Err(inconsistency.into());
         }

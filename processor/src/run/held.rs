@@ -11,7 +11,7 @@ use bitrix24::Installation;
 use event_log::contract::{Topic, header};
 use event_log::{Entry, EventLog, EventLogError, Position};
 
-use crate::run::session::Failure;
+use crate::run::failure::Failure;
 use crate::state::Store;
 
 /// What is kept, and what is read ahead, takes about as much memory at most.

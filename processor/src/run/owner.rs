@@ -13,11 +13,11 @@ use tracing::warn;
 
 use crate::metrics::{Metrics, Step};
 use crate::run::dedup::Dedup;
+use crate::run::failure::Failure;
 use crate::run::held::HeldEvents;
 use crate::run::inconsistency::Inconsistency;
 use crate::run::publish::{Progress, Publisher, progress};
 use crate::run::recent_events::{Recent, RecentEvents};
-use crate::run::session::Failure;
 use crate::state::{Progressed, Store, StoreError};
 use domain::fold::{Effect, Outcome, fold, forget};
 use domain::{Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Reason, interpret};

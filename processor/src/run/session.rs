@@ -1,31 +1,27 @@
-//! The loop: restore and own the assigned partitions, follow the others, until asked to stop.
+//! The processor's loop: open the logs, restore the state, serve until the session fails, and begin again.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use event_log::contract::Topic;
-use event_log::{Applied, EventLog, EventLogError, LogEvent, OPEN_MAX, Position};
-use primitives::time::Timestamp;
+use event_log::{EventLog, EventLogError, OPEN_MAX};
 use runtime::lifecycle::{Pending, Stop};
 use tracing::{error, info, warn};
 
 use crate::metrics::Metrics;
-use crate::run::assignment::{catch_up, follow, look_back, restore};
+use crate::run::failure::Failure;
 use crate::run::hanging::Hanging;
 use crate::run::inconsistency::Inconsistency;
-use crate::run::owner::{Limits, Owner};
+use crate::run::owner::Limits;
 use crate::run::recent_events::RecentEvents;
+use crate::run::shared::Shared;
 use crate::state::room::{Patience, Waiting};
-use crate::state::{Store, StoreError, Trusts};
+use crate::state::{StoreError, Trusts};
 use crate::state_dir::StateDir;
 
-/// How long the loop waits for something to do.
-const POLL: Duration = Duration::from_millis(50);
-
-/// A group at rest hands out its partitions sooner.
-const OWNED_WITHIN: Duration = Duration::from_secs(60);
+mod restore;
+mod serve;
+#[cfg(test)]
+mod tests;
 
 /// The times that the loop keeps by a clock. Nothing that it folds or publishes depends on them.
 #[derive(Clone, Copy, Debug)]
@@ -58,52 +54,6 @@ impl Default for Timings {
             open_max: OPEN_MAX,
             make_room: Duration::from_secs(10),
         }
-    }
-}
-
-/// Why the loop left an event log.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The logs.
-    #[error(transparent)]
-    EventLog(#[from] EventLogError),
-    /// The state.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Both, together: an operator has to decide.
-    #[error(transparent)]
-    Inconsistent(#[from] Inconsistency),
-    /// The group leaves partitions to nobody.
-    #[error("{0} partitions have had no owner for too long")]
-    Unowned(usize),
-    /// A transaction may be ours that Kafka forgot to end.
-    #[error("transactions have been open in {0} partitions for too long")]
-    Hangs(usize),
-    /// The state has no room on its disk.
-    #[error("there is no room for the state")]
-    NoRoom {
-        /// After so long the logs are opened all the same: what they delete may make room.
-        at_most: Duration,
-    },
-}
-
-/// The store as askers see it: not there before the logs were reached, another one after it was quarantined.
-#[derive(Clone, Default)]
-pub struct Shared(Arc<RwLock<Option<Arc<Store>>>>);
-
-impl Shared {
-    /// A store that is open already.
-    pub fn of(store: Store) -> Self {
-        Self(Arc::new(RwLock::new(Some(Arc::new(store)))))
-    }
-
-    /// The store, if it is open.
-    pub fn get(&self) -> Option<Arc<Store>> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, store: Option<Arc<Store>>) {
-        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = store;
     }
 }
 
@@ -160,7 +110,7 @@ impl Processor {
         };
         while !self.stop.requested() {
             let failure = match open() {
-                Ok(mut event_log) => match self.run_session(&mut event_log, &mut run_state) {
+                Ok(mut event_log) => match self.session(&mut event_log, &mut run_state) {
                     Ok(()) => break,
                     Err(Failure::Store(StoreError::NoRoom)) => self.no_room(&event_log),
                     Err(failure) => failure,
@@ -225,100 +175,9 @@ impl Processor {
         Ok(())
     }
 
-    /// One session: everything, with one event log. After a halt it first looks at every partition, and is in nobody's
-    /// way.
-    fn run_session(&self, event_log: &mut dyn EventLog, run_state: &mut RunState) -> Result<(), Failure> {
-        let store = self.store(event_log)?;
-        event_log.recover(&applied(&store, event_log.partitions()))?;
-        let store = if store.is_outdated() { self.renew(event_log)? } else { store };
-        if run_state.halted_by.is_none() {
-            event_log.join()?;
-        }
-        let partitions: BTreeSet<u32> = (0..event_log.partitions()).collect();
-        if partitions.iter().all(|partition| store.checkpoint(*partition).facts == 0) {
-            store.begin_bulk_load();
-        }
-        for partition in &partitions {
-            look_back(event_log, &store, *partition)?;
-            catch_up(event_log, &store, &self.recent_events, *partition)?;
-        }
-        store.finish_bulk_load()?;
-        if run_state.halted_by.is_some() {
-            for partition in &partitions {
-                restore(event_log, &store, &self.recent_events, *partition)?;
-            }
-            info!("logs and state are consistent again: going on");
-            run_state.halted_by = None;
-            self.metrics.agree();
-            event_log.join()?;
-        }
-        run_state.caught_up.take();
-        self.metrics.records(&store);
-        self.metrics.state(&store);
-
-        let limits = Limits { event_bytes: run_state.event_bytes, ..self.limits };
-        let mut owner = Owner::new(&store, &self.recent_events, &self.metrics, limits, &self.stop);
-        let mut owned = BTreeSet::new();
-        let mut newest = BTreeMap::new();
-        event_log.follow(&followed(&store, &partitions, &owned))?;
-        let began = Instant::now();
-        let (mut measured, mut unowned_since) = (began, None);
-        while !self.stop.requested() {
-            match event_log.next(POLL)? {
-                LogEvent::Raw(_) | LogEvent::Facts(_) if !self.state_dir.has_room() => {
-                    return Err(self.no_room(event_log));
-                }
-                LogEvent::Raw(entries) => {
-                    run_state.waiting = None;
-                    owner.take(event_log, &entries)?;
-                    self.metrics.records(&store);
-                    newest.extend(entries.iter().map(|entry| (entry.position.partition, entry.record.at)));
-                }
-                LogEvent::Facts(entries) => {
-                    run_state.waiting = None;
-                    follow(&store, &self.recent_events, &entries)?;
-                    self.metrics.records(&store);
-                }
-                LogEvent::Assigned(assigned) => {
-                    if let Some(surplus) = assigned.iter().find(|partition| !partitions.contains(partition)) {
-                        return Err(Inconsistency::surplus(*surplus, event_log.partitions()).into());
-                    }
-                    owned.extend(&assigned);
-                    self.metrics.lag.own(&owned, Timestamp::now());
-                    owner.forget();
-                    event_log.follow(&followed(&store, &partitions, &owned))?;
-                    let mut starts = Vec::new();
-                    for partition in assigned {
-                        let start = restore(event_log, &store, &self.recent_events, partition)?;
-                        let offset = start.offset;
-                        info!(partition, offset, "took over partition {partition}, raw from {offset}");
-                        starts.push(start);
-                    }
-                    event_log.start(&starts)?;
-                }
-                LogEvent::Revoked(revoked) => {
-                    info!("partitions {revoked:?} are no longer ours");
-                    for partition in revoked {
-                        owned.remove(&partition);
-                    }
-                    self.metrics.lag.own(&owned, Timestamp::now());
-                    owner.forget();
-                    event_log.follow(&followed(&store, &partitions, &owned))?;
-                }
-                LogEvent::Quiet => {}
-            }
-            if measured.elapsed() >= self.timings.measure_every {
-                if began.elapsed() >= OWNED_WITHIN {
-                    // What we had in the session before, and not in this one, is another's.
-                    self.metrics.lag.own(&owned, Timestamp::now());
-                }
-                self.measure(event_log, &store, &owned, &newest)?;
-                self.watch(event_log, &mut unowned_since)?;
-                self.look_for_hanging(event_log, &mut run_state.hanging)?;
-                measured = Instant::now();
-            }
-        }
-        Ok(())
+    fn session(&self, event_log: &mut dyn EventLog, run_state: &mut RunState) -> Result<(), Failure> {
+        let store = self.restore(event_log, run_state)?;
+        self.serve(event_log, &store, run_state)
     }
 
     /// The logs are left: others may take over what is ours. Logs on a disk of our own delete old things when they are
@@ -330,69 +189,6 @@ impl Processor {
 
     fn patience(&self) -> Patience {
         Patience::until(self.stop.clone(), self.metrics.state_waits())
-    }
-
-    /// The state for these logs: the one that is open, the one on the disk, or a new one in the place of either.
-    fn store(&self, event_log: &mut dyn EventLog) -> Result<Arc<Store>, Failure> {
-        if let Some(store) = self.shared.get() {
-            if store.log() != event_log.identity() {
-                let why = format!("the log {}, not to {}", store.log(), event_log.identity());
-                return Err(StoreError::Foreign(why).into());
-            }
-            return Ok(store);
-        }
-        let began = Instant::now();
-        let store = Arc::new(self.state_dir.open(
-            event_log.identity(),
-            event_log.partitions(),
-            self.trusts.clone(),
-            &self.patience(),
-        )?);
-        info!(milliseconds = began.elapsed().as_millis(), "opened the state and verified its digest");
-        self.shared.set(Some(store.clone()));
-        Ok(store)
-    }
-
-    /// Reads `facts` again beside a state that an older version folded, and puts the new one in its place. Until then
-    /// the old one answers, and nothing is owned or followed.
-    fn renew(&self, event_log: &mut dyn EventLog) -> Result<Arc<Store>, Failure> {
-        info!("an older version folded the state: it answers on, marked as stale, until facts were read again");
-        let began = Instant::now();
-        match self.read_beside(event_log) {
-            Err(Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why))) => {
-                // What lies beside is no good: it is begun anew, and the old state goes on answering.
-                self.state_dir.throw_away_beside().map_err(|error| in_vain(&error))?;
-                return Err(EventLogError::Reopen(format!("the state that was begun is thrown away: {why}")).into());
-            }
-            read => read?,
-        }
-        self.state_dir.swap().map_err(|error| in_vain(&error))?;
-        let store = Arc::new(self.state_dir.open(
-            event_log.identity(),
-            event_log.partitions(),
-            self.trusts.clone(),
-            &self.patience(),
-        )?);
-        info!(milliseconds = began.elapsed().as_millis(), "read facts again, and put the new state in its place");
-        self.shared.set(Some(store.clone()));
-        Ok(store)
-    }
-
-    fn read_beside(&self, event_log: &mut dyn EventLog) -> Result<(), Failure> {
-        let beside = self.state_dir.open_beside(
-            event_log.identity(),
-            event_log.partitions(),
-            self.trusts.clone(),
-            &self.patience(),
-        )?;
-        if beside.is_outdated() {
-            return Err(StoreError::Foreign("an older version, too".to_owned()).into());
-        }
-        beside.begin_bulk_load();
-        for partition in 0..event_log.partitions() {
-            catch_up(event_log, &beside, &RecentEvents::default(), partition)?;
-        }
-        Ok(beside.finish_bulk_load()?)
     }
 
     /// Moves the state out of the way; the next round begins with none and reads `facts` again.
@@ -409,49 +205,6 @@ impl Processor {
         Ok(())
     }
 
-    fn measure(
-        &self,
-        event_log: &mut dyn EventLog,
-        store: &Store,
-        owned: &BTreeSet<u32>,
-        newest: &BTreeMap<u32, Timestamp>,
-    ) -> Result<(), Failure> {
-        for partition in owned {
-            let (_, end) = event_log.bounds(Topic::Raw, *partition)?;
-            let next = store.checkpoint(*partition).raw.unwrap_or(0);
-            let newest = newest.get(partition).copied();
-            self.metrics.lag.measure(*partition, next, end.saturating_sub(next), newest, Timestamp::now());
-        }
-        self.metrics.state(store);
-        Ok(())
-    }
-
-    /// Looks for partitions that nobody owns, and does not let that be for ever. While the group is between two
-    /// generations it tells nothing.
-    fn watch(&self, event_log: &mut dyn EventLog, since: &mut Option<Instant>) -> Result<(), Failure> {
-        let Some(unowned) = event_log.unowned() else { return Ok(()) };
-        self.metrics.unowned(unowned);
-        if unowned == 0 {
-            *since = None;
-            return Ok(());
-        }
-        if since.get_or_insert_with(Instant::now).elapsed() >= self.timings.unowned_wait {
-            return Err(Failure::Unowned(unowned));
-        }
-        Ok(())
-    }
-
-    /// Looks for transactions that are open for too long, and lets what may be ours of them be ended.
-    fn look_for_hanging(&self, event_log: &mut dyn EventLog, hanging: &mut Hanging) -> Result<(), Failure> {
-        if event_log.lost_a_broker() {
-            hanging.forget_tries();
-        }
-        let (undecided, now, long) = (event_log.undecided()?, Instant::now(), self.timings.open_max);
-        let partitions = hanging.look(undecided, now, long);
-        self.metrics.hanging(partitions);
-        if hanging.try_once(now, long) { Err(Failure::Hangs(partitions)) } else { Ok(()) }
-    }
-
     /// Folds nothing until logs and state are consistent again. Questions are answered from the state as it is; the
     /// group forgets us meanwhile, so that a command can set things right.
     fn halt(&self, inconsistency: Inconsistency, halted_by: &mut Option<Inconsistency>) -> anyhow::Result<()> {
@@ -466,25 +219,3 @@ impl Processor {
         Ok(())
     }
 }
-
-fn in_vain(error: &anyhow::Error) -> Failure {
-    StoreError::Rows(format!("{error:#}")).into()
-}
-
-/// How far the state has come, where it knows how far `raw` was read.
-fn applied(store: &Store, partitions: u32) -> Vec<Applied> {
-    let applied = |partition| {
-        let checkpoint = store.checkpoint(partition);
-        checkpoint.raw.map(|raw| Applied { partition, facts: checkpoint.facts, raw })
-    };
-    (0..partitions).filter_map(applied).collect()
-}
-
-/// Where to follow the partitions that are not ours.
-fn followed(store: &Store, partitions: &BTreeSet<u32>, owned: &BTreeSet<u32>) -> Vec<Position> {
-    let start = |partition: &u32| Position { partition: *partition, offset: store.checkpoint(*partition).facts };
-    partitions.difference(owned).map(start).collect()
-}
-
-#[cfg(test)]
-mod tests;

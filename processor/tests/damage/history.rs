@@ -14,7 +14,7 @@ use event_log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Reco
 use fastrand::Rng;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
-use processor::run::session::Shared;
+use processor::run::shared::Shared;
 use runtime::lifecycle::Stop;
 use serde_json::json;
 

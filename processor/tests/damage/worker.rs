@@ -12,7 +12,8 @@ use std::time::Duration;
 use processor::metrics::Metrics;
 use processor::run::owner::Limits;
 use processor::run::recent_events::RecentEvents;
-use processor::run::session::{Processor, Shared, Timings};
+use processor::run::session::{Processor, Timings};
+use processor::run::shared::Shared;
 use processor::state::{Trusts, watchdog};
 use runtime::lifecycle::{Readiness, Stop};
 

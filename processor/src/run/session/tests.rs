@@ -1,13 +1,17 @@
 //! What the loop does when the logs or the group do not let it go on, on logs that only play.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use event_log::{Entry, Output};
+use event_log::contract::Topic;
+use event_log::{Entry, LogEvent, Output, Position};
+use primitives::time::Timestamp;
 use runtime::lifecycle::Readiness;
 
 use super::*;
 use crate::run::inconsistency::What;
+use crate::state::Store;
 use crate::state::memory::Memory;
 
 #[test]
