@@ -86,7 +86,7 @@ fn bring(survey: Survey, kafka: &runtime::settings::KafkaSettings) -> anyhow::Re
     print(&format!("{brought} events are in Kafka now, {}.\n", rate(brought, took)))?;
     let dir = dir.display();
     match ended.with_context(|| format!("{left} events are left in {dir}"))? {
-        Ending::AllSettled => {
+        Ending::AllDelivered => {
             print(&format!("Nothing is left in {dir}: it may be deleted.\n"))?;
             Ok(Outcome::Done)
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use disk_log::{DiskLog, Options, Settled, salvage};
+use disk_log::{Delivered, DiskLog, Options, salvage};
 use event_log::Record;
 use primitives::time::Timestamp;
 use tempfile::TempDir;
@@ -16,8 +16,8 @@ use crate::input::Input;
 /// Few enough records for many openings, in more than one segment.
 const SEGMENT_BYTES: u64 = 2 * 1024;
 const RECORDS: u64 = 40;
-/// So many of them are settled.
-const SETTLED: u64 = 3;
+/// So many of them are delivered.
+const DELIVERED: u64 = 3;
 /// More changes than this are no damage any more.
 const CHANGES_MAX: usize = 8;
 
@@ -38,7 +38,7 @@ pub fn disk_log(data: &[u8]) {
     if is_whole {
         assert_eq!((first, end), (0, RECORDS));
     }
-    check_settled(&log, is_whole);
+    check_delivered(&log, is_whole);
     let all = check_records(&log, end, false);
 
     // Kept at its end, and there after the next opening, with all that was there before.
@@ -115,12 +115,12 @@ fn check_records(log: &DiskLog, end: u64, with_gaps: bool) -> bool {
     }
 }
 
-/// What is settled is settled again or nothing is.
-fn check_settled(log: &DiskLog, untouched: bool) {
-    let settled = Settled::load(log).expect("its file is there or not");
-    let (watermark, first) = (settled.watermark(), log.bounds().0);
-    assert!(watermark == SETTLED || watermark == first, "settled up to {watermark}");
-    assert!(!untouched || watermark == SETTLED);
+/// The delivered offsets are read again, or none are.
+fn check_delivered(log: &DiskLog, untouched: bool) {
+    let delivered = Delivered::load(log).expect("its file is there or not");
+    let (watermark, first) = (delivered.watermark(), log.bounds().0);
+    assert!(watermark == DELIVERED || watermark == first, "delivered up to {watermark}");
+    assert!(!untouched || watermark == DELIVERED);
 }
 
 fn options() -> Options {
@@ -152,12 +152,13 @@ fn written() -> &'static Files {
             number += records.len() as u64;
             log.append_blocking(records).expect("append");
         }
-        let settled = Settled::load(&log).expect("load");
-        (0..SETTLED).for_each(|offset| settled.settle(offset));
-        settled.save().expect("save");
+        let delivered = Delivered::load(&log).expect("load");
+        (0..DELIVERED).for_each(|offset| delivered.deliver(offset));
+        delivered.save().expect("save");
         // Taken while the log is open.
         let paths = fs::read_dir(log_in(dir.path())).expect("list").map(|entry| entry.expect("an entry").path());
-        let kept = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "segment") || path.ends_with("settled");
+        let kept =
+            |path: &PathBuf| path.extension().is_some_and(|kind| kind == "segment") || path.ends_with("delivered");
         let name = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
         let files: Files = paths.filter(kept).map(|path| (name(&path), fs::read(&path).expect("a file"))).collect();
         assert!(files.len() > 3, "several segments: {:?}", files.keys());

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use disk_log::{DiskLog, Options, Settled, Survey, SurveyError};
+use disk_log::{Delivered, DiskLog, Options, Survey, SurveyError};
 use kafka_log::{Fault, FaultReport};
 use runtime::lifecycle::Stop;
 use runtime::private;
@@ -79,7 +79,7 @@ pub enum AdoptError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// All events are in Kafka, and that is noted durably.
-    AllSettled,
+    AllDelivered,
     /// The ingress whose directory it is has come back and goes on by itself.
     AskedBack,
     /// What is left Kafka does not take as things are: the events are larger than the topic allows.
@@ -92,7 +92,7 @@ impl Ending {
     /// In words, for whoever is told what is left.
     pub fn why(self) -> String {
         match self {
-            Self::AllSettled => "nothing is left".to_owned(),
+            Self::AllDelivered => "nothing is left".to_owned(),
             Self::AskedBack => "its ingress has come back and brings them itself".to_owned(),
             Self::Refused => {
                 format!("Kafka refuses them, they are larger than it takes: {}", Fault::TooLarge.remedy())
@@ -139,9 +139,9 @@ impl Adoption {
         let log = DiskLog::open(&dir, options).map_err(|error| SurveyError::new(&dir, error))?;
         let failed = |error| AdoptError::Disk(dir.clone(), error);
         let mark = Mark::set(&dir, who).map_err(failed)?;
-        let settled = Settled::load(&log).map_err(failed)?;
-        let events = settled.unsettled();
-        Ok(Self { mark, dispatcher: Arc::new(Dispatcher::new(log, settled, partitions, RULES)), events })
+        let delivered = Delivered::load(&log).map_err(failed)?;
+        let events = delivered.undelivered();
+        Ok(Self { mark, dispatcher: Arc::new(Dispatcher::new(log, delivered, partitions, RULES)), events })
     }
 
     /// How many events there were to bring.
@@ -151,7 +151,7 @@ impl Adoption {
 
     /// Where it stands.
     pub fn progress(&self) -> Progress {
-        let left = self.dispatcher.settled().unsettled();
+        let left = self.dispatcher.delivered().undelivered();
         Progress { brought: self.events.saturating_sub(left), left }
     }
 
@@ -168,11 +168,11 @@ impl Adoption {
         let ending = self.wait(stop, || supervisor.is_finished(), &mut told);
         supervisor_stop.request();
         let ended = supervisor.join().map_err(|_| anyhow::anyhow!("the producer supervisor panicked"))?;
-        self.dispatcher.settled().save().context("save what Kafka has acknowledged")?;
+        self.dispatcher.delivered().save().context("save what Kafka has acknowledged")?;
         let progress = self.progress();
         told(progress);
         if progress.left == 0 {
-            return Ok(Ending::AllSettled);
+            return Ok(Ending::AllDelivered);
         }
         ended.map(|()| ending)
     }
@@ -185,7 +185,7 @@ impl Adoption {
             let progress = self.progress();
             told(progress);
             if progress.left == 0 {
-                return Ending::AllSettled;
+                return Ending::AllDelivered;
             }
             if looked_at.elapsed() >= LOOK_EVERY {
                 looked_at = Instant::now();
@@ -328,7 +328,7 @@ mod tests {
         let data_dir = tempfile::tempdir().expect("a directory");
         let dir = left_behind(data_dir.path(), 3);
         for named in [data_dir.path(), &dir] {
-            assert_eq!(look(named).expect("a log").unsettled(), 3);
+            assert_eq!(look(named).expect("a log").undelivered(), 3);
         }
     }
 

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
-use disk_log::{Options, Settled};
+use disk_log::{Delivered, Options};
 use http_edge::fit_open_files;
 use http_edge::listener::listener;
 use prometheus::Registry;
@@ -128,12 +128,12 @@ fn open(config: &Config, metrics: &Metrics, registry: &Registry, stop: &Stop) ->
     let options = Options { on_sync: Some(metrics.on_sync()), ..Options::spool(config.disk_log_bytes_max) };
     let log =
         adopt::open_own(&dir, &options, stop).with_context(|| format!("open the disk log in {}", dir.display()))?;
-    let settled = Settled::load(&log).context("load what Kafka has of the disk log")?;
-    let unsettled = settled.unsettled();
-    if unsettled > 0 {
-        tracing::info!(unsettled, "{unsettled} events of the last run are on disk and go to Kafka first");
+    let delivered = Delivered::load(&log).context("load what Kafka has of the disk log")?;
+    let undelivered = delivered.undelivered();
+    if undelivered > 0 {
+        tracing::info!(undelivered, "{undelivered} events of the last run are on disk and go to Kafka first");
     }
-    let dispatcher = Arc::new(Dispatcher::new(log, settled, config.kafka.partitions, config.rules));
+    let dispatcher = Arc::new(Dispatcher::new(log, delivered, config.kafka.partitions, config.rules));
     metrics::Gauges::register(registry, Arc::clone(&dispatcher));
     Ok(dispatcher)
 }

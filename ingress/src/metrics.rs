@@ -317,7 +317,7 @@ impl Gauges {
     }
 
     fn oldest_age(&self) -> Duration {
-        let first = self.dispatcher.settled().watermark();
+        let first = self.dispatcher.delivered().watermark();
         let oldest = self.dispatcher.log().reader(first).and_then(|mut reader| reader.next());
         match oldest {
             Ok(Some((_, record))) => Timestamp::now().since(record.at),
@@ -333,7 +333,7 @@ impl Collector for Gauges {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.events.set(whole(self.dispatcher.settled().unsettled()));
+        self.events.set(whole(self.dispatcher.delivered().undelivered()));
         self.oldest_age_seconds.set(self.oldest_age().as_secs_f64());
         let status = self.dispatcher.status();
         self.kafka_up.set(i64::from(status.kafka_up));

@@ -2,9 +2,10 @@
 //! played disk.
 //!
 //! Real are `ingress::delivery` with `state`, `dispatcher`, `drain` and `disk`, and the whole of `disk_log` with
-//! [`Settled`]. Played are librdkafka and the brokers behind it ([`broker`], [`client`]), the disk ([`medium`], [`disk`]), and the clock. Of
-//! `ingress::delivery::producer_supervisor` only the order of its steps is played, by [`life`], whose threads move when they are handed the baton:
-//! between any two records that are sent and any two calls of the disk, something else may happen, a death too.
+//! [`Delivered`]. Played are librdkafka and the brokers behind it ([`broker`], [`client`]), the disk ([`medium`],
+//! [`disk`]), and the clock. Of `ingress::delivery::producer_supervisor` only the order of its steps is played, by
+//! [`life`], whose threads move when they are handed the baton: between any two records that are sent and any two calls
+//! of the disk, something else may happen, a death too.
 //!
 //! [`company`] holds several ingresses with their disks and does to them what happens; [`schedule`] draws from a seed what
 //! that is, and [`crate::schedule`] lets processors read what they bring to `raw`. [`judge`] compares what was sent,
@@ -14,7 +15,7 @@
 //! the disk log: whoever appends does its writer's work. What a producer that was let go has sent is in `raw` before its
 //! successor sends, or never.
 //!
-//! [`Settled`]: disk_log::Settled
+//! [`Delivered`]: disk_log::Delivered
 
 pub mod broker;
 pub mod client;

@@ -200,7 +200,7 @@ impl KafkaState {
 /// At each start that found some: how many events of earlier runs were on the disk alone.
 fn left_on_disk(ingress: &Process) -> Vec<u64> {
     let logs = ingress.logs();
-    let lines = logs.lines().filter(|line| line.contains("\"unsettled\""));
+    let lines = logs.lines().filter(|line| line.contains("\"undelivered\""));
     let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.filter_map(|line| line["fields"]["unsettled"].as_u64().or(line["unsettled"].as_u64())).collect()
+    lines.filter_map(|line| line["fields"]["undelivered"].as_u64().or(line["undelivered"].as_u64())).collect()
 }

@@ -3,7 +3,7 @@
 //! One thread writes (`writer`), all who wait are answered by the same sync. Records lie in frames
 //! (`frame`, `record`) in segments (`segment`), whose files are made ahead (`spare`). Every opening
 //! begins a new segment, so that a torn end needs no repair (`recovery`). Readers (`reader`) see what is
-//! durable, never what is merely written. [`Settled`] and [`DiskEventLog`] are built upon such logs.
+//! durable, never what is merely written. [`Delivered`] and [`DiskEventLog`] are built upon such logs.
 //! Where the disk lost what it had confirmed, the log stops and says so; [`salvage`] goes on knowingly.
 //!
 //! What is supposed of a disk: a sync that succeeds means that all is there that was written to the file
@@ -35,6 +35,7 @@ use primitives::clock::Clock;
 use primitives::time::Timestamp;
 
 mod cursor;
+mod delivered;
 mod disk_event_log;
 mod files;
 mod frame;
@@ -44,7 +45,6 @@ pub mod record;
 mod recovery;
 mod salvage;
 mod segment;
-mod settled;
 mod spare;
 mod state;
 mod storage;
@@ -53,10 +53,10 @@ mod survey;
 mod tests;
 mod writer;
 
+pub use self::delivered::Delivered;
 pub use self::disk_event_log::{DiskEventLog, Upkeep};
 pub use self::reader::Reader;
 pub use self::salvage::{Salvaged, salvage};
-pub use self::settled::Settled;
 pub use self::storage::{Disk, free_bytes};
 pub use self::survey::{Contents, Survey, SurveyError};
 
@@ -93,7 +93,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Of a log that is deleted once it is settled, and takes no more than `limit` bytes until then.
+    /// Of a log that is deleted once it is delivered, and takes no more than `limit` bytes until then.
     pub fn spool(limit: u64) -> Self {
         let segment_bytes = (limit / 4).clamp(64 * KIB, 16 * MIB);
         Self { segment_bytes, bytes_max: Some(limit), segment_age_max: None, leaves: Leaves::default(), on_sync: None }

@@ -17,7 +17,7 @@ use super::files::{Files, write};
 use super::frame::{self, Body, HEAD_BYTES, MARK_BYTES, Salt};
 use super::segment::{self, HEADER_BYTES, Header, Previous, Segment};
 use super::storage;
-use super::{record, recovery, settled};
+use super::{delivered, record, recovery};
 use primitives::time::Timestamp;
 
 /// New segments are about as large.
@@ -68,7 +68,7 @@ pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
     let end = lost.iter().map(|lost| lost.offsets.end).max().unwrap_or(0).max(press.next);
     let log = press.end(end)?;
     if let Some(old) = old {
-        settled::carry(&Files::default(), (dir, old), (&fresh, log))?;
+        delivered::carry(&Files::default(), (dir, old), (&fresh, log))?;
     }
     fs::rename(dir, &aside)?;
     fs::rename(&fresh, dir)?;

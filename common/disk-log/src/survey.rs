@@ -1,4 +1,4 @@
-//! Looks at a log that nobody has open, and changes nothing: what is there, and what of it is not settled.
+//! Looks at a log that nobody has open, and changes nothing: what is there, and what of it is not delivered.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::cursor::{Cursor, Found};
+use super::delivered::Offsets;
 use super::files::Files;
 use super::record;
 use super::recovery::{self, Recovered};
 use super::segment::{self, Segment, corrupt, damage};
-use super::settled::Offsets;
 use super::storage::{self, Looking};
 use primitives::time::Timestamp;
 
@@ -39,11 +39,11 @@ pub struct Survey {
     openings: u64,
     segments: Vec<Segment>,
     end: u64,
-    settled: Offsets,
+    delivered: Offsets,
     _looking: Looking,
 }
 
-/// What of a log is not settled.
+/// What of a log is not delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// How many entries.
@@ -55,7 +55,7 @@ pub struct Contents {
 }
 
 impl Survey {
-    /// Looks at files' headers, the newest segment and what is settled.
+    /// Looks at files' headers, the newest segment and what is delivered.
     pub fn of(dir: &Path) -> Result<Self, SurveyError> {
         let told = |error: io::Error| SurveyError::new(dir, error);
         let files = Files::default();
@@ -67,13 +67,13 @@ impl Survey {
         let found = recovery::recover(&files, dir).map_err(told)?;
         let (openings, log, end) = (found.number, found.log, found.end + found.tail.records);
         let segments = segments_of(found);
-        let settled = Offsets::read(&files, dir, log, end).map_err(told)?;
-        let mut settled = settled.unwrap_or_default();
-        settled.raise(segments.first().map_or(end, |first| first.base));
+        let delivered = Offsets::read(&files, dir, log, end).map_err(told)?;
+        let mut delivered = delivered.unwrap_or_default();
+        delivered.raise(segments.first().map_or(end, |first| first.base));
         for (one, next) in segments.iter().zip(segments.iter().skip(1)).filter(|(one, next)| one.end < next.base) {
-            settled.add_all(one.end..next.base);
+            delivered.add_all(one.end..next.base);
         }
-        Ok(Self { dir: dir.to_owned(), log, openings, segments, end, settled, _looking: looking })
+        Ok(Self { dir: dir.to_owned(), log, openings, segments, end, delivered, _looking: looking })
     }
 
     /// The directory.
@@ -91,9 +91,9 @@ impl Survey {
         self.openings
     }
 
-    /// How many entries are not settled.
-    pub fn unsettled(&self) -> u64 {
-        self.settled.unsettled(self.end)
+    /// How many entries are not delivered.
+    pub fn undelivered(&self) -> u64 {
+        self.delivered.undelivered(self.end)
     }
 
     /// Reads all that is there, which also shows damage that only reading shows.
@@ -123,7 +123,7 @@ impl Survey {
     }
 
     fn count(&self, offset: u64, record: &[u8], contents: &mut Contents) -> io::Result<()> {
-        if self.settled.contains(offset) {
+        if self.delivered.contains(offset) {
             return Ok(());
         }
         let at =
@@ -166,7 +166,7 @@ mod tests {
     use std::fs;
 
     use super::super::tests::{crashed, log_of};
-    use super::super::{DiskLog, Options, Settled};
+    use super::super::{Delivered, DiskLog, Options};
     use super::*;
 
     /// Every file with its bytes.
@@ -178,10 +178,10 @@ mod tests {
     #[test]
     fn what_is_seen_is_what_opening_would_find_and_nothing_is_changed() {
         let dir = tempfile::tempdir().expect("a directory");
-        for (records, settled) in [(0, 0..0), (1, 0..0), (30, 3..9), (7, 0..2), (0, 20..25)] {
+        for (records, delivered) in [(0, 0..0), (1, 0..0), (30, 3..9), (7, 0..2), (0, 20..25)] {
             let log = log_of(dir.path(), records);
-            let marks = Settled::load(&log).expect("load");
-            settled.for_each(|offset| marks.settle(offset));
+            let marks = Delivered::load(&log).expect("load");
+            delivered.for_each(|offset| marks.deliver(offset));
             marks.save().expect("save");
             let left = crashed(dir.path());
             drop((marks, log));
@@ -189,13 +189,13 @@ mod tests {
             let before = files_of(left.path());
             let survey = Survey::of(left.path()).expect("survey");
             let contents = survey.read().expect("read");
-            assert_eq!(contents.events, survey.unsettled());
+            assert_eq!(contents.events, survey.undelivered());
             assert_eq!(files_of(left.path()), before);
             drop(survey);
             let log = DiskLog::open(left.path(), Options::spool(1 << 20)).expect("open");
-            let marks = Settled::load(&log).expect("load");
-            assert_eq!(contents.events, marks.unsettled());
-            let times = (0..log.bounds().1).filter(|offset| !marks.is_settled(*offset)).map(Timestamp::from_s);
+            let marks = Delivered::load(&log).expect("load");
+            assert_eq!(contents.events, marks.undelivered());
+            let times = (0..log.bounds().1).filter(|offset| !marks.is_delivered(*offset)).map(Timestamp::from_s);
             assert_eq!(contents.span, times.clone().min().zip(times.max()));
         }
     }

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
-use disk_log::{AppendError, DiskLog, Options, Settled};
+use disk_log::{AppendError, Delivered, DiskLog, Options};
 use event_log::Record;
 use primitives::time::Timestamp;
 use tests::wait::{eventually, report};
@@ -69,19 +69,19 @@ fn fill_it(disk: &Path) {
     let log = open();
     check(&log, 0, kept);
     assert!(matches!(log.append_blocking(vec![record(0)]), Err(AppendError::Full)));
-    let settled = Settled::load(&log).expect("load");
-    (0..kept / 2).for_each(|offset| settled.settle(offset));
-    settled.save().expect("save without room");
+    let delivered = Delivered::load(&log).expect("load");
+    (0..kept / 2).for_each(|offset| delivered.deliver(offset));
+    delivered.save().expect("save without room");
     let (first, _) = log.bounds();
     assert!(first > kept / 4, "only {first} of {kept} went");
     eventually(PATIENCE, "the log takes events again", || log.fault().is_none().then_some(()));
     for number in kept..kept + 20 {
         assert_eq!(log.append_blocking(vec![record(number)]).expect("append"), number);
     }
-    drop((settled, log));
+    drop((delivered, log));
     let log = open();
     check(&log, first, kept + 20);
-    assert_eq!(Settled::load(&log).expect("load").watermark(), kept / 2);
+    assert_eq!(Delivered::load(&log).expect("load").watermark(), kept / 2);
     report(&format!("a disk of 3 MiB held {used} bytes of records ({room} left), and {first} of {kept} made room"));
 }
 

@@ -1,4 +1,4 @@
-//! However long a log is, it takes no more memory: written, opened, read and settled from one end to the other.
+//! However long a log is, it takes no more memory: written, opened, read and delivered from one end to the other.
 //!
 //! `HOOKLEDGER_TEST_LOG_RECORDS` says how long. The test has a process of its own, whose memory it measures.
 
@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Instant;
 
 use bytes::Bytes;
-use disk_log::{DiskLog, Options, Settled};
+use disk_log::{Delivered, DiskLog, Options};
 use event_log::Record;
 use primitives::time::Timestamp;
 use tests::random::number;
@@ -30,26 +30,26 @@ fn a_log_takes_no_more_memory_the_longer_it_is() {
     append(&log, records);
     drop(log);
     let log = DiskLog::open(dir.path(), options()).expect("open");
-    let settled = Settled::load(&log).expect("load");
-    assert_eq!(settled.unsettled(), records);
+    let delivered = Delivered::load(&log).expect("load");
+    assert_eq!(delivered.undelivered(), records);
 
-    // A window of entries is on its way, and is settled out of order; everything else follows.
+    // A window of entries is on its way, and is delivered out of order; everything else follows.
     let mut reader = log.reader(0).expect("a reader");
     let mut window = Vec::new();
     while let Some((offset, found)) = reader.next().expect("read") {
         assert_eq!(found.at.ms(), offset);
         window.push(offset);
         if window.len() == 20_000 {
-            window.iter().step_by(2).for_each(|offset| settled.settle(*offset));
-            window.drain(..).skip(1).step_by(2).for_each(|offset| settled.settle(offset));
-            settled.save().expect("save");
+            window.iter().step_by(2).for_each(|offset| delivered.deliver(*offset));
+            window.drain(..).skip(1).step_by(2).for_each(|offset| delivered.deliver(offset));
+            delivered.save().expect("save");
         }
     }
     for offset in window {
-        settled.settle(offset);
+        delivered.deliver(offset);
     }
-    settled.save().expect("save");
-    assert_eq!((settled.watermark(), settled.unsettled()), (records, 0));
+    delivered.save().expect("save");
+    assert_eq!((delivered.watermark(), delivered.undelivered()), (records, 0));
     assert_eq!(fs::read_dir(dir.path()).expect("list").filter(is_segment).count(), 1, "the current one alone is left");
     let grown = peak_bytes().saturating_sub(before);
     assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes more at the end than after a tenth");

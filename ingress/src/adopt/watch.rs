@@ -69,7 +69,7 @@ impl Watch {
             counted = brought;
         };
         match adoption.run(&self.kafka, stop, told) {
-            Ok(Ending::AllSettled) => tracing::info!(events, "all {events} events of {dir} are in Kafka"),
+            Ok(Ending::AllDelivered) => tracing::info!(events, "all {events} events of {dir} are in Kafka"),
             Ok(ending) => {
                 let (Progress { brought, left }, why) = (adoption.progress(), ending.why());
                 tracing::warn!(
@@ -88,7 +88,7 @@ impl Watch {
 
 fn seen(dir: &Path) -> Seen {
     match look(dir) {
-        Ok(survey) if survey.unsettled() > 0 => Seen::Left(survey.openings()),
+        Ok(survey) if survey.undelivered() > 0 => Seen::Left(survey.openings()),
         // Damage is said when the directory is to be adopted: until then its owner says it.
         Err(AdoptError::Survey(SurveyError::Damaged(_)) | AdoptError::Standalone(_)) => Seen::Left(0),
         Ok(_) | Err(AdoptError::Survey(_) | AdoptError::Disk(..)) => Seen::Fine,

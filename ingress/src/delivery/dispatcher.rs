@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use disk_log::{DiskLog, Settled};
+use disk_log::{Delivered, DiskLog};
 use event_log::Record;
 use event_log::contract::{header, partition_of};
 use kafka_log::{Fault, FaultReports, FaultScope, RawProducer, ReportError, Reports, SendError};
@@ -54,7 +54,7 @@ pub struct Dispatcher<C = RawProducer> {
     rules: Rules,
     state: Mutex<DeliveryState>,
     log: DiskLog,
-    settled: Settled,
+    delivered: Delivered,
     clock: Clock,
     producer: RwLock<Option<Arc<C>>>,
     fault_reports: Arc<FaultReports>,
@@ -100,15 +100,15 @@ impl Dispatcher {
 
 impl<C: Client> Dispatcher<C> {
     /// A dispatcher in front of a disk log that may hold entries of an earlier run.
-    pub fn new(log: DiskLog, settled: Settled, partitions: u32, rules: Rules) -> Self {
-        let state = DeliveryState::new(rules, partitions, settled.watermark(), log.bounds().1);
+    pub fn new(log: DiskLog, delivered: Delivered, partitions: u32, rules: Rules) -> Self {
+        let state = DeliveryState::new(rules, partitions, delivered.watermark(), log.bounds().1);
         Self {
             partitions,
             rules,
             state: Mutex::new(state),
             clock: log.clock().clone(),
             log,
-            settled,
+            delivered,
             producer: RwLock::new(None),
             fault_reports: Arc::default(),
             failure: Mutex::default(),
@@ -150,7 +150,7 @@ impl<C: Client> Dispatcher<C> {
         let mut effects = Effects::default();
         let mut state = self.lock();
         state.tick(now, &mut effects);
-        self.settle(&effects);
+        self.deliver(&effects);
         self.go_on(state, now);
         self.post_replies(effects.replies);
         self.wake_workers();
@@ -208,7 +208,7 @@ impl<C: Client> Dispatcher<C> {
         let now = self.clock.now();
         let mut state = self.lock();
         for (offset, mut record) in entries {
-            let wanted = if self.settled.is_settled(offset) { None } else { state.wants(offset) };
+            let wanted = if self.delivered.is_delivered(offset) { None } else { state.wants(offset) };
             let Some(resent) = wanted else {
                 state.pass(offset);
                 continue;
@@ -230,7 +230,7 @@ impl<C: Client> Dispatcher<C> {
             ProducerState::Connecting => state.connected(),
             ProducerState::Failing => {
                 self.producers_renewed.fetch_add(1, Ordering::Relaxed);
-                state.renewed(self.settled.watermark());
+                state.renewed(self.delivered.watermark());
             }
             ProducerState::Up => {}
         }
@@ -314,9 +314,9 @@ impl<C: Client> Dispatcher<C> {
 
     /// Whether the disk log is long, and most of it is in Kafka but lies behind a parked entry.
     fn is_kept_for_parked(&self) -> bool {
-        let length = self.log.bounds().1.saturating_sub(self.settled.watermark());
+        let length = self.log.bounds().1.saturating_sub(self.delivered.watermark());
         let long = self.log.bytes() > self.rules.move_parked_above_bytes;
-        long && self.settled.unsettled() < length / 2
+        long && self.delivered.undelivered() < length / 2
     }
 
     fn entry(&self, offset: u64, resent: bool) -> io::Result<Record> {
@@ -353,8 +353,8 @@ impl<C: Client> Dispatcher<C> {
     }
 
     /// Which of its entries are in Kafka.
-    pub fn settled(&self) -> &Settled {
-        &self.settled
+    pub fn delivered(&self) -> &Delivered {
+        &self.delivered
     }
 
     /// Nothing more comes in: once all is written, [`Self::next_group`] ends.
@@ -369,7 +369,7 @@ impl<C: Client> Dispatcher<C> {
         let mut effects = Effects::default();
         let mut state = self.lock();
         what(&mut state, &mut effects);
-        self.settle(&effects);
+        self.deliver(&effects);
         drop(state);
         self.post_replies(effects.replies);
         self.wake_workers();
@@ -431,9 +431,9 @@ impl<C: Client> Dispatcher<C> {
         passed
     }
 
-    /// Under the lock: the drain must never see an entry that is neither in flight nor settled.
-    fn settle(&self, effects: &Effects) {
-        effects.settled.iter().for_each(|offset| self.settled.settle(*offset));
+    /// Under the lock: the drain must never see an entry that is neither in flight nor delivered.
+    fn deliver(&self, effects: &Effects) {
+        effects.delivered.iter().for_each(|offset| self.delivered.deliver(*offset));
     }
 
     fn post_replies(&self, replies: Vec<(Waiter, Reply)>) {
@@ -482,7 +482,7 @@ impl<C: Client> Reports for Dispatcher<C> {
         let mut effects = Effects::default();
         let mut state = self.lock();
         let last = state.reported(now, ticket, reported, &mut effects);
-        self.settle(&effects);
+        self.deliver(&effects);
         if last || reported == Reported::Failed {
             self.go_on(state, now);
         } else {

@@ -30,7 +30,7 @@ const LOST_AFTER: Duration = Duration::from_secs(20);
 const LOST_LOOK: Duration = Duration::from_secs(10);
 /// A topic that is gone while we run is made anew after so long: whoever deleted it may want to do that.
 const MAKE_ANEW_AFTER: Duration = Duration::from_secs(30);
-/// How often what was settled is saved. A crash sends again, flagged, what was settled since.
+/// How often what was delivered is saved. A crash sends again, flagged, what was delivered since.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How often a parked event is retried.
 const PARKED_AGAIN_AFTER: Duration = Duration::from_secs(30);
@@ -83,7 +83,7 @@ struct Lost {
 #[derive(Default)]
 struct ParkedLog {
     told: usize,
-    told_at: Option<Instant>,
+    logged_at: Option<Instant>,
     tried_at: Option<Instant>,
     trying: Option<u64>,
 }
@@ -258,7 +258,7 @@ impl ProducerSupervisor {
         }
     }
 
-    /// Saves what is settled, and tells people how Kafka is.
+    /// Saves what is delivered, and tells people how Kafka is.
     fn look(&mut self) {
         if self.saved_at.elapsed() >= SAVE_EVERY {
             self.saved_at = Instant::now();
@@ -282,7 +282,7 @@ impl ProducerSupervisor {
             Some(_) | None if kafka_up => self.missing_since = None,
             Some(_) | None => {}
         }
-        let on_disk = self.dispatcher.settled().unsettled();
+        let on_disk = self.dispatcher.delivered().undelivered();
         let health = match (kafka_up, direct) {
             (true, true) => KafkaHealth::Healthy,
             (true, false) => KafkaHealth::CatchingUp,
@@ -340,7 +340,7 @@ impl ProducerSupervisor {
             return;
         }
         let Status { parked, .. } = self.dispatcher.status();
-        let taken = self.parked.trying.is_some_and(|offset| self.dispatcher.settled().is_settled(offset));
+        let taken = self.parked.trying.is_some_and(|offset| self.dispatcher.delivered().is_delivered(offset));
         let due = self.parked.tried_at.is_none_or(|at| at.elapsed() >= PARKED_AGAIN_AFTER);
         if parked > 0 && (taken || due) {
             // An event that was parked a moment ago is not retried at once.
@@ -352,7 +352,7 @@ impl ProducerSupervisor {
             self.parked.tried_at = Some(Instant::now());
         }
         let all_taken = parked == 0 && taken;
-        let reminded = self.parked.told_at.is_some_and(|at| at.elapsed() < PARKED_REMIND_EVERY);
+        let reminded = self.parked.logged_at.is_some_and(|at| at.elapsed() < PARKED_REMIND_EVERY);
         if parked > 0 && (self.parked.told == 0 || !reminded) {
             tracing::error!(
                 fault = Fault::TooLarge.label(),
@@ -362,7 +362,7 @@ impl ProducerSupervisor {
                 PARKED_AGAIN_AFTER.as_secs(),
                 Fault::TooLarge.remedy()
             );
-            (self.parked.told, self.parked.told_at) = (parked, Some(Instant::now()));
+            (self.parked.told, self.parked.logged_at) = (parked, Some(Instant::now()));
         } else if all_taken && self.parked.told > 0 {
             tracing::info!("Kafka has taken all events that it had refused");
             self.parked = ParkedLog::default();
@@ -370,7 +370,7 @@ impl ProducerSupervisor {
     }
 
     fn save(&self) {
-        if let Err(error) = self.dispatcher.settled().save() {
+        if let Err(error) = self.dispatcher.delivered().save() {
             tracing::error!(%error, "cannot save what Kafka has acknowledged of the disk log: {error}");
         }
     }

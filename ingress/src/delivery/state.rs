@@ -1,8 +1,8 @@
 //! The delivery state machine: each record is sent to Kafka once, in order, and no request waits longer than the deadline.
 //!
 //! A record goes straight to Kafka while every entry of the disk log has been sent and the records in flight are within
-//! their limits. If it is not reported within the deadline it goes to the disk log too; its report settles that entry.
-//! Other records go to the disk log only, and a cursor sends them later.
+//! their limits. If it is not reported within the deadline it goes to the disk log too; its report marks that entry as
+//! delivered. Other records go to the disk log only, and a cursor sends them later.
 //!
 //! An entry that Kafka rejects permanently, because it is too large, is parked in the disk log and does not block the
 //! rest. After a producer that failed, its successor is tried with one record before it gets more.
@@ -150,18 +150,18 @@ impl DeliveryState {
     pub fn appended(&mut self, first: u64, effects: &mut Effects) {
         let (group, failed_meanwhile) = self.appends.group_ended();
         let end = first + group.len() as u64;
-        let mut settled = Vec::new();
+        let mut delivered = Vec::new();
         for (offset, Written { origin, size }) in (first..).zip(group) {
             let waiter = match origin {
                 Origin::Request(waiter) => waiter,
-                Origin::InFlight(ticket) => self.saved(ticket, offset, size, &mut settled),
+                Origin::InFlight(ticket) => self.saved(ticket, offset, size, &mut delivered),
                 Origin::ToPark(waiter) => {
                     self.parked.put(offset, size);
                     waiter
                 }
                 Origin::Entry(before) => {
                     self.parked.take(before);
-                    effects.settled.push(before);
+                    effects.delivered.push(before);
                     self.parked.put(offset, size);
                     None
                 }
@@ -169,11 +169,11 @@ impl DeliveryState {
             effects.replies.extend(waiter.map(|waiter| (waiter, Reply::Disk)));
         }
         let parked = &self.parked;
-        self.cursor.appended(first, end, |offset| settled.binary_search(&offset).is_ok() || parked.contains(offset));
+        self.cursor.appended(first, end, |offset| delivered.binary_search(&offset).is_ok() || parked.contains(offset));
         if failed_meanwhile {
             self.cursor.flag_to_end();
         }
-        effects.settled.append(&mut settled);
+        effects.delivered.append(&mut delivered);
     }
 
     /// The group could not be written. These were its records.
@@ -215,7 +215,7 @@ impl DeliveryState {
         self.producer == ProducerState::Failing && self.send_queue.out() == 0 && !self.send_queue.sending()
     }
 
-    /// There is a new producer: all that is not settled is sent again.
+    /// There is a new producer: all that is not delivered is sent again.
     pub fn renewed(&mut self, first_unsettled: u64) {
         self.cursor.rewind(first_unsettled);
         self.producer = ProducerState::Up;
@@ -348,7 +348,7 @@ impl DeliveryState {
         match (pending.place, reported) {
             (Place::Disk(offset), Reported::Kept) => {
                 self.cursor.unqueue(offset);
-                effects.settled.push(offset);
+                effects.delivered.push(offset);
             }
             (Place::Disk(offset), Reported::Failed) => self.cursor.unqueue(offset),
             (Place::Memory(_) | Place::NoRoom(_) | Place::ToDisk(_), Reported::Kept) => {
@@ -370,7 +370,7 @@ impl DeliveryState {
     }
 
     /// A record that was sent is in the disk log too. Who is still waiting for it?
-    fn saved(&mut self, ticket: u64, offset: u64, size: usize, settled: &mut Vec<u64>) -> Option<Waiter> {
+    fn saved(&mut self, ticket: u64, offset: u64, size: usize, delivered: &mut Vec<u64>) -> Option<Waiter> {
         let pending = self.in_flight.get_mut(ticket)?;
         let waiter = pending.waiter.take();
         match pending.place {
@@ -380,7 +380,7 @@ impl DeliveryState {
             }
             Place::ToDisk(Some(reported)) => {
                 match reported {
-                    Reported::Kept => settled.push(offset),
+                    Reported::Kept => delivered.push(offset),
                     Reported::Refused => self.parked.put(offset, size),
                     Reported::Failed => {}
                 }

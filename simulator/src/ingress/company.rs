@@ -159,7 +159,7 @@ impl Company {
                 // What a failed sync holds up is nowhere but in the hands of who waits for it.
                 && seat.lives.iter().all(|life| life.crew.signs.waiting.load(Ordering::SeqCst) == 0)
                 && dispatcher
-                    .is_some_and(|dispatcher| dispatcher.open() == 0 && dispatcher.settled().unsettled() == 0 && dispatcher.status().direct)
+                    .is_some_and(|dispatcher| dispatcher.open() == 0 && dispatcher.delivered().undelivered() == 0 && dispatcher.status().direct)
         };
         self.stage.lock().broker.is_quiet() && self.seats.iter().all(is_idle)
     }
@@ -182,7 +182,7 @@ impl Company {
                 let at: Vec<_> = life.runners.iter().map(Runner::at).collect();
                 let dispatcher = life.dispatcher.upgrade();
                 let left = dispatcher
-                    .map(|dispatcher| (dispatcher.open(), dispatcher.settled().unsettled(), dispatcher.status()));
+                    .map(|dispatcher| (dispatcher.open(), dispatcher.delivered().undelivered(), dispatcher.status()));
                 format!("life {} at {at:?} with {left:?}", life.crew.life)
             })
             .collect();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use disk_log::{AppendError, DiskLog, Options, Settled};
+use disk_log::{AppendError, Delivered, DiskLog, Options};
 use event_log::Record;
 use ingress::delivery::disk::write;
 use ingress::delivery::dispatcher::Dispatcher;
@@ -126,17 +126,17 @@ impl Crew {
         let clock = self.clock();
         let disk = SimDisk::new(self.shelf.clone(), self.stage.clone(), self.signs.alive.clone());
         let log = DiskLog::open_simulated(Arc::new(disk), clock, self.options.clone()).context("open the disk log")?;
-        let settled = Settled::load(&log).context("load what is settled")?;
+        let delivered = Delivered::load(&log).context("load what is delivered")?;
         let (first, end) = log.bounds();
-        let (life, watermark) = (self.life, settled.watermark());
+        let (life, watermark) = (self.life, delivered.watermark());
         let mut stage = self.stage.lock();
-        stage.note(|| format!("life {life} has opened its log: {first} to {end}, settled below {watermark}"));
+        stage.note(|| format!("life {life} has opened its log: {first} to {end}, delivered below {watermark}"));
         if stage.has(Mutation::CursorSkipsOne) && watermark < end {
-            settled.settle(watermark);
+            delivered.deliver(watermark);
         }
         let partitions = stage.broker.partitions();
         drop(stage);
-        Ok(Dispatcher::new(log, settled, partitions, self.rules))
+        Ok(Dispatcher::new(log, delivered, partitions, self.rules))
     }
 
     fn clock(&self) -> Clock {
@@ -261,7 +261,7 @@ impl Supervisor {
                 self.save()?;
             }
             self.look_after_refused()?;
-            if self.crew.adopts && self.dispatcher.settled().unsettled() == 0 {
+            if self.crew.adopts && self.dispatcher.delivered().undelivered() == 0 {
                 self.crew.signs.stop.store(true, Ordering::SeqCst);
             }
         }
@@ -297,12 +297,12 @@ impl Supervisor {
     }
 
     fn save(&self) -> anyhow::Result<()> {
-        let (settled, log) = (self.dispatcher.settled(), self.dispatcher.log());
+        let (delivered, log) = (self.dispatcher.delivered(), self.dispatcher.log());
         let mutation = self.crew.stage.lock().mutation;
-        if mutation == Some(Mutation::SettledIsAhead) && settled.watermark() < log.bounds().1 {
-            settled.settle(settled.watermark());
+        if mutation == Some(Mutation::DeliveredIsAhead) && delivered.watermark() < log.bounds().1 {
+            delivered.deliver(delivered.watermark());
         }
-        forgive(settled.save()).context("save what is settled")?;
+        forgive(delivered.save()).context("save what is delivered")?;
         if mutation == Some(Mutation::DeletesUnsettled) {
             forgive(log.delete_before(log.bounds().1)).context("delete")?;
         }
@@ -310,7 +310,7 @@ impl Supervisor {
     }
 
     fn look_after_refused(&mut self) -> anyhow::Result<()> {
-        let is_taken = self.trying.is_some_and(|offset| self.dispatcher.settled().is_settled(offset));
+        let is_taken = self.trying.is_some_and(|offset| self.dispatcher.delivered().is_delivered(offset));
         let is_due = is_taken || self.clock.since(self.tried_at) >= PARKED_AGAIN_AFTER;
         if self.crew.adopts || !is_due || self.dispatcher.status().parked == 0 {
             return Ok(());

@@ -13,9 +13,9 @@ pub enum Mutation {
     AnswersFailedWrites,
     /// An entry counts as delivered once it is handed over.
     SettlesBeforeAck,
-    /// What is saved as settled is one entry ahead of the truth.
-    SettledIsAhead,
-    /// Segments go before all in them is settled.
+    /// What is saved as delivered is one entry ahead of the truth.
+    DeliveredIsAhead,
+    /// Segments go before all in them is delivered.
     DeletesUnsettled,
     /// After a start, the cursor begins one entry too late.
     CursorSkipsOne,
@@ -37,7 +37,7 @@ impl Mutation {
         Self::TakesTornRecords,
         Self::AnswersFailedWrites,
         Self::SettlesBeforeAck,
-        Self::SettledIsAhead,
+        Self::DeliveredIsAhead,
         Self::DeletesUnsettled,
         Self::CursorSkipsOne,
         Self::ForgetsMark,

@@ -59,7 +59,7 @@ pub(crate) enum Act {
     /// The log's user was answered: the record of this number is kept at this offset.
     Answered { offset: u64, number: u64 },
     /// The log's user is about to say that it needs this one no longer.
-    Settled { offset: u64 },
+    Delivered { offset: u64 },
     /// That it needs these no longer was saved.
     Saved { offsets: Vec<u64> },
 }

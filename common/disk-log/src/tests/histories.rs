@@ -32,8 +32,8 @@ enum Step {
     /// An end without a flush, and garbage where the next record would be.
     Kill,
     /// So many hundredths of the log are delivered, all but every so manieth.
-    Settle(u64, u64),
-    /// What is settled is saved, and goes.
+    Deliver(u64, u64),
+    /// What is delivered is saved, and goes.
     Save,
     /// Whole segments before so many hundredths of the log go.
     Delete(u64),
@@ -53,7 +53,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => Just(Step::Mend),
         1 => Just(Step::Restart),
         2 => Just(Step::Kill),
-        2 => (0..110_u64, 2..9_u64).prop_map(|(hundredths, but)| Step::Settle(hundredths, but)),
+        2 => (0..110_u64, 2..9_u64).prop_map(|(hundredths, but)| Step::Deliver(hundredths, but)),
         2 => Just(Step::Save),
         1 => (0..110_u64).prop_map(Step::Delete),
         1 => (0..110_u64).prop_map(Step::Retain),
@@ -87,7 +87,7 @@ struct Pair {
     files: Files,
     faults: Arc<Faults>,
     log: DiskLog,
-    settled: Settled,
+    delivered: Delivered,
     model: Model,
     /// The next record's number.
     number: u64,
@@ -96,20 +96,20 @@ struct Pair {
     followed: u64,
 }
 
-fn open(files: &Files, dir: &Path) -> (DiskLog, Settled) {
+fn open(files: &Files, dir: &Path) -> (DiskLog, Delivered) {
     let options = Options { bytes_max: Some(BYTES_MAX), ..options() };
     let log = DiskLog::open_on(files.clone(), dir, options).expect("open");
-    let settled = Settled::load(&log).expect("load");
-    (log, settled)
+    let delivered = Delivered::load(&log).expect("load");
+    (log, delivered)
 }
 
 impl Pair {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let (files, faults) = faulty::files();
-        let (log, settled) = open(&files, dir.path());
+        let (log, delivered) = open(&files, dir.path());
         let reader = log.reader(0).expect("a reader");
-        Self { dir, files, faults, log, settled, model: Model::new(), number: 0, reader, followed: 0 }
+        Self { dir, files, faults, log, delivered, model: Model::new(), number: 0, reader, followed: 0 }
     }
 
     fn take(&mut self, step: Step) -> Result<(), String> {
@@ -136,14 +136,14 @@ impl Pair {
             Step::Mend => self.mend(),
             Step::Restart => self.restart(false),
             Step::Kill => self.restart(true),
-            Step::Settle(hundredths, but) => {
+            Step::Deliver(hundredths, but) => {
                 for offset in (first..at(hundredths).min(end)).filter(|offset| !offset.is_multiple_of(but)) {
-                    self.settled.settle(offset);
-                    self.model.settle(offset);
+                    self.delivered.deliver(offset);
+                    self.model.deliver(offset);
                 }
                 Ok(())
             }
-            Step::Save => match self.settled.save() {
+            Step::Save => match self.delivered.save() {
                 Ok(()) => self.model.saved(self.log.bounds().0),
                 // Nothing is deleted before it is saved, but where there is no room.
                 Err(error) if is_full(&error) && self.model.disk() == Disk::NoRoom => {
@@ -155,7 +155,7 @@ impl Pair {
                     }
                     self.model.deleted(first, self.log.bounds().0)
                 }
-                Err(error) => Err(format!("save what is settled: {error}")),
+                Err(error) => Err(format!("save what is delivered: {error}")),
             },
             Step::Delete(hundredths) => {
                 self.log.delete_before(at(hundredths)).map_err(|error| error.to_string())?;
@@ -210,18 +210,18 @@ impl Pair {
         let copy = killed.then(|| crashed(self.dir.path()));
         if let Some(dir) = copy {
             garbage(&segment::path(dir.path(), current.number), current.bytes);
-            let (log, settled) = open(&self.files, dir.path());
+            let (log, delivered) = open(&self.files, dir.path());
             // What the killed one does now is nothing to anybody.
             self.reader = log.reader(0).expect("a reader");
-            (self.log, self.settled, self.dir) = (log, settled, dir);
+            (self.log, self.delivered, self.dir) = (log, delivered, dir);
         } else {
             let (elsewhere, files) = (tempfile::tempdir().expect("a directory"), Files::default());
-            let (log, settled) = open(&files, elsewhere.path());
+            let (log, delivered) = open(&files, elsewhere.path());
             self.reader = log.reader(0).expect("a reader");
-            (self.log, self.settled) = (log, settled);
-            let (log, settled) = open(&self.files, self.dir.path());
+            (self.log, self.delivered) = (log, delivered);
+            let (log, delivered) = open(&self.files, self.dir.path());
             self.reader = log.reader(0).expect("a reader");
-            (self.log, self.settled) = (log, settled);
+            (self.log, self.delivered) = (log, delivered);
         }
         self.followed = 0;
         self.model.reopened(&seen(&self.log)?)
@@ -256,11 +256,11 @@ impl Pair {
         };
         same("bounds", &self.log.bounds(), &self.model.bounds())?;
         same("records", &seen(&self.log)?, &self.model.records())?;
-        same("watermark", &self.settled.watermark(), &self.model.watermark())?;
-        same("unsettled", &self.settled.unsettled(), &self.model.unsettled())?;
+        same("watermark", &self.delivered.watermark(), &self.model.watermark())?;
+        same("undelivered", &self.delivered.undelivered(), &self.model.undelivered())?;
         let (first, end) = self.model.bounds();
         for offset in first..end {
-            same("settled", &self.settled.is_settled(offset), &self.model.is_settled(offset))?;
+            same("delivered", &self.delivered.is_delivered(offset), &self.model.is_delivered(offset))?;
         }
         if self.log.bytes() > BYTES_MAX {
             return Err(format!("{} bytes", self.log.bytes()));

@@ -43,14 +43,14 @@ pub(super) struct Model {
     end: u64,
     /// Passed to the log since something was kept last, and refused: real events, which may surface.
     refused: Vec<Group>,
-    settled: BTreeSet<u64>,
+    delivered: BTreeSet<u64>,
     saved: BTreeSet<u64>,
 }
 
 impl Model {
     pub fn new() -> Self {
-        let (records, refused, settled, saved) = Default::default();
-        Self { disk: Disk::Well, records, first: 0, end: 0, refused, settled, saved }
+        let (records, refused, delivered, saved) = Default::default();
+        Self { disk: Disk::Well, records, first: 0, end: 0, refused, delivered, saved }
     }
 
     pub fn bounds(&self) -> (u64, u64) {
@@ -120,30 +120,30 @@ impl Model {
             return Err(format!("nobody sent these: {rest:?}"));
         }
         self.disk = Disk::Well;
-        self.settled = self.saved.clone();
-        self.settled.extend(0..self.first);
+        self.delivered = self.saved.clone();
+        self.delivered.extend(0..self.first);
         Ok(())
     }
 
-    pub fn settle(&mut self, offset: u64) {
-        self.settled.insert(offset);
+    pub fn deliver(&mut self, offset: u64) {
+        self.delivered.insert(offset);
     }
 
     pub fn watermark(&self) -> u64 {
-        (0..u64::MAX).find(|offset| !self.settled.contains(offset)).unwrap_or_default()
+        (0..u64::MAX).find(|offset| !self.delivered.contains(offset)).unwrap_or_default()
     }
 
-    pub fn is_settled(&self, offset: u64) -> bool {
-        self.settled.contains(&offset)
+    pub fn is_delivered(&self, offset: u64) -> bool {
+        self.delivered.contains(&offset)
     }
 
-    pub fn unsettled(&self) -> u64 {
-        (self.first..self.end).filter(|offset| !self.settled.contains(offset)).count() as u64
+    pub fn undelivered(&self) -> u64 {
+        (self.first..self.end).filter(|offset| !self.delivered.contains(offset)).count() as u64
     }
 
-    /// What is settled was saved, so that a first part of it may have been deleted.
+    /// What is delivered was saved, so that a first part of it may have been deleted.
     pub fn saved(&mut self, first: u64) -> Result<(), String> {
-        self.saved = self.settled.clone();
+        self.saved = self.delivered.clone();
         self.deleted(self.watermark(), first)
     }
 
@@ -154,7 +154,7 @@ impl Model {
         }
         self.first = first;
         // What is not there any more needs no delivery.
-        self.settled.extend(0..first);
+        self.delivered.extend(0..first);
         self.records = self.records.split_off(&first);
         Ok(())
     }

@@ -96,7 +96,7 @@ fn live_through(seed: u64) {
 struct State {
     /// Number of the record at each offset that was answered.
     answered: BTreeMap<u64, u64>,
-    settled: BTreeSet<u64>,
+    delivered: BTreeSet<u64>,
     /// Of these, what was saved.
     saved: BTreeSet<u64>,
 }
@@ -105,7 +105,7 @@ impl State {
     fn learn(&mut self, act: &Act) {
         match act {
             Act::Answered { offset, number } => _ = self.answered.insert(*offset, *number),
-            Act::Settled { offset } => _ = self.settled.insert(*offset),
+            Act::Delivered { offset } => _ = self.delivered.insert(*offset),
             Act::Saved { offsets } => self.saved.extend(offsets),
             Act::Made { .. }
             | Act::Zeroed { .. }
@@ -138,11 +138,11 @@ fn come_back(dir: &Path, state: &State, sent: &Sent, dice: &mut Rng) -> Tape {
     faults.record();
     let log = DiskLog::open_on(files.clone(), dir, power_options()).expect("open what is left");
     let found = look(&log, state, sent);
-    let settled = Settled::load(&log).expect("load what is settled");
+    let delivered = Delivered::load(&log).expect("load what is delivered");
     let (first, end) = log.bounds();
     for offset in first..end {
-        assert!(!settled.is_settled(offset) || state.settled.contains(&offset), "{offset} was never settled");
-        assert!(settled.is_settled(offset) || !state.saved.contains(&offset), "{offset} was settled and saved");
+        assert!(!delivered.is_delivered(offset) || state.delivered.contains(&offset), "{offset} was never delivered");
+        assert!(delivered.is_delivered(offset) || !state.saved.contains(&offset), "{offset} was delivered and saved");
     }
     for (offset, number) in &found {
         faults.note(Act::Answered { offset: *offset, number: *number });
@@ -159,7 +159,7 @@ fn come_back(dir: &Path, state: &State, sent: &Sent, dice: &mut Rng) -> Tape {
             faults.note(Act::Answered { offset: end + index, number: number + index });
         }
     }
-    drop((log, settled));
+    drop((log, delivered));
     let tape = Tape { before, acts: faults.recorded() };
     let log = DiskLog::open_on(files, dir, power_options()).expect("open it again");
     assert_eq!(log.bounds(), (first, if is_new { end + records } else { end }));
@@ -184,13 +184,13 @@ fn look(log: &DiskLog, state: &State, sent: &Sent) -> BTreeMap<u64, u64> {
         match found.get(offset) {
             Some(found) => assert_eq!(found, number, "another record at {offset}"),
             None => assert!(
-                *offset < first && state.settled.contains(offset),
-                "the record at {offset} was answered, not settled, and is gone: {first} to {end}"
+                *offset < first && state.delivered.contains(offset),
+                "the record at {offset} was answered, not delivered, and is gone: {first} to {end}"
             ),
         }
     }
-    let settled_first = (0..first).all(|offset| state.settled.contains(&offset));
-    assert!(settled_first, "deleted before it was settled: {first}");
+    let delivered_first = (0..first).all(|offset| state.delivered.contains(&offset));
+    assert!(delivered_first, "deleted before it was delivered: {first}");
 
     let numbers: BTreeSet<_> = found.values().copied().collect();
     assert_eq!(numbers.len(), found.len(), "a record is there twice");
@@ -257,17 +257,17 @@ struct Life<'a> {
 }
 
 impl Life<'_> {
-    fn open(&self) -> (DiskLog, Settled) {
+    fn open(&self) -> (DiskLog, Delivered) {
         let log = DiskLog::open_on(self.files.clone(), self.dir.path(), power_options()).expect("open");
-        let settled = Settled::load(&log).expect("load");
+        let delivered = Delivered::load(&log).expect("load");
         // What a reader can see is as good as answered.
         for (offset, record) in read(&log, 0).expect("read") {
             self.faults.note(Act::Answered { offset, number: number_of(&record) });
         }
-        (log, settled)
+        (log, delivered)
     }
 
-    fn step(&mut self, (log, settled): (DiskLog, Settled)) -> (DiskLog, Settled) {
+    fn step(&mut self, (log, delivered): (DiskLog, Delivered)) -> (DiskLog, Delivered) {
         let faults = self.faults.clone();
         match self.dice.usize(..16) {
             0..=6 => self.append(&log),
@@ -291,16 +291,16 @@ impl Life<'_> {
                 self.append(&log);
                 faults.dirs.store(0, Ordering::SeqCst);
             }
-            11..=13 => self.settle(&log, &settled),
+            11..=13 => self.deliver(&log, &delivered),
             14 => {
-                let _ = log.delete_before(settled.watermark());
+                let _ = log.delete_before(delivered.watermark());
             }
             _ => {
-                drop((log, settled));
+                drop((log, delivered));
                 return self.open();
             }
         }
-        (log, settled)
+        (log, delivered)
     }
 
     /// Some groups, which mostly share a write.
@@ -336,16 +336,16 @@ impl Life<'_> {
     }
 
     /// Some entries, mostly the first ones, and perhaps that is saved.
-    fn settle(&mut self, log: &DiskLog, settled: &Settled) {
+    fn deliver(&mut self, log: &DiskLog, delivered: &Delivered) {
         let (_, end) = log.bounds();
-        for offset in settled.watermark()..end {
+        for offset in delivered.watermark()..end {
             if self.dice.usize(..8) > 0 {
-                self.faults.note(Act::Settled { offset });
-                settled.settle(offset);
+                self.faults.note(Act::Delivered { offset });
+                delivered.deliver(offset);
             }
         }
-        if self.dice.bool() && settled.save().is_ok() {
-            let offsets = (0..end).filter(|offset| settled.is_settled(*offset)).collect();
+        if self.dice.bool() && delivered.save().is_ok() {
+            let offsets = (0..end).filter(|offset| delivered.is_delivered(*offset)).collect();
             self.faults.note(Act::Saved { offsets });
         }
     }

@@ -38,13 +38,13 @@ impl Damaged {
         // goes on where its last good write ends.
         let (_, end) = log.bounds();
         assert!(end >= self.records || saved.set_aside.is_none(), "{end}");
-        let settled = Settled::load(&log).expect("load");
+        let delivered = Delivered::load(&log).expect("load");
         for (offset, _) in &expected {
-            settled.settle(*offset);
+            delivered.deliver(*offset);
         }
-        assert_eq!(settled.unsettled(), 0, "{:?}", log.bounds());
+        assert_eq!(delivered.undelivered(), 0, "{:?}", log.bounds());
         assert_eq!(log.append_blocking(vec![record(end)]).expect("append"), end);
-        drop((log, settled));
+        drop((log, delivered));
         assert_eq!(read(&log_of(&self.dir, 0), end).expect("read"), [(end, record(end))]);
         saved
     }
@@ -87,20 +87,20 @@ fn a_segment_without_a_header_costs_that_segment_and_its_offsets_stay_empty() {
 }
 
 #[test]
-fn what_is_settled_stays_so() {
+fn what_is_delivered_stays_so() {
     let damaged = Damaged::new(100);
     let log = log_of(&damaged.dir, 0);
-    let settled = Settled::load(&log).expect("load");
+    let delivered = Delivered::load(&log).expect("load");
     for offset in [0, 1, 2, 50] {
-        settled.settle(offset);
+        delivered.deliver(offset);
     }
-    settled.save().expect("save");
-    drop((log, settled));
+    delivered.save().expect("save");
+    drop((log, delivered));
     change(&damaged.segment(2), 300, &[0xff; 40]);
     salvage(&damaged.dir).expect("salvage");
     let log = log_of(&damaged.dir, 0);
-    let settled = Settled::load(&log).expect("load");
-    assert!(settled.is_settled(2) && settled.is_settled(50) && !settled.is_settled(3));
+    let delivered = Delivered::load(&log).expect("load");
+    assert!(delivered.is_delivered(2) && delivered.is_delivered(50) && !delivered.is_delivered(3));
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// At the first entry that is not settled. Entries of the last run may have been sent already.
+    /// At the first entry that is not delivered. Entries of the last run may have been sent already.
     pub fn new(first_unsettled: u64, end: u64) -> Self {
         Self { next: first_unsettled.min(end), end, resent_below: end, queued: HashSet::new(), sent_below: 0 }
     }
@@ -77,7 +77,7 @@ impl Cursor {
         self.resent_below = self.resent_below.max(self.end);
     }
 
-    /// Starts over at the first entry that is not settled. Those that were sent may be second copies now.
+    /// Starts over at the first entry that is not delivered. Those that were sent may be second copies now.
     pub fn rewind(&mut self, first_unsettled: u64) {
         self.next = first_unsettled.min(self.end);
         self.queued.clear();

@@ -19,7 +19,7 @@ struct World {
     /// In the disk log, by offset.
     disk: BTreeMap<u64, (u64, bool)>,
     disk_end: u64,
-    settled: BTreeSet<u64>,
+    delivered: BTreeSet<u64>,
     writing: Option<Vec<(Arc<Record>, bool)>>,
     replies: BTreeMap<u64, Reply>,
     offered: u64,
@@ -40,7 +40,7 @@ impl World {
             kafka: BTreeMap::new(),
             disk: (0..entries).map(|offset| (offset, (1_000 + offset, false))).collect(),
             disk_end: entries,
-            settled: BTreeSet::new(),
+            delivered: BTreeSet::new(),
             writing: None,
             replies: BTreeMap::new(),
             offered: 0,
@@ -165,7 +165,7 @@ impl World {
 
     fn drain(&mut self) {
         while let Some((offset, _)) = self.state.drainable() {
-            match self.state.wants(offset).filter(|_| !self.settled.contains(&offset)) {
+            match self.state.wants(offset).filter(|_| !self.delivered.contains(&offset)) {
                 None => self.state.pass(offset),
                 Some(resent) => {
                     let (number, record) = self.entry(offset, resent);
@@ -178,7 +178,7 @@ impl World {
 
     fn renew(&mut self) {
         if self.state.is_empty_after_failure() {
-            let first = (0..self.disk_end).find(|offset| !self.settled.contains(offset));
+            let first = (0..self.disk_end).find(|offset| !self.delivered.contains(offset));
             self.state.renewed(first.unwrap_or(self.disk_end));
         }
     }
@@ -193,11 +193,11 @@ impl World {
                 Reply::StorageUnavailable => {}
             }
         }
-        for offset in effects.settled {
+        for offset in effects.delivered {
             let number = self.disk[&offset].0;
             let elsewhere = self.disk.iter().any(|(other, (twin, _))| *other > offset && *twin == number);
-            assert!(self.is_in_kafka(number) || elsewhere, "entry {offset} was settled too early");
-            self.settled.insert(offset);
+            assert!(self.is_in_kafka(number) || elsewhere, "entry {offset} was delivered too early");
+            self.delivered.insert(offset);
         }
     }
 
@@ -273,7 +273,7 @@ fn after_the_deadline_the_disk_answers_and_the_report_settles_the_entry() {
     world.drain();
     world.report_all();
     assert_eq!(world.in_kafka(), [number], "once");
-    assert_eq!(world.settled, [0].into());
+    assert_eq!(world.delivered, [0].into());
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn a_report_that_comes_while_the_disk_writes_answers_at_once_and_settles_the_ent
     world.report(Reported::Kept);
     assert_eq!(world.replies[&number], Reply::Kafka);
     world.end_append(true);
-    assert_eq!(world.settled, [0].into());
+    assert_eq!(world.delivered, [0].into());
     assert!(world.state.is_direct());
 }
 
@@ -330,7 +330,7 @@ fn beyond_the_limit_records_are_on_disk_only_and_a_cursor_follows_in_order() {
     }
     assert_eq!(world.kafka[&0], [0, 2, 4, 6].map(|number| (number, false)));
     assert_eq!(world.kafka[&1], [1, 3, 5, 7].map(|number| (number, false)));
-    assert_eq!(world.settled.len(), 5);
+    assert_eq!(world.delivered.len(), 5);
     assert!(world.state.is_direct());
 }
 
@@ -342,7 +342,7 @@ fn disk_first_answers_from_the_disk_and_hands_over_at_once() {
     assert!(world.replies.is_empty(), "the disk replies, always");
     world.append(true);
     assert_eq!(world.replies[&number], Reply::Disk);
-    assert_eq!(world.settled, [0].into());
+    assert_eq!(world.delivered, [0].into());
 }
 
 #[test]
@@ -442,14 +442,14 @@ fn an_entry_that_kafka_refuses_is_parked_and_does_not_block_the_rest() {
     let next = world.offer();
     world.report_all();
     assert_eq!(world.replies[&next], Reply::Kafka, "others go on as if nothing had been");
-    assert_eq!((world.state.parked(), world.settled.len()), (1, 0));
+    assert_eq!((world.state.parked(), world.delivered.len()), (1, 0));
 
     world.retry_parked();
     world.refuse();
     assert_eq!(world.state.parked(), 1);
     world.retry_parked();
     world.report_all();
-    assert_eq!((world.state.parked(), world.settled.len()), (0, 1));
+    assert_eq!((world.state.parked(), world.delivered.len()), (0, 1));
     assert_eq!(world.kafka[&0], [(next, false), (large, false)], "late, but no second copy");
 }
 
@@ -463,11 +463,11 @@ fn a_parked_entry_is_moved_to_the_end_of_the_log_so_that_its_segment_can_go() {
     world.retry_parked();
     assert!(world.client.is_empty(), "it is on the move");
     world.append(true);
-    assert_eq!((world.state.parked(), world.settled.clone()), (1, [0].into()));
+    assert_eq!((world.state.parked(), world.delivered.clone()), (1, [0].into()));
     assert!(world.state.is_direct(), "nobody waits for it");
     world.retry_parked();
     world.report_all();
-    assert_eq!((world.kafka[&0].len(), world.settled.len()), (1, 2));
+    assert_eq!((world.kafka[&0].len(), world.delivered.len()), (1, 2));
 }
 
 #[test]
@@ -608,7 +608,7 @@ proptest! {
         for (number, reply) in &world.replies {
             prop_assert!(*reply == Reply::StorageUnavailable || seen.contains_key(number), "{} is missing", number);
         }
-        prop_assert_eq!(world.settled.len() as u64, world.disk_end, "every entry is settled");
+        prop_assert_eq!(world.delivered.len() as u64, world.disk_end, "every entry is delivered");
         prop_assert!(world.state.is_direct());
     }
 

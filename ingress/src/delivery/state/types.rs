@@ -61,7 +61,7 @@ pub struct Effects {
     /// Who is told what.
     pub replies: Vec<(Waiter, Reply)>,
     /// Entries of the disk log that are in Kafka now.
-    pub settled: Vec<u64>,
+    pub delivered: Vec<u64>,
 }
 
 /// Whether records can be sent.

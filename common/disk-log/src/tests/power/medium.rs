@@ -105,7 +105,7 @@ impl Medium {
                 self.names_synced = self.names.clone();
                 self.changes.clear();
             }
-            Act::NotSyncedDir | Act::Answered { .. } | Act::Settled { .. } | Act::Saved { .. } => {}
+            Act::NotSyncedDir | Act::Answered { .. } | Act::Delivered { .. } | Act::Saved { .. } => {}
         }
     }
 

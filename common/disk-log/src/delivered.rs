@@ -1,6 +1,6 @@
 //! Which entries of a log have been delivered elsewhere, so that they need not be delivered again.
 //!
-//! Kept in one small file, lazily: what was settled and not saved is only delivered twice, flagged as
+//! Kept in one small file, lazily: what was delivered and not saved is only delivered twice, flagged as
 //! such. The log's segments are deleted after the file that allows it is on the disk, never before.
 
 use std::collections::BTreeMap;
@@ -17,13 +17,13 @@ use super::DiskLog;
 use super::files::{Files, is_full};
 
 /// The file beside the segments.
-const FILE: &str = "settled";
+const FILE: &str = "delivered";
 /// The file's first line.
-const FIRST_LINE: &str = "hookledger settled 1";
+const FIRST_LINE: &str = "hookledger delivered 1";
 
-/// Remembers which offsets of a log are settled.
+/// Remembers which offsets of a log are delivered.
 #[derive(Debug)]
-pub struct Settled {
+pub struct Delivered {
     log: DiskLog,
     offsets: Mutex<Offsets>,
     /// What the file says. Held while it is written.
@@ -36,18 +36,18 @@ pub(super) struct Offsets {
     watermark: u64,
     /// Begin and end of each stretch beyond the watermark; they neither overlap nor touch.
     ///
-    /// At most as many as there are unsettled entries between settled ones; those on their way are bounded.
+    /// At most as many as there are undelivered entries between delivered ones; those on their way are bounded.
     beyond: BTreeMap<u64, u64>,
 }
 
-impl Settled {
-    /// What was saved for this log; nothing is settled if there is no file, or none that makes sense.
+impl Delivered {
+    /// What was saved for this log; nothing is delivered if there is no file, or none that makes sense.
     pub fn load(log: &DiskLog) -> io::Result<Self> {
         let (first, end) = log.bounds();
         let saved = Offsets::read(&log.shared.files, &log.dir(), log.identity(), end)?;
         let saved = saved.unwrap_or_else(|| {
             warn!(
-                "what is settled of the disk log in {} cannot be read: all of it is delivered again",
+                "what is delivered of the disk log in {} cannot be read: all of it is delivered again",
                 log.dir().display()
             );
             Offsets::default()
@@ -61,30 +61,30 @@ impl Settled {
     }
 
     /// The entry at this offset has been delivered.
-    pub fn settle(&self, offset: u64) {
+    pub fn deliver(&self, offset: u64) {
         self.offsets().add(offset);
     }
 
-    /// Everything below is settled; the entry at it is not.
+    /// Everything below is delivered; the entry at it is not.
     pub fn watermark(&self) -> u64 {
         self.offsets().watermark
     }
 
     /// Whether the entry at this offset has been delivered.
-    pub fn is_settled(&self, offset: u64) -> bool {
+    pub fn is_delivered(&self, offset: u64) -> bool {
         self.offsets().contains(offset)
     }
 
-    /// How many durable entries are not settled.
-    pub fn unsettled(&self) -> u64 {
+    /// How many durable entries are not delivered.
+    pub fn undelivered(&self) -> u64 {
         let end = self.log.bounds().1;
-        self.offsets().unsettled(end)
+        self.offsets().undelivered(end)
     }
 
-    /// Saves durably what is settled by now, then deletes the segments that hold nothing else.
+    /// Saves durably what is delivered by now, then deletes the segments that hold nothing else.
     ///
     /// On a disk without room for the file they go before it, which makes room: that they are gone says as
-    /// durably that all in them was settled.
+    /// durably that all in them was delivered.
     pub fn save(&self) -> io::Result<()> {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let offsets = self.offsets().clone();
@@ -103,7 +103,7 @@ impl Settled {
         self.log.delete_before(saved.watermark)
     }
 
-    /// What is not there any more is settled.
+    /// What is not there any more is delivered.
     fn offsets(&self) -> MutexGuard<'_, Offsets> {
         let first = self.log.bounds().0;
         let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,7 +112,7 @@ impl Settled {
     }
 }
 
-/// Takes over what is settled of one log for another that has the same offsets.
+/// Takes over what is delivered of one log for another that has the same offsets.
 pub(super) fn carry(files: &Files, (dir, log): (&Path, Uuid), (to_dir, to_log): (&Path, Uuid)) -> io::Result<()> {
     let text = match files.read_to_string(&dir.join(FILE)) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => return Ok(()),
@@ -133,7 +133,7 @@ impl Offsets {
         }
     }
 
-    /// Whether the entry at this offset is settled.
+    /// Whether the entry at this offset is delivered.
     pub fn contains(&self, offset: u64) -> bool {
         let before = self.beyond.range(..=offset).next_back();
         offset < self.watermark || before.is_some_and(|(_, end)| offset < *end)
@@ -159,7 +159,7 @@ impl Offsets {
         self.raise(self.watermark);
     }
 
-    /// Everything below `watermark` is settled.
+    /// Everything below `watermark` is delivered.
     pub fn raise(&mut self, watermark: u64) {
         self.watermark = self.watermark.max(watermark);
         while let Some((start, end)) = self.beyond.first_key_value().map(|(start, end)| (*start, *end))
@@ -170,8 +170,8 @@ impl Offsets {
         }
     }
 
-    /// How many before `end` are not settled.
-    pub fn unsettled(&self, end: u64) -> u64 {
+    /// How many before `end` are not delivered.
+    pub fn undelivered(&self, end: u64) -> u64 {
         let beyond: u64 = self.beyond.iter().map(|(start, end)| end - start).sum();
         end.saturating_sub(self.watermark).saturating_sub(beyond)
     }
@@ -222,11 +222,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_order_of_settling_comes_to_the_same_as_a_set(settled in vec(0..60_u64, 0..80), first in 0..20_u64) {
+        fn any_order_of_settling_comes_to_the_same_as_a_set(delivered in vec(0..60_u64, 0..80), first in 0..20_u64) {
             let mut offsets = Offsets::default();
             offsets.raise(first);
             let mut set: BTreeSet<u64> = (0..first).collect();
-            for offset in settled {
+            for offset in delivered {
                 offsets.add(offset);
                 set.insert(offset);
             }
@@ -243,19 +243,19 @@ mod tests {
     fn what_was_saved_is_settled_after_a_restart_and_the_rest_is_not() {
         let dir = tempfile::tempdir().expect("a directory");
         let log = log_of(dir.path(), 6);
-        let settled = Settled::load(&log).expect("load");
+        let delivered = Delivered::load(&log).expect("load");
         for offset in [0, 1, 4] {
-            settled.settle(offset);
+            delivered.deliver(offset);
         }
-        settled.save().expect("save");
-        settled.settle(2);
-        assert_eq!((settled.watermark(), settled.unsettled()), (3, 2));
-        drop((settled, log));
+        delivered.save().expect("save");
+        delivered.deliver(2);
+        assert_eq!((delivered.watermark(), delivered.undelivered()), (3, 2));
+        drop((delivered, log));
 
         let log = log_of(dir.path(), 0);
-        let settled = Settled::load(&log).expect("load");
-        assert_eq!((settled.watermark(), settled.unsettled()), (2, 3));
-        assert!(settled.is_settled(4) && !settled.is_settled(2) && !settled.is_settled(5));
+        let delivered = Delivered::load(&log).expect("load");
+        assert_eq!((delivered.watermark(), delivered.undelivered()), (2, 3));
+        assert!(delivered.is_delivered(4) && !delivered.is_delivered(2) && !delivered.is_delivered(5));
     }
 
     #[test]
@@ -272,12 +272,12 @@ mod tests {
         ];
         for text in bad {
             fs::write(dir.path().join(FILE), text).expect("write");
-            assert_eq!(Settled::load(&log).expect("load").watermark(), 0);
+            assert_eq!(Delivered::load(&log).expect("load").watermark(), 0);
         }
         fs::write(dir.path().join(FILE), [0xff, 0xfe]).expect("write");
-        assert_eq!(Settled::load(&log).expect("load").watermark(), 0);
+        assert_eq!(Delivered::load(&log).expect("load").watermark(), 0);
         fs::write(dir.path().join(FILE), good.text(log.identity())).expect("write");
-        assert_eq!(Settled::load(&log).expect("load").watermark(), 2);
+        assert_eq!(Delivered::load(&log).expect("load").watermark(), 2);
     }
 
     #[test]
@@ -286,34 +286,34 @@ mod tests {
         let (files, faults) = super::super::storage::faulty::files();
         let log = DiskLog::open_on(files.clone(), dir.path(), small()).expect("open");
         (0..100).for_each(|number| _ = log.append_blocking(vec![record(number)]).expect("append"));
-        let settled = Settled::load(&log).expect("load");
-        (0..60).for_each(|offset| settled.settle(offset));
+        let delivered = Delivered::load(&log).expect("load");
+        (0..60).for_each(|offset| delivered.deliver(offset));
 
         faults.syncs.store(1, Ordering::SeqCst);
-        settled.save().expect_err("the disk is bad");
+        delivered.save().expect_err("the disk is bad");
         assert_eq!(log.bounds(), (0, 100));
         faults.full.store(true, Ordering::SeqCst);
-        settled.save().expect_err("the disk is full");
+        delivered.save().expect_err("the disk is full");
         let (first, _) = log.bounds();
         assert!((1..=60).contains(&first), "{first}");
-        assert_eq!(settled.unsettled(), 40);
-        drop((settled, log));
+        assert_eq!(delivered.undelivered(), 40);
+        drop((delivered, log));
 
         let log = log_of(dir.path(), 0);
-        assert_eq!(Settled::load(&log).expect("load").watermark(), first);
+        assert_eq!(Delivered::load(&log).expect("load").watermark(), first);
     }
 
     #[test]
     fn segments_go_when_all_of_them_is_settled_and_saved() {
         let dir = tempfile::tempdir().expect("a directory");
         let log = log_of(dir.path(), 0);
-        let settled = Settled::load(&log).expect("load");
+        let delivered = Delivered::load(&log).expect("load");
         while log.bounds().1 < 100 {
             log.append_blocking(vec![record(0); 5]).expect("append");
         }
-        (0..50).for_each(|offset| settled.settle(offset));
+        (0..50).for_each(|offset| delivered.deliver(offset));
         assert_eq!(log.bounds(), (0, 100));
-        settled.save().expect("save");
+        delivered.save().expect("save");
         let (first, _) = log.bounds();
         assert!(first > 0 && first <= 50, "{first}");
         assert!(
