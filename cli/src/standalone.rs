@@ -14,7 +14,7 @@ use event_log::contract::Retention;
 use http_edge::fit_open_files;
 use http_edge::listener::listener;
 use ingress::metrics::LogGauges;
-use ingress::{Delivery, Metrics, WebhookHandler, Webhooks, hold, notify};
+use ingress::{Delivery, Metrics, WebhookHandler, Webhooks, notify, supervisor};
 use processor::config::{FOLDING, QUERIES, ServiceConfig};
 use processor::run::identity::Identity;
 use processor::service;
@@ -42,8 +42,8 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
         return Ok(());
     }
     telemetry::init_logs(config.log_format);
-    if config.hold && !hold::is_held() {
-        return hold::run(&config.webhooks);
+    if config.hold && !supervisor::is_supervised() {
+        return supervisor::run(&config.webhooks);
     }
     settings.warn();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -103,7 +103,7 @@ fn unverified_limit(settings: &Settings) -> Result<u64, SettingsError> {
 
 async fn serve(mut config: Config) -> anyhow::Result<()> {
     let stop = Stop::on_signals().context("listen for signals")?;
-    hold::obey(&stop).context("listen to the parent")?;
+    supervisor::obey(&stop).context("listen to the parent")?;
     private::tighten(&config.data_dir);
     let _identity = Identity::take(&config.service.dir, None)?;
     let mut admin_limits = admin::LIMITS;

@@ -24,7 +24,6 @@ pub mod apps;
 pub mod budget;
 pub mod config;
 pub mod delivery;
-pub mod hold;
 pub mod metrics;
 pub mod notify;
 pub mod problem;
@@ -32,6 +31,7 @@ pub mod proxies;
 pub mod server;
 pub mod source;
 pub mod source_list;
+pub mod supervisor;
 pub mod webhook;
 
 pub use config::{Config, Webhooks};

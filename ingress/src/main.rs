@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ingress::{Config, config, hold};
+use ingress::{Config, config, supervisor};
 use runtime::lifecycle::Stop;
 use runtime::private;
 use runtime::settings::read_from_process;
@@ -17,8 +17,8 @@ fn main() -> ExitCode {
     }
     telemetry::init_logs(config.log_format);
     private::tighten(&config.data_dir);
-    let ended = if settings.on("hold") && !hold::is_held() {
-        hold::run(&config.webhooks)
+    let ended = if settings.on("hold") && !supervisor::is_supervised() {
+        supervisor::run(&config.webhooks)
     } else {
         settings.warn();
         run(config)
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
-    hold::obey(&stop)?;
+    supervisor::obey(&stop)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(ingress::run(config, stop))
 }

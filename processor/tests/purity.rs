@@ -43,7 +43,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("ureq", &["ingress/src/source_list/place.rs"]),
-    ("command_fds", &["ingress/src/hold.rs"]),
+    ("command_fds", &["ingress/src/supervisor.rs"]),
     ("fs4", &["common/disk-log/src/storage/real.rs", "processor/src/run/identity.rs"]),
     ("rustix", &["common/runtime/src/private.rs", "ingress/http-edge/src/limits.rs"]),
     // Everyone registers metrics; there is one place where a registry is made.

@@ -1,9 +1,9 @@
-//! Ingress in the simulated world: its real dispatcher, state machine, drain and disk log, between a played producer and a
-//! played disk.
+//! Ingress in the simulated world: its real dispatcher, state machine, drain and disk log, between a simulated producer and a
+//! simulated disk.
 //!
 //! Real are `ingress::delivery` with `state`, `dispatcher`, `drain` and `disk`, and the whole of `disk_log` with
-//! [`Delivered`]. Played are librdkafka and the brokers behind it ([`broker`], [`client`]), the disk ([`medium`],
-//! [`disk`]), and the clock. Of `ingress::delivery::producer_supervisor` only the order of its steps is played, by
+//! [`Delivered`]. Simulated are librdkafka and the brokers behind it ([`broker`], [`client`]), the disk ([`medium`],
+//! [`disk`]), and the clock. Of `ingress::delivery::producer_supervisor` only the order of its steps is simulated, by
 //! [`life`], whose threads move when they are handed the baton: between any two records that are sent and any two calls
 //! of the disk, something else may happen, a death too.
 //!

@@ -206,7 +206,7 @@ impl DiskLog {
         Self { shared, handle: Arc::new(Handle { work: Some(work), places, bytes_max, leaves, _lock: lock }) }
     }
 
-    /// On a disk that is played: what the writer does as soon as it has nothing else to do.
+    /// On a simulated disk: what the writer does as soon as it is idle.
     pub fn idle(&self) {
         if let Some(Work::Here(writer)) = &self.handle.work {
             let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What time it is for whoever waits and measures: as the machine says, or as somebody says who plays it.
+//! The clock that waits and measurements use: the machine's, or a simulated one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,25 +6,25 @@ use std::time::{Duration, Instant};
 
 /// A clock that never goes back. A clone shows the same time.
 #[derive(Clone, Debug, Default)]
-pub struct Clock(Option<Arc<Played>>);
+pub struct Clock(Option<Arc<SimulatedClock>>);
 
 #[derive(Debug)]
-struct Played {
+struct SimulatedClock {
     origin: Instant,
     ms: AtomicU64,
 }
 
 impl Clock {
     /// A clock that stands still unless it is told to go on.
-    pub fn played() -> Self {
-        Self(Some(Arc::new(Played { origin: Instant::now(), ms: AtomicU64::new(0) })))
+    pub fn simulated() -> Self {
+        Self(Some(Arc::new(SimulatedClock { origin: Instant::now(), ms: AtomicU64::new(0) })))
     }
 
     /// What it says.
     pub fn now(&self) -> Instant {
         match &self.0 {
             None => Instant::now(),
-            Some(played) => played.origin + Duration::from_millis(played.ms.load(Ordering::Acquire)),
+            Some(simulated) => simulated.origin + Duration::from_millis(simulated.ms.load(Ordering::Acquire)),
         }
     }
 
@@ -33,10 +33,10 @@ impl Clock {
         self.now().saturating_duration_since(at)
     }
 
-    /// Lets so many milliseconds go by, if it is played.
+    /// Lets so many milliseconds go by, if it is simulated.
     pub fn pass(&self, ms: u64) {
-        if let Some(played) = &self.0 {
-            played.ms.fetch_add(ms, Ordering::AcqRel);
+        if let Some(simulated) = &self.0 {
+            simulated.ms.fetch_add(ms, Ordering::AcqRel);
         }
     }
 }

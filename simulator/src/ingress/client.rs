@@ -1,4 +1,4 @@
-//! librdkafka, played: what the dispatcher hands records to.
+//! A simulated librdkafka, to which the dispatcher sends records.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -85,7 +85,7 @@ impl Company {
         let may_refuse = faults.disk > 0 || options.bytes_max.is_some();
         let stage = Stage {
             random: random.fork(),
-            clock: Clock::played(),
+            clock: Clock::simulated(),
             now_ms,
             broker,
             judge: Judge::new(may_refuse),

@@ -1,4 +1,4 @@
-//! The played disk as one life of an ingress uses it: before each call that changes something, anything may happen.
+//! The simulated disk as one life of an ingress uses it: before each call that changes something, anything may happen.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -24,7 +24,7 @@ use super::stage::Handle;
 use crate::baton::{Port, Runner};
 use crate::sim_event_log::INJECTED;
 
-/// A dispatcher between a played producer and a played disk.
+/// A dispatcher between a simulated producer and a simulated disk.
 pub type SimDispatcher = Dispatcher<SimClient>;
 
 /// As in `ingress::delivery::worker` and `ingress::delivery::producer_supervisor`.

@@ -25,9 +25,9 @@ pub fn run(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome<Count
     let company = Company::new(random.fork(), partitions, BEGIN_MS, mutation, traced);
     let (portals, ms_max) = (random.u32(1..=5), if random.bool() { 3 } else { 20 });
     let mut schedule = Schedule { company, random, portals, ms_max, events: 0 };
-    let played = schedule.play();
+    let run = schedule.play();
     let (counts, violation, trace) = schedule.company.end();
-    Outcome { counts, violation: played.err().or(violation), trace }
+    Outcome { counts, violation: run.err().or(violation), trace }
 }
 
 struct Schedule {

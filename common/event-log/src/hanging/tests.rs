@@ -1,4 +1,4 @@
-//! How what hangs is judged, on logs that only play.
+//! How what hangs is judged, on simulated logs.
 
 use std::cell::RefCell;
 
@@ -49,9 +49,9 @@ fn what_hangs_is_committed_where_anything_tells_of_its_step_for_the_first_time()
         ("the second time", &[(FACTS, &[3, 7], &[4]), (EVENTS, &[3, 6], &[5])], Some(8), &[], &[FACTS, EVENTS]),
     ];
     for (what, logs, told, commits, aborts) in cases {
-        let played = Played { logs, told, is_told: true, ended: RefCell::default() };
-        let published_in = end_what_hangs(&played, &[]).expect("ends");
-        let ended = played.ended.into_inner();
+        let simulated = SimulatedLogs { logs, told, is_told: true, ended: RefCell::default() };
+        let published_in = end_what_hangs(&simulated, &[]).expect("ends");
+        let ended = simulated.ended.into_inner();
         assert_eq!((ended.commits.as_slice(), ended.aborts.as_slice()), (commits, aborts), "{what}");
         assert_eq!(ended.void, [], "{what}");
         assert_eq!(published_in, BTreeSet::from([0]), "{what}");
@@ -70,29 +70,29 @@ fn what_our_state_applied_was_committed() {
         ("it applied other facts", facts_hang, 4, false),
         ("facts tell more", facts_tell, 3, false),
     ] {
-        let played = Played { logs, told: None, is_told: true, ended: RefCell::default() };
+        let simulated = SimulatedLogs { logs, told: None, is_told: true, ended: RefCell::default() };
         let applied = |partition| Applied { partition, facts, raw: 7 };
-        end_what_hangs(&played, &[applied(1), applied(0)]).expect("ends");
-        assert_eq!(!played.ended.borrow().commits.is_empty(), is_committed, "{what}");
-        assert_eq!(!played.ended.borrow().aborts.is_empty(), !is_committed, "{what}");
+        end_what_hangs(&simulated, &[applied(1), applied(0)]).expect("ends");
+        assert_eq!(!simulated.ended.borrow().commits.is_empty(), is_committed, "{what}");
+        assert_eq!(!simulated.ended.borrow().aborts.is_empty(), !is_committed, "{what}");
     }
 }
 
 #[test]
 fn offsets_that_are_not_told_are_aborted_and_what_is_decided_is_left() {
     let settled: &[Log] = &[(FACTS, &[3], &[]), (EVENTS, &[3], &[])];
-    let played = Played { logs: settled, told: Some(4), is_told: true, ended: RefCell::default() };
-    assert_eq!(end_what_hangs(&played, &[]).expect("nothing to do"), BTreeSet::new());
+    let simulated = SimulatedLogs { logs: settled, told: Some(4), is_told: true, ended: RefCell::default() };
+    assert_eq!(end_what_hangs(&simulated, &[]).expect("nothing to do"), BTreeSet::new());
 
-    let played = Played { is_told: false, ..played };
-    assert_eq!(end_what_hangs(&played, &[]).expect("ends"), BTreeSet::from([0]));
-    let ended = played.ended.into_inner();
+    let simulated = SimulatedLogs { is_told: false, ..simulated };
+    assert_eq!(end_what_hangs(&simulated, &[]).expect("ends"), BTreeSet::from([0]));
+    let ended = simulated.ended.into_inner();
     assert_eq!((ended.commits, ended.aborts), (vec![], vec![]));
     assert_eq!(ended.void, [Position { partition: 0, offset: 0 }]);
 }
 
 /// One partition.
-struct Played {
+struct SimulatedLogs {
     logs: &'static [Log],
     told: Option<u64>,
     is_told: bool,
@@ -106,13 +106,13 @@ struct Ended {
     void: Vec<Position>,
 }
 
-impl Played {
+impl SimulatedLogs {
     fn log(&self, topic: Topic) -> Log {
-        *self.logs.iter().find(|(played, _, _)| *played == topic).expect("it is played")
+        *self.logs.iter().find(|(simulated, _, _)| *simulated == topic).expect("it is simulated")
     }
 }
 
-impl Recovering for Played {
+impl Recovering for SimulatedLogs {
     fn undecided(&self) -> Result<Undecided, EventLogError> {
         let published = self.logs.iter().map(|(topic, committed, open)| {
             let stable = committed.len() as u64;

@@ -1,4 +1,5 @@
-//! A small parent that holds the listening socket: a restart, an upgrade or a crash of the server refuses nobody.
+//! The supervisor (`--hold`): a small parent process that holds the listening socket, so that a restart, an upgrade or a
+//! crash of the server refuses no connection.
 //!
 //! The server proper is its child. While there is none, connections wait in the backlog of the socket, which the
 //! parent keeps open. There is never more than one child, for two would want one disk log. The parent touches
@@ -7,7 +8,7 @@
 //! SIGHUP takes a new child, by the name that the parent was started by, so that it may be another version. First
 //! it is tried whether that one likes the settings as they are now; then the old one ends in order. SIGTERM and
 //! SIGINT end both for good. The parent's word to end is the end of a pipe, the child's stdin, not a signal: so a
-//! child ends in order when its parent is killed, and a supervisor that signals both of them does no harm.
+//! child ends in order when its parent is killed, and a service manager that signals both of them does no harm.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -45,13 +46,13 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 const WELL_AFTER: Duration = Duration::from_secs(10);
 
 /// Whether this process is the child.
-pub fn is_held() -> bool {
+pub fn is_supervised() -> bool {
     env::var_os(NAMES).is_some_and(|names| names == NAME)
 }
 
 /// In a child: requests the stop when the parent says so, or is gone.
 pub fn obey(stop: &Stop) -> io::Result<()> {
-    if is_held() {
+    if is_supervised() {
         let stop = stop.clone();
         thread::Builder::new().name("parent".into()).spawn(move || {
             // Nothing ever comes; an error is an end as well.
@@ -70,15 +71,15 @@ pub fn run(webhooks: &Webhooks) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut operator = Operator::listen().context("listen for signals")?;
-        let holder = Holder::new(webhooks)?;
-        tracing::info!(address = %holder.listener.local_addr()?, "holding the socket; SIGHUP restarts the server behind it");
+        let supervisor = Supervisor::new(webhooks)?;
+        tracing::info!(address = %supervisor.listener.local_addr()?, "holding the socket; SIGHUP restarts the server behind it");
         // From now on nobody is refused.
         notify::ready();
-        holder.hold(&mut operator).await
+        supervisor.supervise(&mut operator).await
     })
 }
 
-struct Holder {
+struct Supervisor {
     listener: TcpListener,
     program: OsString,
     arguments: Vec<OsString>,
@@ -99,7 +100,7 @@ enum After {
     Failure(String),
 }
 
-impl Holder {
+impl Supervisor {
     fn new(webhooks: &Webhooks) -> anyhow::Result<Self> {
         let address = webhooks.listen;
         let listener = listener(address).with_context(|| format!("listen on {address} for webhooks"))?;
@@ -110,7 +111,7 @@ impl Holder {
         Ok(Self { listener, program, arguments: words.collect(), end_wait_max })
     }
 
-    async fn hold(&self, operator: &mut Operator) -> anyhow::Result<()> {
+    async fn supervise(&self, operator: &mut Operator) -> anyhow::Result<()> {
         let mut back_off = BACK_OFF_MIN;
         loop {
             let started = Instant::now();
@@ -266,8 +267,8 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     /// Holds a socket for a script in the place of a server.
-    fn holder(script: &str, end_wait_max: Duration) -> Holder {
-        Holder {
+    fn supervisor(script: &str, end_wait_max: Duration) -> Supervisor {
+        Supervisor {
             listener: listener(([127, 0, 0, 1], 0).into()).expect("a free port"),
             program: "sh".into(),
             arguments: ["-c", script, "script"].map(Into::into).to_vec(),
@@ -278,44 +279,44 @@ mod tests {
     #[tokio::test]
     async fn a_server_has_the_socket_and_ends_with_the_pipe() {
         let mut operator = Operator::listen().expect("signals");
-        let holder = holder(
+        let supervisor = supervisor(
             "test -S /dev/fd/3 && test $LISTEN_FDS = 1 && test -z \"$LISTEN_PID\" || exit 1; read -r _; exit 7",
             LONG,
         );
-        let server = holder.start().expect("a server");
-        let ended = holder.end(server, Wish::End, &mut operator).await.map(drop).expect_err("it ended with 7");
+        let server = supervisor.start().expect("a server");
+        let ended = supervisor.end(server, Wish::End, &mut operator).await.map(drop).expect_err("it ended with 7");
         assert!(ended.to_string().contains("exit status: 7"), "{ended}");
 
-        let server = holder.start().expect("another one");
-        let after = holder.end(server, Wish::Restart, &mut operator).await.expect("an end");
+        let server = supervisor.start().expect("another one");
+        let after = supervisor.end(server, Wish::Restart, &mut operator).await.expect("an end");
         assert!(matches!(after, After::Next), "how the old one ended does not keep the next one from its start");
     }
 
     #[tokio::test]
     async fn a_server_that_does_not_end_is_killed() {
         let mut operator = Operator::listen().expect("signals");
-        let holder = holder("exec sleep 3600", Duration::from_millis(50));
-        let server = holder.start().expect("a server");
+        let supervisor = supervisor("exec sleep 3600", Duration::from_millis(50));
+        let server = supervisor.start().expect("a server");
         let pid = server.child.id().expect("a process");
-        let after = holder.end(server, Wish::Restart, &mut operator).await.expect("an end");
+        let after = supervisor.end(server, Wish::Restart, &mut operator).await.expect("an end");
         assert!(matches!(after, After::Next));
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "it is gone before the next one starts");
     }
 
     #[tokio::test]
     async fn what_would_not_start_is_not_tried_on_the_living() {
-        let refuses = holder("test \"$1\" != --check-config", LONG);
+        let refuses = supervisor("test \"$1\" != --check-config", LONG);
         assert!(refuses.try_next(Wish::Restart).await.is_err());
-        let likes = holder("test \"$1\" = --check-config", LONG);
+        let likes = supervisor("test \"$1\" = --check-config", LONG);
         likes.try_next(Wish::Restart).await.expect("settings that it likes");
     }
 
     #[tokio::test]
     async fn a_server_that_fails_or_cannot_start_is_told_of() {
         let mut operator = Operator::listen().expect("signals");
-        let failed = holder("exit 3", LONG).serve(&mut operator).await.expect("an end");
+        let failed = supervisor("exit 3", LONG).serve(&mut operator).await.expect("an end");
         assert!(matches!(failed, After::Failure(reason) if reason.contains("exit status: 3")));
-        let nowhere = Holder { program: "/nowhere/ingress".into(), ..holder("", LONG) };
+        let nowhere = Supervisor { program: "/nowhere/ingress".into(), ..supervisor("", LONG) };
         let failed = nowhere.serve(&mut operator).await.expect("an end");
         assert!(matches!(failed, After::Failure(reason) if reason.contains("/nowhere/ingress")));
     }
