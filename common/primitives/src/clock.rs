@@ -1,10 +1,10 @@
-//! The clock that waits and measurements use: the machine's, or a simulated one.
+//! The clock for waits and measurements: the machine's, or a simulated one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A clock that never goes back. A clone shows the same time.
+/// Monotonic. Clones show the same time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<SimulatedClock>>);
 
@@ -15,12 +15,11 @@ struct SimulatedClock {
 }
 
 impl Clock {
-    /// A clock that stands still unless it is told to go on.
+    /// A clock that only [`pass`](Self::pass) moves.
     pub fn simulated() -> Self {
         Self(Some(Arc::new(SimulatedClock { origin: Instant::now(), ms: AtomicU64::new(0) })))
     }
 
-    /// What it says.
     pub fn now(&self) -> Instant {
         match &self.0 {
             None => Instant::now(),
@@ -28,12 +27,10 @@ impl Clock {
         }
     }
 
-    /// How long ago that was.
     pub fn since(&self, at: Instant) -> Duration {
         self.now().saturating_duration_since(at)
     }
 
-    /// Lets so many milliseconds go by, if it is simulated.
     pub fn pass(&self, ms: u64) {
         if let Some(simulated) = &self.0 {
             simulated.ms.fetch_add(ms, Ordering::AcqRel);

@@ -1,5 +1,6 @@
-//! What every crate needs and no library has: secrets, points in time, paths and plain text.
+//! The vocabulary of every crate: secrets, points in time, paths and plain text.
 
+mod block;
 pub mod clock;
 pub mod path;
 pub mod plain;
@@ -7,4 +8,5 @@ pub mod secret;
 mod shutdown;
 pub mod time;
 
+pub use block::block_on;
 pub use shutdown::Shutdown;

@@ -1,13 +1,13 @@
-//! One form for each path of a URL: paths that mean the same are the same text, however they were written.
+//! One form for each path of a URL: equivalent paths are the same text.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// A path in its one form.
+/// The canonical form of a path.
 ///
-/// An escape such as `%2D` whose sign may stand in a path by itself is that sign; every other byte that may
-/// not is an escape. Empty segments do not count, so that neither a slash at the end nor a doubled one makes
-/// another path. An escaped slash parts nothing. Dots are segments like others.
+/// An escape such as `%2D` of a character that may stand in a path by itself is that character; every other byte that
+/// may not is an escape. Empty segments are dropped, so that neither a trailing slash nor a doubled one makes another
+/// path. An escaped slash separates nothing. Dots are segments like others.
 pub fn canonical(path: &str) -> Cow<'_, str> {
     if is_canonical(path) {
         return Cow::Borrowed(path);
@@ -29,18 +29,18 @@ pub fn canonical(path: &str) -> Cow<'_, str> {
     if canonical.is_empty() { Cow::Borrowed("/") } else { Cow::Owned(canonical) }
 }
 
-/// Whether nothing is to be done, which is seen without memory of its own.
+/// Checked first, without allocating.
 fn is_canonical(path: &str) -> bool {
     let plain = path.bytes().all(|byte| byte == b'/' || stands_by_itself(byte));
     path == "/" || plain && path.starts_with('/') && !path.ends_with('/') && !path.contains("//")
 }
 
-/// What RFC 3986 lets stand in a segment.
+/// The unescaped characters of a segment, by RFC 3986.
 fn stands_by_itself(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
 }
 
-/// The byte of the escape that this begins with, and what is behind it.
+/// The byte of the escape at the start of the text, and the rest.
 fn unescaped(text: &[u8]) -> Option<(u8, &[u8])> {
     let [b'%', high, low, behind @ ..] = text else { return None };
     let digit = |digit: &u8| char::from(*digit).to_digit(16);

@@ -30,22 +30,22 @@ const FORMAT_CHARACTERS: [(char, char); 20] = [
     ('\u{e0020}', '\u{e007f}'),
 ];
 
-/// One line, whatever is in it: a line break is shown as `\n`.
+/// A line break is shown as `\n`.
 pub fn line(text: &str) -> String {
     escaped(text, |_| false, as_rust)
 }
 
-/// Several lines: line breaks stay, everything else is as in [`line`].
+/// Line breaks stay, everything else is as in [`line`].
 pub fn lines(text: &str) -> String {
     escaped(text, |char| char == '\n', as_rust)
 }
 
-/// JSON documents, one a line: they mean the same as before, for escapes are part of JSON's texts.
+/// One document a line. The meaning stays, since the escapes are JSON's own.
 pub fn json(text: &str) -> String {
     escaped(text, |char| char == '\n', as_json)
 }
 
-/// Whether a terminal might obey it, or show it as nothing, or show what is beside it in another order.
+/// Whether a terminal might obey it, hide it, or reorder its neighbours.
 fn is_hidden(char: char) -> bool {
     char.is_control() || FORMAT_CHARACTERS.iter().any(|(first, last)| (*first..=*last).contains(&char))
 }

@@ -1,4 +1,4 @@
-//! Secrets are changed at the door for something that may be seen.
+//! Secrets are replaced at the boundary by a value that may be shown.
 
 use std::fmt;
 
@@ -10,12 +10,11 @@ use sha2::{Digest, Sha256};
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes a text into custody.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// Hands the text out. Every caller is a place to look at when secrets leak.
+    /// Every caller is a place to check when secrets leak.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -29,12 +28,11 @@ impl fmt::Debug for Secret {
 
 /// What remains of a secret: enough to recognise it, too little to use it.
 ///
-/// The SHA-256 of its bytes; shown and serialised as 64 lower-case hex digits, in rows of bytes as the 32 bytes.
+/// The SHA-256 of its bytes; shown and serialised as 64 lower-case hex digits, in binary formats as the 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// The fingerprint of a secret text.
     pub fn of(secret: &str) -> Self {
         Self(Sha256::digest(secret.as_bytes()).into())
     }
@@ -56,12 +54,11 @@ impl Fingerprint {
         Some(Self(bytes))
     }
 
-    /// The 32 bytes, for keys.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// From 32 bytes that were a fingerprint's, as keys hold them.
+    /// From a stored fingerprint.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }

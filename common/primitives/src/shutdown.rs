@@ -3,11 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 
-/// Says when to end.
 pub trait Shutdown: Send + Sync + 'static {
-    /// Whether the end was asked for.
     fn requested(&self) -> bool;
 
-    /// Resolves when the end is asked for.
+    /// Resolves when the end is requested.
     fn wait(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }

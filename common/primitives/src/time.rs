@@ -1,4 +1,4 @@
-//! Points in time, as every log, record and answer writes them: RFC 3339, UTC.
+//! Points in time, in one format for every log, record and response: RFC 3339, UTC.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,60 +13,55 @@ const MS_MAX: u64 = 253_402_300_799_999;
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// What the clock of this machine says. Only shells call it, never the domain.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self::from_ms(u64::try_from(since.as_millis()).unwrap_or(MS_MAX))
     }
 
-    /// From milliseconds since 1970; what lies behind the year 9999 becomes its end.
+    /// Later than the year 9999 becomes its end.
     pub fn from_ms(ms: u64) -> Self {
         Self(ms.min(MS_MAX))
     }
 
-    /// From seconds since 1970.
     pub fn from_s(seconds: u64) -> Self {
         Self::from_ms(seconds.saturating_mul(1_000))
     }
 
-    /// Milliseconds since 1970.
     pub fn ms(self) -> u64 {
         self.0
     }
 
-    /// Whole seconds since 1970.
     pub fn s(self) -> u64 {
         self.0 / 1_000
     }
 
-    /// The point that lies `later` behind this one.
     #[must_use]
     pub fn plus(self, later: Duration) -> Self {
         Self::from_ms(self.0.saturating_add(u64::try_from(later.as_millis()).unwrap_or(MS_MAX)))
     }
 
-    /// The point that lies `earlier` before this one, 1970 at the earliest.
+    /// 1970 at the earliest.
     #[must_use]
     pub fn minus(self, earlier: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(earlier.as_millis()).unwrap_or(MS_MAX)))
     }
 
-    /// How long ago `earlier` was; nothing if it is still to come.
+    /// Zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// Reads RFC 3339 in UTC.
+    /// RFC 3339 in UTC.
     pub fn parse(text: &str) -> Option<Self> {
         let at = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
         u64::try_from(at.as_millis()).ok().map(Self::from_ms)
     }
 }
 
-/// The time of day, for who deletes what is old: it goes no faster than time passes.
+/// The time of day for retention: it never runs faster than time passes.
 ///
-/// A clock that is set ahead, for a moment or for good, makes nothing older than it was. One that is set back is followed,
-/// so that things are kept for longer. While a machine sleeps, it stands still.
+/// A clock that is set ahead makes nothing older. One that is set back is followed, so that records are kept longer.
+/// While the machine sleeps, it stands still.
 #[derive(Clone, Copy, Debug)]
 pub struct SteadyClock {
     began: Timestamp,
@@ -74,12 +69,12 @@ pub struct SteadyClock {
 }
 
 impl SteadyClock {
-    /// Trusts the clock of this machine once, now.
+    /// Trusts the machine's clock once, now.
     pub fn start() -> Self {
         Self { began: Timestamp::now(), at: Instant::now() }
     }
 
-    /// What time it is, at the latest.
+    /// An upper bound of the time of day.
     pub fn now(&self) -> Timestamp {
         self.judge(Timestamp::now(), self.at.elapsed())
     }
@@ -89,7 +84,7 @@ impl SteadyClock {
     }
 }
 
-/// Reads a duration with its unit, such as `300ms` or `14d`.
+/// With its unit, such as `300ms` or `14d`.
 pub fn duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
@@ -106,7 +101,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// RFC 3339 for people, the number for rows of bytes.
+/// RFC 3339 in readable formats, the number in binary ones.
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_u64(self.0) }
