@@ -3,8 +3,8 @@
 //! A field has a name such as `auth[member_id]`. Forms are read as PHP reads them into `$_POST`, because PHP is what
 //! Bitrix24 speaks (`tests/php.rs` compares the two): the last of two equal names wins, and a plain field and a bracketed
 //! one of the same name replace each other. Three things differ. PHP stops after `max_input_vars` fields, by default
-//! 1,000; here no field is read of a body that has more than 10,000, lists among them. What is not UTF-8 is shown with
-//! U+FFFD in its place. And ingress, which looks at a few fields only, finds them whatever else there is.
+//! 1,000; here no field is read of a body that has more than 10,000, lists among them. Bytes that are not UTF-8 become
+//! U+FFFD. Ingress reads a few fields only, and finds them with any number of others.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,27 +23,23 @@ mod tree;
 pub use scan::Scan;
 pub use tree::Key;
 
-/// An event's name is no longer than this; what is longer is no event that we could pass on.
+/// Longer names are not names of events.
 const KIND_BYTES_MAX: usize = 128;
 
-/// What ingress reads of a body, and all that it reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// `auth[member_id]`, or a bare `member_id`, as install pages send it.
     pub member_id: Option<MemberId>,
-    /// `event`, in lower case.
+    /// In lower case.
     pub kind: Option<String>,
-    /// `ts`.
     pub occurred_at: Option<Timestamp>,
 }
 
-/// The fields of a body.
 #[derive(Clone, Default)]
 pub struct Form {
     tree: Tree,
 }
 
-/// A field, or a list of more.
 #[derive(Clone, Copy)]
 pub struct Field<'a> {
     tree: &'a Tree,
@@ -51,12 +47,11 @@ pub struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Its text; none if it is a list.
     pub fn text(self) -> Option<&'a str> {
         self.tree.text(self.node)
     }
 
-    /// What is in the list: indexes first, in their order. A list is never empty.
+    /// The list's fields: indexes first, in their order. A list is never empty.
     pub fn below(self) -> impl Iterator<Item = (&'a Key, Self)> {
         self.tree.below(self.node).map(move |(key, node)| (key, Self { node, ..self }))
     }
@@ -72,10 +67,9 @@ impl<'a> Field<'a> {
 }
 
 impl Form {
-    /// Reads a body. Total: what makes no sense is merely not there.
+    /// Total: what cannot be read is left out.
     ///
-    /// A body that is a JSON object is read as such, whatever its content type says: no form of Bitrix24 begins
-    /// with `{`, and people with curl forget the header.
+    /// A JSON object is read as such with any content type: no form begins with `{`, and curl users forget the header.
     pub fn parse(body: &[u8]) -> Self {
         if let Some(tree) = json::read(body) {
             return Self { tree: tree.finish() };
@@ -92,17 +86,16 @@ impl Form {
         Self { tree: tree.finish() }
     }
 
-    /// Finds in a body what ingress looks at, and keeps nothing else of it.
+    /// Reads only the fields that ingress needs.
     pub fn scan(body: &[u8]) -> Scan {
         json::scan(body).unwrap_or_else(|| scan::form(body))
     }
 
-    /// Whether the body has so many fields that none was read.
     pub fn has_too_many_fields(&self) -> bool {
         self.tree.is_full()
     }
 
-    /// The value of a field, by its full name.
+    /// By the field's full name.
     pub fn text(&self, name: &str) -> Option<&str> {
         let name = Name::parse(name.as_bytes())?;
         let mut node = self.tree.get(ROOT, &Key::of(&name.base))?;
@@ -113,18 +106,17 @@ impl Form {
         self.tree.text(node)
     }
 
-    /// The variables: what is in no list.
+    /// The fields that are in no list.
     pub fn variables(&self) -> impl Iterator<Item = (&Key, Field<'_>)> {
         Field { tree: &self.tree, node: ROOT }.below()
     }
 
-    /// A variable.
     pub fn variable(&self, name: &str) -> Option<Field<'_>> {
         let node = self.tree.get(ROOT, &Key::of(name.as_bytes()))?;
         Some(Field { tree: &self.tree, node })
     }
 
-    /// All fields by their full names: for those who want to see everything, and do not mind what that takes.
+    /// All fields by their full names; takes far more memory than the fields themselves.
     pub fn flat(&self) -> BTreeMap<String, String> {
         let mut fields = BTreeMap::new();
         for (key, field) in self.variables() {
@@ -133,7 +125,6 @@ impl Form {
         fields
     }
 
-    /// What ingress reads.
     pub fn head(&self) -> Head {
         head(|name| self.text(name))
     }
@@ -153,7 +144,6 @@ impl fmt::Debug for Form {
     }
 }
 
-/// What ingress reads, of fields by their full names.
 fn head<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Head {
     let member_id = text("auth[member_id]").and_then(MemberId::parse);
     Head {
@@ -163,7 +153,7 @@ fn head<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Head {
     }
 }
 
-/// A form's fields, names and values as they came.
+/// Names and values, not decoded.
 fn fields(body: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     body.split(|byte| *byte == b'&').filter(|field| !field.is_empty()).map(|field| {
         let at = field.iter().position(|byte| *byte == b'=');
@@ -171,13 +161,13 @@ fn fields(body: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// An event's name in lower case, if it can be one.
+/// In lower case; none if no event can have this name.
 fn kind(text: &str) -> Option<String> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b':');
     ((1..=KIND_BYTES_MAX).contains(&text.len()) && text.bytes().all(good)).then(|| text.to_ascii_lowercase())
 }
 
-/// Undoes `+` and `%41`; what is no valid escape stands for itself, as in PHP.
+/// Undoes `+` and `%41`; an invalid escape stands for itself, as in PHP.
 fn decode(encoded: &[u8]) -> Cow<'_, [u8]> {
     if !encoded.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(encoded);
@@ -199,7 +189,7 @@ fn decode(encoded: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(decoded)
 }
 
-/// What is not UTF-8 becomes U+FFFD.
+/// Bytes that are not UTF-8 become U+FFFD.
 fn text<'a>(bytes: impl Into<Cow<'a, [u8]>>) -> String {
     let bytes = bytes.into().into_owned();
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())

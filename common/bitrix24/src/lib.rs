@@ -1,4 +1,4 @@
-//! What Bitrix24 sends, read without any I/O: the names in it, and the fields of its bodies.
+//! The webhooks of Bitrix24, read without any I/O: names and the fields of bodies.
 //!
 //! What an event *means* is not here; see the crate `domain`.
 

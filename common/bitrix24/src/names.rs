@@ -1,4 +1,4 @@
-//! Names of apps, portals and installations: what exists is valid.
+//! Names of apps, portals and installations, valid by construction.
 
 use std::fmt;
 
@@ -10,14 +10,12 @@ use serde::{Deserialize, Serialize};
 pub struct AppName(String);
 
 impl AppName {
-    /// The one way to make a name: what exists is valid.
     pub fn parse(text: &str) -> Option<Self> {
         let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         let valid = (1..=63).contains(&text.len()) && text.bytes().all(good) && !text.starts_with('-');
         valid.then(|| Self(text.to_owned()))
     }
 
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -29,14 +27,12 @@ impl AppName {
 pub struct MemberId(String);
 
 impl MemberId {
-    /// The one way to make an id: what exists is valid.
     pub fn parse(text: &str) -> Option<Self> {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         let valid = (1..=64).contains(&text.len()) && text.bytes().all(good) && text.bytes().any(|byte| byte != b'.');
         valid.then(|| Self(text.to_owned()))
     }
 
-    /// The id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -69,17 +65,14 @@ macro_rules! text {
 text!(AppName, "an app's name");
 text!(MemberId, "a member_id");
 
-/// One app on one portal: the key of everything that we know.
+/// One app on one portal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Installation {
-    /// The app, by its name in our URL.
     pub app: AppName,
-    /// The portal.
     pub member_id: MemberId,
 }
 
 impl Installation {
-    /// Both parts, if both are valid.
     pub fn parse(app: &str, member_id: &str) -> Option<Self> {
         Some(Self { app: AppName::parse(app)?, member_id: MemberId::parse(member_id)? })
     }
@@ -92,18 +85,17 @@ impl fmt::Display for Installation {
     }
 }
 
-/// Which principal of an installation is trusted when nobody vouches.
+/// The principal of an installation that is trusted if no operator vouches for one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
-    /// The first, in the log, who told of an install.
+    /// The first in the log that reported an install.
     #[default]
     FirstInstall,
-    /// The first, in the log, who spoke.
+    /// The first in the log that sent an event.
     FirstEvent,
 }
 
 impl Trust {
-    /// As it stands in the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::FirstInstall => "first-install",

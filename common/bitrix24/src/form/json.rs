@@ -1,5 +1,5 @@
-//! JSON of the same shape as Bitrix24's forms, as if PHP had made a form of it. Read in one pass; what is not wanted is
-//! gone through and not kept.
+//! JSON of the same shape as Bitrix24's forms, as if PHP had made a form of it. Read in one pass; unwanted parts are
+//! validated and dropped.
 
 use std::fmt;
 
@@ -13,24 +13,24 @@ use super::tree::{Builder, Id, Key, ROOT};
 pub(super) const NAME_BYTES_MAX: usize = 128;
 /// A number that takes more has a name of a few bytes, such as `1e-300`.
 const NUMBER_BYTES_MAX: usize = 32;
-/// Beyond it a number may not be the one that was written.
+/// Larger integers are not exact.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// The fields of a body, if it is a JSON object.
+/// None unless the body is a JSON object.
 pub(super) fn read(body: &[u8]) -> Option<Builder> {
     let mut tree = Builder::default();
     object(body, List { tree: &mut tree, node: ROOT, name_bytes: 0, depth: 0 })?;
     Some(tree)
 }
 
-/// What ingress looks at in a body, if it is a JSON object.
+/// None unless the body is a JSON object.
 pub(super) fn scan(body: &[u8]) -> Option<Scan> {
     let mut scan = Scan::default();
     object(body, Variables(&mut scan))?;
     Some(scan)
 }
 
-/// Lets a visitor read a body that is a JSON object and nothing else.
+/// Succeeds only if the body is a JSON object and nothing else.
 fn object<'de>(body: &'de [u8], visitor: impl Visitor<'de, Value = ()>) -> Option<()> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return None;
@@ -44,21 +44,19 @@ fn mended(key: &str) -> String {
     key.replace(['[', ']'], "_")
 }
 
-/// A number as PHP writes it; none where it cannot be told what was written.
+/// As PHP writes it; none for a number that is not exact.
 fn decimal(number: f64) -> Option<String> {
     let text = number.to_string();
     (number.abs() <= EXACT_MAX && text.len() <= NUMBER_BYTES_MAX).then_some(text)
 }
 
-/// The lists and texts that something takes from JSON. Scalars are texts; `null` is not there.
+/// Scalars are texts; `null` is absent.
 trait Take<'de>: Sized {
-    /// None for what is not there.
     fn text(self, text: Option<&str>);
     fn array<A: SeqAccess<'de>>(self, items: A) -> Result<(), A::Error>;
     fn object<A: MapAccess<'de>>(self, fields: A) -> Result<(), A::Error>;
 }
 
-/// A value, whatever it is.
 struct Any<T>(T);
 
 impl<'de, T: Take<'de>> DeserializeSeed<'de> for Any<T> {
@@ -115,7 +113,7 @@ impl<'de, T: Take<'de>> Visitor<'de> for Any<T> {
     }
 }
 
-/// Goes through a value as closely as if it were kept, so that a body is JSON to a scan if it is to a whole reading.
+/// Validates a value as strictly as a full reading does, so that a scan and a reading agree on what is JSON.
 struct Nothing;
 
 impl<'de> Take<'de> for Nothing {
@@ -134,7 +132,7 @@ impl<'de> Take<'de> for Nothing {
     }
 }
 
-/// A list of the tree, to be filled. What is too deep, or has too long a name, is not there.
+/// A list to be filled. Fields that are too deep, or have too long a name, are left out.
 struct List<'t> {
     tree: &'t mut Builder,
     node: Id,
@@ -143,7 +141,7 @@ struct List<'t> {
 }
 
 impl List<'_> {
-    /// Where a value of this key belongs, if it is taken.
+    /// None if a field of this key is left out.
     fn field(&mut self, key: Key, key_bytes: usize) -> Option<Field<'_>> {
         let name_bytes = self.name_bytes + key_bytes + "[]".len();
         let is_taken = name_bytes <= NAME_BYTES_MAX && self.depth <= DEPTH_MAX && !self.tree.is_full();
@@ -170,7 +168,7 @@ impl<'de> Visitor<'de> for List<'_> {
     }
 }
 
-/// A value's place in a list. The last one of the same key wins.
+/// The last value of the same key wins.
 struct Field<'t> {
     tree: &'t mut Builder,
     list: Id,
@@ -180,10 +178,10 @@ struct Field<'t> {
 }
 
 impl Field<'_> {
-    /// Makes a list of it, and takes it away again if nothing is in it.
+    /// An empty list is removed again.
     fn fill<E>(self, fill: impl FnOnce(List<'_>) -> Result<(), E>) -> Result<(), E> {
         let Self { tree, list, key, name_bytes, depth } = self;
-        // Where there is no room, nothing below it is taken either.
+        // Where there is no room, nothing below is taken either.
         let node = tree.replace(list, key.clone()).unwrap_or(ROOT);
         let filled = fill(List { tree, node, name_bytes, depth });
         if tree.is_empty(node) {
@@ -226,7 +224,6 @@ impl<'de> Take<'de> for Field<'_> {
     }
 }
 
-/// The variables of a body, of which a scan takes what it looks at.
 struct Variables<'s>(&'s mut Scan);
 
 impl<'de> Visitor<'de> for Variables<'_> {
@@ -252,7 +249,7 @@ impl<'de> Visitor<'de> for Variables<'_> {
     }
 }
 
-/// A text that is kept; nothing in its place if it is none.
+/// None if the value is not a text.
 struct Text<'s>(&'s mut Option<String>);
 
 impl<'de> Take<'de> for Text<'_> {
@@ -271,7 +268,7 @@ impl<'de> Take<'de> for Text<'_> {
     }
 }
 
-/// `auth`, of which the `member_id` is looked at.
+/// Only the `member_id` of `auth` is kept.
 struct Auth<'s>(&'s mut Scan);
 
 impl<'de> Take<'de> for Auth<'_> {

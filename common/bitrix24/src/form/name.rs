@@ -8,14 +8,12 @@ use std::borrow::Cow;
 /// PHP's `max_input_nesting_level`: a field with more brackets takes all fields of its base away.
 pub(super) const DEPTH_MAX: usize = 64;
 
-/// A field's name, decoded and taken apart.
 pub(super) struct Name<'a> {
-    /// What stands before the brackets, never empty.
+    /// Never empty.
     pub base: Cow<'a, [u8]>,
     brackets: &'a [u8],
 }
 
-/// One step from a list to what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key<'a> {
     /// `[key]`.
@@ -27,7 +25,7 @@ pub(super) enum Key<'a> {
 }
 
 impl<'a> Name<'a> {
-    /// Takes a decoded name apart; none where PHP drops the field.
+    /// None where PHP drops the field.
     pub fn parse(decoded: &'a [u8]) -> Option<Self> {
         // For PHP a name is a C string.
         let name = decoded.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -43,12 +41,12 @@ impl<'a> Name<'a> {
         Some(Self { base: mended(base), brackets })
     }
 
-    /// The keys behind the base, outermost first.
+    /// Outermost first.
     pub fn keys(&self) -> Keys<'a> {
         Keys { rest: self.brackets, depth: 0 }
     }
 
-    /// Whether there may be more brackets than PHP takes; a look at the length only.
+    /// Whether there may be more brackets than PHP takes; checks the length only.
     pub fn may_be_too_deep(&self) -> bool {
         self.brackets.len() > 2 * DEPTH_MAX
     }
@@ -63,7 +61,6 @@ fn mended(base: &[u8]) -> Cow<'_, [u8]> {
     base.iter().map(|byte| if is_bad(*byte) { b'_' } else { *byte }).collect()
 }
 
-/// The keys of a name.
 #[derive(Clone)]
 pub(super) struct Keys<'a> {
     rest: &'a [u8],

@@ -1,4 +1,4 @@
-//! What ingress looks at in a body, found in one pass over it. Nothing else of the body is kept.
+//! The fields that ingress reads, found in one pass over the body.
 
 use super::name::{Key, Name};
 use super::{Form, Head, decode, fields, head, text};
@@ -9,7 +9,7 @@ pub(super) const MEMBER_ID: &str = "member_id";
 /// These are the digits that they begin with.
 const LAST_INDEXES: &[u8] = b"922337203685";
 
-/// `event`, `ts`, `member_id` and `auth[member_id]`, as a whole reading finds them.
+/// `event`, `ts`, `member_id` and `auth[member_id]`, with the values that a full reading finds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     event: Option<String>,
@@ -29,7 +29,7 @@ impl Scan {
         }
     }
 
-    /// The value of one of these fields, by its full name.
+    /// By the field's full name.
     pub fn text(&self, name: &str) -> Option<&str> {
         match name {
             "event" => self.event.as_deref(),
@@ -40,19 +40,18 @@ impl Scan {
         }
     }
 
-    /// What ingress reads.
     pub fn head(&self) -> Head {
         head(|name| self.text(name))
     }
 
-    /// Whether the body says anything about where it belongs, valid or not.
+    /// Whether the body names an event or a portal, valid or not.
     pub fn says_something(&self) -> bool {
         [&self.event, &self.auth_member_id, &self.member_id]
             .iter()
             .any(|text| text.as_ref().is_some_and(|text| !text.is_empty()))
     }
 
-    /// The place of a variable that is looked at, but for `auth`.
+    /// All but `auth`.
     pub(super) fn variable(&mut self, name: &[u8]) -> Option<&mut Option<String>> {
         match name {
             b"event" => Some(&mut self.event),
@@ -63,7 +62,6 @@ impl Scan {
     }
 }
 
-/// Scans a form.
 pub(super) fn form(body: &[u8]) -> Scan {
     let mut scan = Scan::default();
     let mut may_count_to_the_end = None;
@@ -77,8 +75,7 @@ pub(super) fn form(body: &[u8]) -> Scan {
             *variable = first.is_none().then(|| text(decode(value)));
         } else if &*name.base == AUTH.as_bytes() {
             if name.may_be_too_deep() && name.keys().any(|key| key == Key::TooDeep) {
-                // It takes all of `auth` away, but where PHP gives up before, at a list that has had every index. That
-                // depends on all of `auth`.
+                // It replaces all of `auth`, except where PHP stops before, at a list that has used the last index.
                 if *may_count_to_the_end.get_or_insert_with(|| names_a_last_index(body)) {
                     let form = Form::parse(body);
                     if !form.has_too_many_fields() {
@@ -100,12 +97,10 @@ pub(super) fn form(body: &[u8]) -> Scan {
     scan
 }
 
-/// Whether a name may be one that is looked at, by its first letter, before anything is decoded.
 fn may_be_looked_at(name: &[u8]) -> bool {
     name.first().is_some_and(|first| !first.is_ascii_alphanumeric() || b"etma".contains(first))
 }
 
-/// Whether one of the last indexes may be named in `auth`.
 fn names_a_last_index(body: &[u8]) -> bool {
     let in_name =
         |(name, _): (&[u8], &[u8])| decode(name).windows(LAST_INDEXES.len()).any(|digits| digits == LAST_INDEXES);

@@ -1,7 +1,7 @@
 //! Fields nested as PHP nests them: later ones replace earlier ones, whatever they were.
 //!
-//! Nodes lie in one list, what is below them in one map, and texts in one string: a nested field costs the size of its
-//! parts, not a map of its own. A tree that is complete is a sorted list, in which each node has a range.
+//! Nodes lie in one list, children in one map, and texts in one string: a nested field costs the size of its
+//! parts, not a map of its own. A complete tree is a sorted list, in which each node has a range.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,21 +11,18 @@ use std::ops::Range;
 
 use super::name::{self, Name};
 
-/// More nodes are not built; an event of Bitrix24 has a few dozen, a large one some hundreds.
+/// An event of Bitrix24 has a few dozen nodes, a large one some hundreds.
 pub(super) const NODES_MAX: usize = 10_000;
 
-/// The list of all variables.
 pub(super) const ROOT: Id = 0;
 
-/// A node's place in the list.
 pub(super) type Id = u32;
 
-/// What a node is called in its list. PHP takes a number in its shortest form for an index.
+/// PHP takes a number in its shortest form for an index.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
-    /// A number of 64 bits.
     Index(i64),
-    /// Anything else, byte for byte.
+    /// Byte for byte.
     Name(Box<[u8]>),
 }
 
@@ -34,7 +31,6 @@ impl Key {
         index(key).map_or_else(|| Self::Name(key.into()), Self::Index)
     }
 
-    /// Its bytes, as they were written.
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         match self {
             Self::Index(index) => index.to_string().into_bytes().into(),
@@ -44,7 +40,7 @@ impl Key {
 }
 
 impl fmt::Display for Key {
-    /// What is not UTF-8 is shown with U+FFFD.
+    /// Bytes that are not UTF-8 become U+FFFD.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Index(index) => write!(f, "{index}"),
@@ -53,21 +49,21 @@ impl fmt::Display for Key {
     }
 }
 
-/// The fields of a body. Every list has a text somewhere below it.
+/// Every list has a text somewhere below it.
 #[derive(Clone, Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
-    /// What is in lists, each list in one piece.
+    /// The children of all lists, each list in one piece.
     entries: Vec<(Key, Id)>,
     texts: String,
     is_full: bool,
 }
 
-/// What has a name: a text, or a list of more.
+/// A text, or a list of nodes.
 #[derive(Clone, Debug, Default)]
 struct Node {
     text: Option<Range<u32>>,
-    /// Where in the entries its list lies.
+    /// The list's range in the entries.
     below: Range<u32>,
 }
 
@@ -78,25 +74,23 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// Whether there were more nodes than are built: then there are none.
+    /// More nodes than the limit: then the tree is empty.
     pub fn is_full(&self) -> bool {
         self.is_full
     }
 
-    /// The node of this key in a list.
     pub fn get(&self, list: Id, key: &Key) -> Option<Id> {
         let entries = self.entries(list);
         let at = entries.binary_search_by(|(known, _)| known.cmp(key)).ok()?;
         Some(entries[at].1)
     }
 
-    /// A node's text; none if it is a list.
     pub fn text(&self, node: Id) -> Option<&str> {
         let Range { start, end } = self.nodes[node as usize].text.clone()?;
         Some(&self.texts[start as usize..end as usize])
     }
 
-    /// What is in a list: indexes first, in their order.
+    /// Indexes first, in their order.
     pub fn below(&self, list: Id) -> impl Iterator<Item = (&Key, Id)> {
         self.entries(list).iter().map(|(key, node)| (key, *node))
     }
@@ -107,31 +101,26 @@ impl Tree {
     }
 }
 
-/// A tree that is being built.
 #[derive(Debug)]
 pub(super) struct Builder {
     nodes: Vec<Building>,
     below: BTreeMap<(Id, Key), Id>,
-    /// All texts, also those that were replaced.
+    /// Replaced texts included.
     texts: String,
     is_full: bool,
 }
 
-/// A node of it.
 #[derive(Clone, Debug, Default)]
 struct Building {
     text: Option<Range<u32>>,
-    /// How much is in its list.
     count: u32,
-    /// The highest index that the list has had.
+    /// The highest index that the list has used.
     last_index: Option<i64>,
 }
 
-/// Why a field is not taken.
 enum Lost {
-    /// The list has had the highest index that there is.
+    /// The list has used the highest index of all.
     NoIndexLeft,
-    /// There is no room for another node.
     Full,
 }
 
@@ -142,12 +131,12 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Whether there were more nodes than are built: then some are missing.
+    /// More nodes than the limit: then some are missing.
     pub fn is_full(&self) -> bool {
         self.is_full
     }
 
-    /// The tree; an empty one if something is missing, because a part would look like the whole.
+    /// Empty if nodes are missing, because a part would look like the whole.
     pub fn finish(self) -> Tree {
         if self.is_full {
             return Tree { is_full: true, ..Self::default().finish() };
@@ -165,7 +154,6 @@ impl Builder {
         Tree { nodes, entries, texts: self.texts, is_full: false }
     }
 
-    /// Sets a field of a form.
     pub fn set(&mut self, name: &Name<'_>, value: &[u8]) {
         let place = match self.too_deep(name) {
             None => self.place(name),
@@ -183,7 +171,7 @@ impl Builder {
         }
     }
 
-    /// Makes a node in a list, in the place of one that has this key. None if there is no room for it.
+    /// Replaces any node of the same key. None if there is no room.
     pub fn replace(&mut self, list: Id, key: Key) -> Option<Id> {
         let Ok(node) = self.named(list, key) else {
             self.is_full = true;
@@ -193,7 +181,6 @@ impl Builder {
         Some(node)
     }
 
-    /// Makes a node a text.
     pub fn put(&mut self, node: Id, text: &str) {
         self.clear(node);
         let from = self.texts.len();
@@ -201,14 +188,13 @@ impl Builder {
         self.nodes[node as usize].text = Some(offset(from)..offset(self.texts.len()));
     }
 
-    /// Takes a node out of a list, with all below it.
+    /// Removes all nodes below it, too.
     pub fn remove(&mut self, list: Id, key: &Key) {
         if self.below.remove(&(list, key.clone())).is_some() {
             self.nodes[list as usize].count -= 1;
         }
     }
 
-    /// Whether nothing is in a list.
     pub fn is_empty(&self, list: Id) -> bool {
         self.nodes[list as usize].count == 0
     }
@@ -217,7 +203,7 @@ impl Builder {
         self.below.get(&(list, key.clone())).copied()
     }
 
-    /// What is left of a node that is made something else: nothing.
+    /// Removes the text and all nodes below.
     fn clear(&mut self, node: Id) {
         if !self.is_empty(node) {
             let below: Vec<(Id, Key)> = self.below.range(span(node)).map(|(place, _)| place.clone()).collect();
@@ -228,8 +214,8 @@ impl Builder {
         self.nodes[node as usize] = Building::default();
     }
 
-    /// Whether a name has more brackets than PHP takes, and if so, whether it takes its variable away: not where PHP
-    /// gives up before, at a list that has had every index.
+    /// Whether a name has more brackets than PHP takes, and if so, whether it removes its variable: not where PHP
+    /// stops before, at a list that has used the last index.
     fn too_deep(&self, name: &Name<'_>) -> Option<bool> {
         if !name.may_be_too_deep() || !name.keys().any(|key| key == name::Key::TooDeep) {
             return None;
@@ -250,7 +236,7 @@ impl Builder {
         Some(true)
     }
 
-    /// Makes lists on the way where there are none.
+    /// Creates missing lists.
     fn place(&mut self, name: &Name<'_>) -> Result<Id, Lost> {
         let mut node = self.named(ROOT, Key::of(&name.base))?;
         for key in name.keys() {
@@ -287,7 +273,6 @@ impl Builder {
     }
 }
 
-/// All that may be in a list.
 fn span(list: Id) -> Range<(Id, Key)> {
     (list, Key::Index(i64::MIN))..(list + 1, Key::Index(i64::MIN))
 }
@@ -296,7 +281,7 @@ fn offset(at: usize) -> u32 {
     u32::try_from(at).expect("texts of a body are shorter than 4 GiB")
 }
 
-/// The number that a key is, if PHP takes it for one: in its shortest form, without `+`.
+/// None unless PHP takes the key for a number: in its shortest form, without `+`.
 fn index(key: &[u8]) -> Option<i64> {
     let digits = key.strip_prefix(b"-").unwrap_or(key);
     let is_short = matches!(digits, [b'1'..=b'9', ..]) || key == b"0";
