@@ -1,14 +1,13 @@
-//! The topics as one table, and where a key belongs: what subscribers rely on.
+//! The topics as one table, and the partition of a key: the contract with subscribers.
 
 use bitrix24::Installation;
 use std::time::Duration;
 
-/// What lies in a topic, by its name in the design.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
-    /// Bodies as they came. Perishable, holds secrets.
+    /// Bodies as received. Deleted after a while, holds secrets.
     Raw,
-    /// What we understood, one fact a record. Permanent, harmless.
+    /// One fact a record. Kept for ever, without secrets.
     Facts,
     /// Every event whose principal is trusted, once.
     Events,
@@ -18,14 +17,13 @@ pub enum Topic {
     Installations,
     /// Method-permission records, newest by key.
     Permissions,
-    /// Why an event was set aside, and where its body lies.
+    /// The reason why an event was rejected, and the position of its body.
     Rejected,
 }
 
-/// How long records of a topic are kept, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// All, for this long.
+    /// All records, for this long.
     Delete(Duration),
     /// The newest of each key, for ever.
     Compact,
@@ -33,18 +31,15 @@ pub enum Policy {
     CompactAndDelete(Duration),
 }
 
-/// One day.
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long tombstones in compacted topics can be read: state that has not followed for longer is read again.
+/// How long tombstones in compacted topics can be read: state that was offline for longer is read again.
 pub const TOMBSTONES_KEPT: Duration = DAY.saturating_mul(7);
 
-/// How long `raw` and `events` are kept: settings, with their defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Of `raw` and `unverified`.
     pub raw: Duration,
-    /// Of `events`.
     pub events: Duration,
 }
 
@@ -55,7 +50,6 @@ impl Default for Retention {
 }
 
 impl Topic {
-    /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Raw,
         Self::Facts,
@@ -66,7 +60,6 @@ impl Topic {
         Self::Rejected,
     ];
 
-    /// The name without the prefix.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -79,7 +72,6 @@ impl Topic {
         }
     }
 
-    /// What the topic keeps.
     pub fn policy(self, retention: Retention) -> Policy {
         match self {
             Self::Raw | Self::Unverified => Policy::Delete(retention.raw),
@@ -93,7 +85,6 @@ impl Topic {
 
 /// Names of record headers: the binary mode of `CloudEvents`, and our own behind `hl_`.
 pub mod header {
-    /// Always `1.0`.
     pub const SPEC_VERSION: &str = "ce_specversion";
     /// The event's UUID, given by ingress, the same in every topic.
     pub const ID: &str = "ce_id";
@@ -113,30 +104,27 @@ pub mod header {
     pub const SOURCE_ADDRESS: &str = "hl_source_address";
     /// `1` where a crash made ingress hand a record over a second time.
     pub const RESENT: &str = "hl_resent";
-    /// `1` where ingress refused the sender, who is in no source list: kept aside, folded nowhere.
+    /// `1` where ingress refused the sender, which is in no source list: kept, but folded nowhere.
     pub const UNKNOWN_SOURCE: &str = "hl_unknown_source";
     /// The partition of the raw event that a derived record was made from.
     pub const RAW_PARTITION: &str = "hl_raw_partition";
-    /// The offset of the raw event that a derived record was made from.
     pub const RAW_OFFSET: &str = "hl_raw_offset";
-    /// In `rejected`: why.
     pub const REASON: &str = "hl_reason";
     /// `missing`, `other` or `surplus`: the record follows from no new event, but corrects what an audit found.
     pub const CORRECTION: &str = "hl_correction";
 }
 
 /// The key and the type of a noop record. Where Kafka accepted a commit but did not apply it to a partition, a noop
-/// record carries the commit there (see `log::kafka::hanging`). It may lie in any topic that is published.
+/// record carries the commit there (see [`hanging`](crate::hanging)). It may lie in any topic that is published.
 pub const NOOP: &str = "noop";
-/// Its `ce_type`.
 pub const NOOP_TYPE: &str = "com.hookledger.noop";
 
-/// The partition that holds all records of an installation, in every topic.
+/// The same in every topic.
 pub fn partition_of_installation(installation: &Installation, partitions: u32) -> u32 {
     partition_of(&installation.to_string(), partitions)
 }
 
-/// The partition of every record about one key, in every topic: murmur2 as Kafka's Java client computes it.
+/// The same in every topic: murmur2 as Kafka's Java client computes it.
 pub fn partition_of(key: &str, partitions: u32) -> u32 {
     (murmur2(key.as_bytes()) & 0x7fff_ffff) % partitions.max(1)
 }

@@ -1,22 +1,22 @@
-//! Ends what Kafka has forgotten to end of the transactions of our former self.
+//! Resolves hanging transactions of our former process.
 //!
-//! A broker without a replica that is killed and started again can decide a transaction and lose the marks that say so,
-//! to all partitions or to some. Then the transaction *hangs*: readers of committed records wait for ever, and what a
-//! producer with the same id decides next in such a partition decides the hanging one there, too. So that is how it is
-//! ended here, before anything else is published: in the way in which Kafka decided it, as far as its marks have come.
+//! A broker without a replica that is killed and restarted can decide a transaction and lose the markers, for all
+//! partitions or for some. Then the transaction *hangs*: committed readers wait for ever, and the next decision of a
+//! producer with the same id in such a partition decides the hanging transaction there, too. Recovery uses this: before
+//! anything else is published, it repeats the decision of Kafka, as far as its markers have arrived.
 //!
-//! Nothing of ours can be open here but what hangs, since the producer has just been initialised. Whether what is open
-//! is ours is not told; whatever we do leaves what others have open as it is.
+//! Any open transaction of ours is a hanging one, since the producer has just been initialised. Kafka does not report
+//! the owner of an open transaction; recovery does not change those of other producers.
 //!
-//! How it was decided is seen by how far `raw` was read: the group's offsets, the progress records, and all else that
-//! is published are of the same transaction, and our own state applied nothing that was not committed. If any of them
-//! tells of the first record that is open in a log, it was committed, unless that log had told of it before: then it is
-//! the second time, by somebody who had lost the partition, and nobody took that. This holds because nobody goes on in
-//! a partition in which anything is open (see [`EventLog::committed`]), and because nobody publishes on after a broker
-//! went away before everything that he published, and everything in the partitions that he publishes in, is decided.
+//! The decision follows from how far `raw` was read: the group's offsets, the progress records, and all other
+//! output are of the same transaction, and our own state applied committed records only. If any of them covers the
+//! first open record of a log, it was committed, unless that log had covered it before: then it is a repetition by a
+//! processor that had lost the partition, and it was aborted. This holds because a processor starts a partition only
+//! when nothing is open in it (see [`EventLog::committed`]), and because after a broker went away a processor publishes
+//! only when its own output, and everything in the partitions of that output, is decided.
 //!
-//! What cannot be done: where records of two transactions lie in one log behind the first that is open, nothing tells
-//! which of them hangs; and while a commit is told again there is a moment in which the end of this process takes it back.
+//! Two limits: where records of two transactions lie in one log behind the first open record, the hanging one cannot be
+//! determined; and while a commit is repeated, there is a moment in which a crash of this process reverts it.
 //!
 //! [`EventLog::committed`]: super::EventLog::committed
 
@@ -27,54 +27,48 @@ use super::{Applied, Entry, EventLogError, Output, Position, Record};
 use crate::contract::{NOOP, NOOP_TYPE, Topic, header};
 use primitives::time::Timestamp;
 
-/// The logs, and a producer that was just initialised and has published nothing since.
+/// The logs, and a newly initialised producer that has published nothing.
 pub trait Recovering {
-    /// What is undecided now. Waits a moment for what is about to be decided.
+    /// Waits a moment for transactions that are about to be decided.
     fn undecided(&self) -> Result<Undecided, EventLogError>;
 
-    /// Visits the newest records of a log that are committed. Returns whether these are all that ever were.
+    /// Visits the newest committed records of a log. Returns whether these are all that ever were.
     fn newest(&self, published: &Published, visit: &mut dyn FnMut(&Entry)) -> Result<bool, EventLogError>;
 
-    /// Visits what lies in a log from the first record on that is open, whatever became of it, until that is enough.
+    /// Visits the records of a log from the first open one on, decided or not, until `visit` stops.
     fn open(
         &self,
         published: &Published,
         visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>,
     ) -> Result<(), EventLogError>;
 
-    /// Publishes these.
     fn commit(&self, outputs: &[Output]) -> Result<(), EventLogError>;
 
-    /// Brings all of these, and where the group goes on in `raw`, into one transaction and aborts it.
+    /// Writes all of these, and the group's offsets in `raw`, in one transaction and aborts it.
     fn abort(&self, outputs: &[Output], read: &[Position]) -> Result<(), EventLogError>;
 }
 
-/// What was undecided and did not become decided.
+/// The transactions that stayed undecided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undecided {
-    /// Everything that is published.
     pub published: Vec<Published>,
-    /// Where something hangs of all that.
     pub hanging: BTreeSet<(Topic, u32)>,
-    /// Where the group left off.
     pub left_off: LeftOff,
 }
 
-/// Where the group left off in `raw`.
+/// The group's offsets in `raw`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeftOff {
-    /// Partitions that tell it; those of which the group never committed anything are in neither.
+    /// Partitions with a known offset; those without any commit are in neither field.
     pub told: BTreeMap<u32, u64>,
-    /// Partitions in which a transaction may move it.
+    /// Partitions in which an open transaction may move the offset.
     pub untold: BTreeSet<u32>,
 }
 
-/// A partition of a topic that is published.
+/// A partition of an output topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// The topic.
     pub topic: Topic,
-    /// The partition.
     pub partition: u32,
     /// Below it no transaction is open.
     pub stable: u64,
@@ -83,71 +77,64 @@ pub struct Published {
 }
 
 impl Published {
-    /// Whether a transaction is open here.
     pub fn is_open(&self) -> bool {
         self.stable < self.end
     }
 
-    /// Up to where all is decided.
     pub fn place(&self) -> Position {
         Position { partition: self.partition, offset: self.stable }
     }
 }
 
-/// Where a broker that went away may have forgotten to end what we published, or what somebody else did who had a partition
-/// before us.
+/// Where a lost broker may have left transactions undecided: ours, or those of a former owner of the partition.
 #[derive(Debug, Default)]
 pub struct Doubts {
-    /// Partitions in which we published.
     published_in: BTreeSet<u32>,
-    /// Partitions that were not seen to be decided since.
+    /// Partitions that were not seen decided since.
     doubtful: BTreeSet<u32>,
-    /// A broker went away, and nobody was told yet.
+    /// A lost broker that was not reported yet.
     is_news: bool,
 }
 
 impl Doubts {
-    /// We published in these.
     pub fn published(&mut self, partitions: BTreeSet<u32>) {
         self.published_in.extend(partitions);
     }
 
-    /// A broker went away: any of so many partitions may be undecided.
+    /// A broker went away: any partition may be undecided.
     pub fn doubt(&mut self, partitions: u32) {
         self.doubtful = (0..partitions).collect();
         self.is_news = true;
     }
 
-    /// Whether a broker went away since this was last asked.
+    /// Whether a broker went away since the last call.
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.is_news)
     }
 
-    /// What must be decided before these are published: all that we published, since an abort would take it back; and all
-    /// that is in their partitions, since nobody could tell any more how that was decided.
+    /// The partitions that must be decided before these are published: all of our output, since an abort would revert
+    /// it, and all of the partitions in `outputs`, since a later decision could not be determined any more.
     pub fn due(&mut self, outputs: &[Output]) -> Vec<u32> {
         self.published(outputs.iter().map(|output| output.partition).collect());
         self.doubtful.intersection(&self.published_in).copied().collect()
     }
 
-    /// All is decided in a partition.
     pub fn decided(&mut self, partition: u32) {
         self.doubtful.remove(&partition);
     }
 
-    /// Where something may be undecided.
     pub fn doubtful(&self) -> &BTreeSet<u32> {
         &self.doubtful
     }
 
-    /// Only where these are is anything undecided.
+    /// Everything outside of these positions is decided.
     pub fn keep(&mut self, open: &[(Topic, Position)]) {
         self.doubtful.retain(|partition| open.iter().any(|(_, place)| place.partition == *partition));
     }
 }
 
-/// Ends what may hang of ours in every log, and in the group's offsets where they are not told; `applied` is what our state
-/// knows. Returns the partitions in which something was published for that.
+/// Resolves our hanging transactions in every log, and in the group's offsets where they are undecided. Returns the
+/// partitions that were written for that.
 pub fn end_what_hangs(logs: &impl Recovering, applied: &[Applied]) -> Result<BTreeSet<u32>, EventLogError> {
     let Undecided { published, hanging, left_off } = logs.undecided()?;
     if hanging.is_empty() && left_off.untold.is_empty() {
@@ -155,11 +142,11 @@ pub fn end_what_hangs(logs: &impl Recovering, applied: &[Applied]) -> Result<BTr
     }
     let (commits, aborts) = decide(logs, &published, &hanging, &left_off, applied)?;
     if !commits.is_empty() {
-        say("committed, since what was published or our state tells that they were", commits.len(), 0);
+        say("committed, as the published records or our state show", commits.len(), 0);
         logs.commit(&commits)?;
     }
-    // Where the group goes on is told by `facts`, too, so that these can be aborted whatever they were. Committed, they
-    // would tell of all partitions of the transaction at once.
+    // The group's offsets are also in `facts`, so they can be aborted in any case. A commit would set them for all
+    // partitions of the transaction at once.
     let void: Vec<Position> = left_off.untold.into_iter().map(|partition| Position { partition, offset: 0 }).collect();
     if !aborts.is_empty() || !void.is_empty() {
         say("aborted", aborts.len(), void.len());
@@ -173,21 +160,20 @@ fn say(how: &str, partitions: usize, offsets: usize) {
     tracing::info!(
         partitions,
         offsets,
-        "transactions are open in {partitions} partitions of what is published, and in {offsets} of the group's offsets: \
-         in case that they are ours and hang, they are {how}"
+        "transactions are open in {partitions} output partitions, and in {offsets} of the group's offsets: if they \
+         are ours and hang, they are {how}"
     );
 }
 
-/// A log in which something hangs.
 struct Hanging {
     topic: Topic,
     partition: u32,
-    /// Where in `raw` the step began that is open here, or later: before the record that the first open one follows from,
-    /// and in `facts`, which tell of every step, behind the step before. None if it is not the first time, or of no step.
+    /// The lowest offset in `raw` at which the open step may have begun: before the cause of the first open record, and
+    /// in `facts`, which cover every step, behind the step before. None if it is a repetition, or of no step.
     began: Option<u64>,
 }
 
-/// What commits again what was committed, as far as can be told, and what aborts the rest.
+/// Returns the records that repeat a commit, and those that abort the rest.
 fn decide(
     logs: &impl Recovering,
     published: &[Published],
@@ -197,7 +183,7 @@ fn decide(
 ) -> Result<(Vec<Output>, Vec<Output>), EventLogError> {
     let (mut commits, mut aborts) = (Vec::new(), Vec::new());
     for partition in hanging.iter().map(|(_, partition)| *partition).collect::<BTreeSet<u32>>() {
-        // How far `raw` was read by all that is decided.
+        // How far `raw` was read according to all decided records.
         let mut read =
             left_off.told.get(&partition).copied().unwrap_or(0).max(applied_of(partition, published, applied));
         let mut found = Vec::new();
@@ -216,7 +202,7 @@ fn decide(
                 found.push(Hanging { topic, partition, began: began.map(|cause| step_before.unwrap_or(cause)) });
             }
         }
-        // All that is there for the first time is of one transaction.
+        // All first occurrences are of one transaction.
         let began = found.iter().filter_map(|log| log.began).min();
         let is_committed = began.is_some_and(|began| began < read);
         for Hanging { topic, partition, began } in found {
@@ -230,8 +216,8 @@ fn decide(
     Ok((commits, aborts))
 }
 
-/// How far `raw` was read to our state's knowledge, if that applied facts which are open now: it was told of the commit.
-/// Where no facts are open, they tell themselves.
+/// How far our state has read `raw`, if it applied facts that are open now: these were committed. Where no facts are
+/// open, the facts hold it themselves.
 fn applied_of(partition: u32, published: &[Published], applied: &[Applied]) -> u64 {
     let facts = published.iter().find(|log| log.topic == Topic::Facts && log.partition == partition);
     let is_of_these = |applied: &&Applied| {
@@ -241,8 +227,7 @@ fn applied_of(partition: u32, published: &[Published], applied: &[Applied]) -> u
     applied.iter().find(is_of_these).map_or(0, |applied| applied.raw)
 }
 
-/// What the first record follows from that is open, but for those which only say that all before is decided: whoever
-/// wrote these had published nothing else in that transaction.
+/// The cause of the first open record, without noops that only follow a decision: their transaction held nothing else.
 fn cause(logs: &impl Recovering, published: &Published) -> Result<Option<u64>, EventLogError> {
     let mut cause = None;
     logs.open(published, &mut |entry| {
@@ -259,7 +244,7 @@ fn raw_offset(entry: &Entry) -> Option<u64> {
     std::str::from_utf8(entry.record.header(header::RAW_OFFSET)?).ok()?.parse().ok()
 }
 
-/// A noop record, for where `raw` was read to.
+/// A noop record that carries how far `raw` was read.
 fn noop(topic: Topic, partition: u32, read: u64) -> Output {
     let headers = vec![
         (header::TYPE.to_owned(), NOOP_TYPE.as_bytes().to_vec()),

@@ -1,4 +1,4 @@
-//! The raw event: what came in, with what ingress adds, and its form in a log.
+//! The raw event: a webhook as received, with the fields that ingress adds, and its form in a log.
 
 use std::net::IpAddr;
 
@@ -11,48 +11,39 @@ use crate::contract::{header, partition_of};
 use bitrix24::form::Head;
 use primitives::time::Timestamp;
 
-/// An event's id, given by ingress: a `UUIDv7`, the same in every topic.
+/// A `UUIDv7`, given by ingress, the same in every topic.
 pub type EventId = Uuid;
 
-/// One webhook as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawEvent {
-    /// Given by ingress, survives every hop. `UUIDv7`.
     pub id: EventId,
-    /// Whose URL it came to.
     pub app: AppName,
-    /// Whom it is about, as far as the body says so.
+    /// From the body; none if it names no valid portal.
     pub member_id: Option<MemberId>,
-    /// The `event` field in lower case, if there is a plausible one.
+    /// The `event` field in lower case, if it is plausible.
     pub kind: Option<String>,
-    /// Bitrix24's `ts`, if there is one.
+    /// Bitrix24's `ts`.
     pub occurred_at: Option<Timestamp>,
-    /// When the body had been read.
     pub received_at: Timestamp,
-    /// The request's `Content-Type`.
     pub content_type: Option<String>,
-    /// The sender's address.
     pub source: Option<IpAddr>,
-    /// The request's `traceparent`.
     pub traceparent: Option<String>,
-    /// Whether ingress refused the sender: the event is kept aside, and folded nowhere.
+    /// Whether ingress refused the sender: the event is kept, but folded nowhere.
     pub unknown_source: bool,
     /// Whether a crash may have made this the second copy in the log.
     pub resent: bool,
-    /// The bytes.
     pub body: Bytes,
 }
 
-/// Why a record of `raw` is no raw event: somebody else wrote it.
+/// Why a record of `raw` is no raw event: another program wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("header {0} is missing or malformed")]
 pub struct NotARawEvent(pub &'static str);
 
-/// Values of the `Content-Type` and `traceparent` headers beyond this length are not passed on.
+/// Longer values of `Content-Type` and `traceparent` are dropped.
 const HEADER_BYTES_MAX: usize = 256;
 
 impl RawEvent {
-    /// A new event with a new id.
     pub fn new(app: AppName, head: Head, body: Bytes, received_at: Timestamp) -> Self {
         Self {
             id: Uuid::now_v7(),
@@ -70,12 +61,11 @@ impl RawEvent {
         }
     }
 
-    /// The record's key: `{app}/{member_id}`, none if the portal is unknown.
+    /// `{app}/{member_id}`, none if the portal is unknown.
     pub fn key(&self) -> Option<String> {
         self.member_id.as_ref().map(|member_id| format!("{}/{member_id}", self.app))
     }
 
-    /// Where the record lies: by its key, else by its id.
     pub fn partition(&self, partitions: u32) -> u32 {
         match self.key() {
             Some(key) => partition_of(&key, partitions),
@@ -83,7 +73,6 @@ impl RawEvent {
         }
     }
 
-    /// The event as a record of `raw`.
     pub fn into_record(self) -> Record {
         let text = |text: String| text.into_bytes();
         let source = match &self.member_id {
@@ -120,7 +109,6 @@ impl RawEvent {
         Record { key, value: Some(self.body), headers, at: self.received_at }
     }
 
-    /// Reads a record of `raw`.
     pub fn from_record(record: &Record) -> Result<Self, NotARawEvent> {
         let text = |name: &'static str| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
         let need = |name: &'static str| text(name).ok_or(NotARawEvent(name));
