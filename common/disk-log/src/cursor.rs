@@ -11,45 +11,41 @@ use super::storage::StorageFile;
 /// Read from the file at once, unless a record is longer.
 const CHUNK_BYTES: u64 = 64 * 1024;
 
-/// A place between two frames.
 pub(super) struct Cursor {
     file: StorageFile,
     salt: Salt,
     position: u64,
     offset: u64,
-    /// What the file holds from `buffered_at` on.
+    /// The file's bytes from `buffered_at` on.
     buffer: Vec<u8>,
     buffered_at: u64,
 }
 
-/// What stands at the cursor.
 pub(super) enum Found {
-    /// A record; the cursor stands behind it now.
+    /// The cursor has moved behind it.
     Record(Body),
-    /// All before it was synced; the cursor stands behind it now.
+    /// All before it was synced. The cursor has moved behind it.
     Mark,
-    /// Nothing good. The cursor has not moved.
+    /// No valid frame. The cursor has not moved.
     Nothing,
 }
 
 impl Cursor {
-    /// Stands before the segment's first frame.
     pub fn new(file: StorageFile, segment: &Segment) -> Self {
         let salt = Salt::of(segment.id);
         Self { file, salt, position: HEADER_BYTES, offset: segment.base, buffer: vec![], buffered_at: HEADER_BYTES }
     }
 
-    /// The place in the file.
+    /// In bytes from the start of the file.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// The offset of the record that follows.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Takes the next frame that lies wholly before `limit`. Never looks beyond it: what lies there may change.
+    /// Never reads beyond `limit`: bytes there may change.
     pub fn next(&mut self, limit: u64) -> io::Result<Found> {
         let Some(head) = self.peek(HEAD_BYTES, limit)? else { return Ok(Found::Nothing) };
         let head = Head::read(head);
@@ -71,13 +67,13 @@ impl Cursor {
         Ok(Found::Record(body))
     }
 
-    /// Whether nothing was written from here on, as far as the next few bytes tell.
+    /// Whether the next few bytes are all unwritten.
     pub fn is_over(&mut self, limit: u64) -> io::Result<bool> {
         let head = usize::try_from(limit.saturating_sub(self.position)).unwrap_or(HEAD_BYTES).min(HEAD_BYTES);
         Ok(self.peek(head, limit)?.is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0)))
     }
 
-    /// How many bytes there are from here to the last one that is not zero.
+    /// Bytes from here to the last one that is not zero.
     pub fn written(&mut self, limit: u64) -> io::Result<u64> {
         let (from, mut at, mut written) = (self.position, self.position, 0);
         while at < limit {
@@ -93,7 +89,7 @@ impl Cursor {
         Ok(written)
     }
 
-    /// Steps over a bad record if a good frame follows it: whether that is so.
+    /// Steps over a bad record if a good frame follows it. Returns whether one does.
     pub fn skip_record(&mut self, limit: u64) -> io::Result<bool> {
         let from = (self.position, self.offset);
         let Some(head) = self.peek(HEAD_BYTES, limit)? else { return Ok(false) };
@@ -102,7 +98,7 @@ impl Cursor {
             return Ok(false);
         }
         let behind = self.position + HEAD_BYTES as u64 + u64::from(length);
-        // It may have been a mark, which has no offset of its own.
+        // The bad frame may have been a mark, which has no offset of its own.
         for offset in [self.offset + 1, self.offset] {
             self.go(behind, offset);
             if !matches!(self.next(limit)?, Found::Nothing) {
@@ -119,7 +115,7 @@ impl Cursor {
         self.buffer.clear();
     }
 
-    /// Goes on to the next good mark behind something bad, wherever it lies: whether there is one.
+    /// Moves to the next good mark, wherever it lies. Returns whether there is one.
     pub fn skip_to_mark(&mut self, limit: u64) -> io::Result<bool> {
         let (salt, offset, from) = (self.salt, self.offset, self.position);
         let mut at = from;
@@ -131,14 +127,14 @@ impl Cursor {
                 (self.position, self.offset) = (at + within as u64, offset);
                 return Ok(true);
             }
-            // A mark may lie across the two.
+            // A mark may lie across two chunks.
             at += length - (MARK_BYTES as u64 - 1);
         }
         self.go(from, offset);
         Ok(false)
     }
 
-    /// The next bytes, none if they are not all there before `limit`.
+    /// None if the bytes do not all lie before `limit`.
     fn peek(&mut self, length: usize, limit: u64) -> io::Result<Option<&[u8]>> {
         let end = self.position + length as u64;
         if end > limit {
@@ -152,7 +148,7 @@ impl Cursor {
         Ok(self.buffer.get(start..start + length))
     }
 
-    /// Reads on from the cursor; fewer bytes than asked for only at the end of the file.
+    /// Fewer bytes than requested only at the end of the file.
     fn fill(&mut self, bytes: usize) -> io::Result<()> {
         self.buffer.resize(bytes, 0);
         self.buffer.shrink_to(bytes);

@@ -1,7 +1,7 @@
-//! Which entries of a log have been delivered elsewhere, so that they need not be delivered again.
+//! Entries of a log that have been delivered elsewhere, so that they are not delivered again.
 //!
-//! Kept in one small file, lazily: what was delivered and not saved is only delivered twice, flagged as
-//! such. The log's segments are deleted after the file that allows it is on the disk, never before.
+//! Saved in one small file, lazily: what is lost of it only causes a second delivery, flagged as such. Segments
+//! are deleted after the file that allows it is durable, never before.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,17 +16,14 @@ use uuid::Uuid;
 use super::DiskLog;
 use super::files::{Files, is_full};
 
-/// The file beside the segments.
 const FILE: &str = "delivered";
-/// The file's first line.
 const FIRST_LINE: &str = "hookledger delivered 1";
 
-/// Remembers which offsets of a log are delivered.
 #[derive(Debug)]
 pub struct Delivered {
     log: DiskLog,
     offsets: Mutex<Offsets>,
-    /// What the file says. Held while it is written.
+    /// The contents of the file. Held while it is written.
     saved: Mutex<Offsets>,
 }
 
@@ -34,14 +31,14 @@ pub struct Delivered {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Offsets {
     watermark: u64,
-    /// Begin and end of each stretch beyond the watermark; they neither overlap nor touch.
+    /// Start and end of each range beyond the watermark; they neither overlap nor touch.
     ///
-    /// At most as many as there are undelivered entries between delivered ones; those on their way are bounded.
+    /// Bounded by the entries in flight.
     beyond: BTreeMap<u64, u64>,
 }
 
 impl Delivered {
-    /// What was saved for this log; nothing is delivered if there is no file, or none that makes sense.
+    /// Nothing is delivered if there is no valid file for this log.
     pub fn load(log: &DiskLog) -> io::Result<Self> {
         let (first, end) = log.bounds();
         let saved = Offsets::read(&log.shared.files, &log.dir(), log.identity(), end)?;
@@ -60,7 +57,6 @@ impl Delivered {
         Ok(Self { log: log.clone(), offsets: Mutex::new(offsets), saved: Mutex::new(saved) })
     }
 
-    /// The entry at this offset has been delivered.
     pub fn deliver(&self, offset: u64) {
         self.offsets().add(offset);
     }
@@ -70,21 +66,19 @@ impl Delivered {
         self.offsets().watermark
     }
 
-    /// Whether the entry at this offset has been delivered.
     pub fn is_delivered(&self, offset: u64) -> bool {
         self.offsets().contains(offset)
     }
 
-    /// How many durable entries are not delivered.
     pub fn undelivered(&self) -> u64 {
         let end = self.log.bounds().1;
         self.offsets().undelivered(end)
     }
 
-    /// Saves durably what is delivered by now, then deletes the segments that hold nothing else.
+    /// Saves durably, then deletes the segments that are delivered as a whole.
     ///
-    /// On a disk without room for the file they go before it, which makes room: that they are gone says as
-    /// durably that all in them was delivered.
+    /// On a full disk they are deleted before the file is written, which makes room: their absence records
+    /// as durably that all in them was delivered.
     pub fn save(&self) -> io::Result<()> {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let offsets = self.offsets().clone();
@@ -103,7 +97,7 @@ impl Delivered {
         self.log.delete_before(saved.watermark)
     }
 
-    /// What is not there any more is delivered.
+    /// Deleted entries count as delivered.
     fn offsets(&self) -> MutexGuard<'_, Offsets> {
         let first = self.log.bounds().0;
         let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,7 +106,7 @@ impl Delivered {
     }
 }
 
-/// Takes over what is delivered of one log for another that has the same offsets.
+/// Copies the delivered offsets to another log with the same offsets.
 pub(super) fn carry(files: &Files, (dir, log): (&Path, Uuid), (to_dir, to_log): (&Path, Uuid)) -> io::Result<()> {
     let text = match files.read_to_string(&dir.join(FILE)) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => return Ok(()),
@@ -123,7 +117,7 @@ pub(super) fn carry(files: &Files, (dir, log): (&Path, Uuid), (to_dir, to_log): 
 }
 
 impl Offsets {
-    /// What the file says of a log that ends here; none if there is one that makes no sense for it.
+    /// None if there is a file that is not valid for this log.
     pub fn read(files: &Files, dir: &Path, log: Uuid, end: u64) -> io::Result<Option<Self>> {
         match files.read_to_string(&dir.join(FILE)) {
             Ok(text) => Ok(Self::parse(&text, log).filter(|offsets| offsets.end() <= end)),
@@ -133,7 +127,6 @@ impl Offsets {
         }
     }
 
-    /// Whether the entry at this offset is delivered.
     pub fn contains(&self, offset: u64) -> bool {
         let before = self.beyond.range(..=offset).next_back();
         offset < self.watermark || before.is_some_and(|(_, end)| offset < *end)
@@ -145,7 +138,6 @@ impl Offsets {
         }
     }
 
-    /// Adds a stretch.
     pub fn add_all(&mut self, stretch: Range<u64>) {
         let (mut start, mut end) = (stretch.start, stretch.end);
         // What it overlaps or touches becomes one with it.
@@ -159,7 +151,6 @@ impl Offsets {
         self.raise(self.watermark);
     }
 
-    /// Everything below `watermark` is delivered.
     pub fn raise(&mut self, watermark: u64) {
         self.watermark = self.watermark.max(watermark);
         while let Some((start, end)) = self.beyond.first_key_value().map(|(start, end)| (*start, *end))
@@ -170,7 +161,6 @@ impl Offsets {
         }
     }
 
-    /// How many before `end` are not delivered.
     pub fn undelivered(&self, end: u64) -> u64 {
         let beyond: u64 = self.beyond.iter().map(|(start, end)| end - start).sum();
         end.saturating_sub(self.watermark).saturating_sub(beyond)
@@ -180,7 +170,7 @@ impl Offsets {
         self.beyond.last_key_value().map_or(self.watermark, |(_, end)| *end)
     }
 
-    /// Lines for people too; the last one is a checksum of those before it.
+    /// Human-readable lines; the last one is a checksum of the others.
     fn text(&self, log: Uuid) -> String {
         let mut text = format!("{FIRST_LINE}\nlog {log}\nbelow {}\n", self.watermark);
         for (start, end) in &self.beyond {

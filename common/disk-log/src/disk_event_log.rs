@@ -1,12 +1,12 @@
 //! All logs of a standalone process: one partition, read and published without a broker.
 //!
 //! A batch is published log by log, each taking its part whole or not at all: `events`, `unverified`,
-//! `rejected`, then `facts`, then how far `raw` was read. After a crash in between, `facts` have not
-//! moved, so the same events come again and mean the same; what a log has already is left out by the
-//! raw offset that every derived record carries.
+//! `rejected`, then `facts`, then the read position of `raw`. After a crash in between, `facts` have not
+//! advanced, so the same events are read again with the same result; records that a log has already are
+//! skipped by the raw offset that every derived record carries.
 //!
-//! Where a log finds no room, publishing waits for it in that place ([`Upkeep`]). `raw` stops before that: it leaves
-//! room for all that follows from what it took, and the logs of what follows leave some for the state.
+//! Where a log has no room, publishing waits in that place ([`Upkeep`]). `raw` stops before that: it reserves
+//! room for the records derived from it, and the derived logs reserve some for the state.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,21 +27,18 @@ use primitives::time::{SteadyClock, Timestamp};
 
 mod upkeep;
 
-/// In the order in which they are published: `facts` last, since they are the state from which the rest follows.
+/// In the order of publishing: `facts` last, since the rest is derived from that state.
 const PUBLISHED: [Topic; 4] = [Topic::Events, Topic::Unverified, Topic::Rejected, Topic::Facts];
-/// The directory of the log that says how far `raw` was read.
+/// The directory of the log with the read position of `raw`.
 const PROGRESS: &str = "progress";
-/// The only partition.
 const PARTITION: u32 = 0;
-/// Of the derived logs, each of which has two at least.
+/// Of the derived logs, each of which has at least two segments.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
-/// Records of `raw` that come at once.
 const BATCH_RECORDS_MAX: usize = 500;
-/// Bytes of `raw` that come at once, but for single larger records.
+/// Exceeded only by a single larger record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Left free by the logs of what follows: the state is written after them, and is never to find the disk full.
+/// Reserved by the derived logs: the state is written after them, and must never find the disk full.
 const FOLLOWING_LEAVE_BYTES: u64 = 12 * 1024 * 1024;
-/// How often old segments are looked for.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
 
 /// The logs of one directory, and `raw`, which ingress writes.
@@ -50,10 +47,10 @@ pub struct DiskEventLog {
     raw: DiskLog,
     published: [Published; 4],
     progress: DiskLog,
-    /// `K`: all of `raw` below was published. None if nothing was yet.
+    /// `K`: all of `raw` below was published. None if nothing was published.
     read_until: Option<u64>,
     reader: Option<Reader>,
-    /// Where records lie that were brought and of which nothing is published yet: behind each, its place.
+    /// Read records that are not published yet: offset, and the place behind each.
     brought: VecDeque<(u64, Place)>,
     was_assigned: bool,
     upkeep: Upkeep,
@@ -61,21 +58,19 @@ pub struct DiskEventLog {
     clock: SteadyClock,
 }
 
-/// A log of derived records.
 struct Published {
     topic: Topic,
     log: DiskLog,
-    /// What follows from `raw` below this offset is in the log.
+    /// All records derived from `raw` below this offset are in the log.
     until: u64,
 }
 
 impl DiskEventLog {
-    /// Opens or makes the logs in `dir`, and finds out what a crash left undone. `raw` may be written to meanwhile.
+    /// Opens or creates the logs, and determines what a crash left undone. `raw` may be written to meanwhile.
     pub fn open(dir: &Path, raw: DiskLog, retention: Retention) -> anyhow::Result<Self> {
         Self::open_with(dir, raw, Upkeep::new(retention))
     }
 
-    /// The same, kept as this says.
     pub fn open_with(dir: &Path, raw: DiskLog, upkeep: Upkeep) -> anyhow::Result<Self> {
         let leaves = Leaves { bytes: FOLLOWING_LEAVE_BYTES, ..Leaves::default() };
         let logs = Options { segment_bytes: SEGMENT_BYTES, leaves, ..Options::log() };
@@ -116,7 +111,7 @@ impl DiskEventLog {
         })
     }
 
-    /// The log in place of a topic, if it has one.
+    /// None for topics without a log.
     pub fn log(&self, topic: Topic) -> Option<&DiskLog> {
         if topic == Topic::Raw {
             return Some(&self.raw);
@@ -134,7 +129,7 @@ impl DiskEventLog {
             .ok_or_else(|| EventLogError::Fatal(format!("without a broker there is no log {}", topic.name())))
     }
 
-    /// What of a batch each log is still to get.
+    /// The records of a batch that each log still lacks.
     fn missing(&self, outputs: Vec<Output>, read_until: u64) -> Result<[Vec<Record>; 4], EventLogError> {
         let mut missing: [Vec<Record>; 4] = Default::default();
         for output in outputs {
@@ -146,7 +141,7 @@ impl DiskEventLog {
                     header::RAW_OFFSET
                 ))
             })?;
-            // A correction of what lies far behind is no part of the batch, and no log has it.
+            // A correction of old records is no part of the batch, and no log has it.
             if cause >= self.published[index].until || is_correction(&output.record) {
                 missing[index].push(output.record);
             }
@@ -154,7 +149,7 @@ impl DiskEventLog {
         Ok(missing)
     }
 
-    /// Deletes what is old enough, now and then, and nothing while a batch is half published.
+    /// Applies retention periodically, but never while a batch is half published.
     fn retain(&mut self) {
         let read_until = self.read_until.unwrap_or(0);
         let is_whole = self.published.iter().all(|published| published.until <= read_until);
@@ -163,7 +158,7 @@ impl DiskEventLog {
         }
         self.retained_at = Some(Instant::now());
         let logs = self.published.iter().map(|published| (published.topic, &published.log, u64::MAX));
-        // What was not read yet stays, however old it is.
+        // Unread records stay at any age.
         for (topic, log, before) in logs.chain([(Topic::Raw, &self.raw, read_until)]) {
             self.delete_old(topic, log, before);
         }
@@ -176,8 +171,8 @@ impl DiskEventLog {
         }
     }
 
-    /// Deletes what is old enough while a batch is half published and waits for room. The last record of each log
-    /// stays: it tells how far the log goes.
+    /// Applies retention while a half-published batch waits for room. The last record of each log stays: it holds the
+    /// log's progress.
     fn retain_while_waiting(&self) {
         let read_until = self.read_until.unwrap_or(0);
         let logs = self.published.iter().map(|published| (published.topic, &published.log, u64::MAX));
@@ -186,7 +181,7 @@ impl DiskEventLog {
         }
     }
 
-    /// Appends to a log of what follows; waits for room where there is none, until it is time to stop.
+    /// Waits for room until a stop is requested.
     fn append(&self, name: &str, log: &DiskLog, records: &[Record]) -> Result<u64, EventLogError> {
         let mut waiting = None;
         loop {
@@ -202,7 +197,7 @@ impl DiskEventLog {
         }
     }
 
-    /// All that follows from `raw` below this is published: no room is left for it any more.
+    /// Everything derived from `raw` below this is published, so its reserved room is released.
     fn used(&mut self, read_until: u64) {
         let mut until = None;
         while let Some((_, place)) = self.brought.front().copied().filter(|(offset, _)| *offset <= read_until) {
@@ -214,7 +209,7 @@ impl DiskEventLog {
         }
     }
 
-    /// What says least gives way where a log is larger than it may be: events that nobody proved.
+    /// The least valuable records go first: unverified events.
     fn limit_unverified(&self) {
         let Some(log) = self.log(Topic::Unverified) else { return };
         match log.delete_beyond(self.upkeep.unverified_bytes_max) {
@@ -347,12 +342,12 @@ impl EventLog for DiskEventLog {
     }
 }
 
-/// The offset of the raw event that a derived record follows from.
+/// The offset of the raw event that the record is derived from.
 fn cause(record: &Record) -> Option<u64> {
     std::str::from_utf8(record.header(header::RAW_OFFSET)?).ok()?.parse().ok()
 }
 
-/// What follows from `raw` below this offset is in the log.
+/// All records derived from `raw` below this offset are in the log.
 fn until(log: &DiskLog) -> io::Result<u64> {
     let missing = || io::Error::new(io::ErrorKind::InvalidData, "its last record names no raw event");
     let (first, mut end) = log.bounds();
@@ -366,7 +361,7 @@ fn until(log: &DiskLog) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Whether an audit published the record, and no batch.
+/// Whether an audit published the record, not a batch.
 fn is_correction(record: &Record) -> bool {
     record.header(header::CORRECTION).is_some()
 }
@@ -386,7 +381,6 @@ fn last(log: &DiskLog) -> io::Result<Option<Record>> {
     before(log, log.bounds().1)
 }
 
-/// The record before that place, if there is one.
 fn before(log: &DiskLog, end: u64) -> io::Result<Option<Record>> {
     if end <= log.bounds().0 {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The disk under a log and the clock beside it: what a log needs of both, on whatever [`Storage`].
+//! The disk under a log and its clock, on any [`Storage`].
 
 use std::io;
 use std::path::Path;
@@ -9,74 +9,63 @@ use std::time::{Duration, Instant};
 use super::storage::{Access, Real, Storage, StorageFile, read_exact_at};
 use primitives::clock::Clock;
 
-/// The disk under a log, and the clock beside it.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     storage: Arc<dyn Storage>,
     clock: Clock,
-    /// Bytes of the disk that this log does not take, now: what comes after it needs them.
+    /// Bytes of the disk that this log reserves for others.
     leaves: Arc<AtomicU64>,
 }
 
 impl Default for Files {
-    /// The kernel's.
     fn default() -> Self {
         Self::on(Arc::new(Real), Clock::default())
     }
 }
 
 impl Files {
-    /// A log's files on this storage, by this clock.
     pub fn on(storage: Arc<dyn Storage>, clock: Clock) -> Self {
         Self { storage, clock, leaves: Arc::default() }
     }
 
-    /// The same disk for another log, which leaves so many bytes of it to others.
+    /// The same disk for another log, with this many bytes reserved for others.
     pub fn leaving(self, bytes: u64) -> Self {
         Self { leaves: Arc::new(bytes.into()), ..self }
     }
 
-    /// From now on it leaves so many.
     pub fn leave(&self, bytes: u64) {
         self.leaves.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether work may be done in the background.
+    /// Whether background threads are allowed.
     pub fn allows_threads(&self) -> bool {
         self.storage.allows_threads()
     }
 
-    /// The clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// What it says.
     pub fn now(&self) -> Instant {
         self.clock.now()
     }
 
-    /// How long ago that was.
     pub fn since(&self, at: Instant) -> Duration {
         self.clock.since(at)
     }
 
-    /// The names in a directory.
     pub fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.storage.names(dir)
     }
 
-    /// Opens a file to be read.
     pub fn open(&self, path: &Path) -> io::Result<StorageFile> {
         self.storage.open(path, Access::Read)
     }
 
-    /// Opens a file to be read and written.
     pub fn open_to_write(&self, path: &Path) -> io::Result<StorageFile> {
         self.storage.open(path, Access::Write)
     }
 
-    /// A small file, whole.
     pub fn read_to_string(&self, path: &Path) -> io::Result<String> {
         let file = self.open(path)?;
         let mut bytes = vec![0; usize::try_from(file.length()?).map_err(io::Error::other)?];
@@ -84,12 +73,11 @@ impl Files {
         String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// How long a file is.
     pub fn length(&self, path: &Path) -> io::Result<u64> {
         self.open(path)?.length()
     }
 
-    /// Makes a file of zeros that are on the disk. Does not even begin where there is no room.
+    /// Creates a file of durable zeros; fails at once without room.
     pub fn make(&self, path: &Path, bytes: u64) -> io::Result<StorageFile> {
         if let Some(dir) = path.parent()
             && self.room(dir)? < bytes
@@ -102,7 +90,7 @@ impl Files {
         Ok(file)
     }
 
-    /// Cuts a file to this length, if it is longer.
+    /// Only shortens.
     pub fn cut(&self, path: &Path, bytes: u64) -> io::Result<()> {
         let file = self.open_to_write(path)?;
         if file.length()? > bytes {
@@ -111,12 +99,12 @@ impl Files {
         Ok(())
     }
 
-    /// Gives a file another name. Durable once the directory is synced.
+    /// Durable once the directory is synced.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.storage.rename(from, to)
     }
 
-    /// Removes a file that may be gone already. Durable once the directory is synced.
+    /// A missing file is no error. Durable once the directory is synced.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         match self.storage.remove(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -124,12 +112,12 @@ impl Files {
         }
     }
 
-    /// Returns when the directory's entries are on the disk.
+    /// Returns when the directory's entries are durable.
     pub fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.storage.sync_dir(dir)
     }
 
-    /// Replaces a small file, durably: it is the old one or the new one, whatever happens.
+    /// Replaces a small file durably and atomically.
     pub fn replace(&self, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
         let temporary = dir.join(format!("{name}.tmp"));
         let replaced = self.storage.create(&temporary).and_then(|file| {
@@ -145,13 +133,13 @@ impl Files {
         replaced
     }
 
-    /// How many bytes of the disk the log can still take, without what it leaves to others.
+    /// Free bytes, without those reserved for others.
     pub fn room(&self, dir: &Path) -> io::Result<u64> {
         Ok(self.storage.room(dir)?.saturating_sub(self.leaves.load(Ordering::Relaxed)))
     }
 }
 
-/// Writes all or fails: a short write counts as failure, since nobody knows what became of the rest.
+/// A short write is an error, since the fate of the rest is unknown.
 pub(super) fn write(file: &StorageFile, bytes: &[u8], at: u64) -> io::Result<()> {
     loop {
         match file.write_at(bytes, at) {
@@ -163,7 +151,6 @@ pub(super) fn write(file: &StorageFile, bytes: &[u8], at: u64) -> io::Result<()>
     }
 }
 
-/// Whether a call failed for want of room.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

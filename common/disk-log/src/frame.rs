@@ -1,12 +1,11 @@
 //! A frame carries one record in a segment: `len u32 | crc32c u32 | body`, the body being its kind and the record.
 //!
-//! The checksum covers the segment's random id, the record's offset, the length and the body: nothing
-//! that lay in the file before, or in another one, passes for a record of this place. A length of nought
-//! ends a segment.
+//! The checksum covers the segment's random id, the record's offset, the length and the body: stale bytes
+//! of this or another file never pass for a record of this place. A length of zero ends a segment.
 //!
 //! Each write begins with a *mark*: a frame without a record, which carries the offset that follows. It is
-//! written only after all before it was synced, and can be recognised without knowing where it lies: a bad
-//! place before a good mark is damage, and no write that was cut short.
+//! written only after all before it was synced, and can be recognised at any place: a bad place before a
+//! good mark is damage, not a write that was cut short.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -17,20 +16,17 @@ use event_log::Record;
 
 /// Length and checksum.
 pub(super) const HEAD_BYTES: usize = 8;
-/// No longer body is written, nor accepted.
 pub(super) const BODY_BYTES_MAX: u32 = 256 * 1024 * 1024;
 
 /// A record that ends its group.
 const LAST: u8 = 0;
-/// A record of whose group more follows: alone, it means nothing.
+/// A record whose group goes on: alone, it means nothing.
 const MORE: u8 = 1;
 /// A mark: its body is this and the offset of the record that follows.
 const MARK: u8 = 2;
 const MARK_LENGTH: u32 = 9;
-/// What a mark takes.
 pub(super) const MARK_BYTES: usize = HEAD_BYTES + MARK_LENGTH as usize;
 
-/// A record that is too long for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a record of more than {BODY_BYTES_MAX} bytes")]
 pub(super) struct TooLong;
@@ -55,7 +51,6 @@ pub(super) fn lay_body(record: &[u8], frames: &mut Vec<u8>) {
     frames.extend_from_slice(record);
 }
 
-/// Appends a mark, to be sealed like the others.
 pub(super) fn lay_mark(frames: &mut Vec<u8>) {
     frames.extend_from_slice(&MARK_LENGTH.to_le_bytes());
     frames.extend_from_slice(&[0; 4]);
@@ -63,7 +58,7 @@ pub(super) fn lay_mark(frames: &mut Vec<u8>) {
     frames.extend_from_slice(&[0; 8]);
 }
 
-/// Completes the frames of one write for a place in a segment. May be done again, for another place.
+/// Completes the frames of one write for a place in a segment. May be repeated for another place.
 pub(super) fn seal(frames: &mut [u8], salt: Salt, first: u64) {
     let mut rest = frames;
     let mut offset = first;
@@ -80,7 +75,7 @@ pub(super) fn seal(frames: &mut [u8], salt: Salt, first: u64) {
     }
 }
 
-/// Where the first good mark of a segment is in these bytes, and the offset that it carries, `at_least` so high.
+/// The first good mark of a segment in these bytes: its place and its offset, which is `at_least` this.
 pub(super) fn find_mark(bytes: &[u8], salt: Salt, at_least: u64) -> Option<(usize, u64)> {
     let head = MARK_LENGTH.to_le_bytes();
     bytes.windows(MARK_BYTES).enumerate().find_map(|(at, frame)| {
@@ -94,7 +89,6 @@ pub(super) fn find_mark(bytes: &[u8], salt: Salt, at_least: u64) -> Option<(usiz
     })
 }
 
-/// What stands before a body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     pub length: u32,
@@ -102,7 +96,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Reads the first bytes of a frame, of which there are enough.
+    /// `bytes` must hold a whole head.
     pub fn read(bytes: &[u8]) -> Self {
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         Self { length: word(0), crc: word(4) }
@@ -114,23 +108,21 @@ impl Head {
 pub(super) struct Body(pub Bytes);
 
 impl Body {
-    /// The record's bytes.
     pub fn record(&self) -> Bytes {
         self.0.slice(1..)
     }
 
-    /// Whether its group ends here.
+    /// Whether the record is the last of its group.
     pub fn ends_group(&self) -> bool {
         self.0[0] == LAST
     }
 
-    /// Whether it is a mark, and no record.
     pub fn is_mark(&self) -> bool {
         self.0[0] == MARK
     }
 }
 
-/// A segment's id as the checksum's beginning.
+/// A segment's id as the start of the checksum.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Salt(u32);
 
@@ -139,7 +131,6 @@ impl Salt {
         Self(crc32c::crc32c(segment.as_bytes()))
     }
 
-    /// The checksum of a body at an offset of the segment.
     pub fn crc(self, offset: u64, body: &[u8]) -> u32 {
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let crc = crc32c::crc32c_append(self.0, &offset.to_le_bytes());

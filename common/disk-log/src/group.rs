@@ -1,4 +1,4 @@
-//! What is kept together: the records of one append, and the appends of one write.
+//! Groups and batches: the records of one append, and the appends of one write.
 
 use std::io;
 use std::sync::Arc;
@@ -11,10 +11,8 @@ use super::recovery::Tail;
 use event_log::Record;
 use primitives::time::Timestamp;
 
-/// Where an append is answered: the first record's offset.
 type Answer = oneshot::Sender<Result<u64, AppendError>>;
 
-/// A group, and where its answer will be.
 pub(super) type Awaited = (Group, oneshot::Receiver<Result<u64, AppendError>>);
 
 /// Records that are kept together or not at all, as frames.
@@ -23,12 +21,11 @@ pub(super) struct Group {
     records: u64,
     latest: Timestamp,
     answer: Answer,
-    /// Its place in the queue, given back when it is answered.
+    /// Room in the queue, released with the answer.
     pub place: Option<OwnedSemaphorePermit>,
 }
 
 impl Group {
-    /// Of these records, and where the answer will be.
     pub fn new(records: &[Record]) -> Result<Awaited, AppendError> {
         let mut frames = Vec::with_capacity(records.iter().map(Record::size).sum());
         for (index, record) in records.iter().enumerate() {
@@ -40,38 +37,34 @@ impl Group {
         Ok((Self { frames, records: records.len() as u64, latest, answer, place: None }, answered))
     }
 
-    /// It is not kept.
     pub fn refuse(self, error: AppendError) {
         let _ = self.answer.send(Err(error));
     }
 
-    /// What it takes in the queue and in a segment, but for the mark of its write.
+    /// Bytes in the queue and in a segment, without the mark of its write.
     pub fn bytes(&self) -> u64 {
         self.frames.len() as u64
     }
 }
 
-/// Who waits for a group, and how many records of the write are before it.
+/// The caller of a group, and the number of records before it in the write.
 struct Waiting {
     before: u64,
     answer: Answer,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-/// Groups that go to the disk in one write.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// Their records.
     pub tail: Tail,
-    /// It takes no more bytes.
+    /// The most bytes that it takes.
     pub room: u64,
-    /// So many bytes could be taken with all that follows from them, when it was begun.
+    /// Free bytes, less those reserved for derived records, when the batch was begun.
     pub free: u64,
     waiting: Vec<Waiting>,
 }
 
 impl Batch {
-    /// Adds a group behind the others.
     pub fn push(&mut self, group: Group) {
         let Group { frames, records, latest, answer, place } = group;
         if self.is_empty() {
@@ -83,17 +76,16 @@ impl Batch {
         self.tail.latest = self.tail.latest.max(latest);
     }
 
-    /// What it takes in a segment.
+    /// Bytes in a segment.
     pub fn bytes(&self) -> u64 {
         self.tail.frames.len() as u64
     }
 
-    /// Whether nobody waits for it.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Answers all who wait, `first` being the offset of the first record.
+    /// `first` is the offset of the first record.
     pub fn answer(self, kept: &Result<u64, AppendError>) {
         for waiting in self.waiting {
             let _ = waiting.answer.send(kept.clone().map(|first| first + waiting.before));

@@ -1,25 +1,23 @@
-//! A log in files of its own: what was answered is on the disk, and stays there until it is deleted.
+//! A log in files: an acknowledged record is on the disk, and stays there until it is deleted.
 //!
-//! One thread writes (`writer`), all who wait are answered by the same sync. Records lie in frames
-//! (`frame`, `record`) in segments (`segment`), whose files are made ahead (`spare`). Every opening
-//! begins a new segment, so that a torn end needs no repair (`recovery`). Readers (`reader`) see what is
-//! durable, never what is merely written. [`Delivered`] and [`DiskEventLog`] are built upon such logs.
-//! Where the disk lost what it had confirmed, the log stops and says so; [`salvage`] goes on knowingly.
+//! One thread writes (`writer`), and one sync acknowledges all waiting appends. Records lie in frames
+//! (`frame`, `record`) in segments (`segment`), whose files are created ahead (`spare`). Every opening
+//! begins a new segment, so that a torn end needs no repair (`recovery`). Readers (`reader`) see durable
+//! records only. [`Delivered`] and [`DiskEventLog`] are built upon such logs.
+//! Where the disk lost durable records, the log refuses to open; [`salvage`] recovers the rest on request.
 //!
-//! What is supposed of a disk: a sync that succeeds means that all is there that was written to the file
-//! since it was opened or since the last sync that did; a sector of 512 bytes is written wholly or not at
-//! all; sectors that are not written stay as they are. Nothing is supposed of what was not synced, nor of a
-//! file after a sync of it has failed.
+//! Assumptions about a disk: after a successful sync, everything is durable that was written to the file
+//! since it was opened or last synced; a sector of 512 bytes is written wholly or not at all; sectors that
+//! are not written stay as they are. Nothing is assumed of writes that were not synced, nor of a file after a
+//! failed sync.
 
 use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -31,6 +29,7 @@ use self::state::Shared;
 use self::storage::Simulated;
 use self::writer::{Request, Writer};
 use event_log::Record;
+use primitives::block_on;
 use primitives::clock::Clock;
 use primitives::time::Timestamp;
 
@@ -62,56 +61,52 @@ pub use self::survey::{Contents, Survey, SurveyError};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
-/// What waits for the writer; beyond it, who appends has to wait. Also the most that one write takes, but for single larger groups.
+/// The queue of the writer; beyond it, appends wait. Also the most that one write takes, but for single larger groups.
 const QUEUE_BYTES_MAX: u32 = 8 * 1024 * 1024;
-/// The same in appends.
 const QUEUE_GROUPS_MAX: usize = 16 * 1024;
-/// Left free by a log from which more follows: so much takes what is begun in the logs of what follows, and the state.
+/// Reserved by a source log: room for writes in progress in the derived logs, and for the state.
 const SOURCE_LEAVES_BYTES: u64 = 32 * MIB;
-/// As many bytes may follow from one, with some to spare: JSON writes six for a control character, and a record of the
-/// state comes besides.
+/// As many bytes may be derived from one, with a margin: JSON writes six for a control character, and the state has a
+/// record, too.
 const FOLLOWING_BYTES_PER_BYTE: u64 = 8;
-/// A log that stopped for want of room goes on when so much of it, and what follows, fits again: not event by event.
+/// A log that stopped for want of room goes on when this much fits again, derived records included.
 const GO_ON_BYTES: u64 = if cfg!(test) { KIB } else { MIB };
-/// When nothing can be written, the next attempt is so far off: others need the disk too.
+/// The pause after a failed write: other users need the disk too.
 const RETRY_AFTER: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 1_000 });
 
-/// How a disk log is kept.
 #[derive(Clone)]
 pub struct Options {
-    /// The size of a segment file.
     pub segment_bytes: u64,
-    /// More than this is not taken; `None` where retention bounds the log instead. Several segments at least,
-    /// since only whole ones are deleted.
+    /// Appends beyond this fail; `None` where retention bounds the log instead. Must be several segments, since only
+    /// whole ones are deleted.
     pub bytes_max: Option<u64>,
-    /// A segment that has been written to for so long takes no more, so that it can be deleted in time.
+    /// An older segment is closed, so that it can be deleted in time.
     pub segment_age_max: Option<Duration>,
-    /// What it leaves of its disk to others.
     pub leaves: Leaves,
-    /// Told how long each sync took that somebody waited for.
+    /// Called with the duration of each sync that an append waited for.
     pub on_sync: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
 }
 
 impl Options {
-    /// Of a log that is deleted once it is delivered, and takes no more than `limit` bytes until then.
+    /// For a log that is deleted once it is delivered.
     pub fn spool(limit: u64) -> Self {
         let segment_bytes = (limit / 4).clamp(64 * KIB, 16 * MIB);
         Self { segment_bytes, bytes_max: Some(limit), segment_age_max: None, leaves: Leaves::default(), on_sync: None }
     }
 
-    /// Of a log that stands in place of a topic.
+    /// For a log in place of a topic.
     pub fn log() -> Self {
         let segment_age_max = Some(Duration::from_secs(24 * 60 * 60));
         Self { segment_bytes: 16 * MIB, bytes_max: None, segment_age_max, leaves: Leaves::default(), on_sync: None }
     }
 
-    /// Of a log from which more follows, on the same disk: it stops before the disk is full. Whoever reads it tells how
-    /// far what follows was written ([`DiskLog::was_used`]).
+    /// For a log from which records on the same disk are derived: it stops before the disk is full. Its reader reports
+    /// how far the derived records were written ([`DiskLog::was_used`]).
     pub fn source() -> Self {
         Self { leaves: Leaves { bytes: SOURCE_LEAVES_BYTES, times_unused: FOLLOWING_BYTES_PER_BYTE }, ..Self::log() }
     }
 
-    /// Of a log whose last record alone matters.
+    /// For a log of which only the last record matters.
     pub fn progress() -> Self {
         Self { segment_bytes: 256 * KIB, segment_age_max: None, ..Self::log() }
     }
@@ -128,23 +123,21 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Room on a disk that a log does not take.
+/// Room on the disk that a log reserves for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leaves {
-    /// In any case.
     pub bytes: u64,
-    /// And for each byte of the log from which nothing followed yet, so many.
+    /// And this many bytes for each byte of the log that is not used yet.
     pub times_unused: u64,
 }
 
-/// A place in a log, between two records: the segment, and the byte in its file.
+/// A place between two records: the segment, and the byte in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     segment: u64,
     at: u64,
 }
 
-/// Why an append was not kept.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppendError {
     /// There is no room, or the limit is reached.
@@ -157,8 +150,7 @@ pub enum AppendError {
 
 /// A log in one directory, locked for as long as any handle lives. Handles are cheap to clone.
 ///
-/// Offsets count records from 0 and have no gaps. When the last handle is dropped, what was appended is
-/// written first.
+/// Offsets count records from 0 and have no gaps. Dropping the last handle writes all appended records first.
 #[derive(Clone)]
 pub struct DiskLog {
     shared: Arc<Shared>,
@@ -166,7 +158,7 @@ pub struct DiskLog {
 }
 
 impl DiskLog {
-    /// Opens or makes the log in `dir`. A second opener is refused.
+    /// Opens or creates the log. A second opener is refused.
     pub fn open(dir: &Path, options: Options) -> io::Result<Self> {
         Self::open_on(Files::default(), dir, options)
     }
@@ -180,9 +172,9 @@ impl DiskLog {
         Ok(Self::of(shared, limits, Work::Elsewhere { queue, writer }, Some(lock)))
     }
 
-    /// Opens or makes the log on a simulated disk. The simulation sees to it that nobody else has it.
+    /// On a simulated disk, which the simulation must not open twice.
     ///
-    /// It has no threads: whoever appends does the writer's work, and [`Self::idle`] what it does besides.
+    /// It has no threads: appends do the writer's work, and [`Self::idle`] its background work.
     pub fn open_simulated(disk: Arc<dyn Disk>, clock: Clock, options: Options) -> io::Result<Self> {
         let limits = (options.bytes_max, options.leaves);
         let (shared, writer, ..) =
@@ -206,7 +198,7 @@ impl DiskLog {
         Self { shared, handle: Arc::new(Handle { work: Some(work), places, bytes_max, leaves, _lock: lock }) }
     }
 
-    /// On a simulated disk: what the writer does as soon as it is idle.
+    /// On a simulated disk: what the writer does when it has nothing else to do.
     pub fn idle(&self) {
         if let Some(Work::Here(writer)) = &self.handle.work {
             let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,20 +207,18 @@ impl DiskLog {
         }
     }
 
-    /// The clock by which it waits and measures.
     pub fn clock(&self) -> &Clock {
         self.shared.files.clock()
     }
 
-    /// Made once with the directory.
+    /// Created once, with the directory.
     pub fn identity(&self) -> Uuid {
         self.shared.log
     }
 
     /// Resolves once the records are durable, all or none, with the offset of the first.
     ///
-    /// No records are kept at once; the answer is the durable end. Whoever drops the future may find the
-    /// records kept all the same.
+    /// Without records it returns the durable end at once. Dropping the future does not take the records back.
     pub async fn append(&self, records: Vec<Record>) -> Result<u64, AppendError> {
         if records.is_empty() {
             return Ok(self.bounds().1);
@@ -238,13 +228,13 @@ impl DiskLog {
         self.queue(group).await
     }
 
-    /// The same for a thread that may block.
+    /// For a thread that may block.
     pub fn append_blocking(&self, records: Vec<Record>) -> Result<u64, AppendError> {
         block_on(self.append(records))
     }
 
-    /// The same for whoever tries it again with these records if they are not kept.
-    pub fn try_append_blocking(&self, records: &[Record]) -> Result<u64, AppendError> {
+    /// For a caller that tries again with the same records.
+    pub(crate) fn try_append_blocking(&self, records: &[Record]) -> Result<u64, AppendError> {
         if records.is_empty() {
             return Ok(self.bounds().1);
         }
@@ -258,19 +248,19 @@ impl DiskLog {
         answered.await.map_err(|_| ended())?
     }
 
-    /// The first offset that is still there, and the one behind the last durable one.
+    /// The first offset, and the one behind the last durable record.
     pub fn bounds(&self) -> (u64, u64) {
         self.shared.bounds()
     }
 
-    /// Waits until the log's durable end is beyond `offset`, up to `wait`; whether it is.
-    pub fn wait_beyond(&self, offset: u64, wait: Duration) -> bool {
+    /// Waits up to `wait` until the log's durable end is beyond `offset`. Returns whether it is.
+    pub(crate) fn wait_beyond(&self, offset: u64, wait: Duration) -> bool {
         self.shared.wait_beyond(offset, wait)
     }
 
-    /// A reader that begins at `offset`, or at the first offset that is still there.
+    /// Begins at `offset`, or at the first offset if that is higher.
     ///
-    /// At an offset that is still to come, it brings nothing until that is durable.
+    /// At a future offset, it returns nothing until that is durable.
     pub fn reader(&self, offset: u64) -> io::Result<Reader> {
         Ok(Reader::new(self.clone(), offset))
     }
@@ -285,13 +275,13 @@ impl DiskLog {
         self.shared.delete_while(|segment| segment.end <= offset)
     }
 
-    /// Deletes whole segments whose every record is older than `at`. If that is so of the current one, it ends.
+    /// Deletes whole segments whose every record is older than `at`. If the current one qualifies, it is closed.
     pub fn delete_older_than(&self, at: Timestamp) -> io::Result<()> {
         self.delete_older_than_and_before(at, u64::MAX)
     }
 
-    /// The same, but nothing at or beyond `offset`.
-    pub fn delete_older_than_and_before(&self, at: Timestamp, offset: u64) -> io::Result<()> {
+    /// Deletes nothing at or beyond `offset`.
+    pub(crate) fn delete_older_than_and_before(&self, at: Timestamp, offset: u64) -> io::Result<()> {
         let doomed = |segment: &segment::Segment| segment.latest < at && segment.end <= offset;
         if self.shared.current().is_some_and(|current| !current.is_empty() && doomed(&current)) {
             let (done, is_done) = tokio::sync::oneshot::channel();
@@ -301,9 +291,9 @@ impl DiskLog {
         self.shared.delete_while(doomed)
     }
 
-    /// Deletes the oldest segments while all together take more than `bytes_max`, never the current one; how many
-    /// records went.
-    pub fn delete_beyond(&self, bytes_max: u64) -> io::Result<u64> {
+    /// Deletes the oldest segments while the total is more than `bytes_max`, never the current one. Returns the number
+    /// of deleted records.
+    pub(crate) fn delete_beyond(&self, bytes_max: u64) -> io::Result<u64> {
         let (first, _) = self.bounds();
         let excess = Cell::new(self.bytes().saturating_sub(bytes_max));
         let deleted = self.shared.delete_while(|oldest| {
@@ -314,17 +304,17 @@ impl DiskLog {
         deleted.map(|()| self.bounds().0.saturating_sub(first))
     }
 
-    /// All that follows from what lies before this place was written: no more room is left for it.
-    pub fn was_used(&self, until: Place) {
+    /// Everything derived from records before this place was written: the room reserved for it is released.
+    pub(crate) fn was_used(&self, until: Place) {
         self.shared.was_used(until);
     }
 
-    /// Bytes of the records that are kept, as they lie in files, for metrics and the limit.
+    /// Bytes of the records in files, for metrics and the limit.
     pub fn bytes(&self) -> u64 {
         self.shared.bytes()
     }
 
-    /// About how many bytes more can be kept, for metrics: what the limit leaves, or the disk, if that is less.
+    /// About how many more bytes fit, for metrics: the rest of the limit or of the disk, whichever is less.
     pub fn room(&self) -> io::Result<u64> {
         if self.handle.leaves.times_unused > 0 {
             return self.shared.room_with_what_follows(self.handle.leaves);
@@ -337,12 +327,11 @@ impl DiskLog {
         Ok(disk.min(self.handle.bytes_max.saturating_sub(self.bytes())))
     }
 
-    /// Why nothing can be kept at the moment, if that is so. The log looks by itself whether it is over.
+    /// The reason why nothing can be written now. The log retries by itself.
     pub fn fault(&self) -> Option<String> {
         self.shared.fault()
     }
 
-    /// The directory.
     pub fn dir(&self) -> PathBuf {
         self.shared.dir.clone()
     }
@@ -354,25 +343,21 @@ impl fmt::Debug for DiskLog {
     }
 }
 
-/// What ends with the last handle: first the writer, then the lock.
+/// Dropped with the last handle: first the writer, then the lock.
 struct Handle {
     work: Option<Work>,
-    /// Bytes that may still be queued.
+    /// Bytes left in the queue.
     places: Arc<Semaphore>,
     bytes_max: u64,
     leaves: Leaves,
     _lock: Option<File>,
 }
 
-/// Who does the writer's work.
 enum Work {
-    /// A thread.
     Elsewhere { queue: mpsc::Sender<Request>, writer: JoinHandle<()> },
-    /// Whoever asks for it.
     Here(Box<Mutex<Writer>>),
 }
 
-/// What every log begins with.
 type Begun = (Arc<Shared>, Writer, mpsc::Sender<Request>, mpsc::Receiver<Request>);
 
 impl Handle {
@@ -402,23 +387,4 @@ impl Drop for Handle {
 
 fn ended() -> AppendError {
     AppendError::Io(Arc::new(io::Error::new(io::ErrorKind::BrokenPipe, "its writer has ended")))
-}
-
-/// Waits for a future on a thread that may block.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Parked(Thread);
-    impl Wake for Parked {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    let waker = Waker::from(Arc::new(Parked(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Reads what is durable, in order, one file at a time, also while the log grows and is deleted from.
+//! Reads durable records in order, one file at a time, also while the log grows and is deleted from.
 
 use std::io;
 
@@ -7,14 +7,13 @@ use super::segment::{self, Segment, corrupt, damage};
 use super::{DiskLog, Place, record};
 use event_log::Record;
 
-/// Reads durable records in order. Keeps the log open, and one file of it.
+/// Keeps the log open, and one file of it.
 pub struct Reader {
     log: DiskLog,
     next: u64,
     open: Option<Open>,
 }
 
-/// The segment that is being read.
 struct Open {
     segment: Segment,
     cursor: Cursor,
@@ -25,19 +24,16 @@ impl Reader {
         Self { log, next: offset, open: None }
     }
 
-    /// The offset from which on [`Self::next`] looks.
     pub fn position(&self) -> u64 {
         self.next
     }
 
-    /// Where it stands in the log's files; none before the first record.
+    /// The place in the log's files; none before the first record.
     pub fn place(&self) -> Option<Place> {
         self.open.as_ref().map(|open| Place { segment: open.segment.number, at: open.cursor.position() })
     }
 
-    /// The next durable record, none if there is none yet.
-    ///
-    /// Offsets have no gaps, but what was deleted meanwhile is passed over.
+    /// None if no further record is durable yet. Offsets have no gaps, but deleted records are skipped.
     #[expect(clippy::should_implement_trait, reason = "an iterator that has ended stays so; a log goes on")]
     pub fn next(&mut self) -> io::Result<Option<(u64, Record)>> {
         loop {
@@ -53,7 +49,7 @@ impl Reader {
                     }
                     Ok(None) => {}
                     Err(error) => {
-                        // Whoever asks again hears the same again.
+                        // The next call must return the same error.
                         self.open = None;
                         return Err(error);
                     }
@@ -64,7 +60,7 @@ impl Reader {
         }
     }
 
-    /// Finds out what more has become durable; whether there is anything.
+    /// Refreshes the durable end. Returns whether there is more to read.
     fn advance(&mut self) -> io::Result<bool> {
         while let Some(segment) = self.log.shared.locate(self.next) {
             if let Some(open) = &mut self.open
@@ -75,7 +71,7 @@ impl Reader {
                 if at < segment.bytes {
                     return Ok(true);
                 }
-                // More records are promised than there are bytes: to look again would be to look for ever.
+                // The segment has fewer bytes than promised records: retrying would never end.
                 let path = segment::path(&self.log.shared.dir, segment.number);
                 return Err(corrupt(&path, damage(at, offset, segment.end)));
             }
@@ -84,7 +80,7 @@ impl Reader {
                     self.open = Some(Open { segment, cursor: Cursor::new(file, &segment) });
                     return Ok(true);
                 }
-                // Deleted between the two calls: there is another first one now.
+                // Deleted between the two calls: there is another first segment now.
                 Err(error)
                     if error.kind() == io::ErrorKind::NotFound
                         && self.log.shared.locate(self.next) != Some(segment) => {}
@@ -95,7 +91,7 @@ impl Reader {
     }
 }
 
-/// Takes the next frame; none if it is no record, or one before `wanted`.
+/// None for a mark, or a record before `wanted`.
 fn step(log: &DiskLog, segment: &Segment, cursor: &mut Cursor, wanted: u64) -> io::Result<Option<Record>> {
     let (offset, at) = (cursor.offset(), cursor.position());
     let path = || segment::path(&log.shared.dir, segment.number);

@@ -1,40 +1,33 @@
-//! A record as bytes, and back: whatever the bytes are, reading them ends in a record or in an error.
+//! A record as bytes. Decoding any bytes ends in a record or in an error.
 //!
 //! `version u8 | at u64 | key | value | number of headers | (name, value) each`. Numbers of fixed size
 //! are little-endian. Lengths are LEB128; those of key and value are one more than they are, so that
-//! nought says that there is none.
+//! zero means none.
 
 use bytes::Bytes;
 
 use event_log::Record;
 use primitives::time::Timestamp;
 
-/// The form of every record that this code writes, and the only one that it reads.
+/// The only version that is written or read.
 const VERSION: u8 = 1;
-/// A LEB128 number of 64 bits takes no more bytes.
+/// Enough for a LEB128 number of 64 bits.
 const NUMBER_BYTES_MAX: usize = 10;
 
-/// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Another version of this program wrote it.
     #[error("the record has version {0}, which is not known here")]
     Version(u8),
-    /// They end too early.
     #[error("the record ends too early")]
     Short,
-    /// They go on behind the record.
     #[error("the record is followed by something else")]
     Long,
-    /// A length or a number is none.
     #[error("a number in the record is none")]
     Number,
-    /// A key or a header's name is no text.
     #[error("a text in the record is not UTF-8")]
     Text,
 }
 
-/// Appends the record's bytes.
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
     out.push(VERSION);
     out.extend_from_slice(&record.at.ms().to_le_bytes());
@@ -47,7 +40,7 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
     }
 }
 
-/// Reads what [`encode`] wrote. The value shares the bytes' memory.
+/// The value shares the bytes' memory.
 pub fn decode(bytes: &Bytes) -> Result<Record, Malformed> {
     let at = time(bytes)?;
     let mut rest = Rest { bytes, at: 1 + size_of::<u64>() };
@@ -62,7 +55,6 @@ pub fn decode(bytes: &Bytes) -> Result<Record, Malformed> {
     if rest.at == bytes.len() { Ok(Record { key, value, headers, at }) } else { Err(Malformed::Long) }
 }
 
-/// Only the record's time.
 pub(super) fn time(bytes: &[u8]) -> Result<Timestamp, Malformed> {
     match bytes.first() {
         Some(&VERSION) => {}
@@ -96,7 +88,6 @@ fn text(bytes: &Bytes) -> Result<String, Malformed> {
     String::from_utf8(bytes.to_vec()).map_err(|_| Malformed::Text)
 }
 
-/// What is still to be read.
 struct Rest<'a> {
     bytes: &'a Bytes,
     at: usize,

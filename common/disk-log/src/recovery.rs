@@ -1,21 +1,18 @@
-//! Finds out, when a log is opened, what it holds.
+//! Determines the contents of a log when it is opened.
 //!
-//! A segment that others follow holds what the next one's header says, no more and no less. Only the
-//! newest is read: up to its first bad frame. What may be concluded from that one:
+//! For an older segment, the header of the next one holds the end. Only the newest segment is read, up to its
+//! first bad frame. There are three cases:
 //!
 //! - A good mark behind it proves damage: a mark is written only after all before it was synced. The log
-//!   refuses to open, and says what is lost.
-//! - Without such a mark, the bad frame is in the last write, or nothing is there any more. Its pages
-//!   reach the disk in any order, so good frames may well stand behind bad ones. Nobody was answered before
-//!   all of it was synced: it counts as a write that was cut short, and only whole groups before the bad
-//!   frame are taken.
-//! - That the last write of all was synced and damaged later cannot be told from that, as long as the mark
-//!   behind it is not on the disk. It is written as soon as the writer has nothing else to do, and synced at
-//!   an orderly end.
+//!   refuses to open, and reports what is lost.
+//! - Without such a mark, the bad frame is in the last write, or nothing follows. Pages reach the disk in any
+//!   order, so good frames may stand behind bad ones. Nothing was acknowledged before all of it was synced: it
+//!   counts as a write that was cut short, and only whole groups before the bad frame are taken.
+//! - That the last write was synced and damaged later cannot be detected as long as the mark behind it is not
+//!   on the disk. The mark is written as soon as the writer is idle, and synced at an orderly end.
 //!
-//! Everything before the last mark is known to be durable. The write behind it may be in the page cache
-//! only, perhaps after a failed sync; it is therefore handed back, to be written anew with the segment that
-//! every opening begins.
+//! Everything before the last mark is durable. The write behind it may be in the page cache only, perhaps after
+//! a failed sync; it is therefore written again with the segment that every opening begins.
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,37 +29,30 @@ use super::segment::{self, HEADER_BYTES, Header, Segment, corrupt, damage};
 use super::storage::read_exact_at;
 use primitives::time::Timestamp;
 
-/// What was found.
 #[derive(Debug)]
 pub(super) struct Recovered {
-    /// The log's identity; a new one if there was no log.
+    /// New if there was no log.
     pub log: Uuid,
-    /// Segments that hold records, in order, without the newest.
+    /// Segments with records, in order, without the newest.
     pub older: Vec<Segment>,
-    /// The newest, as far as it is known to be durable; perhaps without a record.
+    /// The durable part of the newest segment; perhaps without a record.
     pub newest: Option<Segment>,
-    /// What follows in the newest, and is to be written anew.
+    /// The rest of the newest segment, to be written again.
     pub tail: Tail,
-    /// The number of the next segment.
     pub number: u64,
-    /// The offset behind the last durable record.
     pub end: u64,
-    /// Segments of which nothing counts.
     pub void: Vec<u64>,
 }
 
 /// Whole groups of the last write, as frames.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
-    /// A mark and the frames; nothing at all without records.
+    /// A mark and the frames; empty without records.
     pub frames: Vec<u8>,
-    /// How many records they are.
     pub records: u64,
-    /// The youngest record's time.
     pub latest: Timestamp,
 }
 
-/// Looks through the directory.
 pub(super) fn recover(files: &Files, dir: &Path) -> io::Result<Recovered> {
     let mut headers = Vec::new();
     for number in segment::numbers(files, dir)? {
@@ -87,7 +77,7 @@ fn header(files: &Files, dir: &Path, number: u64) -> io::Result<Header> {
     if header.number == number { Ok(header) } else { Err(corrupt(&path, "it was renamed")) }
 }
 
-/// Goes back from the newest segment, each header naming the one before it.
+/// Follows the headers back from the newest segment.
 fn older(files: &Files, dir: &Path, headers: &[Header], newest: &Header) -> io::Result<(VecDeque<Segment>, Vec<u64>)> {
     let (mut segments, mut void) = (VecDeque::new(), Vec::new());
     let mut next = *newest;
@@ -114,9 +104,9 @@ fn older(files: &Files, dir: &Path, headers: &[Header], newest: &Header) -> io::
                 segments.push_front(Segment { number, id, base, end, bytes, latest });
                 next = *header;
             }
-            // When the next one began, this one was about to be deleted, or it would be named.
+            // It was about to be deleted when the next one began, or it would be named.
             None => void.push(header.number),
-            // Nothing that it may hold was ever promised, or the next one would begin behind it.
+            // Nothing in it was acknowledged, or the next one would begin behind it.
             Some(_) if header.base == next.base => void.push(header.number),
             Some(_) => return Err(corrupt(&path, "those that follow it do not know it")),
         }
@@ -124,7 +114,7 @@ fn older(files: &Files, dir: &Path, headers: &[Header], newest: &Header) -> io::
     Ok((segments, void))
 }
 
-/// Reads the newest segment: what is known to be durable, and what is to be written anew.
+/// Returns the durable part, and the part to be written again.
 fn scan(files: &Files, dir: &Path, header: &Header) -> io::Result<(Segment, Tail)> {
     let path = segment::path(dir, header.number);
     let file = files.open(&path)?;
@@ -163,7 +153,7 @@ fn scan(files: &Files, dir: &Path, header: &Header) -> io::Result<(Segment, Tail
     Ok((synced, Tail { frames, records, latest: whole.latest }))
 }
 
-/// Tells, where nothing good stands, damage from a write that was cut short.
+/// Distinguishes damage from a write that was cut short.
 fn refuse_damage(path: &Path, cursor: &mut Cursor, limit: u64) -> io::Result<()> {
     let (at, offset) = (cursor.position(), cursor.offset());
     let is_over = cursor.is_over(limit)?;
@@ -172,7 +162,7 @@ fn refuse_damage(path: &Path, cursor: &mut Cursor, limit: u64) -> io::Result<()>
     }
     if !is_over {
         warn!(
-            "{}: the last write was cut short at byte {at}, offset {offset}: nobody had been told that it was kept",
+            "{}: the last write was cut short at byte {at}, offset {offset}: it had not been acknowledged",
             path.display()
         );
     }

@@ -1,8 +1,8 @@
-//! Goes on knowingly after damage: a log anew of every record that can still be read, each at its offset.
+//! Salvages a damaged log: a new log of every readable record, each at its offset.
 //!
-//! The damaged directory is kept under another name. Offsets that are lost stay empty in the new log, so
-//! that positions in it mean what they meant; readers pass over them, and nobody waits for their delivery.
-//! The new log has a new identity: a state that was folded from the old one is not taken for its own.
+//! The damaged directory is kept under another name. Lost offsets stay empty in the new log, so that positions
+//! keep their meaning; readers skip them, and delivery does not wait for them. The new log has a new identity,
+//! so that a state folded from the old one is not reused.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,34 +20,30 @@ use super::storage;
 use super::{delivered, record, recovery};
 use primitives::time::Timestamp;
 
-/// New segments are about as large.
 const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
-/// No record takes less in a file.
+/// The least size of a record in a file.
 const RECORD_BYTES_MIN: u64 = HEAD_BYTES as u64 + 12;
 
-/// What became of a damaged log.
 #[derive(Debug)]
 pub struct Salvaged {
-    /// How many records the new log holds.
     pub records: u64,
-    /// Offsets that cannot be read any more, and those of a last write that has no good end.
+    /// Unreadable offsets, and those of a last write without a good end.
     pub lost: Vec<Lost>,
-    /// Where the damaged files are now; none if the log opens as it is, and nothing was done.
+    /// The new path of the damaged files; none if the log opens as it is, and nothing was done.
     pub set_aside: Option<PathBuf>,
 }
 
-/// A stretch of records that cannot be read any more.
+/// A range of unreadable records.
 #[derive(Debug)]
 pub struct Lost {
-    /// The file that holds what is left of them, before it was set aside.
+    /// The damaged file, by its path before it was set aside.
     pub file: PathBuf,
-    /// Their offsets.
     pub offsets: Range<u64>,
-    /// There was a record at each of them; else there may have been fewer.
+    /// Whether there was a record at each offset; else there may have been fewer.
     pub is_certain: bool,
 }
 
-/// Makes a log in place of a damaged one that nobody has open. Needs as much room again, and memory for a segment.
+/// The log must not be open. Needs as much free space again, and memory for a segment.
 pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
     let lock = storage::lock_dir(dir)?;
     let (fresh, aside) = (beside(dir, "salvaged"), free(dir)?);
@@ -58,9 +54,9 @@ pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
     let mut press = Press::new(fresh.clone());
     let Found { log: old, mut lost, tail, is_damaged } = read(dir, &mut press)?;
     let records = press.records;
-    // Whether the last write was cut short or damaged later cannot be told.
+    // A last write that was cut short looks like one that was damaged later.
     lost.extend(tail);
-    // Files that look good each for itself may not fit together, so that the log does not open.
+    // Files that are good by themselves may not fit together, so that the log does not open.
     if !is_damaged && recovery::recover(&press.files, dir).is_ok() {
         fs::remove_dir_all(&fresh)?;
         return Ok(Salvaged { records, lost, set_aside: None });
@@ -77,16 +73,14 @@ pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
     Ok(Salvaged { records, lost, set_aside: Some(aside) })
 }
 
-/// What the damaged files hold.
 struct Found {
     log: Option<Uuid>,
     lost: Vec<Lost>,
-    /// What the last write may have brought, where it has no good end.
+    /// The offsets that the last write may have held, where it has no good end.
     tail: Option<Lost>,
     is_damaged: bool,
 }
 
-/// Reads all segments, good places and bad ones.
 fn read(dir: &Path, press: &mut Press) -> io::Result<Found> {
     let numbers = segment::numbers(&press.files, dir)?;
     let paths: Vec<_> = numbers.iter().map(|number| segment::path(dir, *number)).collect();
@@ -105,10 +99,10 @@ fn read(dir: &Path, press: &mut Press) -> io::Result<Found> {
             let knows = header.previous.filter(|previous| previous.number == numbers[index]);
             knows.map_or(header.base, |previous| previous.end)
         });
-        // Of a segment without a header one cannot tell how many records it held, only how many it may have.
+        // Without a header, only the most records that a segment may have held is known.
         let held = fs::metadata(path)?.len() / RECORD_BYTES_MIN;
         if index == 0 {
-            // What stood before the oldest segment was deleted when nobody needed it any more.
+            // Records before the oldest segment were deleted on purpose.
             let least = until.map_or(0, |until| until.saturating_sub(held));
             sieve.next = headers[0].map_or(least, |header| header.base);
         }
@@ -121,10 +115,9 @@ fn read(dir: &Path, press: &mut Press) -> io::Result<Found> {
     Ok(Found { log, lost: sieve.lost, tail: sieve.tail, is_damaged: sieve.is_damaged })
 }
 
-/// Parts good records from bad ones.
+/// Separates good records from bad ones.
 struct Sieve<'a> {
     press: &'a mut Press,
-    /// The next offset that is expected.
     next: u64,
     lost: Vec<Lost>,
     tail: Option<Lost>,
@@ -132,7 +125,7 @@ struct Sieve<'a> {
 }
 
 impl Sieve<'_> {
-    /// Takes over what is good in a segment and belongs to it. Returns where it ends for certain.
+    /// Takes the good records of a segment. Returns its certain end.
     fn take(&mut self, path: &Path, header: &Header, until: Option<u64>) -> io::Result<u64> {
         let file = self.press.files.open(path)?;
         let limit = file.length()?;
@@ -144,7 +137,7 @@ impl Sieve<'_> {
             let offset = cursor.offset();
             match cursor.next(limit)? {
                 cursor::Found::Mark => end = end.max(offset),
-                // What lies behind the next one's beginning was never promised.
+                // Records behind the start of the next segment were never acknowledged.
                 cursor::Found::Record(_) if offset < self.next || until.is_some_and(|until| offset >= until) => {}
                 cursor::Found::Record(body) => {
                     self.miss(path, offset, true);
@@ -167,7 +160,7 @@ impl Sieve<'_> {
         }
     }
 
-    /// Nothing was found before this offset.
+    /// Notes that no record was found before this offset.
     fn miss(&mut self, path: &Path, offset: u64, is_certain: bool) {
         if offset > self.next {
             self.lost.push(Lost { file: path.to_owned(), offsets: self.next..offset, is_certain });
@@ -185,9 +178,7 @@ struct Press {
     number: u64,
     previous: Option<Previous>,
     records: u64,
-    /// Behind the last record.
     next: u64,
-    /// Of the segment that is being collected.
     base: u64,
     frames: Vec<u8>,
     latest: Timestamp,
@@ -214,7 +205,7 @@ impl Press {
         Ok(())
     }
 
-    /// The next record gets this offset. Returns the log's identity.
+    /// Sets the offset of the next record. Returns the log's identity.
     fn end(mut self, end: u64) -> io::Result<Uuid> {
         self.print()?;
         (self.base, self.next) = (end, end);
@@ -232,7 +223,7 @@ impl Press {
         let header = Header { number, id, log: self.log, base, previous: self.previous };
         frame::seal(&mut self.frames, Salt::of(id), base);
         let bytes = HEADER_BYTES + self.frames.len() as u64;
-        // Room for a mark behind the last record, as everywhere.
+        // Room for a mark behind the last record, as in every segment.
         let file = self.files.make(&segment::path(&self.dir, number), bytes + MARK_BYTES as u64)?;
         write(&file, &header.encode(), 0)?;
         write(&file, &self.frames, HEADER_BYTES)?;
@@ -255,7 +246,6 @@ fn beside(dir: &Path, what: &str) -> PathBuf {
     dir.with_file_name(name)
 }
 
-/// A name beside the directory that nobody has.
 fn free(dir: &Path) -> io::Result<PathBuf> {
     for number in 1..1_000 {
         let path = beside(dir, &format!("damaged-{number}"));

@@ -1,8 +1,7 @@
-//! A segment: one file of records in order, and the header that ties it to those before it.
+//! A segment: one file of records in order, and a header that links it to those before it.
 //!
-//! The header says up to where the segment before it was synced: what that older file holds beyond was
-//! never promised, and is not there for anybody. Offsets have no gaps, unless somebody had what was
-//! damaged set aside (`salvage`).
+//! The header holds the synced end of the segment before it: what that older file holds beyond was never
+//! acknowledged, and is ignored. Offsets have no gaps, except after `salvage`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,70 +12,57 @@ use super::files::Files;
 use super::storage::read_exact_at;
 use primitives::time::Timestamp;
 
-/// Before the first frame.
 pub(super) const HEADER_BYTES: u64 = HEADER_LEN as u64;
 const HEADER_LEN: usize = 128;
-/// What a segment file begins with; the last byte is the version of the format.
+/// The last byte is the version of the format.
 const MAGIC: [u8; 8] = *b"hlsegm\0\x02";
-/// How the names of segment files end.
 const EXTENSION: &str = "segment";
-/// No log ever comes so far, with its records or with its segments.
+/// Above any number of records or segments that a log reaches.
 pub(super) const NUMBER_MAX: u64 = u64::MAX / 4;
 
-/// What is known of a segment without reading its records.
+/// The properties of a segment that are known without reading its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// The how-manieth of its log; the file's name.
+    /// Sequence number within the log; also the file name.
     pub number: u64,
     /// Random: the salt of its checksums.
     pub id: Uuid,
-    /// The offset of its first record.
     pub base: u64,
-    /// The offset behind its last durable record.
     pub end: u64,
-    /// Where its last durable record ends in the file.
+    /// End of the last durable record in the file, in bytes.
     pub bytes: u64,
-    /// The youngest record's time.
     pub latest: Timestamp,
 }
 
 impl Segment {
-    /// Whether it holds no record.
     pub fn is_empty(&self) -> bool {
         self.base == self.end
     }
 }
 
-/// The first bytes of a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// As in [`Segment`].
     pub number: u64,
-    /// As in [`Segment`].
     pub id: Uuid,
-    /// Which log the segment is of.
+    /// The identity of the segment's log.
     pub log: Uuid,
-    /// As in [`Segment`].
     pub base: u64,
     /// The last segment before this one that held a record.
     pub previous: Option<Previous>,
 }
 
-/// What a header knows of the segment before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Previous {
-    /// Its number.
     pub number: u64,
     /// The offset behind its last synced record.
     pub end: u64,
-    /// Where its last synced record ends in the file.
+    /// End of its last synced record in the file, in bytes.
     pub bytes: u64,
-    /// Its youngest record's time.
     pub latest: Timestamp,
 }
 
 impl Header {
-    /// The header's bytes, with a checksum over themselves.
+    /// Ends with a checksum over the rest.
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut out = Vec::with_capacity(HEADER_LEN);
         out.extend_from_slice(&MAGIC);
@@ -112,7 +98,6 @@ impl Header {
         })
     }
 
-    /// Reads a segment file's header.
     pub fn read(files: &Files, path: &Path) -> io::Result<Self> {
         let mut bytes = [0; HEADER_LEN];
         let read = read_exact_at(&*files.open(path)?, &mut bytes, 0);
@@ -125,12 +110,11 @@ impl Header {
     }
 }
 
-/// The file of the segment with this number.
 pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:020}.{EXTENSION}"))
 }
 
-/// The numbers of all segment files in a directory, in order.
+/// In order.
 pub(super) fn numbers(files: &Files, dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for name in files.names(dir)? {
@@ -142,18 +126,19 @@ pub(super) fn numbers(files: &Files, dir: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// An error that says which file is not what was once made durable, how, and how to go on knowingly.
+/// Names the file, the damage and the remedy.
 pub(super) fn corrupt(path: &Path, how: impl std::fmt::Display) -> io::Error {
     let dir = path.parent().unwrap_or(Path::new("."));
     let text = format!(
-        "corrupt disk log: {}: {how}. Nothing is thrown away; to go on with what can be read, run: hookledger salvage --dir {}",
+        "corrupt disk log: {}: {how}. Nothing is deleted; to recover the readable records, run: hookledger salvage \
+         --dir {}",
         path.display(),
         dir.display()
     );
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// What is lost where the place at this byte is bad, and the next good one carries the offset `good`.
+/// The lost records between a bad place at this byte and the next good mark, which carries the offset `good`.
 pub(super) fn damage(at: u64, offset: u64, good: u64) -> String {
     if good <= offset + 1 {
         return format!("the record at offset {offset}, byte {at}, was synced and is damaged now");

@@ -1,7 +1,7 @@
-//! One file of zeros ahead, made in the background: the next segment never waits for room, and lack of it is known early.
+//! One file of zeros, created ahead: the next segment never waits for room, and a full disk is noticed early.
 //!
-//! Where a whole segment does not fit any more, a smaller one is made: events are refused at the disk's
-//! end, not a segment before it.
+//! Where a whole segment does not fit, a smaller one is created: events are refused at the disk's end, not a
+//! segment before it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,38 +16,33 @@ use super::RETRY_AFTER;
 use super::files::{Files, is_full};
 use super::storage::StorageFile;
 
-/// The finished spare.
 const SPARE: &str = "spare";
-/// The spare while it is being filled with zeros.
+/// While it is being filled with zeros.
 const UNFINISHED: &str = "spare.tmp";
 /// A file for a group that is larger than a segment, or than the spare.
 const LARGE: &str = "large.tmp";
-/// No smaller spare is made.
 const BYTES_MIN: u64 = 64 * 1024;
-/// With room for fewer segments than that behind the spare, somebody should know.
+/// With room for fewer segments behind the spare, a warning is logged.
 const SEGMENTS_LEFT_MIN: u64 = 2;
 
-/// Where the finished spare lies.
 pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join(SPARE)
 }
 
-/// A file for a segment: its size, and where it is for now.
+/// A file for a segment: its size and its temporary path.
 pub(super) struct Spare {
     pub file: StorageFile,
     pub bytes: u64,
     pub path: PathBuf,
 }
 
-/// Makes files for segments.
 pub(super) struct Spares {
     workshop: Workshop,
     making: Making,
-    /// What lies under the spare's name was begun by a writer that failed: its pages are not to be trusted.
+    /// The spare's file was begun by a writer that failed: its pages are not trusted.
     is_spoilt: bool,
 }
 
-/// How far the next one is.
 enum Making {
     Nothing,
     UnderWay(JoinHandle<io::Result<(StorageFile, u64)>>),
@@ -56,7 +51,7 @@ enum Making {
 }
 
 impl Spares {
-    /// Begins with what a former process left.
+    /// Begins with the file that a former process left.
     pub fn new(dir: PathBuf, files: Files, bytes: u64) -> io::Result<Self> {
         for unfinished in [UNFINISHED, LARGE] {
             files.remove(&dir.join(unfinished))?;
@@ -65,7 +60,7 @@ impl Spares {
         Ok(Self { workshop, making: Making::Nothing, is_spoilt: false })
     }
 
-    /// A file of at least so many bytes. Once it was renamed or removed, [`Self::prepare`] the next.
+    /// A file of at least this many bytes. Once it is renamed or removed, [`Self::prepare`] the next.
     pub fn take(&mut self, bytes: u64) -> io::Result<Spare> {
         let spare = |(file, bytes)| Spare { file, bytes, path: path(&self.workshop.dir) };
         if bytes > self.workshop.bytes {
@@ -86,12 +81,12 @@ impl Spares {
         Ok(spare(found))
     }
 
-    /// A file that was taken could not be used, nor removed.
+    /// The taken file could be neither used nor removed.
     pub fn spoil(&mut self) {
         self.is_spoilt = true;
     }
 
-    /// Begins to make the next one, unless there is one.
+    /// Starts creating the next one, unless there is one.
     pub fn prepare(&mut self) {
         self.making = match std::mem::replace(&mut self.making, Making::Nothing) {
             Making::Nothing | Making::Failed(_) => self.workshop.clone().begin(),
@@ -99,7 +94,7 @@ impl Spares {
         };
     }
 
-    /// Tries again now and then, if there was no room.
+    /// Retries periodically, if there was no room.
     pub fn tend(&mut self) {
         self.making = match std::mem::replace(&mut self.making, Making::Nothing) {
             Making::UnderWay(making) if making.is_finished() => Making::UnderWay(making).joined(&self.workshop.files),
@@ -110,7 +105,7 @@ impl Spares {
 }
 
 impl Drop for Spares {
-    /// Nothing of this log is touched once it is closed.
+    /// No file of this log is touched after it is closed.
     fn drop(&mut self) {
         let _ = std::mem::replace(&mut self.making, Making::Nothing).joined(&self.workshop.files);
     }
@@ -127,13 +122,12 @@ impl Making {
     }
 }
 
-/// Where and how files are made.
 #[derive(Clone)]
 struct Workshop {
     dir: PathBuf,
     files: Files,
     bytes: u64,
-    /// What was said last of the room that is left: [`ENOUGH`], [`LITTLE`] or [`NONE`].
+    /// The last state of free room that was logged: [`ENOUGH`], [`LITTLE`] or [`NONE`].
     told: Arc<AtomicU8>,
 }
 
@@ -148,12 +142,12 @@ impl Workshop {
         if !files.allows_threads() {
             return Making::of(work(), &files);
         }
-        // Without a thread the spare is made when it is needed.
+        // Without a thread the spare is created when it is needed.
         let making = thread::Builder::new().name("disk-log-spare".into()).spawn(work);
         making.map_or_else(|_| Making::Nothing, Making::UnderWay)
     }
 
-    /// Makes the spare, of the size of a segment or as large as there is room. Under its name there are only whole files.
+    /// As large as a segment, or as there is room. Under the spare's name there are only complete files.
     fn make(&self, needed: u64) -> io::Result<(StorageFile, u64)> {
         let unfinished = self.dir.join(UNFINISHED);
         let made = self.fitting(&unfinished, needed).and_then(|made| {
@@ -186,7 +180,7 @@ impl Workshop {
         Ok(Spare { file: made?, bytes, path })
     }
 
-    /// What a former process made and did not use. What it may hold is no record of ours: checksums are salted.
+    /// The unused file of a former process. Its contents are no records of ours: checksums are salted.
     fn left(&self, needed: u64) -> io::Result<Option<(StorageFile, u64)>> {
         match self.files.open_to_write(&path(&self.dir)) {
             Ok(file) => {
@@ -198,7 +192,7 @@ impl Workshop {
         }
     }
 
-    /// Says once that room is getting scarce, and once that it is not any more.
+    /// Logs once that room is scarce, and once that it is not any more.
     fn tell_room(&self) {
         let Ok(room) = self.files.room(&self.dir) else { return };
         let (left, dir) = (room / self.bytes, self.dir.display());

@@ -1,4 +1,4 @@
-//! What all handles of a log share: which segments there are, and up to where they are durable.
+//! State that all handles of a log share: its segments, and their durable ends.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -15,32 +15,29 @@ use super::segment::{self, Previous, Segment};
 use super::{Leaves, Place};
 use primitives::time::Timestamp;
 
-/// Shared by handles, readers and the writer, who alone adds to it.
+/// Shared by handles, readers and the writer, which alone adds to it.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// Where the files are.
     pub dir: PathBuf,
-    /// The disk.
     pub files: Files,
-    /// The log's identity.
     pub log: Uuid,
     /// In order; the last one is the current one, if there is room for one.
     segments: Mutex<VecDeque<Segment>>,
     /// The end while there is no segment.
     base: u64,
     grown: Condvar,
-    /// Held while files are deleted, so that they go in order: whether the directory still has to be synced.
+    /// Serialises deletions: whether the directory still has to be synced.
     deleting: Mutex<bool>,
-    /// Segment files that count for nothing, and that could not be removed.
+    /// Files of void segments that could not be removed.
     leftovers: Mutex<Vec<PathBuf>>,
-    /// Why nothing can be written at the moment.
+    /// The reason why nothing can be written now.
     fault: Mutex<Option<String>>,
-    /// What follows from all before this was written. At first, what lies there at the opening.
+    /// Everything derived from records before this was written. Initially the end of the log.
     used: Mutex<Place>,
 }
 
 impl Shared {
-    /// Of a log whose segments so far are these, the next one beginning at `base`.
+    /// `base` is the start of the next segment.
     pub fn new(dir: PathBuf, files: Files, log: Uuid, segments: VecDeque<Segment>, base: u64) -> Self {
         let (segments, grown, deleting) = (Mutex::new(segments), Condvar::new(), Mutex::default());
         let (leftovers, fault) = (Mutex::default(), Mutex::default());
@@ -52,13 +49,11 @@ impl Shared {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first offset, and the one behind the last durable record.
     pub fn bounds(&self) -> (u64, u64) {
         let segments = self.segments();
         (segments.front().map_or(self.base, |first| first.base), self.end(&segments))
     }
 
-    /// Waits until the durable end is beyond `offset`.
     pub fn wait_beyond(&self, offset: u64, wait: Duration) -> bool {
         let waiting = |segments: &mut VecDeque<Segment>| self.end(segments) <= offset;
         let (segments, _) =
@@ -71,7 +66,7 @@ impl Shared {
         self.segments().iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Bytes behind the place before which all was used.
+    /// Bytes behind the place up to which all was used.
     pub fn unused(&self) -> u64 {
         let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let behind = |segment: &Segment| match segment.number.cmp(&used.segment) {
@@ -82,19 +77,18 @@ impl Shared {
         self.segments().iter().map(behind).sum()
     }
 
-    /// How many bytes the disk can take with all that follows from them. From now on as much is left to what follows from
-    /// those that were taken.
+    /// Free bytes, less those reserved for records derived from them. Reserves as much for records derived from
+    /// earlier ones.
     pub fn room_with_what_follows(&self, Leaves { bytes, times_unused }: Leaves) -> io::Result<u64> {
         self.files.leave(bytes.saturating_add(self.unused().saturating_mul(times_unused)));
         Ok(self.files.room(&self.dir)? / times_unused.max(1))
     }
 
-    /// All before this place was used.
     pub fn was_used(&self, until: Place) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
-    /// All that is there counts as used, until somebody says more.
+    /// Everything counts as used until the reader reports a place.
     pub fn use_all(&self) {
         let end =
             self.current().map_or(Place { segment: 0, at: 0 }, |last| Place { segment: last.number, at: last.bytes });
@@ -108,43 +102,38 @@ impl Shared {
         young.map_or_else(|| self.end(&segments), |segment| segment.base)
     }
 
-    /// The segment in which a reader at `offset` finds the next durable record, if there is one.
+    /// The segment of the next durable record at or after `offset`.
     pub fn locate(&self, offset: u64) -> Option<Segment> {
         let segments = self.segments();
         let after = segments.partition_point(|segment| segment.end <= offset);
         segments.range(after..).find(|segment| !segment.is_empty()).copied()
     }
 
-    /// What the header of the next segment says of those before it.
     pub fn previous(&self) -> Option<Previous> {
         let segments = self.segments();
         let last = segments.iter().rev().find(|segment| !segment.is_empty())?;
         Some(Previous { number: last.number, end: last.end, bytes: last.bytes, latest: last.latest })
     }
 
-    /// The current segment.
     pub fn current(&self) -> Option<Segment> {
         self.segments().back().copied()
     }
 
-    /// Stretches of offsets before the last one that hold no record, since somebody had them set aside.
+    /// Ranges of offsets without records, left by a salvage.
     pub fn gaps(&self) -> Vec<Range<u64>> {
         let segments = self.segments();
         let pairs = segments.iter().zip(segments.iter().skip(1));
         pairs.map(|(one, next)| one.end..next.base).filter(|gap| !gap.is_empty()).collect()
     }
 
-    /// Why nothing can be written at the moment, if so.
     pub fn fault(&self) -> Option<String> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Nothing can be written for this reason, or it can again.
     pub fn set_fault(&self, why: Option<String>) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
-    /// The current segment has become this.
     pub fn grow(&self, current: Segment) {
         if let Some(last) = self.segments().back_mut() {
             *last = current;
@@ -152,7 +141,7 @@ impl Shared {
         self.grown.notify_all();
     }
 
-    /// A new segment is the current one. Returns the former one.
+    /// Returns the former one.
     pub fn begin(&self, current: Segment) -> Option<Segment> {
         let mut segments = self.segments();
         let former = segments.back().copied();
@@ -167,8 +156,8 @@ impl Shared {
 
     /// Deletes segments from the oldest one on while they are doomed, but never the current one.
     ///
-    /// Each deletion is durable before the next begins: what is left never has a hole. Leftovers go first, since before
-    /// a hole nobody could tell that they count for nothing.
+    /// Each deletion is durable before the next begins, so that no gap is left. Leftovers go first, since before a gap
+    /// they could not be recognised as void.
     pub fn delete_while(&self, doomed: impl Fn(&Segment) -> bool) -> io::Result<()> {
         let mut owes_sync = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -180,7 +169,7 @@ impl Shared {
             if !self.leftovers().is_empty() {
                 self.segments().push_front(oldest);
                 if self.remove_leftovers() > 0 {
-                    return Err(io::Error::other("files that count for nothing cannot be removed"));
+                    return Err(io::Error::other("void segment files cannot be removed"));
                 }
                 *owes_sync = true;
                 continue;
@@ -193,12 +182,11 @@ impl Shared {
         }
     }
 
-    /// A segment file counts for nothing and could not be removed.
     pub fn leave(&self, path: PathBuf) {
         self.leftovers().push(path);
     }
 
-    /// Tries again to remove what could not be removed; how many are left.
+    /// Returns how many are left.
     pub fn remove_leftovers(&self) -> usize {
         let found = self.leftovers().clone();
         let gone: Vec<_> = found.into_iter().filter(|path| self.files.remove(path).is_ok()).collect();

@@ -1,4 +1,4 @@
-//! Looks at a log that nobody has open, and changes nothing: what is there, and what of it is not delivered.
+//! Inspects a log that is not open, without changing it: its entries, and which are not delivered.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,24 +14,20 @@ use super::segment::{self, Segment, corrupt, damage};
 use super::storage::{self, Looking};
 use primitives::time::Timestamp;
 
-/// Why a directory was not looked at to the end.
 #[derive(Debug, thiserror::Error)]
 pub enum SurveyError {
-    /// There is no log in it, or no such directory.
     #[error("there is no disk log in {0}")]
     Nothing(PathBuf),
-    /// Somebody has it open.
     #[error("the disk log in {0} is in use")]
     InUse(PathBuf),
-    /// What was once made durable is not there any more. The text says which file, and how.
+    /// Durable records are missing. The text names the file and the damage.
     #[error("{0}")]
     Damaged(String),
-    /// The disk does not answer.
-    #[error("look at the disk log in {0}: {1}")]
+    #[error("inspect the disk log in {0}: {1}")]
     Unreadable(PathBuf, io::Error),
 }
 
-/// A log as it lies there. While this lives nobody can open the log.
+/// Locks the log while it lives.
 #[derive(Debug)]
 pub struct Survey {
     dir: PathBuf,
@@ -43,19 +39,17 @@ pub struct Survey {
     _looking: Looking,
 }
 
-/// What of a log is not delivered.
+/// The entries that are not delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// How many entries.
     pub events: u64,
-    /// Their bytes.
     pub bytes: u64,
-    /// When the oldest and the youngest came, if there are any.
+    /// Times of receipt of the oldest and the youngest entry.
     pub span: Option<(Timestamp, Timestamp)>,
 }
 
 impl Survey {
-    /// Looks at files' headers, the newest segment and what is delivered.
+    /// Reads the headers, the newest segment and the delivered offsets.
     pub fn of(dir: &Path) -> Result<Self, SurveyError> {
         let told = |error: io::Error| SurveyError::new(dir, error);
         let files = Files::default();
@@ -76,27 +70,24 @@ impl Survey {
         Ok(Self { dir: dir.to_owned(), log, openings, segments, end, delivered, _looking: looking })
     }
 
-    /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The log's identity.
     pub fn identity(&self) -> Uuid {
         self.log
     }
 
-    /// Differs as soon as somebody has opened the log in between: every opening begins a segment.
+    /// Changes whenever the log is opened: every opening begins a segment.
     pub fn openings(&self) -> u64 {
         self.openings
     }
 
-    /// How many entries are not delivered.
     pub fn undelivered(&self) -> u64 {
         self.delivered.undelivered(self.end)
     }
 
-    /// Reads all that is there, which also shows damage that only reading shows.
+    /// Reads every record, which also finds damage inside older segments.
     pub fn read(&self) -> Result<Contents, SurveyError> {
         let mut contents = Contents::default();
         for segment in &self.segments {
@@ -137,7 +128,6 @@ impl Survey {
 }
 
 impl SurveyError {
-    /// What an error of a log in `dir` means.
     pub fn new(dir: &Path, error: io::Error) -> Self {
         let kind = error.kind();
         if kind == io::ErrorKind::ResourceBusy {
@@ -150,7 +140,7 @@ impl SurveyError {
     }
 }
 
-/// The segments with all that opening would find, in order: what is written anew then is counted where it lies now.
+/// All segments that opening would find, in order: those that it would write again count where they lie now.
 fn segments_of(found: Recovered) -> Vec<Segment> {
     let Recovered { older, newest, tail, .. } = found;
     let newest = newest.map(|newest| {

@@ -1,7 +1,7 @@
-//! The one thread that writes: all who wait are answered after the one sync that covers their records.
+//! The one thread that writes: all waiting appends are answered after the one sync that covers their records.
 //!
-//! A file whose write or sync failed is never written or synced again: what the kernel says of it from
-//! then on proves nothing. The records that were not answered yet go to the next segment.
+//! A file whose write or sync failed is never written or synced again: the kernel's later answers about it prove
+//! nothing. Records that were not acknowledged go to the next segment.
 
 use std::io;
 use std::sync::Arc;
@@ -23,25 +23,20 @@ use super::storage::StorageFile;
 use super::{AppendError, GO_ON_BYTES, Options, RETRY_AFTER};
 use primitives::time::Timestamp;
 
-/// So many requests are served at once.
 const BATCH_REQUESTS_MAX: usize = 16 * 1024;
-/// Files that could be made but neither used nor removed; with more of them nothing is begun any more.
+/// Unusable files that could not be removed; beyond this no segment is begun.
 const LEFTOVERS_MAX: usize = 16;
 
-/// What is asked of the writer.
 pub(super) enum Request {
-    /// Keep these.
     Append(Group),
-    /// End the current segment if all its records are older than this.
+    /// Close the current segment if all its records are older than this.
     Retire(Timestamp, oneshot::Sender<()>),
-    /// Find out whether the disk is well again.
+    /// Find out whether the disk has recovered.
     Probe,
 }
 
-/// The file that is being written to.
 struct Current {
     file: StorageFile,
-    /// The file's size.
     room: u64,
     segment: Segment,
     begun_at: Instant,
@@ -55,26 +50,24 @@ impl Current {
     }
 }
 
-/// Adds to the log.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     options: Options,
     spares: Spares,
     number: u64,
-    /// None once it has failed, and as long as there is no room for one.
+    /// None after a failure, and while there is no room for a segment.
     current: Option<Current>,
-    /// When no segment could be begun, and why.
+    /// When beginning a segment failed, and why.
     failed_at: Option<(Instant, AppendError)>,
-    /// What found no room, in bytes: before so much is free, nothing is over.
+    /// The size of the group that had no room: with less free space, a retry is useless.
     wanted: u64,
-    /// Since when nothing is taken because what room there is belongs to what follows from the log.
+    /// Since when appends are refused because the room is reserved for derived records.
     short_at: Option<Instant>,
-    /// To ask ourselves.
     requests: mpsc::WeakSender<Request>,
 }
 
 impl Writer {
-    /// Begins a segment with what recovery left to be written, then tidies up.
+    /// Begins a segment with the tail that recovery returned, then tidies up.
     pub fn open(
         shared: Arc<Shared>,
         options: Options,
@@ -96,7 +89,7 @@ impl Writer {
         let begun = begun.or_else(|error| if is_full(&error) { Err(error) } else { writer.begin(&mut tail) });
         match (begun, found.newest) {
             (Err(error), Some(newest)) if is_full(&error) => writer.do_without(newest, tail, error)?,
-            // A new log, of which nothing is on the disk before there is room for it.
+            // A new log, nothing of which is on the disk until there is room for it.
             (Err(error), None) if is_full(&error) => _ = writer.fail(error),
             (begun, _) => begun?,
         }
@@ -109,7 +102,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Serves requests until nobody is left who could make one.
+    /// Serves requests until all senders are gone.
     pub fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut requests = Vec::new();
         while queue.blocking_recv_many(&mut requests, BATCH_REQUESTS_MAX) > 0 {
@@ -121,7 +114,7 @@ impl Writer {
         self.close();
     }
 
-    /// Serves these, in order.
+    /// In order.
     pub fn serve(&mut self, requests: impl IntoIterator<Item = Request>) {
         let mut batch = Batch::default();
         for request in requests {
@@ -142,7 +135,7 @@ impl Writer {
         self.spares.tend();
     }
 
-    /// Adds a group to the batch; commits what cannot share a write with it.
+    /// Commits the batch first if the group cannot share its write.
     fn add(&mut self, group: Group, batch: &mut Batch) {
         // It may be the first of a segment, with a header and a mark.
         let taken = || self.shared.bytes() + batch.bytes() + HEADER_BYTES + MARK_BYTES as u64 + group.bytes();
@@ -161,8 +154,7 @@ impl Writer {
         batch.push(group);
     }
 
-    /// Whether the room that there is belongs to what follows from what was taken before. The disk is asked once for
-    /// each write.
+    /// Whether the free room is reserved for records derived from earlier ones. Queries the disk once for each write.
     fn is_short_of(&mut self, batch: &mut Batch, bytes: u64) -> bool {
         if self.options.leaves.times_unused == 0 {
             return false;
@@ -172,7 +164,7 @@ impl Writer {
             return true;
         }
         if batch.is_empty() {
-            // Where the disk does not say, the write finds out.
+            // If the query fails, the write finds out.
             batch.free = self.shared.room_with_what_follows(self.options.leaves).unwrap_or(u64::MAX);
         }
         if batch.bytes() + bytes <= batch.free {
@@ -185,15 +177,15 @@ impl Writer {
     fn stop_taking(&mut self) {
         self.short_at = Some(self.shared.files.now());
         error!(
-            "the disk under the log in {} has no room but for what follows from events that were taken: it takes no \
-             more until there is some. Make room",
+            "the disk under the log in {} has room only for records derived from accepted events: it accepts no more \
+             until there is room. Make room",
             self.shared.dir.display()
         );
         self.shared.set_fault(Some("the disk has no room for what would follow from more events".to_owned()));
         self.probe_later();
     }
 
-    /// Goes on once some events, with all that follows from them, have room again.
+    /// Resumes once some events, with the records derived from them, fit again.
     fn look_whether_short(&mut self) {
         if self.short_at.is_none_or(|at| self.shared.files.since(at) < RETRY_AFTER) {
             return;
@@ -209,19 +201,18 @@ impl Writer {
         }
     }
 
-    /// What a write may take that begins with so many bytes.
+    /// The most that a write takes that begins with this many bytes.
     fn room_for(&self, bytes: u64) -> u64 {
         let current = self.current.as_ref().filter(|current| !self.is_old(current)).map_or(0, Current::left);
         if bytes <= current { current } else { self.options.segment_bytes.saturating_sub(HEADER_BYTES) }
     }
 
-    /// Whether the segment has records and has been open for long enough.
+    /// Whether the segment has records and has reached its maximum age.
     fn is_old(&self, current: &Current) -> bool {
         let old = self.options.segment_age_max.is_some_and(|max| self.shared.files.since(current.begun_at) >= max);
         old && !current.segment.is_empty()
     }
 
-    /// Writes and syncs a batch, in the current segment or a new one, and answers.
     fn commit(&mut self, batch: &mut Batch) {
         let mut batch = std::mem::take(batch);
         if batch.is_empty() {
@@ -232,7 +223,7 @@ impl Writer {
         batch.answer(&kept);
     }
 
-    /// Writes and syncs, and once more elsewhere if that fails.
+    /// Writes and syncs; if that fails, tries once more in a new segment.
     fn keep(&mut self, tail: &mut Tail) -> Result<(), AppendError> {
         let bytes = tail.frames.len() as u64;
         self.keep_here_or_elsewhere(tail)
@@ -263,7 +254,8 @@ impl Writer {
         }
         if let Some(error) = failed {
             let dir = self.shared.dir.display();
-            error!(%error, "the disk failed under the disk log in {dir}: {error}. What was answered is on it; go on in another file");
+            error!(%error, "the disk failed under the disk log in {dir}: {error}. Acknowledged records are on it; \
+                            continue in another file");
         }
         let begun = self.begin(tail);
         self.begun(begun)
@@ -275,7 +267,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds to the current segment. It stays the current one only if that succeeds.
+    /// It stays the current segment only if that succeeds.
     fn extend(&mut self, mut current: Current, tail: &mut Tail) -> io::Result<()> {
         frame::seal(&mut tail.frames, Salt::of(current.segment.id), current.segment.end);
         write(&current.file, &tail.frames, current.segment.bytes)?;
@@ -289,7 +281,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins a segment with these records, of which there may be none. If that fails, the current one stays.
+    /// The records may be empty. On failure, the current segment stays.
     fn begin(&mut self, tail: &mut Tail) -> io::Result<()> {
         let files = self.shared.files.clone();
         if self.shared.remove_leftovers() > LEFTOVERS_MAX {
@@ -312,7 +304,7 @@ impl Writer {
             if files.remove(&spare.path).is_err() {
                 self.spares.spoil();
             }
-            // As long as it remains, the next segment begins where it does, and it counts for nothing.
+            // While the file remains, the next segment begins where it does, and it is void.
             if files.remove(&home).is_err() {
                 self.shared.leave(home);
             }
@@ -338,7 +330,6 @@ impl Writer {
         self.sync(file)
     }
 
-    /// A sync that somebody waits for.
     fn sync(&self, file: &StorageFile) -> io::Result<()> {
         let begun_at = self.shared.files.now();
         file.sync_data()?;
@@ -348,8 +339,7 @@ impl Writer {
         Ok(())
     }
 
-    /// There is no room for a segment, not even for a small one: what is there can be read and delivered all
-    /// the same, and with that room comes back.
+    /// There is no room even for a small segment: existing records can be read and delivered, which frees room again.
     fn do_without(&mut self, newest: Segment, mut tail: Tail, error: io::Error) -> io::Result<()> {
         let path = segment::path(&self.shared.dir, newest.number);
         let bytes = newest.bytes + tail.frames.len() as u64;
@@ -358,7 +348,7 @@ impl Writer {
             return Ok(());
         }
         if !tail.frames.is_empty() {
-            // Written anew in its place, every page of it is the kernel's concern again, and the sync is honest.
+            // Written again in its place, every page is dirty again, and the sync is reliable.
             let file = self.shared.files.open_to_write(&path)?;
             frame::seal(&mut tail.frames, Salt::of(newest.id), newest.end);
             write(&file, &tail.frames, newest.bytes)?;
@@ -370,7 +360,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Nothing can be kept for now. Says so once, and looks again later by itself.
+    /// Nothing can be written for now. Logs once, and schedules a retry.
     fn fail(&mut self, error: io::Error) -> AppendError {
         let dir = self.shared.dir.display();
         let what = if is_full(&error) { "has no room" } else { "failed" };
@@ -384,7 +374,6 @@ impl Writer {
         error
     }
 
-    /// Looks again after a while whether it is over.
     fn probe_later(&self) {
         if !self.shared.files.allows_threads() {
             // The simulation probes, too.
@@ -423,7 +412,7 @@ impl Writer {
         }
     }
 
-    /// Ends the current segment, so that it can be deleted.
+    /// Closes the current segment, so that it can be deleted.
     fn retire(&mut self, at: Timestamp) {
         let Some(current) = self.shared.current() else { return };
         if current.is_empty() || current.latest >= at {
@@ -435,7 +424,7 @@ impl Writer {
         }
     }
 
-    /// Puts a mark behind the last record while there is nothing else to do. The next write begins with the same bytes.
+    /// Writes a mark behind the last record while idle. The next write begins with the same bytes.
     pub fn mark(&mut self) {
         let Some(current) = &mut self.current else { return };
         if current.is_marked || current.segment.is_empty() || current.left() < MARK_BYTES as u64 {
@@ -453,7 +442,7 @@ impl Writer {
         }
     }
 
-    /// At an orderly end all is known to have been synced, and the next opening knows it too.
+    /// At an orderly end the last mark is synced, so that the next opening knows all records as durable.
     pub fn close(&mut self) {
         self.mark();
         let Some(current) = self.current.take().filter(|current| current.is_marked) else { return };
@@ -462,7 +451,7 @@ impl Writer {
         }
     }
 
-    /// A segment that has ended takes no more room than its records do.
+    /// Cuts an ended segment to the size of its records.
     fn tidy(&self, former: &Segment) {
         let path = segment::path(&self.shared.dir, former.number);
         if !former.is_empty() {

@@ -11,12 +11,11 @@ use fs4::fs_std::FileExt as _;
 use super::{Access, Storage, StorageFile};
 use runtime::private;
 
-/// Zeros are written so many at a time.
+/// Zeros are written in pieces of this size.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
-/// Left free by files that are made ahead: for small files, and for those who share the disk.
+/// Reserved by files that are created ahead: for small files, and for other users of the disk.
 const ROOM_BYTES_MIN: u64 = 256 * 1024;
 
-/// The kernel's.
 #[derive(Debug)]
 pub(in super::super) struct Real;
 
@@ -63,7 +62,7 @@ impl super::File for File {
         self.set_len(bytes)
     }
 
-    /// Holes would have no room.
+    /// Holes would have no space allocated.
     fn fill(&self, bytes: u64) -> io::Result<()> {
         let (mut file, mut left) = (self, bytes);
         while left > 0 {
@@ -91,12 +90,12 @@ impl super::File for File {
     }
 }
 
-/// How many bytes are free for us on the file system of a directory.
+/// Bytes of the file system that an unprivileged process may use.
 pub fn free_bytes(dir: &Path) -> io::Result<u64> {
     fs4::available_space(dir)
 }
 
-/// Makes a directory and what is missing above it, durably.
+/// Creates missing parents, too. Durable.
 pub(in super::super) fn make_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -109,7 +108,7 @@ pub(in super::super) fn make_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Locks the directory for as long as the file is open.
+/// For as long as the file is open.
 pub(in super::super) fn lock_dir(dir: &Path) -> io::Result<File> {
     let file = private::lock_file(&dir.join("lock"))?;
     if file.try_lock_exclusive()? {
@@ -119,17 +118,17 @@ pub(in super::super) fn lock_dir(dir: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
 }
 
-/// Keeps others from taking the directory for as long as the file is open, without writing anything; none if somebody
-/// has it. Whoever only looks may look beside others who do.
+/// Locks the directory against writers for as long as the file is open, without writing anything; none if a writer
+/// has it. Several readers may share it.
 pub(in super::super) fn look_at_dir(dir: &Path) -> io::Result<Option<Looking>> {
     match private::open_no_follow(&dir.join("lock")) {
         Ok(file) => Ok(fs4::fs_std::FileExt::try_lock_shared(&file)?.then_some(Looking(Some(file)))),
-        // A copy need not have one.
+        // A copy need not have a lock file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(Looking(None))),
         Err(error) => Err(error),
     }
 }
 
-/// Nobody takes the directory while this lives.
+/// The lock of [`look_at_dir`].
 #[derive(Debug)]
 pub(in super::super) struct Looking(#[expect(dead_code, reason = "what counts is that it is open")] Option<File>);

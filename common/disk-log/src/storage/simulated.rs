@@ -1,4 +1,4 @@
-//! A simulated disk: a log on it can be watched, refused, killed between two calls, and robbed of its power.
+//! A simulated disk: the simulation can observe, refuse or stop each call, and cut the power.
 
 use std::fmt;
 use std::io;
@@ -7,40 +7,34 @@ use std::sync::Arc;
 
 use super::{Access, File, Storage, StorageFile};
 
-/// One directory, with what a log asks of the kernel. Files are known by a number once they are open, whatever becomes of
-/// their names.
+/// One directory, with the calls that a log makes to the kernel. Open files have a number, which stays valid when the
+/// name changes.
 pub trait Disk: fmt::Debug + Send + Sync {
-    /// All names.
     fn names(&self) -> io::Result<Vec<String>>;
-    /// Opens a file that is there.
     fn open(&self, name: &str) -> io::Result<u64>;
-    /// Makes an empty file in place of any of this name.
+    /// Replaces any file of this name.
     fn create(&self, name: &str) -> io::Result<u64>;
-    /// How long a file is.
     fn length(&self, file: u64) -> io::Result<u64>;
-    /// Makes a file longer, with zeros, or shorter.
+    /// Extends with zeros, or shortens.
     fn resize(&self, file: u64, bytes: u64) -> io::Result<()>;
-    /// Reads; fewer bytes than asked for only at the end.
+    /// Fewer bytes than requested only at the end.
     fn read(&self, file: u64, bytes: &mut [u8], at: u64) -> io::Result<usize>;
-    /// Writes; how many bytes of these.
+    /// Returns the number of bytes written.
     fn write(&self, file: u64, bytes: &[u8], at: u64) -> io::Result<usize>;
-    /// Returns when what was written to the file is durable.
+    /// Returns when all writes to the file are durable.
     fn sync(&self, file: u64) -> io::Result<()>;
-    /// Gives a file another name, in place of any that has it.
+    /// Replaces any file of the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Removes a name.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Returns when all names are durable.
     fn sync_names(&self) -> io::Result<()>;
-    /// How many bytes there is room for.
+    /// Free bytes.
     fn room(&self) -> io::Result<u64>;
 }
 
-/// A log's storage on such a disk.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Simulated(pub Arc<dyn Disk>);
 
-/// An open file of it.
 #[derive(Debug)]
 struct Open {
     disk: Arc<dyn Disk>,
@@ -117,7 +111,7 @@ impl File for Open {
     }
 }
 
-/// The only part of a path that a disk with one directory knows.
+/// A disk with one directory knows file names only.
 fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
