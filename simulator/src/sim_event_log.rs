@@ -345,7 +345,7 @@ impl EventLog for SimLedger {
             if offset < first {
                 let name = topic.name();
                 return Err(EventLogError::Fatal(format!(
-                    "{name}/{partition} begins at {first}: what lay at {offset} is gone"
+                    "{name}/{partition} begins at {first}: the record at {offset} was deleted"
                 )));
             }
             let most = world.random.usize(1..=BATCH_MAX * 4);

@@ -1,8 +1,8 @@
-//! Lets the client's threads come behind whoever feeds them, the only place that knows thread priorities.
+//! Gives the client's threads a lower priority than the thread that feeds them.
 //!
 //! The first record of a batch wakes the client's thread. On a busy machine it takes the core from the thread that
-//! was about to add the second record, sends the first alone, and the broker is paid for two requests in place of
-//! one. As batch threads the client's still run whenever there is room, but do not push anybody aside.
+//! was about to add the second record, and sends the first alone: two requests in place of one. As batch threads,
+//! the client's threads still run whenever there is room, but preempt no other thread.
 
 use std::thread;
 
@@ -11,12 +11,10 @@ use thread_priority::unix::{
 };
 use thread_priority::{ThreadPriority, ThreadPriorityValue};
 
-/// As nice as everybody else: 48 of 99 is nought on the scale of niceness.
+/// Normal niceness: 48 of 99 is zero on the scale of niceness.
 const NICE: u8 = 48;
 
-/// Makes something whose threads are batch threads: they inherit that from the one that makes them.
-///
-/// Needs no right, and where it does not work the threads are what they would have been.
+/// Threads inherit the batch policy from the thread that creates them. Needs no privilege; a failure is ignored.
 pub(super) fn with_batch_threads<T: Send>(make: impl FnOnce() -> T + Send) -> T {
     let made = thread::scope(|scope| {
         scope

@@ -1,6 +1,6 @@
-//! How librdkafka is set up for each thing we ask of it, and where its words go.
+//! The configuration of librdkafka for each role, and its log lines.
 //!
-//! What an operator sets comes last and wins, except where it would break a promise: then nothing starts.
+//! An operator's settings win, except where they would break a promise: then the process does not start.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,66 +13,56 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::faults::{Fault, FaultReports};
 use runtime::settings::KafkaSettings;
 
-/// How long the coordinator waits for an open transaction before it aborts it: the longest that a dead
-/// owner's transaction holds up its successor, but for the broker's own interval.
+/// How long the coordinator keeps an open transaction before it aborts it: the longest delay of a dead owner's
+/// successor, apart from the broker's own interval.
 pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// More than a caller hands over before it waits, so that the client's queue is never the one that is full.
+/// More than a caller hands over before it waits, so that the client's queue is never the limit.
 const QUEUE_RECORDS_MAX: u32 = 100_000;
-/// The same in KiB.
 const QUEUE_KIB_MAX: u32 = 128 * 1024;
 
-/// The largest record: that of the topics that we create.
+/// The record limit of the topics that we create.
 pub(super) const RECORD_BYTES_MAX: u32 = 2 * 1024 * 1024;
 
-/// How often the raw producer tells its state: bounds how late [`connect`](super::RawProducer::connect) hears of
-/// the producer id.
+/// The interval of the raw producer's statistics, from which [`connect`](super::RawProducer::connect) learns the
+/// producer id.
 const STATISTICS_INTERVAL_MS: u32 = 250;
 
-/// The client's own errors are warnings once in this time, else debug lines. It makes many of them while a
-/// broker is away; where somebody else says what they mean, none is a warning.
+/// The client's own errors are warnings once in this interval, else debug lines. While a broker is away there are many;
+/// with fault reports, none is a warning.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Whether this program can speak TLS.
 const HAS_TLS: bool = cfg!(any(feature = "tls", feature = "tls-vendored"));
 
-/// What a client is for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Role<'a> {
-    /// Each record of `raw` once, in order, never given up.
+    /// Sends each record of `raw` once, in order, without a timeout.
     RawProducer,
-    /// Derived records and offsets, all or none.
+    /// Publishes derived records and offsets, all or none.
     Transactional {
-        /// Stable for an instance: it fences its former self.
+        /// Stable for an instance: it fences its former process.
         id: &'a str,
     },
-    /// A member of the group that shares `raw`.
     Member {
-        /// The group.
         group: &'a str,
-        /// The member's lasting identity; without one it leaves the group for good when it ends.
+        /// The static member id; without one the member leaves the group when it ends.
         instance: Option<&'a str>,
     },
-    /// Goes along with committed records of partitions that it names itself.
+    /// Reads committed records of partitions that it names itself.
     Follower {
-        /// librdkafka wants one, though nothing is ever committed with it.
+        /// Required by librdkafka; nothing is ever committed with it.
         group: &'a str,
     },
-    /// Reads committed records from one place to another.
     Reader {
-        /// As a follower's.
         group: &'a str,
     },
-    /// Asks for offsets, open transactions included.
+    /// Queries offsets, open transactions included.
     Uncommitted,
-    /// Looks at records of open transactions.
     Peeker,
-    /// Creates and describes topics.
     Admin,
 }
 
 impl Role<'_> {
-    /// In logs.
     fn name(self) -> &'static str {
         match self {
             Self::RawProducer => "raw producer",
@@ -90,7 +80,7 @@ impl Role<'_> {
         match self {
             Self::RawProducer => {
                 produce(config);
-                // A record is handed over once and stays until Kafka has it.
+                // A record stays in the queue until Kafka has it.
                 config.set("message.timeout.ms", "0");
                 config.set("statistics.interval.ms", STATISTICS_INTERVAL_MS.to_string());
             }
@@ -109,14 +99,14 @@ impl Role<'_> {
                 config.set("partition.assignment.strategy", "range");
                 config.set("session.timeout.ms", "10000");
                 config.set("heartbeat.interval.ms", "2000");
-                // Partitions that somebody adds are noticed soon, not after five minutes.
+                // New partitions are noticed soon, not after five minutes.
                 config.set("topic.metadata.refresh.interval.ms", "30000");
             }
             Self::Follower { group } => consume(config, group),
             Self::Reader { group } => {
                 consume(config, group);
                 config.set("enable.partition.eof", "true");
-                // The end of a partition is told when a fetch comes back empty. It asks for nothing between reads.
+                // The end of a partition is reported when a fetch comes back empty.
                 config.set("fetch.wait.max.ms", "10");
             }
             Self::Uncommitted => {
@@ -140,7 +130,7 @@ fn produce(config: &mut ClientConfig) {
     config.set("queue.buffering.max.messages", QUEUE_RECORDS_MAX.to_string());
     config.set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string());
     config.set("message.max.bytes", RECORD_BYTES_MAX.to_string());
-    // A question for a topic that was deleted would make it anew, in the broker's shape and not in ours.
+    // A query for a deleted topic would create it with the broker's defaults.
     config.set("allow.auto.create.topics", "false");
 }
 
@@ -149,37 +139,29 @@ fn consume(config: &mut ClientConfig, group: &str) {
     config.set("isolation.level", "read_committed");
     config.set("enable.auto.commit", "false");
     config.set("enable.auto.offset.store", "false");
-    // An offset that is not there any more is for an operator to decide about, never skipped.
+    // A missing offset is for an operator to decide about, never skipped.
     config.set("auto.offset.reset", "error");
     config.set("allow.auto.create.topics", "false");
     config.set("check.crcs", "true");
-    // The default waits a whole second when the local queue was full for a moment.
+    // The default waits a whole second after a moment with a full local queue.
     config.set("fetch.queue.backoff.ms", "10");
-    // Partitions that were just assigned wait behind the fetch that is on its way.
+    // Newly assigned partitions wait behind the fetch in flight.
     config.set("fetch.wait.max.ms", "100");
     config.set("queued.max.messages.kbytes", "16384");
 }
 
-/// Why a client cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ConfigError {
     /// An operator's setting would break a promise.
     #[error("kafka-set {name} is refused: {why}")]
-    Refused {
-        /// The setting.
-        name: String,
-        /// What it would break.
-        why: &'static str,
-    },
-    /// librdkafka does not know it or does not like it.
+    Refused { name: String, why: &'static str },
+    /// librdkafka does not know or accept it.
     #[error("kafka-set {name} is not valid: {why}")]
     Invalid {
-        /// The setting.
         name: String,
         /// In librdkafka's words, without the value.
         why: String,
     },
-    /// Anything else that librdkafka does not like.
     #[error("make a Kafka client: {0}")]
     Client(String),
 }
@@ -195,7 +177,6 @@ impl From<KafkaError> for ConfigError {
     }
 }
 
-/// librdkafka's settings for a role.
 pub(super) fn config(settings: &KafkaSettings, role: Role<'_>) -> Result<ClientConfig, ConfigError> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &settings.servers);
@@ -203,7 +184,7 @@ pub(super) fn config(settings: &KafkaSettings, role: Role<'_>) -> Result<ClientC
     config.set("enable.metrics.push", "false");
     config.set("socket.keepalive.enable", "true");
     config.set("reconnect.backoff.max.ms", "2000");
-    // Brokers whose advertised names are gone are forgotten after so long, and those in `kafka` asked again. The
+    // Brokers whose advertised names are gone are dropped after this time, and the bootstrap servers queried again. The
     // default would wait five minutes after the names are back.
     config.set("metadata.recovery.rebootstrap.trigger.ms", "10000");
     role.set(&mut config);
@@ -222,7 +203,6 @@ pub(super) fn config(settings: &KafkaSettings, role: Role<'_>) -> Result<ClientC
     Ok(config)
 }
 
-/// Whether librdkafka takes the settings for every role.
 pub(super) fn check(settings: &KafkaSettings) -> Result<(), ConfigError> {
     let roles = [
         Role::RawProducer,
@@ -240,10 +220,10 @@ pub(super) fn check(settings: &KafkaSettings) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Settings that promises rest on: name, values that keep the promise, what others would break.
+/// Settings that promises rest on: name, allowed values, the broken promise.
 const KEPT: &[(&str, &[&str], &str)] = &[
-    ("bootstrap.servers", &[], "say it with kafka"),
-    ("metadata.broker.list", &[], "say it with kafka"),
+    ("bootstrap.servers", &[], "use the setting kafka"),
+    ("metadata.broker.list", &[], "use the setting kafka"),
     ("enable.idempotence", &["true"], "without it a retry writes an event twice or out of order"),
     ("acks", &["all", "-1"], "an event is answered 200 when all in-sync replicas have it"),
     ("request.required.acks", &["all", "-1"], "an event is answered 200 when all in-sync replicas have it"),
@@ -254,25 +234,24 @@ const KEPT: &[(&str, &[&str], &str)] = &[
     ("delivery.report.only.error", &["false"], "an event is answered 200 by its report"),
     ("statistics.interval.ms", &[], "readiness is read from the statistics"),
     ("transactional.id", &[], "it follows from the instance-id and fences a process' former self"),
-    ("group.id", &[], "say it with group"),
-    ("group.instance.id", &[], "say it with instance-id"),
+    ("group.id", &[], "use the setting group"),
+    ("group.instance.id", &[], "use the setting instance-id"),
     ("group.protocol", &["classic"], "a killed member's successor would be refused until the session ends"),
     ("partition.assignment.strategy", &["range"], "others can leave partitions without an owner for ever"),
     ("isolation.level", &[], "each client has the one that it needs"),
     ("enable.auto.commit", &["false"], "offsets are committed with what follows from the records"),
     ("auto.commit.enable", &["false"], "offsets are committed with what follows from the records"),
     ("enable.auto.offset.store", &["false"], "offsets are committed with what follows from the records"),
-    ("auto.offset.reset", &["error"], "what is not there any more would be skipped in silence"),
-    ("topic.auto.offset.reset", &["error"], "what is not there any more would be skipped in silence"),
+    ("auto.offset.reset", &["error"], "deleted records would be skipped silently"),
+    ("topic.auto.offset.reset", &["error"], "deleted records would be skipped silently"),
     ("enable.partition.eof", &[], "the end of a take-over is read from it"),
     ("allow.auto.create.topics", &["false"], "a topic that was deleted would come back in the broker's shape"),
 ];
 
-/// Why a setting that asks for TLS is refused by a program that cannot speak it.
+/// The reason for refusing TLS settings in a build without TLS.
 const NO_TLS: &str = "this program was built without TLS: take our Docker image, or build with `cargo build --features tls`, \
      which needs OpenSSL's headers and pkg-config";
 
-/// Whether a setting can only be obeyed with OpenSSL.
 fn needs_tls(name: &str, value: &str) -> bool {
     let value = value.to_ascii_lowercase();
     match name {
@@ -287,23 +266,21 @@ fn refused(name: &str, value: &str) -> Option<&'static str> {
     (!allowed.contains(&value)).then_some(*why)
 }
 
-/// Settings whose value nobody may see.
+/// Settings whose value must not be shown.
 fn is_secret(name: &str) -> bool {
     ["password", "secret", "token", "key", "jaas", "pem", "oauthbearer.config"].iter().any(|part| name.contains(part))
 }
 
-/// Logs what a client reports: with a level, not too often, and without an operator's secrets.
+/// Logs a client's reports, with a level, rate-limited, and without an operator's secrets.
 #[derive(Debug)]
 pub(super) struct LoggingContext {
     role: &'static str,
     hidden: Vec<String>,
     warned_at: Mutex<Option<Instant>>,
-    /// Where faults go, if the program logs them itself with cause and remedy.
     fault_reports: Option<Arc<FaultReports>>,
 }
 
 impl LoggingContext {
-    /// For a client of that role.
     pub(super) fn new(settings: &KafkaSettings, role: Role<'_>) -> Self {
         let secret = |(name, value): &(String, String)| (is_secret(name) && value.len() > 3).then(|| value.clone());
         Self {
@@ -319,7 +296,6 @@ impl LoggingContext {
         Self { fault_reports: Some(Arc::clone(fault_reports)), ..Self::new(settings, role) }
     }
 
-    /// A line of librdkafka's log.
     pub(super) fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let client = self.role;
         let line = self.harmless(line);
@@ -329,7 +305,7 @@ impl LoggingContext {
             {
                 tracing::error!(client, facility, "librdkafka: {line}");
             }
-            // A setting for producers, given to all clients, is not worth a warning per consumer.
+            // A producer setting, given to all clients, is not worth a warning per consumer.
             RDKafkaLogLevel::Warning if facility == "CONFWARN" => {
                 tracing::debug!(client, facility, "librdkafka: {line}");
             }
@@ -348,7 +324,7 @@ impl LoggingContext {
         }
     }
 
-    /// An error of the client as a whole. It goes on by itself, or is found where a call fails.
+    /// An error of the client as a whole: transient, or found where a call fails.
     pub(super) fn error(&self, error: &KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
@@ -382,7 +358,6 @@ impl LoggingContext {
     }
 }
 
-/// A client context that only logs.
 #[derive(Debug)]
 pub(super) struct PlainContext(pub(super) LoggingContext);
 

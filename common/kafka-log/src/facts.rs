@@ -1,4 +1,4 @@
-//! Follows `facts` of partitions that somebody else owns, committed records only.
+//! Follows `facts` of partitions with another owner, committed records only.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -16,14 +16,12 @@ use event_log::contract::Topic;
 use event_log::{Entry, EventLogError, Position};
 use runtime::settings::KafkaSettings;
 
-/// The most records of one batch.
 const BATCH_RECORDS_MAX: usize = 1_000;
-/// The most bytes of one batch, but for its last record.
+/// Exceeded only by the last record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long a new follower waits for its connection.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);
 
-/// Reads on in `facts` of the partitions it was told.
 pub(super) struct Follower {
     topic: String,
     consumer: BaseConsumer<PlainContext>,
@@ -31,18 +29,17 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// A follower of nothing.
     pub(super) fn new(settings: &KafkaSettings, group: &str) -> Result<Self, EventLogError> {
         let consumer = plain_consumer(settings, Role::Follower { group })?;
         let topic = settings.topic(Topic::Facts);
-        // Connected and knowing the leaders, the first records come half a second earlier; else they come later.
+        // With a connection and known leaders, the first records come half a second earlier.
         if let Err(error) = consumer.fetch_metadata(Some(&topic), CONNECT_WAIT) {
             tracing::debug!("connect the follower: {error}");
         }
         Ok(Self { topic, consumer, next: BTreeMap::new() })
     }
 
-    /// Follows exactly these from now on.
+    /// Replaces all former partitions.
     pub(super) fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
         self.next = starts.iter().map(|start| (start.partition, start.offset)).collect();
         let list = self.next.iter();
@@ -52,12 +49,11 @@ impl Follower {
         self.consumer.assign(&list).map_err(|error| judge("follow facts", &error, None))
     }
 
-    /// Whether there is anything to collect.
     pub(super) fn follows(&self) -> bool {
         !self.next.is_empty()
     }
 
-    /// Takes what is there, waiting for the first record.
+    /// Returns available records, waiting for the first one.
     pub(super) fn collect(&mut self, wait: Duration) -> Result<Vec<Entry>, EventLogError> {
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -84,13 +80,13 @@ impl Follower {
         Ok(batch)
     }
 
-    /// Partitions and where we are in them, to see which of them is out of range.
+    /// The current positions, to find one that is out of range.
     pub(super) fn places(&self) -> Vec<Position> {
         self.next.iter().map(|(partition, offset)| Position { partition: *partition, offset: *offset }).collect()
     }
 }
 
-/// A consumer that is in no group.
+/// A consumer without a group.
 pub(super) fn plain_consumer(
     settings: &KafkaSettings,
     role: Role<'_>,

@@ -1,6 +1,6 @@
 //! Faults of Kafka, in few enough kinds to be counted, each with a remedy.
 //!
-//! The client reports a fault in many words, and again and again. [`FaultReports`] counts reports and keeps the newest of
+//! The client reports a fault in many words, and repeatedly. [`FaultReports`] counts reports and keeps the newest of
 //! each kind, so that the log can name the most specific one, once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,37 +9,30 @@ use std::time::Instant;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// A kind of fault. The first ones are more specific than the last ones, which often follow from them.
+/// Sorted from specific kinds to general ones, which often follow from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// A topic has a shape that would break a promise.
     TopicShape,
-    /// A topic that we need is not there.
     TopicMissing,
-    /// We may not do what we have to.
     Authorization,
-    /// Kafka rejects our credentials.
     Authentication,
-    /// No TLS connection comes about.
+    /// No TLS connection can be made.
     Tls,
-    /// A broker's name cannot be resolved.
     Dns,
     /// Fewer replicas are in sync than the topic demands.
     Replicas,
-    /// Partitions have no leader.
     Leaders,
-    /// A broker does not have what it acknowledged, or does not know our producer.
+    /// A broker lacks records that it acknowledged, or does not know our producer.
     LostTail,
-    /// A record, or a batch of them, is larger than the topic takes.
+    /// A record or a batch is larger than the topic takes.
     TooLarge,
-    /// No broker answers.
     Unreachable,
-    /// Anything else.
     Other,
 }
 
 impl Fault {
-    /// All kinds, in order.
+    /// In order.
     pub const ALL: [Self; 12] = [
         Self::TopicShape,
         Self::TopicMissing,
@@ -55,7 +48,6 @@ impl Fault {
         Self::Other,
     ];
 
-    /// In metrics and log fields.
     pub fn label(self) -> &'static str {
         match self {
             Self::TopicShape => "topic_shape",
@@ -73,30 +65,27 @@ impl Fault {
         }
     }
 
-    /// What an operator can do about it.
     pub fn remedy(self) -> &'static str {
         match self {
             Self::TopicShape => "give the topic the shape that is named, or take the right topic-prefix and partitions",
-            Self::TopicMissing => "find out who deleted the topic; it is made anew, but what it held is gone",
+            Self::TopicMissing => "find out why the topic was deleted; it is created again, but its records are lost",
             Self::Authorization => "give our user back the right to describe and write the topic (kafka-acls)",
             Self::Authentication => "check user and password in kafka-set",
-            Self::Tls => "look at the brokers' certificates and at ssl.ca.location: expired, or of another authority?",
+            Self::Tls => "check the brokers' certificates and ssl.ca.location: expired, or of another authority?",
             Self::Dns => "check the name in kafka and the resolver of this machine",
             Self::Replicas => "start the brokers that are missing",
-            Self::Leaders => "start the brokers that lead these partitions, or let others be elected",
-            Self::LostTail => "find out which broker lost data: events that were acknowledged may be gone from raw",
+            Self::Leaders => "start the brokers that lead these partitions, or elect other leaders",
+            Self::LostTail => "find out which broker lost data: acknowledged events may be missing in raw",
             Self::TooLarge => "raise max.message.bytes of the topic raw above body-limit",
-            Self::Unreachable => "look at the brokers and at the network between",
-            Self::Other => "look at the brokers' logs",
+            Self::Unreachable => "check the brokers and the network",
+            Self::Other => "check the brokers' logs",
         }
     }
 
-    /// The kind of an error of the client.
     pub(super) fn of(error: &KafkaError) -> Self {
         error.rdkafka_error_code().map_or(Self::Other, Self::of_code)
     }
 
-    /// The kind of a code.
     pub(super) fn of_code(code: RDKafkaErrorCode) -> Self {
         let kind = CODES.iter().find(|(codes, _)| codes.contains(&code));
         kind.map_or(Self::Other, |(_, kind)| *kind)
@@ -169,18 +158,15 @@ const CODES: &[(&[RDKafkaErrorCode], Fault)] = &[
     ),
 ];
 
-/// A fault that Kafka or its client reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultReport {
-    /// The kind.
     pub fault: Fault,
-    /// In words, without secrets.
+    /// Without secrets.
     pub reason: String,
-    /// When it was reported.
     pub at: Instant,
 }
 
-/// The fault reports of one program: the number of each kind, and the newest of each.
+/// The number of reports of each kind, and the newest of each.
 #[derive(Debug, Default)]
 pub struct FaultReports {
     counts: [AtomicU64; Fault::ALL.len()],
@@ -188,19 +174,16 @@ pub struct FaultReports {
 }
 
 impl FaultReports {
-    /// Adds a report.
     pub fn note(&self, fault: Fault, reason: String) {
         self.counts[fault.index()].fetch_add(1, Ordering::Relaxed);
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         newest[fault.index()] = Some(FaultReport { fault, reason, at: Instant::now() });
     }
 
-    /// The number of reports of this kind.
     pub fn count(&self, fault: Fault) -> u64 {
         self.counts[fault.index()].load(Ordering::Relaxed)
     }
 
-    /// The most specific report since then.
     pub fn most_specific(&self, since: Instant) -> Option<FaultReport> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         newest.iter().flatten().find(|report| report.at >= since).cloned()

@@ -1,7 +1,7 @@
-//! Our share of `raw`: which partitions the group gave us, and their records from where we say.
+//! Our share of `raw`: the assigned partitions, and their records from given offsets on.
 //!
-//! A rebalance is answered at once with nothing assigned, and told as a [`LogEvent`]; partitions are assigned only
-//! when the taker-over has said where each begins. So no record comes before its partition's state is known.
+//! A rebalance is answered at once with nothing assigned, and reported as a [`LogEvent`]; partitions are assigned only
+//! when their start offsets are known. So no record comes before its partition's state is restored.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
@@ -23,28 +23,25 @@ use event_log::contract::Topic;
 use event_log::{Entry, EventLogError, LogEvent, Position};
 use runtime::settings::KafkaSettings;
 
-/// The most records of one batch.
 const BATCH_RECORDS_MAX: usize = 2_000;
-/// The most bytes of one batch, but for its last record.
+/// Exceeded only by the last record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many events are served before a consumer is closed; there is one rebalance at a time.
 const LAST_EVENTS: usize = 16;
 
-/// A member of the group.
 pub(super) struct Member {
     topic: String,
     consumer: BaseConsumer<Changes>,
     has_joined: bool,
-    /// As reported by log events, which may be behind what the callback knows.
+    /// As reported by log events, which may be behind the callback.
     owned: BTreeSet<u32>,
-    /// Where each started partition goes on.
+    /// The next offset of each started partition.
     next: BTreeMap<u32, u64>,
-    /// Of the generation that gave us what we own: what we publish with it is refused once there is a newer one.
+    /// The generation of our assignment: a publication with it is refused once there is a newer one.
     generation: Option<ConsumerGroupMetadata>,
 }
 
 impl Member {
-    /// Who may join the group.
     pub(super) fn new(settings: &KafkaSettings, group: &str, instance: Option<&str>) -> Result<Self, EventLogError> {
         let role = Role::Member { group, instance };
         let topic = settings.topic(Topic::Raw);
@@ -59,7 +56,7 @@ impl Member {
         Ok(Self { topic, consumer, has_joined: false, owned: BTreeSet::new(), next: BTreeMap::new(), generation: None })
     }
 
-    /// Joins the group, in the background, unless it did before.
+    /// In the background; later calls do nothing.
     pub(super) fn join(&mut self) -> Result<(), EventLogError> {
         if !mem::replace(&mut self.has_joined, true) {
             self.consumer.subscribe(&[&self.topic]).map_err(|error| judge("join the group", &error, None))?;
@@ -67,13 +64,13 @@ impl Member {
         Ok(())
     }
 
-    /// The next change of what we own, if there is one.
+    /// The next change of our assignment, if there is one.
     pub(super) fn change(&mut self) -> Option<LogEvent> {
         let change = self.consumer.context().queue().pop_front()?;
         match change {
             Change::Assigned(partitions) => {
                 self.owned.extend(&partitions);
-                // Not asked for in the callback: while the consumer is closed, librdkafka never answers there.
+                // Not in the callback: while the consumer is closed, librdkafka never answers there.
                 self.generation = self.consumer.group_metadata();
                 Some(LogEvent::Assigned(partitions))
             }
@@ -87,10 +84,10 @@ impl Member {
         }
     }
 
-    /// Begins to bring these partitions, beside those that were started before.
+    /// Starts these partitions, in addition to earlier ones.
     pub(super) fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
         if self.has_change() {
-            // Revoked meanwhile, maybe assigned again: the next log events say so, and what was found out is void.
+            // Revoked meanwhile, maybe assigned again: the next log events say so, and these offsets are void.
             return Ok(());
         }
         let ours = starts.iter().filter(|start| self.owned.contains(&start.partition));
@@ -102,12 +99,11 @@ impl Member {
         self.consumer.assign(&list).map_err(|error| self.judge("start partitions", &error))
     }
 
-    /// Whether there is anything to collect.
     pub(super) fn has_started(&self) -> bool {
         !self.next.is_empty()
     }
 
-    /// Takes what is there, waiting for the first record. Nothing comes of partitions that were revoked meanwhile.
+    /// Returns available records, waiting for the first one; none of partitions that were revoked meanwhile.
     pub(super) fn collect(&mut self, wait: Duration) -> Result<Vec<Entry>, EventLogError> {
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -123,7 +119,7 @@ impl Member {
             };
             let (partition, offset) = (message.partition(), message.offset());
             let next = u32::try_from(partition).ok().and_then(|partition| self.next.get_mut(&partition));
-            // Of a former assignment, or from before where we began.
+            // Of a former assignment, or before the start.
             let Some(next) = next.filter(|next| u64::try_from(offset).is_ok_and(|offset| offset >= **next)) else {
                 continue;
             };
@@ -133,13 +129,13 @@ impl Member {
             batch.push(entry);
         }
         if self.has_change() {
-            // With range every change begins with the loss of all: whoever owns these now reads them again.
+            // With range every change begins with the revocation of all: the new owner reads these again.
             batch.clear();
         }
         Ok(batch)
     }
 
-    /// Answers the group while somebody reads for long. Only as long as nothing is started, since nothing may come.
+    /// Serves the group during a long read. Only while nothing is started, since it must return no records.
     pub(super) fn serve(&mut self) -> Result<(), EventLogError> {
         if self.has_started() {
             return Ok(());
@@ -150,7 +146,7 @@ impl Member {
         }
     }
 
-    /// Listens to the group for a moment. What comes of `raw` meanwhile is lost, so this is for who is about to end.
+    /// Serves the group for a moment. Records of `raw` are lost meanwhile, so the log must be closed after it.
     pub(super) fn hear(&self, wait: Duration) -> Result<(), EventLogError> {
         match self.consumer.poll(wait) {
             Some(Err(error)) => self.look_into(&error),
@@ -161,12 +157,11 @@ impl Member {
         }
     }
 
-    /// What to publish with.
     pub(super) fn generation(&self) -> Option<&ConsumerGroupMetadata> {
         self.generation.as_ref()
     }
 
-    /// Partitions and where we are in them, to see which of them is out of range.
+    /// The current positions, to find one that is out of range.
     pub(super) fn places(&self) -> Vec<Position> {
         self.next.iter().map(|(partition, offset)| Position { partition: *partition, offset: *offset }).collect()
     }
@@ -185,21 +180,21 @@ impl Member {
 }
 
 impl Drop for Member {
-    /// Serves what the group told last while librdkafka still answers: once the consumer is closed, the answer to
-    /// a rebalance that came before waits for ever.
+    /// Serves the last events while librdkafka still answers: once the consumer is closed, the answer to an earlier
+    /// rebalance waits for ever.
     fn drop(&mut self) {
         self.consumer.context().closing.store(true, Ordering::Release);
         if let Err(error) = self.consumer.unassign() {
             tracing::debug!("leave the partitions: {error}");
         }
         for _ in 0..LAST_EVENTS {
-            // Records are of no use any more; errors are told by the context.
+            // Records are dropped; errors are logged by the context.
             drop(self.consumer.poll(Duration::ZERO));
         }
     }
 }
 
-/// Whether to go on after an error that a poll brought. The client mends most of them by itself.
+/// Whether to go on after an error of a poll. The client recovers from most of them by itself.
 pub(super) fn look_into(
     step: &str,
     error: &KafkaError,
@@ -217,13 +212,12 @@ pub(super) fn look_into(
     Ok(())
 }
 
-/// A change of what the group gave us.
 enum Change {
     Assigned(Vec<u32>),
     Revoked(Vec<u32>),
 }
 
-/// What the group told, in order, until the loop takes it.
+/// Changes of the assignment, in order, until the loop takes them.
 struct Changes {
     context: LoggingContext,
     queue: Mutex<VecDeque<Change>>,

@@ -1,4 +1,4 @@
-//! What [`end_what_hangs`](event_log::hanging::end_what_hangs) asks of Kafka.
+//! The Kafka side of [`end_what_hangs`](event_log::hanging::end_what_hangs).
 
 use std::ops::ControlFlow;
 
@@ -8,7 +8,7 @@ use event_log::hanging::{Published, Recovering, Undecided};
 use event_log::{Entry, EventLogError, Output, Position};
 use runtime::lifecycle::Stop;
 
-/// How far back the newest decided record of a partition is looked for: it may be followed by marks and aborted records.
+/// How far back the newest decided record of a partition is searched: markers and aborted records may follow it.
 const LOOK_BACK: u64 = 2_000;
 
 /// The clients of an event log that is being opened.

@@ -1,6 +1,5 @@
-//! All topics as one event log: read our share of `raw`, follow `facts`, publish what follows in one transaction.
-//!
-//! One thread uses it, and it is never mended: when an error says so, it is dropped and opened anew.
+//! All topics as one event log: read our share of `raw`, follow `facts`, publish the derived records in one
+//! transaction. One thread uses it; after an error it is dropped and opened again.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc;
@@ -21,38 +20,37 @@ use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
 
-/// The longest wait on one log before the other is looked at.
+/// The longest wait on one log before the other is polled.
 const SLICE: Duration = Duration::from_millis(20);
-/// How long the topics may take before that is said, and tried again.
+/// The interval of attempts, each logged, to find the topics.
 const TOPICS_WAIT: Duration = Duration::from_secs(10);
-/// The longest that letting go of the clients may take; then they are left behind.
+/// The longest wait for closing the clients; then they are abandoned.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How long members that have ended may stay in the group: a session's time, another one for who asked to join while
-/// the group waited for the first, and somewhat more.
+/// How long ended members may stay in the group: the session timeout, another one for a member that joined while
+/// the group waited for the first, and a margin.
 const SESSION_WAIT: Duration = Duration::from_secs(25);
 /// In the transactional id of commands: of two at a time the first is fenced.
 const COMMAND: &str = "command";
 
-/// Within this time the group tells whether another process has our place: a heartbeat and its answer.
+/// Within this time the group reports a process with our member id: a heartbeat and its answer.
 const TWIN_WAIT: Duration = Duration::from_secs(5);
 
-/// The logs in Kafka, as one processor needs them.
+/// The logs in Kafka of one processor.
 pub struct KafkaEventLog {
     identity: String,
     group: String,
-    /// The topic `raw`.
     raw: String,
     partitions: u32,
     stop: Stop,
-    /// Raw records were the last to come: facts are next, so that neither starves.
+    /// The last records were raw ones: facts are next, so that neither starves.
     after_raw: bool,
     doubts: Doubts,
-    /// There until the event log is dropped.
+    /// None once the event log is closed.
     clients: Option<Clients>,
 }
 
-/// Whose transactions these are, and whether the group keeps a place for it.
+/// The transactional id, and whether the group has a static member of it.
 #[derive(Clone, Copy)]
 struct Instance<'a> {
     id: &'a str,
@@ -67,15 +65,15 @@ struct Clients {
 }
 
 impl KafkaEventLog {
-    /// Makes sure of the topics and fences the instance's former self. Waits for Kafka until it answers or `stop` is
+    /// Checks the topics and fences the instance's former process. Waits for Kafka until it answers or `stop` is
     /// requested.
     pub fn open(settings: &KafkaSettings, group: &str, instance_id: &str, stop: Stop) -> Result<Self, EventLogError> {
         ensure_topics(settings, MayCreate::Yes, &stop)?;
         Self::open_as(settings, group, Instance { id: instance_id, is_lasting: true }, stop)
     }
 
-    /// The same for a command that publishes while no processor runs: makes no topic, and refuses while anybody else
-    /// is in the group. Its place there is free as soon as it ends.
+    /// For a command that publishes while no processor runs: creates no topic, and fails while the group has other
+    /// members. Its membership ends with it.
     pub fn open_alone(settings: &KafkaSettings, group: &str, stop: Stop) -> Result<Self, EventLogError> {
         ensure_topics(settings, MayCreate::No, &stop)?;
         wait_until_empty(&Reader::new(settings, group, stop.clone())?, group, &stop)?;
@@ -90,7 +88,7 @@ impl KafkaEventLog {
         instance: Instance<'_>,
         stop: Stop,
     ) -> Result<Self, EventLogError> {
-        // Before anything is read: this is what decides a transaction that our former self left open.
+        // Before anything is read: this decides a transaction that our former process left open.
         let publisher = Publisher::open(settings, &format!("{group}-{}", instance.id), &stop)?;
         let cluster = loop {
             if let Some(cluster) = publisher.cluster_id() {
@@ -118,8 +116,8 @@ impl KafkaEventLog {
         })
     }
 
-    /// Lets go of the clients; whether they went in time. As a static member we keep our place in the group for a
-    /// session's time, so that a quick restart changes nothing for others.
+    /// Closes the clients; returns whether they ended in time. A static member keeps its place in the group for the
+    /// session timeout, so that a quick restart changes nothing for others.
     pub fn close(mut self) -> bool {
         self.let_go()
     }
@@ -128,14 +126,14 @@ impl KafkaEventLog {
         self.clients.as_mut().expect("there until dropped")
     }
 
-    /// Closing a client waits for its threads, and for a broker that may never answer: not on our thread.
+    /// Closing a client waits for its threads, and for a broker that may never answer: so it runs on another thread.
     fn let_go(&mut self) -> bool {
         let Some(clients) = self.clients.take() else { return true };
         let (gone, went) = mpsc::channel();
         let began = Instant::now();
         let parting = thread::Builder::new().name("kafka-close".into()).spawn(move || {
             drop(clients);
-            // Nobody may be waiting any more.
+            // The receiver may be gone.
             let _ = gone.send(());
         });
         let in_time = parting.is_ok() && went.recv_timeout(CLOSE_WAIT_MAX).is_ok();
@@ -186,9 +184,9 @@ impl KafkaEventLog {
 }
 
 impl Clients {
-    /// What it means that a publication failed after Kafka had ended its transaction because that was open for too
-    /// long: we were frozen, or it was. Kafka's refusal is the same as if another process had our identity. But such
-    /// a twin has our place in the group too, and the group says so; then we must not take it back from there.
+    /// Interprets a failed publication after Kafka had ended its transaction because of its timeout: either side
+    /// was frozen. Kafka's error is the same as for a second process with our identity. But such a process has our
+    /// place in the group too, which the group reports; then we must not take it back.
     fn tell_apart(&mut self, error: EventLogError, stop: &Stop) -> EventLogError {
         let reason = match error {
             EventLogError::Fenced(reason) | EventLogError::Reopen(reason) => reason,
@@ -206,7 +204,7 @@ impl Clients {
         EventLogError::Reopen(format!("a transaction was open for more than {open_s} s, when Kafka ends it: {reason}"))
     }
 
-    /// An offset that is out of range comes without its partition: find it. Opening anew tells what it means, or that
+    /// An out-of-range offset is reported without its partition: find it. Opening again determines the meaning, or that
     /// all are in range by now, as after a change of leaders.
     fn explain(&self, error: EventLogError) -> EventLogError {
         let EventLogError::Fatal(reason) = error else { return error };
@@ -231,7 +229,7 @@ impl EventLog for KafkaEventLog {
         true
     }
 
-    /// What our next commit touches would commit what hangs there, too.
+    /// Our next commit would also commit hanging records in the same partitions.
     fn recover(&mut self, applied: &[Applied]) -> Result<(), EventLogError> {
         let Clients { publisher, reader, .. } = self.clients.as_ref().expect("there until dropped");
         let published_in = end_what_hangs(&Opening { publisher, reader, stop: &self.stop }, applied)?;
@@ -275,7 +273,7 @@ impl EventLog for KafkaEventLog {
     fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
         let Clients { reader, member, .. } = self.clients();
         let committed = reader.left_off(partition)?;
-        // Who goes on behind a transaction that hangs in some topic would make it impossible to tell how it ended.
+        // Starting behind a hanging transaction in some topic would make it impossible to determine its outcome.
         reader.wait_until_published(partition, &mut || member.serve())?;
         Ok(committed)
     }
@@ -349,7 +347,7 @@ impl Drop for KafkaEventLog {
     }
 }
 
-/// Members that have ended stay in the group until their session runs out.
+/// Ended members stay in the group until their session times out.
 fn wait_until_empty(reader: &Reader, group: &str, stop: &Stop) -> Result<(), EventLogError> {
     let began = Instant::now();
     loop {

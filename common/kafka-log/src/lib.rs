@@ -1,7 +1,7 @@
 //! Topics of Apache Kafka as logs: the only place that knows rdkafka.
 //!
 //! [`RawProducer`] writes `raw` for ingress; [`KafkaEventLog`] reads and publishes all topics for a processor.
-//! Each of them makes sure of the topics first: see `topics`.
+//! Each of them checks the topics first: see `topics`.
 
 use runtime::settings::KafkaSettings;
 
@@ -25,7 +25,7 @@ pub use look::KafkaLook;
 pub use producer::{Batches, FaultScope, RawProducer, ReportError, Reports, SendError};
 pub use topics::{MayCreate, RawTopic};
 
-/// Whether clients can be made with these settings, without asking any broker.
+/// Whether librdkafka accepts these settings, without contacting any broker.
 pub fn check(settings: &KafkaSettings) -> anyhow::Result<()> {
     Ok(client::check(settings)?)
 }

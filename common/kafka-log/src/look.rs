@@ -1,4 +1,4 @@
-//! The logs in Kafka for whoever only looks: joins no group, fences nobody, makes no topic and publishes nothing.
+//! Read-only access to the logs in Kafka: joins no group, fences no producer, creates no topic, publishes nothing.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -12,10 +12,9 @@ use runtime::settings::KafkaSettings;
 
 /// How long Kafka may be away before a command gives up.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
-/// Between two questions.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
-/// The logs of a [`super::KafkaEventLog`], to be read.
+/// The logs of a [`super::KafkaEventLog`], read only.
 pub struct KafkaLook {
     identity: String,
     partitions: u32,
@@ -23,7 +22,7 @@ pub struct KafkaLook {
 }
 
 impl KafkaLook {
-    /// Finds the cluster and its topics. `group` is asked for its offsets, and not joined.
+    /// `group` is queried for its offsets, not joined.
     pub fn open(settings: &KafkaSettings, group: &str, stop: &Stop) -> Result<Self, EventLogError> {
         let reader = Reader::new(settings, group, stop.clone())?;
         let began = Instant::now();
@@ -33,7 +32,7 @@ impl KafkaLook {
             }
             if stop.sleep(ASK_AGAIN) || began.elapsed() >= ANSWER_WAIT_MAX {
                 let servers = &settings.servers;
-                return Err(EventLogError::Fatal(format!("Kafka at {servers} does not say which cluster it is")));
+                return Err(EventLogError::Fatal(format!("Kafka at {servers} does not report its cluster id")));
             }
         };
         let topic = settings.topic(Topic::Facts);
@@ -108,5 +107,5 @@ impl EventLog for KafkaLook {
 }
 
 fn only_looks() -> EventLogError {
-    EventLogError::Fatal("these logs were opened to be looked at".to_owned())
+    EventLogError::Fatal("these logs were opened read-only".to_owned())
 }

@@ -1,7 +1,7 @@
-//! Hands each record of `raw` to Kafka once, in order, and tells what became of it.
+//! Hands each record of `raw` to Kafka once, in order, and reports the outcome.
 //!
 //! One idempotent producer: `acks=all`, no message timeout, nothing purged while it lives. A record stays with
-//! the client until Kafka has it, however long that takes; how much may wait there is the caller's to bound.
+//! the client until Kafka has it; the caller limits how many wait there.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,70 +24,63 @@ use event_log::Record;
 use event_log::contract::Topic;
 use runtime::settings::KafkaSettings;
 
-/// Told of each record that was handed over, once, from a thread of the client.
+/// Called once for each record that was handed over, from a thread of the client.
 pub trait Reports: Send + Sync + 'static {
-    /// What became of the record with this ticket.
+    /// The outcome of the record with this ticket.
     fn reported(&self, ticket: u64, outcome: Result<(), ReportError>);
 }
 
-/// A record that Kafka did not take, as far as we know: it may be there all the same.
+/// A record without an acknowledgement: it may be in Kafka all the same.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct ReportError {
-    /// What the fault affects.
     pub scope: FaultScope,
-    /// Its kind.
     pub fault: Fault,
-    /// In words.
     pub reason: String,
 }
 
-/// What is affected when Kafka did not take a record.
+/// The extent of a failed record's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultScope {
     /// The record alone: it is too large, and Kafka does not have it. The producer can go on.
     Record,
-    /// The producer: the outcome of later records is not known, and the producer has to be replaced.
+    /// The outcome of later records is unknown, and the producer has to be replaced.
     Producer,
 }
 
-/// How many records go in one batch. A batch that is too large for the topic is refused as a whole, whatever
+/// The size of batches. A batch that is too large for the topic is refused as a whole, whatever
 /// single records are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batches {
-    /// As librdkafka has it: what the topic takes is not known.
+    /// librdkafka's default: the limit of the topic is unknown.
     Usual,
-    /// No more than the topic takes, in bytes.
+    /// The limit of the topic, in bytes.
     UpTo(u32),
     /// One record each, so that a refused batch is a refused record.
     Alone,
 }
 
-/// Why a record was not handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// The client's queue is full.
     Full,
-    /// The client never takes a record so large. Others may go on.
+    /// Larger than the client ever takes. Other records may go on.
     TooLarge,
-    /// The producer is done for: make a new one.
+    /// The producer has failed: make a new one.
     Fatal,
 }
 
 /// librdkafka's own limit of a batch.
 const BATCH_BYTES_USUAL: u32 = 1_000_000;
-/// A batch's own fields, and the lengths and times of a record in it, at most.
+/// At most: a batch's own fields, and the lengths and times of a record in it.
 const BATCH_HEAD_BYTES_MAX: usize = 61 + 40;
-/// The lengths of a header's name and value, at most.
+/// At most: the lengths of a header's name and value.
 const HEADER_LENGTHS_BYTES_MAX: usize = 10;
 
-/// Waiting for a report is looked at this often, should a wake-up be missed.
+/// The interval of checks, in case a wake-up is missed.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// One idempotent producer for `raw`: `acks=all`, no message timeout, nothing purged.
-///
-/// Call [`flush`](Self::flush) before letting it go: records that are still with the client are then reported as
-/// errors, and whether Kafka has them is not known.
+/// One idempotent producer for `raw`. Call [`flush`](Self::flush) before dropping it: remaining records are then
+/// reported as errors, and whether Kafka has them is unknown.
 pub struct RawProducer {
     settings: KafkaSettings,
     topic: String,
@@ -95,12 +88,11 @@ pub struct RawProducer {
 }
 
 impl RawProducer {
-    /// A producer that connects in the background; reports come to `reports`.
+    /// Connects in the background; outcomes go to `reports`.
     pub fn new(settings: &KafkaSettings, reports: Arc<dyn Reports>) -> anyhow::Result<Self> {
         Self::with(settings, reports, &Arc::default(), Batches::Usual)
     }
 
-    /// The same with these batches; faults go to `fault_reports`.
     pub fn with(
         settings: &KafkaSettings,
         reports: Arc<dyn Reports>,
@@ -125,15 +117,15 @@ impl RawProducer {
 
     /// Checks or creates topics, fetches metadata and waits for the producer id; an error says what is missing.
     ///
-    /// The producer id comes by itself after the first connection. That it is there is read from librdkafka's
-    /// statistics: without it the first records would wait for it, and miss their deadline.
+    /// The producer id comes after the first connection and is read from librdkafka's statistics: without it the first
+    /// records would wait for it, and miss their deadline.
     pub fn connect(&self, wait: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + wait;
         topics::ensure(&self.settings, MayCreate::Yes, wait)?;
         self.reach(until.saturating_duration_since(Instant::now()))
     }
 
-    /// As [`connect`](Self::connect), for topics that somebody has made sure of.
+    /// Like [`connect`](Self::connect), for topics that were checked before.
     pub fn reach(&self, wait: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + wait;
         self.fetch_metadata(until)?;
@@ -152,16 +144,16 @@ impl RawProducer {
         Ok(())
     }
 
-    /// Whether an error of [`connect`](Self::connect) will still be there on the next try: an operator has to act.
+    /// Whether an error of [`connect`](Self::connect) is permanent: an operator has to act.
     pub fn needs_a_person(error: &anyhow::Error) -> bool {
         error.downcast_ref::<TopicsError>().is_some_and(TopicsError::needs_a_person)
     }
 
-    /// Hands a record over. Never blocks.
+    /// Never blocks.
     pub fn send(&self, partition: u32, record: &Record, ticket: u64) -> Result<(), SendError> {
         let line = self.line();
         let ticket = usize::try_from(ticket).expect("a pointer has 64 bits");
-        // Before it is handed over, since its report may come at once.
+        // Before the call, since the report may come at once.
         line.in_flight.fetch_add(1, Ordering::AcqRel);
         let Err((error, _)) = self.producer.send(outgoing(&self.topic, partition, record, ticket)) else {
             return Ok(());
@@ -177,17 +169,14 @@ impl RawProducer {
         Err(SendError::Fatal)
     }
 
-    /// Why a new producer has to be made, if that is so.
     pub fn fatal(&self) -> Option<(Fault, String)> {
         self.fatal_reason(&self.line().state())
     }
 
-    /// Whether some broker is connected, by the newest statistics.
     pub fn is_connected(&self) -> bool {
         self.line().state().is_connected
     }
 
-    /// From now on it is done for, for this reason.
     pub fn abandon(&self, fault: Fault, reason: String) {
         let mut state = self.line().state();
         state.is_abandoned = true;
@@ -199,8 +188,8 @@ impl RawProducer {
         self.line().in_flight.load(Ordering::Acquire)
     }
 
-    /// After a fatal error, or once it was abandoned: has the client report what it still holds and will never send. With
-    /// `in_flight` also what it sent and has no answer to. It does that once by itself, but some records come back to it
+    /// For a failed producer: makes the client report the records that it will never send. With `in_flight` also those
+    /// that were sent and not answered. The client does that once by itself, but some records return to its queue
     /// after that.
     pub fn give_up(&self, in_flight: bool) {
         if self.producer.client().fatal_error().is_some() || self.line().state().is_abandoned {
@@ -209,7 +198,7 @@ impl RawProducer {
         }
     }
 
-    /// Waits until every record is reported; whether that came to pass.
+    /// Waits until every record is reported. Returns whether it succeeded.
     pub fn flush(&self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         let line = self.line();
@@ -270,11 +259,9 @@ impl Drop for RawProducer {
     }
 }
 
-/// What the client tells us from its thread.
 struct Line {
     context: LoggingContext,
     topic: String,
-    /// As many as there must be.
     partitions: u32,
     reports: Arc<dyn Reports>,
     batches: Batches,
@@ -318,10 +305,10 @@ impl ClientContext for Line {
         state.is_connected = statistics.brokers.values().any(|broker| broker.state == "UP");
         state.has_producer_id = statistics.eos.is_some_and(|eos| eos.idemp_state == "Assigned");
         let known = statistics.topics.get(self.topic.as_str()).map_or(0, TopicStatistics::known);
-        // A topic that is gone has none, and its records are refused.
+        // A deleted topic has none, and its records are refused.
         if known > 0 && u32::try_from(known) != Ok(self.partitions) {
             let reason = format!(
-                "topic {} has {known} partitions where partitions is {}: it was made anew while we ran",
+                "topic {} has {known} partitions where partitions is {}: it was created again while the producer ran",
                 self.topic, self.partitions
             );
             state.broken.get_or_insert((Fault::TopicShape, reason));
@@ -349,7 +336,7 @@ impl ProducerContext for Line {
 }
 
 impl Batches {
-    /// What an operator set stays, unless it is more.
+    /// An operator's setting stays, unless it is more.
     fn limit(self, config: &mut ClientConfig) {
         let limit = match self {
             Self::Usual => return,
@@ -360,7 +347,7 @@ impl Batches {
         config.set("batch.size", limit.min(set).to_string());
     }
 
-    /// Whether a record of that size is to blame for its batch having been too large.
+    /// Whether a record of that size made its batch too large.
     fn blame(self, bytes: usize) -> bool {
         match self {
             Self::Usual => false,
@@ -370,7 +357,7 @@ impl Batches {
     }
 }
 
-/// What a record takes in a batch, without compression, rather more than less.
+/// An upper estimate of the record's size in a batch, without compression.
 fn wire_bytes(message: &BorrowedMessage<'_>) -> usize {
     let headers = message.headers().into_iter().flat_map(Headers::iter);
     let headers: usize =
@@ -378,7 +365,7 @@ fn wire_bytes(message: &BorrowedMessage<'_>) -> usize {
     message.payload_len() + message.key_len() + headers
 }
 
-/// The little of librdkafka's statistics that we read.
+/// The part of librdkafka's statistics that we read.
 #[derive(Deserialize)]
 struct Statistics<'a> {
     #[serde(borrow, default)]
@@ -403,7 +390,7 @@ struct PartitionStatistics {
 }
 
 impl TopicStatistics<'_> {
-    /// Partitions that the brokers told of. There is a place for records of no partition, too.
+    /// Partitions with metadata. librdkafka has one more entry, for records without a partition.
     fn known(&self) -> usize {
         self.partitions.values().filter(|partition| partition.partition >= 0 && !partition.unknown).count()
     }

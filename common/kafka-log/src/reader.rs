@@ -1,4 +1,4 @@
-//! Answers questions about places in `raw` and `facts`, and reads ranges of them to their very end.
+//! Queries offsets, and reads ranges of `raw` and `facts` to their very end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,27 +22,25 @@ use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
 
-/// One question; then we look whether to stop, and ask again.
+/// One request; then the stop is checked, and the request repeated.
 const CALL_WAIT: Duration = Duration::from_secs(5);
-/// How long brokers may be away before a question is given up.
+/// How long brokers may be away before a query fails.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Between two questions that were not answered as hoped.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
-/// Offsets that are not told within this time may wait for a transaction that is open.
+/// Offsets without an answer within this time may wait for an open transaction.
 const OFFSETS_WAIT: Duration = Duration::from_secs(1);
-/// A transaction that goes well is over in this time.
+/// A healthy transaction ends within this time.
 const IN_FLIGHT_MAX: Duration = Duration::from_secs(1);
-/// How often it is said what is waited for.
 const SAY_AGAIN: Duration = Duration::from_secs(5);
-/// What is said of a transaction that is open for longer than [`OPEN_MAX`].
-const HANGS: &str = "None of ours is open for so long: it hangs if Kafka forgot to end it, as a broker without a replica \
-                     can when it is killed and started again. Opening the logs anew ends it if it is ours, and so does \
-                     starting the processor that it is of. Where that one is gone for good: see \
-                     `kafka-transactions.sh find-hanging`, and end it with `kafka-transactions.sh abort`";
-/// While reading, the group is answered at least this often.
+/// The log text for a transaction that is open for longer than [`OPEN_MAX`].
+const HANGS: &str = "No transaction of a processor is open for so long: it hangs if Kafka lost its markers, as a \
+                     broker without a replica can when it is killed and restarted. Opening the logs again resolves \
+                     it if it is ours, and so does starting the processor that owns it. If that one is gone for \
+                     good: see `kafka-transactions.sh find-hanging`, and end it with `kafka-transactions.sh abort`";
+/// During a read, the group is served at least this often.
 const SERVE_AGAIN: Duration = Duration::from_millis(500);
 
-/// Two plain consumers: one that sees committed records only, one for offsets with open transactions included.
+/// Two plain consumers: one for committed records, one for offsets with open transactions included.
 pub(super) struct Reader {
     settings: KafkaSettings,
     committed: BaseConsumer<PlainContext>,
@@ -51,7 +49,6 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Connects in the background.
     pub(super) fn new(settings: &KafkaSettings, group: &str, stop: Stop) -> Result<Self, EventLogError> {
         Ok(Self {
             settings: settings.clone(),
@@ -61,7 +58,7 @@ impl Reader {
         })
     }
 
-    /// Which cluster this is, and how many partitions it has of a topic; none if it does not answer in time.
+    /// The cluster id, and the number of partitions of a topic; none if there is no answer in time.
     pub(super) fn cluster_and_partitions(&self, topic: Topic) -> Option<(String, u32)> {
         let name = self.settings.topic(topic);
         let metadata = self.uncommitted.fetch_metadata(Some(&name), CALL_WAIT).ok()?;
@@ -93,17 +90,17 @@ impl Reader {
         };
         match self.insist(&format!("ask {name}/{partition} for a time"), ask)? {
             Offset::Offset(offset) => Ok(whole(offset)),
-            // Nothing is as young as that.
+            // No record is that young.
             Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => {
                 Ok(self.bounds(Topic::Raw, partition)?.1)
             }
         }
     }
 
-    /// Visits every committed record from `from` to before `until`. Between records `serve` is called now and then.
+    /// Visits every committed record from `from` to before `until`. Between records `serve` is called periodically.
     ///
-    /// It waits until no transaction that began below `until` is open. Then everything below the last stable
-    /// offset is decided, and the first end of partition that is reported *after* that comes behind `until`,
+    /// Waits until no transaction that began below `until` is open. Then everything below the last stable
+    /// offset is decided, and the first end of partition that is reported *after* that lies behind `until`,
     /// even if there are only markers and aborted records on the way.
     pub(super) fn read(
         &self,
@@ -120,7 +117,7 @@ impl Reader {
         let (first, _) = self.bounds(topic, from.partition)?;
         if from.offset < first {
             return Err(EventLogError::Fatal(format!(
-                "{place} begins at {first}: what lay at {} is gone",
+                "{place} begins at {first}: the record at {} was deleted",
                 from.offset
             )));
         }
@@ -164,7 +161,7 @@ impl Reader {
         }
     }
 
-    /// Below it no transaction is open: that is what a committed reader's question is answered with.
+    /// Below it no transaction is open: a committed reader's end.
     fn stable_end(&self, place: &Place) -> Result<u64, EventLogError> {
         let ask = || self.committed.fetch_watermarks(&place.topic, kafka_partition(place.partition), CALL_WAIT);
         let (_, stable) = self.insist(&format!("ask for the stable end of {place}"), ask)?;
@@ -203,16 +200,16 @@ impl Reader {
                 None if moved.elapsed() >= SAY_AGAIN && said.elapsed() >= SAY_AGAIN => {
                     said = Instant::now();
                     let waited_s = moved.elapsed().as_secs();
-                    tracing::warn!(waited_s, "{place} brings nothing, though it goes on to {until}");
+                    tracing::warn!(waited_s, "{place} returns no records, though it ends at {until}");
                 }
                 None => {}
             }
         }
     }
 
-    /// Whether the end that was just told lies behind `until`. Our position mostly says so, since it counts markers;
-    /// where compaction left nothing to count, the partition is asked once more: after a change of leaders, the
-    /// new one's end may lie lower for a moment.
+    /// Whether the reported end lies behind `until`. Usually our position shows it, since it counts markers;
+    /// where compaction left nothing to count, the partition is queried once more: after a change of leaders, the
+    /// new one's end may be lower for a moment.
     fn has_reached(&self, place: &Place, until: u64) -> Result<bool, EventLogError> {
         let position = self.committed.position().ok();
         let position = position.as_ref().and_then(|list| list.elements().first().map(TopicPartitionListElem::offset));
@@ -224,7 +221,7 @@ impl Reader {
         Ok(self.stable_end(place)? >= until)
     }
 
-    /// Which of these places the partition does not reach, in words.
+    /// Describes the positions that are out of range.
     pub(super) fn out_of_range(&self, topic: Topic, places: &[Position]) -> Option<String> {
         places.iter().find_map(|place| {
             let (first, next) = self.bounds(topic, place.partition).ok()?;
@@ -234,8 +231,7 @@ impl Reader {
         })
     }
 
-    /// Where the group left off in `raw`, asked until no transaction that may move it is open. Asks as somebody who is
-    /// in no group.
+    /// The group's offset in `raw`, queried until no transaction that may move it is open. Does not join the group.
     pub(super) fn left_off(&self, partition: u32) -> Result<Option<u64>, EventLogError> {
         let name = self.settings.topic(Topic::Raw);
         let began = Instant::now();
@@ -260,34 +256,34 @@ impl Reader {
                 Err(error) if began.elapsed() >= OPEN_MAX => {
                     let waited_s = began.elapsed().as_secs();
                     return Err(EventLogError::Reopen(format!(
-                        "{name}/{partition} does not tell where the group left off: {error}, for {waited_s} s. If a \
+                        "{name}/{partition} does not return the group's offset: {error}, for {waited_s} s. If a \
                          transaction is open there: {HANGS}"
                     )));
                 }
                 Err(error) => {
-                    // A time-out is no answer: an offset that is still undecided is not told.
-                    tracing::warn!(partition, "wait for where the group left off in {name}/{partition}: {error}");
+                    // A time-out is no answer: an undecided offset is not returned.
+                    tracing::warn!(partition, "wait for the group's offset in {name}/{partition}: {error}");
                     self.stop.sleep(Duration::from_millis(200));
                 }
             }
         }
     }
 
-    /// Every partition of what is published: where it ends, and up to where all is decided.
+    /// The ends and the stable offsets of all output partitions.
     pub(super) fn published(&self) -> Result<Vec<Published>, EventLogError> {
         let places: Vec<(Topic, u32)> = Topic::ALL
             .into_iter()
             .filter(|topic| *topic != Topic::Raw)
             .flat_map(|topic| (0..self.settings.partitions).map(move |partition| (topic, partition)))
             .collect();
-        // In this order: what is decided meanwhile counts as decided.
-        let ends = self.ends("ask for the ends of what is published", &self.uncommitted, &places)?;
-        let stable = self.ends("ask for the stable ends of what is published", &self.committed, &places)?;
+        // In this order: transactions decided meanwhile count as decided.
+        let ends = self.ends("query the ends of output topics", &self.uncommitted, &places)?;
+        let stable = self.ends("query the stable ends of output topics", &self.committed, &places)?;
         let published = places.into_iter().zip(ends.into_iter().zip(stable));
         Ok(published.map(|((topic, partition), (end, stable))| Published { topic, partition, stable, end }).collect())
     }
 
-    /// Waits until no transaction is open in what was published of a partition.
+    /// Waits until no transaction is open in the output of a partition.
     pub(super) fn wait_until_published(
         &self,
         partition: u32,
@@ -302,7 +298,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Visits every record from a place on, decided or not, until that is enough.
+    /// Visits every record from a position on, decided or not, until `visit` stops.
     pub(super) fn peek(
         &self,
         topic: Topic,
@@ -326,10 +322,10 @@ impl Reader {
                 None => {}
             }
         }
-        Err(EventLogError::Reopen(format!("{name}/{} brings nothing from {} on", from.partition, from.offset)))
+        Err(EventLogError::Reopen(format!("{name}/{} returns no records from {} on", from.partition, from.offset)))
     }
 
-    /// Where partitions end for this consumer, in the order of `places`.
+    /// In the order of `places`.
     fn ends(
         &self,
         what: &str,
@@ -359,14 +355,14 @@ impl Reader {
         })
     }
 
-    /// What is undecided now and stays so for longer than a transaction that goes well.
+    /// Transactions that stay undecided for longer than a healthy one.
     pub(super) fn undecided(&self) -> Result<Undecided, EventLogError> {
         let began = Instant::now();
         let first = self.published()?;
         let mut left_off = self.all_left_off()?;
         let mut published = first.clone();
         loop {
-            // What is open now and was not there at first is somebody's who goes on.
+            // A transaction that was opened since belongs to an active producer.
             let open = first.iter().zip(&published).filter(|(first, now)| first.is_open() && now.stable < first.end);
             let hanging: BTreeSet<(Topic, u32)> = open.map(|(_, now)| (now.topic, now.partition)).collect();
             let is_decided = hanging.is_empty() && left_off.untold.is_empty();
@@ -383,12 +379,11 @@ impl Reader {
         }
     }
 
-    /// Where the group left off in each partition of `raw`.
     fn all_left_off(&self) -> Result<LeftOff, EventLogError> {
         let all: Vec<u32> = (0..self.settings.partitions).collect();
         let mut left_off = LeftOff { told: BTreeMap::new(), untold: all.iter().copied().collect() };
         self.ask_where_left_off(&all, &mut left_off);
-        // Where one of them is not told, Kafka's client tells none.
+        // If one of them is undecided, Kafka's client returns none.
         for partition in left_off.untold.clone() {
             if self.stop.requested() {
                 return Err(stopping());
@@ -398,7 +393,7 @@ impl Reader {
         Ok(left_off)
     }
 
-    /// Whether no transaction may move where the group left off in a partition, as far as is told in a moment.
+    /// Whether no open transaction may move the group's offset in a partition; waits a moment at most.
     pub(super) fn tells_where_left_off(&self, partition: u32) -> bool {
         self.left_off_in(&[partition]).is_some()
     }
@@ -410,7 +405,7 @@ impl Reader {
         }
     }
 
-    /// Asks once where the group left off in these partitions; none if it is not told of all of them.
+    /// One query for the group's offsets; none if any of them is undecided.
     fn left_off_in(&self, partitions: &[u32]) -> Option<Vec<(u32, Option<u64>)>> {
         let raw = self.settings.topic(Topic::Raw);
         let mut asked = TopicPartitionList::with_capacity(partitions.len());
@@ -426,20 +421,20 @@ impl Reader {
         told.elements().iter().map(tell).collect()
     }
 
-    /// What says, to whoever commits offsets, that no member does.
+    /// For committing offsets without a member.
     pub(super) fn no_member(&self) -> Option<ConsumerGroupMetadata> {
         self.committed.group_metadata()
     }
 
-    /// Who is in a group, by member and host.
+    /// Members of a group, with their hosts.
     pub(super) fn members(&self, group: &str) -> Result<Vec<String>, EventLogError> {
         let groups =
-            self.insist("ask who is in the group", || self.uncommitted.fetch_group_list(Some(group), CALL_WAIT))?;
+            self.insist("query the group's members", || self.uncommitted.fetch_group_list(Some(group), CALL_WAIT))?;
         let members = groups.groups().iter().filter(|found| found.name() == group).flat_map(GroupInfo::members);
         Ok(members.map(|member| format!("{} on {}", member.id(), member.client_host())).collect())
     }
 
-    /// How many partitions of a topic no member of the group has; none while the group is between two generations.
+    /// The number of partitions without an owner; none during a rebalance.
     pub(super) fn unowned(&self, group: &str, topic: &str, partitions: u32) -> Option<usize> {
         let groups = self.uncommitted.fetch_group_list(Some(group), CALL_WAIT).ok()?;
         let group = groups.groups().iter().find(|found| found.name() == group && found.state() == "Stable")?;
@@ -466,7 +461,7 @@ impl Reader {
     }
 }
 
-/// A partition, as logs and errors name it.
+/// A partition, with its name for logs and errors.
 struct Place {
     topic: String,
     partition: u32,
@@ -478,8 +473,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// The partitions of a topic in a member's assignment, as the consumer protocol writes it: a version, then for each
-/// topic its name and partitions. What cannot be read assigns nothing.
+/// The partitions of a topic in a member's assignment, in the format of the consumer protocol: a version, then for each
+/// topic its name and partitions. Unreadable bytes assign nothing.
 fn assigned(mut assignment: &[u8], topic: &str) -> Vec<u32> {
     fn number<const N: usize>(from: &mut &[u8]) -> Option<u32> {
         let (digits, rest) = from.split_first_chunk::<N>()?;

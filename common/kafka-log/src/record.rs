@@ -7,7 +7,7 @@ use rdkafka::producer::BaseRecord;
 use event_log::{Entry, Position, Record};
 use primitives::time::Timestamp;
 
-/// A message where it lies. Bytes of a key that are no text, which none of ours are, become replacement characters.
+/// Invalid UTF-8 in a key, which none of ours has, becomes replacement characters.
 pub(super) fn entry(message: &BorrowedMessage<'_>) -> Entry {
     let header = |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.unwrap_or_default().to_vec());
     let at = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default();
@@ -25,7 +25,7 @@ pub(super) fn entry(message: &BorrowedMessage<'_>) -> Entry {
     }
 }
 
-/// A record for a partition of a topic, with what its report shall carry.
+/// `opaque` comes back with the delivery report.
 pub(super) fn outgoing<'a>(
     topic: &'a str,
     partition: u32,
@@ -38,7 +38,7 @@ pub(super) fn outgoing<'a>(
         });
     let mut message = BaseRecord::with_opaque_to(topic, ticket)
         .partition(kafka_partition(partition))
-        // To librdkafka nought means now.
+        // To librdkafka zero means now.
         .timestamp(i64::try_from(record.at.ms()).unwrap_or(i64::MAX).max(1))
         .headers(headers);
     message.key = record.key.as_deref();
@@ -46,12 +46,10 @@ pub(super) fn outgoing<'a>(
     message
 }
 
-/// A partition as Kafka counts it.
 pub(super) fn kafka_partition(partition: u32) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
 }
 
-/// An offset as Kafka counts it.
 pub(super) fn kafka_offset(offset: u64) -> rdkafka::Offset {
     rdkafka::Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
 }

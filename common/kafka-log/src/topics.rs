@@ -1,13 +1,10 @@
-//! Topics exist and keep what we promise, or nothing starts.
+//! Checks that topics exist and keep the promises, before anything starts.
 //!
-//! Missing topics are created; those that exist in a shape that would break a promise are refused with
-//! what is wrong and what to do. Other differences are an operator's choice and only told.
+//! Missing topics are created; existing ones whose shape would break a promise are refused, with the reason and the
+//! remedy. Other differences are an operator's choice and only logged.
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
@@ -17,41 +14,39 @@ use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use super::client::{self, ConfigError, LoggingContext, PlainContext, RECORD_BYTES_MAX, Role};
 use super::faults::{Fault, FaultReports};
 use event_log::contract::{DAY, Policy, Retention, TOMBSTONES_KEPT, Topic};
+use primitives::block_on;
 use runtime::settings::KafkaSettings;
 
-/// The longest that one question to the brokers may take.
+/// The longest single request to the brokers.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How far ahead of the broker's clock a record may be. Kafka's default is an hour: the events of an ingress whose clock
-/// was set ahead would be refused until the broker's comes so far, and hold up all behind them.
+/// How far ahead of the broker's clock a record may be. With Kafka's default of an hour, the events of an ingress whose
+/// clock is ahead would be refused until the broker's clock gets there, and block all behind them.
 const AHEAD_MAX: &str = "message.timestamp.after.max.ms";
-/// Between two looks at whether new topics have leaders.
+/// The interval of checks for the leaders of new topics.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Why the topics cannot be relied on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TopicsError {
     /// A topic exists and would break a promise, or cannot be created: an operator has to decide.
     #[error("{0}")]
     Shape(String),
-    /// Topics have other numbers of partitions than they must have: an operator has to decide.
+    /// The number of partitions is wrong: an operator has to decide.
     #[error("{0}")]
     Partitions(String),
-    /// A topic cannot be created because we may not: an operator has to decide.
+    /// We may not create a topic: an operator has to decide.
     #[error("{0}")]
     NotAllowed(String),
-    /// Topics are missing that we were not to create.
+    /// Topics are missing, and creating them was not allowed.
     #[error("{0}")]
     Missing(String),
-    /// The brokers did not answer in time.
     #[error("ask Kafka for its topics: {0}")]
     Unreachable(String),
-    /// The settings are wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
 impl TopicsError {
-    /// Whether the next try will find the same, until an operator has acted.
+    /// Whether the error is permanent until an operator has acted.
     pub(super) fn needs_a_person(&self) -> bool {
         match self {
             Self::Shape(_) | Self::Partitions(_) | Self::NotAllowed(_) | Self::Config(_) => true,
@@ -70,24 +65,20 @@ impl TopicsError {
     }
 }
 
-/// Whether topics that are missing are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MayCreate {
-    /// They are.
     Yes,
-    /// They are not: somebody who deleted them may be about to make them anew.
+    /// An operator who deleted them may be about to recreate them.
     No,
 }
 
-/// What `raw` takes, as far as we may know it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RawTopic {
-    /// The largest batch of records.
     pub batch_bytes_max: Option<u32>,
 }
 
 impl RawTopic {
-    /// Makes sure of all topics. What is wrong is an error, and noted.
+    /// Checks or creates all topics. An error is also noted as a fault.
     pub fn ensure(
         settings: &KafkaSettings,
         fault_reports: &Arc<FaultReports>,
@@ -102,13 +93,13 @@ impl RawTopic {
         Ok(ensured?)
     }
 
-    /// Whether an error of [`ensure`](Self::ensure) says that topics are gone.
+    /// Whether an error of [`ensure`](Self::ensure) says that topics are missing.
     pub fn is_missing(error: &anyhow::Error) -> bool {
         matches!(error.downcast_ref::<TopicsError>(), Some(TopicsError::Missing(_)))
     }
 
-    /// Asks why nothing is acknowledged, briefly and with a new client, and notes what is found. Returns whether nothing is
-    /// wrong as far as that client sees.
+    /// Diagnoses missing acknowledgements, briefly and with a new client, and notes the fault. Returns whether there
+    /// is none.
     pub fn diagnose(settings: &KafkaSettings, fault_reports: &Arc<FaultReports>, wait: Duration) -> bool {
         let asked = Topics::ask(settings, LoggingContext::reporting(settings, Role::Admin, fault_reports), wait);
         let asked = asked.map_err(|error| (error.fault(), error.to_string()));
@@ -117,7 +108,6 @@ impl RawTopic {
     }
 }
 
-/// Creates topics that are missing, if it may, and looks at those that are there.
 pub(super) fn ensure(settings: &KafkaSettings, may_create: MayCreate, wait: Duration) -> Result<(), TopicsError> {
     let topics = Topics::ask(settings, LoggingContext::new(settings, Role::Admin), wait)?;
     topics.ensure(may_create).map(drop)
@@ -215,7 +205,7 @@ impl<'a> Topics<'a> {
         for result in results {
             match result {
                 Ok(name) => tracing::info!(topic = name, "created topic {name}"),
-                // Somebody else was a moment quicker; the check that follows looks at what they made.
+                // Another process was quicker; the check that follows covers its topics.
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((name, code @ (RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::OperationTimedOut))) => {
                     return Err(TopicsError::Unreachable(format!("create topic {name}: {code}")));
@@ -255,8 +245,8 @@ impl<'a> Topics<'a> {
         }
     }
 
-    /// For each of our topics that is there, whether each of its partitions has a leader. Asks for all topics of
-    /// the cluster, since a question for one by name may create it.
+    /// For each existing topic, whether each partition has a leader. Queries all topics of the cluster, since a query
+    /// for one by name may create it.
     fn partition_counts(&self) -> Result<Vec<(Topic, Vec<bool>)>, TopicsError> {
         let metadata = loop {
             match self.admin.inner().fetch_metadata(None, self.remaining()) {
@@ -293,7 +283,10 @@ impl<'a> Topics<'a> {
                     }
                 }
                 Err(code) if cannot_be_asked(code) => {
-                    tracing::warn!(topic = name, "what topic {name} keeps is not checked: the broker says {code}");
+                    tracing::warn!(
+                        topic = name,
+                        "the settings of topic {name} are not checked: the broker says {code}"
+                    );
                 }
                 Err(code) => return Err(TopicsError::Unreachable(format!("describe topic {name}: {code}"))),
             }
@@ -309,8 +302,8 @@ impl<'a> Topics<'a> {
         let takes: u32 = value("max.message.bytes").parse().unwrap_or(RECORD_BYTES_MAX);
         if topic != Topic::Raw && takes < DERIVED_BYTES_MIN {
             return Err(TopicsError::Shape(format!(
-                "topic {name} has max.message.bytes={takes}, and what is published there may have {DERIVED_BYTES_MIN}: set \
-                 it to {RECORD_BYTES_MAX}"
+                "topic {name} has max.message.bytes={takes}, but its records may have {DERIVED_BYTES_MIN}: set it to \
+                 {RECORD_BYTES_MAX}"
             )));
         }
         for (setting, wanted) in wanted(topic, self.settings.retention) {
@@ -332,16 +325,16 @@ impl<'a> Topics<'a> {
         AdminOptions::new().request_timeout(Some(self.remaining())).operation_timeout(Some(self.remaining()))
     }
 
-    /// At least a second, so that a short wait still asks once.
+    /// At least a second, so that a short wait still sends one request.
     fn remaining(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now()).clamp(Duration::from_secs(1), REQUEST_WAIT_MAX)
     }
 }
 
-/// What is published in a derived topic may be this large, whatever is left out of what events show.
+/// A derived record may be this large, even when optional content is left out.
 const DERIVED_BYTES_MIN: u32 = 256 * 1024;
 
-/// An answer that says that this broker or this user has no such question, not that something is wrong.
+/// The broker or this user does not have this request, which is no fault.
 fn cannot_be_asked(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -352,7 +345,6 @@ fn cannot_be_asked(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// What is wrong with the numbers of partitions, if anything is.
 fn check_counts(settings: &KafkaSettings, found: &[(Topic, usize)]) -> Result<(), String> {
     let wanted = settings.partitions;
     let Some((topic, count)) = found.iter().find(|(_, count)| u32::try_from(*count) != Ok(wanted)) else {
@@ -368,7 +360,6 @@ fn check_counts(settings: &KafkaSettings, found: &[(Topic, usize)]) -> Result<()
     Err(format!("topic {name} has {count} partitions where partitions is {wanted}: {remedy}"))
 }
 
-/// What a clean-up policy would break, and the remedy.
 fn broken_policy(topic: Topic, found: &str) -> Option<String> {
     let has = |policy: &str| found.split(',').any(|part| part.trim() == policy);
     let remedy =
@@ -390,16 +381,15 @@ fn broken_policy(topic: Topic, found: &str) -> Option<String> {
     }
 }
 
-/// What we set on a topic that we create.
 fn wanted(topic: Topic, retention: Retention) -> Vec<(&'static str, String)> {
     let ms = |time: Duration| time.as_millis().to_string();
-    // Only whole, closed segments are deleted or compacted: this is how much longer than promised a record can stay.
+    // Only whole, closed segments are deleted or compacted: a record can stay this much longer than promised.
     let segment = |kept: Duration| ms((kept / 14).clamp(Duration::from_secs(60), DAY));
     let compact = || {
         vec![
             ("segment.ms", ms(DAY / 4)),
             ("min.cleanable.dirty.ratio", "0.1".to_owned()),
-            // Else what was erased could wait in a quiet topic for ever.
+            // Otherwise erased records could wait in a quiet topic for ever.
             ("max.compaction.lag.ms", ms(DAY)),
             ("delete.retention.ms", ms(TOMBSTONES_KEPT)),
         ]
@@ -421,27 +411,9 @@ fn wanted(topic: Topic, retention: Retention) -> Vec<(&'static str, String)> {
             config.extend(compact());
         }
     }
-    // What follows from an event may be larger than the event: JSON writes some bytes as six.
+    // A derived record may be larger than its event: JSON writes some bytes as six.
     config.push(("max.message.bytes", RECORD_BYTES_MAX.to_string()));
     config
-}
-
-/// Runs a future of the admin client on this thread: its own thread wakes us, and its requests time out.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => thread::park(),
-        }
-    }
 }
 
 #[cfg(test)]

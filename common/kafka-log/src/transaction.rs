@@ -1,7 +1,7 @@
 //! Publishes derived records and how far `raw` was read in one transaction: all or nothing.
 //!
-//! Nothing is repaired in place. When a transaction does not plainly succeed, the whole event log is opened anew:
-//! initialising the producer then decides the old transaction, and `facts` tells what became of it.
+//! Nothing is repaired in place. When a transaction does not plainly succeed, the whole event log is opened again:
+//! initialising the producer then decides the old transaction, and `facts` shows the outcome.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,25 +23,23 @@ use event_log::{EventLogError, Output, Position};
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
 
-/// One call to the coordinator; then we look whether to stop, and go on.
+/// One call to the coordinator; then the stop is checked, and the call repeated.
 const CALL_WAIT: Duration = Duration::from_secs(2);
-/// A transaction that is not through after this long is left to its successor.
+/// A slower transaction is left to the next producer.
 const PUBLISH_WAIT_MAX: Duration = TRANSACTION_TIMEOUT.saturating_mul(3);
-/// After a stop is asked for, an open transaction gets this long.
+/// The time for an open transaction after a requested stop.
 const PUBLISH_WAIT_STOPPING: Duration = Duration::from_secs(5);
 /// How long a full queue is left to drain before the next try.
 const QUEUE_WAIT: Duration = Duration::from_millis(5);
-/// How often it is said that the coordinator is still waited for.
 const SAY_AGAIN: Duration = Duration::from_secs(5);
 
-/// The transactional producer of one instance.
 pub(super) struct Publisher {
     settings: KafkaSettings,
     producer: ThreadedProducer<Deliveries>,
 }
 
 impl Publisher {
-    /// Fences the instance's former self and decides its open transaction; waits for that until asked to stop.
+    /// Fences the instance's former process and decides its open transaction; waits for that until a stop is requested.
     pub(super) fn open(settings: &KafkaSettings, id: &str, stop: &Stop) -> Result<Self, EventLogError> {
         let role = Role::Transactional { id };
         let deliveries = Deliveries {
@@ -73,8 +71,8 @@ impl Publisher {
         self.facts_written(outputs)
     }
 
-    /// Brings all of these into one transaction and aborts it: nobody sees any of it, and nothing that this producer
-    /// ever left open in these partitions is open any more.
+    /// Writes all of these in one transaction and aborts it: none of it becomes visible, and no transaction of this
+    /// producer stays open in these partitions.
     pub(super) fn abort(
         &self,
         outputs: &[Output],
@@ -111,12 +109,11 @@ impl Publisher {
         self.wait_for_reports(outputs.len(), patience, stop)
     }
 
-    /// Whether a connection to a broker was lost since this was asked last.
+    /// Whether a connection to a broker was lost since the last call.
     pub(super) fn lost_a_broker(&self) -> bool {
         self.deliveries().lost_a_broker.swap(false, Ordering::Relaxed)
     }
 
-    /// A client for questions about the cluster.
     pub(super) fn cluster_id(&self) -> Option<String> {
         self.producer.client().fetch_cluster_id(CALL_WAIT)
     }
@@ -157,7 +154,7 @@ impl Publisher {
         }
     }
 
-    /// Tries a step again while Kafka says that this is in order.
+    /// Repeats a step while Kafka reports a retriable error.
     fn insist(
         &self,
         what: &str,
@@ -174,8 +171,8 @@ impl Publisher {
         }
     }
 
-    /// Waits until every record is reported. The client would wait for that by itself before it commits, but by
-    /// serving reports from this thread too, and the one that loses the last report sleeps out its turn of 100 ms.
+    /// Waits until every record is reported. The client's commit would wait for that too, but by serving reports
+    /// from this thread as well, where a missed last report costs a sleep of 100 ms.
     fn wait_for_reports(&self, sent: usize, patience: &Patience, stop: &Stop) -> Result<(), EventLogError> {
         let deliveries = self.deliveries();
         let mut batch = deliveries.batch();
@@ -190,7 +187,7 @@ impl Publisher {
                 |(batch, waited)| (batch, waited.timed_out()),
             );
             if batch.told < sent && self.lost_a_broker() {
-                // What is on its way would come to lie on what the broker may have forgotten to end.
+                // Records in flight would lie behind a transaction that may hang.
                 return Err(EventLogError::Reopen("a broker went away while records were on their way".into()));
             }
             if timed_out {
@@ -206,14 +203,14 @@ impl Publisher {
         read.iter().map(|next| (raw.clone(), kafka_partition(next.partition), kafka_offset(next.offset))).collect()
     }
 
-    /// From the delivery reports: every fact must have told its offset.
+    /// From the delivery reports, which must hold the offset of every fact.
     fn facts_written(&self, outputs: &[Output]) -> Result<Vec<Position>, EventLogError> {
         let batch = self.deliveries().batch();
         let sent = outputs.iter().filter(|output| output.topic == Topic::Facts).count();
         if batch.facts_told != sent {
-            // Committed, but where exactly only a reader can see.
+            // Committed, but the exact offset is known only to a reader.
             let told = batch.facts_told;
-            return Err(EventLogError::Reopen(format!("{told} of {sent} committed facts told their offsets")));
+            return Err(EventLogError::Reopen(format!("{told} of {sent} committed facts reported their offsets")));
         }
         Ok(batch
             .facts_end
@@ -224,7 +221,7 @@ impl Publisher {
 
     fn judge(&self, what: &str, error: &KafkaError) -> EventLogError {
         let judged = judge(what, error, self.producer.client().fatal_error());
-        // The first record that was not taken tells more than the transaction that could not be committed for it.
+        // The first failed record says more than the failed commit that it caused.
         let batch = self.deliveries().batch();
         match (&batch.failed, judged) {
             (Some(failed), EventLogError::Reopen(_)) if batch.is_too_large => EventLogError::TooLarge(failed.clone()),
@@ -238,7 +235,7 @@ impl Publisher {
     }
 }
 
-/// What an error means for the event log; `fatal` is the client's own, which is the deeper one.
+/// The meaning of an error for the event log; `fatal` is the client's own, which is closer to the cause.
 pub(super) fn judge(what: &str, error: &KafkaError, fatal: Option<(RDKafkaErrorCode, String)>) -> EventLogError {
     let reason = match &fatal {
         Some((_, reason)) => format!("{what}: {error}: {reason}"),
@@ -268,7 +265,7 @@ fn is_too_large(code: RDKafkaErrorCode) -> bool {
     matches!(code, RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)
 }
 
-/// Trying again does not help until somebody grants a right.
+/// Retries fail until a right is granted.
 fn is_forbidden(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -281,7 +278,6 @@ fn is_forbidden(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Whether we are told that we may not, which no waiting changes.
 pub(super) fn is_refusal(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(is_forbidden)
 }
@@ -290,16 +286,15 @@ fn is_retriable(error: &KafkaError) -> bool {
     if let KafkaError::Transaction(error) = error {
         return error.is_retriable();
     }
-    // Records are still on their way: a commit waits for them first.
+    // Records are still in flight: a commit waits for them first.
     matches!(error, KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut))
 }
 
-/// The end of waiting because somebody asked us to end.
+/// A wait ended because of a requested stop.
 pub(super) fn stopping() -> EventLogError {
     EventLogError::Reopen("asked to stop".into())
 }
 
-/// How long one publication may take.
 struct Patience {
     began: Instant,
 }
@@ -318,24 +313,23 @@ impl Patience {
     }
 }
 
-/// What became of the records of the transaction that is open.
 struct Deliveries {
     context: LoggingContext,
     facts: String,
     batch: Mutex<Batch>,
-    /// Every record is reported, or one more that failed, or a broker went away.
+    /// Every record is reported, or another one failed, or a broker went away.
     changed: Condvar,
     lost_a_broker: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Batch {
-    /// Records that were reported, whatever became of them.
+    /// Reported records, acknowledged or not.
     told: usize,
     facts_told: usize,
     facts_end: BTreeMap<u32, u64>,
     failed: Option<String>,
-    /// The first that failed was too large.
+    /// The first failed record was too large.
     is_too_large: bool,
 }
 
@@ -369,7 +363,7 @@ impl ProducerContext for Deliveries {
         let mut batch = self.batch();
         match result {
             Ok(message) if message.topic() == self.facts => {
-                // A retry that the broker had already taken tells no offset.
+                // A retry of a record that the broker already had reports no offset.
                 let place = (u32::try_from(message.partition()), u64::try_from(message.offset()));
                 if let (Ok(partition), Ok(offset)) = place {
                     batch.facts_told += 1;
