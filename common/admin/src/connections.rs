@@ -4,7 +4,6 @@ use http_edge::{Ended, Observer};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use runtime::telemetry::registered;
 
-/// The connections of a port.
 pub struct Connections {
     open: IntGauge,
     ended: [IntCounter; Ended::ALL.len()],

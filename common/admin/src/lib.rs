@@ -1,6 +1,6 @@
 //! The admin port: `/livez`, `/readyz` and `/metrics`.
 //!
-//! It answers however many connections lie on it: a probe that gets no answer ends a process that is well.
+//! It answers under any number of connections: a probe without an answer restarts a healthy process.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -22,23 +22,22 @@ mod connections;
 
 pub use connections::Connections;
 
-/// More connections than a Prometheus and a few people need; beyond it, the one that idles for longest has to go.
+/// More connections than a Prometheus and a few operators need; beyond that, the longest idle one is closed.
 pub const LIMITS: Limits = Limits {
     head_timeout: Duration::from_secs(5),
     body_timeout: Duration::from_secs(5),
     idle_timeout: Duration::from_secs(5),
     connections_max: 64,
-    // No question here has a body.
     request_bytes_max: 0,
     large_bytes_per_second: None,
 };
 
-/// How long an answer that is being written may hold up the end.
+/// The longest time that shutdown waits for a response in progress.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Serves `/livez`, `/readyz` and `/metrics` until a stop was asked for and nothing is busy any more.
+/// Serves `/livez`, `/readyz` and `/metrics` until a stop is requested and no work is left.
 ///
-/// Returns the address it listens on. The future must be polled for the server to run; it may be dropped.
+/// Returns the bound address. The future must be polled for the server to run; it may be dropped.
 pub fn serve(
     listen: SocketAddr,
     limits: Limits,
@@ -56,7 +55,7 @@ pub fn serve(
         trusted_proxies: Networks::default(),
         proxy_protocol: false,
         tls: None,
-        // An idle connection must not hold up the end.
+        // An idle connection must not delay shutdown.
         keep_alive: false,
         retire: false,
         answer_wait_max: ANSWER_WAIT_MAX,
@@ -74,7 +73,7 @@ pub fn serve(
     http_edge::serve(listener, options, routes, over)
 }
 
-/// A stop that was asked for, once nothing is busy any more: until then one can see what the process is waiting for.
+/// A requested stop with no work left: until then the port shows what the process is waiting for.
 struct Finished(Stop);
 
 impl Shutdown for Finished {
@@ -109,7 +108,7 @@ fn text(mut answer: actix_web::HttpResponseBuilder, body: &str) -> HttpResponse 
     answer.content_type(ContentType::plaintext()).body(body.to_owned())
 }
 
-/// Ours, and the process collector's, which stand in the default registry under names of their own.
+/// Our metrics, and those of the process collector, which has names of its own in the default registry.
 fn metrics(registry: &Registry) -> HttpResponse {
     let mut families = registry.gather();
     families.extend(prometheus::gather());

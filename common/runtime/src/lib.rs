@@ -1,4 +1,4 @@
-//! What every process has: settings, logs and metrics, an orderly end, files that nobody else reads.
+//! Shared by every process: settings, logs and metrics, an orderly end, private files.
 
 pub mod lifecycle;
 pub mod private;

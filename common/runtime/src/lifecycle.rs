@@ -1,4 +1,4 @@
-//! Readiness as letting go, an orderly end as a token.
+//! Readiness and shutdown of a process.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use std::{fmt, io, process, thread};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
-/// Says when to stop. Cheap to clone; once requested, it stays so.
+/// A request to stop. Cheap to clone; once requested, it stays so.
 #[derive(Clone, Default)]
 pub struct Stop(Arc<Shared>);
 
@@ -19,14 +19,13 @@ struct Shared {
     requested: AtomicBool,
     tasks: Notify,
     threads: Condvar,
-    /// Held while `requested` changes, so that no thread falls asleep between its look and its sleep.
+    /// Held while `requested` changes, so that no thread misses the change between its check and its sleep.
     gate: Mutex<()>,
-    /// How many pieces of work are to be finished all the same.
+    /// The number of tasks to be finished before the end.
     busy: watch::Sender<usize>,
 }
 
 impl Stop {
-    /// Asks everything that holds this token to end.
     pub fn request(&self) {
         let gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.requested.store(true, Ordering::Release);
@@ -35,21 +34,19 @@ impl Stop {
         self.0.tasks.notify_waiters();
     }
 
-    /// Whether somebody asked.
     pub fn requested(&self) -> bool {
         self.0.requested.load(Ordering::Acquire)
     }
 
-    /// Resolves when somebody asked.
     pub async fn wait(&self) {
-        // Made before the look: it is told of a request that comes in between.
+        // Created before the check, so that a request in between is not missed.
         let told = self.0.tasks.notified();
         if !self.requested() {
             told.await;
         }
     }
 
-    /// For threads: sleeps up to `wait`, less if somebody asks; whether somebody has asked.
+    /// For threads: sleeps up to `wait`, or until a stop is requested. Returns whether it is.
     pub fn sleep(&self, wait: Duration) -> bool {
         let gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
         let slept = self.0.threads.wait_timeout_while(gate, wait, |()| !self.requested());
@@ -57,14 +54,13 @@ impl Stop {
         self.requested()
     }
 
-    /// Something to be finished although a stop was asked for, such as requests that are under way. Until
-    /// it is dropped the admin server goes on answering, so that one can see what the process is waiting for.
+    /// A task to be finished before the end, such as a request in flight. Until it is dropped the admin server
+    /// answers, so that one can see what the process is waiting for.
     pub fn busy(&self) -> Busy {
         self.0.busy.send_modify(|count| *count += 1);
         Busy(self.clone())
     }
 
-    /// Resolves when nothing is to be finished any more.
     pub async fn idle(&self) {
         let idle = self.0.busy.subscribe().wait_for(|count| *count == 0).await.map(drop);
         idle.expect("the sender lives in self");
@@ -72,8 +68,7 @@ impl Stop {
 
     /// A token that SIGTERM and SIGINT request. A second signal ends the process at once, with code 1.
     ///
-    /// The signals have a thread of their own: a main thread that is stuck does not keep the second from
-    /// being heard.
+    /// The signals have a thread of their own, so that a stuck main thread does not block the second one.
     pub fn on_signals() -> io::Result<Self> {
         let stop = Self::default();
         let (listening, heard) = mpsc::sync_channel(1);
@@ -100,7 +95,6 @@ impl fmt::Debug for Stop {
     }
 }
 
-/// Something that is finished even when a stop was asked for; see [`Stop::busy`].
 #[derive(Debug)]
 #[must_use = "it is finished when this is dropped"]
 pub struct Busy(Stop);
@@ -111,12 +105,12 @@ impl Drop for Busy {
     }
 }
 
-/// Requests a stop at the first signal and ends the process at the second. `listening` is told once.
+/// Requests a stop at the first signal and ends the process at the second. `listening` gets one message.
 fn listen(stop: &Stop, listening: &mpsc::SyncSender<io::Result<()>>) {
     let ended = tokio::runtime::Builder::new_current_thread().enable_io().build().and_then(|runtime| {
         runtime.block_on(async {
             let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            // Whoever waits for this may be gone; the signals are heard all the same.
+            // The receiver may be gone; signals are handled all the same.
             let _ = listening.send(Ok(()));
             for first in [true, false] {
                 let name = tokio::select! {
@@ -138,34 +132,32 @@ fn listen(stop: &Stop, listening: &mpsc::SyncSender<io::Result<()>>) {
     }
 }
 
-/// Ready when nothing is pending any more and nothing is in the way. Cheap to clone.
+/// Ready when nothing is pending and nothing is in the way. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Readiness {
     pending: Arc<Mutex<Vec<&'static str>>>,
     looks: Arc<Mutex<Vec<Look>>>,
 }
 
-/// Says what is in the way now, if something is.
+/// Returns the obstacle, if there is one.
 type Look = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
 impl Readiness {
-    /// One more thing that has to come to pass; dropping it says that it has.
     pub fn pending(&self, what: &'static str) -> Pending {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).push(what);
         Pending { readiness: self.clone(), what }
     }
 
-    /// One more look at what may come and go, taken whenever somebody asks.
+    /// Adds a check that runs with every probe.
     pub fn unless(&self, look: impl Fn() -> Option<&'static str> + Send + Sync + 'static) {
         self.looks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(look));
     }
 
-    /// Whether nothing is pending any more and nothing is in the way.
     pub fn ready(&self) -> bool {
         self.missing().is_empty()
     }
 
-    /// What is still pending or in the way, in words.
+    /// The pending steps and obstacles, in words.
     pub fn missing(&self) -> Vec<&'static str> {
         let mut missing = self.pending.lock().unwrap_or_else(PoisonError::into_inner).clone();
         missing.extend(self.looks.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(|look| look()));
@@ -179,7 +171,7 @@ impl fmt::Debug for Readiness {
     }
 }
 
-/// Something that has to come to pass before the process is ready.
+/// A step that has to be completed before the process is ready.
 #[derive(Debug)]
 #[must_use = "it has come to pass when this is dropped"]
 pub struct Pending {

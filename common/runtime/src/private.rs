@@ -1,8 +1,8 @@
-//! Files and directories that hold secrets: nobody but their owner reads them, whatever the umask is.
+//! Files and directories with secrets: only their owner reads them, under any umask.
 //!
-//! Bodies with tokens lie in disk logs, so what we make is `0600` in directories of `0700`. What an older version made
-//! wider is tightened at the start ([`tighten`]). A file that a person made is never changed: if others can read it,
-//! that is warned about ([`exposed`]), since it may be meant so where a secret is mounted.
+//! Bodies with tokens lie in disk logs, so new files are `0600` in directories of `0700`. The modes of an older version
+//! are tightened at the start ([`tighten`]). A file that an operator made is never changed: if others can read it, a
+//! warning is logged ([`exposed`]), since mounted secrets may be meant so.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -13,40 +13,36 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use tracing::{info, warn};
 
-/// Of directories that are made.
 pub const DIR_MODE: u32 = 0o700;
-/// Of files that are made.
-pub const FILE_MODE: u32 = 0o600;
-/// What the group and others may do.
+const FILE_MODE: u32 = 0o600;
 const OTHERS: u32 = 0o077;
-/// What `data-dir` holds of ours, each in a directory of its own, and what file systems put there.
+/// Our directories in `data-dir`, and the one that file systems create.
 const OURS: [&str; 4] = ["ingress", "logs", "processor", "lost+found"];
 
-/// Opens a file to write it, and makes it if it is not there. No link is followed at the path's end.
+/// Creates a missing file. No link is followed at the path's end.
 pub fn file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).create(true).mode(FILE_MODE).custom_flags(no_follow());
     options
 }
 
-/// Opens the file of a lock, and makes it if it is not there. A link in its place is an error: the lock would be
-/// somewhere else, and what lies there is not ours to touch.
+/// Creates a missing file. A link in its place is an error: the lock would lie somewhere else, in a file that is not
+/// ours.
 pub fn lock_file(path: &Path) -> io::Result<File> {
     file().truncate(false).open(path)
 }
 
-/// Opens a file to be read, unless it is a link.
+/// For reading; fails for a link.
 pub fn open_no_follow(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(no_follow()).open(path)
 }
 
-/// Writes a small file whole.
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     use io::Write;
     file().truncate(true).open(path)?.write_all(bytes.as_ref())
 }
 
-/// Makes a directory and what is missing above it.
+/// Creates missing parents, too.
 pub fn make_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)
 }
@@ -55,11 +51,11 @@ fn no_follow() -> i32 {
     i32::try_from(OFlags::NOFOLLOW.bits()).expect("flags fit into an int")
 }
 
-/// From now on all that this process makes is its owner's alone, also what libraries make. What is there already is
-/// closed to others: `data_dir` and the directories of ours below it.
+/// Makes all new files of this process private, those of libraries included. Existing ones are closed to others:
+/// `data_dir` and our directories below it.
 ///
-/// Only what is ours is changed. `data_dir` itself is changed only if nothing else lies in it: it may be a directory
-/// that is shared with others, and what it holds of ours is closed all the same.
+/// `data_dir` itself is changed only if nothing else lies in it: it may be shared, and our directories in it are closed
+/// all the same.
 pub fn tighten(data_dir: &Path) {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     if holds_only_ours(data_dir).unwrap_or(false) {
@@ -81,7 +77,7 @@ fn holds_only_ours(data_dir: &Path) -> io::Result<bool> {
 }
 
 fn tighten_dir(dir: &Path) {
-    // A link's target is somebody else's choice.
+    // A link's target is not ours.
     let Ok(found) = fs::symlink_metadata(dir) else { return };
     let mode = found.mode() & 0o7777;
     if !found.is_dir() || mode & OTHERS == 0 {
@@ -102,10 +98,10 @@ fn tighten_dir(dir: &Path) {
     }
 }
 
-/// What is wrong with who may read a file that holds a secret, with the remedy; none if nothing is.
+/// A warning, with the remedy, for a secret file that others may read.
 ///
-/// It is never refused: Docker and Kubernetes mount secrets as root's, `0444` or `0640`, into a container with one user.
-pub fn exposed(path: &Path) -> Option<String> {
+/// Never an error: Docker and Kubernetes mount secrets as root's, `0444` or `0640`, into a container with one user.
+pub(crate) fn exposed(path: &Path) -> Option<String> {
     let found = fs::metadata(path).ok()?;
     let mode = found.mode() & 0o7777;
     let shown = path.display();

@@ -32,55 +32,43 @@ pub use kafka::KafkaSettings;
 pub use shared::{KAFKA, PROCESS, TRUSTED_PROXIES, admin_listen};
 use value::{Effective, Source, Value};
 
-/// Longer is a slip of the pen, and could not be added to a point in time.
+/// Longer is a mistake, and could not be added to a point in time.
 const DURATION_MAX: Duration = DAY.saturating_mul(36_500);
 
-/// One setting that a process knows.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// Its name: flag `--name`, environment `HOOKLEDGER_NAME`, `name` in the file.
+    /// Flag `--name`, environment `HOOKLEDGER_NAME`, `name` in the file.
     pub name: &'static str,
-    /// What it does, a sentence.
     pub help: &'static str,
-    /// What it is unless set.
     pub default: Option<&'static str>,
-    /// How it is given.
     pub kind: Kind,
 }
 
-/// How a setting is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// One value.
     Plain,
-    /// One value that must not be seen; `--name-file` and `HOOKLEDGER_NAME_FILE` name a file that holds it.
+    /// Must not be shown; `--name-file` and `HOOKLEDGER_NAME_FILE` name a file that holds it.
     Secret,
-    /// Any number of values.
     Repeated,
-    /// Present or not.
     Switch,
 }
 
-/// What a setting lacks, in words that name it and never show a secret.
+/// Names the setting and never shows a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(pub String);
 
-/// What was set, by name.
 #[derive(Clone, Default)]
 pub struct Settings {
     /// In the order of the program's table.
     effective: Vec<Effective>,
     apps: BTreeMap<AppName, App>,
-    /// Sentences about what works and should be otherwise.
+    /// Sentences about settings that work and should be changed.
     warnings: Vec<String>,
-    /// Files that hold secrets.
     secret_files: Vec<PathBuf>,
 }
 
-/// Reads the settings from arguments (the first is the program's name) and an environment.
-///
-/// `--help` and `--version` are errors here, with the text to show.
+/// `arguments` begin with the program's name. `--help` and `--version` are errors here, with the text to show.
 pub fn read(
     program: &str,
     about: &str,
@@ -96,7 +84,7 @@ pub fn read(
 }
 
 /// Reads the settings of this process, or ends it: with 0 after `--help` and `--version`, with 2 and a
-/// message where something is wrong.
+/// message after an error.
 pub fn read_from_process(program: &str, about: &str, known: &[Setting]) -> Settings {
     let matches = command(program, about, known).try_get_matches().unwrap_or_else(|told| told.exit());
     Settings::from_matches_and_process(known, &matches).unwrap_or_else(|error| error.exit())
@@ -111,8 +99,8 @@ impl SettingsError {
 }
 
 impl Settings {
-    /// From the matches of [`command`] with the same table, also where it is a subcommand, and an environment.
-    pub fn from_matches(
+    /// From the matches of [`command`] with the same table, also where it is a subcommand.
+    pub(crate) fn from_matches(
         known: &[Setting],
         matches: &clap::ArgMatches,
         env: &dyn Fn(&str) -> Option<String>,
@@ -121,13 +109,11 @@ impl Settings {
         layers::merge(known, matches, env, env_names)
     }
 
-    /// The same with the environment of this process.
     pub fn from_matches_and_process(known: &[Setting], matches: &clap::ArgMatches) -> Result<Self, SettingsError> {
         let env = layers::process_environment()?;
         Self::from_matches(known, matches, &|name| env.get(name).cloned(), env.keys().cloned())
     }
 
-    /// A plain value.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.value(name)? {
             Value::Plain(text) => Some(text),
@@ -135,7 +121,6 @@ impl Settings {
         }
     }
 
-    /// All values of a repeated setting.
     pub fn all(&self, name: &str) -> Vec<String> {
         match self.value(name) {
             Some(Value::Repeated(values)) => values.clone(),
@@ -143,12 +128,10 @@ impl Settings {
         }
     }
 
-    /// Whether a switch is on.
     pub fn on(&self, name: &str) -> bool {
         matches!(self.value(name), Some(Value::Switch(true)))
     }
 
-    /// A secret.
     pub fn secret(&self, name: &str) -> Option<Secret> {
         match self.value(name)? {
             Value::Secret(secret) => Some(secret.clone()),
@@ -156,13 +139,13 @@ impl Settings {
         }
     }
 
-    /// A duration with its unit, such as `300ms`.
+    /// With its unit, such as `300ms`.
     pub fn duration(&self, name: &str) -> Result<Duration, SettingsError> {
         let parse = |text: &str| humantime::parse_duration(text).ok().filter(|wait| *wait <= DURATION_MAX);
         self.parsed(name, parse, "a duration with its unit", "300ms` or `14d")
     }
 
-    /// A size with its unit, such as `64KiB`, in bytes.
+    /// With its unit, such as `64KiB`; in bytes.
     pub fn size(&self, name: &str) -> Result<u64, SettingsError> {
         // Bytesize takes a bare number for bytes.
         let has_unit = |text: &str| text.ends_with(|last: char| last.is_ascii_alphabetic());
@@ -170,12 +153,10 @@ impl Settings {
         self.parsed(name, parse, "a size with its unit", "64KiB")
     }
 
-    /// An address to listen on.
     pub fn address(&self, name: &str) -> Result<SocketAddr, SettingsError> {
         self.parsed(name, |text| text.parse().ok(), "an IP address with a port", "127.0.0.1:8080")
     }
 
-    /// A whole number.
     pub fn number(&self, name: &str) -> Result<Option<u32>, SettingsError> {
         match self.text(name) {
             Some(_) => self.parsed(name, |text| text.parse().ok(), "a whole number", "6").map(Some),
@@ -183,23 +164,22 @@ impl Settings {
         }
     }
 
-    /// A path.
     pub fn path(&self, name: &str) -> Result<PathBuf, SettingsError> {
         let parse = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
         self.parsed(name, parse, "a path", "./hookledger-data")
     }
 
-    /// The known apps; empty means any name.
+    /// Empty means any name.
     pub fn apps(&self) -> &BTreeMap<AppName, App> {
         &self.apps
     }
 
-    /// What should be said of files that hold secrets: others may read them.
+    /// Warnings about secret files that others may read.
     fn exposed(&self) -> impl Iterator<Item = String> {
         self.secret_files.iter().filter_map(|file| private::exposed(file))
     }
 
-    /// The effective settings, one a line with where it came from, secrets hidden.
+    /// The effective settings, one a line with their sources, secrets hidden.
     pub fn describe(&self) -> String {
         let mut text = String::new();
         for Effective { setting, value, source } in &self.effective {
@@ -217,7 +197,6 @@ impl Settings {
         plain::lines(&text)
     }
 
-    /// Logs what works and should be otherwise.
     pub fn warn(&self) {
         for warning in self.warnings.iter().cloned().chain(self.exposed()) {
             tracing::warn!("{warning}");

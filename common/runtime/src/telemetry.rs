@@ -1,4 +1,4 @@
-//! Logs, the metrics registry, and what is counted of the connections of each port.
+//! Logs and the metrics registry.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
@@ -15,24 +15,21 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use primitives::plain;
 
-/// Before the name of every metric.
 const PREFIX: &str = "hookledger";
 
-/// What is logged unless somebody wishes otherwise: the web server tells much at each start and end, and
-/// of every request that is malformed, which strangers may send as many of as they like.
+/// The default filter: the web server logs much at each start and end, and logs every malformed request, of which
+/// strangers may send any number.
 const FILTER: &str = "info,actix_server=warn,actix_http=off";
 
-/// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
     Text,
     /// One JSON object a line.
     Json,
 }
 
-/// Installs the process' logger, to stderr, and has panics logged by it. `RUST_LOG` filters; without it,
-/// everything of ours from `info` up is written. A process that has a logger keeps it.
+/// Installs the process' logger, to stderr, and logs panics with it. `RUST_LOG` filters; the default is `info` for
+/// our own code. An existing logger stays.
 pub fn init_logs(format: LogFormat) {
     let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
         Ok(wish) if !wish.is_empty() => {
@@ -56,19 +53,19 @@ pub fn init_logs(format: LogFormat) {
     }
 }
 
-/// One field of an event, on a line of text. What portals and servers say is among them; the subscriber's own
-/// formatter passes the ESC of a field with `%` on, and line breaks.
+/// One field of an event in text format. Fields hold text of portals and servers; the subscriber's own
+/// formatter passes the ESC of a field with `%`, and line breaks.
 fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let shown = plain::line(&format!("{value:?}"));
     match field.name() {
         "message" => to.write_str(&shown),
-        // Where a library's line comes from; the subscriber has made use of it already.
+        // The source of a library's line, which the subscriber has used already.
         name if name.starts_with("log.") => Ok(()),
         name => write!(to, " {}={shown}", name.strip_prefix("r#").unwrap_or(name)),
     }
 }
 
-/// Lines of JSON on their way to stderr, whole ones: an event is written at once.
+/// Writes whole lines of JSON to stderr, one event at a time.
 struct JsonLines;
 
 impl Write for JsonLines {
@@ -82,7 +79,7 @@ impl Write for JsonLines {
     }
 }
 
-/// Says where a panic happened and its message. A payload that is no text is not looked into.
+/// The place and the message of a panic, if the payload is text.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
@@ -94,7 +91,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(place, thread = thread.name(), backtrace, "panic: {message}");
 }
 
-/// A registry that puts `hookledger_` before every name, with `hookledger_build_info`.
+/// Prefixes every name with `hookledger_`, and holds `hookledger_build_info`.
 pub fn registry() -> Registry {
     let registry = Registry::new_custom(Some(PREFIX.into()), None).expect("the prefix is not empty");
     let about = Opts::new("build_info", "Always 1; the label says which version runs.");
@@ -104,7 +101,6 @@ pub fn registry() -> Registry {
     registry
 }
 
-/// Registers a metric as it comes from its constructor, and hands it back.
 pub fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
     let metric = metric.expect("names and labels in the code are valid");
     registry.register(Box::new(metric.clone())).expect("each metric is registered once");

@@ -1,4 +1,4 @@
-//! What is set for each app.
+//! The settings of each app.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,13 +12,10 @@ use bitrix24::Trust;
 use primitives::path;
 use primitives::secret::Secret;
 
-/// The keys of an app's table.
 const KEYS: &[&str] =
     &["paths", "path-key", "path-key-file", "client-id", "client-secret", "client-secret-file", "trust"];
 
-/// The setting that names a directory of path keys.
 pub(super) const KEYS_DIR: &str = "path-keys-dir";
-/// Those of them that hold secrets, or name their files.
 pub(super) const SECRETS: &[&str] = &["path-key", "client-secret"];
 
 /// Shorter keys can be guessed by trying.
@@ -26,23 +23,20 @@ const PATH_KEY_BYTES_MIN: usize = 16;
 /// Longer keys make URLs that Bitrix24 may not take.
 const PATH_KEY_BYTES_MAX: usize = 128;
 
-/// What is set for one app.
 #[derive(Clone, Debug, Default)]
 pub struct App {
-    /// On what basis a principal is trusted.
+    /// The basis on which a principal is trusted.
     pub trust: Trust,
-    /// Older paths that map to the app's URL, each in its one form: [`path::canonical`].
+    /// Older paths that map to the app's URL, each canonical: [`path::canonical`].
     pub paths: Vec<String>,
-    /// A segment of the path that only Bitrix24 knows besides us, in signs that need no escape.
+    /// A secret segment of the path, in characters that need no escape.
     pub path_key: Option<Secret>,
-    /// The app's OAuth `client_id`.
     pub client_id: Option<String>,
-    /// The app's OAuth `client_secret`.
     pub client_secret: Option<Secret>,
 }
 
 impl App {
-    /// What is set for it, key and value, secrets hidden.
+    /// Keys and values, secrets hidden.
     pub(super) fn described(&self) -> Vec<(&'static str, String)> {
         let hidden = |key, secret: &Option<Secret>| secret.as_ref().map(|_| (key, "[secret]".to_owned()));
         let paths = (!self.paths.is_empty()).then(|| ("paths", self.paths.join(", ")));
@@ -60,16 +54,16 @@ impl App {
     }
 }
 
-/// The apps of these names, each with what the file's `[apps.name]` says about it.
+/// The apps of these names, each with the file's `[apps.name]`.
 ///
 /// The names may come from a flag or the environment: they choose among the tables, and may add to them.
-/// An app whose table has no key has the one in the file of its name in `keys`, if there is one.
+/// An app without a key in its table has the one in the file of its name in `keys`, if there is one.
 pub(super) fn read(
     names: &[String],
     file: Option<&Toml>,
     keys: Option<&Path>,
 ) -> Result<BTreeMap<AppName, App>, SettingsError> {
-    // A table of an app that was not chosen is read all the same, so that a slip in it does not wait.
+    // Tables of other apps are validated too, so that a mistake is found now.
     let mut tables = BTreeMap::new();
     for (name, table) in file.and_then(Toml::as_table).into_iter().flatten() {
         let name = app_name(name)?;
@@ -84,7 +78,7 @@ pub(super) fn read(
     }
     check_paths(&apps)?;
     if let Some(directory) = keys {
-        // One that is not there must not open every app.
+        // A missing directory must not open every app.
         check_directory(directory)?;
         for (name, app) in apps.iter_mut().filter(|(_, app)| app.path_key.is_none()) {
             app.path_key = kept_key(directory, name)?;
@@ -98,7 +92,6 @@ fn check_directory(directory: &Path) -> Result<(), SettingsError> {
     read.map_err(|error| SettingsError(format!("{KEYS_DIR}: read {}: {error}", directory.display())))
 }
 
-/// The key of an app in a directory of keys.
 fn kept_key(directory: &Path, name: &AppName) -> Result<Option<Secret>, SettingsError> {
     let file = directory.join(name.as_str());
     if !file.try_exists().is_ok_and(|there| !there) {
@@ -153,7 +146,7 @@ fn trust(name: &AppName, given: Option<&str>) -> Result<Trust, SettingsError> {
     }
 }
 
-/// The key as it may be: it is not shown.
+/// Checks the key, without showing it.
 fn path_key(name: &AppName, key: Secret) -> Result<Secret, SettingsError> {
     let text = key.reveal();
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~' | b'.');
@@ -188,7 +181,6 @@ fn paths(name: &AppName, given: Option<&Toml>) -> Result<Vec<String>, SettingsEr
     }
 }
 
-/// A path belongs to one app.
 fn check_paths(apps: &BTreeMap<AppName, App>) -> Result<(), SettingsError> {
     let mut owners = BTreeMap::new();
     for (name, app) in apps {

@@ -4,13 +4,11 @@ use clap::{Arg, ArgAction, Command};
 
 use super::{Kind, Setting};
 
-/// The setting that names the file of settings. Every program has it.
 pub(super) const CONFIG: Setting =
     Setting { name: "config", help: "A TOML file with settings by these names.", default: None, kind: Kind::Plain };
 
-/// A command with a flag for each setting; its help says what each does, its default and its variable.
-///
-/// Defaults are not clap's, for a file and the environment come before them.
+/// A command with a flag for each setting; its help shows the default and the variable. Defaults are not clap's, since
+/// a file and the environment come before them.
 pub fn command(program: &str, about: &str, known: &[Setting]) -> Command {
     let own_config = known.iter().any(|setting| setting.name == CONFIG.name);
     let config = (!own_config).then_some(&CONFIG);
@@ -20,12 +18,11 @@ pub fn command(program: &str, about: &str, known: &[Setting]) -> Command {
         .args(known.iter().chain(config).flat_map(flags))
 }
 
-/// The environment's variable for a name.
 pub(super) fn variable(name: &str) -> String {
     format!("HOOKLEDGER_{}", name.replace('-', "_").to_ascii_uppercase())
 }
 
-/// The name of the setting that names the file which holds a secret.
+/// The name of the setting for a secret's file.
 pub(super) fn file_name(name: &str) -> String {
     format!("{name}-file")
 }
@@ -48,7 +45,7 @@ fn flags(setting: &Setting) -> Vec<Arg> {
                 .help(format!("A file that holds `{}` [environment: {variable}_FILE]", setting.name))
                 .value_name("FILE")
                 .conflicts_with(setting.name);
-            // A random token may begin with a dash, and would be shown as an unknown flag.
+            // A random token may begin with a dash, and would look like an unknown flag.
             vec![flag.action(ArgAction::Set).allow_hyphen_values(true), file]
         }
     }

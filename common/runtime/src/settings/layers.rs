@@ -1,4 +1,4 @@
-//! Flags over environment over file over default, and nothing that nobody knows.
+//! Flags over environment over file over default. Unknown names are errors.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -14,16 +14,13 @@ use super::value::holds_secret;
 use super::{Effective, Kind, Setting, Settings, SettingsError, Source, Value, apps};
 use primitives::secret::Secret;
 
-/// The beginning of every variable that is ours.
 const PREFIX: &str = "HOOKLEDGER_";
 
-/// Variables that tests use among themselves.
 const TEST_PREFIX: &str = "HOOKLEDGER_TEST_";
 
-/// More than any file of settings, or key, has.
+/// More than any file of settings or key.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// All layers as one.
 pub(super) fn merge(
     known: &[Setting],
     matches: &ArgMatches,
@@ -66,7 +63,7 @@ pub(super) fn merge(
     Ok(settings)
 }
 
-/// Files that hold a secret, by what was set: those that settings name, and the file of settings if one stands in it.
+/// The files named by settings, and the file of settings itself if it holds a secret.
 fn secret_files(
     known: &[Setting],
     matches: &ArgMatches,
@@ -80,7 +77,7 @@ fn secret_files(
     for setting in known {
         let name = match setting.kind {
             Kind::Secret => file_name(setting.name),
-            // A private key, of which settings know nothing but the path.
+            // A private key, known to settings only by its path.
             Kind::Plain if setting.name == "tls-key-file" => setting.name.to_owned(),
             Kind::Plain | Kind::Repeated | Kind::Switch => continue,
         };
@@ -95,14 +92,14 @@ fn secret_files(
             files.extend(of_table(app, &file_name(key)));
         }
     }
-    // What Kafka's settings hide is a password.
+    // The hidden settings of Kafka are passwords.
     let pairs = table.get("kafka-set").and_then(Toml::as_array).into_iter().flatten().filter_map(Toml::as_str);
     is_inside |= pairs.filter_map(|pair| pair.split_once('=')).any(|(key, _)| key.contains("password"));
     let own = file.filter(|_| is_inside).map(Path::to_owned);
     files.into_iter().map(PathBuf::from).chain(own).collect()
 }
 
-/// The variables of this process that are ours.
+/// Only those with our prefix.
 pub(super) fn process_environment() -> Result<BTreeMap<String, String>, SettingsError> {
     let mut environment = BTreeMap::new();
     for (name, value) in env::vars_os() {
@@ -113,14 +110,13 @@ pub(super) fn process_environment() -> Result<BTreeMap<String, String>, Settings
     Ok(environment)
 }
 
-/// The text of a file that holds a secret, without the newline at its end.
+/// Without the newline at its end.
 pub(super) fn read_secret(name: &str, path: &str) -> Result<Secret, SettingsError> {
     let text = read_text(Path::new(path)).map_err(|error| SettingsError(format!("{name}: read {path}: {error}")))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     secret(name, text.strip_suffix('\r').unwrap_or(text))
 }
 
-/// A secret that was given as it is.
 pub(super) fn secret(name: &str, text: &str) -> Result<Secret, SettingsError> {
     if text.is_empty() {
         return Err(SettingsError(format!("{name} is empty")));
@@ -138,7 +134,6 @@ fn from_flags(setting: &Setting, matches: &ArgMatches) -> Result<Option<Value>, 
     })
 }
 
-/// A warning for each secret among the flags.
 fn seen_by_others(known: &[Setting], matches: &ArgMatches) -> Vec<String> {
     let warning = |setting: &Setting| {
         let (name, variable) = (setting.name, variable(setting.name));
@@ -199,7 +194,6 @@ fn from_default(setting: &Setting, default: &str) -> Result<Value, SettingsError
     })
 }
 
-/// A secret, given as it is or by its file.
 fn either(setting: &Setting, given: Option<String>, file: Option<String>) -> Result<Option<Value>, SettingsError> {
     let name = setting.name;
     let secret = match (given, file) {
@@ -223,7 +217,7 @@ fn at_commas(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-/// A text of the file, if there is one; what else stands there is not shown, it may be a secret.
+/// An error does not show a value of another type, which may be a secret.
 pub(super) fn text_of(name: &str, given: Option<&Toml>) -> Result<Option<String>, SettingsError> {
     match given {
         None => Ok(None),
@@ -278,7 +272,6 @@ fn names(known: &[Setting]) -> impl Iterator<Item = String> {
     known.iter().map(|setting| setting.name.to_owned()).chain(files).chain([CONFIG.name.to_owned()])
 }
 
-/// An error for a name that nobody knows, with the nearest that somebody does.
 pub(super) fn unknown<S: AsRef<str>>(place: &str, name: &str, known: &[S]) -> SettingsError {
     let letters = name.strip_prefix(PREFIX).unwrap_or(name).len();
     let nearest = known.iter().map(|known| (distance(name, known.as_ref()), known.as_ref())).min();
@@ -290,7 +283,6 @@ pub(super) fn unknown<S: AsRef<str>>(place: &str, name: &str, known: &[S]) -> Se
     }
 }
 
-/// How many letters must be added, taken away or changed to make one of the other.
 fn distance(one: &str, other: &str) -> usize {
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (above, a) in one.bytes().enumerate() {

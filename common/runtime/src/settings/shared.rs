@@ -1,4 +1,4 @@
-//! The settings that programs share: their tables, their types, and every name that any program knows.
+//! The settings that programs share: their tables, their types, and all known names.
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -9,20 +9,17 @@ use super::{KafkaSettings, Kind, Setting, Settings, SettingsError};
 use crate::telemetry::LogFormat;
 use event_log::contract::{Retention, Topic};
 
-/// More connections than this are a slip of the pen.
 const CONNECTIONS_MAX: u32 = 1_000_000;
 
-/// More partitions than this are a slip of the pen.
 const PARTITIONS_MAX: u32 = 10_000;
 
-/// The longest name that Kafka gives a topic.
 const TOPIC_BYTES_MAX: usize = 249;
 
-/// What every process knows.
+/// Settings of every process.
 pub const PROCESS: &[Setting] = &[
     Setting {
         name: "data-dir",
-        help: "Where disk logs and state lie.",
+        help: "The directory of disk logs and state.",
         default: Some("./hookledger-data"),
         kind: Kind::Plain,
     },
@@ -46,7 +43,7 @@ pub const PROCESS: &[Setting] = &[
     },
 ];
 
-/// What every process knows that talks to Kafka.
+/// Settings of every process with a Kafka client.
 pub const KAFKA: &[Setting] = &[
     Setting { name: "kafka", help: "Kafka's bootstrap servers.", default: None, kind: Kind::Plain },
     Setting {
@@ -57,20 +54,25 @@ pub const KAFKA: &[Setting] = &[
     },
     Setting {
         name: "kafka-set-file",
-        help: "A file with `key=value` lines for kafka-set, which is before it; for passwords, which flags and files of settings show.",
+        help: "A file with `key=value` lines for kafka-set, which overrides it; for passwords.",
         default: None,
         kind: Kind::Plain,
     },
     Setting {
         name: "topic-prefix",
-        help: "What stands before every topic's name.",
+        help: "The prefix of every topic's name.",
         default: Some("hookledger."),
         kind: Kind::Plain,
     },
-    Setting { name: "partitions", help: "How many partitions every topic has.", default: Some("6"), kind: Kind::Plain },
+    Setting {
+        name: "partitions",
+        help: "The number of partitions of every topic.",
+        default: Some("6"),
+        kind: Kind::Plain,
+    },
     Setting {
         name: "replication",
-        help: "How many replicas topics get that are created; unless set, the broker decides.",
+        help: "The number of replicas of new topics; the broker decides by default.",
         default: None,
         kind: Kind::Plain,
     },
@@ -83,15 +85,15 @@ pub const KAFKA: &[Setting] = &[
     },
 ];
 
-/// What faces the internet through a proxy knows it by this.
 pub const TRUSTED_PROXIES: Setting = Setting {
     name: "trusted-proxies",
-    help: "Networks of the proxies in front, such as `10.0.0.0/8`: they are trusted with the client's address. Needs apps, and query-tokens where questions are answered.",
+    help: "Networks of the proxies in front, such as `10.0.0.0/8`: they are trusted with the client's address. Needs \
+           apps, and query-tokens where queries are answered.",
     default: None,
     kind: Kind::Repeated,
 };
 
-/// Where `/livez`, `/readyz` and `/metrics` are answered; each program has a default of its own.
+/// The port of `/livez`, `/readyz` and `/metrics`; each program has its own default.
 pub const fn admin_listen(default: &'static str) -> Setting {
     Setting {
         name: "admin-listen",
@@ -101,8 +103,8 @@ pub const fn admin_listen(default: &'static str) -> Setting {
     }
 }
 
-/// Every name that some program takes from the environment or a file. Programs of one machine share
-/// both: what is meant for another is no mistake.
+/// Every name that some program reads from the environment or a file. Programs of one machine share
+/// both, so a name of another program is no error.
 pub(super) const ANYWHERE: &[&str] = &[
     "admin-listen",
     "adopt-after",
@@ -160,7 +162,7 @@ pub(super) const ANYWHERE: &[&str] = &[
 ];
 
 impl Settings {
-    /// How Kafka is reached; none where no servers are set.
+    /// None without servers.
     pub fn kafka(&self) -> Result<Option<KafkaSettings>, SettingsError> {
         if self.text("kafka").is_none() {
             return Ok(None);
@@ -187,18 +189,17 @@ impl Settings {
         }))
     }
 
-    /// A wait that comes to an end: more than nothing and at most so long.
+    /// More than zero, and at most `most`.
     pub fn wait(&self, name: &str, most: Duration) -> Result<Duration, SettingsError> {
         match self.duration(name)? {
             wait if wait.is_zero() || wait > most => {
                 let most = humantime::format_duration(most);
-                Err(SettingsError(format!("{name} is more than nothing and at most {most}")))
+                Err(SettingsError(format!("{name} must be more than zero and at most {most}")))
             }
             wait => Ok(wait),
         }
     }
 
-    /// How many connections a port takes at a time.
     pub fn connections(&self, name: &str) -> Result<usize, SettingsError> {
         match self.number(name)? {
             Some(count @ 1..=CONNECTIONS_MAX) => Ok(usize::try_from(count).unwrap_or(usize::MAX)),
@@ -206,16 +207,15 @@ impl Settings {
         }
     }
 
-    /// How long topics and logs are kept.
     pub fn retention(&self) -> Result<Retention, SettingsError> {
         let kept = |name| match self.duration(name)? {
-            Duration::ZERO => Err(SettingsError(format!("{name} is nought: nothing would be kept"))),
+            Duration::ZERO => Err(SettingsError(format!("{name} must not be zero: nothing would be kept"))),
             kept => Ok(kept),
         };
         Ok(Retention { raw: kept("raw-retention")?, events: kept("events-retention")? })
     }
 
-    /// How logs are written: as set, else for people where a person looks.
+    /// As set; by default text on a terminal.
     pub fn log_format(&self) -> Result<LogFormat, SettingsError> {
         let parse = |text: &str| match text {
             "text" => Some(LogFormat::Text),
@@ -242,7 +242,7 @@ impl Settings {
     }
 }
 
-/// The settings in a file: one a line, with `#` before comments that have a line of their own.
+/// One setting a line; `#` begins a comment line.
 fn kafka_set_file(path: &str) -> Result<Vec<(String, String)>, SettingsError> {
     let error = |what: String| SettingsError(format!("kafka-set-file: {what}"));
     let text = read_text(Path::new(path)).map_err(|io_error| error(format!("read {path}: {io_error}")))?;
@@ -256,13 +256,13 @@ fn kafka_set_file(path: &str) -> Result<Vec<(String, String)>, SettingsError> {
         .collect()
 }
 
-/// A `key=value`. What was given is in no error: it may be a password.
+/// A `key=value`. Errors do not show it: it may be a password.
 fn pair(given: &str) -> Option<(String, String)> {
     let (key, value) = given.split_once('=')?;
     (!key.trim().is_empty()).then(|| (key.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// Whether every topic's name is one to Kafka, with this before it.
+/// Whether every topic's name with this prefix is valid in Kafka.
 fn good_topic_prefix(prefix: &str) -> bool {
     let longest = Topic::ALL.iter().map(|topic| topic.name().len()).max().unwrap_or_default();
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');

@@ -1,4 +1,4 @@
-//! A setting's value and where it came from, as they may be shown.
+//! A setting's value and its source, in the form that may be shown.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use super::Setting;
 use primitives::secret::Secret;
 
-/// One setting as it stands after all layers.
 #[derive(Clone)]
 pub(super) struct Effective {
     pub(super) setting: Setting,
@@ -14,7 +13,6 @@ pub(super) struct Effective {
     pub(super) source: Source,
 }
 
-/// A value as its kind has it.
 #[derive(Clone)]
 pub(super) enum Value {
     Plain(String),
@@ -23,7 +21,6 @@ pub(super) enum Value {
     Switch(bool),
 }
 
-/// Where a value came from.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Source {
     Flag,
@@ -46,7 +43,7 @@ impl fmt::Display for Source {
 }
 
 impl Value {
-    /// The value, hidden where it is a secret.
+    /// Hidden if it is a secret.
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Plain(text) => text.clone(),
@@ -61,7 +58,7 @@ impl Value {
 pub(super) fn holds_secret(given: &str) -> bool {
     const TELLTALES: [&str; 7] = ["password", "secret", "key", "token", "jaas", "oauthbearer.config", "credential"];
     let key = given.split_once('=').map(|(key, _)| key.to_ascii_lowercase());
-    // The place of a file is no secret.
+    // The path of a file is no secret.
     let tells = |key: &str| !key.trim_end().ends_with(".location") && TELLTALES.iter().any(|word| key.contains(word));
     key.as_deref().is_some_and(tells)
 }
