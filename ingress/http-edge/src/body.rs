@@ -1,4 +1,4 @@
-//! Receives a body: within its length, its time, and the memory that all bodies share.
+//! Receives a body, within limits of length and time, and the memory that all bodies share.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -15,49 +15,42 @@ use futures_core::Stream;
 use crate::connection::Connection;
 use crate::crowd::BODY_BYTES_FREE;
 
-/// A body, and its place in memory: to be held for as long as the body is.
+/// A body with its reserved memory, which is to be held as long.
 #[derive(Debug)]
 pub struct Body {
-    /// Its bytes, as they came.
     pub bytes: Bytes,
-    /// Gives the memory back.
+    /// Releases the memory.
     _held: Option<Held>,
 }
 
-/// Why a body was not received. What is left of it ends its connection.
+/// Why a body was not received. The unread rest ends its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// It is longer than this.
     #[error("the body is longer than {limit} bytes")]
     TooLarge {
-        /// The limit in bytes.
+        /// In bytes.
         limit: usize,
     },
-    /// It is compressed, or encoded otherwise.
     #[error("the body is encoded")]
     Encoded,
     /// It ended early, or was not encoded as its headers say.
     #[error("the body cannot be read")]
     Unreadable,
-    /// It did not come in time, or lost its place in memory to faster ones.
+    /// It did not arrive in time, or lost its memory to faster ones.
     #[error("the body was not there within {wait:?}")]
-    TooSlow {
-        /// How long it was awaited.
-        wait: Duration,
-    },
-    /// There is no room in memory for it, and nobody slower to take it from.
+    TooSlow { wait: Duration },
+    /// There is no memory for it, and no slower body to take it from.
     #[error("there is no room in memory for the body")]
     Overloaded,
 }
 
-/// Receives the body of a request.
 pub async fn receive(request: &HttpRequest, payload: Payload, bytes_max: usize) -> Result<Body, BodyError> {
     let too_large = BodyError::TooLarge { limit: bytes_max };
     let headers = request.headers();
     if !headers.get_all(CONTENT_ENCODING).all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(BodyError::Encoded);
     }
-    // The server takes everything that follows for the body then, whatever length was announced.
+    // For actix-web everything that follows is the body then, whatever length was announced.
     if headers.get_all(UPGRADE).any(|protocol| protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket")) {
         return Err(BodyError::Unreadable);
     }
@@ -91,7 +84,7 @@ fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse().ok())
 }
 
-/// A body on its way.
+/// A body that is being received.
 struct Coming {
     payload: Payload,
     /// None where a request did not come through a connection, as in some tests.
@@ -99,7 +92,7 @@ struct Coming {
 }
 
 impl Coming {
-    /// The next piece of it; none when it is complete.
+    /// None when the body is complete.
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -115,7 +108,7 @@ impl Coming {
         })
     }
 
-    /// Makes room for a body that grows from `old` bytes to `new` bytes.
+    /// Reserves memory for a body that grows from `old` bytes to `new` bytes.
     async fn hold(&self, old: usize, new: usize) -> Result<(), BodyError> {
         let more = new.saturating_sub(old.max(BODY_BYTES_FREE));
         let Some(Held(connection)) = self.held.as_ref().filter(|_| more > 0) else { return Ok(()) };
@@ -139,7 +132,7 @@ impl Coming {
     }
 }
 
-/// What a body holds of the memory for bodies, from its first byte until nobody needs it any more.
+/// A body's share of the memory for bodies, from its first byte until it is dropped.
 struct Held(Rc<Connection>);
 
 impl std::fmt::Debug for Held {

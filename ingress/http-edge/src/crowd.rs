@@ -1,7 +1,5 @@
-//! All connections of one worker thread: when there are too many, or their bodies take too much memory,
-//! those go who keep us waiting longest, and nobody hangs.
-//!
-//! A request that is being answered is never given up for others: it waits for us.
+//! All connections of one worker thread. When there are too many, or their bodies take too much memory,
+//! the slowest ones are closed. A request that is being answered is never closed for others.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -17,21 +15,21 @@ use crate::networks::Networks;
 use crate::pace::Pace;
 use crate::{Limits, Observer};
 
-/// So much of each body has its place in what every connection may take: only what goes beyond it is
-/// counted, so bodies that are not larger lose nothing to anybody. Bitrix24's have one or two kilobytes.
+/// Each connection includes this much of its body: only bytes beyond it are counted, so that smaller bodies never
+/// lose their memory. Bitrix24's have one or two kilobytes.
 pub(super) const BODY_BYTES_FREE: usize = 8 * 1024;
 
 /// The connections of a worker, and the memory that their bodies share.
 pub(super) struct Crowd {
     limits: Limits,
-    /// Through them come many clients: how many connections they have says nothing.
+    /// A proxy forwards many clients, so its number of connections does not count.
     proxies: Networks,
     members: RefCell<BTreeMap<u64, Place>>,
     sources: RefCell<HashMap<IpAddr, usize>>,
     next: Cell<u64>,
-    /// Of the memory for bodies, what is taken.
+    /// Bytes in use of the memory for bodies.
     held: Cell<usize>,
-    /// Who waits for some of it.
+    /// Tasks that wait for memory.
     waiting: RefCell<Vec<Waker>>,
     pace: Pace,
     observer: Arc<dyn Observer>,
@@ -57,7 +55,7 @@ impl Crowd {
         })
     }
 
-    /// Lets a connection in; if there are too many, another one has to go.
+    /// Adds a connection; if there are too many, another one is closed.
     pub(super) fn enter(self: &Rc<Self>, peer: IpAddr) -> Member {
         let connection = Rc::new(Connection::new(self.limits, Rc::clone(self), Instant::now()));
         if self.members.borrow().len() >= self.limits.connections_max {
@@ -70,19 +68,16 @@ impl Crowd {
         Member { crowd: Rc::clone(self), connection, id }
     }
 
-    /// How fast large requests are read.
     pub(super) fn pace(&self) -> &Pace {
         &self.pace
     }
 
-    /// Counts a large request that waits.
     pub(super) fn paused(&self) {
         self.observer.read_paused();
     }
 
-    /// Takes so many more bytes for a connection's body. When there are none left, the body that is coming for
-    /// longest loses all it has; that may be this one. Only where every other body that takes some has come
-    /// already, and waits for us, there is something to wait for.
+    /// Reserves more bytes for a connection's body. When there are none left, the incomplete body that started first
+    /// loses all it has, which may be this one. It waits only if every other body with reserved memory is complete.
     pub(super) fn hold(&self, connection: &Connection, bytes: usize, task: &Context<'_>) -> Poll<()> {
         while self.held.get() + bytes > self.limits.request_bytes_max {
             let Some(slowest) = self.slowest_but(connection) else {
@@ -102,7 +97,6 @@ impl Crowd {
         Poll::Ready(())
     }
 
-    /// Gives back what a connection's body took.
     pub(super) fn release(&self, connection: &Connection) {
         let held = connection.held.take();
         if held > 0 {
@@ -111,7 +105,7 @@ impl Crowd {
         }
     }
 
-    /// Of those who keep us waiting: from the source with the most connections, the one that does so for longest.
+    /// Closes the slowest connection of the source with the most connections, unless it is being answered.
     fn send_one_away(&self) {
         let (members, sources) = (self.members.borrow(), self.sources.borrow());
         let waits = |place: &&Place| !place.connection.is_over() && place.connection.doing().0 != Phase::Work;
@@ -128,7 +122,7 @@ impl Crowd {
         }
     }
 
-    /// The body that is coming for longest, among those that take memory and are not this one's.
+    /// The incomplete body with reserved memory that started first, except this one.
     fn slowest_but(&self, other: &Connection) -> Option<Rc<Connection>> {
         let members = self.members.borrow();
         let coming = members.values().map(|place| &place.connection).filter(|connection| {
@@ -156,7 +150,7 @@ impl Crowd {
     }
 }
 
-/// A connection's place among the others, for as long as it is open.
+/// A connection's place in the crowd, for as long as it is open.
 pub(super) struct Member {
     crowd: Rc<Crowd>,
     pub(super) connection: Rc<Connection>,
@@ -164,7 +158,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// It speaks for somebody else: a proxy said so.
+    /// Sets the client that a proxy named.
     pub(super) fn comes_from(&self, client: IpAddr) {
         let source = network(client);
         let mut members = self.crowd.members.borrow_mut();
@@ -186,7 +180,7 @@ impl Drop for Member {
     }
 }
 
-/// Who has one address of IPv6 has a whole network of them.
+/// The owner of one IPv6 address has a whole network of them.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => address.into(),

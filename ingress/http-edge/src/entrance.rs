@@ -1,4 +1,4 @@
-//! What comes before HTTP: who it is, where a proxy tells, and TLS, where we speak it.
+//! The steps before HTTP: the PROXY protocol and TLS, where enabled.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -15,17 +15,15 @@ use crate::tls::BUFFER_BYTES_MAX;
 use crate::wire::Line;
 use crate::{Ended, proxy};
 
-/// How connections are greeted. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Entrance {
-    /// Where set, every connection begins with the word of one of these proxies.
+    /// Every connection must begin with a PROXY header of one of these.
     pub(super) told_by: Option<Networks>,
-    /// Where set, TLS is spoken.
     pub(super) tls: Option<TlsAcceptor>,
 }
 
 impl Entrance {
-    /// Finds out who it is and makes what HTTP is spoken over.
+    /// Determines the client's address and sets up the stream for HTTP.
     pub(super) async fn greet(&self, mut socket: TcpStream, member: &Member) -> Result<(Line, SocketAddr), Ended> {
         let mut peer = socket.peer_addr().map_err(|_| Ended::Gone)?;
         if let Some(proxies) = &self.told_by {
@@ -51,7 +49,7 @@ impl Entrance {
     }
 }
 
-/// The client's address as a proxy tells it, and not a byte more of what comes.
+/// Reads exactly the PROXY header, with the client's address.
 async fn told(socket: &mut TcpStream) -> Result<Option<SocketAddr>, Ended> {
     let mut bytes = vec![0; proxy::FIXED_BYTES];
     let mut have = 0;
@@ -67,13 +65,13 @@ async fn told(socket: &mut TcpStream) -> Result<Option<SocketAddr>, Ended> {
     }
 }
 
-/// Who is at the other end, be it through proxies that speak the PROXY protocol.
+/// The address of the client, also behind proxies that speak the PROXY protocol.
 pub fn peer(request: &HttpRequest) -> Option<IpAddr> {
     request.peer_addr().map(|address| address.ip().to_canonical())
 }
 
-/// Whether a proxy opened the connection for itself, by its own word in the PROXY protocol (`LOCAL`, or a client of no
-/// known family): a health check of its own. It forwards for no client then, so what it says of one is not trusted.
+/// Whether a proxy opened the connection for itself, by its PROXY header (`LOCAL`, or a client of no known family): a
+/// health check. It forwards no client then, so its headers about one are not trusted.
 pub fn is_proxys_own(request: &HttpRequest) -> bool {
     request.conn_data::<Rc<Connection>>().is_some_and(|connection| connection.is_proxys_own())
 }

@@ -1,12 +1,12 @@
-//! When a certificate expires: the one field of X.509 that an operator has to watch.
+//! The expiry of a certificate: the one field of X.509 that an operator has to watch.
 
-/// A number that holds others; and times in the two ways in which they are written.
+/// The tags of a sequence, and of the two encodings of a time.
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// The end of a certificate's validity, in seconds of Unix time; none where it cannot be read.
+/// In seconds of Unix time; none if the certificate cannot be parsed.
 pub(super) fn expires_at_s(der: &[u8]) -> Option<i64> {
     let (_, certificate, _) = element(der).filter(|(tag, _, _)| *tag == SEQUENCE)?;
     let (_, mut rest, _) = element(certificate).filter(|(tag, _, _)| *tag == SEQUENCE)?;
@@ -35,7 +35,7 @@ pub(super) fn expires_at_s(der: &[u8]) -> Option<i64> {
     }
 }
 
-/// The tag of the first element, its content, and what is behind it.
+/// The tag of the first element, its content, and the rest.
 fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&first, rest) = rest.split_first()?;
@@ -49,7 +49,7 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, behind))
 }
 
-/// Month, day, hour, minute and second, two digits each.
+/// `rest` is month, day, hour, minute and second, two digits each.
 fn unix_s(year: i64, rest: &str) -> Option<i64> {
     let two = |at: usize| -> Option<i64> { rest.get(at..at + 2)?.parse().ok() };
     let (month, day) = (two(0)?, two(2)?);

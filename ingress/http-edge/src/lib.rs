@@ -1,13 +1,12 @@
 //! A port: from a socket to a request, within limits. Knows no app and no Kafka.
 //!
-//! A connection comes in (`crowd`: which has to go when there are too many), says perhaps through a proxy who it
-//! is and perhaps speaks TLS (`entrance`, `proxy`, `tls`), and then HTTP/1. Between its socket and the HTTP/1
-//! server stands the `wire`; what it is doing is known to the `connection`, and `watch` ends what takes too long.
-//! For the server itself knows a time limit for the first head only, none for what it writes, and reads on
-//! while it works.
+//! A connection is accepted (`crowd` closes one when there are too many), passes the PROXY protocol and TLS where
+//! enabled (`entrance`, `proxy`, `tls`), and then speaks HTTP/1. The `wire` lies between the socket and the HTTP/1
+//! server, `connection` holds the state, and `watch` enforces deadlines: the server itself has a time limit for
+//! the first head only, none for its output, and reads on while it works.
 //!
-//! Every port of every program is served by this. What is served is an app of actix-web; the answer to a request
-//! whose body was not read to its end closes the connection, whatever the app says.
+//! Every port of every program uses this crate to serve an app of actix-web. An answer to a request whose body was
+//! not read to its end closes the connection.
 
 use std::future::Future;
 use std::io;
@@ -61,40 +60,34 @@ pub use limits::{Limits, fit_open_files};
 pub use observer::{Ended, Observer};
 pub use tls::TlsFiles;
 
-/// How long a client may take to end its side of a connection.
+/// How long a client may take to close its side of a connection.
 const DISCONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Answers that are written at once, at most; for a client that sends many requests ahead.
+/// The most output that is buffered for a client with pipelined requests.
 const ANSWERS_BYTES_MAX: usize = 8 * 1024;
 
-/// How a port is served.
 #[derive(Clone)]
 pub struct Options {
-    /// The port's name, for errors.
     pub name: &'static str,
-    /// How many threads serve it.
     pub workers: usize,
-    /// What its connections may do, all together.
     pub limits: Limits,
-    /// The longest body that is received: one has its place in memory whatever the limits say.
+    /// The longest body, which always has room in memory.
     pub body_bytes_max: usize,
-    /// Proxies in front: through them come many clients, so how many connections they have says nothing.
+    /// Proxies in front: each forwards many clients, so its number of connections does not count.
     pub trusted_proxies: Networks,
-    /// Whether every connection begins with the PROXY protocol, version 2, and comes from one of these proxies.
+    /// Whether every connection must begin with the PROXY protocol, version 2, from one of these proxies.
     pub proxy_protocol: bool,
-    /// For TLS.
     pub tls: Option<TlsFiles>,
     /// Whether a connection may be used for more than one request.
     pub keep_alive: bool,
-    /// Whether, at the end, connections that idle may be used once more, for as long as they may idle. Then
-    /// nobody is refused, and the end takes as long.
+    /// Whether, at shutdown, idle connections may send one more request within their idle timeout. Then no client is
+    /// refused, and shutdown takes as long.
     pub retire: bool,
-    /// At the end: how long requests that are being answered are awaited.
+    /// How long shutdown waits for requests in flight.
     pub answer_wait_max: Duration,
-    /// Is told of connections.
     pub observer: Arc<dyn Observer>,
 }
 
-/// Serves an app until asked to end. Returns the address it listens on; the future must be polled.
+/// Serves an app until a shutdown is requested. Returns the bound address; the future must be polled.
 pub fn serve<F, I, S, B, E>(
     listener: TcpListener,
     options: Options,
@@ -113,7 +106,7 @@ where
     <S::Service as Service<Request>>::Future: 'static,
     B: MessageBody + 'static,
 {
-    let address = listener.local_addr().context("look where it listens")?;
+    let address = listener.local_addr().context("read the bound address")?;
     let limits = options.limits.share(options.workers, options.body_bytes_max);
     let tls = options.tls.clone().map(Tls::open).transpose()?;
     let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
@@ -133,7 +126,7 @@ where
     };
     let name = factory.options.name;
     let mut server = server
-        // A few more: those that have to go are still there when those come for which they go.
+        // A few more, so that connections to be closed coexist with the new ones that replace them.
         .max_concurrent_connections(limits.accepted_max())
         .shutdown_timeout(factory.options.answer_wait_max.as_secs())
         .disable_signals()
@@ -153,7 +146,7 @@ where
     }))
 }
 
-/// Looks for ever whether there is a newer certificate.
+/// Checks for ever for a newer certificate.
 async fn renew(tls: Option<&Tls>, observer: &dyn Observer) {
     let Some(tls) = tls else { return std::future::pending().await };
     loop {
@@ -165,7 +158,6 @@ async fn renew(tls: Option<&Tls>, observer: &dyn Observer) {
     }
 }
 
-/// Makes the service of each worker thread.
 #[derive(Clone)]
 struct WorkerFactory<F> {
     limits: Limits,
@@ -180,7 +172,6 @@ impl<F, I> WorkerFactory<F>
 where
     F: Fn() -> I + Send + Clone + 'static,
 {
-    /// The service of a worker thread for its sockets.
     fn worker<S, B>(self) -> impl ServiceFactory<TcpStream, Config = ()>
     where
         I: IntoServiceFactory<S, Request> + 'static,
@@ -205,7 +196,7 @@ where
         })
     }
 
-    /// HTTP/1 on wires. Its own time limits are off: they do not cover enough.
+    /// With its own time limits disabled: they do not cover enough.
     async fn http<S, B>(
         &self,
     ) -> Result<impl Service<(Wire, Option<SocketAddr>), Response = (), Error = DispatchError> + use<F, I, S, B>, ()>
@@ -243,7 +234,7 @@ where
     }
 }
 
-/// Goes along with a connection from the moment that it is accepted to its end.
+/// Serves a connection from its acceptance to its end.
 async fn attend<H, F>(socket: TcpStream, crowd: Rc<Crowd>, http: Rc<H>, factory: Rc<WorkerFactory<F>>) -> Result<(), ()>
 where
     H: Service<(Wire, Option<SocketAddr>), Response = (), Error = DispatchError>,
@@ -285,7 +276,7 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Every request of every port comes by here, to the app and back.
+/// Wraps every request of every port.
 fn answer<A, B>(
     app: &A,
     mut request: Request,
@@ -313,7 +304,7 @@ where
             Err(refusal) => refusal.head_mut(),
         };
         if let Some(connection) = connection {
-            // What is left of a body is not awaited.
+            // The rest of a body is not awaited.
             if !keep_alive || connection.has_body_left() || door.is_closing() {
                 head.set_connection_type(ConnectionType::Close);
             }

@@ -1,34 +1,31 @@
-//! What connections may do, all together and each: with these, memory and descriptors are bounded whoever comes.
+//! Limits of connections, which bound memory and descriptors under any load.
 
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Files that the process needs besides connections: logs, brokers, what threads wait with.
+/// Files that the process needs besides connections: logs, brokers, event loops.
 const OTHER_FILES: u64 = 256;
-/// Beyond the limit a worker accepts a quarter more connections, and its part of so many: those that have to go are still there
-/// when those come for which they go.
+/// Beyond the limit a worker accepts a quarter more connections, and its share of this number: connections to be closed
+/// coexist with the new ones that replace them.
 const ARRIVING_MAX: usize = 16;
 
-/// What the connections of a port may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How long a head may take, with all that comes before it.
+    /// The time for a head, with everything before it.
     pub head_timeout: Duration,
-    /// How long a body may take.
     pub body_timeout: Duration,
-    /// How long a connection may idle between two requests.
+    /// The time between two requests.
     pub idle_timeout: Duration,
-    /// How many there may be at a time.
     pub connections_max: usize,
-    /// What bodies may take of memory in all, beyond the beginning of each that has its place anyway.
+    /// The memory of all bodies, beyond the part that each connection includes.
     pub request_bytes_max: usize,
-    /// How fast large requests are read, all together; none: as fast as they come.
+    /// The rate of reading large requests, in total; none is unlimited.
     pub large_bytes_per_second: Option<u64>,
 }
 
 impl Limits {
-    /// A share of what is for all. One body has its place in every share.
+    /// A worker's share. Each share has room for one body.
     pub(crate) fn share(&self, workers: usize, body_bytes_max: usize) -> Self {
         Self {
             connections_max: self.connections_max.div_ceil(workers),
@@ -38,18 +35,17 @@ impl Limits {
         }
     }
 
-    /// How many connections are accepted at a time.
+    /// The most connections that are accepted at a time.
     pub(crate) fn accepted_max(&self) -> usize {
         self.connections_max + self.connections_max / 4 + ARRIVING_MAX
     }
 }
 
-/// Makes room for as many open files as the connections of all ports of this process need together, or takes fewer
-/// connections: a connection beyond what the system lets us open would hang instead of pushing aside one that idles, and
-/// one port would take what another needs.
+/// Raises the limit of open files for the connections of all ports, or lowers the limits of connections: a connection
+/// beyond the system's limit would hang instead of replacing an idle one, and one port would take what another needs.
 ///
-/// The first port is the one that matters most: where there is too little for all, each of the others gets a quarter of
-/// what is left at most.
+/// The first port matters most: where there are too few files for all, each of the others gets a quarter of
+/// the rest at most.
 pub fn fit_open_files(ports: &mut [&mut Limits]) {
     let wanted: Vec<u64> = ports.iter().map(|limits| limits.accepted_max() as u64).collect();
     let all = wanted.iter().sum::<u64>() + OTHER_FILES;
@@ -57,7 +53,7 @@ pub fn fit_open_files(ports: &mut [&mut Limits]) {
     let hard = files.maximum.unwrap_or(u64::MAX);
     if files.current.is_some_and(|current| current < all) {
         files.current = Some(all.min(hard));
-        // Where this is refused, what is there is counted.
+        // If this is refused, the present limit counts.
         let _ = setrlimit(Resource::Nofile, files);
     }
     let open_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -72,12 +68,11 @@ pub fn fit_open_files(ports: &mut [&mut Limits]) {
     tracing::warn!(
         open_max,
         wanted = all,
-        "the system lets this process open {open_max} files, so fewer connections are taken at a time than the \
-         settings say: {fewer:?}; raise the limit of open files (LimitNOFILE, ulimit -n) to {all}"
+        "the system lets this process open {open_max} files, so fewer connections are accepted than set: {fewer:?}; \
+         raise the limit of open files (LimitNOFILE, ulimit -n) to {all}"
     );
 }
 
-/// What each port gets of so many files.
 fn shares(wanted: &[u64], mut left: u64) -> Vec<u64> {
     let mut shares = vec![0; wanted.len()];
     for (number, (share, wanted)) in shares.iter_mut().zip(wanted).enumerate().rev() {
@@ -87,7 +82,7 @@ fn shares(wanted: &[u64], mut left: u64) -> Vec<u64> {
     shares
 }
 
-/// How many connections a port may have with so many files.
+/// The most connections with this many files.
 fn connections(files: u64) -> usize {
     let files = usize::try_from(files).unwrap_or(usize::MAX);
     (files.saturating_sub(ARRIVING_MAX) / 5 * 4).max(1)

@@ -1,7 +1,7 @@
-//! The listening socket: one that somebody holds for us, so that a restart refuses nobody, or our own.
+//! The listening socket: our own, or one that another process holds for us, so that a restart refuses no connection.
 //!
-//! Who holds it (systemd, or `ingress --hold`) says so in `LISTEN_FDS`, as systemd does. Connections that
-//! come while nobody accepts wait in the socket's backlog, which outlives us.
+//! The holder (systemd, or `ingress --hold`) announces it in `LISTEN_FDS`, as systemd does. New connections wait in
+//! the socket's backlog, which outlives us.
 
 use std::net::{SocketAddr, TcpListener};
 use std::{fs, io};
@@ -9,10 +9,9 @@ use std::{fs, io};
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// Connections that the system accepts for us before we do. Linux caps it at `net.core.somaxconn`.
+/// Linux caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Where Linux keeps the cap.
 const BACKLOG_CAP: &str = "/proc/sys/net/core/somaxconn";
 
 /// The socket that was handed to us, else one of our own on this address.
@@ -23,7 +22,7 @@ pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     if held_on != address && address.port() != 0 {
         tracing::warn!(%held_on, %address, "the socket that was handed to us listens on {held_on}; the address that is set, {address}, is not used");
     }
-    // Whoever bound it may have asked for a shorter backlog.
+    // The holder may have asked for a shorter backlog.
     SockRef::from(&held).listen(BACKLOG)?;
     Ok(held)
 }
@@ -39,7 +38,7 @@ fn held() -> io::Result<Option<TcpListener>> {
     }
 }
 
-/// A cap that cannot be read is no reason to say anything: other systems keep it elsewhere.
+/// A cap that cannot be read is ignored: other systems keep it elsewhere.
 fn warn_if_capped() {
     let cap = fs::read_to_string(BACKLOG_CAP).ok().and_then(|text| text.trim().parse::<i32>().ok());
     if let Some(cap) = cap.filter(|cap| *cap < BACKLOG) {
@@ -51,7 +50,6 @@ fn warn_if_capped() {
     }
 }
 
-/// A socket of our own.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // The last run's connections may still be in TIME_WAIT.

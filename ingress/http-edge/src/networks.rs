@@ -1,13 +1,11 @@
-//! A set of networks: whether an address is in one of them is found quickly, however many there are.
-//!
-//! An IPv4 address that is written as an IPv6 one (`::ffff:10.0.0.1`) is the IPv4 address, everywhere.
+//! A set of networks with a fast lookup. An IPv4 address in IPv6 form (`::ffff:10.0.0.1`) counts as IPv4.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// Networks, none of which overlap.
+/// Sorted, without overlaps.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Networks(Vec<IpNet>);
 
@@ -19,19 +17,17 @@ impl Networks {
         Ok(Self(IpNet::aggregate(&networks)))
     }
 
-    /// Whether an address is in one of them.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let behind = self.0.partition_point(|network| network.network() <= address);
         behind > 0 && self.0[behind - 1].contains(&address)
     }
 
-    /// How many there are, neighbours counted as one.
+    /// Adjacent networks count as one.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,30 +1,26 @@
-//! What the server tells of its connections, for metrics.
+//! Events of connections, for metrics.
 
-/// Why a connection was ended by us, or before it had said anything of use.
+/// Why the server ended a connection, or the client before it sent anything useful.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The next request did not come.
     Idle,
-    /// A head did not come to its end in time, nor what comes before it.
+    /// A head, or what comes before it, was not complete in time.
     SlowHead,
-    /// A head was too long.
     LargeHead,
-    /// What came is not HTTP/1, or could be understood in two ways.
+    /// The bytes are not HTTP/1, or are ambiguous.
     Malformed,
     /// The client did not read its answers.
     Unread,
     /// There were too many connections.
     Crowded,
-    /// No proxy that we trust said whom it speaks for.
+    /// No trusted proxy named the client.
     NoProxy,
-    /// The TLS handshake failed.
     NoTls,
-    /// The client went away.
     Gone,
 }
 
 impl Ended {
-    /// All of them, in the order of their numbers.
+    /// In the order of their numbers.
     pub const ALL: [Self; 9] = [
         Self::Idle,
         Self::SlowHead,
@@ -37,7 +33,6 @@ impl Ended {
         Self::Gone,
     ];
 
-    /// Its name in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Idle => "idle",
@@ -53,22 +48,19 @@ impl Ended {
     }
 }
 
-/// Is told of connections as they come and go.
 pub trait Observer: Send + Sync {
-    /// A connection was accepted.
     fn opened(&self);
 
-    /// A connection is closed; why, unless the client ended it in order.
+    /// `why` is none if the client ended it in order.
     fn closed(&self, why: Option<Ended>);
 
-    /// A large request is read on later than it could be.
+    /// Reading a large request was delayed.
     fn read_paused(&self) {}
 
-    /// The TLS certificate that clients see expires then, in seconds of Unix time.
+    /// In seconds of Unix time.
     fn certificate_expires(&self, _at_s: i64) {}
 }
 
-/// Nobody looks.
 #[cfg(test)]
 pub(super) fn nobody() -> std::sync::Arc<dyn Observer> {
     struct Nobody;

@@ -1,4 +1,4 @@
-//! How fast large requests are read, all together: what reads the events later takes longer for more bytes, and must
+//! The rate of reading large requests, in total: the processor takes longer for more bytes, and must
 //! not fall behind because of a few senders. Small requests never wait.
 
 use std::cell::Cell;
@@ -6,18 +6,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a request has beyond this counts, head and body together. Bitrix24's take one or two kilobytes.
+/// Only bytes beyond this count, head and body together. Bitrix24's requests take one or two kilobytes.
 pub(super) const SMALL_REQUEST_BYTES: usize = 4 * 1024;
-/// A large request waits for so many bytes at a time.
+/// A large request waits for this many bytes at a time.
 pub(super) const PORTION_BYTES: usize = 16 * 1024;
 /// Large requests may come all at once if none have come for this long.
 const BURST: Duration = Duration::from_secs(1);
 
-/// When the next bytes of large requests may be read.
 pub(super) struct Pace {
-    /// None: as fast as they come.
+    /// None is unlimited.
     bytes_per_second: Option<u64>,
-    /// When all that was read, or is promised to connections that wait, is paid for.
+    /// When the rate has caught up with all bytes that were read or promised.
     paid_at: Cell<Instant>,
 }
 
@@ -26,12 +25,10 @@ impl Pace {
         Self { bytes_per_second, paid_at: Cell::new(now) }
     }
 
-    /// Whether large requests have to wait.
     pub(super) fn is_behind(&self, now: Instant) -> bool {
         self.paid_at.get() > now + BURST
     }
 
-    /// Pays for bytes that were read.
     pub(super) fn pay(&self, bytes: usize, now: Instant) {
         let Some(rate) = self.bytes_per_second else { return };
         let nanoseconds = bytes as u128 * 1_000_000_000 / u128::from(rate);
@@ -39,7 +36,7 @@ impl Pace {
         self.paid_at.set(self.paid_at.get().max(now) + takes);
     }
 
-    /// Pays for a portion that is still to be read. Returns from when on it may be: connections take turns.
+    /// Reserves the next portion. Returns when it may be read: connections take turns.
     pub(super) fn promise(&self, now: Instant) -> Instant {
         let from = self.paid_at.get().checked_sub(BURST).map_or(now, |from| from.max(now));
         self.pay(PORTION_BYTES, now);

@@ -2,10 +2,10 @@
 
 use actix_web::http::header::{FORWARDED, HeaderMap, HeaderName, VIA, X_FORWARDED_FOR};
 
-/// What proxies add to requests that they pass on. Each of them adds one of these unless it was told not to.
+/// Headers of forwarded requests. Every proxy adds one of these by default.
 const HEADERS: [HeaderName; 4] = [FORWARDED, X_FORWARDED_FOR, HeaderName::from_static("x-real-ip"), VIA];
 
-/// Whether these headers name a proxy. A client can add them itself, and harms itself alone.
+/// A client can add them itself, and harms only itself.
 pub fn is_proxied(headers: &HeaderMap) -> bool {
     HEADERS.iter().any(|name| headers.contains_key(name))
 }

@@ -1,31 +1,28 @@
-//! The PROXY protocol, version 2: what a proxy says, before anything else, of whom it speaks for.
+//! The PROXY protocol, version 2: a header with the client's address, before anything else.
 //!
-//! <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>, section 2.2. Version 1, which is text, is not taken.
+//! <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>, section 2.2. Version 1, which is text, is refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What every header begins with.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The signature, version and command, family, and the length of what follows.
+/// The signature, version and command, family, and the length of the rest.
 pub const FIXED_BYTES: usize = 16;
-/// Addresses and what may stand behind them; proxies add some hundred bytes about TLS.
+/// Addresses and optional fields; proxies add some hundred bytes about TLS.
 const REST_BYTES_MAX: usize = 2048;
 
-/// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Its length, and so where the client's own words begin.
+    /// Where the client's own bytes begin.
     pub length: usize,
-    /// The client; none where the proxy speaks for itself, as its health checks do.
+    /// None where the proxy speaks for itself, as its health checks do.
     pub source: Option<SocketAddr>,
 }
 
-/// These bytes begin with no header that we take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no header of the PROXY protocol, version 2, for TCP")]
 pub struct Malformed;
 
-/// Reads the header at the beginning of these bytes; `None` where more of them are needed.
+/// The header at the beginning of these bytes; `None` if more bytes are needed.
 pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     let begun = bytes.len().min(SIGNATURE.len());
     if bytes[..begun] != SIGNATURE[..begun] {
@@ -44,7 +41,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     };
     let Some(rest) = rest.get(..rest_bytes) else { return Ok(None) };
     let source = match (speaks_for_another, family) {
-        // Whatever it says of addresses then is not to be looked at.
+        // The addresses must be ignored then.
         (false, _) | (true, 0x00) => None,
         (true, 0x11) => Some(ipv4(rest).ok_or(Malformed)?),
         (true, 0x21) => Some(ipv6(rest).ok_or(Malformed)?),
@@ -53,7 +50,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     Ok(Some(Header { length: FIXED_BYTES + rest_bytes, source }))
 }
 
-/// How long the header is whose fixed part this is, as far as it was taken by [`parse`].
+/// The length of the whole header, from its fixed part, up to the limit of [`parse`].
 pub fn whole_bytes(fixed: &[u8]) -> usize {
     let rest_bytes =
         fixed.get(14..FIXED_BYTES).map_or(0, |length| usize::from(length[0]) << 8 | usize::from(length[1]));
@@ -71,7 +68,7 @@ fn ipv6(rest: &[u8]) -> Option<SocketAddr> {
     Some(SocketAddr::new(IpAddr::from(Ipv6Addr::from(*address)).to_canonical(), port(rest, 16)?))
 }
 
-/// The first of two ports behind the destination address; both must be there.
+/// The first of two ports behind the destination address; both must be present.
 fn port(rest: &[u8], address_bytes: usize) -> Option<u16> {
     let (source, rest) = rest.get(address_bytes..)?.split_first_chunk::<2>()?;
     (rest.len() >= 2).then(|| u16::from_be_bytes(*source))

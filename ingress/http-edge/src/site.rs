@@ -1,8 +1,8 @@
-//! Whether a browser was sent here by a page that has no business here.
+//! Detects requests that a foreign web page makes a browser send.
 //!
-//! A page of any site can have its visitor's browser talk to a server on the visitor's own machine: it sends a form
-//! there, or lets a name of its own lead to 127.0.0.1 (DNS rebinding). Browsers say so, in headers that a page cannot
-//! change; whatever is not a browser sends none of them.
+//! A page of any site can make its visitor's browser send a form to a server on the visitor's own machine, or resolve
+//! a name of its own to 127.0.0.1 (DNS rebinding). Browsers reveal this in headers that a page cannot
+//! change; other clients send none of them.
 
 use std::net::IpAddr;
 
@@ -11,19 +11,19 @@ use actix_web::http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Whether a browser says that a page of another site sent this: one that does not lie on this machine.
+/// Whether a browser reports that a page of another site sent this: one that is not on this machine.
 pub fn is_cross_site(headers: &HeaderMap) -> bool {
     let is_foreign = |origin: &HeaderValue| {
         let authority =
             origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-        // `null` is the origin of a page that hides where it comes from.
+        // `null` is the origin of a page that hides its own.
         !authority.is_some_and(is_loopback)
     };
     headers.get_all(SEC_FETCH_SITE).any(|site| site.as_bytes() == b"cross-site")
         || headers.get_all(ORIGIN).any(is_foreign)
 }
 
-/// Whether a request asks for this machine under a name of its own, such as `localhost:8081`: in `Host`, and in a
+/// Whether a request addresses this machine by a loopback name, such as `localhost:8081`: in `Host`, and in a
 /// target in absolute form.
 pub fn asks_for_loopback(request: &HttpRequest) -> bool {
     let mut hosts = request.headers().get_all(HOST).map(|host| host.to_str().unwrap_or_default()).peekable();
@@ -33,7 +33,7 @@ pub fn asks_for_loopback(request: &HttpRequest) -> bool {
         && request.uri().authority().is_none_or(|authority| is_loopback(authority.as_str()))
 }
 
-/// Whether this is a loopback address or `localhost`, with a port or without.
+/// A loopback address or `localhost`, with a port or without.
 fn is_loopback(authority: &str) -> bool {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port),

@@ -1,6 +1,6 @@
-//! TLS: the certificate and its key from files, read again when they change, so that a renewal needs no restart.
+//! TLS with certificate and key from files, read again when they change, so that a renewal needs no restart.
 //!
-//! A file that cannot be used changes nothing: the certificate from before goes on, and the log says so.
+//! An unusable file changes nothing: the former certificate stays in use, and a warning is logged.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,28 +18,26 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 
 use crate::expiry::expires_at_s;
 
-/// How often the files are looked at.
+/// The interval of checks for changed files.
 pub(super) const LOOK: Duration = Duration::from_secs(5);
-/// More than this is no certificate.
+/// Larger than any certificate.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// What is written and not yet taken by the socket, for each connection.
+/// Bytes of output that the socket has not taken yet, for each connection.
 pub(super) const BUFFER_BYTES_MAX: usize = 16 * 1024;
 
-/// Where certificate and key lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The chain, our own certificate first, as PEM.
     pub cert: PathBuf,
-    /// Its private key, as PEM.
     pub key: PathBuf,
 }
 
-/// What is shown to clients now, and whence the next comes.
+/// The current certificate, and its files.
 #[derive(Debug)]
 pub(super) struct Tls {
     files: TlsFiles,
     shown: RwLock<Arc<CertifiedKey>>,
-    /// What was last read, good or bad.
+    /// The last texts, valid or not.
     read: Mutex<Pem>,
 }
 
@@ -57,14 +55,12 @@ impl std::fmt::Debug for Pem {
 }
 
 impl Tls {
-    /// Reads both files.
     pub(super) fn open(files: TlsFiles) -> anyhow::Result<Arc<Self>> {
         let read = files.read()?;
         let shown = certified(&read).with_context(|| files.named())?;
         Ok(Arc::new(Self { files, shown: RwLock::new(Arc::new(shown)), read: Mutex::new(read) }))
     }
 
-    /// What does the handshakes.
     pub(super) fn acceptor(self: &Arc<Self>) -> anyhow::Result<TlsAcceptor> {
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -76,10 +72,10 @@ impl Tls {
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
-    /// Looks whether the files have changed; whether there is another certificate now.
+    /// Checks for changed files. Returns whether there is another certificate now.
     pub(super) fn look(&self) -> bool {
         let Ok(now) = self.files.read() else {
-            // Whoever renews it may be in the middle of it.
+            // A renewal may be half done.
             return false;
         };
         let mut before = self.read.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,15 +95,15 @@ impl Tls {
                 tracing::error!(
                     file = %self.files.cert.display(),
                     why,
-                    "the new TLS certificate or its key cannot be used, the old one goes on: {why}. \
-                     Put a certificate and the key that belongs to it there before the old one expires"
+                    "the new TLS certificate or its key cannot be used, the old one stays in use: {why}. Replace the \
+                     certificate and its key before the old one expires"
                 );
                 false
             }
         }
     }
 
-    /// When the certificate expires, in seconds of Unix time.
+    /// In seconds of Unix time.
     pub(super) fn expires_at_s(&self) -> Option<i64> {
         let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
         expires_at_s(shown.cert.first()?)
@@ -121,7 +117,7 @@ impl ResolvesServerCert for Tls {
 }
 
 impl TlsFiles {
-    /// Whether they can be used now.
+    /// Whether the files can be used now.
     pub fn check(&self) -> anyhow::Result<()> {
         certified(&self.read()?).map(drop).with_context(|| self.named())
     }

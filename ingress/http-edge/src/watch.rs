@@ -1,4 +1,4 @@
-//! Goes along with a connection and ends what takes too long: one timer for its life, set anew only when it rings.
+//! Enforces a connection's deadline: one timer for its life, reset only when it fires.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::connection::Connection;
 
-/// Drives `inner` to its end; none where the connection was ended before that.
+/// Runs `inner` to its end; none if the connection was ended before that.
 pub(super) async fn watch<F: Future>(connection: &Connection, inner: F) -> Option<F::Output> {
     let mut inner = pin!(inner);
     let mut timer = pin!(sleep_until(Instant::now() + connection.limits().head_timeout));
@@ -23,7 +23,7 @@ pub(super) async fn watch<F: Future>(connection: &Connection, inner: F) -> Optio
             }
             let now = loop {
                 let Some(deadline) = connection.deadline() else { return Poll::Pending };
-                // It mostly moves away while the timer runs, which is then looked at when it rings.
+                // A later deadline is checked when the timer fires.
                 if deadline < timer.deadline() {
                     timer.as_mut().reset(deadline);
                 }

@@ -1,8 +1,7 @@
-//! What stands between a socket and HTTP/1: it hands over in portions, and tells the connection what
-//! comes and goes.
+//! The layer between a socket and HTTP/1: passes input on in portions, and reports it to the connection.
 //!
 //! The HTTP/1 server reads on while it works, up to 128 KiB, and makes a request of every head in there: a few
-//! kilobytes of the shortest heads become half a megabyte. Here a client that sends ahead waits.
+//! kilobytes of the shortest heads become half a megabyte. With the wire, a client with pipelined requests waits.
 
 use std::io;
 use std::pin::Pin;
@@ -17,38 +16,33 @@ use tokio_rustls::server::TlsStream;
 
 use crate::connection::Connection;
 
-/// So many bytes are handed over in one turn of the server.
+/// The most bytes that the server gets in one turn.
 const PORTION_BYTES: usize = 16 * 1024;
-/// And so many lines, which is a little more than the longest head that is taken has.
+/// The most lines in one turn, slightly more than the longest accepted head has.
 const PORTION_LINES: usize = 100;
-/// And so many empty ones: a request, and whatever came with it up to the end of the next head. Who sends many
-/// requests at once takes turns with everybody else after two heads at most.
+/// The most empty lines in one turn: a request, and its body up to the end of the next head. A client with many
+/// pipelined requests yields after two heads at most.
 const PORTION_HEADS: usize = 2;
-/// So much is still taken of a client that has been told to go, so that it can read why.
+/// The most input that is discarded after the last response, so that the client can read it.
 const IGNORED_BYTES_MAX: usize = 64 * 1024;
-/// For what nobody looks at.
 const SCRATCH_BYTES: usize = 2 * 1024;
 
-/// A socket, plain or with TLS.
 pub(super) enum Line {
-    /// As it comes.
     Plain(TcpStream),
-    /// Behind TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A socket and what is known of its connection.
+/// A socket with the state of its connection.
 pub(super) struct Wire {
     line: Line,
     connection: Rc<Connection>,
     turn: Turn,
-    /// Read, and left for later turns.
+    /// Input for later turns.
     rest: BytesMut,
-    /// The last words have been said.
     is_last: bool,
 }
 
-/// What has been handed over in one turn of the server.
+/// The input of one turn of the server.
 #[derive(Default)]
 struct Turn {
     bytes: usize,
@@ -57,7 +51,7 @@ struct Turn {
 }
 
 impl Turn {
-    /// How many of the bytes that come now belong to this turn.
+    /// How many of the new bytes belong to this turn.
     fn take(&mut self, coming: &[u8]) -> usize {
         let mut line = 0;
         for end in memchr_iter(b'\n', coming) {
@@ -83,13 +77,12 @@ impl Wire {
         Self { line, connection, turn: Turn::default(), rest: BytesMut::new(), is_last: false }
     }
 
-    /// The connection that it belongs to.
     pub(super) fn connection(&self) -> &Rc<Connection> {
         &self.connection
     }
 
-    /// Says the last words, and takes what still comes until the client has ended its side: if it were left
-    /// lying, the words would be lost with it.
+    /// Sends the last response, and discards input until the client has closed its side: unread input would reset the
+    /// connection and lose the response.
     fn say(&mut self, cx: &mut Context<'_>, words: &[u8]) -> Poll<io::Result<()>> {
         let mut line = Pin::new(&mut self.line);
         if words.is_empty() {
@@ -97,7 +90,7 @@ impl Wire {
         }
         if !self.is_last {
             (self.is_last, self.turn) = (true, Turn::default());
-            // Whoever does not take so few bytes does without them.
+            // A client that does not take so few bytes goes without them.
             if line.as_mut().poll_write(cx, words)?.is_ready() {
                 let _ = line.as_mut().poll_flush(cx)?;
                 let _ = line.as_mut().poll_shutdown(cx)?;
@@ -116,7 +109,7 @@ impl Wire {
         Poll::Pending
     }
 
-    /// Keeps back what goes beyond this turn; `before` is what the buffer held already.
+    /// Keeps bytes beyond this turn for later; `before` is the buffer's former length.
     fn portion(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         let new = &buffer.filled()[before..];
         let taken = self.turn.take(new);
@@ -124,7 +117,7 @@ impl Wire {
         buffer.set_filled(before + taken);
     }
 
-    /// Reads less than there is room for.
+    /// Reads at most `most` bytes.
     fn read_little(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<()>> {
         let mut scratch = [0; SCRATCH_BYTES];
         let mut little = ReadBuf::new(&mut scratch[..most.min(SCRATCH_BYTES)]);
@@ -133,7 +126,6 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// What was kept back before.
     fn hand_rest(&mut self, buffer: &mut ReadBuf<'_>, most: usize) {
         let fits = self.rest.len().min(buffer.remaining()).min(most);
         let taken = self.turn.take(&self.rest[..fits]);
@@ -182,7 +174,7 @@ impl AsyncRead for Wire {
         } else {
             this.hand_rest(buffer, most);
         }
-        // None are the end.
+        // Zero bytes are the end.
         let came = buffer.filled().len() - before;
         if came > 0 {
             this.connection.came(came);
@@ -200,7 +192,7 @@ impl AsyncWrite for Wire {
         written
     }
 
-    /// The server flushes when it has written everything that there is.
+    /// The server flushes when it has written all of its output.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.line).poll_flush(cx);
         if flushed.is_pending() {
