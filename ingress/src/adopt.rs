@@ -1,11 +1,11 @@
-//! Brings the events of an ingress that is gone from its disk log to Kafka, each at least once, in their order.
+//! Sends the events in the disk log of another ingress to Kafka, each at least once, in their order.
 //!
-//! The dispatcher and the producer supervisor do it, as for an ingress' own disk log, but nothing is added to it. Every event is
-//! flagged: whoever is gone may have handed it over before. What was brought is saved each second, so that a kill
-//! costs some flagged second copies, and nothing else.
+//! The dispatcher and the producer supervisor work as for an ingress' own disk log, but nothing is added to it. Every
+//! event is flagged: its owner may have sent it before. Progress is saved each second, so that a kill costs only some
+//! flagged second copies.
 //!
-//! Whoever adopts a directory holds its lock and leaves a mark in it. An ingress that comes back to its directory
-//! asks for it by removing the mark, and is given it within moments: webhooks are waiting for it.
+//! The adopter of a directory holds its lock and leaves a mark in it. An ingress that returns to its directory removes
+//! the mark to ask for it, and gets it within moments: webhooks are waiting for it.
 
 use std::fs;
 use std::io;
@@ -30,27 +30,26 @@ mod watch;
 
 pub use watch::Watch;
 
-/// The mark of whoever has adopted a directory.
+/// The file that marks an adopted directory.
 const MARK: &str = "adopted-by";
 /// Below a data directory, the disk log of ingress.
 const INGRESS: &str = "ingress";
-/// What an opening of the log takes for itself, on a disk that may be full.
+/// The least space that opening the log needs, on a disk that may be full.
 const SEGMENT_BYTES: u64 = 64 * 1024;
-/// How often the dispatcher is told that time goes by.
 const TICK: Duration = Duration::from_millis(20);
-/// How often it is looked whether somebody wants the directory back.
+/// How often the mark is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Without a word of Kafka for so long, people are told.
+/// Without progress for this long, a warning is logged.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
-/// How often a directory of ours that somebody has is tried again.
+/// How often a busy directory of ours is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
-/// How long it is tried: others who only look, and an ingress that is ending, need moments.
+/// How long it is tried: inspections, and an ingress that is ending, need moments.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How long we wait for a directory that we have asked back: Kafka's last acknowledgements are awaited for up to 10 s,
-/// and a shared file system may show the adopter up to a minute late that its mark is gone. systemd waits for 90 s.
+/// How long we wait for a directory after removing the mark: Kafka's last acknowledgements are awaited for up to 10 s,
+/// and a shared file system may show the removal to the adopter up to a minute late. systemd waits for 90 s.
 const RETURN_WAIT_MAX: Duration = Duration::from_secs(80);
 
-/// Beside an ingress' own traffic, a part of its bounds.
+/// Part of the limits of an ingress, whose own traffic comes first.
 const RULES: Rules = Rules {
     disk_first: false,
     deadline: SILENCE_MAX,
@@ -61,35 +60,29 @@ const RULES: Rules = Rules {
     move_parked_above_bytes: u64::MAX,
 };
 
-/// Why a directory is not adopted.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
-    /// There is nothing to adopt, or it cannot be had.
+    /// There is nothing to adopt, or the directory is not available.
     #[error(transparent)]
     Survey(#[from] SurveyError),
-    /// It is no ingress' log. To hand it over and delete it would destroy what others read.
+    /// Another kind of log. To send and delete it would destroy what others read.
     #[error("{0} is a log of the standalone form, which is no ingress' disk log: it stays as it is")]
     Standalone(PathBuf),
-    /// The disk does not do what is needed.
     #[error("adopt the disk log in {0}: {1}")]
     Disk(PathBuf, io::Error),
 }
 
-/// How an adoption ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// All events are in Kafka, and that is noted durably.
+    /// All events are in Kafka, and that is saved durably.
     AllDelivered,
-    /// The ingress whose directory it is has come back and goes on by itself.
     AskedBack,
-    /// What is left Kafka does not take as things are: the events are larger than the topic allows.
+    /// Kafka rejects the rest: the events are larger than the topic allows.
     Refused,
-    /// We were told to stop.
     Stopped,
 }
 
 impl Ending {
-    /// In words, for whoever is told what is left.
     pub fn why(self) -> String {
         match self {
             Self::AllDelivered => "nothing is left".to_owned(),
@@ -102,16 +95,13 @@ impl Ending {
     }
 }
 
-/// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Events that are in Kafka by now.
     pub brought: u64,
-    /// Events that are not.
     pub left: u64,
 }
 
-/// Looks, without changing anything, at the disk log in a data directory of ingress, or in the log's own directory.
+/// Inspects the disk log in a data directory of ingress, or in the log's own directory.
 pub fn look(dir: &Path) -> Result<Survey, AdoptError> {
     let below = dir.join(INGRESS);
     let dir = if below.is_dir() { below } else { dir.to_owned() };
@@ -121,19 +111,18 @@ pub fn look(dir: &Path) -> Result<Survey, AdoptError> {
     Ok(Survey::of(&dir)?)
 }
 
-/// A disk log that has lost its ingress and is ours for now.
 pub struct Adoption {
-    // Goes first: who sees the mark may ask for the directory, who does not see it may take the lock.
+    // Dropped first: with the mark gone, the lock may be taken.
     mark: Mark,
     dispatcher: Arc<Dispatcher>,
     events: u64,
 }
 
 impl Adoption {
-    /// Takes over a log that was looked at. `who` is what others are told who want it.
+    /// Takes over a log that was inspected. `who` is shown to others that want it.
     pub fn open(survey: Survey, partitions: u32, who: &str) -> Result<Self, AdoptError> {
         let dir = survey.dir().to_owned();
-        // Its lock would keep us out.
+        // Its lock would conflict with ours.
         drop(survey);
         let options = Options { segment_bytes: SEGMENT_BYTES, bytes_max: None, ..Options::log() };
         let log = DiskLog::open(&dir, options).map_err(|error| SurveyError::new(&dir, error))?;
@@ -144,18 +133,16 @@ impl Adoption {
         Ok(Self { mark, dispatcher: Arc::new(Dispatcher::new(log, delivered, partitions, RULES)), events })
     }
 
-    /// How many events there were to bring.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// Where it stands.
     pub fn progress(&self) -> Progress {
         let left = self.dispatcher.delivered().undelivered();
         Progress { brought: self.events.saturating_sub(left), left }
     }
 
-    /// Brings everything to Kafka, however long that takes; `told` hears now and then how far it is.
+    /// Sends everything to Kafka, however long that takes; `told` gets the progress periodically.
     pub fn run(&self, kafka: &KafkaSettings, stop: &Stop, told: impl FnMut(Progress)) -> anyhow::Result<Ending> {
         let supervisor_stop = Stop::default();
         let supervisor =
@@ -177,7 +164,7 @@ impl Adoption {
         ended.map(|()| ending)
     }
 
-    /// Waits for the end, and for every reason to end before.
+    /// Waits for the end, and for every reason to end early.
     fn wait(&self, stop: &Stop, over: impl Fn() -> bool, told: &mut impl FnMut(Progress)) -> Ending {
         let (mut looked_at, mut silence) = (Instant::now(), Silence::default());
         loop {
@@ -206,10 +193,10 @@ impl Adoption {
     }
 }
 
-/// Says when Kafka takes nothing and when it does again, once each.
+/// Logs once when Kafka takes nothing, and once when it does again.
 #[derive(Default)]
 struct Silence {
-    /// What had been brought, and since when that has not changed.
+    /// The number of sent events, and since when it has not changed.
     since: Option<(u64, Instant)>,
     told: bool,
 }
@@ -233,27 +220,27 @@ fn tell_of_silence(cause: Option<&FaultReport>) {
     if let Some(FaultReport { fault, reason, .. }) = cause {
         tracing::warn!(
             fault = fault.label(),
-            "Kafka takes no events: {reason}. They stay where they are until it does. What to do: {}",
+            "Kafka takes no events: {reason}. They stay on disk until it does. What to do: {}",
             fault.remedy()
         );
     } else {
         tracing::warn!(
-            "Kafka takes no events and does not say why. They stay where they are until it does. What to do: look at the \
-             brokers, they are slow or stand still"
+            "Kafka takes no events and reports no fault. They stay on disk until it does. What to do: check the \
+             brokers, which are slow or stopped"
         );
     }
 }
 
-/// Opens the disk log of this ingress. If somebody has adopted it meanwhile, it is asked back.
+/// Opens the disk log of this ingress. If it was adopted meanwhile, it is asked back.
 ///
-/// Blocks for moments as a rule, and for 80 s at most.
-pub fn open_own(dir: &Path, options: &Options, stop: &Stop) -> anyhow::Result<DiskLog> {
+/// Usually blocks for moments, and for 80 s at most.
+pub(crate) fn open_own(dir: &Path, options: &Options, stop: &Stop) -> anyhow::Result<DiskLog> {
     let (started, mark) = (Instant::now(), dir.join(MARK));
     let mut wait_max = BUSY_WAIT_MAX;
     loop {
         let busy = match DiskLog::open(dir, options.clone()) {
             Ok(log) => {
-                // One that was killed leaves its mark.
+                // A killed adopter leaves its mark.
                 remove(&mark).with_context(|| format!("remove {}", mark.display()))?;
                 return Ok(log);
             }
@@ -265,7 +252,7 @@ pub fn open_own(dir: &Path, options: &Options, stop: &Stop) -> anyhow::Result<Di
             remove(&mark).with_context(|| format!("remove {}", mark.display()))?;
             let (dir, who) = (dir.display(), who.trim());
             tracing::warn!(
-                "{who} is bringing the events in {dir} to Kafka; asked it to let go, webhooks wait until then"
+                "{who} is sending the events in {dir} to Kafka; asked it to let go, webhooks wait until then"
             );
         }
         if started.elapsed() >= wait_max || stop.sleep(RETRY_EVERY) {
@@ -274,7 +261,7 @@ pub fn open_own(dir: &Path, options: &Options, stop: &Stop) -> anyhow::Result<Di
     }
 }
 
-/// A file that says who has adopted a directory. It is removed by whoever wants the directory back, or by us.
+/// Marks an adopted directory. Removed by the adopter, or by an owner that wants the directory back.
 struct Mark(PathBuf);
 
 impl Mark {

@@ -1,4 +1,4 @@
-//! Whose path it is: the one table of apps, their keys and their older paths.
+//! The app of a path: the table of apps, their keys and their older paths.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,19 +9,17 @@ use runtime::settings::App;
 
 use crate::problem::Refusal;
 
-/// Before every app's path.
 const EVENTS_PATH: &str = "/v1/events";
 
-/// Which apps there are; none means any name.
+/// None means any name.
 pub struct Apps {
     /// With the fingerprint of its key, if it has one.
     known: BTreeMap<AppName, Option<Fingerprint>>,
-    /// Older paths that belong to an app, in their one form.
+    /// Older paths of apps, in canonical form.
     older: HashMap<String, AppName>,
 }
 
 impl Apps {
-    /// As they are set.
     pub fn new(apps: &BTreeMap<AppName, App>) -> Self {
         let key = |app: &App| app.path_key.as_ref().map(|key| Fingerprint::of(key.reveal()));
         let older = |(name, app): (&AppName, &App)| -> Vec<_> {
@@ -33,12 +31,12 @@ impl Apps {
         }
     }
 
-    /// Whether any name is taken, which is for this machine alone.
+    /// Whether any name is accepted, which is for this machine alone.
     pub fn are_any(&self) -> bool {
         self.known.is_empty()
     }
 
-    /// Whose path this is. An app that has a key is not there without it, nor with another.
+    /// The app of a path. Without its key, an app with a key does not exist.
     pub fn owner(&self, path: &str) -> Result<AppName, Refusal> {
         let path = path::canonical(path);
         if let Some(app) = self.older.get(&*path) {
@@ -50,7 +48,7 @@ impl Apps {
         let app = AppName::parse(name).ok_or(Refusal::UnknownApp)?;
         let wanted = self.known.get(&app);
         let known = self.known.is_empty() || wanted.is_some();
-        // Fingerprints: how long a comparison takes says nothing about the key.
+        // Fingerprints make the comparison independent of the key in time.
         let opens = key.map(Fingerprint::of) == wanted.copied().flatten();
         if known && opens { Ok(app) } else { Err(Refusal::UnknownApp) }
     }

@@ -1,6 +1,6 @@
-//! Junk is kept within a budget: so many bodies and bytes in a minute in all, and so many of them from one source.
+//! A budget for junk: bodies and bytes per minute in total, and per source.
 //!
-//! So a person with curl finds what was wrong with a body, and a flood of such bodies fills neither `raw` nor a disk.
+//! So an operator with curl finds the rejected body, and a flood of such bodies fills neither `raw` nor a disk.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,31 +9,24 @@ use std::time::{Duration, Instant};
 
 use runtime::settings::{Settings, SettingsError};
 
-/// More is no limit. Also the most sources that are remembered at a time.
+/// The upper limit of the setting. Also the most sources that are remembered at a time.
 const JUNK_PER_MINUTE_MAX: u32 = 100_000;
-/// For how long a budget is.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A number of bodies, and their bytes together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// Bodies.
     pub bodies: u32,
-    /// Their bytes.
     pub bytes: u64,
 }
 
-/// How much is kept in a minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
-    /// From all sources together.
     pub in_all: Amount,
-    /// From one source.
     pub per_source: Amount,
 }
 
 impl Amount {
-    /// Both together, unless that is more than the limit.
+    /// None if the sum is more than the limit.
     fn plus(self, bytes: u64, limit: Self) -> Option<Self> {
         let sum = Self { bodies: self.bodies.saturating_add(1), bytes: self.bytes.saturating_add(bytes) };
         (sum.bodies <= limit.bodies && sum.bytes <= limit.bytes).then_some(sum)
@@ -41,7 +34,6 @@ impl Amount {
 }
 
 impl Allowance {
-    /// Reads `junk-per-minute`, `junk-bytes-per-minute`, and both `-per-source`.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
         let amount = |bodies, bytes| {
             let given = settings.number(bodies)?.filter(|given| *given <= JUNK_PER_MINUTE_MAX);
@@ -55,29 +47,27 @@ impl Allowance {
     }
 }
 
-/// What is left of it in this minute.
 #[derive(Debug)]
 pub struct Budget {
     allowance: Allowance,
     spent: Mutex<Spent>,
 }
 
-/// What was taken in the minute that began with the first.
+/// The amounts of the minute that began with the first body.
 #[derive(Debug, Default)]
 struct Spent {
     since: Option<Instant>,
     in_all: Amount,
-    /// Nobody is here who took nothing: so there are never more of them than bodies that were kept.
+    /// Only sources with a kept body: never more entries than kept bodies.
     by_source: HashMap<Option<IpAddr>, Amount>,
 }
 
 impl Budget {
-    /// Nothing of it is spent.
     pub fn new(allowance: Allowance) -> Self {
         Self { allowance, spent: Mutex::default() }
     }
 
-    /// Takes the share of a body of so many bytes, if there is that much left for this source.
+    /// Takes the share of a body, if there is enough left for this source.
     pub fn take(&self, source: Option<IpAddr>, bytes: usize, now: Instant) -> bool {
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         if spent.since.is_none_or(|since| now.saturating_duration_since(since) >= MINUTE) {
@@ -95,7 +85,7 @@ impl Budget {
     }
 }
 
-/// Who it is, as far as an address tells: with IPv6, one sender has at least a /64 to choose from.
+/// With IPv6, one sender has at least a /64 to choose from.
 fn sender(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),

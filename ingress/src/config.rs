@@ -17,24 +17,22 @@ use crate::proxies::Proxies;
 use crate::source::{Check, Sources};
 use crate::source_list::Place;
 
-/// Kafka takes records up to about a megabyte unless told otherwise; a body leaves room for key and headers.
+/// Kafka's default record limit is about a megabyte; a body leaves room for key and headers.
 const BODY_LIMIT_BYTES_MAX: u64 = 900 * 1024;
 /// With less, a large body takes longer than a client waits.
 const LARGE_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
-/// A restart waits for as long as a connection may idle.
+/// A restart waits for idle connections this long.
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
-/// Longer than this nobody sends a head or a body, whatever the line.
+/// Enough for a head or a body on any line.
 const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(600);
-/// Whoever supervises us waits as long for our end.
+/// A service manager waits as long for our end.
 const STOP_NOTICE_MAX: Duration = Duration::from_secs(300);
-/// Records that are handed over and not acknowledged at most; beyond it events are on disk only.
 const HANDED_OVER_RECORDS_MAX: usize = 20_000;
-/// The same in bytes.
 const HANDED_OVER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long an acknowledgement is awaited when the disk log has no room.
 const REPORT_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// What takes webhooks, in every form of Hookledger.
+/// Settings of webhooks, in every form of Hookledger.
 pub const WEBHOOKS: &[Setting] = &[
     Setting {
         name: "ingress-listen",
@@ -44,50 +42,46 @@ pub const WEBHOOKS: &[Setting] = &[
     },
     Setting {
         name: "hold",
-        help: "A small parent holds the socket for webhooks: SIGHUP to it restarts the server behind it, and refuses nobody.",
+        help: "A small parent holds the socket for webhooks: SIGHUP to it restarts the server without refusing a \
+               connection.",
         default: None,
         kind: Kind::Switch,
     },
     Setting {
         name: "idle-timeout",
-        help: "How long a connection may idle between two requests; longer than the idle timeout of a proxy before it.",
+        help: "The idle timeout between two requests; longer than that of a proxy in front.",
         default: Some("5s"),
         kind: Kind::Plain,
     },
     Setting {
         name: "stop-notice",
-        help: "At the end, how long `/readyz` says so before connections are closed; where proxies look at it.",
+        help: "At shutdown, how long `/readyz` fails before connections are closed; for proxies that check it.",
         default: Some("0s"),
         kind: Kind::Plain,
     },
     Setting {
         name: "head-timeout",
-        help: "How long the head of a request may take, with all that comes before it.",
+        help: "The timeout of a request's head, with everything before it.",
         default: Some("5s"),
         kind: Kind::Plain,
     },
-    Setting {
-        name: "body-timeout",
-        help: "How long the body of a request may take.",
-        default: Some("10s"),
-        kind: Kind::Plain,
-    },
+    Setting { name: "body-timeout", help: "The timeout of a request's body.", default: Some("10s"), kind: Kind::Plain },
     Setting { name: "body-limit", help: "Larger bodies are refused.", default: Some("64KiB"), kind: Kind::Plain },
     Setting {
         name: "connections-limit",
-        help: "How many connections there may be at a time; beyond it, who idles for longest has to go.",
+        help: "The most connections at a time; beyond it, the longest idle one is closed.",
         default: Some("2048"),
         kind: Kind::Plain,
     },
     Setting {
         name: "request-memory-limit",
-        help: "What bodies may take of memory in all, beyond 8KiB for each; beyond it, the slowest body loses.",
+        help: "The memory of all bodies, beyond 8KiB for each; beyond it, the slowest body is refused.",
         default: Some("64MiB"),
         kind: Kind::Plain,
     },
     Setting {
         name: "large-request-bytes-per-second",
-        help: "How fast requests are read beyond 4KiB of each, all together; small ones never wait. Or `off`.",
+        help: "The rate of reading requests beyond 4KiB of each, in total; small ones never wait. Or `off`.",
         default: Some("8MiB"),
         kind: Kind::Plain,
     },
@@ -113,7 +107,8 @@ pub const WEBHOOKS: &[Setting] = &[
     },
     Setting {
         name: "source-check",
-        help: "What becomes of senders that are not in the source list: `off`, `observe` (counted) or `enforce` (refused).",
+        help: "What happens to senders that are not in the source list: `off`, `observe` (counted) or `enforce` \
+               (refused).",
         default: Some("off"),
         kind: Kind::Plain,
     },
@@ -131,7 +126,7 @@ pub const WEBHOOKS: &[Setting] = &[
     },
     Setting {
         name: "junk-per-minute",
-        help: "So many refused bodies a minute are kept all the same; beyond it they are counted.",
+        help: "The number of refused bodies that are kept in a minute; further ones are only counted.",
         default: Some("600"),
         kind: Kind::Plain,
     },
@@ -143,7 +138,7 @@ pub const WEBHOOKS: &[Setting] = &[
     },
     Setting {
         name: "junk-bytes-per-minute",
-        help: "So many bytes of refused bodies a minute are kept at most.",
+        help: "The bytes of refused bodies that are kept in a minute.",
         default: Some("1MiB"),
         kind: Kind::Plain,
     },
@@ -155,7 +150,7 @@ pub const WEBHOOKS: &[Setting] = &[
     },
 ];
 
-/// What only the cluster form knows.
+/// Settings of the cluster form only.
 const KEEPING: &[Setting] = &[
     Setting {
         name: "keep",
@@ -171,60 +166,52 @@ const KEEPING: &[Setting] = &[
     },
     Setting {
         name: "disk-log-limit",
-        help: "Of events that Kafka has not acknowledged; beyond it, and with Kafka down, webhooks are refused.",
+        help: "The size of the disk log; beyond it, and with Kafka down, webhooks are refused.",
         default: Some("8GiB"),
         kind: Kind::Plain,
     },
     Setting {
         name: "adopt-dirs",
-        help: "Data directories of other ingresses, whose events we bring to Kafka when they stay away. Ours may be among them.",
+        help: "Data directories of other ingresses, to send their events to Kafka when they stay away. The own one \
+               may be among them.",
         default: None,
         kind: Kind::Repeated,
     },
     Setting {
         name: "adopt-after",
-        help: "How long nobody must have had such a directory before we do.",
+        help: "How long such a directory must be without an owner before it is adopted.",
         default: Some("2m"),
         kind: Kind::Plain,
     },
 ];
 
-/// All settings of the program `ingress`.
 pub fn table() -> Vec<Setting> {
     [&[admin_listen("127.0.0.1:9080")][..], WEBHOOKS, KEEPING, KAFKA, PROCESS].concat()
 }
 
-/// How webhooks are taken.
 #[derive(Clone, Debug)]
 pub struct Webhooks {
-    /// Where.
     pub listen: SocketAddr,
-    /// How long `/readyz` tells of the end before it begins.
+    /// How long `/readyz` fails before the end begins.
     pub stop_notice: Duration,
-    /// What a connection may do.
     pub limits: Limits,
-    /// The longest body.
     pub body_bytes_max: usize,
-    /// For which apps; none means any.
+    /// None means any app.
     pub apps: BTreeMap<AppName, App>,
     /// The proxies that are trusted with the client's address.
     pub proxies: Proxies,
-    /// How senders are looked at.
     pub sources: Sources,
-    /// How much is kept of what is refused.
     pub junk: Allowance,
-    /// Whether they tell it by the PROXY protocol, version 2.
+    /// Whether proxies use the PROXY protocol, version 2.
     pub proxy_protocol: bool,
-    /// For TLS.
     pub tls: Option<TlsFiles>,
 }
 
 impl Webhooks {
-    /// Reads what [`WEBHOOKS`] and the apps say.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
         let body_limit = settings.size("body-limit")?;
         if body_limit == 0 || body_limit > BODY_LIMIT_BYTES_MAX {
-            return Err(SettingsError("body-limit is more than nothing and at most 900KiB".into()));
+            return Err(SettingsError("body-limit must be more than zero and at most 900KiB".into()));
         }
         let webhooks = Self {
             listen: settings.address("ingress-listen")?,
@@ -243,33 +230,33 @@ impl Webhooks {
         Ok(webhooks)
     }
 
-    /// Whether these webhooks may be taken at this address: the socket's own, which may have been handed to
-    /// us and is then none of the settings.
+    /// Whether these webhooks may be served at this address: the socket's own, which may differ from the settings if it
+    /// was handed over.
     pub fn check_address(&self, address: SocketAddr) -> Result<(), SettingsError> {
         self.check_apps(address)?;
         if self.sources.check == Check::Enforce && is_loopback(address) && self.proxies.is_empty() {
             let why = format!(
-                "source-check is enforce and webhooks are taken at {address}: whoever comes there is a proxy, \
-                 and all would be refused; name it, for example `--trusted-proxies 127.0.0.1`"
+                "source-check is enforce and webhooks are taken at {address}: clients of that address are proxies, \
+                 and all would be refused; name them, for example `--trusted-proxies 127.0.0.1`"
             );
             return Err(SettingsError(why));
         }
         Ok(())
     }
 
-    /// Whether pages of other sites have no business at this address: on loopback without a proxy only programs of this
-    /// machine come in, and browsers.
-    pub fn refuses_pages_at(&self, address: SocketAddr) -> bool {
+    /// Whether requests of foreign web pages are refused: on loopback without a proxy only programs and browsers of
+    /// this machine are expected.
+    pub(crate) fn refuses_pages_at(&self, address: SocketAddr) -> bool {
         self.proxies.is_empty() && is_loopback(address)
     }
 
-    /// The apps whose webhooks are taken from all who know the app's name, at an address that strangers may reach.
-    pub fn open_apps(&self, address: SocketAddr) -> Vec<&AppName> {
+    /// Apps without a key, at an address that strangers may reach.
+    fn open_apps(&self, address: SocketAddr) -> Vec<&AppName> {
         let open = |(name, app): (_, &App)| app.path_key.is_none().then_some(name);
         if is_loopback(address) { Vec::new() } else { self.apps.iter().filter_map(open).collect() }
     }
 
-    /// Tells of [`Self::open_apps`].
+    /// Logs [`Self::open_apps`].
     pub fn warn_of_open_apps(&self, address: SocketAddr) {
         let open = self.open_apps(address);
         if !open.is_empty() {
@@ -282,7 +269,7 @@ impl Webhooks {
         }
     }
 
-    /// Any app's name is taken on loopback only.
+    /// Any app's name is accepted on loopback only.
     fn check_apps(&self, address: SocketAddr) -> Result<(), SettingsError> {
         if self.apps.is_empty() && !is_loopback(address) {
             let why = format!(
@@ -294,7 +281,7 @@ impl Webhooks {
         Ok(())
     }
 
-    /// Behind a proxy there is the internet, whatever address the proxy comes from.
+    /// A proxy may forward the internet, from any address.
     fn check_proxies(&self) -> Result<(), SettingsError> {
         if self.apps.is_empty() && !self.proxies.is_empty() {
             let why = "trusted-proxies is set, so webhooks come from the internet, and the apps must be named: \
@@ -318,7 +305,9 @@ fn proxy_protocol(settings: &Settings) -> Result<bool, SettingsError> {
     match settings.text("proxy-protocol") {
         Some("off") | None => Ok(false),
         Some("v2") if Proxies::read(settings)?.is_empty() => Err(SettingsError(
-            "proxy-protocol is v2, so trusted-proxies must say from whom: nobody else is trusted, and nobody would be let in".into(),
+            "proxy-protocol is v2, so trusted-proxies must name the proxies: without them every connection would be \
+             refused"
+                .into(),
         )),
         Some("v2") => Ok(true),
         Some(_) => Err(SettingsError("proxy-protocol is `off` or `v2`".into())),
@@ -336,31 +325,20 @@ fn tls_files(settings: &Settings) -> Result<Option<TlsFiles>, SettingsError> {
     }
 }
 
-/// The settings of the program `ingress`.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How webhooks are taken.
     pub webhooks: Webhooks,
-    /// Where health and metrics are answered.
     pub admin_listen: SocketAddr,
-    /// How Kafka is reached.
     pub kafka: KafkaSettings,
-    /// Where the disk log lies.
     pub data_dir: PathBuf,
-    /// The most that the disk log takes.
     pub disk_log_bytes_max: u64,
-    /// How events are handed over.
     pub rules: Rules,
-    /// Where other ingresses keep theirs.
     pub adopt_dirs: Vec<PathBuf>,
-    /// How long these may be away.
     pub adopt_after: Duration,
-    /// How logs are written.
     pub log_format: LogFormat,
 }
 
 impl Config {
-    /// Reads what [`table`] says.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
         let without = "kafka is not set: ingress hands webhooks to Kafka; one process without a broker is `hookledger standalone`";
         Ok(Self {
@@ -376,7 +354,7 @@ impl Config {
         })
     }
 
-    /// Whether this can be run as it is, as far as that can be told without running it.
+    /// Checks everything that can be checked without running.
     pub fn check(&self) -> anyhow::Result<()> {
         use anyhow::Context;
         kafka_log::check(&self.kafka)?;
@@ -385,8 +363,7 @@ impl Config {
         runtime::private::make_dir(&dir).with_context(|| format!("make the directory {}", dir.display()))
     }
 
-    /// Where the disk log lies.
-    pub fn disk_log_dir(&self) -> PathBuf {
+    pub(crate) fn disk_log_dir(&self) -> PathBuf {
         self.data_dir.join("ingress")
     }
 }

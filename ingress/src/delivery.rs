@@ -9,9 +9,9 @@
 pub mod disk;
 pub mod dispatcher;
 pub mod drain;
-pub mod handle;
+pub(crate) mod handle;
 mod outage_log;
 pub(crate) mod producer_supervisor;
-pub mod reply;
+mod reply;
 pub mod state;
-pub mod worker;
+mod worker;

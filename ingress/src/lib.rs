@@ -20,19 +20,19 @@ use runtime::telemetry;
 use tokio::sync::oneshot;
 
 pub mod adopt;
-pub mod apps;
-pub mod budget;
+mod apps;
+mod budget;
 pub mod config;
 pub mod delivery;
 pub mod metrics;
 pub mod notify;
-pub mod problem;
+mod problem;
 pub mod proxies;
-pub mod server;
-pub mod source;
-pub mod source_list;
+mod server;
+mod source;
+mod source_list;
 pub mod supervisor;
-pub mod webhook;
+mod webhook;
 
 pub use config::{Config, Webhooks};
 pub use delivery::handle::Delivery;
@@ -44,7 +44,6 @@ use delivery::disk;
 use delivery::dispatcher::Dispatcher;
 use delivery::producer_supervisor::ProducerSupervisor;
 
-/// Runs ingress in its cluster form until stopped.
 pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
     let (registry, readiness) = (telemetry::registry(), Readiness::default());
     let asked = stop.clone();
@@ -106,8 +105,8 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The stop that was asked for, later: until then only `/readyz` tells of it, and proxies look elsewhere. Called on a
-/// runtime.
+/// Delays a requested stop by `notice`: until then only `/readyz` fails, so that proxies use other servers. Must be
+/// called on a runtime.
 pub fn after_notice(asked: Stop, notice: Duration, readiness: Readiness) -> Stop {
     let stop = Stop::default();
     tokio::spawn({
@@ -122,7 +121,6 @@ pub fn after_notice(asked: Stop, notice: Duration, readiness: Readiness) -> Stop
     stop
 }
 
-/// Opens the disk log and what is known of it.
 fn open(config: &Config, metrics: &Metrics, registry: &Registry, stop: &Stop) -> anyhow::Result<Arc<Dispatcher>> {
     let dir = config.disk_log_dir();
     let options = Options { on_sync: Some(metrics.on_sync()), ..Options::spool(config.disk_log_bytes_max) };
@@ -138,7 +136,7 @@ fn open(config: &Config, metrics: &Metrics, registry: &Registry, stop: &Stop) ->
     Ok(dispatcher)
 }
 
-/// Looks after the directories of other ingresses, if we were told of any.
+/// Watches the directories of other ingresses, if there are any in the settings.
 fn watch(
     dispatcher: &Arc<Dispatcher>,
     config: &Config,
@@ -160,7 +158,6 @@ fn watch(
     Ok(Some(thread::Builder::new().name("adopt".into()).spawn(move || watch.run(&stop))?))
 }
 
-/// The threads of the delivery.
 struct DeliveryThreads {
     dispatcher: Arc<Dispatcher>,
     disk: JoinHandle<()>,
@@ -188,7 +185,7 @@ impl DeliveryThreads {
         let supervisor = thread::Builder::new().name("producer".into()).spawn({
             let running = Arc::clone(&running);
             move || {
-                // Nobody listens at an orderly end.
+                // The receiver is gone at an orderly end.
                 let _ = ended.send(supervisor.run(Some(ready)));
                 drop(running);
             }
@@ -202,7 +199,7 @@ impl DeliveryThreads {
         move || running.strong_count() > 2 || stop.requested()
     }
 
-    /// Nothing comes in any more: what Kafka does not acknowledge now is written to disk.
+    /// No further record comes in: unacknowledged ones are written to disk.
     async fn end(self) -> anyhow::Result<()> {
         let join = move || {
             self.stop.request();

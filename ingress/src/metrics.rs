@@ -1,4 +1,4 @@
-//! What can be measured, in one place: how many came, what became of them, how long it took.
+//! All metrics of ingress.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,35 +27,26 @@ pub use disk_log::LogGauges;
 const BUCKETS_S: &[f64] =
     &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0];
 
-/// Of the directories that are watched for others.
-const ADOPTED: &str = "Events of other ingresses, which were gone, that were brought to Kafka from their disk logs.";
+const ADOPTED: &str = "Events sent to Kafka from the disk logs of other ingresses.";
 
-/// Of what takes turns.
-const PAUSED: &str = "Times that reading a large request was paused, because such requests came too fast in all.";
+const PAUSED: &str =
+    "Times that reading a large request was paused, because the total rate of large ones was above the limit.";
 
-/// Of what should not be.
-const OPEN: &str = "1 once a webhook came through a proxy while no apps are set, so that strangers can make up any.";
+const OPEN: &str = "1 once a webhook came through a proxy while no apps are set, so that strangers can invent apps.";
 
-/// What became of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is kept.
     Kept(Kept),
-    /// It names neither an event nor a portal.
     NotAnEvent,
-    /// It is for an app that we do not know.
     UnknownApp,
-    /// Its sender is in no source list.
     UnknownSource,
     /// A web page of another site had a browser send it.
     CrossSite,
-    /// Its body is too large.
     TooLarge,
-    /// Its body did not come, not in time or not as announced.
+    /// Its body did not arrive in time, or not as announced.
     Unreadable,
     /// Neither Kafka nor the disk log took it.
     StorageUnavailable,
-    /// There was no room in memory for its body.
     Overloaded,
 }
 
@@ -103,7 +94,7 @@ impl Outcome {
     }
 }
 
-/// The metrics of ingress. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
     events: [IntCounter; Outcome::ALL.len()],
@@ -122,7 +113,6 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers them.
     pub fn new(registry: &Registry) -> Self {
         let about = Opts::new("ingress_events_total", "Webhooks, by what became of them.");
         let events = registered(registry, IntCounterVec::new(about, &["outcome"]));
@@ -130,8 +120,9 @@ impl Metrics {
         let kept_seconds = registered(registry, HistogramVec::new(about, &["kept"]));
         let seconds = |name, help| registered(registry, Histogram::with_opts(buckets(name, help)));
         let request_seconds = seconds("ingress_request_duration_seconds", "From a request's head to its answer.");
-        let fsync_seconds = seconds("disk_log_fsync_duration_seconds", "Syncs of the disk log that somebody awaited.");
-        let about = Opts::new("ingress_source_total", "Webhooks whose sender was looked up, by where it stands.");
+        let fsync_seconds =
+            seconds("disk_log_fsync_duration_seconds", "Syncs of the disk log that an append waited for.");
+        let about = Opts::new("ingress_source_total", "Webhooks with a sender lookup, by its result.");
         let sources = registered(registry, IntCounterVec::new(about, &["verdict"]));
         let about = "When the TLS certificate in use expires, Unix time.";
         let certificate = IntGaugeVec::new(Opts::new("tls_certificate_expires_seconds", about), &[]);
@@ -153,7 +144,6 @@ impl Metrics {
         }
     }
 
-    /// A webhook was answered.
     pub fn answered(&self, outcome: Outcome, took: Duration) {
         match outcome {
             Outcome::StorageUnavailable => self.refused.refused(),
@@ -170,13 +160,12 @@ impl Metrics {
         self.request_seconds.observe(took.as_secs_f64());
     }
 
-    /// For readiness: says that events are refused, as long as the newest news is that.
+    /// For readiness: reports refused events, while the last event was refused.
     pub fn refusing(&self) -> impl Fn() -> Option<&'static str> + Send + Sync + use<> {
         let refused = Arc::clone(&self.refused);
         move || refused.lately().then_some("events are refused: neither Kafka nor the disk takes them")
     }
 
-    /// An event was kept.
     pub fn kept(&self, kept: Kept, took: Duration) {
         let seconds = match kept {
             Kept::Kafka => &self.kept_in_kafka_seconds,
@@ -186,12 +175,12 @@ impl Metrics {
     }
 
     /// A body that is no event was not kept.
-    pub fn discarded(&self) {
+    pub(crate) fn discarded(&self) {
         self.discarded.inc();
     }
 
-    /// A webhook came through a proxy while any app's name is taken. Never refused: it may be genuine.
-    pub fn open_behind_proxy(&self) {
+    /// A webhook came through a proxy while any app's name is accepted. Never refused: it may be genuine.
+    pub(crate) fn open_behind_proxy(&self) {
         if self.open_behind_proxy.get() == 0 {
             self.open_behind_proxy.set(1);
             tracing::warn!(
@@ -201,7 +190,6 @@ impl Metrics {
         }
     }
 
-    /// A sender was looked up.
     pub fn judged(&self, verdict: Verdict) {
         let counter = match verdict {
             Verdict::Listed => &self.sources[0],
@@ -211,12 +199,11 @@ impl Metrics {
         counter.inc();
     }
 
-    /// So many events of another ingress, which is gone, are in Kafka now.
     pub fn adopted(&self, events: u64) {
         self.adopted.inc_by(events);
     }
 
-    /// For the disk log: how long its syncs take.
+    /// For the disk log: the duration of its syncs.
     pub fn on_sync(&self) -> Arc<dyn Fn(Duration) + Send + Sync> {
         let seconds = self.fsync_seconds.clone();
         Arc::new(move |took| seconds.observe(took.as_secs_f64()))
@@ -241,15 +228,15 @@ impl Observer for Metrics {
     }
 }
 
-/// How long readiness fails after an event that could not be kept, unless a later one was kept. Whether there
-/// is room again shows only when one comes, so it must be let in once in a while.
+/// How long readiness fails after a refused event, unless a later one was kept. Only an event shows whether there
+/// is room again, so one must be let in from time to time.
 const REFUSED_LATELY: Duration = Duration::from_secs(15);
 
-/// When an event could last not be kept, unless a later one was kept.
+/// When the last event was refused, unless a later one was kept.
 #[derive(Debug, Default)]
 struct Refused {
     at: Mutex<Option<Instant>>,
-    /// Whether there is such a time, for who has no time to lock.
+    /// Whether there is such a time, read without the lock.
     is_set: AtomicBool,
 }
 
@@ -274,8 +261,8 @@ impl Refused {
     }
 }
 
-/// What is looked up when somebody asks: the disk log, and how Kafka is.
-pub struct Gauges {
+/// Gauges that are read at collection: the disk log, and the state of Kafka.
+pub(crate) struct Gauges {
     dispatcher: Arc<Dispatcher>,
     events: IntGauge,
     oldest_age_seconds: Gauge,
@@ -286,7 +273,6 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    /// Registers them.
     pub fn register(registry: &Registry, dispatcher: Arc<Dispatcher>) {
         let whole = |name: &str, help: &str| IntGauge::new(name, help).expect("names in the code are valid");
         LogGauges::register(registry, dispatcher.log().clone());
@@ -295,7 +281,7 @@ impl Gauges {
             dispatcher,
             events: whole("disk_log_events", "Events in the disk log that Kafka has not acknowledged."),
             oldest_age_seconds: age.expect("names in the code are valid"),
-            kafka_up: whole("kafka_up", "Whether Kafka acknowledges what is handed over."),
+            kafka_up: whole("kafka_up", "Whether Kafka acknowledges records."),
             refused: whole(
                 "ingress_refused_by_kafka_events",
                 "Events that Kafka refuses because they are too large for its topic. They are on disk.",
@@ -346,20 +332,19 @@ impl Collector for Gauges {
     }
 }
 
-/// A counter goes up to what was counted elsewhere.
+/// Raises a counter to a value that was counted elsewhere.
 fn raise(counter: &IntCounter, to: u64) {
     counter.inc_by(to.saturating_sub(counter.get()));
 }
 
-/// What is looked up when somebody asks: how old the lists of Bitrix24's addresses are.
-pub struct ListGauges {
+/// Gauges that are read at collection: the age of the source lists.
+pub(crate) struct ListGauges {
     known: Arc<Known>,
     age_seconds: Gauge,
     addresses: IntGauge,
 }
 
 impl ListGauges {
-    /// Registers them.
     pub fn register(registry: &Registry, known: Arc<Known>) {
         let about = "How long ago the oldest source list was read, or the start where one never was.";
         let age_seconds = Gauge::new("source_list_age_seconds", about).expect("names in the code are valid");

@@ -1,4 +1,4 @@
-//! Tells systemd that the service is up, where it asked for that (`Type=notify`).
+//! Notifies systemd that the service is up, if it is of `Type=notify`.
 
 use std::env;
 use std::ffi::OsStr;
@@ -7,14 +7,13 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Where systemd listens: the path of a socket, or a name without one behind an `@`.
+/// systemd's socket: a path, or an abstract name behind an `@`.
 pub(crate) const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Webhooks are taken from now on.
 pub fn ready() {
     let Some(socket) = env::var_os(SOCKET) else { return };
     if let Err(error) = tell(&socket, b"READY=1") {
-        tracing::warn!(%error, "cannot tell systemd that we are up; it may wait in vain and end us: {error}");
+        tracing::warn!(%error, "cannot notify systemd, which may time out and stop this process: {error}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a client is told when its request is refused: RFC 9457, one match per question.
+//! Responses to refused requests: RFC 9457, one match per question.
 
 use std::time::Duration;
 
@@ -9,7 +9,6 @@ use http_edge::BodyError;
 use serde_json::json;
 use uuid::Uuid;
 
-/// `Retry-After` while storage is unavailable.
 const RETRY_AFTER_S: u64 = 30;
 
 impl From<BodyError> for Refusal {
@@ -24,43 +23,34 @@ impl From<BodyError> for Refusal {
     }
 }
 
-/// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The body names neither an event nor a portal. Kept all the same under this id, within a budget.
     NotAnEvent(Option<Uuid>),
-    /// There is no such app.
     UnknownApp,
-    /// The sender is in no source list. Kept aside all the same under this id, within a budget.
+    /// The sender is in no source list. Kept all the same under this id, within a budget.
     UnknownSource(Option<Uuid>),
-    /// A web page of another site had a browser send it, where a browser has no business.
+    /// A web page of another site had a browser send it, where no browser is expected.
     CrossSite,
-    /// The body is longer than this.
     TooLarge {
-        /// The limit in bytes.
+        /// In bytes.
         limit: usize,
     },
-    /// Neither Kafka nor the disk took it.
     StorageUnavailable,
-    /// There is no room in memory for it, and nobody slower to take it from.
+    /// There is no memory for its body, and no slower body to take it from.
     Overloaded,
-    /// There is nothing at this path.
     UnknownPath,
-    /// The path takes no such method.
     WrongMethod,
     /// The body ended early, or was not encoded as its headers say.
     UnreadableBody,
     /// The body is compressed, or encoded otherwise.
     Encoded,
-    /// The body did not come in time.
     BodyTooSlow {
-        /// How long it was awaited.
         wait: Duration,
     },
 }
 
 impl Refusal {
-    /// The answer.
     pub fn respond(&self) -> HttpResponseBuilder {
         let mut response = HttpResponse::build(self.status());
         response.insert_header(("content-type", "application/problem+json"));
@@ -82,7 +72,6 @@ impl Refusal {
         response
     }
 
-    /// The problem document.
     pub fn document(&self) -> String {
         let mut document = json!({
             "type": format!("/docs/problems#{}", self.name()),
@@ -109,7 +98,6 @@ impl Refusal {
         }
     }
 
-    /// Its place in our documents.
     fn name(&self) -> &'static str {
         match self {
             Self::NotAnEvent(_) => "not-an-event",

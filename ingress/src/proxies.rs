@@ -1,4 +1,4 @@
-//! Which proxies are trusted with the address of a client: those that the settings name.
+//! The proxies that are trusted with the address of a client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,12 +6,10 @@ use runtime::settings::{Settings, SettingsError};
 
 use http_edge::networks::Networks;
 
-/// The proxies in front of us.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies(Networks);
 
 impl Proxies {
-    /// Reads `trusted-proxies`.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
         let given = settings.all("trusted-proxies");
         let texts = given.iter().flat_map(|texts| texts.split(',')).map(str::trim).filter(|text| !text.is_empty());
@@ -22,32 +20,28 @@ impl Proxies {
         Networks::parse(texts).map(Self::new).map_err(wrong)
     }
 
-    /// These.
     pub fn new(networks: Networks) -> Self {
         Self(networks)
     }
 
-    /// Where they are.
     pub fn networks(&self) -> &Networks {
         &self.0
     }
 
-    /// Whether this peer is one of them.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.0.contains(peer)
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Who sent a request: the peer, unless it is one of us; then the last whom one of us names in
-    /// `X-Forwarded-For` and who is not one of us.
+    /// The sender of a request: the peer, unless it is a trusted proxy; then the last address in `X-Forwarded-For`
+    /// that is not a trusted proxy.
     ///
-    /// Each proxy writes behind what it was given, so the list is read from its end, and what stands before
-    /// the first stranger is that stranger's word. What cannot be read ends the list too: then it is the
-    /// proxy that is known. Several lines are one list.
+    /// Each proxy appends to the list that it received, so the list is read from its end, and everything before the
+    /// first untrusted address is unverified. An unreadable entry ends the list too: then its proxy is the sender.
+    /// Several lines are one list.
     pub fn client(&self, peer: IpAddr, forwarded: &[&[u8]]) -> IpAddr {
         let mut client = peer.to_canonical();
         let entries = forwarded.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
@@ -62,7 +56,7 @@ impl Proxies {
     }
 }
 
-/// An address as proxies write it: alone, in brackets, with a port.
+/// As proxies write it: alone, in brackets, with a port.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?;
     let alone = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));

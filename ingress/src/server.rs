@@ -25,10 +25,10 @@ use crate::webhook::WebhookHandler;
 #[cfg(test)]
 mod over_sockets;
 
-/// At the end: how long the server awaits those who are inside, which is longer than anything that they wait for.
+/// How long shutdown waits for requests in flight, which is longer than any of their own waits.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Serves webhooks until stopped. Returns the address it listens on; the future must be polled.
+/// Serves webhooks until stopped. Returns the bound address; the future must be polled.
 pub fn serve(
     listener: TcpListener,
     webhooks: &Webhooks,
@@ -49,12 +49,12 @@ pub fn serve(
         answer_wait_max: ANSWER_WAIT_MAX,
         observer: Arc::new(handler.metrics().clone()),
     };
-    let refuses_pages = webhooks.refuses_pages_at(listener.local_addr().context("look where it listens")?);
+    let refuses_pages = webhooks.refuses_pages_at(listener.local_addr().context("read the bound address")?);
     let app = move || {
         let state = WorkerState { handler: Arc::clone(&handler), delivery: delivery.for_worker(), refuses_pages };
         App::new().app_data(Data::new(state)).default_service(web::to(answer))
     };
-    // Taken now, so that nobody finds the process idle between the request to stop and our hearing of it.
+    // Taken now, so that the process is not idle between the stop request and its handling.
     let busy = stop.busy();
     let (address, serving) = http_edge::serve(listener, options, app, stop).context("serve webhooks")?;
     Ok((address, async move {
@@ -64,7 +64,6 @@ pub fn serve(
     }))
 }
 
-/// Every request comes here.
 async fn answer(request: HttpRequest, payload: Payload, state: Data<WorkerState>) -> HttpResponse {
     let answer = if request.method() != Method::POST {
         state.handler.probe(&request)
@@ -76,11 +75,9 @@ async fn answer(request: HttpRequest, payload: Payload, state: Data<WorkerState>
     answer.respond()
 }
 
-/// The state of a worker thread.
 struct WorkerState {
     handler: Arc<WebhookHandler>,
     delivery: DeliveryHandle,
-    /// Whether pages of other sites have no business here.
     refuses_pages: bool,
 }
 

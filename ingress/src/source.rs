@@ -1,6 +1,6 @@
-//! Whether a sender is one of Bitrix24's: looked up in its published list, and counted or refused.
+//! Checks senders against Bitrix24's published list, and counts or refuses others.
 //!
-//! Who is refused is answered 403, but not thrown away: a list may be behind the truth, and Bitrix24 sends
+//! A refused event is answered 403, but not thrown away: a list may be outdated, and Bitrix24 sends
 //! once. The event is kept in `raw` within the budget for junk and with a mark, so that it is folded nowhere.
 
 use std::io;
@@ -14,35 +14,26 @@ use runtime::settings::{Settings, SettingsError};
 use crate::metrics::{ListGauges, Metrics};
 use crate::source_list::{Place, SourceList, Verdict};
 
-/// Asked more often than this, somebody's server is annoyed for nothing.
+/// More frequent requests are a burden for the list's server.
 const REFRESH_WAIT_MIN: Duration = Duration::from_secs(1);
-/// Strangers are told of so often.
 const TELL_WAIT: Duration = Duration::from_secs(60);
 
-/// How senders are looked at: the settings.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// What becomes of it.
     pub check: Check,
-    /// Where the lists lie.
     pub places: Vec<Place>,
-    /// How often they are renewed.
     pub refresh: Duration,
 }
 
-/// What becomes of a sender who is in no list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// Nobody looks.
     Off,
-    /// It is counted and told.
     Observe,
-    /// It is refused.
     Enforce,
 }
 
 impl Sources {
-    /// Reads `source-check`, `source-list` and `source-refresh`.
+    /// From `source-check`, `source-list` and `source-refresh`.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
         let check = match settings.text("source-check") {
             Some("off") | None => Check::Off,
@@ -64,7 +55,6 @@ impl Sources {
     }
 }
 
-/// Looks at senders.
 pub struct SourceCheck {
     enforce: bool,
     list: Option<SourceList>,
@@ -73,14 +63,14 @@ pub struct SourceCheck {
 }
 
 impl SourceCheck {
-    /// Begins to renew the lists, if somebody looks.
+    /// Starts the renewal of the lists, if senders are checked.
     pub fn start(sources: &Sources, registry: &Registry, metrics: Metrics) -> io::Result<Self> {
         let list = match sources.check {
             Check::Off => None,
             Check::Observe | Check::Enforce => {
                 for place in sources.places.iter().filter(|place| place.is_open()) {
                     tracing::warn!(
-                        "the source list {place} is read without TLS: whoever is on the way can add senders"
+                        "the source list {place} is read without TLS: a third party on the network can add senders"
                     );
                 }
                 Some(SourceList::start(&sources.places, sources.refresh)?)
@@ -92,7 +82,6 @@ impl SourceCheck {
         Ok(Self { enforce: sources.check == Check::Enforce, list, metrics, told: Mutex::default() })
     }
 
-    /// Whether a webhook from here is refused.
     pub fn refuses(&self, source: Option<IpAddr>) -> bool {
         let (Some(list), Some(source)) = (&self.list, source) else { return false };
         let verdict = list.judge(source, Instant::now());
@@ -106,7 +95,6 @@ impl SourceCheck {
         }
     }
 
-    /// One line, not a flood.
     fn tell(&self, source: IpAddr) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_some_and(|told| told.elapsed() < TELL_WAIT) {
@@ -128,7 +116,7 @@ impl SourceCheck {
     }
 }
 
-/// Whether nobody of the internet can have this address.
+/// Whether the address cannot be one of the internet.
 fn is_inside(source: IpAddr) -> bool {
     match source.to_canonical() {
         IpAddr::V4(address) => address.is_private() || address.is_loopback() || address.is_link_local(),

@@ -1,7 +1,7 @@
-//! The addresses that Bitrix24 says it sends from, as new as they can be had.
+//! The published addresses of Bitrix24, kept up to date.
 //!
-//! A list that cannot be had, is empty or cannot be read changes nothing: the last good one goes on, for a
-//! day. Without one, nobody can be told from anybody.
+//! A list that is unavailable, empty or unreadable changes nothing: the last good one stays in use, for a
+//! day. Without a list, no sender is known or unknown.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,25 +19,21 @@ mod renewal;
 pub use place::Place;
 use renewal::Renewal;
 
-/// Older lists say nobody is a stranger: Bitrix24 adds addresses, and Bitrix24 sends once.
+/// Older lists make no sender unlisted: Bitrix24 adds addresses, and Bitrix24 sends once.
 pub const LIST_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Where a sender stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Its address is in a list.
     Listed,
-    /// All lists are there, and its address is in none.
+    /// All lists are available, and its address is in none.
     Unlisted,
-    /// A list is missing or too old, so that nobody can say.
+    /// A list is missing or too old for a verdict.
     NoList,
 }
 
 impl Verdict {
-    /// All of them.
     pub const ALL: [Self; 3] = [Self::Listed, Self::Unlisted, Self::NoList];
 
-    /// As metrics say it.
     pub fn label(self) -> &'static str {
         match self {
             Self::Listed => "listed",
@@ -54,7 +50,7 @@ pub struct SourceList {
 }
 
 impl SourceList {
-    /// Reads what lies in files, and renews all from then on. Who asks for nothing is never waited for.
+    /// Reads files at once, and renews all lists from then on. URLs are fetched in the background.
     pub fn start(places: &[Place], refresh: Duration) -> io::Result<Self> {
         let known = Arc::new(Known::new(places.len()));
         let mut renewal = Renewal::new(Arc::clone(&known), places, refresh);
@@ -64,31 +60,28 @@ impl SourceList {
         Ok(Self { known, nudge })
     }
 
-    /// Where this sender stands now. A stranger may be a new address: the lists are looked at soon.
+    /// An unlisted sender may be a new address: it causes a renewal soon.
     pub fn judge(&self, source: IpAddr, now: Instant) -> Verdict {
         let verdict = self.known.judge(source, now);
         if verdict == Verdict::Unlisted && !self.known.nudged.swap(true, Ordering::Relaxed) {
-            // Full: it knows already. Nobody there: it ended, and the lists grow old.
+            // Full: a renewal is due already. Disconnected: the thread ended, and the lists grow old.
             let _ = self.nudge.try_send(());
         }
         verdict
     }
 
-    /// What is known of the lists, for whoever measures.
     pub fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known)
     }
 }
 
-/// What is known of the lists.
 pub struct Known {
     lists: RwLock<Vec<Option<List>>>,
-    /// Somebody asked for new lists since they were last looked at.
+    /// A renewal was requested since the last one.
     nudged: AtomicBool,
     since: Instant,
 }
 
-/// A list as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct List {
     networks: Networks,
@@ -101,14 +94,14 @@ impl Known {
         Self { lists: RwLock::new(vec![None; places]), nudged: AtomicBool::new(false), since: Instant::now() }
     }
 
-    /// How long ago the oldest list was read; since the start where one never was.
+    /// The age of the oldest list; since the start where one was never read.
     pub fn age(&self, now: Instant) -> Duration {
         let read_at = |list: &Option<List>| list.as_ref().map_or(self.since, |list| list.read_at);
         let oldest = self.lists().iter().map(read_at).min().unwrap_or(self.since);
         now.saturating_duration_since(oldest)
     }
 
-    /// How many addresses and networks the lists have.
+    /// The number of addresses and networks in all lists.
     pub fn entries(&self) -> usize {
         self.lists().iter().flatten().map(|list| list.entries).sum()
     }

@@ -1,14 +1,14 @@
-//! The supervisor (`--hold`): a small parent process that holds the listening socket, so that a restart, an upgrade or a
-//! crash of the server refuses no connection.
+//! A small parent that holds the listening socket, so that a restart, an upgrade or a crash of the server refuses no
+//! connection.
 //!
-//! The server proper is its child. While there is none, connections wait in the backlog of the socket, which the
-//! parent keeps open. There is never more than one child, for two would want one disk log. The parent touches
-//! neither Kafka nor disk nor a byte of a webhook, so that there is little in it to fail.
+//! The server is its child. While there is none, connections wait in the backlog of the socket, which the
+//! parent keeps open. There is never more than one child, since two would want one disk log. The parent touches
+//! neither Kafka nor disk nor a byte of a webhook, so that little in it can fail.
 //!
-//! SIGHUP takes a new child, by the name that the parent was started by, so that it may be another version. First
-//! it is tried whether that one likes the settings as they are now; then the old one ends in order. SIGTERM and
-//! SIGINT end both for good. The parent's word to end is the end of a pipe, the child's stdin, not a signal: so a
-//! child ends in order when its parent is killed, and a service manager that signals both of them does no harm.
+//! SIGHUP starts a new child, by the name that the parent was started by, so that it may be another version. First
+//! that version checks its settings; then the old child ends in order. SIGTERM and SIGINT end both. The parent
+//! ends the child by closing a pipe, the child's stdin, not with a signal: so a child ends in order when its parent
+//! is killed, and a service manager that signals both of them does no harm.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -29,36 +29,35 @@ use crate::config::Webhooks;
 use crate::notify;
 use http_edge::listener::listener;
 
-/// Tells the child that it is one: in systemd's protocol, what the sockets that are handed over are called.
+/// Tells the child that it is one: the names of the descriptors in systemd's protocol.
 const NAMES: &str = "LISTEN_FDNAMES";
 const NAME: &str = "hookledger-hold";
 /// The first descriptor that is handed over in systemd's protocol.
 const FIRST_FD: i32 = 3;
-/// More than an orderly end takes on top of notice and idle timeout: what is under way is answered within half a minute,
-/// and Kafka's acknowledgements are awaited for ten seconds.
+/// The time for an orderly end on top of notice and idle timeout: half a minute for requests in flight, ten seconds for
+/// Kafka's acknowledgements, and a margin.
 const END_WAIT_MAX: Duration = Duration::from_secs(60);
-/// How long the next version may take to look at its settings.
+/// The time for the next version to check its settings.
 const TRY_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Between the end of a child that nobody asked to end and the next one: at first, and at most.
+/// Between an unrequested end of a child and the next one: at first, and at most.
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
-/// A child that ran for so long was well: its successor begins with the shortest wait.
+/// A child that ran for this long was healthy: its successor begins with the shortest wait.
 const WELL_AFTER: Duration = Duration::from_secs(10);
 
-/// Whether this process is the child.
 pub fn is_supervised() -> bool {
     env::var_os(NAMES).is_some_and(|names| names == NAME)
 }
 
-/// In a child: requests the stop when the parent says so, or is gone.
+/// In a child: requests the stop when the parent closes the pipe, or is gone.
 pub fn obey(stop: &Stop) -> io::Result<()> {
     if is_supervised() {
         let stop = stop.clone();
         thread::Builder::new().name("parent".into()).spawn(move || {
-            // Nothing ever comes; an error is an end as well.
+            // No byte ever comes; an error is an end as well.
             let _ = io::stdin().read_to_end(&mut Vec::new());
             if !stop.requested() {
-                tracing::info!("the parent says to end: stop in order");
+                tracing::info!("the parent requests the end: stopping");
                 stop.request();
             }
         })?;
@@ -66,14 +65,14 @@ pub fn obey(stop: &Stop) -> io::Result<()> {
     Ok(())
 }
 
-/// In a parent: holds the socket for webhooks and runs this very program as a child, until told to end.
+/// In a parent: holds the socket and runs this very program as a child, until a stop is requested.
 pub fn run(webhooks: &Webhooks) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut operator = Operator::listen().context("listen for signals")?;
         let supervisor = Supervisor::new(webhooks)?;
         tracing::info!(address = %supervisor.listener.local_addr()?, "holding the socket; SIGHUP restarts the server behind it");
-        // From now on nobody is refused.
+        // From now on no connection is refused.
         notify::ready();
         supervisor.supervise(&mut operator).await
     })
@@ -86,13 +85,12 @@ struct Supervisor {
     end_wait_max: Duration,
 }
 
-/// The server proper. It ends when `word` is dropped.
+/// Ends when `word` is dropped.
 struct Server {
     child: Child,
     word: ChildStdin,
 }
 
-/// What comes after a server.
 enum After {
     Next,
     Nothing,
@@ -105,7 +103,7 @@ impl Supervisor {
         let address = webhooks.listen;
         let listener = listener(address).with_context(|| format!("listen on {address} for webhooks"))?;
         let mut words = env::args_os();
-        // By the name that we were called, not by what that led to: a link may lead to another version by now.
+        // By our name, not its target: a link may point to another version by now.
         let program = words.next().map_or_else(|| env::current_exe().map(Into::into), Ok)?;
         let end_wait_max = webhooks.stop_notice + webhooks.limits.idle_timeout + END_WAIT_MAX;
         Ok(Self { listener, program, arguments: words.collect(), end_wait_max })
@@ -125,7 +123,7 @@ impl Supervisor {
             }
             tracing::error!(
                 reason,
-                "the server failed ({reason}); nobody is refused, but connections wait until the next one, which starts in {back_off:?}"
+                "the server failed ({reason}); connections wait for the next one, which starts in {back_off:?}"
             );
             tokio::select! {
                 () = sleep(back_off) => back_off = (back_off * 2).min(BACK_OFF_MAX),
@@ -137,7 +135,6 @@ impl Supervisor {
         }
     }
 
-    /// The life of one server.
     async fn serve(&self, operator: &mut Operator) -> anyhow::Result<After> {
         let mut server = match self.start() {
             Ok(server) => server,
@@ -158,21 +155,21 @@ impl Supervisor {
     fn start(&self) -> anyhow::Result<Server> {
         let socket = FdMapping { parent_fd: OwnedFd::from(self.listener.try_clone()?), child_fd: FIRST_FD };
         let mut command = process::Command::new(&self.program);
-        // Without LISTEN_PID: nobody knows it before the child is there, and our listener does not ask for it.
+        // Without LISTEN_PID: it is unknown before the child exists, and our listener does not check it.
         command.args(&self.arguments).env("LISTEN_FDS", "1").env(NAMES, NAME).env_remove("LISTEN_PID");
-        // It is the parent that systemd knows.
+        // systemd knows the parent.
         command.env_remove(notify::SOCKET);
         command.stdin(Stdio::piped()).fd_mappings(vec![socket])?;
         // A group of its own: the Ctrl-C of a terminal is for the parent.
         let started = Command::from(command).process_group(0).spawn();
         let mut child = started.with_context(|| format!("start {}", self.program.display()))?;
-        // Taken out, for whoever waits for a child closes its stdin first.
+        // Taken out, since waiting for a child closes its stdin first.
         let word = child.stdin.take().context("the server has no stdin")?;
         tracing::info!(pid = child.id(), "the server is started");
         Ok(Server { child, word })
     }
 
-    /// Before a restart: whether what would be started can be, and likes the settings as they are now.
+    /// Before a restart: whether the next version starts, and accepts the settings.
     async fn try_next(&self, wish: Wish) -> anyhow::Result<()> {
         if wish == Wish::End {
             return Ok(());
@@ -183,11 +180,11 @@ impl Supervisor {
         let mut trial = trial.spawn().with_context(|| format!("start {program}"))?;
         let status = timeout(TRY_WAIT_MAX, trial.wait()).await;
         let status = status.with_context(|| format!("{program} --check-config does not end"))??;
-        ensure!(status.success(), "{program} --check-config, which says what is wrong, ended with {status}");
+        ensure!(status.success(), "{program} --check-config, which reports the error, ended with {status}");
         Ok(())
     }
 
-    /// Has a server end in order, and waits for that: never two at once.
+    /// Ends a server in order, and waits for that: never two at once.
     async fn end(&self, server: Server, mut wish: Wish, operator: &mut Operator) -> anyhow::Result<After> {
         let Server { mut child, word } = server;
         drop(word);
@@ -204,7 +201,7 @@ impl Supervisor {
                     (Wish::Restart, more) => wish = more,
                     (Wish::End, Wish::Restart) => {}
                     (Wish::End, Wish::End) => {
-                        tracing::warn!("told to end again: the server is killed");
+                        tracing::warn!("second request to end: the server is killed");
                         break kill(&mut child).await?;
                     }
                 },
@@ -229,7 +226,6 @@ enum Wish {
     End,
 }
 
-/// Whoever sends us signals.
 struct Operator {
     hangup: Signal,
     terminate: Signal,

@@ -26,10 +26,9 @@ use crate::problem::Refusal;
 use crate::proxies::Proxies;
 use crate::source::SourceCheck;
 
-/// Given by us, passed on as it came.
+/// Passed on unchanged.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The handler of webhooks.
 pub struct WebhookHandler {
     apps: Apps,
     body_bytes_max: usize,
@@ -40,7 +39,7 @@ pub struct WebhookHandler {
 }
 
 impl WebhookHandler {
-    /// A handler with these settings. If sources are checked, this starts the renewal of source lists.
+    /// If sources are checked, this starts the renewal of source lists.
     pub fn start(webhooks: &Webhooks, registry: &Registry, metrics: Metrics) -> io::Result<Self> {
         Ok(Self {
             apps: Apps::new(&webhooks.apps),
@@ -52,7 +51,6 @@ impl WebhookHandler {
         })
     }
 
-    /// What is measured.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -75,7 +73,7 @@ impl WebhookHandler {
         answer
     }
 
-    /// Takes a webhook: answers once the event is kept.
+    /// Answers once the event is kept.
     pub async fn accept(&self, request: &HttpRequest, payload: Payload, delivery: &DeliveryHandle) -> Answer {
         let started = Instant::now();
         let answer = match self.take(request, payload, delivery).await {
@@ -110,7 +108,7 @@ impl WebhookHandler {
         let mut event = raw_event(app, &scan, received.bytes.clone(), request);
         (event.source, event.unknown_source) = (source, is_unknown);
         let (id, record) = (event.id, event.into_record());
-        // What is refused is kept all the same, as far as the budget goes.
+        // A refused event is kept all the same, within the budget.
         if let Some(refusal) = refusal
             && !self.junk.take(source, record.size(), Instant::now())
         {
@@ -129,7 +127,7 @@ impl WebhookHandler {
         }
     }
 
-    /// Who sent it, as far as anybody whom we believe knows.
+    /// The sender's address, as far as trusted proxies report it.
     fn source(&self, request: &HttpRequest) -> Option<IpAddr> {
         let peer = peer(request)?;
         if !self.proxies.is_empty() && is_proxys_own(request) {
@@ -140,24 +138,14 @@ impl WebhookHandler {
     }
 }
 
-/// What a client is told.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The event is kept.
-    Kept {
-        /// The event's id.
-        id: Uuid,
-        /// Where.
-        kept: Kept,
-    },
-    /// There is a handler here.
+    Kept { id: Uuid, kept: Kept },
     Here,
-    /// The request is refused.
     Refused(Refusal),
 }
 
 impl Answer {
-    /// The response.
     pub fn respond(&self) -> HttpResponse {
         let (mut response, body): (HttpResponseBuilder, String) = match self {
             Self::Kept { id, kept } => (json(), format!(r#"{{"id":"{id}","kept":"{}"}}"#, kept.label())),

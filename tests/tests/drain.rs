@@ -244,7 +244,7 @@ fn an_ingress_that_comes_back_while_it_is_adopted_is_given_its_directory() {
     scene.ingress.restart();
     scene.ingress.ready();
     assert!(scene.ingress.logs().contains("asked it to let go"), "{}", scene.ingress.logs());
-    eventually(BACK_WITHIN, "it is let go", || other.logs().contains("its ingress has come back").then_some(()));
+    eventually(BACK_WITHIN, "it is let go", || other.logs().contains("its ingress has returned").then_some(()));
     let adopted = other.metric("hookledger_ingress_adopted_events_total", "").expect("a metric");
     report(&format!("drain: {adopted} of {} events were adopted when their ingress came back", scene.acked.len()));
 

@@ -1,26 +1,26 @@
-//! How long a directory has had no owner, told from looks at it. Pure: time comes in.
+//! How long a directory has had no owner, from periodic observations. Pure: time comes in.
 
 use std::time::{Duration, Instant};
 
-/// What a look at a directory showed.
+/// One observation of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// Somebody has it, or it holds nothing that Kafka does not have.
+    /// It has an owner, or no event that Kafka lacks.
     Fine,
-    /// Nobody has it, and it holds events. The number differs if it was opened since the last look.
+    /// It has events and no owner. The number changes with each opening.
     Left(u64),
 }
 
-/// Since when the same events have been left alone.
+/// Since when the same events have been without an owner.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Vacancy {
     since: Option<(Instant, u64)>,
 }
 
 impl Vacancy {
-    /// Takes a look in; whether the directory has been left alone for `after`.
+    /// Takes an observation. Returns whether the directory has been without an owner for `after`.
     ///
-    /// An owner that starts and dies over and over is seen by the number, also if no look ever meets it.
+    /// An owner that keeps crashing is detected by the number, even if it is never observed itself.
     pub fn look(&mut self, now: Instant, seen: Seen, after: Duration) -> bool {
         self.since = match (seen, self.since) {
             (Seen::Fine, _) => None,

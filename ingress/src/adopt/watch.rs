@@ -1,4 +1,4 @@
-//! Looks after the directories of other ingresses, and adopts those whose owner stays away.
+//! Watches the directories of other ingresses, and adopts those whose owner stays away.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,29 +13,23 @@ use super::{AdoptError, Adoption, Ending, Progress, look};
 use crate::delivery::dispatcher::Dispatcher;
 use crate::metrics::Metrics;
 
-/// How often directories are looked at: at least so many times before one is adopted, and not more rarely than this.
+/// At least this many observations precede an adoption, at intervals of at most [`LOOK_WAIT_MAX`].
 const LOOKS_MIN: u32 = 8;
 const LOOK_WAIT_MAX: Duration = Duration::from_secs(10);
 const LOOK_WAIT_MIN: Duration = Duration::from_millis(50);
 
-/// What the thread that watches works with.
 pub struct Watch {
-    /// Data directories of other ingresses.
     pub dirs: Vec<PathBuf>,
-    /// How long an owner may be away.
     pub after: Duration,
-    /// Where events are brought.
     pub kafka: KafkaSettings,
-    /// Our own dispatcher: while it has no Kafka, an adopted directory would only be kept from its owner.
+    /// Our own dispatcher: while it has no Kafka, adoption would only keep a directory from its owner.
     pub dispatcher: Arc<Dispatcher>,
-    /// Where adopted events are counted.
     pub metrics: Metrics,
-    /// What an owner is told who wants its directory back.
     pub who: String,
 }
 
 impl Watch {
-    /// Watches until stopped. One directory at a time is adopted.
+    /// Adopts one directory at a time.
     pub fn run(self, stop: &Stop) {
         let mut vacancies = vec![Vacancy::default(); self.dirs.len()];
         let every = (self.after / LOOKS_MIN).clamp(LOOK_WAIT_MIN, LOOK_WAIT_MAX);
@@ -43,7 +37,7 @@ impl Watch {
             for (dir, vacancy) in self.dirs.iter().zip(&mut vacancies) {
                 let due = vacancy.look(Instant::now(), seen(dir), self.after);
                 if due && self.dispatcher.status().kafka_up && !stop.requested() {
-                    // Whatever comes of it, the next attempt is as far off as the first was.
+                    // The next attempt is as far off as the first was.
                     *vacancy = Vacancy::default();
                     tracing::info_span!("adopt", dir = %dir.display()).in_scope(|| self.adopt(dir, stop));
                 }
@@ -58,11 +52,11 @@ impl Watch {
             // Its owner or another ingress was quicker.
             Err(AdoptError::Survey(SurveyError::InUse(_) | SurveyError::Nothing(_))) => return,
             Err(error) => {
-                return tracing::error!(%error, "the events in {} stay there, an operator must look: {error}", dir.display());
+                return tracing::error!(%error, "the events in {} stay there, an operator is required: {error}", dir.display());
             }
         };
         let (dir, events) = (dir.display(), adoption.events());
-        tracing::warn!(events, "nobody has had {dir} for a while: bringing its {events} events to Kafka");
+        tracing::warn!(events, "{dir} has had no owner for a while: sending its {events} events to Kafka");
         let mut counted = 0;
         let told = |Progress { brought, .. }| {
             self.metrics.adopted(brought - counted);
@@ -89,7 +83,7 @@ impl Watch {
 fn seen(dir: &Path) -> Seen {
     match look(dir) {
         Ok(survey) if survey.undelivered() > 0 => Seen::Left(survey.openings()),
-        // Damage is said when the directory is to be adopted: until then its owner says it.
+        // Damage is logged when the directory is to be adopted: until then its owner reports it.
         Err(AdoptError::Survey(SurveyError::Damaged(_)) | AdoptError::Standalone(_)) => Seen::Left(0),
         Ok(_) | Err(AdoptError::Survey(_) | AdoptError::Disk(..)) => Seen::Fine,
     }

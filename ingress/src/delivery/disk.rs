@@ -6,7 +6,6 @@ use event_log::Record;
 
 use crate::delivery::dispatcher::{Client, Dispatcher, flag};
 
-/// Writes groups until the dispatcher is closed and nothing is left.
 pub fn run(dispatcher: &Dispatcher) {
     let mut failing = false;
     while let Some(group) = dispatcher.next_group() {
@@ -14,7 +13,7 @@ pub fn run(dispatcher: &Dispatcher) {
     }
 }
 
-/// Writes one group, and tells the dispatcher what became of it.
+/// Writes one group and passes the result to the dispatcher.
 pub fn write<C: Client>(dispatcher: &Dispatcher<C>, group: Vec<(Arc<Record>, bool)>, failing: &mut bool) {
     match dispatcher.log().append_blocking(group.iter().map(copy).collect()) {
         Ok(first) => {

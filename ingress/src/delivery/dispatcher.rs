@@ -19,18 +19,17 @@ use crate::delivery::state::{
     Batch, DeliveryState, Effects, Offer, ProducerState, QueuedRecord, Reply, Reported, Rules, Waiter,
 };
 
-/// Without news about the disk log, the producer looks after other things this often.
+/// Without news about the disk log, the supervisor checks other things this often.
 const LINK_WAIT_MAX: Duration = Duration::from_millis(100);
 /// Parked entries that are moved to the end of the disk log at a time.
 const MOVE_RECORDS_MAX: usize = 64;
 
-/// The Kafka client that records are sent with: librdkafka, or a simulated one.
+/// librdkafka, or a simulated client.
 pub trait Client: Send + Sync + 'static {
-    /// Hands a record over. Never blocks.
+    /// Never blocks.
     fn send(&self, partition: u32, record: &Record, ticket: u64) -> Result<(), SendError>;
-    /// Why a new one has to be made, if that is so.
     fn fatal(&self) -> Option<(Fault, String)>;
-    /// Once it is done for, has it report what it still holds; with `in_flight` also what it has no answer to.
+    /// Makes a failed producer report the records that it holds; with `in_flight` also unanswered ones.
     fn give_up(&self, in_flight: bool);
 }
 
@@ -58,25 +57,23 @@ pub struct Dispatcher<C = RawProducer> {
     clock: Clock,
     producer: RwLock<Option<Arc<C>>>,
     fault_reports: Arc<FaultReports>,
-    /// Why the producer failed, until somebody asks.
+    /// Why the producer failed, until it is taken.
     failure: Mutex<Option<(Fault, String)>>,
     producers_renewed: AtomicU64,
     reply_queues: RwLock<Vec<Arc<ReplyQueue>>>,
-    /// There is something to write to the disk log.
+    /// Signals records for the disk log.
     to_write: Condvar,
-    /// There is something to read from the disk log.
+    /// Signals entries to read from the disk log.
     to_drain: Condvar,
     closed: AtomicBool,
 }
 
-/// The state of the delivery, for logs and metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct Status {
     /// Whether Kafka acknowledges what is sent.
     pub kafka_up: bool,
     /// Whether new events go straight to Kafka.
     pub direct: bool,
-    /// Whether there is a producer that records can be handed to.
     pub connected: bool,
     /// Events that Kafka rejects permanently; they stay on disk.
     pub parked: usize,
@@ -89,7 +86,6 @@ impl Dispatcher {
         producer.as_ref().is_some_and(|producer| !producer.is_connected())
     }
 
-    /// The producer is done for, for this reason.
     pub fn abandon(&self, fault: Fault, reason: String) {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(producer) = producer.as_ref() {
@@ -99,7 +95,7 @@ impl Dispatcher {
 }
 
 impl<C: Client> Dispatcher<C> {
-    /// A dispatcher in front of a disk log that may hold entries of an earlier run.
+    /// The disk log may hold entries of an earlier run.
     pub fn new(log: DiskLog, delivered: Delivered, partitions: u32, rules: Rules) -> Self {
         let state = DeliveryState::new(rules, partitions, delivered.watermark(), log.bounds().1);
         Self {
@@ -120,7 +116,6 @@ impl<C: Client> Dispatcher<C> {
         }
     }
 
-    /// Registers a worker.
     pub fn register_worker(&self) -> (u32, Arc<ReplyQueue>) {
         let mut reply_queues = self.reply_queues.write().unwrap_or_else(PoisonError::into_inner);
         let reply_queue = Arc::new(ReplyQueue::default());
@@ -128,13 +123,12 @@ impl<C: Client> Dispatcher<C> {
         (u32::try_from(reply_queues.len() - 1).expect("fewer workers than 4 billion"), reply_queue)
     }
 
-    /// Where a record lies: by its key, else by its id, as [`event_log::RawEvent::partition`] says.
+    /// By the key, else by the id, as [`event_log::RawEvent::partition`] does.
     pub fn partition_of(&self, record: &Record) -> u32 {
         let id = || record.header(header::ID).and_then(|id| std::str::from_utf8(id).ok());
         record.key.as_deref().or_else(id).map_or(0, |text| partition_of(text, self.partitions))
     }
 
-    /// Hands over what a worker's turn brought.
     pub fn offer(&self, offers: &mut Vec<Offer>) {
         let now = self.clock.now();
         let mut state = self.lock();
@@ -144,7 +138,6 @@ impl<C: Client> Dispatcher<C> {
         self.go_on(state, now);
     }
 
-    /// Time goes by.
     pub fn tick(&self) {
         let now = self.clock.now();
         let mut effects = Effects::default();
@@ -156,12 +149,12 @@ impl<C: Client> Dispatcher<C> {
         self.wake_workers();
     }
 
-    /// A group that is to be written now, if there is one and none is being written.
+    /// The group to write now, if there is one and none is being written.
     pub fn group(&self) -> Option<Vec<(Arc<Record>, bool)>> {
         self.lock().next_append()
     }
 
-    /// Waits for a group to be written; none once the dispatcher is closed and all is written.
+    /// Waits for a group; none once the dispatcher is closed and all is written.
     pub fn next_group(&self) -> Option<Vec<(Arc<Record>, bool)>> {
         let mut state = self.lock();
         loop {
@@ -181,7 +174,6 @@ impl<C: Client> Dispatcher<C> {
         self.to_drain.notify_one();
     }
 
-    /// The group could not be written.
     pub fn not_appended(&self, group: Vec<(Arc<Record>, bool)>) {
         self.written(|state, effects| state.not_appended(group, effects));
     }
@@ -203,7 +195,7 @@ impl<C: Client> Dispatcher<C> {
         self.lock().drainable().is_some()
     }
 
-    /// Hands over entries of the disk log, those that still need it.
+    /// Sends entries of the disk log, those that still need it.
     pub fn drain(&self, entries: Vec<(u64, Record)>) {
         let now = self.clock.now();
         let mut state = self.lock();
@@ -222,7 +214,7 @@ impl<C: Client> Dispatcher<C> {
         self.go_on(state, now);
     }
 
-    /// Kafka was reached: from now on records are handed to this producer.
+    /// From now on records go to this producer.
     pub fn connected(&self, producer: Arc<C>) {
         *self.producer.write().unwrap_or_else(PoisonError::into_inner) = Some(producer);
         let mut state = self.lock();
@@ -238,19 +230,18 @@ impl<C: Client> Dispatcher<C> {
         self.to_drain.notify_one();
     }
 
-    /// Stops sending; who waits is helped by the disk log.
+    /// Stops sending; the disk log takes the waiting records.
     pub fn fail(&self) {
         let mut state = self.lock();
         state.fail();
         self.go_on(state, self.clock.now());
     }
 
-    /// Whether the producer failed and has no record left.
     pub fn is_empty_after_failure(&self) -> bool {
         self.lock().is_empty_after_failure()
     }
 
-    /// Has a producer that is done for report what it holds.
+    /// Makes a failed producer report the records that it holds.
     pub fn give_up(&self, in_flight: bool) {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(producer) = producer {
@@ -258,12 +249,11 @@ impl<C: Client> Dispatcher<C> {
         }
     }
 
-    /// Takes the producer out.
     pub fn take_producer(&self) -> Option<Arc<C>> {
         self.producer.write().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Why the producer has to be replaced, if that is so; nothing is handed to it any more.
+    /// Why the producer has to be replaced; it gets no further record.
     pub fn failure(&self) -> Option<(Fault, String)> {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(fatal) = producer.and_then(|producer| producer.fatal()) {
@@ -276,12 +266,10 @@ impl<C: Client> Dispatcher<C> {
         failing.then(|| reason.unwrap_or_else(|| (Fault::Other, "a record was not taken".to_owned())))
     }
 
-    /// The faults that Kafka and its client reported.
     pub fn fault_reports(&self) -> &Arc<FaultReports> {
         &self.fault_reports
     }
 
-    /// How many producers were replaced.
     pub fn producers_renewed(&self) -> u64 {
         self.producers_renewed.load(Ordering::Relaxed)
     }
@@ -328,12 +316,10 @@ impl<C: Client> Dispatcher<C> {
         Ok(record)
     }
 
-    /// Records that are in flight.
     pub fn open(&self) -> usize {
         self.lock().open()
     }
 
-    /// The state of the delivery.
     pub fn status(&self) -> Status {
         let now = self.clock.now();
         let state = self.lock();
@@ -347,17 +333,15 @@ impl<C: Client> Dispatcher<C> {
         self.lock().silence(self.clock.now())
     }
 
-    /// The disk log.
     pub fn log(&self) -> &DiskLog {
         &self.log
     }
 
-    /// Which of its entries are in Kafka.
     pub fn delivered(&self) -> &Delivered {
         &self.delivered
     }
 
-    /// Nothing more comes in: once all is written, [`Self::next_group`] ends.
+    /// No further record comes in: once all is written, [`Self::next_group`] ends.
     pub fn close(&self) {
         let state = self.lock();
         self.closed.store(true, Ordering::Release);
@@ -375,7 +359,6 @@ impl<C: Client> Dispatcher<C> {
         self.wake_workers();
     }
 
-    /// What every decision is followed by: what may go goes, what is to be written is written.
     fn go_on(&self, mut state: MutexGuard<'_, DeliveryState>, now: Instant) {
         let (batch, write) = (state.next_batch(now), state.has_appends());
         drop(state);
@@ -409,7 +392,6 @@ impl<C: Client> Dispatcher<C> {
         }
     }
 
-    /// Passes a batch to the client.
     fn pass_on(&self, partition: u32, records: Vec<QueuedRecord>) -> Passed {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut passed = Passed::default();
@@ -458,7 +440,7 @@ impl<C: Client> Dispatcher<C> {
         match scope {
             FaultScope::Record => Reported::Refused,
             FaultScope::Producer => {
-                // The first one says it all: the others follow from it.
+                // The first cause is kept: the others follow from it.
                 self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((fault, reason));
                 Reported::Failed
             }
@@ -471,8 +453,8 @@ impl<C: Client> Dispatcher<C> {
 }
 
 impl<C: Client> Reports for Dispatcher<C> {
-    /// The next batch goes before the answers are written, so that broker and workers are busy together.
-    /// Workers are woken when a batch is complete; their tick finds what a broken batch left behind.
+    /// The next batch is sent before replies are delivered, so that broker and workers are busy together.
+    /// Workers are woken when a batch is complete; their tick finds the replies of an incomplete batch.
     fn reported(&self, ticket: u64, outcome: Result<(), ReportError>) {
         let now = self.clock.now();
         let reported = match outcome {
@@ -495,23 +477,21 @@ impl<C: Client> Reports for Dispatcher<C> {
     }
 }
 
-/// What became of a batch that was passed to the client.
 #[derive(Default)]
 struct Passed {
-    /// What it had no room for.
+    /// Records that did not fit into the client's queue.
     back: Vec<QueuedRecord>,
-    /// What it never takes.
+    /// Tickets of records that the client never takes.
     too_large: Vec<u64>,
     error: Option<SendError>,
 }
 
-/// What the client says of a record that is larger than it was told to take.
 fn refused_by_client() -> ReportError {
     let reason = "the record is larger than the client's message.max.bytes".to_owned();
     ReportError { scope: FaultScope::Record, fault: Fault::TooLarge, reason }
 }
 
-/// Says on a record that it may be a second copy.
+/// Marks a record as a possible second copy.
 pub fn flag(record: &mut Record) {
     if record.header(header::RESENT).is_none() {
         record.headers.push((header::RESENT.into(), b"1".to_vec()));

@@ -8,15 +8,15 @@ use crate::delivery::dispatcher::{Client, Dispatcher};
 /// Entries that are sent under one lock.
 const STEP_RECORDS_MAX: usize = 64;
 
-/// Reads the disk log where the cursor stands.
+/// Reads the disk log at the cursor.
 #[derive(Default)]
 pub struct Drain {
-    /// Kept while there is more: the next entry is in the same file, mostly.
+    /// Kept while there is more: the next entry is usually in the same file.
     reader: Option<Reader>,
 }
 
 impl Drain {
-    /// Hands over some entries, or waits a moment if there are none.
+    /// Sends some entries, or waits a moment if there are none.
     pub fn step<C: Client>(&mut self, dispatcher: &Dispatcher<C>) -> std::io::Result<()> {
         let Some((next, room, end)) = dispatcher.drainable() else {
             self.reader = None;
@@ -44,7 +44,7 @@ fn read(reader: &mut Reader, count_max: usize, end: u64) -> std::io::Result<Vec<
         match reader.next() {
             Ok(Some(entry)) => entries.push(entry),
             Ok(None) => break,
-            // What lies before it goes first; it is met again then.
+            // The entries before the error go first; it is met again then.
             Err(_) if !entries.is_empty() => break,
             Err(error) => return Err(error),
         }

@@ -1,4 +1,4 @@
-//! The way in: a record is kept once [`DeliveryHandle::keep`] returns, and the result says where.
+//! The entry to the delivery: a record is kept once [`DeliveryHandle::keep`] returns.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,7 +11,6 @@ use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::state::Reply;
 use crate::delivery::worker::Worker;
 
-/// Where a record is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// Acknowledged by Kafka with `acks=all`.
@@ -21,7 +20,6 @@ pub enum Kept {
 }
 
 impl Kept {
-    /// As it stands in answers and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Kafka => "kafka",
@@ -34,7 +32,6 @@ impl Kept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StorageUnavailable;
 
-/// The delivery of a process.
 #[derive(Clone)]
 pub enum Delivery {
     /// To a disk log alone: the standalone form.
@@ -44,7 +41,6 @@ pub enum Delivery {
 }
 
 impl Delivery {
-    /// The handle for one worker thread, made on that thread.
     pub fn for_worker(&self) -> DeliveryHandle {
         match self {
             Self::Disk(log) => DeliveryHandle::Disk { log: log.clone(), failing: Cell::new(false) },
@@ -53,21 +49,17 @@ impl Delivery {
     }
 }
 
-/// The delivery as one worker thread uses it.
 pub enum DeliveryHandle {
-    /// To a disk log alone.
     Disk {
-        /// The log.
         log: DiskLog,
-        /// The last event was not written, which the log has said.
+        /// The last write failed, which was logged.
         failing: Cell<bool>,
     },
-    /// To Kafka or to the disk log.
     Kafka(Rc<Worker>),
 }
 
 impl DeliveryHandle {
-    /// Resolves once the record cannot be lost any more.
+    /// Resolves once the record is durable.
     pub async fn keep(&self, record: Record) -> Result<Kept, StorageUnavailable> {
         match self {
             Self::Disk { log, failing } => match log.append(vec![record]).await {

@@ -1,4 +1,4 @@
-//! Decides what the log says about an outage of Kafka: its cause once, and once that it is over.
+//! Log lines about an outage of Kafka: its cause once, and once that it is over.
 //!
 //! Pure: observations come in with the time, notices come out.
 
@@ -8,9 +8,9 @@ use kafka_log::{Fault, FaultReport};
 
 /// A shorter outage shows in metrics only. Meanwhile the cause becomes known.
 const LOG_AFTER: Duration = Duration::from_secs(1);
-/// Interval between two lines about an outage that goes on.
+/// Interval between two lines about the same outage.
 const REPEAT_EVERY: Duration = Duration::from_secs(60);
-/// How long Kafka takes events before an outage counts as over, at first and at most.
+/// How long Kafka must be healthy before an outage counts as over, at first and at most.
 const RECOVERED_AFTER_MIN: Duration = Duration::from_secs(1);
 const RECOVERED_AFTER_MAX: Duration = Duration::from_secs(60);
 /// A fault reported this long before the first missing acknowledgement can be its cause.
@@ -18,7 +18,6 @@ const CAUSE_BEFORE: Duration = Duration::from_secs(2);
 /// A fault not reported for this long is no longer the cause. Every attempt to connect reports it again.
 const CAUSE_LASTS: Duration = Duration::from_secs(15);
 
-/// The state of Kafka at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KafkaHealth {
     /// Events go straight to Kafka, and are acknowledged in time.
@@ -29,32 +28,26 @@ pub enum KafkaHealth {
     Unavailable,
 }
 
-/// The state of Kafka, and the likely cause.
 #[derive(Clone, Debug)]
 pub struct Observation {
-    /// The state of Kafka.
     pub health: KafkaHealth,
     /// The most specific fault since [`OutageLog::cause_since`].
     pub cause: Option<FaultReport>,
 }
 
-/// A line for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutageNotice {
-    /// Kafka has taken no events for this long, and the cause, if it is known.
+    /// How long Kafka has taken no events, and the cause, if it is known.
     Lasting(Duration, Option<FaultReport>),
-    /// Kafka takes events again, after this long.
     Over(Duration),
 }
 
-/// What the log has said about Kafka.
 #[derive(Clone, Debug)]
 pub struct OutageLog {
-    /// The outage that goes on, if there is one.
     outage: Option<Outage>,
     /// How long Kafka has to be healthy before the outage counts as over.
     recovered_after: Duration,
-    /// When the last logged outage was over.
+    /// The end of the last logged outage.
     over_at: Option<Instant>,
 }
 
@@ -67,7 +60,6 @@ struct Outage {
 }
 
 impl OutageLog {
-    /// Before Kafka was reached.
     pub fn new(now: Instant) -> Self {
         Self { outage: Some(Outage::new(now)), recovered_after: RECOVERED_AFTER_MIN, over_at: None }
     }
@@ -84,7 +76,7 @@ impl OutageLog {
         self.outage.as_ref().is_some_and(|outage| outage.is_due(now))
     }
 
-    /// Takes an observation, and returns the line that is due.
+    /// Returns the line that is due.
     pub fn observe(&mut self, now: Instant, seen: &Observation) -> Option<OutageNotice> {
         if seen.health == KafkaHealth::Unavailable {
             let outage = self.outage.get_or_insert_with(|| Outage::new(now));
@@ -102,7 +94,7 @@ impl OutageLog {
         }
         let Outage { since, logged_at, .. } = self.outage.take()?;
         logged_at?;
-        // A Kafka that fails again and again is not announced as recovered each time.
+        // A Kafka that fails repeatedly is not announced as recovered each time.
         let again = self.over_at.is_some_and(|at| since.saturating_duration_since(at) < RECOVERED_AFTER_MAX);
         self.recovered_after =
             if again { (self.recovered_after * 2).min(RECOVERED_AFTER_MAX) } else { RECOVERED_AFTER_MIN };
@@ -134,7 +126,7 @@ impl Outage {
         }
     }
 
-    /// A line when it is due, and at once when a more specific cause becomes known.
+    /// Due by the interval, and at once when a more specific cause becomes known.
     fn notice(&mut self, now: Instant, cause: Option<&FaultReport>) -> Option<OutageNotice> {
         let fault = cause.map(|cause| cause.fault);
         let news = self.logged_at.is_some() && fault.is_some_and(|fault| self.is_better(fault));

@@ -1,4 +1,4 @@
-//! The producer supervisor: connects a producer, drains the disk log, and replaces a producer that failed.
+//! Connects a producer, drains the disk log, and replaces a producer that failed.
 //!
 //! Once Kafka was reached, no fault of Kafka ends the supervisor: webhooks go to the disk until an operator has acted.
 
@@ -15,55 +15,49 @@ use crate::delivery::dispatcher::{Dispatcher, Status};
 use crate::delivery::drain::Drain;
 use crate::delivery::outage_log::{KafkaHealth, Observation, OutageLog, OutageNotice};
 
-/// How long one try to connect may take.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(3);
-/// How long Kafka may take to say what is wrong with it.
 const DIAGNOSIS_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Between two tries to connect: at first, and at most.
+/// Between two attempts to connect: at first, and at most.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// Without Kafka for so long after the start, we are ready all the same: the disk takes what comes.
+/// Without Kafka for this long after the start, ingress is ready all the same: the disk takes events.
 const READY_WITHOUT_KAFKA_AFTER: Duration = Duration::from_secs(10);
-/// A producer that reaches no broker for so long is compared with a new client, this often. One that twice in a row does
-/// not find what the other finds never does: librdkafka can lose the way back to its first brokers.
+/// The interval of comparing a producer without a broker to a new client. If only the new client finds one twice in a
+/// row, the producer is replaced: librdkafka can lose the way back to its bootstrap servers.
 const LOST_AFTER: Duration = Duration::from_secs(20);
 const LOST_LOOK: Duration = Duration::from_secs(10);
-/// A topic that is gone while we run is made anew after so long: whoever deleted it may want to do that.
+/// A missing topic is recreated after this time, which an operator who deleted it may need.
 const MAKE_ANEW_AFTER: Duration = Duration::from_secs(30);
-/// How often what was delivered is saved. A crash sends again, flagged, what was delivered since.
+/// How often delivered offsets are saved. After a crash, later ones are sent again, flagged.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// How often a parked event is retried.
 const PARKED_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// How often the log repeats that events are parked.
 const PARKED_REMIND_EVERY: Duration = Duration::from_secs(600);
 /// After a drain that failed.
 const DRAIN_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// At the end: how long reports are awaited, and without any of them.
+/// At the end: how long reports are awaited, in total and without any of them.
 const FLUSH_WAIT_MAX: Duration = Duration::from_secs(10);
 const FLUSH_SILENCE_MAX: Duration = Duration::from_secs(2);
-/// How long a producer that is done for may wait for answers to what it sent, and how often that is looked at.
+/// How long a failed producer may wait for answers, and how often that is checked.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
 const RENEW_LOOK: Duration = Duration::from_millis(50);
-/// How exactly the end looks at reports.
 const FLUSH_LOOK: Duration = Duration::from_millis(10);
-/// The file beside the disk log that says that Kafka was once reached with it.
+/// The file beside the disk log that records that Kafka was reached once.
 const REACHED_FILE: &str = "reached";
 
-/// The state of the supervisor's thread.
 pub struct ProducerSupervisor {
     dispatcher: Arc<Dispatcher>,
     kafka: KafkaSettings,
     stop: Stop,
-    /// Whether the disk log is that of an ingress that is gone: nothing is added to it, and it has an end.
+    /// Whether the disk log belongs to another ingress: nothing is added to it, and it has an end.
     adopted: bool,
     drain: Drain,
     outage_log: OutageLog,
     saved_at: Instant,
-    /// Producers that were replaced in a row, without Kafka taking anything.
+    /// Producers that were replaced in a row, without any acknowledgement.
     failures: u32,
-    /// Since when a topic has been gone.
+    /// Since when a topic has been missing.
     missing_since: Option<Instant>,
-    /// What the newest producer's batches are like.
     batches: Batches,
     /// A batch was refused for its size although none of its records is that large.
     batch_refused: bool,
@@ -71,15 +65,14 @@ pub struct ProducerSupervisor {
     lost: Option<Lost>,
 }
 
-/// A producer that reaches no broker.
 struct Lost {
     since: Instant,
     looked_at: Instant,
-    /// A new client reached Kafka when we looked last.
+    /// The last check with a new client reached Kafka.
     others_reach_it: bool,
 }
 
-/// What the log said about parked events, and which one is being retried.
+/// The logged state of parked events, and the one being retried.
 #[derive(Default)]
 struct ParkedLog {
     told: usize,
@@ -89,7 +82,7 @@ struct ParkedLog {
 }
 
 impl ProducerSupervisor {
-    /// A supervisor that is not connected yet, and ends on `stop`.
+    /// Not connected yet; ends on `stop`.
     pub fn new(dispatcher: Arc<Dispatcher>, kafka: KafkaSettings, stop: Stop) -> Self {
         Self {
             dispatcher,
@@ -108,13 +101,12 @@ impl ProducerSupervisor {
         }
     }
 
-    /// A supervisor for the disk log of an ingress that is gone. A read error ends it, and it does not log outages: the
-    /// adoption does.
+    /// For an adopted disk log. A read error ends the supervisor, and the adoption logs outages.
     pub fn adopting(dispatcher: Arc<Dispatcher>, kafka: KafkaSettings, stop: Stop) -> Self {
         Self { adopted: true, ..Self::new(dispatcher, kafka, stop) }
     }
 
-    /// Works until stopped; what Kafka has not acknowledged then is on the disk. An error is for an operator.
+    /// Runs until stopped; unacknowledged records are on the disk then. An error is for an operator.
     pub fn run(mut self, ready: Option<Pending>) -> anyhow::Result<()> {
         let worked = self.work(ready);
         self.flush();
@@ -141,10 +133,10 @@ impl ProducerSupervisor {
         Ok(())
     }
 
-    /// Makes a producer and connects it, however long that takes.
+    /// Creates a producer and connects it, however long that takes.
     fn connect(&mut self, first: bool, mut ready: Option<Pending>) -> anyhow::Result<()> {
         let (started, mut backoff) = (Instant::now(), BACKOFF_MIN);
-        // Hears why no connection comes about: questions for topics are told only that none did.
+        // Receives the reason of a failed connection, which topic queries do not report.
         let mut listener = None;
         let reached = self.dispatcher.log().dir().join(REACHED_FILE);
         while !self.stop.requested() {
@@ -160,7 +152,7 @@ impl ProducerSupervisor {
                     }
                     return Ok(());
                 }
-                // Nothing was ever answered on the strength of these settings: better say so now.
+                // These settings have never worked: report that now.
                 Err(error) if first && RawProducer::needs_a_person(&error) && (self.adopted || !reached.exists()) => {
                     return Err(error);
                 }
@@ -197,7 +189,7 @@ impl ProducerSupervisor {
         })?;
         let batches = match (self.batches, raw.batch_bytes_max) {
             (Batches::Alone, _) => Batches::Alone,
-            // Batches were refused, and the topic does not say what it takes, or nothing new.
+            // Batches were refused, and the topic's limit is unknown or unchanged.
             (Batches::Usual, None) if self.batch_refused => Batches::Alone,
             (Batches::UpTo(before), Some(bytes)) if self.batch_refused && bytes >= before => Batches::Alone,
             (Batches::Usual | Batches::UpTo(_), Some(bytes)) => Batches::UpTo(bytes),
@@ -211,11 +203,11 @@ impl ProducerSupervisor {
         Ok(producer)
     }
 
-    /// Waits until nothing is left with the producer that failed, and takes a new one.
+    /// Waits until the failed producer has no record left, and creates a new one.
     fn renew(&mut self, fault: Fault, reason: &str) -> anyhow::Result<()> {
         let meanwhile =
             if self.adopted { "The events stay where they are" } else { "Webhooks are answered 200 and kept on disk" };
-        // Said each time, for whoever looks later why an event is there twice; the backoff keeps it from being a flood.
+        // Logged each time, as it explains duplicates; the backoff limits the rate.
         let label = fault.label();
         if self.outage_log.is_news(Instant::now(), fault) {
             let remedy = fault.remedy();
@@ -246,7 +238,7 @@ impl ProducerSupervisor {
         self.connect(false, None)
     }
 
-    /// Lets the producer go here, never in a thread of its own, which would wait for itself.
+    /// Drops the producer here, never in a thread of its own, which would wait for itself.
     fn let_go(&self) {
         let Some(mut producer) = self.dispatcher.take_producer() else { return };
         loop {
@@ -258,7 +250,7 @@ impl ProducerSupervisor {
         }
     }
 
-    /// Saves what is delivered, and tells people how Kafka is.
+    /// Saves delivered offsets, and logs the state of Kafka.
     fn look(&mut self) {
         if self.saved_at.elapsed() >= SAVE_EVERY {
             self.saved_at = Instant::now();
@@ -277,7 +269,7 @@ impl ProducerSupervisor {
         }
         let cause = self.dispatcher.fault_reports().most_specific(self.outage_log.cause_since(now));
         match &cause {
-            // The client itself does not believe it at once, and asks again for a while.
+            // The client itself retries for a while before it reports this.
             Some(cause) if cause.fault == Fault::TopicMissing => _ = self.missing_since.get_or_insert(cause.at),
             Some(_) | None if kafka_up => self.missing_since = None,
             Some(_) | None => {}
@@ -301,9 +293,9 @@ impl ProducerSupervisor {
             Some(OutageNotice::Lasting(lasts, None)) => tracing::error!(
                 fault = "silent",
                 on_disk,
-                "Kafka has acknowledged no events in time for {:.1} s and does not say why. Webhooks are answered 200 and \
-                 kept on disk, {on_disk} are there now; nothing is lost while the disk has room. What to do: look at the \
-                 brokers, they are slow or stand still",
+                "Kafka has acknowledged no events in time for {:.1} s and reports no fault. Webhooks are answered \
+                 200 and kept on disk, {on_disk} are there now; nothing is lost while the disk has room. What to do: \
+                 check the brokers, which are slow or stopped",
                 lasts.as_secs_f64()
             ),
             Some(OutageNotice::Over(lasted)) => tracing::info!(
@@ -314,7 +306,7 @@ impl ProducerSupervisor {
         }
     }
 
-    /// Has a producer replaced that does not find Kafka any more, though it is there.
+    /// Replaces a producer that does not find Kafka any more, though a new client does.
     fn look_for_the_way(&mut self, now: Instant) {
         if !self.dispatcher.is_lost() {
             self.lost = None;
@@ -326,7 +318,7 @@ impl ProducerSupervisor {
             return;
         }
         lost.looked_at = now;
-        // What is wrong, if anything is, is told where it is wanted.
+        // Faults are reported elsewhere.
         let is_well = RawTopic::diagnose(&self.kafka, &Arc::default(), DIAGNOSIS_WAIT_MAX);
         if std::mem::replace(&mut lost.others_reach_it, is_well) && is_well && self.dispatcher.is_lost() {
             let reason = format!("it has reached no broker for {} s, while a new client does", alone.as_secs());
@@ -357,8 +349,8 @@ impl ProducerSupervisor {
             tracing::error!(
                 fault = Fault::TooLarge.label(),
                 parked,
-                "Kafka refuses {parked} events because they are larger than the topic raw takes. They were answered 200 and \
-                 stay on disk, nothing waits for them; they are tried again every {} s. What to do: {}",
+                "Kafka refuses {parked} events because they are larger than the topic raw takes. They were answered \
+                 200 and stay on disk, and block no others; they are retried every {} s. What to do: {}",
                 PARKED_AGAIN_AFTER.as_secs(),
                 Fault::TooLarge.remedy()
             );
@@ -395,7 +387,7 @@ impl ProducerSupervisor {
     }
 }
 
-/// Remembers that Kafka was reached, so that no later start refuses to take webhooks because of its topics.
+/// Records that Kafka was reached, so that no later start refuses webhooks because of its topics.
 fn note_reached(file: &Path) {
     if let Err(error) = runtime::private::write(file, b"Kafka was reached with this disk log.\n") {
         tracing::warn!(%error, "cannot write {}: {error}", file.display());

@@ -11,37 +11,33 @@ use tokio::sync::Notify;
 
 use crate::delivery::state::{Reply, Waiter};
 
-/// Replies for the requests of one worker.
 #[derive(Debug, Default)]
 pub struct ReplyQueue {
     replies: Mutex<Vec<(Waiter, Reply)>>,
-    /// There are replies for which the worker was not woken yet.
+    /// The worker was not woken for these replies yet.
     unannounced: AtomicBool,
     pub(super) worker: Notify,
 }
 
 impl ReplyQueue {
-    /// Adds a reply without waking the worker.
+    /// Does not wake the worker.
     pub fn push(&self, waiter: Waiter, reply: Reply) {
         self.replies.lock().unwrap_or_else(PoisonError::into_inner).push((waiter, reply));
         self.unannounced.store(true, Ordering::Release);
     }
 
-    /// Wakes the worker if there are new replies.
     pub fn wake_worker(&self) {
         if self.unannounced.swap(false, Ordering::AcqRel) {
             self.worker.notify_one();
         }
     }
 
-    /// Takes all replies.
     pub fn take(&self, replies: &mut Vec<(Waiter, Reply)>) {
         self.unannounced.store(false, Ordering::Release);
         std::mem::swap(&mut *self.replies.lock().unwrap_or_else(PoisonError::into_inner), replies);
     }
 }
 
-/// The waiting requests of one worker.
 #[derive(Debug, Default)]
 pub(super) struct ReplySlots {
     all: Vec<ReplySlot>,

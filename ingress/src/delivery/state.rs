@@ -7,7 +7,7 @@
 //! An entry that Kafka rejects permanently, because it is too large, is parked in the disk log and does not block the
 //! rest. After a producer that failed, its successor is tried with one record before it gets more.
 //!
-//! All of this is pure: time comes in, answers and work come out. Sockets, disk and client are outside.
+//! Pure: time comes in, replies and effects come out. Sockets, disk and client are outside.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,7 +35,6 @@ pub use in_flight::Reported;
 pub use send_queue::{Batch, QueuedRecord};
 pub use types::{Effects, Offer, ProducerState, Reply, Rules, Waiter};
 
-/// The state of the delivery to Kafka.
 #[derive(Debug)]
 pub struct DeliveryState {
     rules: Rules,
@@ -45,14 +44,14 @@ pub struct DeliveryState {
     cursor: Cursor,
     parked: Parked,
     appends: Appends,
-    /// The producer is new after one that failed, and Kafka has not taken anything from it yet.
+    /// The producer replaced a failed one, and has no acknowledgement yet.
     probation: bool,
     /// Records that only a report can save, oldest first.
     without_room: VecDeque<u64>,
 }
 
 impl DeliveryState {
-    /// Starts with a disk log whose entries before `first_unsettled` are in Kafka.
+    /// Entries of the disk log before `first_unsettled` are in Kafka.
     pub fn new(rules: Rules, partitions: u32, first_unsettled: u64, end: u64) -> Self {
         Self {
             rules,
@@ -67,7 +66,6 @@ impl DeliveryState {
         }
     }
 
-    /// Takes a record in.
     pub fn offer(&mut self, now: Instant, offer: Offer) {
         let Offer { waiter, partition, record } = offer;
         if !self.is_direct() {
@@ -91,7 +89,7 @@ impl DeliveryState {
         }
     }
 
-    /// A batch was passed to the client, except for these records.
+    /// A batch was passed to the client, except for the refused records.
     pub fn sent(&mut self, partition: u32, refused: Vec<QueuedRecord>) {
         self.send_queue.sent(partition, refused);
         if self.producer == ProducerState::Failing {
@@ -121,7 +119,7 @@ impl DeliveryState {
         last
     }
 
-    /// Time goes by: records past the deadline go to the disk log.
+    /// Records past the deadline go to the disk log.
     pub fn tick(&mut self, now: Instant, effects: &mut Effects) {
         if let Some(at) = now.checked_sub(self.rules.deadline) {
             while let Some(ticket) = self.in_flight.next_due(at) {
@@ -176,7 +174,6 @@ impl DeliveryState {
         effects.delivered.append(&mut delivered);
     }
 
-    /// The group could not be written. These were its records.
     pub fn not_appended(&mut self, records: Vec<(Arc<Record>, bool)>, effects: &mut Effects) {
         let (group, _) = self.appends.group_ended();
         for (Written { origin, .. }, (record, _)) in group.into_iter().zip(records) {
@@ -197,7 +194,7 @@ impl DeliveryState {
         }
     }
 
-    /// The producer is done for: nothing more is sent, and who waits is helped by the disk log.
+    /// The producer failed: nothing more is sent, and the disk log takes the waiting records.
     pub fn fail(&mut self) {
         if self.producer != ProducerState::Up {
             return;
@@ -215,14 +212,14 @@ impl DeliveryState {
         self.producer == ProducerState::Failing && self.send_queue.out() == 0 && !self.send_queue.sending()
     }
 
-    /// There is a new producer: all that is not delivered is sent again.
+    /// There is a new producer: undelivered entries are sent again.
     pub fn renewed(&mut self, first_unsettled: u64) {
         self.cursor.rewind(first_unsettled);
         self.producer = ProducerState::Up;
         self.probation = true;
     }
 
-    /// Whether Kafka has yet to take a first record from a producer that is new after one that failed.
+    /// Whether the producer replaced a failed one, and has no acknowledgement yet.
     pub fn on_probation(&self) -> bool {
         let none_to_try = self.cursor.at_end() && self.in_flight.open() == 0;
         self.probation && !none_to_try
@@ -236,19 +233,18 @@ impl DeliveryState {
         wanted.then(|| (self.cursor.next(), room))
     }
 
-    /// Entries at or behind this place are not known to us yet and must not be drained.
+    /// Entries from here on are not known yet and must not be drained.
     pub fn known_end(&self) -> u64 {
         self.cursor.end()
     }
 
-    /// Whether an entry that was read has to be sent, and whether as one that may be a second copy.
+    /// Whether an entry has to be sent, and whether as a possible second copy.
     pub fn wants(&self, offset: u64) -> Option<bool> {
         let needs_nobody = self.cursor.is_queued(offset) || self.parked.contains(offset);
         let wanted = self.producer == ProducerState::Up && offset >= self.cursor.next() && !needs_nobody;
         wanted.then(|| self.cursor.is_resent(offset))
     }
 
-    /// Sends an entry of the disk log.
     pub fn drain(&mut self, now: Instant, offset: u64, partition: u32, record: Arc<Record>) {
         let ticket = self.track(now, partition, &record, None, Place::Disk(offset));
         self.cursor.queue(offset);
@@ -256,19 +252,17 @@ impl DeliveryState {
         self.send_queue.push(partition, (ticket, record));
     }
 
-    /// Passes by an entry that needs no sending.
+    /// Skips an entry that needs no sending.
     pub fn pass(&mut self, offset: u64) {
         if self.producer == ProducerState::Up {
             self.cursor.pass(offset);
         }
     }
 
-    /// Whether a new record goes straight to Kafka.
     pub fn is_direct(&self) -> bool {
         self.producer == ProducerState::Up && self.cursor.at_end() && !self.is_full() && !self.on_probation()
     }
 
-    /// Whether the oldest record in flight is older than the deadline.
     pub fn is_stalled(&self, now: Instant) -> bool {
         self.silence(now) > self.rules.deadline
     }
@@ -278,22 +272,19 @@ impl DeliveryState {
         self.in_flight.oldest_open().map_or(Duration::ZERO, |entered| now.saturating_duration_since(entered))
     }
 
-    /// Whether records can be sent.
     pub fn producer(&self) -> ProducerState {
         self.producer
     }
 
-    /// Records that are in flight.
     pub fn open(&self) -> usize {
         self.in_flight.open()
     }
 
-    /// Whether a group waits for the disk log.
     pub fn has_appends(&self) -> bool {
         self.appends.ready()
     }
 
-    /// Whether all that was to be written to the disk log is there, or had no room.
+    /// Whether all records for the disk log were written, or had no room.
     pub fn nothing_to_write(&self) -> bool {
         self.appends.is_empty()
     }
@@ -317,7 +308,7 @@ impl DeliveryState {
         let Some(pending) = self.in_flight.get_mut(ticket) else { return };
         let record = match &pending.place {
             Place::Memory(record) => Arc::clone(record),
-            // Without Kafka the disk is asked again: it may have room by now.
+            // Without Kafka the disk is tried again: it may have room by now.
             Place::NoRoom(record) if failing => Arc::clone(record),
             Place::NoRoom(_) | Place::ToDisk(_) | Place::Disk(_) => return,
         };
@@ -325,7 +316,7 @@ impl DeliveryState {
         self.append(record, ticket);
     }
 
-    /// Takes back what was never passed to the client.
+    /// Takes back records that were never passed to the client.
     fn recall(&mut self) {
         for (ticket, record) in self.send_queue.clear() {
             if let Some(pending) = self.in_flight.get_mut(ticket)
@@ -369,7 +360,7 @@ impl DeliveryState {
         }
     }
 
-    /// A record that was sent is in the disk log too. Who is still waiting for it?
+    /// A sent record is in the disk log too. Returns its waiting request.
     fn saved(&mut self, ticket: u64, offset: u64, size: usize, delivered: &mut Vec<u64>) -> Option<Waiter> {
         let pending = self.in_flight.get_mut(ticket)?;
         let waiter = pending.waiter.take();
@@ -391,7 +382,7 @@ impl DeliveryState {
         waiter
     }
 
-    /// The disk log had no room for a record that was sent.
+    /// The disk log had no room for a sent record.
     fn not_saved(&mut self, ticket: u64, record: Arc<Record>, effects: &mut Effects) {
         let Some(pending) = self.in_flight.get_mut(ticket) else { return };
         let Place::ToDisk(reported) = pending.place else { return };
@@ -408,7 +399,7 @@ impl DeliveryState {
     }
 }
 
-/// Whether Kafka has acknowledged a record before it was the disk log's turn. Then it is spared.
+/// Whether Kafka acknowledged a record before it was written to the disk log. Then the write is skipped.
 fn is_kept_by_now(in_flight: &mut InFlight, origin: Origin) -> bool {
     let Origin::InFlight(ticket) = origin else { return false };
     let Some(pending) = in_flight.get_mut(ticket) else { return true };

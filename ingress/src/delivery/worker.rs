@@ -17,10 +17,8 @@ use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::reply::{ReplyQueue, ReplySlots};
 use crate::delivery::state::{Offer, Reply, Waiter};
 
-/// How exactly the deadline is kept.
 const TICK: Duration = Duration::from_millis(20);
 
-/// The delivery handle of one worker thread to Kafka.
 pub struct Worker {
     dispatcher: Arc<Dispatcher>,
     number: u32,
@@ -30,7 +28,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the worker's task on this thread.
+    /// The task runs on this thread.
     pub fn start(dispatcher: Arc<Dispatcher>) -> Rc<Self> {
         let (number, reply_queue) = dispatcher.register_worker();
         let worker =
@@ -74,7 +72,6 @@ impl Worker {
     }
 }
 
-/// A request that waits in its slot.
 struct PendingReply {
     worker: Rc<Worker>,
     slot: u32,

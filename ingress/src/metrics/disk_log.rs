@@ -1,11 +1,10 @@
-//! What a disk log takes up, and how much more it can take, looked up when somebody asks.
+//! The size and the free room of a disk log, read at collection.
 
 use disk_log::DiskLog;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, Registry};
 
-/// The log's gauges.
 pub struct LogGauges {
     log: DiskLog,
     bytes: IntGauge,
@@ -14,7 +13,6 @@ pub struct LogGauges {
 }
 
 impl LogGauges {
-    /// Registers them.
     pub fn register(registry: &Registry, log: DiskLog) {
         let whole = |name: &str, help: &str| IntGauge::new(name, help).expect("names in the code are valid");
         let gauges = Self {

@@ -1,18 +1,17 @@
-//! Reads a list: Bitrix24's JSON, or plain lines. It is good as a whole or not at all.
+//! Parses a list: Bitrix24's JSON, or plain lines. It is valid as a whole or not at all.
 
 use anyhow::{Context, anyhow, bail, ensure};
 use serde_json::Value;
 
 use http_edge::networks::Networks;
 
-/// A wrong entry is shown up to here.
 const SHOWN_CHARS_MAX: usize = 60;
 
-/// The networks of a list, and how many entries it has.
+/// The networks of a list, and its number of entries.
 ///
 /// `{"nodes": ["3.217.33.54", …]}`, an array alone, or a line for each entry with `#` before comments.
-/// An entry is an address or a network. One that is neither makes the list garbage: what else was in it
-/// cannot be known, and who is missing would be refused.
+/// An entry is an address or a network. Any other entry makes the list invalid: its meaning is unknown, and a sender
+/// missing from the list would be refused.
 pub fn parse(bytes: &[u8]) -> anyhow::Result<(Networks, usize)> {
     let text = std::str::from_utf8(bytes).context("it is not UTF-8")?;
     let text = text.trim_start_matches('\u{feff}').trim();

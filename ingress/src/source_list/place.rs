@@ -1,4 +1,4 @@
-//! Where a list lies: a file or a URL, read within limits of size and time.
+//! The location of a list: a file or a URL, read within limits of size and time.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -17,19 +17,17 @@ use super::parse::parse;
 const LIST_BYTES_MAX: u64 = 1 << 20;
 /// From looking up the name to the last byte.
 const FETCH_WAIT_MAX: Duration = Duration::from_secs(10);
-/// A list that has moved is found; one that is sent around is not.
+/// Enough for a list that has moved, but not for a loop.
 const REDIRECTS_MAX: u32 = 3;
 
-/// Where a list lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a file, which may be replaced at any time.
+    /// The file may be replaced at any time.
     File(PathBuf),
-    /// At an address of the web.
     Url(String),
 }
 
-/// A file as it is now, as far as that is seen from outside.
+/// The metadata of a file, to detect changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     changed: SystemTime,
@@ -44,13 +42,13 @@ impl Place {
             return (!text.is_empty()).then(|| Self::File(text.into()));
         };
         let uri: Uri = text.parse().ok()?;
-        // What stands in a URL is shown in logs.
+        // URLs are shown in logs.
         let open = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
         let web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
         (web && open).then(|| Self::Url(text.to_owned()))
     }
 
-    /// Whether whoever is between us and the page can write the list.
+    /// Whether the list is fetched without TLS, so that a third party can change it.
     pub fn is_open(&self) -> bool {
         match self {
             Self::File(_) => false,
@@ -58,7 +56,6 @@ impl Place {
         }
     }
 
-    /// All of its bytes.
     pub fn read(&self) -> anyhow::Result<Vec<u8>> {
         match self {
             Self::File(path) => {
@@ -71,13 +68,12 @@ impl Place {
         }
     }
 
-    /// Whether a list can be read here now.
     pub fn check(&self) -> anyhow::Result<()> {
         let good = self.read().and_then(|bytes| parse(&bytes));
         good.map(drop).with_context(|| format!("read the source list {self}"))
     }
 
-    /// How the file looks now; none if it is not there, or no file.
+    /// None if the path is not a file.
     pub fn stamp(&self) -> Option<Stamp> {
         let Self::File(path) = self else { return None };
         let look = || -> io::Result<Stamp> {
@@ -97,7 +93,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Proxies from the environment (`HTTPS_PROXY`, `NO_PROXY`) are used; certificates are checked against
+/// Uses proxies from the environment (`HTTPS_PROXY`, `NO_PROXY`); certificates are checked against
 /// Mozilla's list, which is built in.
 fn fetch(url: &str) -> anyhow::Result<Vec<u8>> {
     let mut answer = agent(url).get(url).call()?;
@@ -108,7 +104,7 @@ fn agent(url: &str) -> Agent {
     let config = Agent::config_builder()
         .timeout_global(Some(FETCH_WAIT_MAX))
         .max_redirects(REDIRECTS_MAX)
-        // Who asked for TLS is not led away from it.
+        // A redirect must not lead from TLS to plain HTTP.
         .https_only(url.to_ascii_lowercase().starts_with("https:"))
         .user_agent(concat!("hookledger/", env!("CARGO_PKG_VERSION")))
         .build();

@@ -1,4 +1,4 @@
-//! The thread that renews lists: each in its time, a file as soon as it changes, sooner if strangers come.
+//! The thread that renews lists: each periodically, a file as soon as it changes, sooner after an unlisted sender.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,36 +8,32 @@ use std::time::{Duration, Instant};
 use super::place::Stamp;
 use super::{Known, LIST_AGE_MAX, List, Place, parse};
 
-/// Bitrix24 asks to be asked not more than once in a minute. Also how soon a failure is tried again.
+/// Bitrix24 asks for at most one request in a minute. Also the retry interval.
 const ASK_AGAIN_WAIT: Duration = Duration::from_secs(60);
-/// How often a file is looked at. A change is read when it looks the same twice: it may be half written.
+/// How often a file is checked. A change is read after two equal checks: it may be half written.
 const LOOK: Duration = Duration::from_secs(1);
-/// A failure that lasts is told so often.
 const TELL_AGAIN_WAIT: Duration = Duration::from_secs(10 * 60);
 
-/// All lists, and when each is due.
 pub struct Renewal {
     known: Arc<Known>,
     tended: Vec<Tended>,
     refresh: Duration,
 }
 
-/// One list.
 struct Tended {
     place: Place,
-    /// When it is read again, whatever happens.
+    /// When it is read again at the latest.
     due: Instant,
     tried: Instant,
-    /// How the file looked when it was read.
+    /// The file's metadata when it was read.
     read: Option<Stamp>,
-    /// How the file looked when it was last looked at.
+    /// The file's metadata at the last check.
     seen: Option<Stamp>,
-    /// When a failure that lasts was told.
     told: Option<Instant>,
 }
 
 impl Renewal {
-    /// Of these lists, all of which are due.
+    /// All lists are due at first.
     pub fn new(known: Arc<Known>, places: &[Place], refresh: Duration) -> Self {
         let now = Instant::now();
         let tended = |place: &Place| Tended {
@@ -51,7 +47,6 @@ impl Renewal {
         Self { known, tended: places.iter().map(tended).collect(), refresh }
     }
 
-    /// Reads what is there at once.
     pub fn read_files(&mut self) {
         for index in 0..self.tended.len() {
             if matches!(self.tended[index].place, Place::File(_)) {
@@ -60,7 +55,7 @@ impl Renewal {
         }
     }
 
-    /// Renews until nobody can ask any more.
+    /// Runs until all senders are gone.
     pub fn run(mut self, nudges: &Receiver<()>) {
         loop {
             for index in 0..self.tended.len() {
@@ -97,14 +92,12 @@ impl Renewal {
 }
 
 impl Tended {
-    /// Whether it is to be read now.
     fn is_due(&mut self, now: Instant) -> bool {
         let Some(stamp) = self.place.stamp() else { return now >= self.due };
         let settled = self.seen.replace(stamp) == Some(stamp);
         settled && (now >= self.due || self.read != Some(stamp))
     }
 
-    /// For how long nothing is to be done.
     fn next(&self, now: Instant) -> Duration {
         let due = self.due.saturating_duration_since(now);
         match self.place {
@@ -113,13 +106,13 @@ impl Tended {
         }
     }
 
-    /// Somebody came who is not in it.
+    /// After an unlisted sender.
     fn hasten(&mut self) {
         self.due = self.due.min(self.tried + ASK_AGAIN_WAIT);
     }
 
     fn list(&mut self) -> anyhow::Result<List> {
-        // What is not good is not read again until it changes or is due.
+        // An invalid file is not read again until it changes or is due.
         self.read = self.place.stamp();
         let bytes = self.place.read()?;
         anyhow::ensure!(self.place.stamp() == self.read, "it changed while it was read");
@@ -148,14 +141,13 @@ impl Tended {
             let minutes = list.read_at.elapsed().as_secs() / 60;
             tracing::warn!(
                 %place, minutes,
-                "the source list from {place} cannot be had: {error:#}. The one from {minutes} minutes ago goes on; \
-                 after a day it refuses nobody any more"
+                "the source list from {place} cannot be had: {error:#}. The one from {minutes} minutes ago stays in \
+                 use; after a day no sender is refused"
             );
         } else {
             tracing::error!(
                 %place,
-                "there is no source list from {place}: {error:#}. Until there is one, nobody can be told to be a \
-                 stranger, and source-check refuses nobody"
+                "there is no source list from {place}: {error:#}. Until there is one, source-check refuses no sender"
             );
         }
     }

@@ -1,8 +1,8 @@
-//! How far the disk log has been sent.
+//! The sent part of the disk log.
 
 use std::collections::HashSet;
 
-/// A place in the disk log: everything before it was sent.
+/// Everything before the cursor was sent.
 #[derive(Debug)]
 pub struct Cursor {
     next: u64,
@@ -15,27 +15,25 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// At the first entry that is not delivered. Entries of the last run may have been sent already.
+    /// Starts at the first undelivered entry. Entries of the last run may have been sent already.
     pub fn new(first_unsettled: u64, end: u64) -> Self {
         Self { next: first_unsettled.min(end), end, resent_below: end, queued: HashSet::new(), sent_below: 0 }
     }
 
-    /// Whether every entry was sent.
     pub fn at_end(&self) -> bool {
         self.next >= self.end
     }
 
-    /// The next entry to send.
     pub fn next(&self) -> u64 {
         self.next
     }
 
-    /// Entries at or behind this place are not known yet.
+    /// Entries from here on are not known yet.
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// Entries of `first..end` are in the log now; these of them need nobody to send them.
+    /// Entries of `first..end` are in the log now; some of them need no sending.
     pub fn appended(&mut self, first: u64, end: u64, needs_nobody: impl Fn(u64) -> bool) {
         if self.at_end() {
             self.next = self.next.max(first);
@@ -46,38 +44,34 @@ impl Cursor {
         }
     }
 
-    /// An entry's record is in flight.
     pub fn queue(&mut self, offset: u64) {
         self.queued.insert(offset);
         self.sent_below = self.sent_below.max(offset + 1);
     }
 
-    /// An entry's record is no longer in flight.
     pub fn unqueue(&mut self, offset: u64) {
         self.queued.remove(&offset);
     }
 
-    /// Whether an entry's record is in flight.
     pub fn is_queued(&self, offset: u64) -> bool {
         self.queued.contains(&offset)
     }
 
-    /// Whether an entry may have been sent by somebody before.
+    /// Whether an entry may have been sent before.
     pub fn is_resent(&self, offset: u64) -> bool {
         offset < self.resent_below
     }
 
-    /// Goes on behind an entry.
     pub fn pass(&mut self, offset: u64) {
         self.next = self.next.max(offset + 1);
     }
 
-    /// Entries up to the end may have been sent without an acknowledgement.
+    /// All entries may have been sent without an acknowledgement.
     pub fn flag_to_end(&mut self) {
         self.resent_below = self.resent_below.max(self.end);
     }
 
-    /// Starts over at the first entry that is not delivered. Those that were sent may be second copies now.
+    /// Starts over at the first undelivered entry. Sent entries may become second copies.
     pub fn rewind(&mut self, first_unsettled: u64) {
         self.next = first_unsettled.min(self.end);
         self.queued.clear();

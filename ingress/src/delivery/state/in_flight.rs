@@ -1,4 +1,4 @@
-//! Records that were handed to Kafka and are not reported yet, oldest first.
+//! Records that were sent to Kafka and are not reported yet, oldest first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,38 +11,29 @@ use super::Waiter;
 /// Bound on the tickets between the oldest open one and the newest: one stuck record keeps the slots of all later ones.
 const SPAN_MAX: usize = 160_000;
 
-/// A record that was sent.
 #[derive(Debug)]
 pub struct InFlightRecord {
-    /// Its partition.
     pub partition: u32,
-    /// When it was sent.
     pub entered: Instant,
-    /// About what it takes in memory.
+    /// Approximate size in memory.
     pub size: usize,
-    /// Who waits for it, unless answered already.
+    /// None once it was answered.
     pub waiter: Option<Waiter>,
-    /// Where else it is.
     pub place: Place,
 }
 
-/// Where a record is, besides in flight to Kafka.
 #[derive(Debug)]
 pub enum Place {
-    /// Nowhere else.
     Memory(Arc<Record>),
-    /// Being written to the disk log; and what Kafka said meanwhile, if it did.
+    /// Being written to the disk log, with Kafka's report if there was one.
     ToDisk(Option<Reported>),
-    /// In the disk log.
     Disk(u64),
-    /// Nowhere else, because the disk log had no room.
+    /// In memory only, because the disk log had no room.
     NoRoom(Arc<Record>),
 }
 
-/// Kafka's report on a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reported {
-    /// Acknowledged.
     Kept,
     /// Kafka may have it or not.
     Failed,
@@ -73,7 +64,6 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// Adds a record and returns its ticket.
     pub fn insert(&mut self, pending: InFlightRecord) -> u64 {
         self.open += 1;
         self.bytes += pending.size;
@@ -81,13 +71,12 @@ impl InFlight {
         self.oldest + self.ring.len() as u64 - 1
     }
 
-    /// The record of a ticket, if it is still in flight.
+    /// None if it is no longer in flight.
     pub fn get_mut(&mut self, ticket: u64) -> Option<&mut InFlightRecord> {
         let index = usize::try_from(ticket.checked_sub(self.oldest)?).ok()?;
         self.ring.get_mut(index)?.as_mut()
     }
 
-    /// Removes a record.
     pub fn remove(&mut self, ticket: u64) -> Option<InFlightRecord> {
         let index = usize::try_from(ticket.checked_sub(self.oldest)?).ok()?;
         let pending = self.ring.get_mut(index)?.take()?;
@@ -112,7 +101,6 @@ impl InFlight {
         }
     }
 
-    /// When the oldest record that is not reported was sent.
     pub fn oldest_open(&self) -> Option<Instant> {
         self.ring.iter().flatten().find(|pending| pending.is_open()).map(|pending| pending.entered)
     }
@@ -133,22 +121,21 @@ impl InFlight {
         }
     }
 
-    /// All tickets, oldest first.
+    /// Oldest first.
     pub fn tickets(&self) -> Vec<u64> {
         (self.oldest..).zip(&self.ring).filter(|(_, pending)| pending.is_some()).map(|(ticket, _)| ticket).collect()
     }
 
-    /// Records that are not reported.
     pub fn open(&self) -> usize {
         self.open
     }
 
-    /// About what these take in memory.
+    /// Approximate size of these in memory.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether one stuck record keeps too many places.
+    /// Whether one stuck record keeps too many slots.
     pub fn too_long(&self) -> bool {
         self.ring.len() >= SPAN_MAX
     }
@@ -160,7 +147,6 @@ impl InFlight {
 }
 
 impl InFlightRecord {
-    /// Whether Kafka has not reported it.
     fn is_open(&self) -> bool {
         !matches!(self.place, Place::ToDisk(Some(_)))
     }

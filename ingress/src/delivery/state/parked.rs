@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How many entries may be parked, since each takes memory. Beyond it a rejected record fails the producer.
 pub const PARKED_MAX: usize = 100_000;
 
-/// The parked entries, by offset in the disk log.
+/// By offset in the disk log.
 #[derive(Debug, Default)]
 pub struct Parked {
     entries: BTreeMap<u64, ParkedEntry>,
@@ -23,20 +23,17 @@ struct ParkedEntry {
 }
 
 impl Parked {
-    /// Parks an entry.
     pub fn put(&mut self, offset: u64, size: usize) {
         self.entries.insert(offset, ParkedEntry { size, moving: false });
         self.by_size.insert((size, offset));
     }
 
-    /// Removes an entry.
     pub fn take(&mut self, offset: u64) {
         if let Some(ParkedEntry { size, .. }) = self.entries.remove(&offset) {
             self.by_size.remove(&(size, offset));
         }
     }
 
-    /// Whether an entry is parked.
     pub fn contains(&self, offset: u64) -> bool {
         self.entries.contains_key(&offset)
     }
@@ -57,12 +54,10 @@ impl Parked {
         }
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether no more may be parked.
     pub fn is_full(&self) -> bool {
         self.entries.len() >= PARKED_MAX
     }

@@ -10,7 +10,6 @@ use super::in_flight::Place;
 use super::{DeliveryState, ProducerState};
 
 impl DeliveryState {
-    /// The number of parked entries.
     pub fn parked(&self) -> usize {
         self.parked.len()
     }
@@ -22,7 +21,6 @@ impl DeliveryState {
         Some((offset, self.cursor.is_resent(offset)))
     }
 
-    /// Sends a parked entry again.
     pub fn retry_parked(&mut self, now: Instant, offset: u64, partition: u32, record: Arc<Record>) {
         if self.producer != ProducerState::Up || !self.parked.contains(offset) {
             return;

@@ -12,19 +12,16 @@ use event_log::Record;
 /// partitions of the others.
 pub const SILENT_AFTER: Duration = Duration::from_millis(50);
 
-/// A record with its ticket.
 pub type QueuedRecord = (u64, Arc<Record>);
 
 /// Records of one partition, to be sent in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The partition.
     pub partition: u32,
-    /// What to send.
     pub records: Vec<QueuedRecord>,
 }
 
-/// Records that wait to be sent, and the number in flight, per partition.
+/// Waiting records, and the number in flight, per partition.
 #[derive(Debug)]
 pub struct SendQueue {
     partitions: Vec<PartitionQueue>,
@@ -35,9 +32,7 @@ pub struct SendQueue {
 #[derive(Debug, Default)]
 struct PartitionQueue {
     waiting: Vec<QueuedRecord>,
-    /// A batch is being passed to the client right now.
     sending: bool,
-    /// Records in flight.
     out: usize,
     /// The last report, or the send if nothing else was in flight.
     heard_at: Option<Instant>,
@@ -46,12 +41,11 @@ struct PartitionQueue {
 }
 
 impl SendQueue {
-    /// An empty queue for this many partitions.
     pub fn new(partitions: u32) -> Self {
         Self { partitions: (0..partitions.max(1)).map(|_| PartitionQueue::default()).collect(), turn: 0, out: 0 }
     }
 
-    /// Puts a record behind all others of its partition.
+    /// Behind all others of its partition.
     pub fn push(&mut self, partition: u32, record: QueuedRecord) {
         self.queue(partition).waiting.push(record);
     }
@@ -76,7 +70,7 @@ impl SendQueue {
         Some(Batch { partition: u32::try_from(partition).expect("made from a u32"), records })
     }
 
-    /// A batch was passed to the client, except for these records, for which the client's queue had no room.
+    /// A batch was passed to the client; the refused records did not fit into its queue.
     pub fn sent(&mut self, partition: u32, mut refused: Vec<QueuedRecord>) {
         self.out -= refused.len();
         let queue = self.queue(partition);
@@ -86,7 +80,7 @@ impl SendQueue {
         queue.waiting = refused;
     }
 
-    /// A record was reported. Returns whether it was the last of its partition in flight.
+    /// Returns whether the record was the last of its partition in flight.
     pub fn reported(&mut self, partition: u32, now: Instant) -> bool {
         self.out = self.out.saturating_sub(1);
         let queue = self.queue(partition);
@@ -95,17 +89,14 @@ impl SendQueue {
         queue.out == 0
     }
 
-    /// Records in flight.
     pub fn out(&self) -> usize {
         self.out
     }
 
-    /// Whether a batch is being passed to the client right now.
     pub fn sending(&self) -> bool {
         self.partitions.iter().any(|queue| queue.sending)
     }
 
-    /// Takes out all records that wait.
     pub fn clear(&mut self) -> Vec<QueuedRecord> {
         self.partitions.iter_mut().flat_map(|queue| std::mem::take(&mut queue.waiting)).collect()
     }

@@ -5,40 +5,29 @@ use std::time::Duration;
 
 use event_log::Record;
 
-/// A request that waits, in a slot of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Waiter {
-    /// The worker.
     pub worker: u32,
-    /// The slot.
     pub slot: u32,
-    /// Which use of the slot.
+    /// The number of the slot's use.
     pub generation: u32,
 }
 
-/// What a request is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// Acknowledged by Kafka.
     Kafka,
-    /// Durable in the disk log.
     Disk,
-    /// Neither.
+    /// Neither Kafka nor the disk log took the record.
     StorageUnavailable,
 }
 
-/// A record that came in.
 #[derive(Clone, Debug)]
 pub struct Offer {
-    /// Who waits for it.
     pub waiter: Waiter,
-    /// Its partition.
     pub partition: u32,
-    /// The record.
     pub record: Arc<Record>,
 }
 
-/// The limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// Whether every record goes to the disk log at once, and is answered from there.
@@ -47,30 +36,24 @@ pub struct Rules {
     pub deadline: Duration,
     /// How long a report is awaited when the disk log has no room.
     pub report_wait_max: Duration,
-    /// Records in flight, at most.
     pub records_max: usize,
-    /// About how many bytes are in flight at most.
+    /// Approximate bytes in flight, at most.
     pub bytes_max: usize,
     /// Size of the disk log above which parked entries are moved to its end.
     pub move_parked_above_bytes: u64,
 }
 
-/// What follows from an input.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Who is told what.
     pub replies: Vec<(Waiter, Reply)>,
     /// Entries of the disk log that are in Kafka now.
     pub delivered: Vec<u64>,
 }
 
-/// Whether records can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProducerState {
-    /// Kafka was not reached yet.
     Connecting,
-    /// They can.
     Up,
-    /// The producer is done for. It is replaced once all of its records are reported.
+    /// The producer failed. It is replaced once all of its records are reported.
     Failing,
 }
