@@ -1,5 +1,5 @@
-//! `hookledger audit`: compares facts with `raw`, and the records in the compacted topics with what facts come to;
-//! with `--repair` it publishes what differs.
+//! `hookledger audit`: compares facts with `raw`, and the records of compacted topics with the result of the facts;
+//! with `--repair` it publishes the differences.
 
 use std::path::{Path, PathBuf};
 
@@ -19,20 +19,18 @@ use crate::output::print;
 use crate::rebuild::{Shown, logs, settings};
 use crate::state::State;
 
-/// How it is called.
 pub fn command() -> Command {
     runtime::settings::command("audit", "Compares facts with raw, and published records with facts", &settings())
         .after_help(
-            "Interprets raw again as far as it reaches and compares each fact; folds facts and compares the last \
-             record of each key in installations and permissions. Changes nothing, and processors may run meanwhile. \
-             Reads Kafka, or, where kafka is not set, the disk logs of a standalone in data-dir, which must not be \
-             running. Ends with 3 if there are differences, with 4 if there are some but a processor published \
-             meanwhile: then ask again.\n\n\
-             With --repair it publishes what differs: facts that are missing, facts that say something else than their \
-             raw event, and records that are missing, other, or of which facts know nothing. Each carries the header \
-             hl_correction. No processor of the group may run; at its next start it reads the facts that were put \
-             right and folds the installations that they are about again. Events are not published again. Ends with 3 \
-             if something is left that it cannot put right.",
+            "Interprets raw again as far back as it is kept and compares each fact; folds facts and compares the \
+             last record of each key in installations and permissions. Changes nothing, and processors may run \
+             meanwhile. Reads Kafka, or, where kafka is not set, the disk logs of a standalone in data-dir, which \
+             must not be running. Ends with 3 if there are differences, with 4 if there are some but a processor \
+             published meanwhile: then run it again.\n\nWith --repair it publishes the differences: facts that are \
+             missing, facts that differ from their raw event, and records that are missing, different, or without \
+             any fact. Each carries the header hl_correction. No processor of the group may run; at its next start \
+             it reads the corrected facts and folds their installations again. Events are not published again. Ends \
+             with 3 if a difference is left that it cannot repair.",
         )
         .arg(
             Arg::new("repair")
@@ -42,7 +40,6 @@ pub fn command() -> Command {
         )
 }
 
-/// Compares and tells.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let settings = Settings::from_matches_and_process(&settings(), arguments)?;
     telemetry::init_logs(settings.log_format()?);
@@ -94,7 +91,6 @@ fn told(audit: &Audit) -> String {
     )
 }
 
-/// A directory for this command alone, gone when it ends.
 struct Scratch(PathBuf);
 
 impl Scratch {

@@ -14,10 +14,9 @@ use crate::outcome::{Outcome, Usage};
 use crate::output::{complain, print, print_json, shown};
 use crate::query::{self, Query};
 
-/// No token is longer than this.
 const TOKEN_BYTES_MAX: u64 = 4_096;
 
-/// How it is called. A token is no argument: other users of the machine could read it.
+/// A token is no argument: other users of the machine could read it.
 pub fn command() -> Command {
     Command::new("check")
         .about("Asks whether the holder of a token may call a method")
@@ -45,7 +44,6 @@ pub fn command() -> Command {
         .args(query::question_arguments())
 }
 
-/// Asks.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let installation = query::installation(arguments);
     let method = arguments.get_one::<String>("method").expect("clap requires it");

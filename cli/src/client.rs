@@ -1,9 +1,8 @@
 //! One HTTP/1.1 connection at a time, kept alive, that never sends a request twice.
 //!
-//! A request is repeated only where it certainly never left: the kept connection had been closed
+//! A request is repeated only where it certainly was not sent: the kept connection had been closed
 //! before a byte was written. Whether a broken request reached the server is for the caller to judge,
-//! as it is for Bitrix24. TLS is not here: load and operators talk to their own machines, and a proxy
-//! in front does the rest.
+//! as it is for Bitrix24. TLS is not supported: load tests and operators use their own machines, or a proxy.
 
 use std::time::Duration;
 
@@ -18,56 +17,44 @@ use tokio::time::timeout;
 
 use primitives::secret::Secret;
 
-/// Longer answers are refused: a page of the query API has its own, lower limit.
+/// A page of the query API has its own, lower limit.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How long an answer is awaited unless told otherwise.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
-/// How long a connection is awaited.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How many connections may close before a request left, one after another.
+/// How many connections in a row may close before a request is sent.
 const ATTEMPTS_MAX: usize = 3;
 
-/// Why a URL is none that we can talk to.
 #[derive(Debug, thiserror::Error)]
 pub enum UrlError {
-    /// It is no `http://host[:port][/path]`.
     #[error("{0:?} is not a URL such as http://127.0.0.1:8080")]
     Malformed(String),
-    /// It asks for TLS.
     #[error("{0:?} asks for TLS, and no TLS client is built in: give the http:// address behind the proxy")]
     Tls(String),
 }
 
-/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens there, or not in time. Nothing was sent.
+    /// No server listens there, or does not accept in time. Nothing was sent.
     #[error("connect to {0}: {1}")]
     Connect(String, std::io::Error),
-    /// No answer in time. The request may have been served.
+    /// No answer in time. The request may have been processed.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     TooSlow(Duration),
-    /// The connection broke. The request may have been served.
+    /// The connection broke. The request may have been processed.
     #[error("the connection broke before the answer was complete: {0}")]
     Broken(String),
-    /// The path or a header cannot be sent.
     #[error("the request cannot be sent: {0}")]
     Request(#[from] hyper::http::Error),
 }
 
-/// An answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status code.
     pub status: u16,
-    /// The headers.
     pub headers: HeaderMap,
-    /// The whole body.
     pub body: Bytes,
 }
 
-/// A server, and the connection to it if one is open.
 pub struct Client {
     origin: Origin,
     authorization: Option<HeaderValue>,
@@ -75,7 +62,6 @@ pub struct Client {
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
-/// Where a server is, and below which path.
 struct Origin {
     host: String,
     port: u16,
@@ -84,16 +70,16 @@ struct Origin {
 }
 
 impl Client {
-    /// A client for the server at `url`. Connects with the first request.
+    /// Connects with the first request.
     pub fn new(url: &str) -> Result<Self, UrlError> {
         let origin = Origin::parse(url)?;
         Ok(Self { origin, authorization: None, answer_wait_max: ANSWER_WAIT_MAX, sender: None })
     }
 
-    /// Sends this bearer token with every request.
+    /// Sent with every request.
     #[must_use]
     pub fn with_token(mut self, token: &Secret) -> Self {
-        // A token that no header can carry cannot be right; the server will say that it is missing.
+        // A token that no header can carry cannot be right; the server will report it as missing.
         self.authorization = HeaderValue::from_str(&format!("Bearer {}", token.reveal())).ok().map(|mut value| {
             value.set_sensitive(true);
             value
@@ -101,14 +87,12 @@ impl Client {
         self
     }
 
-    /// Awaits answers for this long.
     #[must_use]
     pub fn with_answer_wait_max(mut self, wait_max: Duration) -> Self {
         self.answer_wait_max = wait_max;
         self
     }
 
-    /// Connects if there is no open connection.
     pub async fn connect(&mut self) -> Result<(), ClientError> {
         if self.sender.as_ref().is_none_or(SendRequest::is_closed) {
             self.sender = Some(self.origin.connect().await?);
@@ -116,13 +100,11 @@ impl Client {
         Ok(())
     }
 
-    /// `GET path`.
     pub async fn get(&mut self, path: &str) -> Result<Answer, ClientError> {
         let request = self.request(Method::GET, path)?;
         self.send(request).await
     }
 
-    /// `POST path`.
     pub async fn post(&mut self, path: &str, content_type: &str, body: Bytes) -> Result<Answer, ClientError> {
         let mut request = self.request(Method::POST, path)?;
         let content_type = HeaderValue::from_str(content_type).map_err(hyper::http::Error::from)?;
@@ -207,7 +189,7 @@ impl Origin {
         let stream = connecting.await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(fail)?;
         stream.set_nodelay(true).map_err(fail)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
-        // Its errors come out of the request that they hit.
+        // Its errors are reported by the failed request.
         tokio::spawn(async move {
             let _ = connection.await;
         });
@@ -222,13 +204,12 @@ async fn read(response: hyper::Response<hyper::body::Incoming>) -> Result<Answer
     Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
 }
 
-/// hyper's errors name their cause only underneath.
+/// hyper's errors hide their cause in the source.
 fn broken(error: &hyper::Error) -> ClientError {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     ClientError::Broken(format!("{error}{cause}"))
 }
 
-/// Runs one command's future on a runtime of its own.
 pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }

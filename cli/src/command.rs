@@ -10,7 +10,6 @@ use crate::{
     audit, check, drain, history, installations, output, rebuild, resume, salvage, send, show, standalone, verify,
 };
 
-/// A command: how it is called, and what it does.
 struct Entry {
     command: fn() -> Command,
     run: fn(&ArgMatches) -> anyhow::Result<Outcome>,
@@ -31,12 +30,12 @@ const COMMANDS: [Entry; 12] = [
     Entry { command: drain::command, run: drain::run },
 ];
 
-/// Runs what the arguments ask for; the first argument is the program's name.
+/// The first argument is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(told) => {
-            // Help goes to stdout and is no failure; clap knows which is which.
+            // Help goes to stdout and is no failure; clap decides.
             let _ = told.print();
             return if told.use_stderr() { Outcome::Wrong.into() } else { Outcome::Done.into() };
         }
@@ -44,7 +43,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     run(&matches).into()
 }
 
-/// The whole command line.
 pub fn command() -> Command {
     Command::new("hookledger")
         .version(env!("CARGO_PKG_VERSION"))

@@ -1,4 +1,4 @@
-//! `hookledger drain`: brings what an ingress left on its disk to Kafka, when that ingress will not come back.
+//! `hookledger drain`: sends the disk log of an ingress that will not return to Kafka.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,38 +15,33 @@ use runtime::telemetry;
 use crate::outcome::{Outcome, Usage};
 use crate::output::print;
 
-/// A rate over less than this says nothing.
+/// Shorter times give no rate.
 const RATE_TIME_MIN: Duration = Duration::from_millis(1);
 
-/// How it is called.
 pub fn command() -> Command {
-    runtime::settings::command(
-        "drain",
-        "Brings the events on the disk of an ingress that is gone to Kafka",
-        &settings(),
-    )
-    .after_help(
-        "Each event goes to the topic raw, in the order of the log, marked as one that may be there already. What \
-             Kafka has acknowledged is noted in DIR: drain may be interrupted and killed, and goes on where it was. \
-             The directory itself stays; at the end it holds no event any more.",
-    )
-    .arg(
-        Arg::new("dir")
-            .long("dir")
-            .value_name("DIR")
-            .required(true)
-            .value_parser(value_parser!(std::path::PathBuf))
-            .help("The data directory of that ingress, or `ingress` below it"),
-    )
-    .arg(
-        Arg::new("dry-run")
-            .long("dry-run")
-            .action(ArgAction::SetTrue)
-            .help("Only say what is there; needs no Kafka and changes nothing"),
-    )
+    runtime::settings::command("drain", "Sends the events in the disk log of a lost ingress to Kafka", &settings())
+        .after_help(
+            "Each event goes to the topic raw, in the order of the log, marked as a possible second copy. Progress is \
+         saved in DIR: drain may be interrupted or killed, and resumes. The directory itself stays; at the end it \
+         holds no events.",
+        )
+        .arg(
+            Arg::new("dir")
+                .long("dir")
+                .value_name("DIR")
+                .required(true)
+                .value_parser(value_parser!(std::path::PathBuf))
+                .help("The data directory of that ingress, or `ingress` below it"),
+        )
+        .arg(
+            Arg::new("dry-run")
+                .long("dry-run")
+                .action(ArgAction::SetTrue)
+                .help("Only show the events; needs no Kafka and changes nothing"),
+        )
 }
 
-/// Runs until everything is in Kafka, or somebody stops it.
+/// Runs until everything is in Kafka, or a stop is requested.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let settings = Settings::from_matches_and_process(&settings(), arguments)?;
     let dir = arguments.get_one::<std::path::PathBuf>("dir").expect("clap requires it");
@@ -67,7 +62,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     bring(survey, &kafka)
 }
 
-/// Of Kafka's settings all, since topics that are missing are made.
+/// All settings of Kafka, since missing topics are created.
 fn settings() -> Vec<Setting> {
     let process = PROCESS.iter().filter(|setting| setting.name == "log-format");
     KAFKA.iter().chain(process).copied().collect()
@@ -98,7 +93,6 @@ fn bring(survey: Survey, kafka: &runtime::settings::KafkaSettings) -> anyhow::Re
     }
 }
 
-/// What was asked for in vain is told apart from what went wrong.
 fn told(error: AdoptError) -> anyhow::Error {
     let advice = match &error {
         AdoptError::Survey(SurveyError::InUse(_)) => {
@@ -132,7 +126,7 @@ fn rate(events: u64, took: Duration) -> String {
     format!("{per_second} a second")
 }
 
-/// On a terminal only; indicatif sees to that.
+/// Hidden by indicatif unless stderr is a terminal.
 fn bar(events: u64) -> ProgressBar {
     let template = "{bar:40} {pos}/{len} events, {per_sec}, {eta} left";
     ProgressBar::new(events).with_style(ProgressStyle::with_template(template).expect("the template is well formed"))

@@ -10,16 +10,14 @@ use crate::outcome::Outcome;
 use crate::output::{aligned, print, print_json, shown};
 use crate::query::{self, Query, QueryError};
 
-/// The API gives no more at once.
 const PAGE: &str = "1000";
-/// An installation with more facts than this is looked at in pages, by the API's cursor.
+/// More facts are read in pages, by the API's cursor.
 const FACTS_MAX: usize = 100_000;
 
-/// Fields that have a column of their own, or say what the command line said.
+/// Fields that have a column of their own, or repeat the command line.
 const ELSEWHERE: [&str; 9] =
     ["app", "member_id", "occurred_at", "received_at", "id", "type", "principal", "raw", "profile"];
 
-/// How it is called.
 pub fn command() -> Command {
     Command::new("history")
         .about("Shows the facts about an installation, oldest first")
@@ -27,7 +25,6 @@ pub fn command() -> Command {
         .args(query::question_arguments())
 }
 
-/// Shows.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let installation = query::installation(arguments);
     let mut query = Query::from_arguments(arguments)?;
@@ -69,7 +66,6 @@ fn row(fact: &Value) -> Vec<String> {
     vec![shown(&fact["occurred_at"]), shown(&fact["type"]), principal, place, shown(&fact["id"]), more(fact)]
 }
 
-/// What this kind of fact says beyond what all say, and which version it names.
 fn more(fact: &Value) -> String {
     let mut fields: Map<String, Value> = fact.as_object().cloned().unwrap_or_default();
     fields.retain(|name, value| !ELSEWHERE.contains(&name.as_str()) && !value.is_null());

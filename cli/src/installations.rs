@@ -1,4 +1,4 @@
-//! `hookledger installations`: which portals have which app, and since when.
+//! `hookledger installations`: the portals of each app, and since when.
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::{Value, json};
@@ -10,10 +10,8 @@ use crate::outcome::Outcome;
 use crate::output::{aligned, complain, print, print_json, shown};
 use crate::query::{self, Query};
 
-/// The API gives no more at once.
 const PAGE: u64 = 1_000;
 
-/// How it is called.
 pub fn command() -> Command {
     Command::new("installations")
         .about("Lists installations")
@@ -31,13 +29,12 @@ pub fn command() -> Command {
                 .value_name("N")
                 .default_value("1000")
                 .value_parser(value_parser!(u64).range(1..=1_000_000))
-                .help("So many at most"),
+                .help("The most installations to list"),
         )
         .arg(Arg::new("cursor").long("cursor").value_name("CURSOR").help("Go on behind a former list's end"))
         .args(query::question_arguments())
 }
 
-/// Lists.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let mut query = Query::from_arguments(arguments)?;
     let (items, next) = block_on(async { Ok(all(&mut query, arguments).await?) })?;

@@ -1,27 +1,26 @@
-//! The command `hookledger`: a portal to play with, and the operator's questions.
+//! The command `hookledger`: a simulated portal, and the operator's tools.
 //!
-//! One file per command. What the commands share lies beside them: an HTTP client, the portal that
-//! plays Bitrix24, load, and the query API seen from outside. Nothing here decides what an event
-//! means; commands only send, ask and show.
+//! One file per command. Shared parts lie beside them: an HTTP client, the portal that
+//! plays Bitrix24, load, and the client of the query API. The meaning of an event is in `domain`.
 
-pub mod audit;
-pub mod check;
+mod audit;
+mod check;
 pub mod client;
 pub mod command;
-pub mod drain;
-pub mod history;
-pub mod installations;
+mod drain;
+mod history;
+mod installations;
 pub mod load;
-pub mod outcome;
-pub mod output;
+mod outcome;
+mod output;
 pub mod portal;
-pub mod query;
-pub mod rebuild;
-pub mod resume;
-pub mod salvage;
-pub mod send;
-pub mod show;
-pub mod standalone;
-pub mod state;
-pub mod urlencode;
-pub mod verify;
+mod query;
+mod rebuild;
+mod resume;
+mod salvage;
+mod send;
+mod show;
+mod standalone;
+mod state;
+mod urlencode;
+mod verify;

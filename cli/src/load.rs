@@ -1,9 +1,8 @@
-//! Load: many connections that post one event after another, and what became of them.
+//! Load: many connections that post one event after another, and the results.
 //!
-//! Each connection is a closed loop: its next event leaves when the last one was answered. With a rate,
-//! events are due at even distances; one that is late because its connection still waited counts from
-//! when it was due, so that a server that stalls cannot hide behind the events that were not sent.
-//! Memory does not grow with the number of events.
+//! Each connection is a closed loop: its next event is sent after the last answer. With a rate,
+//! events are due at even distances; the latency of a delayed event counts from its due time, so that a
+//! server that stalls cannot hide behind events that were not sent. Memory does not grow with the number of events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,34 +23,25 @@ pub mod events;
 mod latency;
 mod summary;
 
-/// After a failed attempt a connection waits this long: a server that is away is not stormed.
+/// The pause of a connection after a failure: a server that is down is not flooded.
 const FAILURE_WAIT: Duration = Duration::from_millis(100);
 
-/// The body of a connection's n-th event.
 pub type Bodies = Arc<dyn Fn(usize, u64) -> Bytes + Send + Sync>;
 
-/// What is to be sent.
 #[derive(Clone)]
 pub struct LoadPlan {
-    /// The server.
     pub url: String,
-    /// The path of the app.
     pub path: String,
-    /// The content type of all bodies.
     pub content_type: &'static str,
-    /// How many connections are open at a time.
     pub connections: usize,
     /// Events a second, over all connections; none is as fast as the answers allow.
     pub rate: Option<u32>,
-    /// For how long events are sent.
     pub duration: Duration,
-    /// How many events are sent at most.
     pub events: Option<u64>,
-    /// The events: connection and number within the connection to body.
     pub bodies: Bodies,
 }
 
-/// How far a load has come, and the way to end it early. Shared with whoever watches.
+/// The progress of a load, and a way to end it early.
 #[derive(Debug, Default)]
 pub struct Watch {
     taken: AtomicU64,
@@ -60,18 +50,17 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// How many events have been answered or have failed.
+    /// Events that have been answered or have failed.
     pub fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Ends the load: what is on its way is awaited, nothing new is sent.
+    /// Ends the load: requests in flight are awaited, no new one is sent.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 }
 
-/// Sends what the plan says.
 pub async fn run(plan: LoadPlan, watch: Arc<Watch>) -> Result<LoadSummary, UrlError> {
     let clients: Result<Vec<Client>, UrlError> = (0..plan.connections).map(|_| Client::new(&plan.url)).collect();
     let plan = Arc::new(plan);
@@ -89,7 +78,6 @@ pub async fn run(plan: LoadPlan, watch: Arc<Watch>) -> Result<LoadSummary, UrlEr
     Ok(summary)
 }
 
-/// One connection's loop.
 struct Connection {
     number: usize,
     client: Client,
@@ -127,7 +115,7 @@ impl Connection {
         tally
     }
 
-    /// When the n-th event of this connection is due, if there is a rate.
+    /// The due time of the connection's n-th event, with a rate.
     fn due(&self, nth: u64) -> Option<Instant> {
         let rate = u64::from(self.plan.rate?.max(1));
         let place = nth * self.plan.connections as u64 + self.number as u64;
@@ -136,33 +124,26 @@ impl Connection {
         Some(self.started + since)
     }
 
-    /// Whether one more event may be sent.
+    /// Reserves one more event. Returns whether there is one left.
     fn take(&self) -> bool {
         self.plan.events.is_none_or(|events| self.watch.taken.fetch_add(1, Ordering::Relaxed) < events)
     }
 }
 
-/// Where a promise says that an event is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kept {
-    /// Acknowledged by Kafka.
     Kafka,
-    /// On the ingress' disk.
     Disk,
 }
 
-/// The promise that a webhook's answer makes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Promise {
-    /// The event's id.
     pub id: uuid::Uuid,
-    /// Where it is kept.
     pub kept: Kept,
 }
 
 impl Kept {
-    /// As people say it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Kafka => "Kafka",
@@ -172,7 +153,7 @@ impl Kept {
 }
 
 impl Promise {
-    /// Reads an answer: only a 200 with an id and a place is a promise.
+    /// Only a 200 with an id and a place is a promise.
     pub fn read(status: u16, body: &[u8]) -> Option<Self> {
         (status == 200).then(|| serde_json::from_slice(body).ok()).flatten()
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Much that is folded is small, and comes and goes.
+/// Folding allocates many small, short-lived objects.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

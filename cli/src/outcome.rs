@@ -1,4 +1,4 @@
-//! Exit codes: how a command ended, for scripts.
+//! Exit codes, for scripts.
 
 use std::process::ExitCode;
 
@@ -7,28 +7,22 @@ use runtime::settings::SettingsError;
 use crate::client::UrlError;
 use crate::query::QueryError;
 
-/// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done, or the answer is yes.
+    /// Success, or the answer is yes.
     Done,
-    /// It could not be done, or something was not as it should be.
+    /// Failure, or something is not as it should be.
     Failed,
-    /// It was asked for in a way that makes no sense.
     Wrong,
-    /// The answer is no.
     No,
-    /// The answer is not known yet.
     NotYet,
 }
 
-/// A command that makes no sense as it was given.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
 
 impl Outcome {
-    /// The exit code.
     pub fn code(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -39,7 +33,6 @@ impl Outcome {
         }
     }
 
-    /// What an error means for whoever called us.
     pub fn of_error(error: &anyhow::Error) -> Self {
         if let Some(query) = error.downcast_ref::<QueryError>() {
             return query.outcome();

@@ -1,7 +1,7 @@
-//! What people read: lines, aligned columns, and nothing that a terminal would obey.
+//! Human-readable output: lines and aligned columns, without terminal escapes.
 //!
-//! [`show`] is the only door to stdout and stderr for all commands, so that nothing that a portal or a server says
-//! comes past [`primitives::plain`].
+//! [`show`] is the only way to stdout and stderr for all commands, so that no text of a portal or a server
+//! bypasses [`primitives::plain`].
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -9,19 +9,16 @@ use std::io::{self, Write};
 use primitives::plain;
 use serde_json::Value;
 
-/// Writes lines to stdout.
 pub fn print(text: &str) -> anyhow::Result<()> {
     Ok(show(io::stdout().lock(), &plain::lines(text))?)
 }
 
-/// Writes a JSON document to stdout, for programs.
 pub fn print_json(document: &Value) -> anyhow::Result<()> {
     Ok(show(io::stdout().lock(), &plain::json(&format!("{document}\n")))?)
 }
 
-/// Writes a line to stderr.
 pub fn complain(line: &str) {
-    // There is nobody left to tell when stderr is gone.
+    // A closed stderr cannot be reported anywhere.
     let _ = show(io::stderr().lock(), &format!("{}\n", plain::line(line)));
 }
 
@@ -33,7 +30,7 @@ fn show(mut to: impl Write, harmless: &str) -> io::Result<()> {
     }
 }
 
-/// Rows as columns, each as wide as its widest cell, the last one as it is.
+/// Each column is as wide as its widest cell, except the last.
 pub fn aligned(rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| plain::line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -51,7 +48,7 @@ pub fn aligned(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A value of a document as a person reads it; what is not known is a dash.
+/// Unknown values are a dash.
 pub fn shown(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),

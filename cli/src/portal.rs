@@ -1,8 +1,7 @@
-//! A portal that plays Bitrix24: its bodies are shaped exactly as Bitrix24 shapes them.
+//! A simulated portal: its bodies are shaped exactly as Bitrix24 shapes them.
 //!
-//! Everything about a portal follows from its `member_id`, so that a portal can be played again by
-//! naming it: an uninstall sent tomorrow carries the token that an install told today. Nothing here
-//! is a real secret.
+//! Everything about a portal follows from its `member_id`, so that it can be played again: an uninstall sent tomorrow
+//! carries the token of an install sent today. Nothing here is a real secret.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -19,52 +18,39 @@ mod fields;
 
 /// The content type that Bitrix24 sends.
 pub const FORM: &str = "application/x-www-form-urlencoded";
-/// The content type of the same shape in JSON.
 pub const JSON: &str = "application/json";
 
 /// The authorisation server of portals outside Russia.
 const AUTHORISATION_SERVER: &str = "oauth.bitrix.info";
-/// The app, as the authorisation server knows it.
+/// The app's id at the authorisation server.
 const CLIENT_ID: &str = "app.573ad8a0346747.09223434";
-/// What an access token lives, in seconds.
 const EXPIRES_IN_S: u64 = 3_600;
 
-/// A portal with one app on it.
 #[derive(Clone, Debug)]
 pub struct Portal {
-    /// Who it is.
     pub member_id: MemberId,
-    /// Its address.
     pub domain: String,
-    /// Its language.
     pub language: String,
-    /// What the app may use, comma-separated.
+    /// Comma-separated.
     pub scope: String,
-    /// The app's status letter.
     pub status: String,
-    /// What every event of the app carries.
+    /// Carried by every event of the app.
     pub application_token: Secret,
-    /// The user's access token.
     pub access_token: Secret,
-    /// The user's refresh token.
     pub refresh_token: Secret,
-    /// The user who caused the event.
     pub user_id: u64,
-    /// Whether the events can be linked to a user; without one, Bitrix24 sends no OAuth tokens.
+    /// Whether a user caused the events; without one, Bitrix24 sends no OAuth tokens.
     pub linked: bool,
 }
 
-/// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// As Bitrix24 does: PHP's form fields, brackets encoded.
     Form,
-    /// The same shape in JSON.
     Json,
 }
 
 impl Portal {
-    /// The portal with this `member_id`.
     pub fn of(member_id: MemberId) -> Self {
         let digits = |what: &str| Fingerprint::of(&format!("{what} of {member_id}")).to_string();
         Self {
@@ -81,18 +67,16 @@ impl Portal {
         }
     }
 
-    /// A portal that nobody has seen before.
     pub fn random() -> Self {
         Self::nth(&Uuid::now_v7().to_string(), 0)
     }
 
-    /// One of many portals: the same for the same seed and number.
+    /// One of many portals, deterministic for the seed and the number.
     pub fn nth(seed: &str, number: u64) -> Self {
         let digits = Fingerprint::of(&format!("{seed}/{number}")).to_string();
         Self::of(MemberId::parse(&digits[..32]).expect("32 hex digits are a member_id"))
     }
 
-    /// What the portal posts when this happens.
     pub fn body(&self, event: &Event, at: Timestamp, encoding: Encoding) -> Bytes {
         let fields = event.fields(self, at);
         match encoding {
@@ -101,7 +85,7 @@ impl Portal {
         }
     }
 
-    /// The app's system user becoming ready, with tokens of their own.
+    /// The app's system user is ready, with its own tokens.
     pub fn user_ready(&self) -> Event {
         let digits = |what: &str| Fingerprint::of(&format!("{what} of {}", self.member_id)).to_string();
         Event::UserReady {
@@ -143,7 +127,6 @@ impl Portal {
 const ONLY_LINKED: [&str; 7] = ["access_token", "refresh_token", "expires", "expires_in", "scope", "status", "user_id"];
 
 impl Encoding {
-    /// The content type that goes with it.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Form => FORM,

@@ -1,4 +1,4 @@
-//! The query API seen from outside: where it is, who asks, and what its answers mean for a command.
+//! The client of the query API, and the meaning of its answers for a command.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,44 +15,22 @@ use crate::client::{Answer, Client, ClientError};
 use crate::outcome::{Outcome, Usage};
 use crate::{portal, urlencode};
 
-/// Where a processor or `standalone` answers unless told otherwise.
+/// The default address of a processor or `standalone`.
 const URL: &str = "http://127.0.0.1:8081";
-/// More than a question may take on the server's side.
+/// More than the server's own limit for a query.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(40);
 
-/// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// The server was not reached.
     #[error("ask {url}: {source}")]
-    Unreachable {
-        /// Which server.
-        url: String,
-        /// Why not.
-        source: ClientError,
-    },
-    /// The server says what is wrong.
+    Unreachable { url: String, source: ClientError },
     #[error("{status} {title}: {detail}{}", hint(*.status, .title))]
-    Problem {
-        /// The status code.
-        status: u16,
-        /// The problem's title.
-        title: String,
-        /// What is wrong.
-        detail: String,
-    },
-    /// Somebody answers, but not as the query API does.
+    Problem { status: u16, title: String, detail: String },
     #[error("{url} answers {status} with something that is not of the query API")]
-    Foreign {
-        /// Which server.
-        url: String,
-        /// The status code.
-        status: u16,
-    },
+    Foreign { url: String, status: u16 },
 }
 
 impl QueryError {
-    /// What it means for whoever asked.
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Problem { status: 404, title, .. } if title == "unknown installation" => Outcome::No,
@@ -73,7 +51,6 @@ fn hint(status: u16, title: &str) -> &'static str {
     }
 }
 
-/// Arguments that say where to ask, and as whom.
 pub fn server_arguments() -> [Arg; 2] {
     [
         Arg::new("query")
@@ -89,7 +66,6 @@ pub fn server_arguments() -> [Arg; 2] {
     ]
 }
 
-/// Arguments of every question.
 pub fn question_arguments() -> [Arg; 5] {
     let [query, token] = server_arguments();
     let after = Arg::new("after").long("after").value_name("EVENT-ID").help("Answer once this event has been folded");
@@ -98,7 +74,6 @@ pub fn question_arguments() -> [Arg; 5] {
     [query, token, after, wait, json]
 }
 
-/// The arguments `APP MEMBER`.
 pub fn installation_arguments() -> [Arg; 2] {
     [
         Arg::new("app").value_name("APP").required(true).value_parser(app).help("The app, as in the handler's URL"),
@@ -106,24 +81,20 @@ pub fn installation_arguments() -> [Arg; 2] {
     ]
 }
 
-/// What [`installation_arguments`] got.
 pub fn installation(arguments: &ArgMatches) -> Installation {
     let app = arguments.get_one::<AppName>("app").expect("clap requires it").clone();
     let member_id = arguments.get_one::<MemberId>("member").expect("clap requires it").clone();
     Installation { app, member_id }
 }
 
-/// Reads an app's name, for clap.
 pub fn app(text: &str) -> Result<AppName, &'static str> {
     AppName::parse(text).ok_or("an app's name is made of a-z, 0-9 and -, at most 63 of them")
 }
 
-/// Reads a `member_id`, for clap.
 pub fn member(text: &str) -> Result<MemberId, &'static str> {
     MemberId::parse(text).ok_or("a member_id is made of letters, digits, -, _ and ., at most 64 of them")
 }
 
-/// The query API.
 pub struct Query {
     client: Client,
     url: String,
@@ -131,7 +102,6 @@ pub struct Query {
 }
 
 impl Query {
-    /// As the arguments and the environment say.
     pub fn from_arguments(arguments: &ArgMatches) -> anyhow::Result<Self> {
         let flag = arguments.value_source("query") == Some(ValueSource::CommandLine);
         let environment = std::env::var("HOOKLEDGER_QUERY").ok().filter(|url| !flag && !url.is_empty());
@@ -144,12 +114,11 @@ impl Query {
         Ok(Self { client, url, chosen })
     }
 
-    /// Where it is.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Whether somebody answers there; not asked, but an error, where the address was given and nobody does.
+    /// Whether a server answers; an error if none does at an address that was given.
     pub async fn answers(&mut self) -> Result<bool, QueryError> {
         match self.client.connect().await {
             Ok(()) => Ok(true),
@@ -158,13 +127,13 @@ impl Query {
         }
     }
 
-    /// Asks with `GET`. Parameters that are none are left out.
+    /// Parameters without a value are left out.
     pub async fn get(&mut self, path: &str, parameters: &[(&str, Option<&str>)]) -> Result<Value, QueryError> {
         let answer = self.client.get(&with(path, parameters)).await;
         self.read(answer)
     }
 
-    /// Asks for something about one installation: its record, or what is below.
+    /// The record of one installation, or a path below.
     pub async fn about(
         &mut self,
         installation: &Installation,
@@ -174,7 +143,7 @@ impl Query {
         self.get(&format!("/v1/installations/{installation}{below}"), parameters).await
     }
 
-    /// Asks whether the holder of a token may call a method. The token itself stays here.
+    /// Whether the holder of a token may call a method. Only the token's fingerprint is sent.
     pub async fn check(
         &mut self,
         installation: &Installation,
@@ -211,7 +180,6 @@ impl Query {
     }
 }
 
-/// The parameters `after` and `wait` of a question.
 pub fn waiting(arguments: &ArgMatches) -> [(&'static str, Option<&str>); 2] {
     ["after", "wait"].map(|name| (name, arguments.get_one::<String>(name).map(String::as_str)))
 }

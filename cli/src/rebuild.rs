@@ -1,4 +1,4 @@
-//! `hookledger rebuild`: makes a processor's state anew from `facts`, beside the old one, and puts it there.
+//! `hookledger rebuild`: rebuilds a processor's state from `facts` beside the old one, and replaces that.
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -21,19 +21,17 @@ use crate::outcome::Outcome;
 use crate::output::{complain, print};
 use crate::state::{State, described, is_missing, setting_names};
 
-/// Where no bar can be shown, a line tells how far it is.
+/// Without a progress bar, a line shows the progress.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// How it is called.
 pub fn command() -> Command {
-    runtime::settings::command("rebuild", "Makes a processor's state anew from facts", &settings()).after_help(
+    runtime::settings::command("rebuild", "Rebuilds a processor's state from facts", &settings()).after_help(
         "Reads facts from Kafka, or, where kafka is not set, from the disk logs of a standalone in data-dir. The old \
-         state stays as it is until the new one is whole and verified; then it is quarantined, as `state.quarantine`. \
-         Publishes nothing. The processor must not be running.",
+         state is unchanged until the new one is complete and verified; then it is quarantined, as \
+         `state.quarantine`. Publishes nothing. The processor must not be running.",
     )
 }
 
-/// Reads, puts in place, and tells.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let settings = Settings::from_matches_and_process(&settings(), arguments)?;
     telemetry::init_logs(settings.log_format()?);
@@ -46,25 +44,25 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let mut shown = Shown::new();
     let ended = rebuild(&mut *event_log, &state.dir, state.trusts.clone(), &stop, &mut |progress| shown.tell(progress));
     let told = shown.end();
-    ended.with_context(|| format!("{told}; the old state is as it was"))?;
+    ended.with_context(|| format!("{told}; the old state is unchanged"))?;
     print(&format!("{told}.\n"))?;
     let store = opening::open(&state.dir, event_log.identity(), event_log.partitions(), state.trusts.clone())?;
     print(&described(&store))?;
     let aside = opening::beside(&state.dir, "quarantine");
     if aside.is_dir() {
-        print(&format!("The old state is in {}; nothing needs it any more.\n", aside.display()))?;
+        print(&format!("The old state is in {}; it may be deleted.\n", aside.display()))?;
     }
     Ok(Outcome::Done)
 }
 
-/// Where the state lies, and the logs that it is made of.
+/// The settings of the state and of the logs from which it is made.
 pub fn settings() -> Vec<Setting> {
     let process = PROCESS.iter().filter(|setting| setting_names().contains(&setting.name));
     let group = PROCESSOR.iter().filter(|setting| setting.name == "group");
     KAFKA.iter().chain(process).chain(group).copied().collect()
 }
 
-/// The logs in Kafka, or, where that is not set, those of the standalone in `data_dir`, whose lock the caller has.
+/// The logs in Kafka, or without it those of the standalone in `data_dir`, whose lock the caller has.
 pub fn logs(settings: &Settings, data_dir: &Path, stop: &Stop) -> anyhow::Result<Box<dyn EventLog>> {
     if let Some(kafka) = settings.kafka()? {
         let group = settings.text("group").unwrap_or_default();
@@ -79,7 +77,7 @@ pub fn logs(settings: &Settings, data_dir: &Path, stop: &Stop) -> anyhow::Result
     Ok(Box::new(DiskEventLog::open_with(&logs, raw, upkeep)?))
 }
 
-/// What a person sees of it: a bar on a terminal, lines elsewhere.
+/// Progress: a bar on a terminal, lines elsewhere.
 pub struct Shown {
     bar: ProgressBar,
     is_terminal: bool,
@@ -89,8 +87,6 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Nothing yet.
-    #[expect(clippy::new_without_default, reason = "it begins to count the time")]
     pub fn new() -> Self {
         let template = "{bar:40} {pos}/{len} places of facts, {per_sec}, {eta} left";
         let style = ProgressStyle::with_template(template).expect("the template is well formed");
@@ -99,7 +95,6 @@ impl Shown {
         Self { bar, is_terminal, began: now, said: now, progress: Progress::default() }
     }
 
-    /// So far we are.
     pub fn tell(&mut self, progress: Progress) {
         self.progress = progress;
         self.bar.set_length(progress.all);
@@ -111,7 +106,6 @@ impl Shown {
         }
     }
 
-    /// The last word: how far it came, how fast.
     pub fn end(&self) -> String {
         self.bar.finish_and_clear();
         self.sentence()
@@ -124,7 +118,6 @@ impl Shown {
     }
 }
 
-/// How long the rest takes at the pace so far.
 fn left(Progress { read, all }: Progress, took: Duration) -> Duration {
     let rest = u32::try_from(all.saturating_sub(read).saturating_mul(1_000) / read.max(1)).unwrap_or(u32::MAX);
     took.saturating_mul(rest) / 1_000

@@ -1,4 +1,4 @@
-//! `hookledger resume`: shows where logs are inconsistent so that no processor goes on, and lets them go on knowingly.
+//! `hookledger resume`: shows inconsistent logs that halt processors, and lets them continue on request.
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -15,30 +15,27 @@ use crate::output::print;
 use crate::rebuild::{logs, settings};
 use crate::state::State;
 
-/// How it is called.
 pub fn command() -> Command {
-    runtime::settings::command("resume", "Shows where logs are inconsistent, and lets processors go on knowingly", &settings())
+    runtime::settings::command("resume", "Shows inconsistent logs, and lets processors resume", &settings())
         .after_help(
-            "A processor is halted where raw no longer reaches back to where it was read, has lost its tail, or \
-             where facts were lost or deleted: nothing is ever skipped in silence. Without --accept this shows for each such \
-             partition what is wrong and what accepting would do, changes nothing, and ends with 3, or with 0 if \
-             nothing is in the way.\n\n\
-             With --accept it writes into facts, for each such partition, where raw goes on, from now and for ever to \
-             be seen there. No processor of the group may be at work; those that are halted may run, and go on by \
-             themselves within some seconds. Where it is not known which events were folded, they are folded again, \
-             and published a second time: rather that than never.\n\n\
-             Where facts were lost, raw is read again from where the facts that are left say that they end; where none \
-             is left, from its first record. --reinterpret-raw does the latter in any case: for facts that were \
-             damaged in their middle, and at the price of publishing again whatever raw holds. Where facts were \
-             deleted at their beginning, it goes on with those that are left, and all states are made anew of them.\n\n\
-             Reads Kafka, or, where kafka is not set, the disk logs of a standalone in data-dir, which must not be \
-             running.",
+            "A processor halts in a partition where raw no longer reaches back to its read position, raw has lost \
+             its tail, or facts were lost or deleted: no record is skipped silently. Without --accept this shows the \
+             inconsistency of each such partition and the effect of accepting it, changes nothing, and ends with 3, \
+             or with 0 if there is none.\n\nWith --accept it writes the new read position of raw into facts, for \
+             each such partition, as a permanent record. No processor of the group may own a partition; halted ones \
+             may run, and resume within some seconds. Where it is unknown which events were folded, they are folded \
+             and published a second time, so that none is lost.\n\nWhere facts were lost, raw is read again from the \
+             read position in the remaining facts; without any, from its first record. --reinterpret-raw does the \
+             latter in any case: for facts that were damaged in their middle, and with all events of raw published \
+             again. Where facts were deleted at their beginning, processors continue with the rest, and rebuild \
+             their states from it.\n\nReads Kafka, or, where kafka is not set, the disk logs of a standalone in \
+             data-dir, which must not be running.",
         )
         .arg(
             Arg::new("accept")
                 .long("accept")
                 .action(ArgAction::SetTrue)
-                .help("Goes on, in all partitions that are shown without it"),
+                .help("Resumes all partitions that are shown without it"),
         )
         .arg(
             Arg::new("reinterpret-raw")
@@ -48,7 +45,6 @@ pub fn command() -> Command {
         )
 }
 
-/// Looks, tells, and goes on if that is wanted.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let settings = Settings::from_matches_and_process(&settings(), arguments)?;
     telemetry::init_logs(settings.log_format()?);
@@ -75,7 +71,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
         }
         opened => opened?,
     };
-    let found = obstacles(&mut *event_log, again).context("look at the logs")?;
+    let found = obstacles(&mut *event_log, again).context("inspect the logs")?;
     if accepts { go_on(&mut *event_log, &found) } else { show(&found) }
 }
 
@@ -100,7 +96,7 @@ fn go_on(event_log: &mut dyn EventLog, found: &[Obstacle]) -> anyhow::Result<Out
         }
         let partition = obstacle.offsets.partition;
         accept(event_log, obstacle, Timestamp::now()).with_context(|| format!("go on in partition {partition}"))?;
-        print(&format!("  accepted: partition {partition} goes on\n"))?;
+        print(&format!("  accepted: partition {partition} resumes\n"))?;
     }
     if found.is_empty() {
         print("Nothing is in the way.\n")?;

@@ -1,4 +1,4 @@
-//! `hookledger salvage --dir DIR`: goes on knowingly after a disk log was damaged.
+//! `hookledger salvage --dir DIR`: recovers what is readable of a damaged disk log.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,12 @@ use disk_log::{Salvaged, salvage};
 use crate::outcome::Outcome;
 use crate::output::print;
 
-/// How it is called.
 pub fn command() -> Command {
     Command::new("salvage")
-        .about("Makes a damaged disk log anew of what can still be read, and says what cannot")
+        .about("Recovers the readable records of a damaged disk log, and reports the rest")
         .long_about(
-            "Makes a damaged disk log anew of what can still be read, each record at its offset, and says what cannot. \
-             Nothing is deleted: the damaged files are kept beside the directory. The log must not be in use.",
+            "Writes a new disk log with the readable records of a damaged one, each at its offset, and reports the \
+             rest. Nothing is deleted: the damaged files are kept beside the directory. The log must not be in use.",
         )
         .arg(
             Arg::new("dir")
@@ -27,7 +26,6 @@ pub fn command() -> Command {
         )
 }
 
-/// Salvages and tells.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let dir: &PathBuf = arguments.get_one("dir").expect("clap requires it");
     anyhow::ensure!(dir.is_dir(), "there is no directory {}", dir.display());
@@ -45,7 +43,9 @@ fn told(saved: &Salvaged) -> String {
     let Some(aside) = &saved.set_aside else {
         let mut lines = vec![format!("nothing is damaged: {} records, nothing was done", saved.records)];
         if !saved.lost.is_empty() {
-            lines.push("the last write was cut short, as by a crash, or damaged since: that cannot be told".to_owned());
+            lines.push(
+                "the last write was cut short by a crash, or damaged later: these cannot be distinguished".to_owned(),
+            );
         }
         lines.extend(lost);
         return lines.join("\n");

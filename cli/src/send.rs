@@ -1,7 +1,6 @@
-//! `hookledger send`: plays a portal against an ingress.
+//! `hookledger send`: plays a portal against an ingress: one event, a whole life, a recorded body, or load.
 //!
-//! One event, a whole life, a recorded body, or load. Every answer is compared with what it should be,
-//! and the exit code says whether all of them were.
+//! Every answer is compared with the expected one, and the exit code says whether all of them matched.
 
 use clap::{ArgMatches, Command};
 
@@ -14,7 +13,6 @@ mod life;
 mod load;
 mod player;
 
-/// How it is called.
 pub fn command() -> Command {
     Command::new("send")
         .about("Plays a portal: one event, a whole life, a recorded body, or load")
@@ -30,7 +28,6 @@ pub fn command() -> Command {
         .subcommand(load::command())
 }
 
-/// Sends.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let (name, arguments) = arguments.subcommand().expect("clap requires it");
     block_on(async {

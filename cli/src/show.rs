@@ -1,4 +1,4 @@
-//! `hookledger show APP MEMBER`: everything that is known of one installation.
+//! `hookledger show APP MEMBER`: the record of one installation.
 
 use clap::{ArgMatches, Command};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::outcome::Outcome;
 use crate::output::{aligned, print, print_json, shown};
 use crate::query::{self, Query, QueryError};
 
-/// The record's fields as they are shown, in this order.
+/// In the order of the output.
 const FIELDS: [&str; 15] = [
     "app",
     "member_id",
@@ -27,10 +27,9 @@ const FIELDS: [&str; 15] = [
     "position",
 ];
 
-/// As many decisions as are known of a principal.
+/// The most decisions that a principal has.
 const ALL_METHODS: [(&str, Option<&str>); 1] = [("limit", Some("1000"))];
 
-/// How it is called.
 pub fn command() -> Command {
     Command::new("show")
         .about("Shows an installation's record and what its administrators allowed")
@@ -38,7 +37,7 @@ pub fn command() -> Command {
         .args(query::question_arguments())
 }
 
-/// Shows. With `--json` the record alone, as the API gives it.
+/// With `--json` the record alone, as the API returns it.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let installation = query::installation(arguments);
     let mut query = Query::from_arguments(arguments)?;

@@ -1,6 +1,6 @@
-//! `hookledger standalone`: webhooks, fold, questions and page in one process, without a broker.
+//! `hookledger standalone`: webhooks, fold, queries and metrics in one process, without a broker.
 //!
-//! The same parts as in the cluster form; the logs lie on this disk instead of in Kafka.
+//! The same parts as in the cluster form, with logs on the local disk.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,12 +25,10 @@ use runtime::telemetry::{self, LogFormat};
 
 use crate::output::print;
 
-/// How it is called.
 pub fn command() -> Command {
     runtime::settings::command("standalone", "Runs everything in one process, without a broker", &settings())
 }
 
-/// Runs until it is asked to end.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     let settings = Settings::from_matches_and_process(&settings(), arguments)?;
     let only_check = settings.on("check-config");
@@ -50,17 +48,16 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     runtime.block_on(serve(config))
 }
 
-/// The size limit of the log of events whose principal is not trusted.
 const UNVERIFIED_LIMIT: Setting = Setting {
     name: "unverified-limit",
     help: "How large the log unverified may become; beyond it the oldest give way.",
     default: Some("256MiB"),
     kind: Kind::Plain,
 };
-/// Only whole segments give way, and a large step of one has a segment of its own.
+/// Only whole segments are deleted, and a large step has a segment of its own.
 const UNVERIFIED_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
-/// Of Kafka's settings only how long things are kept.
+/// Of Kafka's settings only the retention.
 fn settings() -> Vec<Setting> {
     let retention = KAFKA.iter().filter(|setting| setting.name.ends_with("-retention")).copied();
     let own = [ingress::config::WEBHOOKS, FOLDING, QUERIES, PROCESS].concat();
@@ -148,7 +145,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     };
     let folding = async {
         let folded = service::run(config.service, &registry, &readiness, stop.clone(), open).await;
-        // Whoever ends first takes the others along.
+        // The first thread to end stops the others.
         stop_all.request();
         folded
     };
@@ -163,7 +160,6 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     administered.context("serve metrics")
 }
 
-/// Where everything is, and what to do next.
 fn welcome(webhooks: SocketAddr, queries: SocketAddr, admin: SocketAddr, data_dir: &std::path::Path) -> String {
     format!(
         "Hookledger is running. Its data lies in {}.\n\n  \

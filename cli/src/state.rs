@@ -1,4 +1,4 @@
-//! The state directory, as the commands see it that look after it: found, and locked against processors.
+//! The state directory for maintenance commands: found, and locked against processors.
 
 use std::path::{Path, PathBuf};
 
@@ -9,19 +9,17 @@ use runtime::settings::{Settings, SettingsError};
 use crate::outcome::Usage;
 use crate::output::aligned;
 
-/// A state that no processor has while this lives.
+/// Locked against processors while it lives.
 pub struct State {
-    /// Where it lies, or would.
     pub dir: PathBuf,
-    /// The data directory.
     pub data_dir: PathBuf,
-    /// The trust setting of each app: what is counted depends on it.
+    /// Affects what is counted.
     pub trusts: Trusts,
     _lock: Identity,
 }
 
 impl State {
-    /// Takes the processor's directory below `data-dir`, which has to be there.
+    /// The processor's directory below `data-dir`, which must exist.
     pub fn take(settings: &Settings) -> anyhow::Result<Self> {
         let data_dir = settings.path("data-dir")?;
         let dir = data_dir.join("processor");
@@ -29,7 +27,7 @@ impl State {
             let dir = dir.display();
             return Err(Usage(format!("there is no directory {dir}: name a processor's data-dir")).into());
         }
-        // With a name of its own, so that none is made and kept.
+        // With an explicit name, so that none is created and kept.
         let lock = Identity::take(&dir, Some("hookledger"));
         let lock = lock.map_err(|error| Usage(format!("{error:#}: stop that processor first")))?;
         let trusts = Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust)));
@@ -37,7 +35,6 @@ impl State {
     }
 }
 
-/// The settings that say where it lies.
 pub fn setting_names() -> [&'static str; 3] {
     ["data-dir", "apps", "log-format"]
 }
@@ -55,7 +52,6 @@ pub fn described(store: &Store) -> String {
     aligned(&rows) + &told
 }
 
-/// That a directory is needed which is not there.
 pub fn is_missing(dir: &Path) -> anyhow::Error {
     SettingsError(format!("kafka is not set, and there are no disk logs in {}", dir.display())).into()
 }

@@ -1,6 +1,6 @@
-//! Texts in forms and URLs, encoded as PHP's `urlencode` does.
+//! URL encoding as PHP's `urlencode` does it.
 
-/// Appends the text: a space is `+`, and only letters, digits, `-`, `_` and `.` stand for themselves.
+/// A space is `+`, and only letters, digits, `-`, `_` and `.` stand for themselves.
 pub fn append(encoded: &mut String, text: &str) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
@@ -16,7 +16,6 @@ pub fn append(encoded: &mut String, text: &str) {
     }
 }
 
-/// The text, encoded.
 pub fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     append(&mut encoded, text);

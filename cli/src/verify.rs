@@ -1,4 +1,4 @@
-//! `hookledger verify`: reads the whole state of a processor, and says whether it is what was folded.
+//! `hookledger verify`: reads the whole state of a processor, and checks it against its digests.
 
 use clap::{ArgMatches, Command};
 use processor::state::{StoreError, opening, watchdog};
@@ -9,7 +9,6 @@ use crate::outcome::{Outcome, Usage};
 use crate::output::print;
 use crate::state::{State, described, setting_names};
 
-/// How it is called.
 pub fn command() -> Command {
     runtime::settings::command("verify", "Reads a processor's whole state and compares it with its digest", &settings())
         .after_help(
@@ -19,7 +18,6 @@ pub fn command() -> Command {
         )
 }
 
-/// Verifies and tells.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let settings = Settings::from_matches_and_process(&settings(), arguments)?;
     telemetry::init_logs(settings.log_format()?);

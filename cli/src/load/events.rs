@@ -1,4 +1,4 @@
-//! The events of a load: portals that install, now and then change, and mostly tell of their CRM.
+//! The events of a load: portals that install, sometimes change, and mostly report CRM events.
 
 use std::sync::Arc;
 
@@ -7,15 +7,11 @@ use primitives::time::Timestamp;
 use super::Bodies;
 use crate::portal::{Encoding, Event, Portal};
 
-/// One in so many events is an administrator's answer.
 const CONFIRM_EACH: u64 = 50;
-/// One in so many events is an update.
 const UPDATE_EACH: u64 = 200;
 
-/// The events of `portals` portals on `connections` connections, the same for the same seed.
-///
-/// All events of a portal go over one connection, as long as there are at least as many portals as
-/// connections: what belongs to one portal then comes in the order in which it was sent.
+/// Deterministic for a seed. All events of a portal go over one connection, if there are at least as many portals as
+/// connections: the events of one portal then arrive in the order in which they were sent.
 pub fn of_portals(seed: String, portals: u64, connections: usize, encoding: Encoding) -> Bodies {
     let connections = connections as u64;
     Arc::new(move |connection, nth| {
@@ -27,7 +23,6 @@ pub fn of_portals(seed: String, portals: u64, connections: usize, encoding: Enco
     })
 }
 
-/// What a portal tells in its n-th event.
 fn event(portal: &Portal, nth: u64) -> Event {
     match nth {
         0 => Event::Install { version: "1".to_owned() },

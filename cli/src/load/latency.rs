@@ -1,15 +1,14 @@
-//! Latencies in a few kilobytes, however many there are, each right to one part in 64.
+//! A histogram of latencies in a few kilobytes, exact to one part in 64.
 
 use std::time::Duration;
 
 /// Buckets per power of two.
 const STEPS: u32 = 64;
-/// Below this many microseconds every microsecond has a bucket of its own.
+/// Below this every microsecond has a bucket of its own.
 const EXACT: u32 = 2 * STEPS;
 /// For all of `u32`: over an hour in microseconds.
 const BUCKETS: usize = (EXACT + (31 - EXACT.ilog2() + 1) * STEPS) as usize;
 
-/// How often which latency was seen.
 #[derive(Clone, Debug)]
 pub struct Latencies {
     buckets: Vec<u64>,
@@ -24,7 +23,6 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// One more.
     pub fn record(&mut self, took: Duration) {
         let us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         self.buckets[bucket(us)] += 1;
@@ -32,7 +30,6 @@ impl Latencies {
         self.max_us = self.max_us.max(us);
     }
 
-    /// All of the other's, too.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
             *mine += theirs;
@@ -41,7 +38,7 @@ impl Latencies {
         self.max_us = self.max_us.max(other.max_us);
     }
 
-    /// The latency that `percent` of all do not exceed; nothing if there are none.
+    /// The latency that `percent` of all do not exceed; zero without any.
     pub fn percentile(&self, percent: u64) -> Duration {
         let rank = (self.count * percent).div_ceil(100).max(1);
         let mut seen = 0;
@@ -54,7 +51,7 @@ impl Latencies {
         Duration::ZERO
     }
 
-    /// The longest, exactly.
+    /// Exact.
     pub fn max(&self) -> Duration {
         Duration::from_micros(u64::from(self.max_us))
     }
@@ -64,12 +61,11 @@ fn bucket(us: u32) -> usize {
     if us < EXACT {
         return us as usize;
     }
-    // The highest seven bits say where in its power of two it lies.
+    // The highest seven bits give the place in its power of two.
     let shift = us.ilog2() - STEPS.ilog2();
     (EXACT + (shift - 1) * STEPS + ((us >> shift) - STEPS)) as usize
 }
 
-/// The highest latency of a bucket.
 fn upper_us(bucket: usize) -> u32 {
     let bucket = u32::try_from(bucket).expect("fewer buckets than that");
     if bucket < EXACT {

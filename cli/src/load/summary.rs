@@ -1,4 +1,4 @@
-//! What became of a load, for people and for programs.
+//! The results of a load, for people and for programs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,29 +8,25 @@ use serde_json::{Value, json};
 use super::Latencies;
 use crate::output::aligned;
 
-/// What became of a load.
 #[derive(Clone, Debug, Default)]
 pub struct LoadSummary {
-    /// Events that were sent, or would have been had the server been there.
+    /// Events that were sent, or would have been with a reachable server.
     pub sent: u64,
-    /// Answered 200, kept by Kafka.
     pub kept_kafka: u64,
-    /// Answered 200, kept on the ingress' disk.
     pub kept_disk: u64,
-    /// Every other answer, by status; a 200 that promises nothing is among them.
+    /// Every other answer, by status; a 200 without a promise is among them.
     pub other: BTreeMap<u16, u64>,
     /// No answer at all.
     pub failed: u64,
-    /// Why the first of those was not answered.
     pub first_failure: Option<String>,
     /// From the first event to the last answer.
     pub elapsed: Duration,
-    /// Of the promises.
+    /// Of promises.
     pub latencies: Latencies,
 }
 
 impl LoadSummary {
-    /// How many events were promised to be kept.
+    /// Events with a promise.
     pub fn acked(&self) -> u64 {
         self.kept_kafka + self.kept_disk
     }
@@ -41,12 +37,11 @@ impl LoadSummary {
         self.acked() as f64 / self.elapsed.as_secs_f64().max(f64::EPSILON)
     }
 
-    /// Whether every event was promised to be kept, and there was one.
+    /// Whether there was an event, and every one got a promise.
     pub fn all_good(&self) -> bool {
         self.sent > 0 && self.sent == self.acked()
     }
 
-    /// For people.
     pub fn describe(&self) -> String {
         let row = |name: &str, value: String| vec![name.to_owned(), value];
         let mut rows = vec![
@@ -68,7 +63,6 @@ impl LoadSummary {
         aligned(&rows)
     }
 
-    /// For programs.
     pub fn to_json(&self) -> Value {
         let other: BTreeMap<String, u64> = self.other.iter().map(|(code, count)| (code.to_string(), *count)).collect();
         json!({

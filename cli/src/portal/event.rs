@@ -1,4 +1,4 @@
-//! What can happen on a portal, and the fields in which it tells of it.
+//! The events of a portal, and their fields.
 
 use primitives::secret::Secret;
 use primitives::time::Timestamp;
@@ -6,74 +6,51 @@ use primitives::time::Timestamp;
 use super::fields::Fields;
 use super::{AUTHORISATION_SERVER, CLIENT_ID, EXPIRES_IN_S, Portal, server_endpoint};
 
-/// Something that a portal tells an app.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The app was installed.
     Install {
-        /// Its version.
         version: String,
     },
-    /// The app was updated.
     Update {
-        /// To this version.
         version: String,
-        /// From this version.
         previous_version: String,
     },
-    /// The app was removed.
     Uninstall {
-        /// Whether its data is to go, too.
+        /// Whether the app's data is to be deleted, too.
         clean: bool,
     },
-    /// The app was paid for.
     Payment {
-        /// The app's code.
         code: String,
-        /// The installed version.
         version: String,
-        /// The status letter that payment brought.
+        /// The status letter after the payment.
         status: String,
         /// The days that are left, if the period ends.
         days: Option<u64>,
     },
-    /// An administrator let the holder of a token call a method, or did not.
+    /// An administrator answered whether the holder of a token may call a method.
     MethodConfirm {
-        /// The method.
         method: String,
-        /// The token.
         token: Secret,
-        /// Which of the two.
         confirmed: bool,
     },
-    /// The app's system user exists.
     UserReady {
-        /// Who it is.
         user_id: u64,
-        /// Their access token.
         access_token: Secret,
-        /// Their refresh token.
         refresh_token: Secret,
     },
-    /// Something in the CRM was made, changed or deleted: one of the hundreds that are no facts.
+    /// A change in the CRM: one of hundreds of events without a fact.
     Crm {
-        /// The event's name, such as `ONCRMCONTACTADD`.
+        /// Such as `ONCRMCONTACTADD`.
         name: &'static str,
-        /// What it happened to.
         id: u64,
     },
-    /// A user was added.
     UserAdd {
-        /// Who.
         id: u64,
     },
-    /// There are offline events to fetch.
     Offline,
-    /// Somebody called `event.test`.
     Test,
 }
 
-/// `auth` of installs and updates.
 const AUTH_INSTALL: [&str; 10] = [
     "domain",
     "scope",
@@ -86,9 +63,7 @@ const AUTH_INSTALL: [&str; 10] = [
     "member_id",
     "application_token",
 ];
-/// `auth` of uninstalls and payments.
 const AUTH_BARE: [&str; 5] = ["domain", "server_endpoint", "client_endpoint", "member_id", "application_token"];
-/// `auth` of an administrator's answer.
 const AUTH_CONFIRM: [&str; 5] = ["domain", "client_endpoint", "server_endpoint", "member_id", "application_token"];
 /// `auth` of the system user's readiness: the installer's.
 const AUTH_USER_READY: [&str; 11] = [
@@ -118,7 +93,6 @@ const AUTH_CRM: [&str; 11] = [
     "user_id",
     "application_token",
 ];
-/// `auth` of a new user.
 const AUTH_USER_ADD: [&str; 9] = [
     "access_token",
     "expires_in",
@@ -130,7 +104,6 @@ const AUTH_USER_ADD: [&str; 9] = [
     "member_id",
     "application_token",
 ];
-/// `auth` of offline events' signal.
 const AUTH_OFFLINE: [&str; 10] = [
     "access_token",
     "expires_in",
@@ -143,7 +116,6 @@ const AUTH_OFFLINE: [&str; 10] = [
     "refresh_token",
     "application_token",
 ];
-/// `auth` of `event.test`.
 const AUTH_TEST: [&str; 10] = [
     "access_token",
     "refresh_token",
@@ -158,7 +130,7 @@ const AUTH_TEST: [&str; 10] = [
 ];
 
 impl Event {
-    /// The event's name on the wire.
+    /// On the wire.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Install { .. } => "ONAPPINSTALL",
@@ -195,7 +167,7 @@ impl Event {
             Self::Offline => &AUTH_OFFLINE,
             Self::Test => &AUTH_TEST,
         };
-        // In this one event the documentation has the authorisation server where the portal stands elsewhere.
+        // In the documentation, this one event has the authorisation server in place of the portal.
         let domain = if matches!(self, Self::UserReady { .. }) { AUTHORISATION_SERVER } else { &portal.domain };
         body.text("ts", &at.s().to_string()).map("auth", portal.auth(names, domain, at))
     }
@@ -214,7 +186,6 @@ impl Event {
         }
     }
 
-    /// What happened; none where there is nothing to say.
     fn data(&self, portal: &Portal) -> Option<Fields> {
         let data = Fields::default();
         let language = portal.language.as_str();

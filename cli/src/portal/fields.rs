@@ -1,14 +1,13 @@
-//! A body's fields in their order, and the two ways to write them: as PHP's form encoder does, and as JSON.
+//! A body's fields in their order, encoded as PHP's form encoder does, or as JSON.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::urlencode;
 
-/// Named values, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Fields(Vec<(&'static str, Value)>);
 
-/// A value. On the wire of a form all of them are texts.
+/// In a form all of them are texts.
 #[derive(Clone, Debug)]
 enum Value {
     Text(String),
@@ -18,25 +17,22 @@ enum Value {
 }
 
 impl Fields {
-    /// With a text.
     #[must_use]
     pub fn text(self, name: &'static str, text: &str) -> Self {
         self.with(name, Value::Text(text.to_owned()))
     }
 
-    /// With a whole number.
     #[must_use]
     pub fn number(self, name: &'static str, number: u64) -> Self {
         self.with(name, Value::Number(number))
     }
 
-    /// With a list of whole numbers. A form cannot say that a list is empty: the field is missing.
+    /// A form cannot hold an empty list: the field is missing.
     #[must_use]
     pub fn list(self, name: &'static str, items: &[u64]) -> Self {
         self.with(name, Value::List(items.to_owned()))
     }
 
-    /// With fields of its own.
     #[must_use]
     pub fn map(self, name: &'static str, fields: Self) -> Self {
         self.with(name, Value::Map(fields))
@@ -54,7 +50,6 @@ impl Fields {
         form
     }
 
-    /// As JSON.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("texts and numbers are JSON")
     }

@@ -1,4 +1,4 @@
-//! `hookledger send install` and its neighbours: one event of each kind.
+//! `hookledger send install` and similar: one event of each kind.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
@@ -9,7 +9,6 @@ use crate::outcome::Outcome;
 use crate::output::{aligned, print};
 use crate::portal::{Event, Portal};
 
-/// A kind of event: its name here, what it tells, its own arguments, and how it is made of them.
 struct Kind {
     name: &'static str,
     about: &'static str,
@@ -69,7 +68,7 @@ const KINDS: [Kind; 12] = [
             vec![
                 text("method", "METHOD", "The method").default_value("voximplant.user.get"),
                 text("token", "TOKEN", "The token [default: the portal's access token]"),
-                switch("deny", "The administrator said no"),
+                switch("deny", "The administrator denied it"),
             ]
         },
         make: |arguments, portal| Event::MethodConfirm {
@@ -86,15 +85,15 @@ const KINDS: [Kind; 12] = [
         arguments: Vec::new,
         make: |_, portal| portal.user_ready(),
     },
-    crm("contact-add", "ONCRMCONTACTADD: somebody added a contact", |arguments, _| Event::Crm {
+    crm("contact-add", "ONCRMCONTACTADD: a contact was added", |arguments, _| Event::Crm {
         name: "ONCRMCONTACTADD",
         id: id(arguments),
     }),
-    crm("contact-update", "ONCRMCONTACTUPDATE: somebody changed a contact", |arguments, _| Event::Crm {
+    crm("contact-update", "ONCRMCONTACTUPDATE: a contact was changed", |arguments, _| Event::Crm {
         name: "ONCRMCONTACTUPDATE",
         id: id(arguments),
     }),
-    crm("deal-update", "ONCRMDEALUPDATE: somebody changed a deal", |arguments, _| Event::Crm {
+    crm("deal-update", "ONCRMDEALUPDATE: a deal was changed", |arguments, _| Event::Crm {
         name: "ONCRMDEALUPDATE",
         id: id(arguments),
     }),
@@ -105,19 +104,13 @@ const KINDS: [Kind; 12] = [
         arguments: Vec::new,
         make: |_, _| Event::Offline,
     },
-    Kind {
-        name: "test",
-        about: "ONAPPTEST: somebody called event.test",
-        arguments: Vec::new,
-        make: |_, _| Event::Test,
-    },
+    Kind { name: "test", about: "ONAPPTEST: a call of event.test", arguments: Vec::new, make: |_, _| Event::Test },
 ];
 
 const fn crm(name: &'static str, about: &'static str, make: fn(&ArgMatches, &Portal) -> Event) -> Kind {
     Kind { name, about, arguments: || vec![number("id", "What it happened to").default_value("1")], make }
 }
 
-/// One command for each kind.
 pub fn commands() -> Vec<Command> {
     let command = |kind: &Kind| {
         Command::new(kind.name)
@@ -130,7 +123,6 @@ pub fn commands() -> Vec<Command> {
     KINDS.iter().map(command).collect()
 }
 
-/// Sends one event of the kind `name`.
 pub async fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let kind = KINDS.iter().find(|kind| kind.name == name).expect("clap knows only these");
     let portal = portal(arguments);

@@ -13,10 +13,9 @@ use crate::outcome::{Outcome, Usage};
 use crate::output::{aligned, print};
 use crate::portal::{Encoding, FORM, JSON};
 
-/// Nobody records bodies of this size; an ingress takes far less.
+/// Far more than ingress accepts.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// How it is called.
 pub fn command() -> Command {
     Command::new("file")
         .about("Sends a recorded body as it is")
@@ -32,12 +31,11 @@ pub fn command() -> Command {
                 .long("expect")
                 .value_name("STATUS")
                 .value_parser(value_parser!(u16).range(200..600))
-                .help("What is to be answered [default: 200, or 400 if the body names neither event nor member_id]"),
+                .help("The expected status [default: 200, or 400 if the body names neither event nor member_id]"),
         )
         .args(target_arguments())
 }
 
-/// Sends it.
 pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let path = arguments.get_one::<PathBuf>("file").expect("clap requires it");
     let body = read(path)?;

@@ -1,4 +1,4 @@
-//! `hookledger send life`: a portal from install to uninstall, and what is known of it after each step.
+//! `hookledger send life`: a portal from install to uninstall, with its record after each step.
 
 use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
@@ -14,35 +14,30 @@ use crate::output::{print, shown};
 use crate::portal::{Event, Portal};
 use crate::query::{Query, QueryError, server_arguments};
 
-/// How long a step's event may take to be folded.
+/// The longest wait for a step's event to be folded.
 const WAIT: &str = "5s";
-/// The method that administrators are asked about.
 const GRANTED: &str = "voximplant.user.get";
-/// Another one, which they refuse.
 const DENIED: &str = "voximplant.statistic.get";
 
-/// One step: what happens, and what must be known afterwards.
+/// An event, and the expected record after it.
 struct Step {
     event: Event,
-    /// Fields of the record.
     record: &'static [(&'static str, &'static str)],
-    /// A method and the answer to whether it may be called.
+    /// A method, and the expected answer of the check.
     permission: Option<(&'static str, &'static str)>,
 }
 
-/// How it is called.
 pub fn command() -> Command {
     // All steps happen now, one after another.
     let portal = portal_arguments().into_iter().filter(|argument| argument.get_id() != "ts").collect::<Vec<Arg>>();
     Command::new("life")
-        .about("Plays a whole life of a portal and shows what is known of it after each step")
+        .about("Plays a portal from install to uninstall, and shows its record after each step")
         .args(portal)
         .arg(encoding_argument())
         .args(target_arguments())
         .args(server_arguments())
 }
 
-/// Plays it.
 pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let portal = portal(arguments);
     let mut player = Player::from_arguments(arguments, encoding(arguments))?;
@@ -52,7 +47,10 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     if let Some(asked) = &mut query
         && !asked.answers().await?
     {
-        print(&format!("Nobody answers questions at {}: only webhooks' answers are shown.\n\n", asked.url()))?;
+        print(&format!(
+            "The query API does not answer at {}: only the answers to webhooks are shown.\n\n",
+            asked.url()
+        ))?;
         query = None;
     }
 
@@ -69,7 +67,6 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     Ok(if good { Outcome::Done } else { Outcome::Failed })
 }
 
-/// An install, a grant, some CRM, an update, a payment, a denial, the end.
 fn steps(portal: &Portal) -> Vec<Step> {
     let confirm = |method: &str, confirmed| Event::MethodConfirm {
         method: method.to_owned(),
@@ -104,7 +101,7 @@ fn step(
     Step { event, record, permission }
 }
 
-/// Shows what is known now; whether it is what it should be.
+/// Shows the record. Returns whether it is as expected.
 async fn ask(
     query: &mut Query,
     installation: &Installation,
@@ -123,7 +120,7 @@ async fn ask(
     };
     if let Some((method, expected)) = step.permission {
         let token = Fingerprint::of(portal.access_token.reveal());
-        // The record was asked for after this event; the check needs no more waiting.
+        // The record was read after this event; the check needs no further wait.
         good &= match query.check(installation, method, token, &[]).await {
             Ok(answer) => told(&decision(method, &answer), &wrong(&answer, &[("decision", expected)]))?,
             Err(error) => print_error(&error)?,
@@ -151,7 +148,6 @@ fn decision(method: &str, answer: &Value) -> String {
     })
 }
 
-/// The fields that are not what they should be, in words.
 fn wrong(document: &Value, expected: &[(&str, &str)]) -> Vec<String> {
     let differs = expected.iter().filter(|(name, value)| document[*name].as_str() != Some(*value));
     differs.map(|(name, value)| format!("{name} should be {value}")).collect()

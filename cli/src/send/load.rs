@@ -1,4 +1,4 @@
-//! `hookledger send load`: many portals at once, and how fast they are answered.
+//! `hookledger send load`: many portals at once, with latencies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +12,16 @@ use crate::load::{LoadPlan, LoadSummary, Watch, events};
 use crate::outcome::Outcome;
 use crate::output::{print, print_json};
 
-/// More connections than this are more than one machine should open.
+/// Enough for one machine.
 const CONNECTIONS_MAX: u64 = 10_000;
-/// How often the bar moves.
 const TICK: Duration = Duration::from_millis(200);
 
-/// How it is called.
 pub fn command() -> Command {
     let number = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name("N").value_parser(value_parser!(u64).range(1..)).help(help)
     };
     Command::new("load")
-        .about("Sends many events of many portals and says how they were answered")
+        .about("Sends many events of many portals and shows the answers")
         .after_help(
             "Each portal begins with an install; most of what follows are CRM events, with an administrator's answer \
              and an update now and then.",
@@ -49,12 +47,12 @@ pub fn command() -> Command {
                 .value_parser(|text: &str| humantime::parse_duration(text).map_err(|error| error.to_string()))
                 .help("For how long"),
         )
-        .arg(number("events", "Stop after so many events"))
+        .arg(number("events", "Stop after this many events"))
         .arg(
             Arg::new("seed")
                 .long("seed")
                 .value_name("TEXT")
-                .help("The same portals for the same text [default: portals that nobody has seen]"),
+                .help("The same portals for the same text [default: new portals]"),
         )
         .arg(
             Arg::new("summary-json")
@@ -66,7 +64,7 @@ pub fn command() -> Command {
         .args(target_arguments())
 }
 
-/// Sends until the time, the number, or the user's patience is over.
+/// Ends with the time, the number of events, or Ctrl-C.
 pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let plan = plan(arguments)?;
     let watch = Arc::new(Watch::default());
@@ -75,7 +73,7 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let stopping = tokio::spawn({
         let watch = watch.clone();
         async move {
-            // Where the signal cannot be had, it ends the process as ever.
+            // Without a handler, the signal ends the process as usual.
             if tokio::signal::ctrl_c().await.is_ok() {
                 watch.stop();
             }
@@ -108,7 +106,7 @@ fn plan(arguments: &ArgMatches) -> anyhow::Result<LoadPlan> {
     })
 }
 
-/// On a terminal only; indicatif sees to that.
+/// Hidden by indicatif unless stderr is a terminal.
 fn bar(plan: &LoadPlan) -> ProgressBar {
     let (length, template) = match plan.events {
         Some(events) => (events, "{bar:40} {pos}/{len} events, {msg}"),

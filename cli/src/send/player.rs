@@ -1,4 +1,4 @@
-//! Who plays, and against whom: the arguments that the kinds of `send` share.
+//! The portal and the target: the arguments that the kinds of `send` share.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,6 @@ use crate::outcome::Usage;
 use crate::portal::{Encoding, Event, Portal};
 use crate::query;
 
-/// Arguments that say where to send.
 pub fn target_arguments() -> [Arg; 3] {
     [
         Arg::new("to")
@@ -39,24 +38,21 @@ pub fn target_arguments() -> [Arg; 3] {
     ]
 }
 
-/// The argument that chooses JSON.
 pub fn encoding_argument() -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help("Send JSON instead of a form")
 }
 
-/// What [`encoding_argument`] got.
 pub fn encoding(arguments: &ArgMatches) -> Encoding {
     if arguments.get_flag("json") { Encoding::Json } else { Encoding::Form }
 }
 
-/// Arguments that say who plays.
 pub fn portal_arguments() -> [Arg; 6] {
     [
         Arg::new("member")
             .long("member")
             .value_name("MEMBER")
             .value_parser(query::member)
-            .help("The portal's member_id [default: one that nobody has seen]"),
+            .help("The portal's member_id [default: a new one]"),
         Arg::new("application-token")
             .long("application-token")
             .value_name("TOKEN")
@@ -71,11 +67,10 @@ pub fn portal_arguments() -> [Arg; 6] {
             .long("ts")
             .value_name("SECONDS")
             .value_parser(value_parser!(u64))
-            .help("When the portal says that it happened, Unix time [default: now]"),
+            .help("The event's time by the portal's clock, Unix time [default: now]"),
     ]
 }
 
-/// The portal of [`portal_arguments`].
 pub fn portal(arguments: &ArgMatches) -> Portal {
     let text = |name: &str| arguments.get_one::<String>(name).cloned();
     let mut portal = arguments.get_one::<MemberId>("member").cloned().map_or_else(Portal::random, Portal::of);
@@ -92,12 +87,10 @@ pub fn portal(arguments: &ArgMatches) -> Portal {
     portal
 }
 
-/// When it happens, by [`portal_arguments`].
 pub fn at(arguments: &ArgMatches) -> Timestamp {
     arguments.get_one::<u64>("ts").copied().map_or_else(Timestamp::now, Timestamp::from_s)
 }
 
-/// A player in front of an ingress.
 pub struct Player {
     client: Client,
     app: AppName,
@@ -105,32 +98,25 @@ pub struct Player {
     encoding: Encoding,
 }
 
-/// What an ingress said to one event.
 pub struct Said {
-    /// The answer.
     pub answer: Answer,
-    /// The promise in it, if it is one.
     pub promise: Option<Promise>,
 }
 
 impl Player {
-    /// As the arguments say.
     pub fn from_arguments(arguments: &ArgMatches, encoding: Encoding) -> anyhow::Result<Self> {
         let client = Client::new(arguments.get_one::<String>("to").expect("a default"))?;
         Ok(Self { client, app: app(arguments), path: path(arguments)?, encoding })
     }
 
-    /// The installation that a portal's events are about.
     pub fn installation(&self, portal: &Portal) -> Installation {
         Installation { app: self.app.clone(), member_id: portal.member_id.clone() }
     }
 
-    /// Posts what the portal tells.
     pub async fn tell(&mut self, portal: &Portal, event: &Event, at: Timestamp) -> anyhow::Result<Said> {
         self.post(self.encoding.content_type(), portal.body(event, at, self.encoding)).await
     }
 
-    /// Posts a body.
     pub async fn post(&mut self, content_type: &str, body: Bytes) -> anyhow::Result<Said> {
         let answer = self.client.post(&self.path, content_type, body).await.context("send the event")?;
         let promise = Promise::read(answer.status, &answer.body);
@@ -138,12 +124,11 @@ impl Player {
     }
 }
 
-/// The app of [`target_arguments`].
 fn app(arguments: &ArgMatches) -> AppName {
     arguments.get_one::<AppName>("app").expect("a default").clone()
 }
 
-/// Where the app's events go, by [`target_arguments`]. It may hold a secret.
+/// The path of the app's events, from [`target_arguments`]. It may hold a secret.
 pub fn path(arguments: &ArgMatches) -> anyhow::Result<String> {
     let app = app(arguments);
     let directory = std::env::var_os("HOOKLEDGER_PATH_KEYS_DIR").filter(|directory| !directory.is_empty());
@@ -157,7 +142,6 @@ pub fn path(arguments: &ArgMatches) -> anyhow::Result<String> {
 }
 
 impl Said {
-    /// The answer in one line.
     pub fn describe(&self) -> String {
         let status = self.answer.status;
         if let Some(promise) = &self.promise {
