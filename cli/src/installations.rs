@@ -9,6 +9,7 @@ use crate::client::block_on;
 use crate::outcome::Outcome;
 use crate::output::{aligned, complain, print, print_json, shown};
 use crate::query::{self, Query};
+use crate::query_error::QueryError;
 
 const PAGE: u64 = 1_000;
 
@@ -53,7 +54,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
 }
 
 /// Page by page, up to the limit.
-async fn all(query: &mut Query, arguments: &ArgMatches) -> Result<(Vec<Value>, Option<String>), query::QueryError> {
+async fn all(query: &mut Query, arguments: &ArgMatches) -> Result<(Vec<Value>, Option<String>), QueryError> {
     let text = |name: &str| arguments.get_one::<String>(name).map(String::as_str);
     let limit = *arguments.get_one::<u64>("limit").expect("a default");
     let app = arguments.get_one::<AppName>("app").map(AppName::as_str);

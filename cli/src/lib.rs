@@ -15,6 +15,7 @@ mod outcome;
 mod output;
 pub mod portal;
 mod query;
+mod query_error;
 mod rebuild;
 mod resume;
 mod salvage;

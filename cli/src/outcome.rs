@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use runtime::settings::SettingsError;
 
 use crate::client::UrlError;
-use crate::query::QueryError;
+use crate::query_error::QueryError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -35,10 +35,20 @@ impl Outcome {
 
     pub fn of_error(error: &anyhow::Error) -> Self {
         if let Some(query) = error.downcast_ref::<QueryError>() {
-            return query.outcome();
+            return Self::of_query(query);
         }
         let wrong = error.is::<Usage>() || error.is::<SettingsError>() || error.is::<UrlError>();
         if wrong { Self::Wrong } else { Self::Failed }
+    }
+
+    fn of_query(error: &QueryError) -> Self {
+        match error {
+            QueryError::Problem { status: 404, title, .. } if title == "unknown installation" => Self::No,
+            QueryError::Problem { status: 400, .. } => Self::Wrong,
+            // The event was not folded in time, or the state is still being read.
+            QueryError::Problem { status: 503 | 504, .. } => Self::NotYet,
+            QueryError::Unreachable { .. } | QueryError::Problem { .. } | QueryError::Foreign { .. } => Self::Failed,
+        }
     }
 }
 
@@ -59,5 +69,17 @@ mod tests {
         let wrong = Err::<(), _>(Usage("no".into())).context("read the arguments").expect_err("an error");
         assert_eq!(Outcome::of_error(&wrong), Outcome::Wrong);
         assert_eq!(Outcome::of_error(&anyhow::anyhow!("the disk is gone")), Outcome::Failed);
+    }
+
+    #[test]
+    fn problems_end_as_exit_codes() {
+        let problem = |status, title: &str| {
+            Outcome::of_query(&QueryError::Problem { status, title: title.into(), detail: String::new() })
+        };
+        assert_eq!(problem(404, "unknown installation"), Outcome::No);
+        assert_eq!(problem(404, "no such page"), Outcome::Failed);
+        assert_eq!(problem(400, "malformed question"), Outcome::Wrong);
+        assert_eq!(problem(504, "not yet"), Outcome::NotYet);
+        assert_eq!(problem(401, "unauthorised"), Outcome::Failed);
     }
 }

@@ -12,7 +12,8 @@ use bitrix24::{AppName, Installation, MemberId};
 use primitives::secret::{Fingerprint, Secret};
 
 use crate::client::{Answer, Client, ClientError};
-use crate::outcome::{Outcome, Usage};
+use crate::outcome::Usage;
+use crate::query_error::QueryError;
 use crate::{portal, urlencode};
 
 /// The default address of a processor or `standalone`.
@@ -20,37 +21,7 @@ const URL: &str = "http://127.0.0.1:8081";
 /// More than the server's own limit for a query.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(40);
 
-#[derive(Debug, thiserror::Error)]
-pub enum QueryError {
-    #[error("ask {url}: {source}")]
-    Unreachable { url: String, source: ClientError },
-    #[error("{status} {title}: {detail}{}", hint(*.status, .title))]
-    Problem { status: u16, title: String, detail: String },
-    #[error("{url} answers {status} with something that is not of the query API")]
-    Foreign { url: String, status: u16 },
-}
-
-impl QueryError {
-    pub fn outcome(&self) -> Outcome {
-        match self {
-            Self::Problem { status: 404, title, .. } if title == "unknown installation" => Outcome::No,
-            Self::Problem { status: 400, .. } => Outcome::Wrong,
-            // The event was not folded in time, or the state is still being read.
-            Self::Problem { status: 503 | 504, .. } => Outcome::NotYet,
-            Self::Unreachable { .. } | Self::Problem { .. } | Self::Foreign { .. } => Outcome::Failed,
-        }
-    }
-}
-
-fn hint(status: u16, title: &str) -> &'static str {
-    match status {
-        // It is the server that lacks something.
-        403 if title == "tokens needed" => "",
-        401 | 403 => " (set HOOKLEDGER_QUERY_TOKEN or --query-token-file)",
-        _ => "",
-    }
-}
-
+/// Arguments that say where to ask, and as whom.
 pub fn server_arguments() -> [Arg; 2] {
     [
         Arg::new("query")
@@ -223,16 +194,5 @@ mod tests {
     fn parameters_are_encoded_and_missing_ones_left_out() {
         let parameters = [("app", None), ("domain", Some("a b&c")), ("limit", Some("5"))];
         assert_eq!(with("/v1/installations", &parameters), "/v1/installations?domain=a+b%26c&limit=5");
-    }
-
-    #[test]
-    fn problems_end_as_exit_codes() {
-        let problem =
-            |status, title: &str| QueryError::Problem { status, title: title.into(), detail: String::new() }.outcome();
-        assert_eq!(problem(404, "unknown installation"), Outcome::No);
-        assert_eq!(problem(404, "no such page"), Outcome::Failed);
-        assert_eq!(problem(400, "malformed question"), Outcome::Wrong);
-        assert_eq!(problem(504, "not yet"), Outcome::NotYet);
-        assert_eq!(problem(401, "unauthorised"), Outcome::Failed);
     }
 }

@@ -6,7 +6,8 @@ use serde_json::Value;
 use crate::client::block_on;
 use crate::outcome::Outcome;
 use crate::output::{aligned, print, print_json, shown};
-use crate::query::{self, Query, QueryError};
+use crate::query::{self, Query};
+use crate::query_error::QueryError;
 
 /// In the order of the output.
 const FIELDS: [&str; 15] = [

@@ -20,6 +20,7 @@ use digest::Digest;
 use domain::{Change, Decision, EndpointHosts, Fact, HeldEvent, InstallationState, RecordStatus, Rules};
 use untrusted::Untrusted;
 
+mod beside;
 mod bulk_load;
 mod cache;
 mod changeset;

@@ -12,7 +12,8 @@ use super::player::{Player, Said, encoding, encoding_argument, portal, portal_ar
 use crate::outcome::Outcome;
 use crate::output::{print, shown};
 use crate::portal::{Event, Portal};
-use crate::query::{Query, QueryError, server_arguments};
+use crate::query::{Query, server_arguments};
+use crate::query_error::QueryError;
 
 /// The longest wait for a step's event to be folded.
 const WAIT: &str = "5s";

@@ -21,8 +21,10 @@ use primitives::secret::Secret;
 
 mod apps;
 mod command;
+mod files;
 mod kafka;
 mod layers;
+mod names;
 mod shared;
 mod value;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use runtime::private;
 
-use super::opening::beside;
+use super::beside::beside;
 
 /// So many processes ended while they had the state; none if nothing is remembered.
 pub fn ends(dir: &Path) -> u32 {

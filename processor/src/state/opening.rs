@@ -4,13 +4,13 @@
 //! takes more memory than there is, which ends the process; it never comes back, which a deadline ends. What ended a
 //! process is remembered beside the state ([`crash_marker`]), so that no supervisor starts the same end for ever.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use super::beside::beside;
 use super::bulk_load::BulkLoad;
 use super::room::Patience;
 use super::sled::Sled;
@@ -59,14 +59,6 @@ pub fn quarantine(dir: &Path) -> io::Result<PathBuf> {
     }
     crash_marker::clear(dir)?;
     Ok(aside)
-}
-
-/// What lies beside a state, by its name and one more word.
-pub fn beside(dir: &Path, what: &str) -> PathBuf {
-    let mut name = OsString::from(dir.as_os_str());
-    name.push(".");
-    name.push(what);
-    name.into()
 }
 
 /// Removes a state with all that is in it, if it is there.

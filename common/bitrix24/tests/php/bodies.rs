@@ -7,7 +7,7 @@ use tests::random::{Rng, pick};
 
 /// The recorded bodies of `tests/payloads`.
 pub fn honest() -> Vec<Vec<u8>> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/payloads");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/payloads");
     let mut paths: Vec<_> = dir.read_dir().expect("payloads").map(|entry| entry.expect("an entry").path()).collect();
     paths.retain(|path| path.extension().is_some_and(|kind| kind == "form"));
     paths.sort();

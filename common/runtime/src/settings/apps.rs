@@ -6,7 +6,8 @@ use std::path::Path;
 use toml::Value as Toml;
 
 use super::SettingsError;
-use super::layers::{read_secret, secret, text_of, unknown};
+use super::files::{read_secret, secret, text_of};
+use super::names::unknown;
 use bitrix24::AppName;
 use bitrix24::Trust;
 use primitives::path;

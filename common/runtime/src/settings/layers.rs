@@ -1,25 +1,20 @@
 //! Flags over environment over file over default. Unknown names are errors.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::env;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use clap::ArgMatches;
 use toml::{Table, Value as Toml};
 
 use super::command::{CONFIG, file_name, variable};
-use super::shared::ANYWHERE;
+use super::files::{read_secret, read_text, secret, text_of};
+use super::names::{ANYWHERE, PREFIX, unknown};
 use super::value::holds_secret;
 use super::{Effective, Kind, Setting, Settings, SettingsError, Source, Value, apps};
 use primitives::secret::Secret;
 
-const PREFIX: &str = "HOOKLEDGER_";
-
 const TEST_PREFIX: &str = "HOOKLEDGER_TEST_";
-
-/// More than any file of settings or key.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 
 pub(super) fn merge(
     known: &[Setting],
@@ -108,20 +103,6 @@ pub(super) fn process_environment() -> Result<BTreeMap<String, String>, Settings
         environment.insert(name.to_owned(), value);
     }
     Ok(environment)
-}
-
-/// Without the newline at its end.
-pub(super) fn read_secret(name: &str, path: &str) -> Result<Secret, SettingsError> {
-    let text = read_text(Path::new(path)).map_err(|error| SettingsError(format!("{name}: read {path}: {error}")))?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    secret(name, text.strip_suffix('\r').unwrap_or(text))
-}
-
-pub(super) fn secret(name: &str, text: &str) -> Result<Secret, SettingsError> {
-    if text.is_empty() {
-        return Err(SettingsError(format!("{name} is empty")));
-    }
-    Ok(Secret::new(text))
 }
 
 fn from_flags(setting: &Setting, matches: &ArgMatches) -> Result<Option<Value>, SettingsError> {
@@ -217,17 +198,6 @@ fn at_commas(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-/// An error does not show a value of another type, which may be a secret.
-pub(super) fn text_of(name: &str, given: Option<&Toml>) -> Result<Option<String>, SettingsError> {
-    match given {
-        None => Ok(None),
-        Some(given) => match given.as_str() {
-            Some(text) => Ok(Some(text.to_owned())),
-            None => Err(SettingsError(format!("{name} in the file takes a text in quotes"))),
-        },
-    }
-}
-
 fn read_toml(path: &Path) -> Result<Table, SettingsError> {
     let shown = path.display();
     let text = read_text(path).map_err(|error| SettingsError(format!("read the settings file {shown}: {error}")))?;
@@ -237,15 +207,6 @@ fn read_toml(path: &Path) -> Result<Table, SettingsError> {
         let line = text.as_bytes()[..before].split(|byte| *byte == b'\n').count();
         SettingsError(format!("the settings file {shown} is no TOML in line {line}: {}", error.message()))
     })
-}
-
-pub(super) fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
-    }
-    Ok(text)
 }
 
 fn check_variables(known: &[Setting], given: impl IntoIterator<Item = String>) -> Result<(), SettingsError> {
@@ -270,29 +231,4 @@ fn check_keys(known: &[Setting], table: &Table, file: &Path) -> Result<(), Setti
 fn names(known: &[Setting]) -> impl Iterator<Item = String> {
     let files = known.iter().filter(|setting| setting.kind == Kind::Secret).map(|setting| file_name(setting.name));
     known.iter().map(|setting| setting.name.to_owned()).chain(files).chain([CONFIG.name.to_owned()])
-}
-
-pub(super) fn unknown<S: AsRef<str>>(place: &str, name: &str, known: &[S]) -> SettingsError {
-    let letters = name.strip_prefix(PREFIX).unwrap_or(name).len();
-    let nearest = known.iter().map(|known| (distance(name, known.as_ref()), known.as_ref())).min();
-    match nearest {
-        Some((steps, nearest)) if steps * 3 <= letters => {
-            SettingsError(format!("unknown setting {place}: {name}; did you mean {nearest}?"))
-        }
-        _ => SettingsError(format!("unknown setting {place}: {name}")),
-    }
-}
-
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (above, a) in one.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = above + 1;
-        for (index, b) in other.bytes().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[index + 1];
-            row[index + 1] = changed.min(diagonal + 1).min(row[index] + 1);
-        }
-    }
-    row[other.len()]
 }

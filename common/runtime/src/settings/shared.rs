@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
-use super::layers::read_text;
+use super::files::read_text;
 use super::{KafkaSettings, Kind, Setting, Settings, SettingsError};
 use crate::telemetry::LogFormat;
 use event_log::contract::{Retention, Topic};
@@ -102,64 +102,6 @@ pub const fn admin_listen(default: &'static str) -> Setting {
         kind: Kind::Plain,
     }
 }
-
-/// Every name that some program reads from the environment or a file. Programs of one machine share
-/// both, so a name of another program is no error.
-pub(super) const ANYWHERE: &[&str] = &[
-    "admin-listen",
-    "adopt-after",
-    "adopt-dirs",
-    "apps",
-    "body-limit",
-    "body-timeout",
-    "config",
-    "connections-limit",
-    "data-dir",
-    "disk-log-limit",
-    "endpoint-hosts",
-    "events-retention",
-    "group",
-    "head-timeout",
-    "hold",
-    "idle-timeout",
-    "ingress-listen",
-    "instance-id",
-    "kafka",
-    "kafka-deadline",
-    "kafka-set",
-    "kafka-set-file",
-    "junk-bytes-per-minute",
-    "junk-bytes-per-minute-per-source",
-    "junk-per-minute",
-    "junk-per-minute-per-source",
-    "keep",
-    "log-format",
-    "partitions",
-    "path-keys-dir",
-    "proxy-protocol",
-    "query",
-    "query-connections-limit",
-    "query-idle-timeout",
-    "query-listen",
-    "query-token",
-    "query-token-file",
-    "query-tokens",
-    "query-tokens-file",
-    "raw-retention",
-    "replication",
-    "request-memory-limit",
-    "seal-key-file",
-    "source-check",
-    "source-list",
-    "source-refresh",
-    "stop-notice",
-    "tls-cert-file",
-    "tls-key-file",
-    "topic-prefix",
-    "trusted-proxies",
-    "unverified-limit",
-    "vault-key-file",
-];
 
 impl Settings {
     /// None without servers.

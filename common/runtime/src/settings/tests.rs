@@ -424,7 +424,7 @@ fn a_command_may_stand_under_another() {
 #[test]
 fn every_shared_setting_is_known_anywhere() {
     for setting in [PROCESS, KAFKA].concat() {
-        assert!(shared::ANYWHERE.contains(&setting.name) || setting.kind == Kind::Switch, "{}", setting.name);
+        assert!(names::ANYWHERE.contains(&setting.name) || setting.kind == Kind::Switch, "{}", setting.name);
     }
 }
 

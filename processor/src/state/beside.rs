@@ -1,0 +1,12 @@
+//! Names beside the state's directory.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// What lies beside a state, by its name and one more word.
+pub fn beside(dir: &Path, what: &str) -> PathBuf {
+    let mut name = OsString::from(dir.as_os_str());
+    name.push(".");
+    name.push(what);
+    name.into()
+}
