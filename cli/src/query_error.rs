@@ -2,35 +2,14 @@
 
 use crate::client::ClientError;
 
-/// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// The server was not reached.
     #[error("ask {url}: {source}")]
-    Unreachable {
-        /// Which server.
-        url: String,
-        /// Why not.
-        source: ClientError,
-    },
-    /// The server says what is wrong.
+    Unreachable { url: String, source: ClientError },
     #[error("{status} {title}: {detail}{}", hint(*.status, .title))]
-    Problem {
-        /// The status code.
-        status: u16,
-        /// The problem's title.
-        title: String,
-        /// What is wrong.
-        detail: String,
-    },
-    /// Somebody answers, but not as the query API does.
+    Problem { status: u16, title: String, detail: String },
     #[error("{url} answers {status} with something that is not of the query API")]
-    Foreign {
-        /// Which server.
-        url: String,
-        /// The status code.
-        status: u16,
-    },
+    Foreign { url: String, status: u16 },
 }
 
 fn hint(status: u16, title: &str) -> &'static str {

@@ -58,13 +58,13 @@ pub(super) struct Connection {
     is_proxys_own: Cell<bool>,
     /// The body has lost its memory to faster ones, or its time is over.
     body_is_lost: Cell<bool>,
-    /// Sent in place of an answer; then nothing is read any more.
-    farewell: Cell<Option<&'static [u8]>>,
+    /// The response that ends the connection; nothing is read after it.
+    final_response: Cell<Option<&'static [u8]>>,
     ended: Cell<Option<Ended>>,
     /// It ends now, in any phase.
     is_over: Cell<bool>,
-    /// The wire did not read although the server would have.
-    is_starved: Cell<bool>,
+    /// A read by the server was deferred; it is woken once reading may go on.
+    is_read_deferred: Cell<bool>,
     task: RefCell<Waker>,
 }
 
@@ -84,10 +84,10 @@ impl Connection {
             has_body_left: Cell::new(false),
             is_proxys_own: Cell::new(false),
             body_is_lost: Cell::new(false),
-            farewell: Cell::new(None),
+            final_response: Cell::new(None),
             ended: Cell::new(None),
             is_over: Cell::new(false),
-            is_starved: Cell::new(false),
+            is_read_deferred: Cell::new(false),
             task: RefCell::new(Waker::noop().clone()),
         }
     }
@@ -145,7 +145,7 @@ impl Connection {
         self.of_request.set(0);
         self.promised.set(0);
         self.enter(if last { Phase::Closing } else { Phase::Idle }, Instant::now());
-        self.feed();
+        self.resume_read();
     }
 
     /// Whether there is a body that was not received to its end.
@@ -162,7 +162,7 @@ impl Connection {
     /// Whether more may be read. A pipelined request waits for the answer before it.
     pub(super) fn may_read(&self) -> bool {
         let waits = self.blocked_until.get().is_some() || self.phase.get() == Phase::Work && self.came.get() > 0;
-        self.is_starved.set(waits);
+        self.is_read_deferred.set(waits);
         !waits
     }
 
@@ -210,9 +210,9 @@ impl Connection {
         }
     }
 
-    /// The last response before the connection is closed for reading.
-    pub(super) fn farewell(&self) -> Option<&'static [u8]> {
-        self.farewell.get()
+    /// The final response to send before the connection is closed, if there is one.
+    pub(super) fn final_response(&self) -> Option<&'static [u8]> {
+        self.final_response.get()
     }
 
     /// The client does not read our output.
@@ -224,7 +224,7 @@ impl Connection {
 
     pub(super) fn flushed(&self) {
         if self.blocked_until.take().is_some() {
-            self.feed();
+            self.resume_read();
         }
     }
 
@@ -303,15 +303,15 @@ impl Connection {
         self.came.set(0);
     }
 
-    fn end(&self, why: Ended, words: &'static [u8]) {
+    fn end(&self, why: Ended, response: &'static [u8]) {
         self.ended.set(Some(why));
-        self.farewell.set(Some(words));
+        self.final_response.set(Some(response));
         self.enter(Phase::Closing, Instant::now());
     }
 
-    /// Wakes the wire if it was paused.
-    fn feed(&self) {
-        if self.is_starved.take() {
+    /// Wakes the server if its read was deferred.
+    fn resume_read(&self) {
+        if self.is_read_deferred.take() {
             self.task.borrow().wake_by_ref();
         }
     }

@@ -39,7 +39,8 @@ pub(super) struct Wire {
     turn: Turn,
     /// Input for later turns.
     rest: BytesMut,
-    is_last: bool,
+    /// The final response has been sent.
+    is_final: bool,
 }
 
 /// The input of one turn of the server.
@@ -74,24 +75,24 @@ impl Turn {
 
 impl Wire {
     pub(super) fn new(line: Line, connection: Rc<Connection>) -> Self {
-        Self { line, connection, turn: Turn::default(), rest: BytesMut::new(), is_last: false }
+        Self { line, connection, turn: Turn::default(), rest: BytesMut::new(), is_final: false }
     }
 
     pub(super) fn connection(&self) -> &Rc<Connection> {
         &self.connection
     }
 
-    /// Sends the last response, and discards input until the client has closed its side: unread input would reset the
-    /// connection and lose the response.
-    fn say(&mut self, cx: &mut Context<'_>, words: &[u8]) -> Poll<io::Result<()>> {
+    /// Sends the final response, and reads what still comes until the client has ended its side: if it were left
+    /// unread, the response would be lost with it.
+    fn send_final(&mut self, cx: &mut Context<'_>, response: &[u8]) -> Poll<io::Result<()>> {
         let mut line = Pin::new(&mut self.line);
-        if words.is_empty() {
+        if response.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        if !self.is_last {
-            (self.is_last, self.turn) = (true, Turn::default());
-            // A client that does not take so few bytes goes without them.
-            if line.as_mut().poll_write(cx, words)?.is_ready() {
+        if !self.is_final {
+            (self.is_final, self.turn) = (true, Turn::default());
+            // A client that does not take so few bytes does not get them.
+            if line.as_mut().poll_write(cx, response)?.is_ready() {
                 let _ = line.as_mut().poll_flush(cx)?;
                 let _ = line.as_mut().poll_shutdown(cx)?;
             }
@@ -143,8 +144,8 @@ impl AsyncRead for Wire {
         if this.turn.bytes == 0 {
             this.connection.turn();
         }
-        if let Some(words) = this.connection.farewell() {
-            return this.say(cx, words);
+        if let Some(response) = this.connection.final_response() {
+            return this.send_final(cx, response);
         }
         if this.turn.is_full() {
             this.turn = Turn::default();
