@@ -6,39 +6,30 @@ use std::time::Duration;
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::fact::{Fact, FactKind};
-use super::stamp::{Latest, Stamp};
+use crate::{Fact, FactKind, Latest, Stamp};
 
 /// Decisions about methods are kept this long behind the newest one.
 pub const DECISIONS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How a portal describes itself; what an event does not say is `None`.
+/// Portal metadata; fields that are missing from the event are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Profile {
-    /// The portal's address.
     pub domain: Option<String>,
-    /// Where the portal's API is.
     pub client_endpoint: Option<String>,
-    /// Where tokens are renewed.
     pub server_endpoint: Option<String>,
-    /// The app's version on the portal.
     pub version: Option<String>,
-    /// The status letter: L, F, D, T, P, S, or one that is yet to be invented.
+    /// The status letter: L, F, D, T, P, S, or a future one.
     pub licence: Option<String>,
-    /// The portal's language.
     pub language: Option<String>,
-    /// What the app may do.
     pub scope: Option<Vec<String>>,
-    /// Fields with a value that cannot be shown: they are `None` above, and an older value does not stand in.
+    /// Fields whose values cannot be shown: they are `None` above, and an older value is not used instead.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub omitted: BTreeSet<ProfileField>,
 }
 
-/// A field of a profile, by its name there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "each is the field of this name")]
 pub enum ProfileField {
     Domain,
     ClientEndpoint,
@@ -49,45 +40,38 @@ pub enum ProfileField {
     Scope,
 }
 
-/// Whether the app is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// It is.
+pub(crate) enum Status {
     Installed,
-    /// It is not.
     Uninstalled {
-        /// The portal asked that the app's data be removed.
+        /// The portal asked for removal of the app's data.
         clean: bool,
     },
 }
 
-/// A principal came or went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Turn {
-    /// By the portal's word when, then when we heard of it: which of a principal's turns is its last word.
-    pub when: (Timestamp, Timestamp),
-    /// It came.
-    pub installed: bool,
+pub(crate) struct Turn {
+    /// `occurred_at`, then `received_at`: the latest turn of a principal decides whether it is installed.
+    pub(crate) when: (Timestamp, Timestamp),
+    pub(crate) installed: bool,
 }
 
-/// So many of a principal's first turns are remembered, and as many of its last.
+/// The number of a principal's first turns that are kept, and of its last ones.
 const TURNS_KEPT: usize = 8;
 
-/// When a principal came and went, by places in `raw`. The first and the last of very many, and the same ones in
-/// whatever order they were heard of.
+/// Turns by their offset in `raw`. Only the first and last ones are kept, independent of the order of arrival.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<(u64, u64, u64, bool)>", into = "Vec<(u64, u64, u64, bool)>")]
-pub struct Turns(BTreeMap<u64, Turn>);
+pub(crate) struct Turns(BTreeMap<u64, Turn>);
 
 impl Turns {
-    /// All that are remembered, in the log's order.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, Turn)> {
+    /// In the order of the log.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Turn)> {
         self.0.iter().map(|(offset, turn)| (*offset, *turn))
     }
 
-    /// How many are remembered.
-    pub fn number(&self) -> usize {
+    pub(crate) fn number(&self) -> usize {
         self.0.len()
     }
 
@@ -116,33 +100,27 @@ impl From<Turns> for Vec<(u64, u64, u64, bool)> {
     }
 }
 
-/// The newest fact of a principal, in the log's order.
+/// The newest fact of a principal, in the order of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastFact {
-    /// Its place in `raw`.
-    pub offset: u64,
-    /// Its type.
-    pub name: String,
-    /// When it became true, and its id.
-    pub stamp: Stamp,
+pub(crate) struct LastFact {
+    /// In `raw`.
+    pub(crate) offset: u64,
+    pub(crate) name: String,
+    pub(crate) stamp: Stamp,
 }
 
-/// The join of all facts of one principal about one installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Claims {
-    /// The place in `raw` of the principal's first fact.
+    /// The offset in `raw` of the principal's first fact.
     pub first_word: Option<u64>,
-    /// When the principal came and went.
-    pub turns: Turns,
-    /// Installed or not.
-    pub status: Option<Latest<Status>>,
-    /// The principal's last uninstall: decisions from before are void.
-    pub last_uninstall: Option<Stamp>,
-    /// When the newest decision about a method was made: much older ones are forgotten.
-    pub last_decision: Option<Timestamp>,
-    /// The newest fact.
-    pub last_fact: Option<LastFact>,
+    pub(crate) turns: Turns,
+    pub(crate) status: Option<Latest<Status>>,
+    /// Decisions from before it are void.
+    pub(crate) last_uninstall: Option<Stamp>,
+    /// Decisions older than [`DECISIONS_KEPT`] before it are forgotten.
+    pub(crate) last_decision: Option<Timestamp>,
+    pub(crate) last_fact: Option<LastFact>,
     domain: Option<Latest<String>>,
     client_endpoint: Option<Latest<String>>,
     server_endpoint: Option<Latest<String>>,
@@ -150,13 +128,12 @@ pub struct Claims {
     licence: Option<Latest<String>>,
     language: Option<Latest<String>>,
     scope: Option<Latest<Vec<String>>>,
-    /// When each last had a value that cannot be shown.
+    /// The time of the last value that cannot be shown, by field.
     omitted: BTreeMap<ProfileField, Stamp>,
 }
 
 impl Claims {
-    /// Joins a fact of this principal.
-    pub fn join(&mut self, fact: &Fact) {
+    pub(crate) fn join(&mut self, fact: &Fact) {
         let offset = fact.raw.offset;
         self.first_word = Some(earlier(self.first_word, offset));
         if self.last_fact.as_ref().is_none_or(|last| last.offset < offset) {
@@ -189,21 +166,19 @@ impl Claims {
         }
     }
 
-    /// Forgets the turns before a place, as if the principal had first spoken behind it.
-    pub fn forget_before(&mut self, offset: u64) {
+    /// Forgets the turns before an offset, as if the principal's first fact were at that offset.
+    pub(crate) fn forget_before(&mut self, offset: u64) {
         self.turns.0 = self.turns.0.split_off(&offset);
         self.first_word = self.first_word.map(|first| first.max(offset));
     }
 
-    /// Whether a decision that was made then is still worth keeping.
-    pub fn keeps_decision(&self, made: Stamp) -> bool {
+    pub(crate) fn keeps_decision(&self, made: Stamp) -> bool {
         let void = self.last_uninstall.is_some_and(|uninstall| made < uninstall);
         let old = self.last_decision.is_some_and(|last| made.occurred_at < last.minus(DECISIONS_KEPT));
         !void && !old
     }
 
-    /// How the portal describes itself, by the newest word on each point.
-    pub fn profile(&self) -> Profile {
+    pub(crate) fn profile(&self) -> Profile {
         let mut omitted = BTreeSet::new();
         let mut profile = Profile {
             domain: self.newest(ProfileField::Domain, self.domain.as_ref(), &mut omitted),
@@ -219,7 +194,7 @@ impl Claims {
         profile
     }
 
-    /// The newest word on a field, unless it was one that cannot be shown.
+    /// The newest value of a field, unless that one cannot be shown.
     fn newest<T: Clone>(
         &self,
         field: ProfileField,
@@ -235,8 +210,8 @@ impl Claims {
     }
 
     fn describe(&mut self, profile: &Profile, since: Stamp) {
-        fn join<T: Clone>(known: &mut Option<Latest<T>>, told: Option<&T>, since: Stamp) {
-            if let Some(value) = told {
+        fn join<T: Clone>(known: &mut Option<Latest<T>>, newer: Option<&T>, since: Stamp) {
+            if let Some(value) = newer {
                 Latest::join(known, Latest { since, value: value.clone() });
             }
         }

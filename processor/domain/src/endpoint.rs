@@ -1,11 +1,9 @@
-//! Addresses that a portal gives: what is kept of them, and which of them a record shows.
-//!
-//! An app sends its tokens to the endpoints of a record. So a record shows only those that belong to the portal or to
-//! Bitrix24, and those that an operator named.
+//! Endpoints of a portal. An app sends its tokens to the endpoints of a record, so a record shows only those that
+//! belong to the portal or to Bitrix24, and those that an operator listed.
 
-use super::claims::{Profile, ProfileField};
+use crate::{Profile, ProfileField};
 
-/// Where Bitrix24 renews tokens: for the world, and for Russia.
+/// The token servers of Bitrix24: worldwide, and for Russia.
 const AUTHORISATION_SERVERS: [&str; 2] = ["oauth.bitrix.info", "oauth.bitrix24.tech"];
 
 /// The domains under which Bitrix24 itself runs portals. One portal may appear under two of them.
@@ -16,26 +14,25 @@ const CLOUD: [&str; 2] = [".bitrix24.com", ".bitrix24.ru"];
 pub struct EndpointHosts(Vec<String>);
 
 impl EndpointHosts {
-    /// No others.
-    pub const NONE: &'static Self = &Self(Vec::new());
+    pub(crate) const NONE: &'static Self = &Self(Vec::new());
 
-    /// Reads a host, or `*.` and a domain for all hosts below it; none if it is neither.
+    /// Parses a host name, or `*.` and a domain for all hosts below it.
     pub fn host(text: &str) -> Option<String> {
         let name = text.strip_prefix("*.").unwrap_or(text);
         let is_name = !name.contains(':') && !name.starts_with('.') && !name.contains('*');
         (is_name && self::is_address(name)).then(|| text.to_lowercase())
     }
 
-    /// From what [`host`](Self::host) has read.
+    /// `hosts` must come from [`host`](Self::host).
     pub fn new(hosts: Vec<String>) -> Self {
         Self(hosts)
     }
 
-    /// Takes endpoints out of a profile that an app must not send tokens to, and says so.
-    pub fn judge(&self, profile: &mut Profile) {
+    /// Removes endpoints that must not receive tokens, and adds them to `omitted`.
+    pub(crate) fn judge(&self, profile: &mut Profile) {
         let domain = profile.domain.as_deref().map(name);
         let fits_portal = |host: &str| domain.as_deref().is_some_and(|domain| is_same_portal(host, domain));
-        // Facts of an older reading hold endpoints as they came.
+        // Facts of an older interpretation hold endpoints as received.
         let fitting = |url: &str, fits: &dyn Fn(&str) -> bool| {
             cut(url).filter(|url| host(url).map(name).is_some_and(|host| fits(&host) || self.has(&host)))
         };
@@ -61,8 +58,8 @@ impl EndpointHosts {
     }
 }
 
-/// An endpoint without user, password, query and fragment, which may hold secrets. None if it is no address of the web.
-pub fn cut(url: &str) -> Option<String> {
+/// An endpoint without user, password, query and fragment, which may hold secrets. `None` if it is not an HTTP URL.
+pub(crate) fn cut(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {
         return None;
@@ -70,27 +67,26 @@ pub fn cut(url: &str) -> Option<String> {
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let address = authority.rsplit('@').next().unwrap_or_default();
-    // Some take a backslash for a slash: for them the host would be another one.
+    // Some clients read a backslash as a slash, which would change the host.
     (is_address(address) && !rest.contains('\\')).then(|| format!("{scheme}://{address}{path}"))
 }
 
-/// The host of an endpoint, with its port if there is one.
-pub fn host(url: &str) -> Option<&str> {
+/// The host of an endpoint, including the port.
+pub(crate) fn host(url: &str) -> Option<&str> {
     url.split_once("://")?.1.split('/').next().filter(|host| !host.is_empty())
 }
 
-/// Whether a text is a host, with or without a port.
-pub fn is_address(text: &str) -> bool {
+/// Whether a text is a host name with an optional port.
+pub(crate) fn is_address(text: &str) -> bool {
     let is_bad = |sign: char| sign.is_whitespace() || sign.is_control() || "/\\?#@&=%\"'<>".contains(sign);
     !text.is_empty() && !text.chars().any(is_bad)
 }
 
-/// Whether an address is one of Bitrix24's authorisation servers.
-pub fn is_authorisation_server(address: &str) -> bool {
+pub(crate) fn is_authorisation_server(address: &str) -> bool {
     AUTHORISATION_SERVERS.contains(&name(address).as_str())
 }
 
-/// The name in an address, without a port, in lower case.
+/// The host name of an address in lower case, without the port.
 fn name(address: &str) -> String {
     let name = match address.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -99,7 +95,7 @@ fn name(address: &str) -> String {
     name.to_lowercase()
 }
 
-/// Whether two names are one portal's: equal, or the same one under two of Bitrix24's own domains.
+/// Whether two names belong to one portal: equal, or the same subdomain under two of Bitrix24's domains.
 fn is_same_portal(one: &str, other: &str) -> bool {
     let portal = |name: &str| CLOUD.iter().find_map(|cloud| name.strip_suffix(cloud)).map(str::to_owned);
     one == other || portal(one).is_some_and(|one| portal(other) == Some(one))
@@ -162,7 +158,7 @@ mod tests {
         for other in ["https://evil.example/", "https://some.bitrix24.com.evil.example/", "https://x.bitrix24.com/"] {
             assert_eq!(judged("some.bitrix24.com", other, other, &[]), (false, false), "{other}");
         }
-        // Who renews tokens is told the app's secret: the portal's own word is not enough.
+        // The token server receives the app's secret: the portal's own value is not enough.
         assert_eq!(judged("evil.example", "https://evil.example/", "https://evil.example/", &[]), (true, false));
         assert_eq!(judged("", own, server, &[]), (false, true));
     }

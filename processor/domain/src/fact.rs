@@ -1,4 +1,4 @@
-//! Facts: what one raw event means, typed, without secrets; and their form in the topic `facts`.
+//! Facts: the typed meaning of a raw event, without secrets; and their form in the topic `facts`.
 
 use std::fmt;
 
@@ -8,9 +8,7 @@ use event_log::contract::NOOP;
 use primitives::secret::Fingerprint;
 use serde::{Deserialize, Serialize};
 
-use super::claims::Profile;
-use super::permission::Decision;
-use super::stamp::{Place, Stamp};
+use crate::{Decision, Place, Profile, Stamp};
 
 /// A REST method's name, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,13 +16,12 @@ use super::stamp::{Place, Stamp};
 pub struct Method(String);
 
 impl Method {
-    /// Takes what looks like `voximplant.user.get`, in any case.
+    /// Accepts names such as `voximplant.user.get`, in any case.
     pub fn parse(text: &str) -> Option<Self> {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         ((1..=128).contains(&text.len()) && text.bytes().all(good)).then(|| Self(text.to_ascii_lowercase()))
     }
 
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -36,43 +33,34 @@ impl fmt::Display for Method {
     }
 }
 
-/// What one raw event means for an installation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// Which installation.
     #[serde(flatten)]
     pub installation: Installation,
-    /// When, and by which event.
     #[serde(flatten)]
     pub stamp: Stamp,
-    /// The principal that reported it.
     pub principal: Fingerprint,
-    /// Where the raw event lies.
     pub raw: Place,
-    /// Which reading of the raw event this is.
     #[serde(flatten)]
     pub revision: Revision,
-    /// What.
     #[serde(flatten)]
     pub kind: FactKind,
 }
 
-/// Raised when the same raw event would now be read for another fact.
+/// Raised when the same raw event would now be interpreted as another fact.
 pub const INTERPRETATION: u32 = 2;
 
-/// Which reading of a raw event a fact is: of two facts with one key, the later reading holds.
+/// The interpretation that a fact is based on: of two facts with one key, the higher revision wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Revision {
-    /// The version of the interpretation.
     #[serde(default = "first", skip_serializing_if = "is_first")]
     pub interpretation: u32,
-    /// How often a fact of this interpretation was put right.
+    /// Number of corrections within one interpretation.
     #[serde(default, skip_serializing_if = "is_never")]
     pub correction: u32,
 }
 
 impl Default for Revision {
-    /// What is read today.
     fn default() -> Self {
         Self { interpretation: INTERPRETATION, correction: 0 }
     }
@@ -93,84 +81,50 @@ fn is_never(correction: &u32) -> bool {
 }
 
 impl Fact {
-    /// Whether this one holds where both have the same key. A total order, so that it is the same one for everybody,
-    /// in whatever order they come.
+    /// Whether this one wins where both have the same key. A total order, so every reader in any order of arrival
+    /// chooses the same one.
     pub fn replaces(&self, known: &Self) -> bool {
         let text = |fact: &Self| serde_json::to_string(fact).expect("our own types have a JSON form");
         self.revision.cmp(&known.revision).then_with(|| text(self).cmp(&text(known))).is_gt()
     }
 }
 
-/// What can happen, in the past tense, a sentence each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type")]
 pub enum FactKind {
-    /// The app was installed, or installed again.
     #[serde(rename = "ONAPPINSTALL")]
     Installed {
-        /// Whether the installation is finished and the app active; older portals could say that it is not.
+        /// Whether the installation is finished and the app active; older portals may report that it is not.
         complete: bool,
-        /// How the portal describes itself.
         profile: Profile,
     },
-    /// The app was updated.
     #[serde(rename = "ONAPPUPDATE")]
-    Updated {
-        /// The version before.
-        previous_version: Option<String>,
-        /// How the portal describes itself.
-        profile: Profile,
-    },
-    /// The app was removed from the portal.
+    Updated { previous_version: Option<String>, profile: Profile },
     #[serde(rename = "ONAPPUNINSTALL")]
     Uninstalled {
-        /// Whether the portal asked that the app's data be removed.
+        /// Whether the portal asked for removal of the app's data.
         clean: bool,
-        /// How the portal describes itself.
         profile: Profile,
     },
-    /// The app was paid for.
     #[serde(rename = "ONAPPPAYMENT")]
     Paid {
-        /// The app's code in the market.
         code: Option<String>,
-        /// Days until the period ends, if it does.
+        /// Days until the period ends.
         days: Option<i64>,
-        /// Whether the period had ended.
         expired: Option<bool>,
-        /// How the portal describes itself.
         profile: Profile,
     },
     /// An administrator decided whether the holder of a token may call a method.
     #[serde(rename = "ONAPPMETHODCONFIRM")]
-    MethodDecided {
-        /// Which method.
-        method: Method,
-        /// Which token, by its fingerprint.
-        token: Fingerprint,
-        /// Yes or no.
-        decision: Decision,
-        /// How the portal describes itself.
-        profile: Profile,
-    },
-    /// The app's system user was made or reactivated.
+    MethodDecided { method: Method, token: Fingerprint, decision: Decision, profile: Profile },
     #[serde(rename = "ONAPPUSERREADY")]
-    UserReady {
-        /// The system user's id.
-        user_id: Option<String>,
-        /// The app's own id.
-        client_id: Option<String>,
-        /// How the portal describes itself.
-        profile: Profile,
-    },
-    /// Somebody spoke for the first time, about anything: kept only where an app trusts the first principal that
-    /// speaks.
+    UserReady { user_id: Option<String>, client_id: Option<String>, profile: Profile },
+    /// The principal's first event, of any kind. Only for apps that trust the first principal with any event.
     #[serde(rename = "com.hookledger.spoke")]
     Spoke,
 }
 
 impl FactKind {
-    /// The name in `type`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Installed { .. } => "ONAPPINSTALL",
@@ -183,9 +137,8 @@ impl FactKind {
         }
     }
 
-    /// Whether a principal came or went: what decides which principal is trusted. An install that is not finished is
-    /// none.
-    pub fn is_turn(&self) -> bool {
+    /// Whether the fact is an install or uninstall, which decide the trusted principal. An unfinished install is not.
+    pub(crate) fn is_turn(&self) -> bool {
         match self {
             Self::Installed { complete, .. } => *complete,
             Self::Uninstalled { .. } => true,
@@ -197,8 +150,7 @@ impl FactKind {
         }
     }
 
-    /// How the portal described itself.
-    pub fn profile(&self) -> Option<&Profile> {
+    pub(crate) fn profile(&self) -> Option<&Profile> {
         match self {
             Self::Installed { profile, .. }
             | Self::Updated { profile, .. }
@@ -211,45 +163,36 @@ impl FactKind {
     }
 }
 
-/// An event that went to `unverified`, and goes to `events` should its principal become trusted.
+/// An event in `unverified`, which is released to `events` if its principal becomes trusted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HeldEvent {
-    /// Which installation.
     pub installation: Installation,
-    /// The event's id.
     pub id: EventId,
-    /// The principal that sent it.
     pub principal: Fingerprint,
-    /// Where in `raw` it lies.
+    /// In `raw`.
     pub offset: u64,
 }
 
-/// What `facts` hold of a held event.
+/// The record value of a held event in `facts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldDetails {
-    /// Where it lies.
     pub raw: Place,
-    /// How much it takes to show it.
+    /// Size of the published event.
     #[serde(default)]
     pub bytes: u32,
-    /// Its fact, if it has one: it counts once its principal is trusted, also when `raw` no longer has the event.
+    /// The fact of the event. It takes effect once the principal is trusted, even if `raw` no longer has the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fact: Option<Box<Fact>>,
 }
 
-/// One change to what we understood: what a record of `facts` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A fact was added.
     Fact(Box<Fact>),
-    /// An event is held until its principal is trusted.
     Held(HeldEvent, HeldDetails),
-    /// An event is no longer held.
     NoLongerHeld(HeldEvent),
 }
 
 impl Change {
-    /// Which installation it is about.
     pub fn installation(&self) -> &Installation {
         match self {
             Self::Fact(fact) => &fact.installation,
@@ -258,19 +201,18 @@ impl Change {
     }
 }
 
-/// The key of a record of `facts`. Unique, so that compaction removes nothing until something is erased.
+/// The key of a record of `facts`. Unique, so compaction removes only erased records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FactKey {
     /// `{app}/{member_id}/{id}`
     Fact(Installation, EventId),
-    /// `{app}/{member_id}/{id}/unverified/{principal}/{offset}`: a tombstone needs no value to be understood.
+    /// `{app}/{member_id}/{id}/unverified/{principal}/{offset}`: a tombstone needs no value to be parsed.
     Held(HeldEvent),
-    /// `progress`: how far `raw` of this partition has been read.
+    /// `progress`: the next offset of `raw` in this partition.
     Progress,
-    /// `accepted/{id}`: an operator let the partition go on although logs were inconsistent. State depends on it only
-    /// where it gives up facts that were deleted.
+    /// `accepted/{id}`: an operator accepted an inconsistency. State depends on it only where it gives up deleted
+    /// facts.
     Accepted(EventId),
-    /// `noop`: a noop record.
     Noop,
 }
 
@@ -278,7 +220,6 @@ const PROGRESS: &str = "progress";
 const ACCEPTED: &str = "accepted/";
 
 impl FactKey {
-    /// Reads a key.
     pub fn parse(key: &str) -> Option<Self> {
         if key == PROGRESS {
             return Some(Self::Progress);

@@ -1,53 +1,43 @@
-//! One event and what is known → what changes and what is to be published. Pure.
+//! One event and the known state → changes and records to publish. Pure.
 
-use bitrix24::Installation;
-use bitrix24::Trust;
+use bitrix24::{Installation, Trust};
 use primitives::secret::Fingerprint;
 
+use crate::installation::{HELD_MAX, INSTALLATION_HELD_BYTES_MAX, INSTALLATION_HELD_MAX, STRANGERS_MAX};
+use crate::trust::Trusted;
 use crate::{
-    Change, EndpointHosts, Event, Fact, FactKind, HELD_BYTES_MAX, HELD_MAX, HeldDetails, HeldEvent,
-    INSTALLATION_HELD_BYTES_MAX, INSTALLATION_HELD_MAX, InstallationRecord, InstallationState, Method,
-    PermissionRecord, Principal, Public, Reason, Rules, STRANGERS_MAX, Trusted,
+    Change, EndpointHosts, Event, Fact, FactKind, HELD_BYTES_MAX, HeldDetails, HeldEvent, InstallationRecord,
+    InstallationState, Method, PermissionRecord, Principal, Public, Reason, Rules,
 };
 
-/// What is to be published because of one event, in this order.
+/// A consequence of one event; effects are published in their order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// A change to what we understood, for `facts`.
     Changed(Change),
-    /// For `events`: its principal is trusted.
+    /// For `events`: the principal is trusted.
     Verified(Public),
-    /// For `unverified`: its principal is not.
+    /// For `unverified`: the principal is not trusted.
     Unverified(Public),
-    /// For `events`, now that its principal is trusted: the event that lies there in `raw`.
+    /// For `events`, once the principal is trusted: the event at this offset of `raw`.
     Release(HeldEvent),
-    /// The installation record has changed.
     Installation(Box<InstallationRecord>),
-    /// Nothing is known of the installation any more.
+    /// The state of the installation is empty again.
     InstallationGone(Installation),
-    /// A method-permission record is new or has changed.
     Permission(PermissionRecord),
-    /// A method-permission record is gone.
     PermissionGone(PermissionRecord),
 }
 
-/// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is a fact.
     Fact,
-    /// It was verified and passed on.
+    /// Verified and passed on, without a fact.
     PassedOn,
-    /// Its principal is not trusted.
     Unverified,
-    /// It was there before.
     Repeated,
-    /// It was rejected.
     Rejected(Reason),
 }
 
 impl Outcome {
-    /// As metrics and the page say it.
     pub fn label(self) -> &'static str {
         match self {
             Self::Fact => "fact",
@@ -59,11 +49,11 @@ impl Outcome {
     }
 }
 
-/// Folds an event into what is known of its installation.
+/// Folds an event into the state of its installation.
 ///
-/// An event of an untrusted principal is held, and is no fact: a fact is what a trusted principal said, and the comings
-/// and goings that decide which principal is trusted. `read` gives the fact of a held event, unless that is a
-/// fact already.
+/// Events of untrusted principals are held and are not facts. Facts are the events of trusted principals, and the
+/// installs and uninstalls that decide which principal is trusted. `read` returns the fact of a held event, unless it
+/// is already folded.
 pub fn fold<'a, E>(
     state: &mut InstallationState,
     event: &Event,
@@ -90,7 +80,7 @@ pub fn fold<'a, E>(
         changes.add(fact)?;
     }
     let now_trusted = if is_fact { changes.state.trusted(trust) } else { trusted };
-    // Nothing of the trusted principal is held, also where a fact that was put right made it so, not this event.
+    // No event of the trusted principal stays held, even if a corrected fact made it trusted, not this event.
     if let Some(trusted) = now_trusted {
         changes.release(trusted.principal)?;
     }
@@ -112,7 +102,7 @@ pub fn fold<'a, E>(
     Ok((outcome, effects))
 }
 
-/// Forgets an installation of which nothing is known but held events, to make room for others.
+/// Removes an installation without facts, to make room for others.
 pub fn forget(state: &mut InstallationState, installation: &Installation) -> Vec<Effect> {
     let principals: Vec<Fingerprint> = state.principals.keys().copied().collect();
     let held = principals.into_iter().flat_map(|principal| state.held_of(installation, principal));
@@ -124,13 +114,13 @@ pub fn forget(state: &mut InstallationState, installation: &Installation) -> Vec
     changes.into_iter().map(Effect::Changed).chain(gone).collect()
 }
 
-/// The fact that follows from an event at once, if any does.
+/// The fact that follows from an event immediately.
 fn fact_of(state: &InstallationState, event: &Event, trust: Trust, trusted: Option<Trusted>) -> Option<Fact> {
     if trusted.is_some_and(|trusted| trusted.principal == event.principal) {
         return event.fact();
     }
     if trust == Trust::FirstEvent && trusted.is_none() {
-        // Somebody has to remember who the first was, whatever it says.
+        // The first principal has to be recorded, whatever its event is.
         return event.fact().or_else(|| Some(event.fact_of(FactKind::Spoke)));
     }
     let has_claims = state.principals.get(&event.principal).is_some_and(Principal::has_claims);
@@ -151,13 +141,12 @@ fn fact_of(state: &InstallationState, event: &Event, trust: Trust, trusted: Opti
     if counts { event.fact() } else { None }
 }
 
-/// Changes to an installation, each also an effect.
 struct Changes<'a, R> {
     state: &'a mut InstallationState,
     event: &'a Event,
     read: R,
     effects: Vec<Effect>,
-    /// Decisions that gave way to newer ones, or became void.
+    /// Decisions that were replaced by newer ones, or became void.
     forgotten: Vec<PermissionRecord>,
 }
 
@@ -168,8 +157,8 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
         self.effects.push(Effect::Changed(change));
     }
 
-    /// Adds a fact. Where it is the principal's first, uninstalls that were held are facts, too: its last word may be
-    /// among them. Not so installs: they had no room when they came, and must not take the place from before.
+    /// Adds a fact. With the first fact of a principal, its held uninstalls become facts, too, since its last turn may
+    /// be one of them. Held installs do not: they had no room on arrival, and must not take the place retroactively.
     fn add(&mut self, fact: Fact) -> Result<(), E> {
         let principal = fact.principal;
         let is_first = !self.state.principals.get(&principal).is_some_and(Principal::has_claims);
@@ -185,17 +174,16 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
         Ok(())
     }
 
-    /// The fact of a held event.
     fn held_fact(&mut self, held: &HeldEvent) -> Result<Option<Fact>, E> {
         let known = self.state.principals.get(&held.principal);
         let has_fact = known.and_then(|known| known.held.get(&held.offset)).is_some_and(|held| held.has_fact);
         if has_fact { (self.read)(held) } else { Ok(None) }
     }
 
-    /// Releases the held events of this principal, in the order in which they came.
+    /// Releases the held events of a principal, in the order of arrival.
     fn release(&mut self, principal: Fingerprint) -> Result<(), E> {
         for held in self.state.held_of(&self.event.installation, principal) {
-            // Comings and goings were added before.
+            // Turns were added before.
             if let Some(fact) = self.held_fact(&held)?.filter(|fact| !fact.kind.is_turn()) {
                 self.make(Change::Fact(Box::new(fact)));
             }
@@ -205,9 +193,9 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
         Ok(())
     }
 
-    /// Remembers where the event lies, in case its principal becomes trusted. Others give way: the principal's own
-    /// oldest; for a new principal the one of which the least is held; and the oldest of the one of which the most is
-    /// held.
+    /// Holds the event, in case its principal becomes trusted. At a limit, others give way: the principal's own oldest
+    /// event; for a new principal, another one with a single held event; then the oldest event of the principal with
+    /// the most held bytes.
     fn hold(&mut self) {
         let event = self.event;
         let bytes = event.public.size().max(event.body_bytes);
@@ -242,8 +230,7 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
         self.make(Change::Held(HeldEvent { installation, id, principal: event.principal, offset }, details));
     }
 
-    /// Lets the principal give way of which the least is held, if there are too many; not if the newcomer has still
-    /// less.
+    /// At the limit of principals, drops the one with the fewest held events; fails if that has more than one.
     fn make_room_for_a_principal(&mut self) -> bool {
         let strangers = self.state.principals.iter().filter(|(_, known)| !known.has_claims());
         let held_of = |(principal, known): (&Fingerprint, &Principal)| {
@@ -260,7 +247,7 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
         true
     }
 
-    /// Forgets where an event lies. Returns how many bytes it shows.
+    /// Stops holding an event. Returns its size.
     fn let_go(&mut self, held: HeldEvent) -> u64 {
         let known = self.state.principals.get(&held.principal);
         let bytes = known.and_then(|known| known.held.get(&held.offset)).map_or(0, |held| held.bytes);
@@ -269,7 +256,7 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
     }
 }
 
-/// What the world is shown of an installation, as far as an event can change it.
+/// The published state of an installation, as far as an event can change it.
 struct Shown<'a> {
     endpoint_hosts: &'a EndpointHosts,
     trusted: Option<Fingerprint>,
@@ -277,13 +264,12 @@ struct Shown<'a> {
     permissions: Permissions,
 }
 
-/// Which of the permissions an event can change.
+/// The permissions that an event can change.
 enum Permissions {
-    /// Any: the trusted principal may be another one, or held events are released. Here are all there were.
+    /// Any: the trusted principal may change, or held events are released. Holds all permissions from before.
     Any(Vec<PermissionRecord>),
-    /// The one of this method and token, as it was, and those that are forgotten for it.
+    /// The one of this method and token, as it was, and the forgotten ones.
     One((Method, Fingerprint), Option<PermissionRecord>),
-    /// Those that are forgotten.
     Forgotten,
 }
 
@@ -315,7 +301,7 @@ impl<'a> Shown<'a> {
         Self { endpoint_hosts, trusted: principal, record, permissions }
     }
 
-    /// Adds what has to be shown anew.
+    /// Adds an effect for each published record that differs.
     fn compare(
         self,
         state: &InstallationState,
@@ -347,7 +333,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Adds what is gone and what is new, both in order of method and token.
+/// Adds an effect for each removed and each added record, in order of method and token.
 fn differences(mut before: Vec<PermissionRecord>, after: Vec<PermissionRecord>, effects: &mut Vec<Effect>) {
     let place = |record: &PermissionRecord| (record.method.clone(), record.token);
     before.sort_by_key(place);

@@ -1,72 +1,61 @@
-//! All that is known about one installation: its principals, each with its claims.
+//! The state of one installation: its principals with their claims, decisions and held events.
 
 use std::collections::BTreeMap;
 
-use bitrix24::Installation;
-use bitrix24::Trust;
+use bitrix24::{Installation, Trust};
 use event_log::EventId;
 use primitives::secret::Fingerprint;
 
-use super::claims::{Claims, Status};
-use super::fact::{Change, Fact, FactKind, HeldDetails, HeldEvent, Method};
-use super::permission::Decision;
-use super::record::RecordStatus;
-use super::stamp::{Latest, Stamp};
-use super::trust::{Trusted, holder, trusted};
+use crate::claims::Status;
+use crate::trust::{Trusted, holder, trusted};
+use crate::{Change, Claims, Decision, Fact, FactKind, HeldDetails, HeldEvent, Latest, Method, RecordStatus, Stamp};
 
-/// The most events that are held of one principal.
-pub const HELD_MAX: usize = 100;
-/// The most bytes that the held events of one principal may show.
+/// Limit of held events per principal.
+pub(crate) const HELD_MAX: usize = 100;
+/// Limit of held bytes per principal.
 pub const HELD_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// The most events that are held of one installation.
-pub const INSTALLATION_HELD_MAX: usize = 1_000;
-/// The most bytes that all held events of one installation may show.
-pub const INSTALLATION_HELD_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The most principals of one installation without claims of which events are held.
-pub const STRANGERS_MAX: usize = 32;
-/// The most principals of one installation whose claims are known, while its place is taken.
-pub const CLAIMANTS_MAX: usize = 32;
-/// The same while the place is open: whoever takes it needs room.
-pub const CLAIMANTS_OPEN_MAX: usize = 64;
-/// Comings and goings of all principals of one installation; beyond it those are forgotten that decide nothing any
-/// more.
-pub const TURNS_MAX: usize = 128;
-/// The most decisions that are known of one principal: the newest. An access token lives for an hour.
+/// Limit of held events per installation.
+pub(crate) const INSTALLATION_HELD_MAX: usize = 1_000;
+/// Limit of held bytes per installation.
+pub(crate) const INSTALLATION_HELD_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Limit of principals per installation that have held events but no claims.
+pub(crate) const STRANGERS_MAX: usize = 32;
+/// Limit of principals with claims per installation, while the place is taken.
+pub(crate) const CLAIMANTS_MAX: usize = 32;
+/// The same while the place is open, so that the next holder has room.
+pub(crate) const CLAIMANTS_OPEN_MAX: usize = 64;
+/// Limit of turns per installation; above it, turns without influence on trust are forgotten.
+pub(crate) const TURNS_MAX: usize = 128;
+/// Limit of decisions per principal; the newest are kept. An access token lives for an hour.
 pub const DECISIONS_MAX: usize = 1_000;
 
-/// A held event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Its id.
     pub id: EventId,
-    /// How much it takes to show it.
+    /// Size of the published event.
     pub bytes: u32,
-    /// Whether it has a fact that counts once its principal is trusted. That is not kept here: there may be
-    /// much.
+    /// Whether it has a fact that takes effect once its principal is trusted. The fact itself is stored elsewhere, for
+    /// its size.
     pub has_fact: bool,
 }
 
-/// What is known of one principal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Principal {
-    /// The join of its facts. Only of a principal that reported an install, or is trusted for another reason: what
-    /// others say is held, and is no fact. In a box, because a map has room for several principals at once and most
+    /// The join of its facts. Empty unless the principal reported an install or is trusted on another basis: other
+    /// events are held and are not facts. Boxed because a map allocates room for several principals, and most
     /// installations have one.
     pub claims: Box<Claims>,
-    /// Decisions about methods.
     pub decisions: Decisions,
-    /// Events that are held until the principal is trusted, by their place in `raw`.
+    /// Events held until the principal is trusted, by offset in `raw`.
     pub held: BTreeMap<u64, Held>,
 }
 
 impl Principal {
-    /// Whether any of its events is a fact.
-    pub fn has_claims(&self) -> bool {
+    pub(crate) fn has_claims(&self) -> bool {
         self.claims.first_word.is_some()
     }
 
-    /// How many bytes its held events show.
-    pub fn held_bytes(&self) -> u64 {
+    pub(crate) fn held_bytes(&self) -> u64 {
         self.held.values().map(|held| u64::from(held.bytes)).sum()
     }
 
@@ -75,11 +64,9 @@ impl Principal {
     }
 }
 
-/// A decision about a method and a token.
-pub type Decided = ((Method, Fingerprint), Latest<Decision>);
+pub(crate) type Decided = ((Method, Fingerprint), Latest<Decision>);
 
-/// The newest decisions of a principal, by method and token. A join: the same ones in whatever order they were made
-/// known.
+/// The newest decisions of a principal, by method and token. A join, independent of the order of arrival.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decisions {
     by_key: BTreeMap<(Method, Fingerprint), Latest<Decision>>,
@@ -87,17 +74,14 @@ pub struct Decisions {
 }
 
 impl Decisions {
-    /// All, by method and token.
     pub fn by_key(&self) -> &BTreeMap<(Method, Fingerprint), Latest<Decision>> {
         &self.by_key
     }
 
-    /// Those about this method and token.
-    pub fn get(&self, key: &(Method, Fingerprint)) -> Option<&Latest<Decision>> {
+    pub(crate) fn get(&self, key: &(Method, Fingerprint)) -> Option<&Latest<Decision>> {
         self.by_key.get(key)
     }
 
-    /// Joins a decision.
     pub fn join(&mut self, key: (Method, Fingerprint), latest: Latest<Decision>) {
         match self.by_key.get(&key) {
             Some(known) if known.since >= latest.since => return,
@@ -110,7 +94,7 @@ impl Decisions {
         self.by_key.insert(key, latest);
     }
 
-    /// Forgets the oldest beyond [`DECISIONS_MAX`], and those that claims no longer keep. Returns what was forgotten.
+    /// Forgets the oldest beyond [`DECISIONS_MAX`], and those that claims no longer keep. Returns the forgotten ones.
     fn trim(&mut self, claims: &Claims) -> Vec<Decided> {
         let mut gone = Vec::new();
         while let Some((made, _)) = self.by_age.first_key_value()
@@ -123,7 +107,7 @@ impl Decisions {
     }
 }
 
-/// One installation, as all of its principals describe it.
+/// The state of one installation, as reported by all of its principals.
 ///
 /// The only way to change it is [`InstallationState::apply`]: the join that owner, follower and rebuild share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,8 +117,8 @@ pub struct InstallationState {
 }
 
 impl InstallationState {
-    /// Applies a change. Total, idempotent, and for facts of up to [`CLAIMANTS_MAX`] principals indifferent to order.
-    /// Returns decisions that are forgotten by it.
+    /// Applies a change. Total, idempotent, and independent of order for facts of up to [`CLAIMANTS_MAX`] principals.
+    /// Returns the decisions that are forgotten.
     pub fn apply(&mut self, change: &Change) -> Vec<Decided> {
         match change {
             Change::Fact(fact) => return self.add(fact),
@@ -145,7 +129,7 @@ impl InstallationState {
             Change::NoLongerHeld(HeldEvent { principal, offset, .. }) => {
                 if let Some(known) = self.principals.get_mut(principal) {
                     known.held.remove(offset);
-                    // Compaction may leave us the tombstone without the record: both must be no trace.
+                    // Compaction may keep the tombstone without the record: both must leave no trace.
                     if *known == Principal::default() {
                         self.principals.remove(principal);
                     }
@@ -155,18 +139,18 @@ impl InstallationState {
         Vec::new()
     }
 
-    /// Whether no principal has claims: all that is known is held events.
+    /// Whether no principal has claims, only held events.
     pub fn is_unclaimed(&self) -> bool {
         !self.principals.values().any(Principal::has_claims)
     }
 
-    /// Since which offset the principal that is trusted holds the place.
+    /// The trusted principal, and the offset at which it took the place.
     pub fn trusted_since(&self, trust: Trust) -> Option<(Fingerprint, u64)> {
         holder(&self.principals, trust)
     }
 
-    /// Whether one more principal may have claims, given whether the place is open.
-    pub fn has_room(&self, is_open: bool) -> bool {
+    /// Whether another principal may have claims, given whether the place is open.
+    pub(crate) fn has_room(&self, is_open: bool) -> bool {
         let claimants = self.claimants();
         claimants < CLAIMANTS_MAX
             || (is_open && claimants < CLAIMANTS_OPEN_MAX)
@@ -174,13 +158,13 @@ impl InstallationState {
                 && self.undisputed().is_some_and(|holder| self.irrelevant(holder).next().is_some()))
     }
 
-    /// Whether the place is open: nobody holds it, or the holder has left.
-    pub fn is_open(&self, trusted: Option<Fingerprint>) -> bool {
+    /// Whether the place is open: it has no holder, or the holder has uninstalled.
+    pub(crate) fn is_open(&self, trusted: Option<Fingerprint>) -> bool {
         trusted.and_then(|principal| self.principals.get(&principal)).is_none_or(Principal::has_left)
     }
 
-    /// The held events of a principal, in the order in which they came.
-    pub fn held_of(&self, installation: &Installation, principal: Fingerprint) -> Vec<HeldEvent> {
+    /// In the order of arrival.
+    pub(crate) fn held_of(&self, installation: &Installation, principal: Fingerprint) -> Vec<HeldEvent> {
         let known = self.principals.get(&principal).into_iter();
         let place = |(offset, held): (&u64, &Held)| HeldEvent {
             installation: installation.clone(),
@@ -191,7 +175,7 @@ impl InstallationState {
         known.flat_map(|known| known.held.iter().map(place)).collect()
     }
 
-    /// The held events, and nothing else: where its facts are to be folded again.
+    /// Only the held events: facts are to be folded again.
     #[must_use]
     pub fn only_held(&self) -> Self {
         let has_held = |(_, known): &(&Fingerprint, &Principal)| !known.held.is_empty();
@@ -206,18 +190,15 @@ impl InstallationState {
         }
     }
 
-    /// Which principal is trusted.
-    pub fn trusted(&self, trust: Trust) -> Option<Trusted> {
+    pub(crate) fn trusted(&self, trust: Trust) -> Option<Trusted> {
         trusted(&self.principals, trust)
     }
 
-    /// Whether the app is installed, by the word of the trusted principal.
     pub fn status(&self, trust: Trust) -> RecordStatus {
         self.status_by(self.trusted(trust).map(|trusted| trusted.principal))
     }
 
-    /// Whether the app is installed, by the word of this principal.
-    pub fn status_by(&self, principal: Option<Fingerprint>) -> RecordStatus {
+    pub(crate) fn status_by(&self, principal: Option<Fingerprint>) -> RecordStatus {
         let known = principal.and_then(|principal| self.principals.get(&principal));
         let status = known.and_then(|known| known.claims.status.as_ref());
         match status.map(|status| status.value) {
@@ -227,12 +208,11 @@ impl InstallationState {
         }
     }
 
-    /// The decision about a method and a token, by the word of the trusted principal.
-    pub fn decision(&self, trust: Trust, method: &Method, token: Fingerprint) -> Option<&Latest<Decision>> {
+    /// The decision about a method and a token, by the trusted principal.
+    pub(crate) fn decision(&self, trust: Trust, method: &Method, token: Fingerprint) -> Option<&Latest<Decision>> {
         self.trusted_principal(trust)?.decisions.get(&(method.clone(), token))
     }
 
-    /// The trusted principal.
     pub fn trusted_principal(&self, trust: Trust) -> Option<&Principal> {
         self.principals.get(&self.trusted(trust)?.principal)
     }
@@ -259,15 +239,15 @@ impl InstallationState {
         self.principals.values().filter(|known| known.has_claims()).count()
     }
 
-    /// The principal that holds the place whichever kind of trust is set, and where it took it by an install.
+    /// The principal that holds the place under every trust setting, and the offset of the install that took it.
     fn undisputed(&self) -> Option<(Fingerprint, u64)> {
         let [by_install, by_word] =
             [Trust::FirstInstall, Trust::FirstEvent].map(|trust| holder(&self.principals, trust));
         by_install.filter(|(principal, _)| by_word.is_some_and(|(other, _)| other == *principal))
     }
 
-    /// The principals thatse claims decide nothing any more: those that have left, or were last heard of coming before
-    /// the holder took the place, and do not hold it.
+    /// Principals whose claims no longer matter: those that do not hold the place and have uninstalled, or whose last
+    /// turn was before the holder took the place.
     fn irrelevant(&self, (holder, since): (Fingerprint, u64)) -> impl Iterator<Item = Fingerprint> {
         self.principals.iter().filter_map(move |(principal, known)| {
             let is_past = || known.claims.turns.iter().all(|(at, _)| at < since);
@@ -275,8 +255,7 @@ impl InstallationState {
         })
     }
 
-    /// Forgets the claims of principals that decide nothing any more, so that coming and going does not fill the table.
-    /// Who holds the place stays the same.
+    /// Forgets claims that no longer matter, so that repeated turns do not fill the table. The holder stays the same.
     fn forget_irrelevant(&mut self) {
         let Some((holder, since)) = self.undisputed() else { return };
         for principal in self.irrelevant((holder, since)).collect::<Vec<_>>() {

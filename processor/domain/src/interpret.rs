@@ -1,4 +1,4 @@
-//! Reads a raw event for what it means. Secrets end here: behind it there are fingerprints only.
+//! Interprets a raw event. Secrets end here: everything behind it has fingerprints only.
 
 use std::collections::BTreeSet;
 
@@ -9,38 +9,31 @@ use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 
 use self::redact::{Redacted, Secrets};
-use super::claims::{Profile, ProfileField};
 use super::endpoint;
-use super::event::{Event, Public};
-use super::fact::{FactKind, Method};
-use super::permission::Decision;
-use super::stamp::{Place, Stamp};
+use crate::{Decision, Event, FactKind, Method, Place, Profile, ProfileField, Public, Stamp};
 
 mod redact;
 
-/// Why an event was rejected: it is in `raw`, and nowhere folded.
+/// Why an event was rejected: it stays in `raw` and is not folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// The record in `raw` is not one that ingress wrote.
+    /// The record in `raw` was not written by ingress.
     NotARawEvent,
-    /// Ingress refused the sender, who is in no source list.
+    /// The sender's address is in no source list.
     UnknownSource,
-    /// The body has more fields than any event: none of them was read.
+    /// The body has more fields than any event; none was read.
     TooManyFields,
-    /// The body has no `event`: an install page's form, or junk.
+    /// The body has no `event`: the form of an install page, or junk.
     NoEvent,
-    /// The body does not say which portal it is about, or not in a way that can be a key.
+    /// The body has no valid `auth[member_id]`.
     NoMember,
-    /// The body has no `application_token`: the sender cannot be known.
+    /// The body has no `auth[application_token]`, so the principal is unknown.
     MissingToken,
-    /// A field that the event cannot do without is missing.
     MissingField,
-    /// A field holds what it cannot hold.
     BadValue,
 }
 
 impl Reason {
-    /// All of them.
     pub const ALL: [Self; 8] = [
         Self::NotARawEvent,
         Self::UnknownSource,
@@ -52,7 +45,6 @@ impl Reason {
         Self::BadValue,
     ];
 
-    /// As headers, metrics and logs say it.
     pub fn label(self) -> &'static str {
         match self {
             Self::NotARawEvent => "not_a_raw_event",
@@ -67,18 +59,15 @@ impl Reason {
     }
 }
 
-/// Longer values of these fields are not kept: they are not what the field is for.
+/// Longer values are not kept: they are not what the field is for.
 const TEXT_BYTES_MAX: usize = 256;
 /// Bitrix24 has some 70 scopes, of 3 to 30 letters each.
 const SCOPE_BYTES_MAX: usize = 4 * 1024;
-/// More scopes than this no app has.
 const SCOPES_MAX: usize = 256;
-/// An application token is printable and not longer than this.
 const APPLICATION_TOKEN_BYTES_MAX: usize = 128;
-/// A token is printable and not longer than this.
 const TOKEN_BYTES_MAX: usize = 512;
 
-/// Reads a raw event for what it means. Total: every body is an event, or is rejected for a reason.
+/// Interprets a raw event. Total: every body is an event, or is rejected for a reason.
 pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
     if raw.unknown_source {
         return Err(Reason::UnknownSource);
@@ -115,14 +104,14 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
     Ok(Event { installation, stamp, principal, raw: place, body_bytes, kind, public })
 }
 
-/// Reads fields for facts. What holds a secret of the body is not taken.
+/// Reads fields of facts. Values that contain a secret of the body are left out.
 struct Reader<'a> {
     form: &'a Form,
     secrets: &'a Secrets<'a>,
 }
 
 impl Reader<'_> {
-    /// A field's value, if there is one.
+    /// The value of a field, unless it is empty.
     fn text(&self, name: &str) -> Option<&str> {
         self.form.text(name).filter(|text| !text.is_empty())
     }
@@ -131,7 +120,7 @@ impl Reader<'_> {
         self.text(name).ok_or(Reason::MissingField)
     }
 
-    /// A field's value, if there is a sensible one.
+    /// The value of a field, if it is short, printable and free of secrets.
     fn short(&self, name: &str) -> Option<String> {
         self.sensible(self.text(name)?, TEXT_BYTES_MAX)
     }
@@ -142,7 +131,7 @@ impl Reader<'_> {
     }
 }
 
-/// The fact of a lifecycle event; none for an event that is only passed on.
+/// The fact of a lifecycle event; `None` for an event that is only passed on.
 fn fact_kind(event: &str, reader: &Reader<'_>) -> Result<Option<FactKind>, Reason> {
     let profile = profile(event, reader);
     let kind = match event {
@@ -161,7 +150,7 @@ fn fact_kind(event: &str, reader: &Reader<'_>) -> Result<Option<FactKind>, Reaso
         "onappmethodconfirm" => {
             let text = reader.need("data[METHOD]")?;
             let method = Method::parse(text).ok_or(Reason::BadValue)?;
-            // As it came, and as it is shown.
+            // As received, and as shown.
             if reader.secrets.are_in(text) || reader.secrets.are_in(method.as_str()) {
                 return Err(Reason::BadValue);
             }
@@ -186,7 +175,7 @@ fn fact_kind(event: &str, reader: &Reader<'_>) -> Result<Option<FactKind>, Reaso
     Ok(Some(kind))
 }
 
-/// How the portal describes itself in this event, as far as it does. What cannot be kept is named.
+/// The portal metadata of this event. Values that cannot be kept are listed in `omitted`.
 fn profile(kind: &str, reader: &Reader<'_>) -> Profile {
     let mut omitted = BTreeSet::new();
     let mut read = |field, name: &str, value: &dyn Fn(&str) -> Option<String>| {
@@ -213,7 +202,7 @@ fn profile(kind: &str, reader: &Reader<'_>) -> Profile {
         scope: read(ProfileField::Scope, "auth[scope]", &scope).map(|text| scopes(&text).map(str::to_owned).collect()),
         omitted: BTreeSet::new(),
     };
-    // ONAPPUSERREADY gives the authorisation server's domain where the portal's should be.
+    // ONAPPUSERREADY has the authorisation server's domain in place of the portal's.
     let server = profile.server_endpoint.as_deref().and_then(endpoint::host);
     let is_server = |domain: &String| {
         endpoint::is_authorisation_server(domain) || server.is_some_and(|server| server.eq_ignore_ascii_case(domain))

@@ -16,16 +16,12 @@ mod record;
 mod stamp;
 mod trust;
 
-pub use claims::{Claims, DECISIONS_KEPT, Profile, ProfileField, Status, Turn, Turns};
+pub use claims::{Claims, DECISIONS_KEPT, Profile, ProfileField};
 pub use endpoint::EndpointHosts;
 pub use event::{Event, Json, Part, Public};
 pub use fact::{Change, Fact, FactKey, FactKind, HeldDetails, HeldEvent, INTERPRETATION, Method, Revision};
-pub use installation::{
-    CLAIMANTS_MAX, DECISIONS_MAX, Decided, Decisions, HELD_BYTES_MAX, HELD_MAX, Held, INSTALLATION_HELD_BYTES_MAX,
-    INSTALLATION_HELD_MAX, InstallationState, Principal, STRANGERS_MAX,
-};
+pub use installation::{DECISIONS_MAX, HELD_BYTES_MAX, Held, InstallationState, Principal};
 pub use interpret::{Reason, interpret};
-pub use permission::{Answer, CONSENT, Decision, Denial, permits};
+pub use permission::{Answer, Decision, permits};
 pub use record::{InstallationRecord, PermissionRecord, RecordStatus, Rules};
 pub use stamp::{Latest, Place, Stamp};
-pub use trust::{Basis, Trusted};

@@ -1,4 +1,4 @@
-//! Whether a method may be called: derived when asked, with the time as an argument.
+//! Whether a method may be called. Computed on request, with the time as an argument.
 
 use std::time::Duration;
 
@@ -7,52 +7,38 @@ use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::fact::Method;
-use super::installation::InstallationState;
-use super::record::RecordStatus;
+use crate::{InstallationState, Method, RecordStatus};
 
-/// A decision holds for the token it was made about, and no token lives longer.
-pub const CONSENT: Duration = Duration::from_secs(60 * 60);
+/// A decision applies to one token, and no token lives longer.
+pub(crate) const CONSENT: Duration = Duration::from_secs(60 * 60);
 
-/// What an administrator decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decision {
-    /// The holder of the token may call the method.
     Granted,
-    /// It may not.
     Denied,
 }
 
-/// The answer to «may this token call this method?»
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It may, until then.
     Granted {
-        /// When the token is certainly dead.
+        /// The latest possible expiry of the token.
         until: Timestamp,
     },
-    /// It may not.
     Denied(Denial),
-    /// Nobody has decided, as far as we know.
     Unanswered,
 }
 
-/// Why a method may not be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// An administrator said no.
     Refused,
-    /// An administrator said yes, but the token is too old.
     Expired,
-    /// The app is not installed any more.
     NotInstalled,
-    /// No trusted principal reported this installation.
+    /// No trusted principal has reported this installation.
     UnknownInstallation,
 }
 
 impl Denial {
-    /// As answers say it.
     pub fn label(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -63,7 +49,7 @@ impl Denial {
     }
 }
 
-/// Installed, and granted, and younger than the token's hour.
+/// Requires an installed app, a grant, and a token younger than [`CONSENT`].
 pub fn permits(state: &InstallationState, trust: Trust, method: &Method, token: Fingerprint, now: Timestamp) -> Answer {
     match state.status(trust) {
         RecordStatus::Untrusted => return Answer::Denied(Denial::UnknownInstallation),

@@ -1,37 +1,28 @@
-//! Records: what subscribers and callers see of an installation.
+//! Records: the published state of an installation.
 
-use bitrix24::Installation;
-use bitrix24::Trust;
+use bitrix24::{Installation, Trust};
 use event_log::EventId;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::claims::{Profile, Status};
-use super::endpoint::EndpointHosts;
-use super::fact::Method;
-use super::installation::InstallationState;
-use super::permission::{CONSENT, Decision};
-use super::stamp::{Latest, Place};
-use super::trust::Trusted;
+use crate::claims::Status;
+use crate::permission::CONSENT;
+use crate::trust::Trusted;
+use crate::{Decision, EndpointHosts, InstallationState, Latest, Method, Place, Profile};
 
-/// Whether the app is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RecordStatus {
-    /// It is.
     Installed,
-    /// It is not any more.
     Uninstalled,
-    /// Events came, but from no trusted principal.
+    /// Only events of untrusted principals are known.
     Untrusted,
 }
 
 impl RecordStatus {
-    /// All of them.
     pub const ALL: [Self; 3] = [Self::Installed, Self::Uninstalled, Self::Untrusted];
 
-    /// As records and filters say it.
     pub fn label(self) -> &'static str {
         match self {
             Self::Installed => "installed",
@@ -41,59 +32,45 @@ impl RecordStatus {
     }
 }
 
-/// The installation record. What is not known is `null`, never guessed.
+/// The installation record. Unknown values are `null`, never guessed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstallationRecord {
-    /// Which installation.
     #[serde(flatten)]
     pub installation: Installation,
-    /// Installed or not.
     pub status: RecordStatus,
-    /// Only where uninstalled: whether the portal asked that its data be removed.
+    /// Only if uninstalled: whether the portal asked for removal of the app's data.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cleaned: Option<bool>,
-    /// Since when the status is what it is.
+    /// The start of the current status.
     pub since: Option<Timestamp>,
-    /// How the portal describes itself.
     #[serde(flatten)]
     pub profile: Profile,
-    /// The trusted principal and the basis of the trust.
     pub trusted: Option<Trusted>,
-    /// The newest fact of that principal.
+    /// The newest fact of the trusted principal.
     pub last_fact: Option<LastFactRecord>,
-    /// The place of that fact in `raw`.
+    /// The position of that fact in `raw`.
     pub position: Option<Place>,
 }
 
-/// The newest fact, as the record names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastFactRecord {
-    /// Its type.
     #[serde(rename = "type")]
     pub name: String,
-    /// The event's id.
     pub id: EventId,
-    /// When it became true.
     pub at: Timestamp,
 }
 
-/// The method-permission record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermissionRecord {
-    /// The method, in lower case.
     pub method: Method,
-    /// The token, by its fingerprint.
     pub token: Fingerprint,
-    /// Yes or no.
     pub decision: Decision,
-    /// When an administrator decided.
     pub decided_at: Timestamp,
-    /// When the token is certainly dead, and with it the decision.
+    /// The latest possible expiry of the token, and with it of the decision.
     pub expires_at: Timestamp,
 }
 
 impl PermissionRecord {
-    /// The record of a decision.
     pub fn of((method, token): &(Method, Fingerprint), latest: &Latest<Decision>) -> Self {
         Self {
             method: method.clone(),
@@ -105,12 +82,10 @@ impl PermissionRecord {
     }
 }
 
-/// By what rules a record is made: settings.
+/// The settings that decide what a record shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    /// On what basis a principal is trusted.
     pub trust: Trust,
-    /// Hosts that endpoints may have besides the portal's own and Bitrix24's.
     pub endpoint_hosts: &'a EndpointHosts,
 }
 
@@ -121,7 +96,6 @@ impl From<Trust> for Rules<'static> {
 }
 
 impl InstallationState {
-    /// The installation record.
     pub fn record<'a>(
         &self,
         installation: &Installation,
@@ -132,8 +106,7 @@ impl InstallationState {
         self.record_by(self.trusted(trust), installation, partition, endpoint_hosts)
     }
 
-    /// The installation record by the word of this principal.
-    pub fn record_by(
+    pub(crate) fn record_by(
         &self,
         trusted: Option<Trusted>,
         installation: &Installation,
@@ -165,13 +138,12 @@ impl InstallationState {
         }
     }
 
-    /// The method-permission records, by method and token.
+    /// By method and token.
     pub fn permissions(&self, trust: Trust) -> Vec<PermissionRecord> {
         self.permissions_by(self.trusted(trust).map(|trusted| trusted.principal))
     }
 
-    /// The method-permission records by the word of this principal, by method and token.
-    pub fn permissions_by(&self, principal: Option<Fingerprint>) -> Vec<PermissionRecord> {
+    pub(crate) fn permissions_by(&self, principal: Option<Fingerprint>) -> Vec<PermissionRecord> {
         let Some(known) = principal.and_then(|principal| self.principals.get(&principal)) else {
             return Vec::new();
         };

@@ -1,4 +1,4 @@
-//! When something became true, and which of two things did later.
+//! When something became true, and which of two events is later.
 
 use std::time::Duration;
 
@@ -6,51 +6,44 @@ use event_log::EventId;
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A `ts` further ahead of its receipt than this was not read off a working clock.
+/// A `ts` further ahead of the receipt comes from a wrong clock.
 const AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Where a raw event lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
-    /// The partition, in every topic.
+    /// Equal in every topic.
     pub partition: u32,
-    /// The place in `raw`.
     pub offset: u64,
 }
 
-/// When something became true: what the portal said, then what we saw, then the id, so that no two are equal.
+/// A total order: Bitrix24's time, then the time of receipt, then the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stamp {
-    /// Bitrix24's `ts`, or the receipt where there is none that could be true.
+    /// Bitrix24's `ts`, or the time of receipt if `ts` is missing or implausible.
     pub occurred_at: Timestamp,
     /// When ingress had read the body.
     pub received_at: Timestamp,
-    /// The event's id.
     pub id: EventId,
 }
 
 impl Stamp {
-    /// The stamp of an event, given what it says about its own time.
     pub fn new(ts: Option<Timestamp>, received_at: Timestamp, id: EventId) -> Self {
         let occurred_at = ts.filter(|ts| *ts <= received_at.plus(AHEAD_MAX)).unwrap_or(received_at);
         Self { occurred_at, received_at, id }
     }
 }
 
-/// A value and when it became true.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latest<T> {
-    /// When.
     pub since: Stamp,
-    /// What.
     pub value: T,
 }
 
 impl<T> Latest<T> {
-    /// Puts `newer` in the place of what is known, if it became true later.
+    /// Replaces the known value if `newer` became true later.
     ///
-    /// Total, idempotent and indifferent to order: neither redelivery nor reordering changes a record.
-    pub fn join(known: &mut Option<Self>, newer: Self) {
+    /// Total, idempotent and independent of order: neither redelivery nor reordering changes a record.
+    pub(crate) fn join(known: &mut Option<Self>, newer: Self) {
         if known.as_ref().is_none_or(|known| known.since < newer.since) {
             *known = Some(newer);
         }

@@ -1,4 +1,4 @@
-//! Which principal is trusted. Derived when asked, never stored.
+//! Which principal is trusted. Computed on request, never stored.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,9 @@ use bitrix24::Trust;
 use primitives::secret::Fingerprint;
 use serde::{Deserialize, Serialize};
 
-use super::claims::Turn;
-use super::installation::Principal;
+use crate::Principal;
+use crate::claims::Turn;
 
-/// The basis on which a principal is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Basis {
@@ -19,23 +18,20 @@ pub enum Basis {
     FirstEvent,
 }
 
-/// The trusted principal, and the basis of the trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trusted {
     /// The fingerprint of its token.
     pub principal: Fingerprint,
-    /// On what basis.
     pub basis: Basis,
 }
 
-/// The trusted principal: the one that holds the place, when all comings and goings are gone through in the log's
-/// order.
+/// The trusted principal: the holder of the place after all turns, in the order of the log.
 ///
-/// The first principal that reports an install (or, where that is set, sends any event) takes the place. The place is
-/// open again only when its holder has left, and then for the next principal that reports an install. Earlier claims of
-/// others do not count, or a forger could lie in wait; and a principal that has left does not take the place back from
-/// its holder.
-pub fn trusted(principals: &BTreeMap<Fingerprint, Principal>, trust: Trust) -> Option<Trusted> {
+/// The first principal that reports an install (or, with the other setting, has any event) takes the place. The place
+/// opens again only when its holder uninstalls, for the next principal that reports an install. Earlier installs of
+/// others do not count, or a forger could lie in wait; a principal that has uninstalled does not take the place back
+/// from its holder.
+pub(crate) fn trusted(principals: &BTreeMap<Fingerprint, Principal>, trust: Trust) -> Option<Trusted> {
     let basis = match trust {
         Trust::FirstInstall => Basis::FirstInstall,
         Trust::FirstEvent => Basis::FirstEvent,
@@ -44,7 +40,7 @@ pub fn trusted(principals: &BTreeMap<Fingerprint, Principal>, trust: Trust) -> O
 }
 
 /// The principal that holds the place, and the offset in `raw` at which it took it.
-pub fn holder(principals: &BTreeMap<Fingerprint, Principal>, trust: Trust) -> Option<(Fingerprint, u64)> {
+pub(crate) fn holder(principals: &BTreeMap<Fingerprint, Principal>, trust: Trust) -> Option<(Fingerprint, u64)> {
     let claimants = || principals.iter().filter(|(_, known)| known.has_claims());
     let mut holder = match trust {
         Trust::FirstInstall => None,

@@ -214,7 +214,7 @@ fn installs_with_made_up_tokens_beyond_the_limit_wait_and_change_nothing() {
     let (state, results) = fold_all(Trust::FirstInstall, &steps);
     assert_eq!(state.trusted(Trust::FirstInstall).map(|trusted| trusted.principal), Some(Fingerprint::of("t")));
     let claimants = state.principals.values().filter(|known| known.has_claims()).count();
-    assert_eq!(claimants, crate::CLAIMANTS_MAX);
+    assert_eq!(claimants, crate::installation::CLAIMANTS_MAX);
     assert!(results[1..].iter().all(|(outcome, _)| *outcome == Outcome::Unverified));
     // The place is open once its holder has left, and then there is room.
     steps.extend([("t", 20, "uninstall"), ("new", 30, "install")]);
@@ -244,7 +244,7 @@ fn a_portal_may_be_installed_anew_any_number_of_times_and_costs_no_more() {
         let last = Fingerprint::of("token299");
         assert_eq!(state.trusted(trust).map(|trusted| trusted.principal), Some(last));
         assert_eq!(state.status(trust), UNINSTALLED);
-        assert!(state.principals.len() <= crate::CLAIMANTS_MAX, "{}", state.principals.len());
+        assert!(state.principals.len() <= crate::installation::CLAIMANTS_MAX, "{}", state.principals.len());
         assert!(results.iter().all(|(outcome, _)| *outcome != Outcome::Unverified));
     }
 }

@@ -1,4 +1,4 @@
-//! What may be shown of a body: its fields as JSON, without secrets and within a size.
+//! Redaction: the fields of a body as JSON, without secrets and within a size limit.
 
 use std::collections::BTreeSet;
 
@@ -8,9 +8,8 @@ use memchr::memmem::Finder;
 use crate::endpoint;
 use crate::event::{Json, Part};
 
-/// What stands where a secret stood.
 const SECRET: &str = "[secret]";
-/// What is harmless of `auth`, and all that is passed on of it.
+/// The harmless fields of `auth`. Only these are published.
 const AUTH_SHOWN: [&str; 9] = [
     "domain",
     "client_endpoint",
@@ -22,40 +21,36 @@ const AUTH_SHOWN: [&str; 9] = [
     "expires",
     "expires_in",
 ];
-/// Of these a part is shown that holds no secret.
+/// Only the part without secrets is published.
 const ENDPOINTS: [&str; 2] = ["client_endpoint", "server_endpoint"];
 /// A name that holds one of these, in lower case and without separators, names a secret.
 const SECRET_NAMES: [&str; 6] = ["token", "secret", "password", "authid", "refreshid", "signature"];
-/// The longest of them.
+/// The longest name above.
 const SECRET_NAME_BYTES_MAX: usize = 9;
-/// Shorter values are not looked for elsewhere: they would be found everywhere.
+/// Shorter values are not searched for elsewhere: they would match everywhere.
 const SECRET_BYTES_MIN: usize = 8;
-/// Each secret is looked for in all values and keys; an event has a handful.
+/// Each secret is searched for in all values and keys; an event has a handful.
 const SECRETS_MAX: usize = 64;
-/// `data` and `auth` together are not shown larger than this, as they are written. With headers and what stands beside
-/// them, that is less than a topic takes, even one with Kafka's own limit (1,048,588 bytes). JSON writes some bytes as
-/// six, so that a body within `body-limit` may become larger.
+/// Limit of `data` and `auth` together, as written. With headers and surrounding fields, this stays below Kafka's
+/// default record limit (1,048,588 bytes). JSON escapes some bytes as six, so a body within `body-limit` may exceed it.
 pub const PUBLIC_BYTES_MAX: usize = 1_000_000;
 /// `auth` alone; Bitrix24's has less than 4 KiB.
 const AUTH_BYTES_MAX: usize = 32 * 1024;
 
-/// `data` and `auth`, fit to be seen.
 pub struct Redacted {
     pub data: Json,
     pub auth: Json,
-    /// What is too large.
     pub omitted: Vec<Part>,
 }
 
-/// The secrets of a body: values whose names say so. They are hidden wherever they stand.
+/// The secrets of a body: values of secret names. They are redacted wherever they occur.
 pub struct Secrets<'a> {
     hidden: Vec<Finder<'a>>,
-    /// No event has so many: nothing is shown then.
+    /// Above the limit, nothing is published.
     are_too_many: bool,
 }
 
 impl<'a> Secrets<'a> {
-    /// Finds the secrets of a body.
     pub fn of(form: &'a Form) -> Self {
         let mut found = BTreeSet::new();
         for (name, field) in form.variables() {
@@ -68,7 +63,6 @@ impl<'a> Secrets<'a> {
         Self { hidden, are_too_many }
     }
 
-    /// Whether a text holds one of them.
     pub fn are_in(&self, text: &str) -> bool {
         self.are_too_many || self.hidden.iter().any(|secret| secret.find(text.as_bytes()).is_some())
     }
@@ -79,7 +73,7 @@ fn collect<'a>(field: Field<'a>, letters: &mut String, is_secret: bool, found: &
         found.insert(text);
     }
     for (name, field) in field.below() {
-        // One more than are looked for is enough to know.
+        // One more than the limit is enough to know.
         if found.len() > SECRETS_MAX {
             return;
         }
@@ -90,10 +84,10 @@ fn collect<'a>(field: Field<'a>, letters: &mut String, is_secret: bool, found: &
     }
 }
 
-/// Adds a name's letters to those of the names above it, and says whether all of them together name a secret.
+/// Appends a name's letters to those of its parents. Returns whether the whole path names a secret.
 fn enter(letters: &mut String, name: &Key, is_secret_above: bool) -> bool {
     if let Key::Index(_) = name {
-        // No digit is in the name of a secret.
+        // No secret name has a digit.
         letters.push('0');
         return is_secret_above;
     }
@@ -105,8 +99,8 @@ fn enter(letters: &mut String, name: &Key, is_secret_above: bool) -> bool {
     is_secret_above || SECRET_NAMES.iter().any(|secret| letters[from..].contains(secret))
 }
 
-/// Takes `data` and the harmless part of `auth`. A value is hidden where its name says so, and wherever it holds a
-/// value that was hidden elsewhere in the same body. Nothing is shown of a body with more secrets than any event has.
+/// Writes `data` and the harmless part of `auth`. A value is redacted if its name is secret, or if it contains a secret
+/// value of the same body. A body with more than [`SECRETS_MAX`] secrets is not shown at all.
 pub fn redact(form: &Form, secrets: &Secrets<'_>) -> Redacted {
     let json = |text| Json::new(text).expect("what was written as JSON is JSON");
     if secrets.are_too_many {
@@ -126,10 +120,9 @@ pub fn redact(form: &Form, secrets: &Secrets<'_>) -> Redacted {
     Redacted { data, auth, omitted }
 }
 
-/// There are more bytes than may be.
 struct TooLarge;
 
-/// Writes fields as JSON, until they are too large.
+/// Writes fields as JSON, up to a size limit.
 struct Writer<'s> {
     secrets: &'s Secrets<'s>,
     text: String,
@@ -159,7 +152,7 @@ impl<'s> Writer<'s> {
             let text = field.text().filter(|_| AUTH_SHOWN.contains(&name.as_str()))?;
             let is_endpoint = ENDPOINTS.contains(&name.as_str());
             let text = if is_endpoint { endpoint::cut(text) } else { Some(text.to_owned()) };
-            // What is no address may hold anything.
+            // A value that is not an address may hold anything.
             let text = text.filter(|text| name != "domain" || endpoint::is_address(text));
             Some((name, text))
         });
@@ -179,7 +172,7 @@ impl<'s> Writer<'s> {
         if let Some(text) = field.text() {
             return if is_secret { self.string(SECRET) } else { self.shown(text) };
         }
-        // Keys `0..n` make a list, as they did before the form was encoded.
+        // Keys `0..n` were a list before the form was encoded.
         let is_list = (0..).zip(field.below()).all(|(index, (name, _))| *name == Key::Index(index));
         let names = if is_list { Vec::new() } else { self.names(field) };
         for (nth, (key, field)) in field.below().enumerate() {
@@ -201,7 +194,7 @@ impl<'s> Writer<'s> {
         self.write(if is_list { "]" } else { "}" })
     }
 
-    /// The names in a list as they are shown, each another one.
+    /// Unique display names of an array's keys.
     fn names(&self, field: Field<'_>) -> Vec<String> {
         let mut names: Vec<String> = field.below().map(|(name, _)| name.to_string()).collect();
         let mut is_plain = field.below().zip(&names).all(|((key, _), name)| key.bytes() == name.as_bytes());
@@ -224,14 +217,14 @@ impl<'s> Writer<'s> {
         names
     }
 
-    /// A text, unless it holds a secret.
+    /// Writes a text, redacted if it contains a secret.
     fn shown(&mut self, text: &str) -> Result<(), TooLarge> {
         let text = if self.secrets.are_in(text) { SECRET } else { text };
         self.string(text)
     }
 
     fn string(&mut self, text: &str) -> Result<(), TooLarge> {
-        // It only grows by being written.
+        // The length only grows by escaping.
         if text.len() > self.bytes_max {
             return Err(TooLarge);
         }
