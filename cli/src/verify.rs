@@ -28,7 +28,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
         return Err(Usage(format!("there is no state in {dir}: a processor makes one when it starts")).into());
     }
     watchdog::end_with(&state.dir);
-    match opening::look(&state.dir, state.trusts.clone()) {
+    match opening::inspect(&state.dir, state.trusts.clone()) {
         Ok(Some(store)) => {
             print(&described(&store))?;
             print(&format!("{dir} is what was folded.\n"))?;

@@ -1,4 +1,4 @@
-//! What the processor is told: its settings, read once.
+//! The settings of the processor, read once.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use http_edge::Limits;
 use primitives::secret::Fingerprint;
-use runtime::settings::KafkaSettings;
-use runtime::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen};
+use runtime::settings::{
+    KAFKA, KafkaSettings, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen,
+};
 use runtime::telemetry::LogFormat;
 
 use crate::query::{BODY_TIMEOUT, HEAD_TIMEOUT, REQUEST_BYTES_MAX};
 use crate::state::Trusts;
 use domain::EndpointHosts;
 
-/// The processor's own settings.
 pub const PROCESSOR: &[Setting] = &[
     Setting {
         name: "group",
@@ -24,31 +24,31 @@ pub const PROCESSOR: &[Setting] = &[
     },
     Setting {
         name: "instance-id",
-        help: "Who this processor is in its group; made once and kept in data-dir unless set.",
+        help: "The static member id in the group; generated once and stored in data-dir unless set.",
         default: None,
         kind: Kind::Plain,
     },
 ];
 
-/// What limits the fold, whatever the logs are.
+/// Limits of the fold; standalone has them, too.
 pub const FOLDING: &[Setting] = &[Setting {
     name: "untrusted-installations-limit",
-    help: "Installations of each app that are remembered although nothing but unverified events is known of them.",
+    help: "Limit of installations per app that have only unverified events.",
     default: Some("10000"),
     kind: Kind::Plain,
 }];
 
-/// What everyone knows who answers questions.
+/// Settings of the query server; standalone has them, too.
 pub const QUERIES: &[Setting] = &[
     Setting {
         name: "query-listen",
-        help: "The address for questions and the page.",
+        help: "The address of the query API and the status page.",
         default: Some("127.0.0.1:8081"),
         kind: Kind::Plain,
     },
     Setting {
         name: "query-tokens",
-        help: "Bearer tokens that may ask, separated by commas or lines, of 16 bytes or more; needed unless query-listen is loopback.",
+        help: "Bearer tokens for queries, of 16 bytes or more, separated by commas or lines; required unless query-listen is loopback.",
         default: None,
         kind: Kind::Secret,
     },
@@ -60,65 +60,53 @@ pub const QUERIES: &[Setting] = &[
     },
     Setting {
         name: "query-connections-limit",
-        help: "How many connections for questions there may be at a time; beyond it, who idles for longest has to go.",
+        help: "Limit of query connections; above it, the longest idle one is closed.",
         default: Some("256"),
         kind: Kind::Plain,
     },
     Setting {
         name: "query-idle-timeout",
-        help: "How long a connection for questions may idle between two of them.",
+        help: "How long a connection may be idle between two queries.",
         default: Some("30s"),
         kind: Kind::Plain,
     },
 ];
 
-/// Whoever knows a shorter token may have guessed it.
+/// Shorter tokens can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
-/// Longer than this nobody keeps a connection for the next question.
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
-/// All settings of the processor.
 pub fn settings() -> Vec<Setting> {
     let own = [PROCESSOR, FOLDING, QUERIES, KAFKA, PROCESS].concat();
     own.into_iter().chain([TRUSTED_PROXIES, admin_listen("127.0.0.1:9081")]).collect()
 }
 
-/// The processor's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How Kafka is reached.
     pub kafka: KafkaSettings,
-    /// The consumer group.
     pub group: String,
-    /// Who we are, unless that is made and kept.
+    /// Generated and stored in the state directory unless set.
     pub instance_id: Option<String>,
-    /// Where `/livez`, `/readyz` and `/metrics` are.
+    /// Serves `/livez`, `/readyz` and `/metrics`.
     pub admin_listen: SocketAddr,
-    /// How logs are written.
     pub log_format: LogFormat,
-    /// What folding and asking need.
     pub service: ServiceConfig,
 }
 
-/// What folding and asking need, whatever the logs are.
+/// The configuration that does not depend on the logs.
 #[derive(Clone, Debug)]
 pub struct ServiceConfig {
-    /// The state lies here.
     pub dir: PathBuf,
-    /// The trust setting of each app.
     pub trusts: Trusts,
-    /// The most installations of an app of which nothing is known but held events.
+    /// Limit of installations without facts, per app.
     pub untrusted_limit: usize,
-    /// Where questions are answered.
     pub query_listen: SocketAddr,
-    /// What connections for questions may do.
     pub query_limits: Limits,
-    /// Who may ask; nobody needs a token if there is none.
+    /// Accepted tokens; empty if none is required.
     pub query_tokens: Vec<Fingerprint>,
 }
 
 impl Config {
-    /// Reads the configuration.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
         let missing = || SettingsError("kafka is not set: the processor reads its events from there".into());
         Ok(Self {
@@ -144,7 +132,6 @@ fn endpoint_hosts(settings: &Settings) -> Result<EndpointHosts, SettingsError> {
 }
 
 impl ServiceConfig {
-    /// Reads what folding and asking need.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
         let query_listen = settings.address("query-listen")?;
         let tokens = settings.secret("query-tokens");
@@ -165,9 +152,8 @@ impl ServiceConfig {
         }
         let is_proxied = settings.all(TRUSTED_PROXIES.name).iter().any(|networks| !networks.trim().is_empty());
         if query_tokens.is_empty() && is_proxied {
-            let why = "trusted-proxies is set, so the internet comes in through a proxy, which can pass questions on as \
-                       well: set query-tokens, for example with `--query-tokens-file FILE`; `openssl rand -hex 32` \
-                       makes one";
+            let why = "trusted-proxies is set, so a proxy may forward queries from the internet: set query-tokens, for \
+                       example with `--query-tokens-file FILE`; `openssl rand -hex 32` makes one";
             return Err(SettingsError(why.into()));
         }
         Ok(Self {

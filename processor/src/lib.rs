@@ -1,12 +1,12 @@
-//! Folds raw events into what we know, publishes what follows, and answers questions.
+//! Folds raw events into state, publishes what follows, and answers queries.
 //!
-//! At `F` the state is the fold of `facts[0..F)`, and `facts` are the interpretation of `raw[0..K)`;
-//! whatever crashes on the way. What comes in over HTTP is none of this crate's business; see `ingress`.
+//! At `F` the state is the fold of `facts[0..F)`, and `facts` are the interpretation of `raw[0..K)`, after any crash.
+//! Webhooks are received by the crate `ingress`.
 
 pub mod config;
 pub mod maintenance;
 pub mod metrics;
-pub mod query;
+pub(crate) mod query;
 pub mod run;
 pub mod service;
 pub mod state;

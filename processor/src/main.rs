@@ -1,5 +1,3 @@
-//! The processor: from `raw` in Kafka to facts, records and answers.
-
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -10,12 +8,11 @@ use processor::run::clock;
 use processor::run::identity::Identity;
 use processor::service;
 use runtime::lifecycle::{Readiness, Stop};
-use runtime::private;
 use runtime::settings::{Settings, read_from_process};
-use runtime::telemetry;
+use runtime::{private, telemetry};
 use tracing::{error, info};
 
-/// Much that is folded is small, and comes and goes.
+/// The fold makes many short-lived small allocations.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
@@ -61,7 +58,7 @@ async fn run(mut config: Config) -> anyhow::Result<()> {
     };
     let serving = async {
         let served = service::run(config.service, &registry, &readiness, stop.clone(), open).await;
-        // Whoever ends first takes the other along, also before it has begun.
+        // The first of the two to end stops the other, even before it has started.
         stop.request();
         served
     };
@@ -70,7 +67,7 @@ async fn run(mut config: Config) -> anyhow::Result<()> {
     ended.context("serve metrics")
 }
 
-/// Prints the effective settings and tests what can be tested without taking anything.
+/// Prints the effective settings and checks them without changing anything.
 fn check(settings: &Settings, config: &Config) -> ExitCode {
     print!("{}", settings.describe());
     match Identity::take(&config.service.dir, config.instance_id.as_deref()) {

@@ -1,4 +1,4 @@
-//! What an operator asks for by command: compare, correct, fold anew, go on knowingly.
+//! Commands of an operator: compare, correct, rebuild, resume.
 
 pub mod audit;
 pub mod rebuild;

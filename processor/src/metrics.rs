@@ -1,5 +1,3 @@
-//! What the processor counts: one struct, labels from enums.
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,16 +13,14 @@ mod lag;
 
 pub use lag::Lag;
 
-/// All metrics of the processor.
 #[derive(Clone)]
 pub struct Metrics {
     events: IntCounterVec,
     rejected: IntCounterVec,
-    released_lost: IntCounter,
-    gave_way: IntCounter,
+    pub(crate) released_lost: IntCounter,
+    pub(crate) gave_way: IntCounter,
     reopens: IntCounter,
     state_quarantined: IntCounter,
-    /// How far behind the owned partitions are.
     pub lag: Lag,
     batch_duration: HistogramVec,
     installations: IntGaugeVec,
@@ -35,18 +31,14 @@ pub struct Metrics {
     hanging: IntGauge,
     inconsistencies: IntCounterVec,
     halted: IntGaugeVec,
-    /// What the processor is halted by.
     halted_by: Arc<Mutex<Option<What>>>,
 }
 
-/// One step of a batch.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Interpret and join in memory.
     Fold,
     /// One transaction.
     Publish,
-    /// Into the state.
     Apply,
 }
 
@@ -61,7 +53,7 @@ impl Step {
 }
 
 impl Metrics {
-    /// Registers them all, each label with its first value, so that every series is there from the start.
+    /// Registers all metrics and creates every series with its first value.
     pub fn new(registry: &Registry) -> Self {
         let counters = |name: &str, help: &str, label: &str| {
             registered(registry, IntCounterVec::new(Opts::new(name, help), &[label]))
@@ -75,17 +67,17 @@ impl Metrics {
             .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0]);
 
         let metrics = Self {
-            events: counters("processor_events_total", "Events taken from raw, by what became of them.", "outcome"),
+            events: counters("processor_events_total", "Events read from raw, by outcome.", "outcome"),
             rejected: counters("processor_rejected_total", "Events rejected, by reason.", "reason"),
             released_lost: counter(
                 "processor_released_lost_total",
-                "Events that could not be passed on when their principal became trusted, because raw no longer had them.",
+                "Held events that could not be released, because raw no longer had them.",
             ),
             gave_way: counter(
                 "processor_untrusted_forgotten_total",
-                "Installations that were forgotten because too many were known by nothing but held events.",
+                "Installations without facts that were forgotten because there were too many.",
             ),
-            reopens: counter("processor_reopens_total", "Times that the logs were opened anew after an error."),
+            reopens: counter("processor_reopens_total", "Times that the logs were reopened after an error."),
             state_quarantined: counter(
                 "processor_state_quarantined_total",
                 "Times that the state was quarantined and read again.",
@@ -98,19 +90,19 @@ impl Metrics {
                 "Method decisions known, by decision, expired ones included.",
                 "decision",
             ),
-            state_bytes: gauge("state_bytes", "What the state takes on the disk."),
-            state_waits: gauge("state_waits_for_room", "1 while the state finds no room on its disk."),
+            state_bytes: gauge("state_bytes", "Size of the state on disk."),
+            state_waits: gauge("state_waits_for_room", "1 while the state waits for free disk space."),
             unowned: gauge("processor_unowned_partitions", "Partitions of raw that no processor of the group owns."),
             hanging: gauge(
                 "processor_hanging_partitions",
-                "Partitions of published topics in which a transaction is open for longer than any of a processor can be.",
+                "Output partitions with a transaction that has been open longer than the processor's transaction timeout.",
             ),
             inconsistencies: counters(
                 "processor_inconsistencies_total",
-                "Times that the processor halted because logs and state were inconsistent, by how.",
+                "Times that the processor halted because logs and state were inconsistent, by kind.",
                 "what",
             ),
-            halted: gauges("processor_halted", "1 while the processor is halted by it.", "what"),
+            halted: gauges("processor_halted", "1 while the processor is halted, by kind of inconsistency.", "what"),
             halted_by: Arc::default(),
         };
         for what in What::ALL {
@@ -127,7 +119,6 @@ impl Metrics {
         metrics
     }
 
-    /// An event, by what became of it.
     pub fn count(&self, outcome: Outcome) {
         self.events.with_label_values(&[outcome.label()]).inc();
         if let Outcome::Rejected(reason) = outcome {
@@ -135,42 +126,26 @@ impl Metrics {
         }
     }
 
-    /// An event that was to be released and is gone.
-    pub fn released_lost(&self) {
-        self.released_lost.inc();
-    }
-
-    /// An installation of which nothing was known but held events made room for others.
-    pub fn gave_way(&self) {
-        self.gave_way.inc();
-    }
-
-    /// The logs were opened anew.
-    pub fn reopened(&self) {
+    pub(crate) fn reopened(&self) {
         self.reopens.inc();
     }
 
-    /// The state was quarantined.
     pub fn quarantine(&self) {
         self.state_quarantined.inc();
     }
 
-    /// How long a step took.
     pub fn took(&self, step: Step, duration: Duration) {
         self.batch_duration.with_label_values(&[step.label()]).observe(duration.as_secs_f64());
     }
 
-    /// Partitions without an owner.
     pub fn unowned(&self, partitions: usize) {
         self.unowned.set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
-    /// Partitions in which a transaction hangs.
     pub fn hanging(&self, partitions: usize) {
         self.hanging.set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
-    /// Logs and state are inconsistent: the processor is halted.
     pub fn halt(&self, what: What) {
         self.agree();
         self.inconsistencies.with_label_values(&[what.label()]).inc();
@@ -178,7 +153,6 @@ impl Metrics {
         *self.halted_by() = Some(what);
     }
 
-    /// They agree again.
     pub fn agree(&self) {
         for what in What::ALL {
             self.halted.with_label_values(&[what.label()]).set(0);
@@ -186,8 +160,8 @@ impl Metrics {
         *self.halted_by() = None;
     }
 
-    /// For readiness: what the processor is halted by, or waits for.
-    pub fn standing_still(&self) -> impl Fn() -> Option<&'static str> + Send + Sync + 'static {
+    /// The reason for being not ready.
+    pub(crate) fn standing_still(&self) -> impl Fn() -> Option<&'static str> + Send + Sync + 'static {
         let metrics = self.clone();
         move || {
             let waits = metrics.state_waits.get() > 0;
@@ -195,8 +169,7 @@ impl Metrics {
         }
     }
 
-    /// Whether the state waits for room: to be set to 1 and back.
-    pub fn state_waits(&self) -> IntGauge {
+    pub(crate) fn state_waits(&self) -> IntGauge {
         self.state_waits.clone()
     }
 
@@ -204,7 +177,6 @@ impl Metrics {
         self.halted_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many records there are, by kind.
     pub fn records(&self, store: &Store) {
         let counts = store.counts();
         for status in RecordStatus::ALL {
@@ -216,7 +188,6 @@ impl Metrics {
         }
     }
 
-    /// What the state takes on the disk.
     pub fn state(&self, store: &Store) {
         self.state_bytes.set(i64::try_from(store.bytes()).unwrap_or(i64::MAX));
     }

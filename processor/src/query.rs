@@ -1,4 +1,4 @@
-//! Questions over HTTP: who has the app, what happened, may this token call this method. And a page for people.
+//! The query API, and a status page.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,23 +29,20 @@ mod problem;
 mod stale;
 mod wait;
 
-/// What answers are made from.
 #[derive(Clone)]
 pub struct QueryContext {
-    /// What we know, once it is open.
     pub shared: Shared,
-    /// What was folded lately.
     pub recent_events: RecentEvents,
-    /// Fingerprints of the tokens that may ask; none where nobody else can reach us.
+    /// Fingerprints of the accepted tokens; empty on loopback without tokens.
     pub tokens: Arc<Vec<Fingerprint>>,
-    /// Places for questions that wait for an event or a decision.
+    /// Permits for queries that wait for an event or a decision.
     pub waits: Arc<Semaphore>,
-    /// Places for questions that look at many installations.
+    /// Permits for queries that scan many installations.
     pub scans: Arc<Semaphore>,
 }
 
 impl QueryContext {
-    /// What answers are made from, for so many connections: at most half of them wait, so that the others are answered.
+    /// At most half of `connections_max` may wait, so the others are answered.
     pub fn new(shared: Shared, recent_events: RecentEvents, tokens: Vec<Fingerprint>, connections_max: usize) -> Self {
         Self {
             shared,
@@ -56,30 +53,25 @@ impl QueryContext {
         }
     }
 
-    /// The store, or why there is none to ask.
     fn store(&self) -> Result<Arc<Store>, Problem> {
         self.shared.get().ok_or(Problem::NotOpen)
     }
 }
 
-/// A query body is never longer than this.
 const BODY_BYTES_MAX: usize = 16 * 1024;
-/// What bodies may take of memory in all, beyond the beginning of each that has its place anyway.
+/// Memory for all bodies, beyond the preallocated first part of each.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
-/// How long a head may take.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a body may take.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// So many questions look at many installations at a time; others wait for their turn.
+/// Concurrent scans of many installations; further ones queue.
 const SCANS_MAX: usize = 4;
-/// At the end: how long questions that wait are awaited.
+/// How long a shutdown waits for queries in flight.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
-/// Askers are few and their questions small.
 const WORKERS: usize = 2;
-/// An answer is data: a browser that shows it loads nothing, runs nothing and puts it into no frame.
+/// Responses are data: a browser that shows one must not load, run or frame anything.
 const CONTENT_POLICY: (&str, &str) = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
 
-/// Binds the query server. Returns where it listens, and what serves until stopped.
+/// Binds the query server. Returns its address, and a future that serves until stopped.
 pub fn serve(
     listen: SocketAddr,
     limits: Limits,
@@ -113,7 +105,6 @@ pub fn serve(
     http_edge::serve(listener, options, app, stop)
 }
 
-/// What every answer has, whatever it says.
 fn headers() -> DefaultHeaders {
     DefaultHeaders::new()
         .add(("Cache-Control", "no-store"))

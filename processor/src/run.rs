@@ -1,10 +1,10 @@
-//! What a processor does all day: it restores a session, is assigned partitions, folds what it owns and publishes it.
+//! The run loop: restores the state, is assigned partitions, folds the owned ones and publishes what follows.
 
 pub(crate) mod assignment;
 pub mod clock;
 pub(crate) mod dedup;
 pub mod exclusive;
-pub mod failure;
+pub(crate) mod failure;
 pub(crate) mod hanging;
 pub(crate) mod held;
 pub mod identity;
@@ -12,6 +12,6 @@ pub mod inconsistency;
 pub mod owner;
 pub mod publish;
 pub mod recent_events;
-pub mod resume_offsets;
+pub(crate) mod resume_offsets;
 pub mod session;
 pub mod shared;

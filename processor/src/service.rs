@@ -1,4 +1,4 @@
-//! Folding and asking together, whatever the logs are: a thread that folds, a server that answers.
+//! Folding and the query server together, for any event log: one thread folds, a server responds.
 
 use anyhow::{Context, anyhow};
 use event_log::{EventLog, EventLogError};
@@ -16,7 +16,7 @@ use crate::run::session::{Processor, Timings};
 use crate::run::shared::Shared;
 use crate::state::watchdog;
 
-/// Folds and answers until asked to stop; whatever ends first takes the other along.
+/// Runs until asked to stop; the first of the two to end stops the other.
 pub async fn run<L: EventLog>(
     config: ServiceConfig,
     registry: &Registry,

@@ -1,16 +1,15 @@
-//! What we know, on this disk: the fold of `facts`, and how far it goes. A cache that may be thrown away.
+//! The state on disk: the fold of `facts` up to an offset. A cache that may be deleted.
 //!
-//! One door: [`Store::apply`] takes changes and the position behind them, and writes rows, position and digest in
-//! one atomic batch. Owner, follower and rebuild all go through it. What lies below is rows of bytes ([`Rows`]), in
+//! The only way to change it is [`Store::apply`], which takes changes and the offset behind them, and writes rows,
+//! offset and digest in one atomic batch. Owner, follower and rebuild share it. Below are rows of bytes ([`Rows`]), in
 //! sled or, for tests, in memory.
 
-use event_log::contract::partition_of_installation;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bitrix24::Trust;
-use bitrix24::{AppName, Installation};
+use bitrix24::{AppName, Installation, Trust};
 use event_log::EventId;
+use event_log::contract::partition_of_installation;
 use serde::{Deserialize, Serialize};
 
 use cache::{Cache, Heard};
@@ -37,65 +36,60 @@ pub mod watchdog;
 
 /// Rows of bytes, ordered by key.
 pub trait Rows: Send + Sync {
-    /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// The rows whose keys begin with `prefix`, from `from` on, in order.
     fn scan<'a>(&'a self, prefix: &'a [u8], from: &[u8]) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a>;
 
-    /// Writes all of these or none; a row without a value is removed.
+    /// Writes all rows or none; a row without a value is removed.
     fn write(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError>;
 
-    /// The same, and waits for room where there is none.
     fn write_patiently(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
         self.write(rows)
     }
 
-    /// What the rows take on the disk, in bytes.
+    /// Size on disk.
     fn bytes(&self) -> u64;
 
-    /// From now on much is written that is of no use before all of it is there.
+    /// Rows may be buffered until [`Rows::finish_bulk_load`].
     fn begin_bulk_load(&self) {}
 
-    /// All of it is there.
     fn finish_bulk_load(&self) -> Result<(), StoreError> {
         Ok(())
     }
 }
 
-/// Key and value.
 pub type Row = (Vec<u8>, Vec<u8>);
 
-/// Why the store cannot go on. State is never repaired: it is quarantined and folded again.
+/// State is never repaired: it is quarantined and folded again.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Rows cannot be read or written.
     #[error("reach the state: {0}")]
     Rows(String),
-    /// Nothing was written, for want of room.
+    /// Nothing was written, because the disk is full.
     #[error("there is no room for the state")]
     NoRoom,
-    /// What is stored is not what was written.
+    /// The stored rows are not the written ones.
     #[error("the state is damaged: {0}")]
     Damaged(String),
-    /// The state was folded from other logs, or by other rules.
+    /// The state was folded from other logs, or by another version.
     #[error("the state belongs to {0}")]
     Foreign(String),
 }
 
-/// How far a partition has been folded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// `F`: the next offset of `facts`.
     pub facts: u64,
-    /// `K`: the next offset of `raw`, by the newest progress record; none if there was none.
+    /// `K`: the next offset of `raw`, by the newest progress record.
     pub raw: Option<u64>,
-    /// The log that `facts` said it is, in its progress records.
+    /// The id of the log, by its progress records.
     pub log: Option<EventId>,
-    /// The event before `K`, if it has an id: what `raw` must still hold there.
+    /// The event before `K`, if it has an id: `raw` must still hold it there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<EventId>,
-    /// Where `facts` began when this was folded from them: behind 0 only where an operator has accepted that.
+    /// The first offset of `facts` in this fold: above 0 only if an operator has accepted that.
     #[serde(default, skip_serializing_if = "is_the_first")]
     pub begin: u64,
 }
@@ -105,27 +99,23 @@ fn is_the_first(offset: &u64) -> bool {
     *offset == 0
 }
 
-/// What a progress record tells the store.
+/// The content of a progress record, for the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progressed {
     /// `K`.
     pub raw: u64,
-    /// The log.
     pub log: EventId,
     /// The event before `K`.
     pub last: Option<EventId>,
 }
 
-/// Numbers of records, for metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Installations by status.
     pub installations: BTreeMap<RecordStatus, i64>,
-    /// Method decisions of trusted principals.
+    /// Of trusted principals.
     pub permissions: BTreeMap<Decision, i64>,
 }
 
-/// The state row: whose fold this is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Owner {
     log: String,
@@ -133,33 +123,31 @@ struct Owner {
     fold_version: u32,
 }
 
-/// Raised when the same facts would now fold into other rows. State of an older version answers, marked as stale,
-/// until facts were read again.
+/// Raised when the same facts would now fold into other rows. State of an older version keeps answering, marked as
+/// stale, until facts are read again.
 pub const FOLD_VERSION: u32 = 3;
 
-/// The trust setting of each app, and which endpoints records show.
+/// The trust setting of each app, and the endpoint hosts of records.
 #[derive(Clone, Debug, Default)]
 pub struct Trusts(BTreeMap<AppName, Trust>, EndpointHosts);
 
 impl Trusts {
-    /// From what is set for each app; others trust the first principal that reported an install.
+    /// Apps without a setting trust the first principal that reported an install.
     pub fn new(trusts: impl IntoIterator<Item = (AppName, Trust)>) -> Self {
         Self(trusts.into_iter().collect(), EndpointHosts::default())
     }
 
-    /// With hosts that endpoints may have besides the portal's own and Bitrix24's.
     #[must_use]
-    pub fn with_endpoint_hosts(self, hosts: EndpointHosts) -> Self {
+    pub(crate) fn with_endpoint_hosts(self, hosts: EndpointHosts) -> Self {
         Self(self.0, hosts)
     }
 
-    /// The trust setting of this app.
     pub fn of(&self, app: &AppName) -> Trust {
         self.0.get(app).copied().unwrap_or_default()
     }
 }
 
-/// What we know. Any thread may ask; one applies.
+/// The state. Any thread may read; one applies.
 pub struct Store {
     rows: Box<dyn Rows>,
     log: String,
@@ -175,12 +163,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens what was stored for these logs, or begins anew where nothing is. Reads every row and compares digests.
+    /// Opens the state of these logs, or creates it. Reads every row and compares digests.
     pub fn open(rows: Box<dyn Rows>, log: &str, partitions: u32, trusts: Trusts) -> Result<Self, StoreError> {
         Self::open_as(FOLD_VERSION, rows, log, partitions, trusts)
     }
 
-    /// Opens it as a program of another version would: for those who play one.
+    /// Opens it as another version would, for tests.
     pub fn open_as(
         fold_version: u32,
         rows: Box<dyn Rows>,
@@ -191,9 +179,9 @@ impl Store {
         let mut owner = Owner { log: log.to_owned(), partitions, fold_version };
         match rows.get(keys::OWNER)? {
             None => {
-                // Its first row is written before any other: without it there must be nothing.
+                // The owner row is written first: without it there must be no other.
                 if rows.scan(b"", b"").next().transpose()?.is_some() {
-                    return Err(StoreError::Damaged("there are rows, but not the one that says whose".to_owned()));
+                    return Err(StoreError::Damaged("the owner row is missing".to_owned()));
                 }
                 rows.write(vec![(keys::OWNER.to_vec(), Some(json(&owner)))])?;
             }
@@ -211,22 +199,18 @@ impl Store {
         for (partition, digest) in (0..partitions).zip(known.digests) {
             let stored = match rows.get(&keys::checkpoint(partition))? {
                 Some(row) => read_json(&row)?,
-                None => StoredCheckpoint {
-                    checkpoint: Checkpoint::default(),
-                    digest: digest::seal(Digest::default(), &Checkpoint::default()),
-                },
+                None => StoredCheckpoint::of(&Checkpoint::default(), Digest::default()),
             };
             if stored.digest != digest::seal(digest, &stored.checkpoint) {
-                return Err(StoreError::Damaged(format!("the digest of partition {partition} does not agree")));
+                return Err(StoreError::Damaged(format!("the digest of partition {partition} does not match")));
             }
             checkpoints.push((stored.checkpoint, digest));
         }
-        let log = owner.log;
         Ok(Self {
             rows,
-            log,
             codec,
             is_outdated: owner.fold_version < fold_version,
+            log: owner.log,
             trusts,
             partitions,
             checkpoints: Mutex::new(checkpoints),
@@ -237,43 +221,38 @@ impl Store {
         })
     }
 
-    /// Whose fold these rows say they are: the log, and how many partitions. None if they do not say.
+    /// The log and the number of partitions that these rows belong to.
     pub fn whose(rows: &dyn Rows) -> Result<Option<(String, u32)>, StoreError> {
         let Some(stored) = rows.get(keys::OWNER)? else { return Ok(None) };
         read_json(&stored).map(|Owner { log, partitions, .. }| Some((log, partitions)))
     }
 
-    /// The log that this was folded from.
     pub fn log(&self) -> &str {
         &self.log
     }
 
-    /// Whether an older version folded this: it answers, and takes no changes.
+    /// Whether an older version folded this: it answers queries, and takes no changes.
     pub fn is_outdated(&self) -> bool {
         self.is_outdated
     }
 
-    /// How far a partition has been folded.
     pub fn checkpoint(&self, partition: u32) -> Checkpoint {
-        self.locked_checkpoints().get(partition as usize).map(|(checkpoint, _)| checkpoint.clone()).unwrap_or_default()
+        lock(&self.checkpoints).get(partition as usize).map(|(checkpoint, _)| checkpoint.clone()).unwrap_or_default()
     }
 
-    /// The trust setting of an app.
     pub fn trust(&self, app: &AppName) -> Trust {
         self.trusts.of(app)
     }
 
-    /// By what rules records of an app are made.
     pub fn rules(&self, app: &AppName) -> Rules<'_> {
         Rules { trust: self.trust(app), endpoint_hosts: &self.trusts.1 }
     }
 
-    /// How many partitions the logs have.
     pub fn partitions(&self) -> u32 {
         self.partitions
     }
 
-    /// Applies changes that end at `facts` in this partition: rows, position and digest at once.
+    /// Applies changes that end before `facts` in this partition: rows, offset and digest in one batch.
     pub fn apply(
         &self,
         partition: u32,
@@ -299,8 +278,8 @@ impl Store {
             }
             changeset.differences(&mut put)?;
             let trust = self.trust(&installation.app);
-            counts.forget(&changeset.before, trust);
-            counts.remember(&changeset.after, trust);
+            counts.add(&changeset.before, trust, -1);
+            counts.add(&changeset.after, trust, 1);
             states.push((installation.clone(), Untrusted::heard(&changeset.before), changeset.after));
         }
         checkpoint.facts = facts;
@@ -309,9 +288,9 @@ impl Store {
         }
         rows.push(StoredCheckpoint::row(partition, &checkpoint, digest));
         self.rows.write(rows)?;
-        self.locked_checkpoints()[partition as usize] = (checkpoint, digest);
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
-        let (mut cache, mut untrusted) = (self.cache(), self.untrusted());
+        lock(&self.checkpoints)[partition as usize] = (checkpoint, digest);
+        *lock(&self.counts) = counts;
+        let (mut cache, mut untrusted) = (lock(&self.cache), lock(&self.untrusted));
         for (installation, heard_before, state) in states {
             untrusted[partition as usize].replace(&installation, heard_before, Untrusted::heard(&state));
             cache.put(installation, Arc::new(state));
@@ -319,41 +298,41 @@ impl Store {
         Ok(())
     }
 
-    /// Installations of a partition of which nothing is known but held events, beyond so many for each app: up to
-    /// `most`, the ones that were heard of longest ago.
+    /// Installations of a partition without facts, above `limit` for each app: up to `most`, the least recently active.
     pub fn surplus(&self, partition: u32, limit: usize, most: usize) -> Vec<Installation> {
-        self.untrusted().get(partition as usize).map(|untrusted| untrusted.surplus(limit, most)).unwrap_or_default()
+        lock(&self.untrusted)
+            .get(partition as usize)
+            .map(|untrusted| untrusted.surplus(limit, most))
+            .unwrap_or_default()
     }
 
-    /// Begins a partition of which nothing was folded at this place in `facts`, because there is nothing before it.
+    /// Starts an empty partition at this offset of `facts`.
     pub fn begin(&self, partition: u32, facts: u64) -> Result<(), StoreError> {
         let (checkpoint, digest) = self.known(partition);
         let checkpoint = Checkpoint { facts, begin: facts, ..checkpoint };
         self.rows.write(vec![StoredCheckpoint::row(partition, &checkpoint, digest)])?;
-        self.locked_checkpoints()[partition as usize] = (checkpoint, digest);
+        lock(&self.checkpoints)[partition as usize] = (checkpoint, digest);
         Ok(())
     }
 
     fn known(&self, partition: u32) -> (Checkpoint, Digest) {
-        self.locked_checkpoints()[partition as usize].clone()
+        lock(&self.checkpoints)[partition as usize].clone()
     }
 
-    /// From now on rows are gathered and written in their order, which is many times as fast, until
-    /// [`Store::finish_bulk_load`]: for a state that is read from nothing. If the process ends meanwhile, it is damaged
-    /// and made anew.
-    pub fn begin_bulk_load(&self) {
+    /// Buffers rows and writes them in order, which is many times as fast, until [`Store::finish_bulk_load`]: only for
+    /// an empty state. If the process ends before, the state is damaged and rebuilt.
+    pub(crate) fn begin_bulk_load(&self) {
         self.rows.begin_bulk_load();
     }
 
-    /// Writes what was gathered.
-    pub fn finish_bulk_load(&self) -> Result<(), StoreError> {
+    pub(crate) fn finish_bulk_load(&self) -> Result<(), StoreError> {
         self.rows.finish_bulk_load()
     }
 
-    /// Everything that is known about an installation; empty if that is nothing.
+    /// Empty if nothing is known.
     pub fn installation(&self, installation: &Installation) -> Result<Arc<InstallationState>, StoreError> {
-        // Askers hold up the fold for no longer than this takes.
-        let cache = self.cache().get(installation);
+        // Queries hold the lock of the cache for no longer than this.
+        let cache = lock(&self.cache).get(installation);
         cache.map_or_else(|| self.read_installation(installation).map(Arc::new), Ok)
     }
 
@@ -367,19 +346,16 @@ impl Store {
         Ok(state)
     }
 
-    /// Whether the fact of an event is known.
-    pub fn has_fact(&self, installation: &Installation, id: EventId) -> Result<bool, StoreError> {
-        Ok(self.heard().may_have(installation, id) && self.rows.get(&keys::fact(installation, id))?.is_some())
+    pub(crate) fn has_fact(&self, installation: &Installation, id: EventId) -> Result<bool, StoreError> {
+        Ok(lock(&self.heard).may_have(installation, id) && self.rows.get(&keys::fact(installation, id))?.is_some())
     }
 
-    /// The fact of an event.
     pub fn fact(&self, installation: &Installation, id: EventId) -> Result<Option<Fact>, StoreError> {
         Ok(self.read_fact(installation, id)?.map(|(_, fact)| fact))
     }
 
-    /// The fact of an event, and its row.
     fn read_fact(&self, installation: &Installation, id: EventId) -> Result<Option<(Vec<u8>, Fact)>, StoreError> {
-        if !self.heard().may_have(installation, id) {
+        if !lock(&self.heard).may_have(installation, id) {
             return Ok(None);
         }
         let Some(row) = self.rows.get(&keys::fact(installation, id))? else { return Ok(None) };
@@ -387,13 +363,12 @@ impl Store {
         Ok(Some((row, fact)))
     }
 
-    /// The fact of a held event.
-    pub fn held_fact(&self, held: &HeldEvent) -> Result<Option<Fact>, StoreError> {
+    pub(crate) fn held_fact(&self, held: &HeldEvent) -> Result<Option<Fact>, StoreError> {
         let row = self.rows.get(&keys::held_fact(&held.installation, held.principal, held.offset))?;
         row.map(|row| self.codec.fact(&held.installation, &row)).transpose()
     }
 
-    /// Facts about an installation, oldest first, behind `after`.
+    /// Facts about an installation behind `after`, oldest first.
     pub fn history(
         &self,
         installation: &Installation,
@@ -410,61 +385,32 @@ impl Store {
     pub fn next_installation(&self, after: Option<&Installation>) -> Result<Option<Installation>, StoreError> {
         let from = after
             .map_or_else(|| keys::INSTALLATIONS.to_vec(), |after| keys::behind_all(keys::installation_rows(after)));
-        let Some(row) = self.rows.scan(keys::INSTALLATIONS, &from).next() else {
-            return Ok(None);
-        };
-        let installation = keys::installation(&row?.0);
-        installation.map(Some).ok_or_else(|| StoreError::Damaged("a key is malformed".to_owned()))
+        let row = self.rows.scan(keys::INSTALLATIONS, &from).next();
+        row.map(|row| keys::installation(&row?.0).ok_or_else(malformed)).transpose()
     }
 
-    /// Numbers of records.
     pub fn counts(&self) -> Counts {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.counts).clone()
     }
 
-    /// What the state takes on the disk, in bytes.
     pub fn bytes(&self) -> u64 {
         self.rows.bytes()
     }
 
-    /// The digest of everything that was folded, and of `F`: equal on every processor at the same `F`.
+    /// The digest of all rows and of `F`: equal on every processor at the same `F`.
     ///
-    /// Without `K`, which an owner knows sooner than `facts` tell it where nobody follows.
+    /// Excludes `K`, which an owner may know before `facts` do.
     pub fn digest(&self, partition: u32) -> String {
         let at = |checkpoint: &Checkpoint| Checkpoint { facts: checkpoint.facts, ..Checkpoint::default() };
-        let checkpoint = self.locked_checkpoints();
+        let checkpoint = lock(&self.checkpoints);
         checkpoint
             .get(partition as usize)
             .map(|(checkpoint, digest)| digest::seal(*digest, &at(checkpoint)))
             .unwrap_or_default()
     }
-
-    fn cache(&self) -> MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn untrusted(&self) -> MutexGuard<'_, Vec<Untrusted>> {
-        self.untrusted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn locked_checkpoints(&self) -> MutexGuard<'_, Vec<(Checkpoint, Digest)>> {
-        self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Counts {
-    fn remember(&mut self, state: &InstallationState, trust: Trust) {
-        self.add(state, trust, 1);
-    }
-
-    fn forget(&mut self, state: &InstallationState, trust: Trust) {
-        self.add(state, trust, -1);
-    }
-
     fn add(&mut self, state: &InstallationState, trust: Trust, by: i64) {
         if !state.principals.is_empty() {
             *self.installations.entry(state.status(trust)).or_default() += by;
@@ -487,13 +433,15 @@ struct StoredCheckpoint {
 }
 
 impl StoredCheckpoint {
+    fn of(checkpoint: &Checkpoint, digest: Digest) -> Self {
+        Self { digest: digest::seal(digest, checkpoint), checkpoint: checkpoint.clone() }
+    }
+
     fn row(partition: u32, checkpoint: &Checkpoint, digest: Digest) -> (Vec<u8>, Option<Vec<u8>>) {
-        let stored = Self { digest: digest::seal(digest, checkpoint), checkpoint: checkpoint.clone() };
-        (keys::checkpoint(partition), Some(json(&stored)))
+        (keys::checkpoint(partition), Some(json(&Self::of(checkpoint, digest))))
     }
 }
 
-/// Changes of one installation together, in their order.
 fn by_installation(changes: &[Change]) -> BTreeMap<&Installation, Vec<&Change>> {
     let mut sorted: BTreeMap<&Installation, Vec<&Change>> = BTreeMap::new();
     for change in changes {
@@ -502,7 +450,6 @@ fn by_installation(changes: &[Change]) -> BTreeMap<&Installation, Vec<&Change>> 
     sorted
 }
 
-/// A row of an installation, put back where it came from.
 fn add_row(state: &mut InstallationState, codec: Codec, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
     match keys::part(key).ok_or_else(malformed)? {
         keys::Part::Claims(principal) => {
@@ -523,7 +470,6 @@ fn malformed() -> StoreError {
     StoreError::Damaged("a key is malformed".to_owned())
 }
 
-/// What all rows together come to.
 struct Known {
     digests: Vec<Digest>,
     counts: Counts,
@@ -531,7 +477,7 @@ struct Known {
     untrusted: Vec<Untrusted>,
 }
 
-/// Reads every row. One that nobody can have written is damage.
+/// Reads every row. An invalid one is damage.
 fn read_all(rows: &dyn Rows, codec: Codec, partitions: u32, trusts: &Trusts) -> Result<Known, StoreError> {
     let (digests, counts) = (vec![Digest::default(); partitions as usize], Counts::default());
     let untrusted = (0..partitions).map(|_| Untrusted::default()).collect();
@@ -542,7 +488,7 @@ fn read_all(rows: &dyn Rows, codec: Codec, partitions: u32, trusts: &Trusts) -> 
         if key == keys::OWNER || keys::is_checkpoint(&key, partitions) {
             continue;
         }
-        // Rows of one installation follow each other.
+        // Rows of one installation are adjacent.
         if current.as_ref().is_none_or(|current| !key.starts_with(&current.prefix)) {
             let new = Current::of(&key, partitions)?;
             if let Some(past) = current.replace(new) {
@@ -589,13 +535,17 @@ impl Current {
     }
 
     fn count(&self, known: &mut Known, trusts: &Trusts) {
-        known.counts.remember(&self.state, trusts.of(&self.installation.app));
+        known.counts.add(&self.state, trusts.of(&self.installation.app), 1);
         let untrusted = &mut known.untrusted[self.partition as usize];
         untrusted.replace(&self.installation, None, Untrusted::heard(&self.state));
     }
 }
 
-/// Rows that every version can read.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Rows in a form that every version can read.
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("our own types have a JSON form")
 }

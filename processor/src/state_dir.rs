@@ -1,4 +1,4 @@
-//! Where the state lies between two lives of the loop: on a disk, or in a simulated world.
+//! The place of the state: on a disk, or in a simulation.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,40 +8,37 @@ use anyhow::Context;
 use crate::state::room::{self, Patience};
 use crate::state::{Store, StoreError, Trusts, opening};
 
-/// What the state that is made beside another one is called, behind that one's name.
-pub const BESIDE: &str = "rebuilding";
+/// The suffix of a state that is built beside another one.
+const BESIDE: &str = "rebuilding";
 
-/// A place for one state.
 pub trait StateDir: Send + Sync {
-    /// Opens the state that lies here for these logs, or begins a new one; waits like this where there is no room.
+    /// Opens the state of these logs, or creates it; `patience` decides on a full disk.
     fn open(&self, log: &str, partitions: u32, trusts: Trusts, patience: &Patience) -> Result<Store, StoreError>;
 
-    /// Whether the state can be written to.
+    /// Whether the state can be written.
     fn has_room(&self) -> bool {
         true
     }
 
-    /// Moves what lies here out of the way; returns where it is now, in words.
+    /// Moves the state away; returns a description of its new place.
     fn quarantine(&self) -> anyhow::Result<String>;
 
-    /// Opens the state that is made beside the one that lies here, or begins it.
+    /// Opens the state beside this one, or creates it.
     fn open_beside(&self, log: &str, partitions: u32, trusts: Trusts, patience: &Patience)
     -> Result<Store, StoreError>;
 
-    /// Throws away what lies beside.
     fn throw_away_beside(&self) -> anyhow::Result<()>;
 
-    /// Sets aside what lies here, and puts what lies beside in its place. Nobody has the latter open. After an end in
-    /// between, what lies beside is what [`StateDir::open`] finds.
+    /// Quarantines this state, and replaces it by the one beside, which must not be open. After a crash in between,
+    /// [`StateDir::open`] finds the one beside.
     fn swap(&self) -> anyhow::Result<()>;
 }
 
-/// A directory, with sled in it.
 impl StateDir for PathBuf {
     fn open(&self, log: &str, partitions: u32, trusts: Trusts, patience: &Patience) -> Result<Store, StoreError> {
         let beside = opening::beside(self, BESIDE);
         if !self.exists() && beside.exists() {
-            // A process ended between the two steps of a swap. However far it goes, it is the fold up to there.
+            // A process ended in the middle of a swap. The state is a valid fold, up to any offset.
             let found = |error| StoreError::Rows(format!("put {} in its place: {error}", beside.display()));
             fs::rename(&beside, self).map_err(found)?;
         }

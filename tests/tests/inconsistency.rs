@@ -79,7 +79,7 @@ fn facts_that_were_made_anew_stop_until_somebody_accepts_it_and_are_folded_again
     answers_agree(&mut world.processor.queries(), &known);
     let shown = world.resume(&[]);
     assert_eq!(shown.code, Some(3), "{shown:?}");
-    assert!(shown.stdout.contains("facts were lost or made anew"), "{shown:?}");
+    assert!(shown.stdout.contains("facts were lost or recreated"), "{shown:?}");
     assert!(shown.stdout.contains("published a second time"), "{shown:?}");
 
     let accepted = world.resume(&["--accept"]);
@@ -117,7 +117,7 @@ fn facts_that_lost_their_tail_stop_until_somebody_accepts_it_and_go_back_to_what
     answers_agree(&mut world.processor.queries(), &known);
     let shown = world.resume(&[]);
     assert_eq!(shown.code, Some(3), "{shown:?}");
-    assert!(shown.stdout.contains("tell of raw up to"), "{shown:?}");
+    assert!(shown.stdout.contains("record raw up to"), "{shown:?}");
     assert_eq!(world.resume(&["--accept"]).code, Some(0));
     world.goes_on();
     world.send(1);

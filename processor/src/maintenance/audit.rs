@@ -1,19 +1,17 @@
-//! Compares each level with the one that it is made from: facts with `raw`, as far as that reaches, and the records in
-//! the compacted topics with what facts come to. Changes nothing, unless it is asked to publish what differs.
+//! Compares each level with its source: facts with `raw`, as far back as that reaches, and the compacted topics with
+//! the fold of facts. Changes nothing, unless corrections are requested.
 //!
-//! One partition after the other: everything about an installation lies in its partition, so that memory holds the
-//! keys of one partition and no more.
+//! Works partition by partition: everything about an installation is in one partition, so memory holds the keys of one
+//! partition only.
 
-use event_log::contract::partition_of_installation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use bitrix24::Installation;
-use event_log::contract::Topic;
-use event_log::{Entry, EventLog, EventLogError, Position, Record};
-use event_log::{EventId, RawEvent};
+use event_log::contract::{Topic, partition_of_installation};
+use event_log::{Entry, EventId, EventLog, EventLogError, Position, RawEvent, Record};
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
@@ -28,44 +26,41 @@ use crate::run::recent_events::RecentEvents;
 use crate::state::{Store, StoreError, Trusts, opening};
 use domain::{DECISIONS_KEPT, Event, Fact, FactKey, FactKind, INTERPRETATION, Place, Revision, interpret};
 
-/// More differences than these are counted and not named.
+/// Further differences are counted but not listed.
 const NAMED_MAX: usize = 1_000;
 
-/// What was compared, and what differs.
 #[derive(Debug, Default)]
 pub struct Audit {
     /// Events of `raw` that were interpreted again.
     pub events: u64,
-    /// Facts that were compared with them; older ones have outlived their raw event.
+    /// Facts compared with their raw event; older facts have outlived it.
     pub facts: u64,
-    /// Records of the compacted topics that were compared with the state.
+    /// Records of the compacted topics compared with the state.
     pub records: u64,
-    /// The first differences.
+    /// The first [`NAMED_MAX`] differences.
     pub differences: Vec<Difference>,
-    /// How many there are in all.
+    /// The number of all differences.
     pub found: u64,
-    /// Corrections that were published.
     pub repaired: u64,
-    /// Somebody published meanwhile: what differs may only have been on its way.
+    /// Another process published during the audit: differences may be transient.
     pub has_moved: bool,
 }
 
-/// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
     /// `raw` has an event whose fact is missing.
     NoFact(Place, Installation, EventId),
-    /// A fact says something else than its raw event.
+    /// A fact differs from the interpretation of its raw event.
     OtherFact(Place, Installation, EventId),
-    /// A fact says something else than its raw event says to us: a newer version of Hookledger wrote it.
+    /// The same, where a newer version of Hookledger wrote the fact.
     NewerFact(Place, Installation, EventId),
-    /// A fact names a place in `raw` where something else lies.
+    /// A fact names a position in `raw` that holds another record.
     NoEvent(Place, Installation, EventId),
-    /// The state has a record that the topic does not have.
+    /// The topic lacks a record that follows from the state.
     NoRecord(Topic, String),
-    /// The topic has another record than the state.
+    /// The record in the topic differs from the state.
     OtherRecord(Topic, String),
-    /// The topic has a record of which the state knows nothing.
+    /// The topic has a record that does not follow from the state.
     SurplusRecord(Topic, String),
 }
 
@@ -86,24 +81,23 @@ impl fmt::Display for Difference {
             Self::NoRecord(topic, key) => write!(f, "{} has no record {key}", topic.name()),
             Self::OtherRecord(topic, key) => write!(f, "{} has another record {key} than facts come to", topic.name()),
             Self::SurplusRecord(topic, key) => {
-                write!(f, "{} has a record {key} of which facts know nothing", topic.name())
+                write!(f, "{} has a record {key} that does not follow from facts", topic.name())
             }
         }
     }
 }
 
-/// What an audit works with.
 struct Auditor<'a> {
     event_log: &'a mut dyn EventLog,
     store: Store,
     now: Timestamp,
     audit: Audit,
-    /// What is to be published; none if nothing is.
+    /// Collected only if corrections are published.
     repairs: Option<Repairs>,
 }
 
 impl Audit {
-    /// Compares all of it. `scratch` is a directory for a state that is folded for this and thrown away.
+    /// Compares everything. `scratch` is a directory for a temporary state.
     pub fn of(
         event_log: &mut dyn EventLog,
         scratch: &Path,
@@ -115,8 +109,8 @@ impl Audit {
         Self::with(event_log, scratch, trusts, now, stop, report, None)
     }
 
-    /// Compares all of it and publishes what differs: facts first, then records as they follow from those. Whoever
-    /// calls this owns every partition, alone, until the event log is dropped.
+    /// Compares everything and publishes corrections: facts first, then the records that follow from them. The caller
+    /// must be the only owner of all partitions until the event log is dropped.
     pub fn repairing(
         event_log: &mut dyn EventLog,
         scratch: &Path,
@@ -139,7 +133,7 @@ impl Audit {
     ) -> Result<Self, Failure> {
         let mut committed = Vec::new();
         if repairs.is_some() {
-            // Before facts are read: once this has answered, no transaction of a former owner is open.
+            // Before facts are read: the answer means that no transaction of a former owner is open.
             for partition in 0..event_log.partitions() {
                 committed.push(event_log.committed(partition)?);
             }
@@ -158,14 +152,14 @@ impl Audit {
             let committed = committed.get(partition as usize).copied().flatten();
             auditor.facts(partition)?;
             auditor.repair(partition, committed)?;
-            // Without a broker nobody subscribes, and there are no compacted topics.
+            // Without a broker there are no subscribers and no compacted topics.
             if auditor.event_log.tells_progress() {
                 auditor.records(partition)?;
                 auditor.repair(partition, committed)?;
             }
         }
         let Auditor { event_log, mut audit, repairs, .. } = auditor;
-        // What was published here is not a move of somebody else's.
+        // Own corrections do not count.
         audit.has_moved |= repairs.is_none() && ends(event_log)? != before;
         Ok(audit)
     }
@@ -182,14 +176,14 @@ impl Auditor<'_> {
         }
     }
 
-    /// Publishes what was found in a partition, and reads the facts among it.
+    /// Publishes the corrections of a partition, and reads the facts among them.
     fn repair(&mut self, partition: u32, committed: Option<u64>) -> Result<(), Failure> {
         let Some(repairs) = &mut self.repairs else { return Ok(()) };
         let progressed = self.store.checkpoint(partition).raw;
         if self.event_log.tells_progress() && committed.is_some_and(|committed| Some(committed) != progressed) {
             return Err(EventLogError::Fatal(format!(
-                "facts of partition {partition} tell of raw up to {progressed:?}, but the group has gone on to \
-                 {committed:?}: a processor says at its start what that means"
+                "facts of partition {partition} record raw up to {progressed:?}, but the group has committed \
+                 {committed:?}: a processor explains that at its start"
             ))
             .into());
         }
@@ -200,7 +194,7 @@ impl Auditor<'_> {
         read_facts(self.event_log, &self.store, &RecentEvents::default(), from, end)
     }
 
-    /// Facts of a partition with what `raw` says, in both directions.
+    /// Compares facts of a partition with `raw`, in both directions.
     fn facts(&mut self, partition: u32) -> Result<(), Failure> {
         let (first, end) = self.event_log.bounds(Topic::Raw, partition)?;
         let mut read = self.store.checkpoint(partition).raw;
@@ -243,7 +237,7 @@ impl Auditor<'_> {
         Ok(())
     }
 
-    /// The last record of each key in the compacted topics with what the state would publish.
+    /// Compares the last record of each key in the compacted topics with the state.
     fn records(&mut self, partition: u32) -> Result<(), Failure> {
         let mut expected = self.expected(partition)?;
         for topic in [Topic::Installations, Topic::Permissions] {
@@ -268,7 +262,6 @@ impl Auditor<'_> {
         Ok(())
     }
 
-    /// What the state would publish for a partition.
     fn expected(&self, partition: u32) -> Result<BTreeMap<Topic, BTreeMap<String, Shown>>, Failure> {
         let mut expected: BTreeMap<Topic, BTreeMap<String, Shown>> = BTreeMap::new();
         let mut last = None;
@@ -292,7 +285,7 @@ impl Auditor<'_> {
         Ok(expected)
     }
 
-    /// The last record of each key, as a hash; what ends in a tombstone is not there.
+    /// The hash of the last record of each key; keys that end in a tombstone are left out.
     fn found(&mut self, topic: Topic, partition: u32) -> Result<BTreeMap<String, Fingerprint>, Failure> {
         let mut found: BTreeMap<String, Fingerprint> = BTreeMap::new();
         let (first, end) = self.event_log.bounds(topic, partition)?;
@@ -307,7 +300,6 @@ impl Auditor<'_> {
         Ok(found)
     }
 
-    /// The record as it should be.
     fn correction_of(
         &self,
         topic: Topic,
@@ -330,7 +322,7 @@ impl Auditor<'_> {
     }
 }
 
-/// Facts of a partition that differ: as many as can be put right at once, and how many more.
+/// Facts of a partition that differ: up to [`CORRECTIONS_MAX`], and the number of further ones.
 struct Found {
     repairs: bool,
     some: Vec<(Difference, Option<Correction>)>,
@@ -352,20 +344,20 @@ impl Found {
     }
 }
 
-/// What is remembered of a record that should be there: enough to compare it, and to make it again.
+/// An expected record: enough to compare it, and to build it again.
 struct Shown {
     hash: Fingerprint,
-    /// The topic forgets by age.
+    /// The topic deletes by age.
     may_be_gone: bool,
     about: Installation,
 }
 
-/// A JSON value's own text has its keys in order.
+/// The text of a JSON value has sorted keys.
 fn hash(value: &Value) -> Fingerprint {
     Fingerprint::of(&value.to_string())
 }
 
-/// One event of `raw`; `explained` learns which facts it explains.
+/// Checks one event of `raw`, and adds the fact that it explains to `explained`.
 fn event(
     store: &Store,
     entry: &Entry,
@@ -376,7 +368,7 @@ fn event(
     let Ok(event) = interpret(&raw, place) else { return Ok(None) };
     let (about, id) = (event.installation.clone(), event.stamp.id);
     let correction = |fact, because| {
-        // Without the body, of which a fact takes nothing any more.
+        // Without the body, which a fact does not need.
         let Record { headers, at, .. } = &entry.record;
         let raw = Record { key: None, value: None, headers: headers.clone(), at: *at };
         Some(Correction::Fact(Box::new(fact), Box::new(raw), because))
@@ -406,14 +398,14 @@ fn event(
     })
 }
 
-/// The revision of a fact that is to hold in the place of one of this revision.
+/// The revision of a correction to a fact of this revision.
 fn behind(known: Revision) -> Revision {
     let today = Revision::default();
     if known < today { today } else { Revision { correction: known.correction.saturating_add(1), ..known } }
 }
 
-/// Whether the fact of an event must be among the facts: where its principal is trusted, everything since then is.
-/// Other events are held, or gave way.
+/// Whether the fact of an event must exist: all facts of a trusted principal since it took the place. Other events are
+/// held, or gave way.
 fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
     let state = store.installation(&event.installation)?;
     let Some(known) = state.principals.get(&event.principal) else { return Ok(false) };

@@ -1,16 +1,14 @@
-//! Goes on knowingly where logs are inconsistent: shows for each partition what is in the way, and writes into `facts`
-//! that an operator has accepted it.
+//! Resumes after an inconsistency: shows what blocks each partition, and records in `facts` that an operator has
+//! accepted it.
 //!
-//! What is accepted is in the log for ever: from where to where `raw` was skipped or goes back, when, and why. Where it
-//! is not known for sure which events were folded, they are folded again: an event that comes twice does less harm than
-//! one that never came.
+//! The acceptance stays in the log: which range of `raw` was skipped or is repeated, when, and why. Where it is
+//! uncertain which events were folded, they are folded again: a duplicate does less harm than a lost event.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
 
 use event_log::contract::Topic;
-use event_log::{EventId, RawEvent};
-use event_log::{EventLog, EventLogError, Position};
+use event_log::{EventId, EventLog, EventLogError, Position, RawEvent};
 use primitives::time::Timestamp;
 
 use crate::run::assignment::{begin_of, progress_of};
@@ -20,42 +18,39 @@ use crate::run::resume_offsets::{ResumeOffsets, event_at};
 use crate::state::Checkpoint;
 use domain::{Fact, FactKey};
 
-/// So many events are remembered as folded, the newest: those before lie behind a place that is known.
+/// The newest folded events are remembered, up to this number: older ones are before a known position.
 const FOLDED_MAX: usize = 200_000;
 
-/// A partition that cannot go on by itself.
+/// A partition that cannot continue.
 #[derive(Clone, Debug)]
 pub struct Obstacle {
-    /// What facts, raw and the group tell.
     pub offsets: ResumeOffsets,
-    /// What is wrong.
     pub inconsistency: Inconsistency,
-    /// What accepting it would do; none where it cannot be accepted.
+    /// The effect of accepting; `None` where it cannot be accepted.
     pub remedy: Option<Remedy>,
 }
 
-/// How a partition would go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remedy {
-    /// `K` from then on.
+    /// `K` after accepting.
     pub raw: u64,
-    /// The event before it, if `raw` holds one there.
+    /// The event before `K`, if `raw` holds one there.
     last: Option<EventId>,
-    /// Where facts begin from then on, if what lay before is gone.
+    /// The new beginning of facts, if older ones are gone.
     begin: Option<u64>,
-    /// What that means for events.
+    /// The consequences for events.
     pub meaning: String,
 }
 
-/// Everything that is in the way, by partition. With `again`, a partition whose facts were lost or deleted goes back to
-/// the first record of `raw`, not only to where facts tell that they ended.
+/// All obstacles, by partition. With `again`, a partition whose facts were lost or deleted restarts at the first record
+/// of `raw`, not at the end of the known facts.
 pub fn obstacles(event_log: &mut dyn EventLog, again: bool) -> Result<Vec<Obstacle>, EventLogError> {
     let mut obstacles = Vec::new();
     for partition in 0..event_log.partitions() {
-        // In this order, as when a partition is restored.
+        // In the same order as when a partition is restored.
         let committed = event_log.committed(partition)?;
         let known = Known::of(event_log, partition)?;
-        let offsets = ResumeOffsets::look(event_log, partition, known.checkpoint.clone(), committed)?;
+        let offsets = ResumeOffsets::probe(event_log, partition, known.checkpoint.clone(), committed)?;
         let other = known.partitions.filter(|then| *then != event_log.partitions());
         let inconsistency = match (other, known.is_trimmed(), offsets.place()) {
             (Some(then), _, _) => Inconsistency::partitions(partition, then, event_log.partitions()),
@@ -69,14 +64,14 @@ pub fn obstacles(event_log: &mut dyn EventLog, again: bool) -> Result<Vec<Obstac
     Ok(obstacles)
 }
 
-/// Goes on in this partition as its remedy says: publishes that, and the group's offset, in one transaction.
+/// Accepts an obstacle: publishes the remedy and the group's offset in one transaction.
 pub fn accept(event_log: &mut dyn EventLog, obstacle: &Obstacle, now: Timestamp) -> Result<(), EventLogError> {
     let Obstacle { offsets, inconsistency, remedy } = obstacle;
     let Some(Remedy { raw, last, begin, .. }) = *remedy else {
         return Err(EventLogError::Fatal(inconsistency.to_string()));
     };
     let (partition, checkpoint) = (offsets.partition, &offsets.checkpoint);
-    // Whoever folded facts that are gone knows by the log's new id that its state is void.
+    // The log's new id voids every state that was folded from the lost facts.
     let (log, before) = match (inconsistency.what, checkpoint.log) {
         (What::FactsLost, before) => (EventId::now_v7(), before),
         (_, Some(log)) => (log, None),
@@ -90,7 +85,6 @@ pub fn accept(event_log: &mut dyn EventLog, obstacle: &Obstacle, now: Timestamp)
     event_log.publish(outputs, &[Position { partition, offset: raw }]).map(drop)
 }
 
-/// What accepting would do.
 fn remedy(
     event_log: &mut dyn EventLog,
     offsets: &ResumeOffsets,
@@ -104,8 +98,8 @@ fn remedy(
         What::RawTrimmed => {
             (first, format!("goes on at {first}, without the {} events from {read} to before {first}", first - read))
         }
-        // Without a broker, derived logs leave out what they have by its place in raw: there is no going back. And
-        // nobody deletes facts.
+        // Without a broker, derived logs are deduplicated by offset in raw, so going back is impossible; and facts are
+        // never deleted.
         What::RawLostTail | What::RawOtherEvents | What::FactsTrimmed if !offsets.tells_progress => return Ok(None),
         What::RawLostTail | What::RawOtherEvents => {
             let raw = known.agreed_until(event_log, partition, (first, end.min(read)))?;
@@ -149,17 +143,16 @@ fn twice(events: u64) -> String {
     )
 }
 
-/// What `facts` of a partition tell, from their first record to their last.
 #[derive(Debug, Default)]
 struct Known {
-    /// Their first offset, and what an operator has accepted as that.
+    /// The first offset, and the first one that an operator has accepted.
     first: u64,
     begin: u64,
     checkpoint: Checkpoint,
     partitions: Option<u32>,
-    /// Which event lay at which offset of `raw`, as far as that is remembered.
+    /// Known events by offset in `raw`.
     places: BTreeMap<u64, EventId>,
-    /// Events that were folded lately, wherever they lay.
+    /// The newest folded events, at any offset.
     folded: VecDeque<EventId>,
 }
 
@@ -175,7 +168,7 @@ impl Known {
                 let surplus = known.folded.len().saturating_sub(FOLDED_MAX);
                 known.folded.drain(..surplus);
                 if let Some(accepted) = &progress.accepted {
-                    // Behind this, raw was another one.
+                    // Later records described the previous `raw`.
                     drop(known.places.split_off(&accepted.to));
                 }
                 known.partitions = progress.partitions.or(known.partitions);
@@ -194,13 +187,13 @@ impl Known {
         Ok(known)
     }
 
-    /// Whether records are gone that nobody has given up.
+    /// Whether records are gone without an operator's acceptance.
     fn is_trimmed(&self) -> bool {
         self.begin < self.first
     }
 
-    /// Up to where `raw` within these bounds holds the events that were folded from there. A tail was lost whole, so
-    /// what agrees somewhere agrees before, too.
+    /// The offset up to which `raw` within these bounds holds the folded events. A tail is lost as a whole, so a match
+    /// proves everything before it.
     fn agreed_until(
         &self,
         event_log: &mut dyn EventLog,
@@ -219,7 +212,7 @@ impl Known {
             }
         }
         let known = agree.checked_sub(1).map_or(first, |last| places[last].0 + 1);
-        // Behind the last place that is remembered there may be more that was folded, until the first that was not.
+        // Behind the last remembered offset there may be more folded events, up to the first new one.
         let folded: HashSet<EventId> = self.folded.iter().copied().collect();
         let mut until = known;
         event_log.read(Topic::Raw, Position { partition, offset: known }, end, &mut |entry| {

@@ -1,5 +1,5 @@
-//! How far behind each owned partition is: a series from the moment that it is owned, and one that goes on growing
-//! while the loop is busy with one step or opens its logs again and again. Only then can an alert on it fire.
+//! The lag of each owned partition. The series exists from the assignment on, and grows even while the loop is stuck in
+//! one step or reopens its logs. Otherwise an alert on it could not fire.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,32 +10,31 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts};
 
-/// The lag of all partitions that this processor owns, measured now and then, told whenever somebody looks.
+/// The lag of all owned partitions: measured by the loop, computed on each scrape.
 #[derive(Clone)]
 pub struct Lag {
     events: IntGaugeVec,
     seconds: IntGaugeVec,
-    /// By partition, also of those that are not owned at the moment: never more than there are partitions.
+    /// By partition, including formerly owned ones: bounded by the number of partitions.
     known: Arc<Mutex<BTreeMap<u32, Known>>>,
 }
 
-/// What is known of one partition.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     owned: bool,
     /// The next offset of `raw`.
     next: u64,
     behind: u64,
-    /// While it is behind, the next event came no earlier; else when it was last seen not to be.
+    /// While it lags, a lower bound of the next event's receipt; otherwise the last time without lag.
     since: Timestamp,
 }
 
 impl Known {
-    /// What a measurement makes of it. `newest` is when the newest event that was folded in this session came.
+    /// `newest` is the receipt of the newest event folded in this session.
     fn measured(self, next: u64, behind: u64, newest: Option<Timestamp>, now: Timestamp) -> Self {
         let since = match behind {
             0 => now,
-            // Not one step further: what waited then still waits.
+            // No progress: the same event is still waiting.
             _ if next == self.next => self.since,
             _ => self.since.max(newest.unwrap_or(now)),
         };
@@ -53,7 +52,7 @@ impl Default for Lag {
             IntGaugeVec::new(Opts::new(name, help), &["partition"]).expect("names in the code are valid")
         };
         Self {
-            events: gauges("processor_lag_events", "Events in raw that are yet to be folded."),
+            events: gauges("processor_lag_events", "Events in raw that are not folded yet."),
             seconds: gauges("processor_lag_seconds", "How long the next event of raw has been waiting."),
             known: Arc::default(),
         }
@@ -61,7 +60,7 @@ impl Default for Lag {
 }
 
 impl Lag {
-    /// These partitions are ours, and no others. What was seen of a partition before counts on.
+    /// Replaces the set of owned partitions. Earlier measurements of a partition are kept.
     pub fn own(&self, owned: &BTreeSet<u32>, now: Timestamp) {
         let mut known = self.known();
         for partition in owned {
@@ -87,7 +86,7 @@ impl Lag {
                 self.events.with_label_values(&partition).set(number(known.behind));
                 self.seconds.with_label_values(&partition).set(number(known.waiting(now).as_secs()));
             } else {
-                // Not there is as good as removed.
+                // The series may not exist.
                 self.events.remove_label_values(&partition).ok();
                 self.seconds.remove_label_values(&partition).ok();
             }
@@ -149,7 +148,7 @@ mod tests {
         let lag = owning();
         lag.measure(3, 7, 5, None, at(5));
         assert_eq!(shown(&lag, 5), Some((5.0, 0.0)));
-        // The loop is stuck: in one step, or in opening its logs.
+        // The loop is stuck in one step, or in opening its logs.
         assert_eq!(shown(&lag, 605), Some((5.0, 600.0)));
         lag.own(&BTreeSet::from([3]), at(606));
         lag.measure(3, 7, 9, None, at(610));
@@ -165,7 +164,7 @@ mod tests {
         assert_eq!(shown(&lag, 10), Some((3.0, 4.0)));
         lag.measure(3, 12, 0, Some(at(9)), at(15));
         assert_eq!(shown(&lag, 99), Some((0.0, 0.0)));
-        // An hour of quiet is no lag.
+        // An hour without events is no lag.
         lag.measure(3, 12, 0, Some(at(9)), at(3_600));
         lag.measure(3, 12, 1, Some(at(9)), at(3_605));
         assert_eq!(shown(&lag, 3_605), Some((1.0, 5.0)));

@@ -1,5 +1,4 @@
-//! Which requests are answered: those that show a token; without tokens, those that ask for a loopback name and did not come
-//! through a proxy.
+//! Access control: requests need a token or, without tokens, a loopback `Host` and no proxy.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -15,10 +14,10 @@ use primitives::secret::Fingerprint;
 use super::QueryContext;
 use super::problem::Problem;
 
-/// Lets a request pass if it shows one of the tokens that are set. Where none are, we listen on loopback, and it passes
-/// if it asks for a name of loopback: a page in a browser can have a name of its own lead there.
+/// Passes a request with one of the configured tokens. Without tokens the server listens on loopback, and `Host` must
+/// be a loopback name: a website can point a name of its own at loopback.
 ///
-/// What does not pass is answered before its body is read.
+/// Other requests are answered before their body is read.
 pub async fn guard(
     context: web::Data<QueryContext>,
     request: ServiceRequest,
@@ -35,13 +34,13 @@ pub async fn guard(
     };
     match refusal {
         None => next.call(request).await.map(ServiceResponse::map_into_boxed_body),
-        // An answer, not an error: those get none of the headers that all answers have.
+        // A response, not an error, so that the common headers are added.
         Some(refusal) => Ok(request.into_response(refusal.error_response())),
     }
 }
 
-/// The fingerprint of the token in `Authorization: Bearer …`, or of the password in `Basic …`, which is how a browser
-/// shows one. Comparing fingerprints tells nothing through timing.
+/// The fingerprint of the token in `Authorization: Bearer …`, or of the password in `Basic …`, which browsers send.
+/// Comparing fingerprints leaks nothing through timing.
 fn shown(request: &ServiceRequest) -> Option<Fingerprint> {
     let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, shown) = value.split_once(' ')?;

@@ -15,10 +15,7 @@ use super::wait::{self, After};
 use super::{BODY_BYTES_MAX, QueryContext};
 use domain::{Answer, Method, permits};
 
-/// Nobody waits longer than this for an administrator.
-const WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// The question. The token is only looked at for its fingerprint.
+/// The token is only used for its fingerprint.
 #[derive(Debug, Deserialize)]
 pub struct Question {
     app: String,
@@ -31,10 +28,10 @@ pub struct Question {
     wait: Option<Duration>,
 }
 
-/// The content type of a question. A page of another site cannot have a browser send it.
+/// A page of another site cannot make a browser send this content type.
 const JSON: &str = "application/json";
 
-/// Answers; with `wait`, as soon as there is a decision.
+/// With `wait`, the response waits for a decision.
 pub async fn check(
     context: web::Data<QueryContext>,
     request: HttpRequest,
@@ -75,8 +72,8 @@ pub async fn check(
             !matches!(answer, Ok(Answer::Unanswered))
         };
         let _place = wait::place(&context)?;
-        // Not in time is an answer too: unanswered.
-        context.recent_events.until(Instant::now() + wait.min(WAIT_MAX), decided).await;
+        // A timeout is answered as unanswered.
+        context.recent_events.until(Instant::now() + wait.min(wait::WAIT_MAX), decided).await;
     }
     Ok(HttpResponse::Ok().json(match answer? {
         Answer::Granted { until } => json!({ "decision": "granted", "until": until }),
@@ -85,7 +82,7 @@ pub async fn check(
     }))
 }
 
-/// The question in a body, which is not held any longer.
+/// Parses the body, and drops it.
 async fn question(request: &HttpRequest, payload: web::Payload) -> Result<Question, Problem> {
     let body = http_edge::receive(request, payload, BODY_BYTES_MAX).await?;
     let malformed = |_| Problem::Malformed("the body is not the JSON that this question takes".to_owned());

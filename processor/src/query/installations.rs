@@ -1,12 +1,10 @@
-//! Installations: all of them, one, its history, its methods.
-
-use event_log::contract::partition_of_installation;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
 use bitrix24::Installation;
 use event_log::EventId;
+use event_log::contract::partition_of_installation;
 use primitives::secret::Fingerprint;
 use serde::Deserialize;
 use serde_json::json;
@@ -17,14 +15,11 @@ use super::wait::After;
 use crate::state::Store;
 use domain::{InstallationRecord, InstallationState, Method, PermissionRecord};
 
-/// So many items are in an answer, unless asked for fewer.
 const LIMIT_MAX: usize = 1_000;
-/// So many if nothing is asked.
 const LIMIT: usize = 100;
-/// So many installations are looked at for one answer; the cursor goes on behind them.
+/// Installations scanned per response; the cursor continues behind them.
 const SCANNED_MAX: usize = 20_000;
 
-/// The filter of a list.
 #[derive(Debug, Deserialize)]
 pub struct Filter {
     app: Option<String>,
@@ -36,7 +31,6 @@ pub struct Filter {
     cursor: Option<String>,
 }
 
-/// `GET /v1/installations`
 pub async fn list(
     context: web::Data<QueryContext>,
     filter: web::Query<Filter>,
@@ -44,7 +38,7 @@ pub async fn list(
 ) -> Result<HttpResponse, Problem> {
     after.wait(&context).await?;
     let store = context.store()?;
-    // It goes on when the asker has gone: its place is free when it has come to its end.
+    // The scan continues after a disconnect, so it holds the permit itself.
     let place = Arc::clone(&context.scans).acquire_owned().await.map_err(|_| Problem::NotOpen)?;
     let listed = web::block(move || {
         let _place = place;
@@ -55,7 +49,6 @@ pub async fn list(
     Ok(HttpResponse::Ok().json(json!({ "items": items, "next": next })))
 }
 
-/// `GET /v1/installations/{app}/{member_id}`
 pub async fn show(
     context: web::Data<QueryContext>,
     path: web::Path<(String, String)>,
@@ -67,7 +60,6 @@ pub async fn show(
     Ok(HttpResponse::Ok().json(record(&store, &installation, &state)))
 }
 
-/// A stretch of history.
 #[derive(Debug, Deserialize)]
 pub struct Stretch {
     limit: Option<usize>,
@@ -90,7 +82,6 @@ pub async fn history(
     Ok(HttpResponse::Ok().json(json!({ "items": facts, "next": next })))
 }
 
-/// Some of the methods.
 #[derive(Debug, Deserialize)]
 pub struct Methods {
     limit: Option<usize>,
@@ -121,7 +112,7 @@ pub async fn methods(
     Ok(HttpResponse::Ok().json(json!({ "items": items, "next": next })))
 }
 
-/// The installations behind the cursor that pass the filter, and the cursor behind them.
+/// The installations behind the cursor that pass the filter, and the next cursor.
 fn page(store: &Store, filter: &Filter) -> Result<(Vec<InstallationRecord>, Option<String>), Problem> {
     let limit = limit(filter.limit);
     let mut last = match &filter.cursor {

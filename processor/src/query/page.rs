@@ -1,4 +1,4 @@
-//! `GET /`: what came in and what became of it, for people.
+//! `GET /`: a status page of recent events.
 
 use std::fmt::Write;
 use std::sync::LazyLock;
@@ -29,7 +29,7 @@ vertical-align:top}td{font-variant-numeric:tabular-nums}.rejected,.unverified{co
 
 const BODY: &str = "</style></head><body><h1>Hookledger</h1>\n";
 
-/// The page's own style is all that a browser takes of it: no script, no other file, no form, no frame.
+/// Allows only the page's own style: no scripts, files, forms or frames.
 static CONTENT_POLICY: LazyLock<String> = LazyLock::new(|| {
     let style = BASE64_STANDARD.encode(Sha256::digest(STYLE));
     format!(
@@ -37,7 +37,7 @@ static CONTENT_POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Shows the newest events and how many installations there are. Reloads itself; holds no script.
+/// Shows the newest events and the number of installations. Reloads itself without a script.
 pub async fn show(context: web::Data<QueryContext>) -> Result<HttpResponse, Problem> {
     let store = context.store()?;
     let counts = store.counts();
@@ -62,7 +62,7 @@ pub async fn show(context: web::Data<QueryContext>) -> Result<HttpResponse, Prob
             }
         };
         let class = event.outcome.label();
-        // All of these are names of a few harmless characters: nothing needs escaping, and a test holds them to it.
+        // Each value is an identifier without HTML characters, as a test verifies: nothing needs escaping.
         let (received_at, kind) = (event.received_at, event.event.as_deref().unwrap_or("none"));
         let row = writeln!(
             page,

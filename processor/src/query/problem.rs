@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 problem documents. None repeats what was asked beyond names of parameters.
+//! RFC 9457 problem documents. They repeat nothing of the request except parameter names.
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, ResponseError, web};
@@ -7,51 +7,36 @@ use serde_json::json;
 
 use crate::state::StoreError;
 
-/// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
-    /// There is nothing at this path.
     #[error("there is nothing at this path")]
     NoSuchPage,
-    /// The question cannot be read.
     #[error("{0}")]
     Malformed(String),
-    /// No token, or not one of ours.
-    #[error("a bearer token is needed, one of those in query-tokens; a browser shows it as the password")]
+    #[error("a bearer token of query-tokens is required; a browser sends it as the password")]
     Unauthorised,
-    /// No tokens are set, and a proxy lets in more than this machine.
-    #[error("this came through a proxy, so more than this machine can ask, and tokens are needed: set query-tokens")]
+    #[error("this came through a proxy, so tokens are required: set query-tokens")]
     TokensNeeded,
-    /// No tokens are set, and it asks for a name that is none of this machine's.
-    #[error(
-        "without query-tokens only localhost and loopback addresses are answered as Host; set query-tokens to be asked by another name"
-    )]
+    #[error("without query-tokens, Host must be localhost or a loopback address; set query-tokens to use another name")]
     WrongHost,
-    /// A body that is no JSON by its content type.
-    #[error("this question takes application/json")]
+    #[error("this endpoint takes application/json")]
     NotJson,
-    /// A body that was not received.
     #[error("{0}")]
     Body(#[from] BodyError),
-    /// Too many questions wait for an event or a decision.
-    #[error("too many questions wait already; ask again, or without wait")]
+    #[error("too many queries are waiting; retry, or omit wait")]
     TooManyWait,
-    /// Nothing is known of this installation.
     #[error("nothing is known of this installation")]
     UnknownInstallation,
-    /// The event was not folded in time.
-    #[error("the event has not been folded yet; ask again, or wait longer")]
+    #[error("the event has not been folded yet; retry, or wait longer")]
     NotYet,
-    /// The logs were not reached yet, or the state is being read again.
     #[error("the state is not open yet")]
     NotOpen,
-    /// The state cannot be read.
     #[error("the state cannot be read")]
     State(#[from] StoreError),
 }
 
 impl Problem {
-    /// The page of `docs/problems.md` about it.
+    /// The section of `docs/problems.md`.
     fn name(&self) -> &'static str {
         match self {
             Self::NoSuchPage => "no-such-page",
@@ -93,13 +78,13 @@ impl ResponseError for Problem {
 
     fn error_response(&self) -> HttpResponse {
         if let Self::State(error) = self {
-            tracing::error!("a question went unanswered: {error}");
+            tracing::error!("a query failed: {error}");
         }
         let status = self.status_code();
         let mut response = HttpResponse::build(status);
         match self {
             Self::Unauthorised => {
-                // Basic, so that a browser asks its user: the page is for people.
+                // Basic makes a browser prompt for the token.
                 response.insert_header((header::WWW_AUTHENTICATE, "Bearer, Basic realm=\"Hookledger\""));
             }
             Self::NotYet | Self::NotOpen | Self::TooManyWait | Self::Body(BodyError::Overloaded) => {
@@ -128,15 +113,13 @@ impl ResponseError for Problem {
     }
 }
 
-/// For everything that is not a question.
 pub async fn no_such_page() -> Result<HttpResponse, Problem> {
     Err(Problem::NoSuchPage)
 }
 
-/// Parameters that cannot be read are problems like any other.
 pub fn query_config() -> web::QueryConfig {
     web::QueryConfig::default().error_handler(|error, _| {
-        // The error names the parameter and what is wrong with it, not the value.
+        // The error names the parameter and the reason, not the value.
         Problem::Malformed(format!("a parameter cannot be read: {error}")).into()
     })
 }

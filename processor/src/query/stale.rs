@@ -1,4 +1,4 @@
-//! Says of each answer that comes from a state that an older version folded, and that is being read again.
+//! Marks responses from a state of an older version, while facts are read again.
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -8,10 +8,9 @@ use actix_web::{Error, web};
 
 use super::QueryContext;
 
-/// `1` in answers that may lack what came since the version changed, and what only the new one understands.
+/// `1` in responses that may lack events since the upgrade, and what only the new version understands.
 const STALE: HeaderName = HeaderName::from_static("hl-stale");
 
-/// Marks the answer.
 pub async fn mark(
     context: web::Data<QueryContext>,
     request: ServiceRequest,

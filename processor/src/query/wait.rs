@@ -1,4 +1,4 @@
-//! `?after={event id}&wait=2s`: answer once that event has been folded.
+//! `?after={event id}&wait=2s`: responds once that event has been folded.
 
 use std::time::Duration;
 
@@ -9,10 +9,8 @@ use tokio::sync::SemaphorePermit;
 use super::QueryContext;
 use super::problem::Problem;
 
-/// Nobody waits longer than this.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// What a question waits for.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct After {
     after: Option<EventId>,
@@ -21,7 +19,7 @@ pub struct After {
 }
 
 impl After {
-    /// Waits; a problem if the event was not folded in time.
+    /// Fails if the event is not folded in time.
     pub async fn wait(self, context: &QueryContext) -> Result<(), Problem> {
         let Some(id) = self.after else {
             return Ok(());
@@ -38,12 +36,10 @@ impl After {
     }
 }
 
-/// A place among the questions that wait, for as long as it is held.
 pub fn place(context: &QueryContext) -> Result<SemaphorePermit<'_>, Problem> {
     context.waits.try_acquire().map_err(|_| Problem::TooManyWait)
 }
 
-/// A duration with its unit, such as `2s`.
 pub fn wait<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     text.map(|text| primitives::time::duration(&text).ok_or_else(|| de::Error::custom("wait is a duration such as 2s")))

@@ -1,12 +1,11 @@
-//! Reading `facts` to the end: at the start, when following, and when a partition becomes ours.
+//! Reads `facts` to the end: at the start, when following, and when a partition is assigned.
 
 use std::ops::ControlFlow;
 use std::panic;
 use std::thread::{self, ScopedJoinHandle};
 
-use event_log::EventId;
 use event_log::contract::Topic;
-use event_log::{Entry, EventLog, EventLogError, Position};
+use event_log::{Entry, EventId, EventLog, EventLogError, Position};
 use tracing::warn;
 
 use crate::run::failure::Failure;
@@ -17,12 +16,12 @@ use crate::run::resume_offsets::ResumeOffsets;
 use crate::state::{Checkpoint, Progressed, Store, StoreError};
 use domain::{Change, Fact, FactKey, HeldDetails};
 
-/// So many changes are applied at once, or what takes about so many bytes: twice that is in memory, since the next
-/// ones are read meanwhile. Many at once touch a portal once where few touch it each time.
+/// Changes per batch, and their approximate size. Memory holds two batches, since one is read while the other is
+/// applied. Large batches touch each installation once, not many times.
 const CHANGES_MAX: usize = 5_000;
 const CHANGES_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Brings a partition's state up to everything that is committed in `facts`. Waits for open transactions.
+/// Applies everything that is committed in `facts` of a partition. Waits for open transactions.
 pub fn catch_up(
     event_log: &mut dyn EventLog,
     store: &Store,
@@ -32,7 +31,7 @@ pub fn catch_up(
     let (first, end) = event_log.bounds(Topic::Facts, partition)?;
     let known = store.checkpoint(partition).facts;
     if known > end {
-        // An operator has let facts go on after they were lost: then they are another log, and the state is void.
+        // An operator has accepted the loss of facts: they are another log, and the state is void.
         if newest_log(event_log, partition, first, end)?.is_some_and(|log| Some(log) != store.checkpoint(partition).log)
         {
             return Err(of_another_log(partition));
@@ -44,8 +43,7 @@ pub fn catch_up(
     read_facts(event_log, store, recent_events, Position { partition, offset }, end)
 }
 
-/// Where facts begin behind what a state knows, they are only read if an operator has accepted that, and only into a
-/// state that knows nothing.
+/// If facts begin behind the state, they are only read if an operator has accepted that, and only into an empty state.
 pub fn begin(
     store: &Store,
     event_log: &mut dyn EventLog,
@@ -62,7 +60,7 @@ pub fn begin(
     if known > 0 { Err(of_another_log(partition)) } else { Ok(store.begin(partition, first)?) }
 }
 
-/// From where on facts are all that there is to know, by the newest decision of an operator.
+/// The accepted beginning of facts, by the newest decision of an operator.
 fn accepted_begin(
     event_log: &mut dyn EventLog,
     partition: u32,
@@ -77,15 +75,15 @@ fn accepted_begin(
     Ok(newest)
 }
 
-/// From where on facts are all that there is to know, if this record is an operator's decision.
+/// The accepted beginning of facts, if this record is an operator's decision.
 pub fn begin_of(entry: &Entry) -> Option<u64> {
     let Some(FactKey::Accepted(_)) = entry.record.key.as_deref().and_then(FactKey::parse) else { return None };
     serde_json::from_slice::<Accepted>(entry.record.value.as_deref()?).ok()?.begin
 }
 
-/// Whether the last record that was folded is still there, as far as that can be told: where it was a progress record,
-/// it says what the state knows from it. It is gone where compaction took it, and that only takes what a newer progress
-/// record has replaced, which goes further; or where its transaction was aborted, though its commit was acknowledged.
+/// Whether the last folded record still exists, if it was a progress record: then the state knows its content.
+/// Compaction removes it only for a newer progress record with a higher `K`. It is also missing if its transaction was
+/// aborted despite an acknowledged commit.
 pub fn look_back(event_log: &mut dyn EventLog, store: &Store, partition: u32) -> Result<(), Failure> {
     let (first, end) = event_log.bounds(Topic::Facts, partition)?;
     let checkpoint = store.checkpoint(partition);
@@ -106,13 +104,12 @@ pub fn look_back(event_log: &mut dyn EventLog, store: &Store, partition: u32) ->
             Err(of_another_log(partition))
         }
         Some((place, found)) if place != at && checkpoint.raw >= Some(found.raw) => Err(of_another_log(partition)),
-        // Where facts do not tell of every step they are never compacted, and damage may have taken it.
+        // Where facts do not record every step they are never compacted, and damage may have removed it.
         None if !is_there && event_log.tells_progress() => Err(of_another_log(partition)),
         Some(_) | None => Ok(()),
     }
 }
 
-/// The log that the newest progress record names.
 fn newest_log(
     event_log: &mut dyn EventLog,
     partition: u32,
@@ -127,7 +124,7 @@ fn newest_log(
     Ok(newest)
 }
 
-/// What a progress record says; none if it is another record, or cannot be read.
+/// `None` for other records, and for unreadable ones.
 pub fn progress_of(entry: &Entry) -> Option<Progress> {
     match entry.record.key.as_deref().and_then(FactKey::parse)? {
         FactKey::Progress => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
@@ -136,11 +133,11 @@ pub fn progress_of(entry: &Entry) -> Option<Progress> {
 }
 
 fn of_another_log(partition: u32) -> Failure {
-    let why = format!("facts of partition {partition} are another log than those it was folded from");
+    let why = format!("another log than facts of partition {partition}");
     StoreError::Foreign(why).into()
 }
 
-/// Applies what is committed in `facts` of a partition from there to before `until`.
+/// Applies what is committed in `facts` of a partition from `from` to before `until`.
 pub fn read_facts(
     event_log: &mut dyn EventLog,
     store: &Store,
@@ -171,12 +168,10 @@ pub fn read_facts(
     })
 }
 
-/// Waits for the changes that are being applied while the next ones are read.
 fn ended(applying: Option<ScopedJoinHandle<'_, Result<(), Failure>>>) -> Result<(), Failure> {
     applying.map_or(Ok(()), |applying| applying.join().unwrap_or_else(|why| panic::resume_unwind(why)))
 }
 
-/// Applies records of `facts` of followed partitions.
 pub fn follow(store: &Store, recent_events: &RecentEvents, entries: &[Entry]) -> Result<(), Failure> {
     for stretch in entries.chunk_by(|one, next| one.position.partition == next.position.partition) {
         let partition = stretch[0].position.partition;
@@ -190,21 +185,21 @@ pub fn follow(store: &Store, recent_events: &RecentEvents, entries: &[Entry]) ->
     Ok(())
 }
 
-/// Makes a partition ours: the state at `K`, and `K` itself. From there on the owner reads `raw`.
+/// Restores an assigned partition. Returns `K`, from which the owner reads `raw`.
 pub fn restore_partition(
     event_log: &mut dyn EventLog,
     store: &Store,
     recent_events: &RecentEvents,
     partition: u32,
 ) -> Result<Position, Failure> {
-    // In this order: once this has answered, no transaction of a former owner is open.
+    // In this order: the answer means that no transaction of a former owner is open.
     let committed = event_log.committed(partition)?;
     catch_up(event_log, store, recent_events, partition)?;
-    let offsets = ResumeOffsets::look(event_log, partition, store.checkpoint(partition), committed)?;
+    let offsets = ResumeOffsets::probe(event_log, partition, store.checkpoint(partition), committed)?;
     let offset = match offsets.place() {
         Ok(offset) => offset,
         Err(inconsistency) => {
-            // Where we were halted, a successor may have gone on meanwhile, and retention behind it: facts tell.
+            // While this processor was halted, another one may have continued, with retention behind it.
             catch_up(event_log, store, recent_events, partition)?;
             if store.checkpoint(partition) != offsets.checkpoint {
                 return restore_partition(event_log, store, recent_events, partition);
@@ -215,31 +210,31 @@ pub fn restore_partition(
     match offsets {
         ResumeOffsets { checkpoint: Checkpoint { raw: None, .. }, committed: None, .. } if offset > 0 => warn!(
             partition,
-            offset, "raw of partition {partition} begins at {offset}: what lay before was not folded by this group"
+            offset, "raw of partition {partition} begins at {offset}: earlier events were not folded by this group"
         ),
         ResumeOffsets {
             checkpoint: Checkpoint { raw: Some(_), .. }, committed: None, tells_progress: true, ..
         } => {
-            warn!(partition, "the group's offsets of partition {partition} are gone: nothing is lost, facts tell them");
+            warn!(
+                partition,
+                "the group's offsets of partition {partition} are gone: facts replace them, and nothing is lost"
+            );
         }
         ResumeOffsets { .. } => {}
     }
     Ok(Position { partition, offset })
 }
 
-/// Reads records of one partition as changes.
 struct Step<'a> {
     store: &'a Store,
     partition: u32,
-    /// The log that the newest progress record names.
     log: Option<EventId>,
-    /// Where facts begin by now, if that was asked.
+    /// The current first offset of facts; 0 if it was not requested.
     first: u64,
     bytes: usize,
     changes: Changes,
 }
 
-/// Changes of one partition that are yet to be applied.
 #[derive(Default)]
 struct Changes {
     partition: u32,
@@ -269,7 +264,6 @@ impl<'a> Step<'a> {
         self.changes.list.len() >= CHANGES_MAX || self.bytes >= CHANGES_BYTES_MAX
     }
 
-    /// What came so far; the next changes begin anew.
     fn cut(&mut self) -> Changes {
         self.bytes = 0;
         std::mem::replace(&mut self.changes, Changes { partition: self.partition, ..Changes::default() })
@@ -293,19 +287,15 @@ impl<'a> Step<'a> {
             (Some(FactKey::Noop), _) => {}
             (Some(FactKey::Accepted(_)), _) => {
                 let begins = self.store.checkpoint(self.partition).begin;
-                // Where facts were put back meanwhile, a state that was folded from all of them holds.
+                // After facts were restored, a state that was folded from all of them is valid.
                 if begin_of(entry).is_some_and(|accepted| accepted > begins) && self.first > begins {
                     return Err(of_another_log(self.partition));
                 }
             }
             (Some(FactKey::Fact(_, _) | FactKey::Progress), None) => {
-                warn!(
-                    partition = self.partition,
-                    offset = entry.position.offset,
-                    "a tombstone in facts has no meaning yet"
-                );
+                warn!(partition = self.partition, offset = entry.position.offset, "ignored a tombstone in facts");
             }
-            (None, _) => return Err(unreadable(entry.position, "the key is not ours")),
+            (None, _) => return Err(unreadable(entry.position, "the key is unknown")),
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! Ends the process when the machine's clock is set back, since Kafka's client may then stand still for as long.
+//! Ends the process when the system clock is set back, since librdkafka may block for as long.
 //!
-//! The client waits for times of day. A wait of a tenth of a second that has begun before the clock is set back by a day
-//! ends a day later, unless something arrives; the thread that folds can be caught in one in which nothing can.
-//! Nothing can wake it, and nothing is lost by ending: the next process begins with the clock as it is then.
+//! librdkafka waits until times of day. A wait of 100 ms that starts before the clock is set back by a day ends a day
+//! later, unless a message arrives; the run loop can block in one where none can arrive. Nothing can interrupt that
+//! wait. Ending loses nothing: the next process starts with the new time.
 
 use std::process;
 use std::thread;
@@ -13,35 +13,33 @@ use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use tracing::{error, warn};
 
-/// How often the clock is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// What is waited out: as long as a session, after which another processor takes over.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// Smaller steps are waited out. Equals the session timeout, after which another processor takes over.
 const SET_BACK_MAX: Duration = Duration::from_secs(10);
 
-/// Looks at the clock from now on, until asked to stop.
 pub fn end_when_set_back(stop: Stop) -> anyhow::Result<()> {
     let watch = move || {
         let mut before = (Timestamp::now(), Instant::now());
-        while !stop.sleep(LOOK) {
+        while !stop.sleep(CHECK_EVERY) {
             let now = (Timestamp::now(), Instant::now());
             let back = before.0.plus(now.1.duration_since(before.1)).since(now.0);
             before = now;
             if back > SET_BACK_MAX {
                 end(back);
-            } else if back > LOOK {
-                warn!("the clock was set back by {} s; Kafka's client may stand still for as long", back.as_secs());
+            } else if back > CHECK_EVERY {
+                warn!("the clock was set back by {} s; Kafka's client may block for as long", back.as_secs());
             }
         }
     };
-    thread::Builder::new().name("clock".into()).spawn(watch).map(drop).context("look at the clock")
+    thread::Builder::new().name("clock".into()).spawn(watch).map(drop).context("watch the clock")
 }
 
 fn end(back: Duration) -> ! {
     let seconds = back.as_secs();
     error!(
         seconds,
-        "ending at once: the clock was set back by {seconds} s, and Kafka's client may stand still for as long. Nothing \
-         is lost: the next process goes on where this one was. Let the clock be slewed, not set"
+        "exiting: the clock was set back by {seconds} s, and Kafka's client may block for as long. Nothing is lost: the \
+         next process continues from here. Configure time synchronisation to slew the clock, not to step it"
     );
     process::exit(1)
 }

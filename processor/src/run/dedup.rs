@@ -1,19 +1,18 @@
-//! Second copies: only records that ingress marked as resent can be any, and only for these we look back.
+//! Deduplication: only records that ingress marked as resent can be duplicates, and only these are looked up.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
-use event_log::EventId;
 use event_log::contract::{Topic, header};
-use event_log::{Entry, EventLog, EventLogError, Position};
+use event_log::{Entry, EventId, EventLog, EventLogError, Position};
 use primitives::time::Timestamp;
 
-/// So many ids are remembered for each partition; beyond it the look back begins anew.
+/// Ids per partition; above it the stretch is read again.
 const IDS_MAX: usize = 1_000_000;
-/// After so many records without a resent one the memory is given back.
+/// Records without a resent one after which the memory is freed.
 const QUIET_RECORDS: u64 = 100_000;
 
-/// Remembers the ids of the stretches of `raw` in which first copies can lie.
+/// The ids of the stretches of `raw` that may hold first copies.
 #[derive(Default)]
 pub struct Dedup(BTreeMap<u32, Stretch>);
 
@@ -21,7 +20,7 @@ pub struct Dedup(BTreeMap<u32, Stretch>);
 struct Stretch {
     from: u64,
     until: u64,
-    /// First copies that are as young as this lie within the stretch, if they are before `until`.
+    /// First copies received since then lie within the stretch, if they are before `until`.
     since: Timestamp,
     ids: HashSet<EventId>,
     last_resent: u64,
@@ -56,7 +55,7 @@ impl Dedup {
                 if !matches!(error, EventLogError::Fatal(_)) || first <= stretch.until {
                     return Err(error);
                 }
-                // Retention took where we wanted to begin: what is left is all that there is to look at.
+                // Retention removed the beginning: only the rest can be checked.
                 stretch.until = first.min(offset);
                 continue;
             }
@@ -68,7 +67,7 @@ impl Dedup {
         Ok(found)
     }
 
-    /// Takes note of a record that goes by, so that it need not be read again.
+    /// Notes a record that was read anyway.
     pub fn pass(&mut self, position: Position, id: EventId) {
         let Some(stretch) = self.0.get_mut(&position.partition) else {
             return;
@@ -81,7 +80,6 @@ impl Dedup {
         }
     }
 
-    /// Forgets everything, as after a change of owners.
     pub fn forget(&mut self) {
         self.0.clear();
     }

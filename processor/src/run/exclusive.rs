@@ -1,8 +1,8 @@
-//! The logs for a command that publishes: the only member of its group, and owner of every partition.
+//! Exclusive access for a command that publishes: the only member of its group, and owner of every partition.
 //!
-//! What a processor's own life protects protects a command too. Its transactions name the generation of the group in
-//! which it owned everything, so that a processor that is started meanwhile makes them fail, not doubled. For that
-//! each publication has to say how far `raw` was read in the partitions that it touches, also where that has not moved.
+//! Commands have the same protection as a processor. Their transactions name the generation in which they owned
+//! everything, so those fail if a processor starts meanwhile. Therefore each publication must commit offsets of the
+//! partitions that it touches, even if those have not moved.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -12,23 +12,20 @@ use kafka_log::KafkaEventLog;
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
 
-/// How long the group may take to give us everything.
-const GAIN_WAIT_MAX: Duration = Duration::from_secs(60);
-/// How long one turn may take.
+const ASSIGN_WAIT_MAX: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 
-/// Opens the logs in Kafka once every partition is ours, without any of a processor's checks. Refuses while a
-/// processor of the group runs; waits for the sessions of those that have ended.
+/// Opens the logs in Kafka once every partition is assigned, without a processor's checks. Refuses while a processor of
+/// the group runs; waits for the sessions of those that have ended.
 ///
-/// [`EventLog::committed`] of a partition answers once no transaction of a former owner is open: ask it before `facts`
-/// are read. The group has a place for us until the event log is dropped.
+/// [`EventLog::committed`] of a partition returns once no transaction of a former owner is open: call it before `facts`
+/// are read. The membership lasts until the event log is dropped.
 pub fn open(kafka: &KafkaSettings, group: &str, stop: &Stop) -> Result<KafkaEventLog, EventLogError> {
     let mut event_log = KafkaEventLog::open_alone(kafka, group, stop.clone())?;
-    await_assignment(&mut event_log, GAIN_WAIT_MAX, stop)?;
+    await_assignment(&mut event_log, ASSIGN_WAIT_MAX, stop)?;
     Ok(event_log)
 }
 
-/// Takes turns until nothing is anybody else's.
 fn await_assignment(event_log: &mut dyn EventLog, most: Duration, stop: &Stop) -> Result<(), EventLogError> {
     let began = Instant::now();
     let mut missing: BTreeSet<u32> = (0..event_log.partitions()).collect();
@@ -43,7 +40,7 @@ fn await_assignment(event_log: &mut dyn EventLog, most: Duration, stop: &Stop) -
         }
         if began.elapsed() >= most {
             return Err(EventLogError::Fatal(format!(
-                "the group did not give us the partitions {missing:?} in {} s: was a processor started meanwhile?",
+                "the group did not assign the partitions {missing:?} in {} s: was a processor started meanwhile?",
                 most.as_secs()
             )));
         }

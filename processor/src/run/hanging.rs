@@ -1,9 +1,8 @@
-//! Places of what is published in which a transaction has been open for longer than any of ours can be.
+//! Hanging transactions: open in an output partition for longer than the processor's transaction timeout.
 //!
-//! Kafka can take a commit, or decide an abort, and forget to tell it to a partition. If it was our transaction, only we
-//! can end it, by opening the logs anew; whoever reads committed records waits until then, and we may never come there
-//! by ourselves. Once is enough for each place until a broker goes away: where it did not help, the transaction is somebody
-//! else's.
+//! Kafka can accept a commit, or decide an abort, and never tell a partition. Only the producer of that transaction can
+//! end it, by reopening the logs; readers of committed records block until then, and so may this processor. One attempt
+//! for each position is enough until a broker fails: if it did not help, the transaction belongs to another producer.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,7 +10,6 @@ use std::time::{Duration, Instant};
 use event_log::Position;
 use event_log::contract::Topic;
 
-/// Places that were undecided when we looked last.
 #[derive(Default)]
 pub struct Hanging(BTreeMap<(Topic, Position), Seen>);
 
@@ -21,7 +19,7 @@ struct Seen {
 }
 
 impl Hanging {
-    /// Notes what is undecided now. Returns in how many places that has been so for this long.
+    /// Updates the set of undecided positions. Returns how many have been undecided for `long`.
     pub fn look(&mut self, undecided: Vec<(Topic, Position)>, now: Instant, long: Duration) -> usize {
         let mut known = std::mem::take(&mut self.0);
         let seen = |place| {
@@ -32,12 +30,12 @@ impl Hanging {
         self.0.values().filter(|seen| now.duration_since(seen.since) >= long).count()
     }
 
-    /// A broker went away: what was ended may hang again where it hung before.
+    /// After a broker failure, transactions may hang again at the same positions.
     pub fn forget_tries(&mut self) {
         self.0.values_mut().for_each(|seen| seen.was_tried = false);
     }
 
-    /// Whether there is a place that has been undecided for this long, and for which nothing was tried. Now it was.
+    /// Whether a position has been undecided for `long` without an attempt. Counts as the attempt.
     pub fn try_once(&mut self, now: Instant, long: Duration) -> bool {
         let mut is_new = false;
         for seen in self.0.values_mut().filter(|seen| now.duration_since(seen.since) >= long) {

@@ -1,8 +1,7 @@
 //! Held events, read again from `raw`.
 //!
-//! Many installs often come one after the other, each with events that are held until then: what the next ones need is
-//! read in the same pass. Events that were held lately are kept here, since most are held for a moment only. All within
-//! a limit of bytes.
+//! Installs often come in series, each with events held until then: the events of the next installs are read in the
+//! same pass. Recently held events are cached, since most are held for a moment only. Memory is limited.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -14,45 +13,42 @@ use event_log::{Entry, EventLog, EventLogError, Position};
 use crate::run::failure::Failure;
 use crate::state::Store;
 
-/// What is kept, and what is read ahead, takes about as much memory at most.
+/// Approximate limit of the cache, and of the read-ahead.
 const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// What is read ahead counts as if so much had to be read over for it.
+/// Assumed cost of one event that is read ahead.
 const READ_OVER_BYTES: usize = 64 * 1024;
-/// What it takes to remember that an event is gone.
+/// Size of the entry for an event that is gone.
 const GONE_BYTES: usize = 64;
-/// Records that are not needed are read over, rather than left out by another request, up to this number.
+/// Gaps up to this size are read over rather than split into two requests.
 const GAP_RECORDS_MAX: u64 = 500;
 
-/// Held events. What it remembers may be forgotten at any time.
+/// A cache: entries may be dropped at any time.
 #[derive(Default)]
 pub struct HeldEvents {
-    /// None where the event is gone from `raw`.
+    /// `None` if the event is gone from `raw`.
     kept: HashMap<Position, Option<Entry>>,
     bytes: usize,
 }
 
 impl HeldEvents {
-    /// Keeps an event that is held from now on.
     pub fn keep(&mut self, entry: &Entry) {
         self.make_room();
         self.bytes += entry.record.size();
         self.kept.insert(entry.position, Some(entry.clone()));
     }
 
-    /// Forgets everything, as after a change of owners.
     pub fn forget(&mut self) {
         self.kept.clear();
         self.bytes = 0;
     }
 
-    /// What is forgotten is read again when it is needed.
     fn make_room(&mut self) {
         if self.bytes >= KEPT_BYTES_MAX {
             self.forget();
         }
     }
 
-    /// Makes sure that the events at these offsets are here; `next` are the records behind the one that releases them.
+    /// Loads the events at these offsets; `next` are the records behind the one that releases them.
     pub fn fetch(
         &mut self,
         event_log: &mut dyn EventLog,
@@ -81,7 +77,6 @@ impl HeldEvents {
         Ok(self.read(event_log, partition, &wanted)?)
     }
 
-    /// An event that was fetched.
     pub fn get(&self, at: Position) -> Option<&Entry> {
         self.kept.get(&at)?.as_ref()
     }
@@ -113,7 +108,7 @@ impl HeldEvents {
             });
             match read {
                 Ok(()) => {}
-                // Retention took it between the question and the read.
+                // Retention removed it between the two calls.
                 Err(EventLogError::Fatal(_)) if event_log.bounds(Topic::Raw, partition)?.0 > next => continue,
                 Err(error) => return Err(error),
             }
@@ -128,7 +123,6 @@ impl HeldEvents {
     }
 }
 
-/// The installation of an install that lies in this partition.
 fn about_to_install(entry: &Entry, partition: u32) -> Option<Installation> {
     let is_install = entry.record.header(header::TYPE) == Some(b"com.bitrix24.onappinstall");
     let (app, member_id) = entry.record.key.as_deref()?.split_once('/')?;

@@ -1,4 +1,4 @@
-//! Who this processor is: a name that lives in the state directory, under a lock that is held for life.
+//! The identity of this processor: a name in the state directory, locked for the lifetime of the process.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,15 +9,14 @@ use event_log::EventId;
 use fs4::fs_std::FileExt;
 use runtime::private;
 
-/// The identity, and the lock on the directory.
 pub struct Identity {
     id: String,
-    /// Unlocked when the process ends, however it ends.
+    /// Released when the process ends.
     _lock: File,
 }
 
 impl Identity {
-    /// Takes the directory, or says that another process has it. The id is `wanted`, or made once and kept.
+    /// Locks the directory; fails if another process has it. The id is `wanted`, or generated once and stored.
     pub fn take(dir: &Path, wanted: Option<&str>) -> anyhow::Result<Self> {
         private::make_dir(dir).with_context(|| format!("make the directory {}", dir.display()))?;
         let path = dir.join("lock");
@@ -32,13 +31,13 @@ impl Identity {
         Ok(Self { id, _lock: lock })
     }
 
-    /// The name: of the group's static member, and of its transactions.
+    /// The static member id of the group, and the transactional id.
     pub fn id(&self) -> &str {
         &self.id
     }
 }
 
-/// The id that was made at the first start.
+/// The stored id, generated at the first start.
 fn kept(dir: &Path) -> anyhow::Result<String> {
     let path = dir.join("instance-id");
     if let Ok(text) = fs::read_to_string(&path)

@@ -1,12 +1,11 @@
-//! A batch of raw events of owned partitions, in steps: interpret → fold → publish → apply.
+//! Folds raw events of owned partitions in steps: interpret → fold → publish → apply.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use bitrix24::Installation;
 use event_log::contract::{Topic, header};
-use event_log::{Entry, EventLog, Output, Position};
-use event_log::{EventId, RawEvent};
+use event_log::{Entry, EventId, EventLog, Output, Position, RawEvent};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use tracing::warn;
@@ -22,20 +21,19 @@ use crate::state::{Progressed, Store, StoreError};
 use domain::fold::{Effect, Outcome, fold, forget};
 use domain::{Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Reason, interpret};
 
-/// What limits the work of an owner. A step is what is published at once: one transaction.
+/// Limits of an owner. A step is one transaction.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A step ends behind the event whose outputs bring it to so many bytes.
+    /// A step ends after the event whose outputs reach this size.
     pub step_bytes: usize,
-    /// The same, in records.
     pub step_records: usize,
-    /// The same, in time: a transaction must not stay open for long.
+    /// A transaction must not stay open for long.
     pub step_time: Duration,
-    /// A batch that takes longer is given back, and comes again: the group wants to hear of us.
+    /// After this, the rest of a batch is returned and fetched again, so that the group is polled.
     pub batch_time: Duration,
-    /// Events that take more bytes are shown without their data.
+    /// Larger events are published without their data.
     pub event_bytes: usize,
-    /// The most installations of each app of which nothing is known but held events.
+    /// Limit of installations without facts, per app.
     pub untrusted: usize,
 }
 
@@ -52,8 +50,8 @@ impl Default for Limits {
     }
 }
 
-/// Folds and publishes what is ours. What it remembers may be forgotten at any time.
-pub struct Owner<'a> {
+/// Folds and publishes owned partitions. Its caches may be dropped at any time.
+pub(crate) struct Owner<'a> {
     store: &'a Store,
     recent_events: &'a RecentEvents,
     metrics: &'a Metrics,
@@ -63,14 +61,12 @@ pub struct Owner<'a> {
     held: HeldEvents,
 }
 
-/// What a step comes to, before any of it is published.
 #[derive(Default)]
 struct Batch {
-    /// What is known of the installations that the step touches, changes included.
+    /// The state of the installations in this step, including its changes.
     installations: HashMap<Installation, InstallationState>,
-    /// Facts of this step, which the store does not know yet.
+    /// Facts of this step, which the store does not have yet.
     facts: HashSet<EventId>,
-    /// The same of the facts of held events.
     held_facts: BTreeMap<HeldEvent, Fact>,
     outputs: Vec<Output>,
     bytes: usize,
@@ -78,14 +74,13 @@ struct Batch {
     recent: Vec<Recent>,
 }
 
-/// What a step comes to in one partition.
 #[derive(Default)]
 struct Done {
     /// `K` behind the step.
     raw: u64,
-    /// The time of the event before it.
+    /// The time of the record before `K`.
     at: Timestamp,
-    /// The event before it, if it has an id.
+    /// The event before `K`, if it has an id.
     last: Option<EventId>,
     changes: Vec<Change>,
     ids: Vec<EventId>,
@@ -103,7 +98,6 @@ impl Batch {
 }
 
 impl<'a> Owner<'a> {
-    /// An owner that publishes what follows, and applies it to this store.
     pub fn new(
         store: &'a Store,
         recent_events: &'a RecentEvents,
@@ -114,14 +108,14 @@ impl<'a> Owner<'a> {
         Self { store, recent_events, metrics, limits, stop, dedup: Dedup::default(), held: HeldEvents::default() }
     }
 
-    /// Other partitions are ours now.
+    /// Drops the caches after a change of assignment.
     pub fn forget(&mut self) {
         self.dedup.forget();
         self.held.forget();
     }
 
-    /// Folds a batch step by step: publishes what follows all at once, then applies it to the state. What is left when
-    /// time is up comes again.
+    /// Folds a batch step by step: publishes each, then applies it to the state. After [`Limits::batch_time`] the rest
+    /// is returned and fetched again.
     pub fn take(&mut self, event_log: &mut dyn EventLog, entries: &[Entry]) -> Result<(), Failure> {
         let began = Instant::now();
         let is_new = |entry: &&Entry| {
@@ -148,7 +142,7 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
-    /// Folds as many of these as fit into a step, and at least one. Returns how many.
+    /// Folds entries up to the limits of a step, at least one. Returns their number.
     fn step(&mut self, event_log: &mut dyn EventLog, entries: &[&Entry]) -> Result<usize, Failure> {
         let began = Instant::now();
         let (mut batch, mut taken) = (Batch::default(), 0);
@@ -165,7 +159,6 @@ impl<'a> Owner<'a> {
         Ok(taken)
     }
 
-    /// Publishes what a step came to, then applies it.
     fn publish(&self, event_log: &mut dyn EventLog, mut batch: Batch) -> Result<(), Failure> {
         let began = Instant::now();
         let mut logs = BTreeMap::new();
@@ -248,22 +241,15 @@ impl<'a> Owner<'a> {
         }
         let outcome = match folded {
             Ok((outcome, effects)) => {
-                let released = effects.iter().filter_map(|effect| match effect {
-                    Effect::Release(held) => Some(held.offset),
-                    Effect::Changed(_)
-                    | Effect::Verified(_)
-                    | Effect::Unverified(_)
-                    | Effect::Installation(_)
-                    | Effect::InstallationGone(_)
-                    | Effect::Permission(_)
-                    | Effect::PermissionGone(_) => None,
-                });
+                let released = effects
+                    .iter()
+                    .filter_map(|effect| if let Effect::Release(held) = effect { Some(held.offset) } else { None });
                 self.held.fetch(event_log, self.store, place.partition, &released.collect::<Vec<_>>(), next)?;
                 let is_held = effects.iter().any(|effect| matches!(effect, Effect::Changed(Change::Held(..))));
                 for effect in effects {
                     self.put(effect, &publisher, batch);
                 }
-                // Now that nothing of what was fetched is needed any more: it may have to make room.
+                // Only now: it may evict fetched events.
                 if is_held {
                     self.held.keep(entry);
                 }
@@ -287,7 +273,7 @@ impl<'a> Owner<'a> {
         Ok(outcome)
     }
 
-    /// Adds an effect to the step, and what is to be published for it.
+    /// Adds an effect to the step, with its records.
     fn put(&self, effect: Effect, publisher: &Publisher<'_>, batch: &mut Batch) {
         if let Effect::Release(held) = &effect {
             match event_of(&self.held, publisher.partition(), held) {
@@ -311,7 +297,7 @@ impl<'a> Owner<'a> {
         batch.partitions.entry(publisher.partition()).or_default().changes.push(change);
     }
 
-    /// Forgets installations of which nothing is known but held events, where there are too many of them.
+    /// Forgets the oldest installations without facts, above the limit.
     fn make_room(&self, partition: u32, publisher: &Publisher<'_>, batch: &mut Batch) -> Result<(), Failure> {
         let share = self.limits.untrusted.div_ceil(self.store.partitions() as usize);
         for installation in self.store.surplus(partition, share, self.limits.step_records) {
@@ -321,12 +307,12 @@ impl<'a> Owner<'a> {
             for effect in forget(known(self.store, &mut batch.installations, &installation)?, &installation) {
                 self.put(effect, publisher, batch);
             }
-            self.metrics.gave_way();
+            self.metrics.gave_way.inc();
         }
         Ok(())
     }
 
-    /// Whether the event was there before: a fact by its id, anything else only if ingress says that it may be.
+    /// Whether the event is a duplicate: a fact by its id, others only if ingress marked them as resent.
     fn is_repeated(
         &mut self,
         event_log: &mut dyn EventLog,
@@ -346,12 +332,12 @@ impl<'a> Owner<'a> {
 
     fn lost(&self, held: &HeldEvent) {
         let HeldEvent { installation, id, offset, .. } = held;
-        warn!(%installation, %id, offset, "an event was held until its principal became trusted, but raw no longer has it");
-        self.metrics.released_lost();
+        warn!(%installation, %id, offset, "a held event could not be released: raw no longer has it");
+        self.metrics.released_lost.inc();
     }
 }
 
-/// What is known of an installation, from the batch or else from the store.
+/// The state of an installation, from the batch or else from the store.
 fn known<'b>(
     store: &Store,
     installations: &'b mut HashMap<Installation, InstallationState>,
@@ -363,7 +349,7 @@ fn known<'b>(
     Ok(installations.get_mut(installation).expect("inserted above"))
 }
 
-/// The event that waited, as it is in `raw`.
+/// The held event, as it is in `raw`.
 fn event_of(events: &HeldEvents, partition: u32, held: &HeldEvent) -> Option<Event> {
     let entry = events.get(Position { partition, offset: held.offset })?;
     let raw = RawEvent::from_record(&entry.record).ok().filter(|raw| raw.id == held.id)?;

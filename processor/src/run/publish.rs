@@ -1,10 +1,9 @@
-//! Effects as records: what subscribers see, in the partition of the raw event that it follows from.
+//! Effects as records, in the partition of the raw event that they follow from.
 
 use bitrix24::Installation;
 use bytes::Bytes;
 use event_log::contract::{Topic, header};
-use event_log::{EventId, RawEvent};
-use event_log::{Output, Record};
+use event_log::{EventId, Output, RawEvent, Record};
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,48 +12,45 @@ use crate::run::inconsistency::What;
 use domain::fold::Effect;
 use domain::{Change, FactKey, PermissionRecord, Place, Public, Reason};
 
-/// The progress record of a partition: how far `raw` has been read. In the same transaction as what followed.
+/// The progress record of a partition, in the same transaction as the records that follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// `K`: the next offset of `raw`.
     pub raw: u64,
-    /// The log's own id, made with its first progress record: a topic that was made anew has another.
+    /// The id of the log, generated with its first progress record: a recreated topic has another one.
     pub log: EventId,
-    /// The events of this step, so that followers know them too.
+    /// The events of this step, for followers.
     pub folded: Vec<EventId>,
-    /// The event before `K`, if it has an id: `raw` must hold it there for as long as it reaches back so far.
+    /// The event before `K`, if it has an id: `raw` must hold it there unless retention removed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<EventId>,
-    /// How many partitions there were: with another number, events of an installation would lie elsewhere.
+    /// The number of partitions: with another number, events of an installation would lie elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions: Option<u32>,
-    /// An operator let the partition go on from here although logs were inconsistent.
+    /// An operator resumed the partition from here, although logs were inconsistent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<Accepted>,
 }
 
-/// What an operator accepted: written into `facts` twice, as part of the progress record that goes on from there, and
-/// under a key of its own, so that it can be seen for ever.
+/// An accepted inconsistency: part of the progress record that resumes, and a record under a key of its own, which
+/// compaction keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// How logs were inconsistent.
     pub what: What,
-    /// `K` as it was told before; none if nothing told it.
+    /// `K` before, if known.
     pub from: Option<u64>,
-    /// `K` from now on.
+    /// `K` after.
     pub to: u64,
-    /// When.
     pub at: Timestamp,
-    /// Which log `facts` said it was before, where it says another id from now on: state of that one is void.
+    /// The previous id of the log, if it has changed: state of that log is void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<EventId>,
-    /// From where on `facts` are all that there is to know, where what lay before was deleted: state that was folded
-    /// from more is void.
+    /// The accepted beginning of `facts`, if older ones were deleted: state that was folded from more is void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begin: Option<u64>,
 }
 
-/// Makes records that follow from one raw record.
+/// Builds the records that follow from one raw record.
 pub struct Publisher<'a> {
     raw: &'a Record,
     place: Place,
@@ -63,23 +59,21 @@ pub struct Publisher<'a> {
 }
 
 impl<'a> Publisher<'a> {
-    /// For what follows from this record of `raw`.
     pub fn new(raw: &'a Record, place: Place) -> Self {
         Self { raw, place, at: raw.at, event_bytes: usize::MAX }
     }
 
-    /// From now on events that take more bytes are shown without their data.
+    /// Larger events are published without their data.
     #[must_use]
-    pub fn showing(self, event_bytes: usize) -> Self {
+    pub(crate) fn showing(self, event_bytes: usize) -> Self {
         Self { event_bytes, ..self }
     }
 
-    /// The partition of all that follows.
     pub fn partition(&self) -> u32 {
         self.place.partition
     }
 
-    /// The record of an effect; none for a release, which needs the event that is to be released.
+    /// `None` for a release, which needs the released event.
     pub fn output(&self, effect: &Effect) -> Option<Output> {
         let output = match effect {
             Effect::Changed(change) => self.change(change),
@@ -106,7 +100,7 @@ impl<'a> Publisher<'a> {
         Some(output)
     }
 
-    /// An event that is shown, which lies there: here, or elsewhere where it is released.
+    /// An event as published; `lies_at` is its own position, which differs for a released event.
     pub fn event(&self, topic: Topic, public: &Public, lies_at: Place) -> Output {
         let kind = format!("com.bitrix24.{}", public.event.to_ascii_lowercase());
         let without_data = (public.size() as usize > self.event_bytes).then(|| public.clone().without_data(lies_at));
@@ -117,7 +111,7 @@ impl<'a> Publisher<'a> {
         output
     }
 
-    /// Why the event was rejected: no body, `raw` has it.
+    /// Without a value, since `raw` has the body.
     pub fn rejected(&self, reason: Reason) -> Output {
         let mut output = self.record(Topic::Rejected, self.raw.key.clone(), None, "com.hookledger.rejected");
         set(&mut output.record, header::REASON, reason.label().to_owned());
@@ -133,7 +127,7 @@ impl<'a> Publisher<'a> {
                     name => format!("com.bitrix24.{}", name.to_ascii_lowercase()),
                 };
                 let mut output = self.made(Topic::Facts, key.to_string(), &kind, fact);
-                // The event itself may have been held until the one that this follows from.
+                // A released fact has the id of its own event, not of the one that released it.
                 set(&mut output.record, header::ID, fact.stamp.id.to_string());
                 set(&mut output.record, header::TIME, fact.stamp.occurred_at.to_string());
                 output
@@ -155,55 +149,49 @@ impl<'a> Publisher<'a> {
     }
 
     fn made(&self, topic: Topic, key: String, kind: &str, value: &impl Serialize) -> Output {
-        let value = serde_json::to_vec(value).expect("our own types have a JSON form");
-        self.record(topic, Some(key), Some(value.into()), kind)
+        self.record(topic, Some(key), Some(json_bytes(value)), kind)
     }
 
-    /// The headers of the raw event, as far as they are still true here.
+    /// With the headers of the raw event that still apply.
     fn record(&self, topic: Topic, key: Option<String>, value: Option<Bytes>, kind: &str) -> Output {
         let kept = [header::SPEC_VERSION, header::ID, header::SOURCE, header::TIME, header::TRACEPARENT];
         let kept = self.raw.headers.iter().filter(|(name, _)| kept.contains(&name.as_str()));
         let mut headers: Vec<(String, Vec<u8>)> = kept.cloned().collect();
-        headers.extend([
-            (header::TYPE.to_owned(), kind.as_bytes().to_vec()),
-            (header::CONTENT_TYPE.to_owned(), b"application/json".to_vec()),
-            (header::RAW_PARTITION.to_owned(), self.place.partition.to_string().into_bytes()),
-            (header::RAW_OFFSET.to_owned(), self.place.offset.to_string().into_bytes()),
-        ]);
+        headers.extend(self::headers(kind, self.place));
         Output { topic, partition: self.place.partition, record: Record { key, value, headers, at: self.at } }
     }
 }
 
-/// The progress record behind a step, with the time of its last raw record.
+/// The progress record of a step, with the time of its last raw record.
 pub fn progress(progress: &Progress, partition: u32, at: Timestamp) -> Output {
-    let value = serde_json::to_vec(progress).expect("our own types have a JSON form");
-    let offset = progress.raw.saturating_sub(1);
-    let headers = vec![
-        (header::TYPE.to_owned(), b"com.hookledger.progress".to_vec()),
-        (header::CONTENT_TYPE.to_owned(), b"application/json".to_vec()),
-        (header::RAW_PARTITION.to_owned(), partition.to_string().into_bytes()),
-        (header::RAW_OFFSET.to_owned(), offset.to_string().into_bytes()),
-    ];
-    let key = Some(FactKey::Progress.to_string());
-    Output { topic: Topic::Facts, partition, record: Record { key, value: Some(value.into()), headers, at } }
+    of_partition(&FactKey::Progress, progress, "com.hookledger.progress", partition, progress.raw, at)
 }
 
-/// What was accepted, to be seen for ever.
 pub fn accepted(accepted: &Accepted, id: EventId, partition: u32) -> Output {
-    let value = serde_json::to_vec(accepted).expect("our own types have a JSON form");
-    let headers = vec![
-        (header::TYPE.to_owned(), b"com.hookledger.accepted".to_vec()),
-        (header::CONTENT_TYPE.to_owned(), b"application/json".to_vec()),
-        (header::RAW_PARTITION.to_owned(), partition.to_string().into_bytes()),
-        (header::RAW_OFFSET.to_owned(), accepted.to.saturating_sub(1).to_string().into_bytes()),
-    ];
-    let key = Some(FactKey::Accepted(id).to_string());
-    let record = Record { key, value: Some(value.into()), headers, at: accepted.at };
-    Output { topic: Topic::Facts, partition, record }
+    of_partition(&FactKey::Accepted(id), accepted, "com.hookledger.accepted", partition, accepted.to, accepted.at)
 }
 
-/// A method-permission record as subscribers read it.
-pub fn permission_value(about: &Installation, record: &PermissionRecord) -> Value {
+/// A record of `facts` about the partition, at `K` of `raw`.
+fn of_partition(key: &FactKey, value: &impl Serialize, kind: &str, partition: u32, raw: u64, at: Timestamp) -> Output {
+    let place = Place { partition, offset: raw.saturating_sub(1) };
+    let (key, value) = (Some(key.to_string()), Some(json_bytes(value)));
+    Output { topic: Topic::Facts, partition, record: Record { key, value, headers: headers(kind, place).into(), at } }
+}
+
+pub(crate) fn json_bytes(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).expect("our own types have a JSON form").into()
+}
+
+fn headers(kind: &str, place: Place) -> [(String, Vec<u8>); 4] {
+    [
+        (header::TYPE.to_owned(), kind.as_bytes().to_vec()),
+        (header::CONTENT_TYPE.to_owned(), b"application/json".to_vec()),
+        (header::RAW_PARTITION.to_owned(), place.partition.to_string().into_bytes()),
+        (header::RAW_OFFSET.to_owned(), place.offset.to_string().into_bytes()),
+    ]
+}
+
+pub(crate) fn permission_value(about: &Installation, record: &PermissionRecord) -> Value {
     let mut value = json!({ "app": about.app, "member_id": about.member_id });
     if let (Some(value), Ok(Value::Object(fields))) = (value.as_object_mut(), serde_json::to_value(record)) {
         value.extend(fields);
@@ -211,8 +199,7 @@ pub fn permission_value(about: &Installation, record: &PermissionRecord) -> Valu
     value
 }
 
-/// Its key.
-pub fn permission_key(about: &Installation, record: &PermissionRecord) -> String {
+pub(crate) fn permission_key(about: &Installation, record: &PermissionRecord) -> String {
     format!("{about}/{}/{}", record.method, record.token)
 }
 

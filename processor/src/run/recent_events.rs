@@ -1,4 +1,4 @@
-//! Which events were folded lately: for askers who wait for one, and for the page.
+//! Recently folded events, for queries that wait for one, and for the page.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,29 +14,21 @@ use tokio::time::{Instant, timeout_at};
 
 use domain::fold::Outcome;
 
-/// So many ids are remembered.
 const IDS_MAX: usize = 100_000;
-/// Installations share this many counters of changes. An asker that waits looks again when its own has moved.
+/// Installations share these counters of changes. A waiting query checks again when its counter has changed.
 const COUNTERS: usize = 1_024;
-/// So many events are shown on the page.
 const RECENT_MAX: usize = 100;
 
-/// One event, as the page shows it.
 #[derive(Clone, Debug)]
 pub struct Recent {
-    /// When it was received.
     pub received_at: Timestamp,
-    /// About whom, if that is known.
     pub installation: Option<Installation>,
-    /// Bitrix24's name for it, if it has one.
+    /// Bitrix24's name of the event.
     pub event: Option<String>,
-    /// Its id.
     pub id: EventId,
-    /// What became of it.
     pub outcome: Outcome,
 }
 
-/// The events that were folded lately. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct RecentEvents(Arc<Shared>);
 
@@ -61,7 +53,7 @@ struct Known {
 }
 
 impl RecentEvents {
-    /// Takes note of events, and wakes everyone who waits.
+    /// Adds events, and wakes all waiting queries.
     pub fn add(&self, ids: impl IntoIterator<Item = EventId>, recent: impl IntoIterator<Item = Recent>) {
         let mut known = self.known();
         for id in ids {
@@ -81,14 +73,14 @@ impl RecentEvents {
         self.0.changed.notify_waiters();
     }
 
-    /// Takes note of what changed; [`RecentEvents::add`] wakes those that wait for it.
+    /// Notes changes; [`RecentEvents::add`] wakes the queries that wait for them.
     pub fn change<'a>(&self, installations: impl IntoIterator<Item = &'a Installation>) {
         for installation in installations {
             self.counter(installation).fetch_add(1, Ordering::Release);
         }
     }
 
-    /// A number that is another one after the installation has changed.
+    /// A counter that differs after the installation has changed.
     pub fn changes(&self, installation: &Installation) -> u64 {
         self.counter(installation).load(Ordering::Acquire)
     }
@@ -100,18 +92,17 @@ impl RecentEvents {
         &self.0.changes[usize::try_from(place).expect("below the number of counters")]
     }
 
-    /// Whether an event was folded lately.
     pub fn has(&self, id: EventId) -> bool {
         self.known().ids.contains(&id)
     }
 
-    /// Waits until the event has been folded; whether that came to pass in time.
+    /// Waits until the event has been folded; returns whether it was in time.
     pub async fn wait(&self, id: EventId, wait: Duration) -> bool {
         let deadline = Instant::now() + wait;
         self.until(deadline, || self.has(id)).await
     }
 
-    /// Waits until something is true, looking again whenever events were folded; whether it became true in time.
+    /// Waits until a condition is true, checking whenever events were folded; returns whether it was in time.
     pub async fn until(&self, deadline: Instant, mut is_true: impl FnMut() -> bool) -> bool {
         loop {
             let changed = self.0.changed.notified();
@@ -126,8 +117,8 @@ impl RecentEvents {
         }
     }
 
-    /// The newest events, newest first.
-    pub fn recent(&self) -> Vec<Recent> {
+    /// Newest first.
+    pub(crate) fn recent(&self) -> Vec<Recent> {
         self.known().recent.iter().rev().cloned().collect()
     }
 

@@ -1,34 +1,29 @@
-//! Where a partition goes on: what `facts`, `raw` and the group's offsets tell, and where `raw` goes on, or why not.
+//! The resume offset of a partition, from `facts`, `raw` and the group's offsets, or the inconsistency among them.
 
 use std::ops::ControlFlow;
 
 use event_log::contract::Topic;
-use event_log::{EventId, RawEvent};
-use event_log::{EventLog, EventLogError, Position};
+use event_log::{EventId, EventLog, EventLogError, Position, RawEvent};
 
 use crate::run::inconsistency::Inconsistency;
 use crate::state::Checkpoint;
 
-/// What is known of the logs of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResumeOffsets {
-    /// The partition.
     pub partition: u32,
-    /// How far `facts` were folded, and what they told.
     pub checkpoint: Checkpoint,
-    /// Where the group left off.
     pub committed: Option<u64>,
     /// The first and the next offset of `raw`.
     pub raw: (u64, u64),
-    /// The event that `raw` holds before `K`, if it holds one there.
+    /// The event in `raw` before `K`, if there is one.
     pub there: Option<EventId>,
-    /// Whether `facts` tell of every step.
+    /// Whether `facts` record every step.
     pub tells_progress: bool,
 }
 
 impl ResumeOffsets {
-    /// Looks at `raw`; everything else is known.
-    pub fn look(
+    /// Reads `raw`; the rest is given.
+    pub fn probe(
         event_log: &mut dyn EventLog,
         partition: u32,
         checkpoint: Checkpoint,
@@ -37,31 +32,30 @@ impl ResumeOffsets {
         let raw = event_log.bounds(Topic::Raw, partition)?;
         let tells_progress = event_log.tells_progress();
         let mut offsets = Self { partition, checkpoint, committed, raw, there: None, tells_progress };
-        // A record without an id is compared with nothing.
+        // A record without an id cannot be compared.
         if let (Some(read), Some(_)) = (offsets.checkpoint.raw, offsets.checkpoint.last)
             && let Some(offset) = read.checked_sub(1)
             && (raw.0..raw.1).contains(&offset)
         {
             offsets.there = event_at(event_log, Position { partition, offset })?;
             if offsets.there != offsets.checkpoint.last {
-                // Retention may have taken it since: then it is not another one.
+                // If retention removed it meanwhile, it is no mismatch.
                 offsets.raw = event_log.bounds(Topic::Raw, partition)?;
             }
         }
         Ok(offsets)
     }
 
-    /// `K` as anybody tells it.
+    /// `K` by any source.
     pub fn read(&self) -> Option<u64> {
         self.checkpoint.raw.max(self.committed)
     }
 
-    /// `K`, or what is in the way.
     pub fn place(&self) -> Result<u64, Inconsistency> {
         let (first, end) = self.raw;
         if let Some(committed) = self.committed
             && self.tells_progress
-            && self.checkpoint.raw.is_none_or(|told| committed > told)
+            && self.checkpoint.raw.is_none_or(|known| committed > known)
         {
             return Err(Inconsistency::facts_lost(self.partition, self.checkpoint.raw, committed));
         }
@@ -72,7 +66,7 @@ impl ResumeOffsets {
         if read > end {
             return Err(Inconsistency::raw_lost_tail(self.partition, read, end));
         }
-        // What retention took cannot be compared.
+        // Records removed by retention cannot be compared.
         if read > first && self.checkpoint.raw == Some(read) && self.checkpoint.last != self.there {
             return Err(Inconsistency::raw_other_events(self.partition, read));
         }
@@ -80,7 +74,7 @@ impl ResumeOffsets {
     }
 }
 
-/// The id of the event at a place in `raw`; none if there is no record, or one without an id.
+/// The id of the event at an offset of `raw`; `None` without a record, or without an id.
 pub fn event_at(event_log: &mut dyn EventLog, at: Position) -> Result<Option<EventId>, EventLogError> {
     let mut found = None;
     let read = event_log.read(Topic::Raw, at, at.offset + 1, &mut |entry| {
@@ -90,7 +84,7 @@ pub fn event_at(event_log: &mut dyn EventLog, at: Position) -> Result<Option<Eve
         ControlFlow::Break(())
     });
     match read {
-        // Retention took it between the question and the read.
+        // Retention removed it between the two calls.
         Err(EventLogError::Fatal(_)) if event_log.bounds(Topic::Raw, at.partition)?.0 > at.offset => Ok(None),
         Err(error) => Err(error),
         Ok(()) => Ok(found),
@@ -102,7 +96,7 @@ mod tests {
     use super::*;
     use crate::run::inconsistency::What;
 
-    /// `K` as facts tell it, the group's offset, the bounds of `raw`, and whether it holds the last event.
+    /// `agrees`: whether `raw` holds the last folded event.
     fn stands(told: Option<u64>, committed: Option<u64>, raw: (u64, u64), agrees: bool) -> Result<u64, What> {
         let last = told.map(|_| EventId::from_u128(1));
         let checkpoint = Checkpoint { facts: 9, raw: told, last, ..Checkpoint::default() };

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// What lies beside a state, by its name and one more word.
+/// The path beside a state with this suffix.
 pub fn beside(dir: &Path, what: &str) -> PathBuf {
     let mut name = OsString::from(dir.as_os_str());
     name.push(".");

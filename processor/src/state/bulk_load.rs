@@ -1,61 +1,56 @@
-//! Rows that are gathered in memory while a state is filled from nothing, and written in the order of their keys.
+//! Buffers rows in memory while an empty state is loaded, and writes them in the order of their keys.
 //!
-//! sled writes a page anew for each row; in order, and only the last value of each key, it writes a fifth as often. A
-//! thread of its own writes what was gathered while more is gathered. What was not written is lost if the process ends:
-//! then rows do not agree with their digest, or there are none, and the state is made anew, as it is with any other
-//! damage.
+//! sled rewrites a page for each row; with sorted keys, and only the last value of each, it writes a fifth as much. A
+//! thread writes one buffer while the next is filled. Buffered rows are lost if the process ends: then the digest does
+//! not match, or there are no rows, and the state is rebuilt like after any other damage.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::iter::Peekable;
 use std::panic;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use super::{Row, Rows, StoreError};
+use super::{Row, Rows, StoreError, lock};
 
-/// What is gathered takes about so much memory at most, and as much again what is being written.
+/// Approximate size of the buffer; a second one may be in the writer.
 const GATHERED_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// About what a row takes besides its bytes.
+/// Approximate overhead of a row.
 const ROW_BYTES: usize = 96;
-/// So many rows are written at once.
+/// Rows per write.
 const ROWS_AT_ONCE: usize = 1_000;
-/// So many gathered rows are looked at together while all are read in order.
+/// Buffered rows that a scan reads at once.
 const ROWS_AHEAD: usize = 64;
 
 /// By key; a row without a value is to be removed.
 type Gathered = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// Rows on top of others.
+/// Buffered rows on top of others.
 pub struct BulkLoad<R: Rows + 'static> {
     below: Arc<R>,
-    /// None unless it was told to fill.
+    /// `None` outside a bulk load.
     above: Mutex<Option<Above>>,
 }
 
-/// What is not below yet. Whoever reads finds a row here first.
+/// Buffered rows, which hide those below.
 #[derive(Default)]
 struct Above {
     rows: Gathered,
     bytes: usize,
-    /// What is being written: here, too, until all of it is.
+    /// Rows in the writer: readable here until all are written.
     pouring: Arc<Gathered>,
     writer: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
 impl<R: Rows + 'static> BulkLoad<R> {
-    /// Passes everything on until it is told to fill.
+    /// Passes everything through until [`Rows::begin_bulk_load`].
     pub fn new(below: R) -> Self {
         Self { below: Arc::new(below), above: Mutex::new(None) }
     }
 
-    fn above(&self) -> MutexGuard<'_, Option<Above>> {
-        self.above.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins to write what was gathered, once everything before it is written. Readers do not wait for that.
+    /// Starts to write the buffer, once the previous one is written. Does not block readers.
     fn pour(&self) -> Result<(), StoreError> {
         self.wait_for_writer()?;
-        let mut above = self.above();
+        let mut above = lock(&self.above);
         let Some(above) = &mut *above else { return Ok(()) };
         above.pouring = Arc::new(std::mem::take(&mut above.rows));
         above.bytes = 0;
@@ -67,16 +62,16 @@ impl<R: Rows + 'static> BulkLoad<R> {
     }
 
     fn wait_for_writer(&self) -> Result<(), StoreError> {
-        let Some(writer) = self.above().as_mut().and_then(|above| above.writer.take()) else { return Ok(()) };
+        let Some(writer) = lock(&self.above).as_mut().and_then(|above| above.writer.take()) else { return Ok(()) };
         writer.join().unwrap_or_else(|why| panic::resume_unwind(why))
     }
 }
 
 impl<R: Rows + 'static> Drop for BulkLoad<R> {
-    /// Who opens the same files next finds nobody there.
+    /// Joins the writer thread, so the directory can be reopened at once.
     fn drop(&mut self) {
-        if let Some(writer) = self.above().as_mut().and_then(|above| above.writer.take()) {
-            // What it wrote is of no use any more.
+        if let Some(writer) = lock(&self.above).as_mut().and_then(|above| above.writer.take()) {
+            // Its result does not matter.
             let _ = writer.join();
         }
     }
@@ -89,14 +84,14 @@ fn write_all(below: &dyn Rows, rows: &Gathered) -> Result<(), StoreError> {
         if some.is_empty() {
             return Ok(());
         }
-        // What was gathered cannot be gathered again.
+        // The buffer cannot be rebuilt, so this waits for free space.
         below.write_patiently(some)?;
     }
 }
 
 impl<R: Rows + 'static> Rows for BulkLoad<R> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        if let Some(above) = &*self.above()
+        if let Some(above) = &*lock(&self.above)
             && let Some(value) = above.rows.get(key).or_else(|| above.pouring.get(key))
         {
             return Ok(value.clone());
@@ -105,17 +100,17 @@ impl<R: Rows + 'static> Rows for BulkLoad<R> {
     }
 
     fn scan<'a>(&'a self, prefix: &'a [u8], from: &[u8]) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a> {
-        let Some(pouring) = self.above().as_ref().map(|above| above.pouring.clone()) else {
+        let Some(pouring) = lock(&self.above).as_ref().map(|above| above.pouring.clone()) else {
             return self.below.scan(prefix, from);
         };
-        // In this order: what is poured until the end is still in what we hold of it.
+        // In this order: rows that are written meanwhile are still in our copy of the buffer.
         let below = self.below.scan(prefix, from).peekable();
         let from = from.to_vec();
         Box::new(Merged { bulk_load: self, pouring, prefix, from, ahead: VecDeque::new(), only_below: false, below })
     }
 
     fn write(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
-        let mut guard = self.above();
+        let mut guard = lock(&self.above);
         let Some(above) = &mut *guard else {
             drop(guard);
             return self.below.write(rows);
@@ -138,51 +133,48 @@ impl<R: Rows + 'static> Rows for BulkLoad<R> {
     }
 
     fn begin_bulk_load(&self) {
-        self.above().get_or_insert_default();
+        lock(&self.above).get_or_insert_default();
     }
 
     fn finish_bulk_load(&self) -> Result<(), StoreError> {
         self.pour()?;
         self.wait_for_writer()?;
-        *self.above() = None;
+        *lock(&self.above) = None;
         Ok(())
     }
 }
 
-/// All in order; of rows with one key the topmost holds.
+/// All rows in order; of rows with one key the topmost is returned.
 struct Merged<'a, R: Rows + 'static> {
     bulk_load: &'a BulkLoad<R>,
-    /// What was being poured when we began: `below` may not see it, and it may be there no longer.
+    /// The rows in the writer at the start: `below` may not have them, and the buffer may drop them.
     pouring: Arc<Gathered>,
     prefix: &'a [u8],
-    /// Behind everything that was looked at above.
+    /// Behind all buffered rows that were read.
     from: Vec<u8>,
-    /// Rows from above that come next.
     ahead: VecDeque<(Vec<u8>, Option<Vec<u8>>)>,
-    /// There is nothing more above.
     only_below: bool,
     below: Peekable<Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a>>,
 }
 
 impl<R: Rows + 'static> Merged<'_, R> {
-    /// Looks at some more of what is above, if what was looked at is used up.
     fn look_ahead(&mut self) {
         if self.only_below || !self.ahead.is_empty() {
             return;
         }
-        let above = self.bulk_load.above();
+        let above = lock(&self.bulk_load.above);
         let mut found = Gathered::new();
-        let mut look = |rows: &Gathered| {
+        let mut read = |rows: &Gathered| {
             let next = rows.range(self.from.clone()..).take_while(|(key, _)| key.starts_with(self.prefix));
             found.extend(next.take(ROWS_AHEAD).map(|(key, value)| (key.clone(), value.clone())));
         };
         // The topmost last: it replaces the others.
-        look(&self.pouring);
+        read(&self.pouring);
         if let Some(above) = &*above {
-            look(&above.pouring);
-            look(&above.rows);
+            read(&above.pouring);
+            read(&above.rows);
         }
-        // Of each layer the first few: together, so many are surely the first.
+        // The first few of each layer contain the first few of all.
         self.ahead = found.into_iter().take(ROWS_AHEAD).collect();
         match self.ahead.back() {
             Some((last, _)) => {

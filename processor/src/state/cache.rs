@@ -1,4 +1,4 @@
-//! What is kept in memory between steps: installations that were used lately, and which facts there may be.
+//! Caches: recently used installations, and a filter of known facts.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,17 +9,16 @@ use event_log::EventId;
 
 use domain::InstallationState;
 
-/// The memory for installations, about.
+/// Approximate limit.
 const INSTALLATIONS_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Of an installation without anything, of a principal, and of each thing that it told: counted large rather than
-/// small.
+/// Rounded-up sizes of an empty installation, a principal, and its decisions and held events.
 const INSTALLATION_BYTES: usize = 2_000;
 const PRINCIPAL_BYTES: usize = 2_000;
 const DECISION_BYTES: usize = 480;
 const HELD_BYTES: usize = 48;
 
-/// Portals as their rows say, no more than fit. Which one has to go is left to chance: facts that are read again
-/// often come round by round, and what was touched longest ago is then what comes next.
+/// Installations, with random eviction: facts are often read again in rounds, where the least recently used
+/// installation is the next one needed.
 #[derive(Default)]
 pub struct Cache {
     installations: HashMap<Installation, (usize, Arc<InstallationState>)>,
@@ -29,12 +28,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The installation, if it is here.
     pub fn get(&self, installation: &Installation) -> Option<Arc<InstallationState>> {
         self.installations.get(installation).map(|(_, state)| state.clone())
     }
 
-    /// Takes the installation out, if it is here.
     pub fn take(&mut self, installation: &Installation) -> Option<Arc<InstallationState>> {
         let (place, state) = self.installations.remove(installation)?;
         self.places.swap_remove(place);
@@ -45,7 +42,7 @@ impl Cache {
         Some(state)
     }
 
-    /// Puts an installation here as it now is; others may have to go.
+    /// May evict others.
     pub fn put(&mut self, installation: Installation, state: Arc<InstallationState>) {
         self.take(&installation);
         let new = bytes(&state);
@@ -53,7 +50,7 @@ impl Cache {
             return;
         }
         while self.bytes + new > INSTALLATIONS_BYTES_MAX {
-            // Knuth's generator: any that wanders everywhere does.
+            // Knuth's linear congruential generator; any would do.
             self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let places = self.places.len() as u64;
             let place = usize::try_from((self.chance >> 33) % places).expect("below the number of places");
@@ -73,12 +70,11 @@ fn bytes(state: &InstallationState) -> usize {
     INSTALLATION_BYTES + state.principals.values().map(principal).sum::<usize>()
 }
 
-/// 4 MiB: one in a hundred questions is asked in vain at 3 million facts, one in five at 10 million.
+/// 4 MiB: a false positive in one of a hundred lookups at 3 million facts, in one of five at 10 million.
 const WORDS: usize = 512 * 1024;
 const PROBES: u64 = 4;
 
-/// Which facts there may be; what is not here is certainly not there (a Bloom filter). Filled while the state is
-/// opened, so that new facts cost no look at the disk.
+/// A Bloom filter of known facts, filled when the state is opened: new facts need no read from disk.
 pub struct Heard(Vec<u64>);
 
 impl Default for Heard {
@@ -88,14 +84,13 @@ impl Default for Heard {
 }
 
 impl Heard {
-    /// Notes a fact.
     pub fn add(&mut self, installation: &Installation, id: EventId) {
         for (word, bit) in places(installation, id) {
             self.0[word] |= bit;
         }
     }
 
-    /// Whether the fact may be there.
+    /// `false` is certain.
     pub fn may_have(&self, installation: &Installation, id: EventId) -> bool {
         places(installation, id).all(|(word, bit)| self.0[word] & bit != 0)
     }
@@ -123,7 +118,7 @@ mod tests {
         Installation::parse("crm-sync", &format!("member{number}")).expect("valid")
     }
 
-    /// An installation that takes about a hundredth of the room.
+    /// An installation that takes about a hundredth of the cache.
     fn state() -> InstallationState {
         let principals = INSTALLATIONS_BYTES_MAX / 100 / PRINCIPAL_BYTES;
         let principal = |number: usize| (Fingerprint::of(&number.to_string()), Principal::default());

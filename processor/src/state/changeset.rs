@@ -1,4 +1,4 @@
-//! One installation in one step: what was known, what is known behind it, and the rows that differ.
+//! The changes of one installation in one step: the states before and after, and the rows that differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,25 +7,21 @@ use bitrix24::Installation;
 use event_log::EventId;
 use primitives::secret::Fingerprint;
 
-use super::{Store, StoreError, codec, keys};
+use super::{Store, StoreError, codec, keys, lock};
 use domain::{Change, Fact, HeldDetails, HeldEvent, InstallationState, Principal};
 
-/// An installation that a step changes.
 pub struct Changeset<'a> {
     store: &'a Store,
     installation: &'a Installation,
-    /// As its rows are.
     pub before: Arc<InstallationState>,
-    /// As they will be.
     pub after: InstallationState,
     facts: BTreeMap<EventId, Known<'a>>,
-    /// The facts of held events: the row as it was, and as it will be.
+    /// The facts of held events: the row before, and after.
     held_facts: BTreeMap<(Fingerprint, u64), [Option<Vec<u8>>; 2]>,
-    /// A fact was replaced: what the old one said has to go.
+    /// A fact was replaced: the effects of the old one have to go.
     is_stale: bool,
 }
 
-/// A fact that the step brings or meets.
 struct Known<'a> {
     row: Option<Vec<u8>>,
     old: Option<Fact>,
@@ -33,9 +29,8 @@ struct Known<'a> {
 }
 
 impl<'a> Changeset<'a> {
-    /// Not changed yet.
     pub fn new(store: &'a Store, installation: &'a Installation) -> Result<Self, StoreError> {
-        let before = match store.cache().take(installation) {
+        let before = match lock(&store.cache).take(installation) {
             Some(state) => state,
             None => Arc::new(store.read_installation(installation)?),
         };
@@ -51,7 +46,7 @@ impl<'a> Changeset<'a> {
         })
     }
 
-    /// Joins a change. Of two facts with one key only one holds, whichever comes first.
+    /// Joins a change. Of two facts with one key the higher revision wins, in any order.
     pub fn make(&mut self, change: &'a Change) -> Result<(), StoreError> {
         let fact = match change {
             Change::Fact(fact) => fact,
@@ -79,7 +74,7 @@ impl<'a> Changeset<'a> {
             None => {
                 known.new = Some(fact);
                 self.after.apply(change);
-                self.store.heard().add(self.installation, id);
+                lock(&self.store.heard).add(self.installation, id);
             }
             Some(before) if fact.replaces(before) => {
                 known.new = Some(fact);
@@ -101,7 +96,7 @@ impl<'a> Changeset<'a> {
         Ok(())
     }
 
-    /// Tells of each row that differs: its key, what it holds, what it is to hold.
+    /// Reports each row that differs: its key, its value before, its value after.
     pub fn differences(
         &mut self,
         put: &mut impl FnMut(Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>),
@@ -146,8 +141,8 @@ impl<'a> Changeset<'a> {
         Ok(())
     }
 
-    /// The join of all facts that hold, in the order of `raw`, and held events: what would have come of them had the
-    /// replaced ones never been there.
+    /// The join of the current facts, in the order of `raw`, and held events, as if the replaced facts had never
+    /// existed.
     fn folded_again(&self) -> Result<InstallationState, StoreError> {
         let mut facts: Vec<Fact> =
             self.facts.values().filter_map(|known| known.new.or(known.old.as_ref()).cloned()).collect();
@@ -167,7 +162,7 @@ impl<'a> Changeset<'a> {
     }
 }
 
-/// Tells of each key whose value differs.
+/// Reports each key whose value differs.
 fn compare<K: Ord, V: PartialEq>(
     before: &BTreeMap<K, V>,
     after: &BTreeMap<K, V>,

@@ -1,6 +1,6 @@
-//! How rows are written: compact, or, in a state of the first version, as JSON.
+//! The encoding of rows: compact, or JSON in a state of the first version.
 //!
-//! Rows are a cache of facts: their form changes with the version of the fold, and no row outlives that.
+//! The encoding depends on the version of the fold, which no row outlives.
 
 use std::collections::BTreeSet;
 
@@ -12,32 +12,29 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::StoreError;
 use domain::{Claims, Decision, Fact, FactKind, Held, Latest, Method, Place, Profile, ProfileField, Revision, Stamp};
 
-/// The form of all rows of a state but those that say whose it is and how far it goes, which every version can read.
+/// The encoding of all rows except those of owner and checkpoint, which every version can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// JSON: version 1.
+    /// Version 1.
     Json,
     /// postcard: a fifth of the size.
     Compact,
 }
 
 impl Codec {
-    /// The form of a version of the fold.
     pub fn of(fold_version: u32) -> Self {
         if fold_version <= 1 { Self::Json } else { Self::Compact }
     }
 
-    /// What a principal claims.
     pub fn claims(self, row: &[u8]) -> Result<Claims, StoreError> {
         self.decode(row)
     }
 
-    /// A decision.
     pub fn decision(self, row: &[u8]) -> Result<Latest<Decision>, StoreError> {
         self.decode(row)
     }
 
-    /// A fact; which installation it is about stands in its key.
+    /// The key identifies the installation.
     pub fn fact(self, installation: &Installation, row: &[u8]) -> Result<Fact, StoreError> {
         match self {
             Self::Json => self.decode(row),
@@ -50,7 +47,6 @@ impl Codec {
         }
     }
 
-    /// Claims or a decision as a row.
     pub fn encode(self, value: &impl Serialize) -> Vec<u8> {
         match self {
             Self::Json => serde_json::to_vec(value).expect("our own types have a JSON form"),
@@ -58,7 +54,6 @@ impl Codec {
         }
     }
 
-    /// A fact as a row.
     pub fn encode_fact(self, fact: &Fact) -> Vec<u8> {
         let Fact { installation: _, stamp, principal, raw, revision, kind } = fact;
         match self {
@@ -77,7 +72,7 @@ impl Codec {
             Self::Compact => match postcard::take_from_bytes(row) {
                 Ok((value, [])) => Ok(value),
                 Ok(_) => Err(wrong("it is too long".to_owned())),
-                // Version 2 of the fold had nothing at the end of claims and profiles about what was omitted.
+                // Rows of version 2 have no `omitted` at the end of claims and profiles.
                 Err(postcard::Error::DeserializeUnexpectedEnd) => {
                     match postcard::take_from_bytes(&[row, &[0]].concat()) {
                         Ok((value, [])) => Ok(value),
@@ -91,7 +86,7 @@ impl Codec {
     }
 }
 
-/// A held event: its id, and how many bytes it shows, which rows of older versions do not say.
+/// A held event: its id and size, which rows of older versions lack.
 pub fn held(row: &[u8]) -> Result<Held, StoreError> {
     let malformed = || StoreError::Damaged("a held event is malformed".to_owned());
     let (id, bytes) = row.split_at_checked(16).ok_or_else(malformed)?;
@@ -103,7 +98,6 @@ pub fn held(row: &[u8]) -> Result<Held, StoreError> {
     }
 }
 
-/// A held event, as a row.
 pub fn encode_held(held: Held) -> Vec<u8> {
     [&held.id.as_bytes()[..], &held.bytes.to_be_bytes(), &[u8::from(held.has_fact)]].concat()
 }
@@ -128,14 +122,14 @@ struct FactRow {
     principal: Fingerprint,
     raw: Place,
     revision: (u32, u32),
-    #[serde(with = "ToldRow")]
+    #[serde(with = "FactKindRow")]
     kind: FactKind,
 }
 
-/// [`FactKind`] without its JSON form, which names its kind among its fields.
+/// [`FactKind`] without its internally tagged JSON form.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "FactKind")]
-enum ToldRow {
+enum FactKindRow {
     Installed {
         complete: bool,
         #[serde(with = "ProfileRow")]
@@ -178,6 +172,6 @@ struct FactKindOut<'a>(&'a FactKind);
 
 impl Serialize for FactKindOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        ToldRow::serialize(self.0, serializer)
+        FactKindRow::serialize(self.0, serializer)
     }
 }

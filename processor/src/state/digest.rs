@@ -1,17 +1,17 @@
-//! A digest of a set of rows that is kept up to date row by row.
+//! An incremental digest of a set of rows.
 
 use sha2::{Digest as _, Sha256};
 
 use super::{Checkpoint, json};
 
-/// The sum of the hashes of all rows, whatever their order.
+/// The sum of the hashes of all rows, in any order.
 ///
-/// It tells damage and difference, not malice: who can write the state can also write its digest.
+/// It detects damage, not malice: an attacker who can write the state can also write its digest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digest(u128);
 
 impl Digest {
-    /// Takes a row's old value out and its new value in.
+    /// Replaces the old value of a row by its new one.
     pub fn replace(&mut self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) {
         if let Some(old) = old {
             self.0 = self.0.wrapping_sub(hash(key, old));
@@ -22,7 +22,7 @@ impl Digest {
     }
 }
 
-/// The digest together with the position that it belongs to.
+/// The digest together with its checkpoint.
 pub fn seal(digest: Digest, checkpoint: &Checkpoint) -> String {
     let sealed = hash(&digest.0.to_be_bytes(), &json(checkpoint));
     format!("{sealed:032x}")

@@ -1,13 +1,13 @@
-//! Keys that explain themselves: everything about one installation is one prefix, and sled's order is ours.
+//! The keys of rows: everything about one installation shares a prefix.
 //!
 //! ```text
 //! p app NUL member NUL t principal                       claims
 //! p app NUL member NUL d principal method NUL token      a decision
 //! p app NUL member NUL w principal offset                a held event
-//! h app NUL member NUL id                             a fact
+//! h app NUL member NUL id                                a fact
 //! v app NUL member NUL principal offset                  the fact of a held event
-//! m partition                                         how far, and the digest
-//! o                                                   whose fold this is
+//! m partition                                            checkpoint and digest
+//! o                                                      log, partitions and version of this fold
 //! ```
 
 use bitrix24::Installation;
@@ -16,29 +16,21 @@ use primitives::secret::Fingerprint;
 
 use domain::Method;
 
-/// Whose fold this is.
 pub const OWNER: &[u8] = b"o";
-/// Before every row of an installation.
 pub const INSTALLATIONS: &[u8] = b"p";
-/// Before every fact.
 pub const FACTS: &[u8] = b"h";
-
-/// Before the facts of held events.
 pub const HELD_FACTS: &[u8] = b"v";
 
-/// What a row of an installation holds.
 pub enum Part {
     Claims(Fingerprint),
     Decision(Fingerprint, Method, Fingerprint),
     Held(Fingerprint, u64),
 }
 
-/// The prefix of an installation's rows.
 pub fn installation_rows(installation: &Installation) -> Vec<u8> {
     prefix(INSTALLATIONS, installation)
 }
 
-/// The prefix of an installation's facts.
 pub fn facts(installation: &Installation) -> Vec<u8> {
     prefix(FACTS, installation)
 }
@@ -47,7 +39,6 @@ pub fn fact(installation: &Installation, id: EventId) -> Vec<u8> {
     [&facts(installation)[..], id.as_bytes()].concat()
 }
 
-/// The prefix of the facts of an installation's held events.
 pub fn all_held_facts(installation: &Installation) -> Vec<u8> {
     prefix(HELD_FACTS, installation)
 }
@@ -73,13 +64,12 @@ pub fn checkpoint(partition: u32) -> Vec<u8> {
     [b"m", &partition.to_be_bytes()[..]].concat()
 }
 
-/// Whether this is the key of one of so many partitions' checkpoints.
 pub fn is_checkpoint(key: &[u8], partitions: u32) -> bool {
     let number = key.strip_prefix(b"m").and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
     number.is_some_and(|number| number < partitions)
 }
 
-/// The first key that can stand behind this one.
+/// The first key behind this one.
 pub fn behind(mut key: Vec<u8>) -> Vec<u8> {
     key.push(0);
     key
@@ -91,7 +81,6 @@ pub fn behind_all(mut prefix: Vec<u8>) -> Vec<u8> {
     prefix
 }
 
-/// The installation of its row, a fact, or the fact of a held event.
 pub fn installation(key: &[u8]) -> Option<Installation> {
     if ![INSTALLATIONS, FACTS, HELD_FACTS].iter().any(|kind| key.starts_with(kind)) {
         return None;
@@ -103,7 +92,7 @@ pub fn installation(key: &[u8]) -> Option<Installation> {
     Installation::parse(app, member_id)
 }
 
-/// What a row of an installation holds, by what follows the prefix of the installation.
+/// Parses the part of the key behind the prefix of the installation.
 pub fn part(key: &[u8]) -> Option<Part> {
     let (kind, rest) = key.split_first()?;
     let (principal, rest) = rest.split_at_checked(32)?;

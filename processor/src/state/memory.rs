@@ -1,28 +1,28 @@
 //! Rows in memory: the model that sled is compared with, and the store of tests.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use super::{Row, Rows, StoreError};
+use super::{Row, Rows, StoreError, lock};
 
-/// Rows in memory. A clone is another handle to the same rows.
+/// A clone is another handle to the same rows.
 #[derive(Clone, Default)]
 pub struct Memory(Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>);
 
 impl Rows for Memory {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+        Ok(lock(&self.0).get(key).cloned())
     }
 
     fn scan<'a>(&'a self, prefix: &'a [u8], from: &[u8]) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a> {
-        let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = lock(&self.0);
         let found = rows.range(from.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
         let found: Vec<_> = found.map(|(key, value)| Ok((key.clone(), value.clone()))).collect();
         Box::new(found.into_iter())
     }
 
     fn write(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         for (key, value) in rows {
             match value {
                 Some(value) => known.insert(key, value),
@@ -33,7 +33,7 @@ impl Rows for Memory {
     }
 
     fn bytes(&self) -> u64 {
-        let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = lock(&self.0);
         rows.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
     }
 }

@@ -1,8 +1,8 @@
-//! Opens the state so that nothing that lies there can do harm: what is odd in any way is damaged, and is quarantined.
+//! Opens the state safely: any irregularity is damage, and the state is quarantined.
 //!
-//! Three things can go wrong beyond an error: sled panics, which is caught here; it panics in a thread of its own or
-//! takes more memory than there is, which ends the process; it never comes back, which a deadline ends. What ended a
-//! process is remembered beside the state ([`crash_marker`]), so that no supervisor starts the same end for ever.
+//! Besides errors, sled can panic, which is caught; panic in a thread of its own or exhaust memory, which ends the
+//! process; or hang, which a deadline ends. Crashes are counted beside the state ([`crash_marker`]), so that a
+//! supervisor does not repeat the same crash for ever.
 
 use std::fs;
 use std::io;
@@ -16,21 +16,20 @@ use super::room::Patience;
 use super::sled::Sled;
 use super::{Store, StoreError, Trusts, crash_marker, watchdog};
 
-/// So many processes may end while they open a state; the next one quarantines it. One may have been killed for
-/// reasons of its own.
+/// Crashes while opening, after which the state is quarantined. One may have had another cause.
 const ENDS_MAX: u32 = 2;
-/// How long opening may take, whatever the size.
+/// The minimal deadline.
 const OPENING_TIME: Duration = Duration::from_secs(60);
-/// And a second more for so many bytes: a hundredth of what a slow disk reads.
+/// Extends the deadline: a hundredth of the throughput of a slow disk.
 const BYTES_PER_SECOND: u64 = 1024 * 1024;
 
-/// Opens what lies in `dir`, or makes it; every row is read, and the digest compared.
+/// Opens or creates the state in `dir`; reads every row and compares the digest.
 pub fn open(dir: &Path, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
     open_patiently(dir, log, partitions, trusts, &Patience::default())
 }
 
-/// The same, and waits for room, now and whenever it is written to.
-pub fn open_patiently(
+/// The same, but waits for free space, now and on every write.
+pub(crate) fn open_patiently(
     dir: &Path,
     log: &str,
     partitions: u32,
@@ -42,15 +41,15 @@ pub fn open_patiently(
     open_with(dir, open)
 }
 
-/// Opens what lies in `dir` as what it says it is, without knowing any logs; none if it says nothing.
-pub fn look(dir: &Path, trusts: Trusts) -> Result<Option<Store>, StoreError> {
+/// Opens the state in `dir` for the logs that it names; `None` if it names none.
+pub fn inspect(dir: &Path, trusts: Trusts) -> Result<Option<Store>, StoreError> {
     open_with(dir, |rows| match Store::whose(&rows)? {
         Some((log, partitions)) => Store::open(Box::new(rows), &log, partitions, trusts).map(Some),
         None => Ok(None),
     })
 }
 
-/// Moves the state out of the way, in place of what was quarantined before; returns where it is.
+/// Moves the state away, replacing a previously quarantined one; returns its new path.
 pub fn quarantine(dir: &Path) -> io::Result<PathBuf> {
     let aside = beside(dir, "quarantine");
     throw_away(&aside)?;
@@ -61,7 +60,6 @@ pub fn quarantine(dir: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Removes a state with all that is in it, if it is there.
 pub fn throw_away(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -79,7 +77,7 @@ fn open_with<T>(dir: &Path, read: impl FnOnce(Sled) -> Result<T, StoreError>) ->
     crash_marker::note(dir, ends + 1).map_err(noted)?;
     let deadline = OPENING_TIME + Duration::from_secs(bytes(dir) / BYTES_PER_SECOND);
     let opened = watchdog::while_opening(dir, deadline, || {
-        // Damage makes sled panic more often than it makes it return an error.
+        // On damage, sled panics more often than it returns an error.
         catch_unwind(AssertUnwindSafe(|| read(Sled::open(dir)?)))
             .unwrap_or_else(|_| Err(StoreError::Damaged("sled panicked while it was opened and read".to_owned())))
     });
@@ -87,7 +85,7 @@ fn open_with<T>(dir: &Path, read: impl FnOnce(Sled) -> Result<T, StoreError>) ->
     opened
 }
 
-/// About what the files take.
+/// Approximate size of the files.
 fn bytes(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
@@ -124,7 +122,7 @@ mod tests {
         assert!(matches!(open_here(&state), Err(StoreError::Rows(_))));
     }
 
-    /// sled's threads keep its files for a moment longer than whoever had them open.
+    /// sled's threads hold its files for a moment after the last handle is dropped.
     #[test]
     fn a_state_that_was_let_go_a_moment_ago_can_be_opened() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -135,7 +133,7 @@ mod tests {
                 while crash_marker::ends(&state) == 0 {
                     std::thread::yield_now();
                 }
-                // Now somebody is opening it.
+                // The retry is running.
                 drop(had);
             });
             drop(open_here(&state).expect("open again"));

@@ -1,5 +1,5 @@
-//! Installations of which nothing is known but held events. Anybody can make them up, so their number is limited:
-//! the ones that were heard of longest ago give way.
+//! Installations without facts, only with held events. Anyone can make them up, so their number is limited: the least
+//! recently active are forgotten first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,11 +7,10 @@ use bitrix24::{AppName, Installation, MemberId};
 
 use domain::InstallationState;
 
-/// As many times the limit of an app is the limit of all apps together: where `apps` is not set, names of apps are made
-/// up, too.
+/// The limit of all apps together, in limits of one app: without `apps`, app names can be made up, too.
 const APPS_FACTOR: usize = 5;
 
-/// The untrusted installations of one partition, by the offset at which they were last heard of.
+/// The untrusted installations of one partition, by the offset of their last event.
 #[derive(Default)]
 pub struct Untrusted {
     by_app: BTreeMap<AppName, BTreeSet<(u64, MemberId)>>,
@@ -19,13 +18,12 @@ pub struct Untrusted {
 }
 
 impl Untrusted {
-    /// When an installation was last heard of, if nothing is known of it but held events.
+    /// The offset of the last event, if the installation has no facts.
     pub fn heard(state: &InstallationState) -> Option<u64> {
         let last = |offsets: &domain::Principal| offsets.held.keys().next_back().copied();
         state.is_unclaimed().then(|| state.principals.values().filter_map(last).max()).flatten()
     }
 
-    /// Takes note of a change.
     pub fn replace(&mut self, installation: &Installation, before: Option<u64>, after: Option<u64>) {
         if before == after {
             return;
@@ -46,7 +44,7 @@ impl Untrusted {
         }
     }
 
-    /// Those beyond the limit for each app, and beyond that for all apps; up to `most`, the oldest first.
+    /// Installations above the limit for each app, and above that for all apps; up to `most`, the oldest first.
     pub fn surplus(&self, limit: usize, most: usize) -> Vec<Installation> {
         if self.all.len() <= limit {
             return Vec::new();
@@ -81,7 +79,6 @@ mod tests {
             untrusted.replace(&installation("tasks", at), None, Some(at as u64));
         }
         assert_eq!(untrusted.surplus(5, 100), []);
-        // Heard of again.
         untrusted.replace(&installation("crm", 0), Some(0), Some(9));
         untrusted.replace(&installation("tasks", 4), Some(4), None);
         assert_eq!(untrusted.surplus(4, 100), [installation("crm", 1)]);

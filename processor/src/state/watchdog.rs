@@ -1,8 +1,8 @@
-//! Ends the process as soon as sled cannot be trusted any more, so that a new one begins with what is on the disk.
+//! Ends the process when sled can no longer be trusted, so that a new one starts from the disk.
 //!
-//! After a panic in sled, whoever comes next may wait for ever, and its threads belong to the whole process. So
-//! nothing is repaired inside: the process says why and ends, and the next one quarantines the state. Only what goes
-//! wrong on the thread that opens a state is left to that thread, since nobody else has the state yet.
+//! After a panic in sled, the next caller may block for ever, and its threads belong to the whole process. So nothing
+//! is repaired in place: the process logs the reason and ends, and the next one quarantines the state. Only failures on
+//! the thread that opens a state are left to that thread, since no other has the state yet.
 
 use std::cell::Cell;
 use std::panic::{self, PanicHookInfo};
@@ -17,17 +17,17 @@ use tracing::error;
 
 use super::crash_marker;
 
-/// The state that this process lives and ends with, if it does.
+/// The state whose failure ends this process.
 static WATCHED: OnceLock<PathBuf> = OnceLock::new();
 
-/// What a state that made sled panic is noted with: enough not to be opened again.
+/// The crash count after a panic in sled: the state is not opened again.
 const NEVER_AGAIN: u32 = 100;
 
 thread_local! {
     static OPENS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on this process ends when sled fails. For programs; what tests break in their own process, they see.
+/// From now on the process ends when sled fails. For programs; tests handle failures themselves.
 pub fn end_with(dir: &Path) {
     if WATCHED.set(dir.to_owned()).is_err() {
         return;
@@ -45,19 +45,19 @@ pub fn end_with(dir: &Path) {
     }));
 }
 
-/// Sled returned an error for a state that had been verified.
+/// sled returned an error for a verified state.
 pub fn failed(why: &str) {
     if WATCHED.get().is_some() && !OPENS.get() {
         end(why);
     }
 }
 
-/// Whether this thread is opening a state, and nobody has it yet.
-pub fn is_opening() -> bool {
+/// Whether this thread is opening a state, which no other has yet.
+pub(crate) fn is_opening() -> bool {
     OPENS.get()
 }
 
-/// Opens a state: its panics and errors are left to the caller. A watched process ends if it takes too long.
+/// Opens a state: panics and errors are left to the caller. A watched process ends if it takes too long.
 pub fn while_opening<T>(dir: &Path, deadline: Duration, open: impl FnOnce() -> T) -> T {
     let (done, is_done) = mpsc::channel::<()>();
     if WATCHED.get().is_some() {
@@ -80,13 +80,13 @@ pub fn while_opening<T>(dir: &Path, deadline: Duration, open: impl FnOnce() -> T
 
 fn end(why: &str) -> ! {
     error!(
-        "ending at once: {why}. Nothing is lost: the state is made of facts, and what cannot be read of it is read \
-         again from there at the next start"
+        "exiting: {why}. Nothing is lost: the state follows from facts, and the next start reads again what it cannot \
+         use of it"
     );
     process::exit(1)
 }
 
-/// Whether it comes out of sled's code, or out of one of its threads.
+/// Whether it comes from sled's code or threads.
 fn is_sleds(panic: &PanicHookInfo<'_>) -> bool {
     let thread = thread::current();
     let of_thread = thread.name().is_some_and(|name| name.starts_with("sled") || name.contains("flusher"));
