@@ -1,7 +1,7 @@
-//! One thread moves at a time: whoever holds the baton, until it hands it back.
+//! One thread moves at a time: the one that holds the baton.
 //!
-//! Each life of a processor has a thread of its own, so that the real loop runs as it is; but the thread moves only
-//! between two pauses, and which one moves next is drawn from the seed. So no timing of this machine matters.
+//! Each life of a processor has its own thread, so the real loop runs unchanged; but it moves only between two pauses,
+//! and the seed decides which thread moves next. So timing on this machine does not matter.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -9,38 +9,30 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// What a thread is told at the end of a pause.
+/// The result of a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Go {
-    /// Go on.
     On,
-    /// You were killed: nothing that you do from here on is seen by anybody.
+    /// The thread was killed: its further actions have no effect.
     Die,
 }
 
-/// What becomes of a thread that was told to go on.
+/// The result of a step.
 #[derive(Debug)]
 pub enum Pause {
-    /// It waits there.
     At(&'static str),
-    /// It came to its end.
     Ended(End),
 }
 
-/// How a thread came to its end.
 #[derive(Debug)]
 pub enum End {
-    /// As it was asked to.
     InOrder,
-    /// With an error, in words.
     Failed(String),
-    /// It was killed.
     Killed,
-    /// It panicked, with these words.
     Panicked(String),
 }
 
-/// A thread, as the scheduler holds it.
+/// The scheduler's end of a thread.
 pub struct Runner {
     go: SyncSender<Go>,
     paused: Receiver<Pause>,
@@ -48,21 +40,21 @@ pub struct Runner {
     at: &'static str,
 }
 
-/// The baton, as the thread holds it.
+/// The thread's end of the baton.
 pub struct Port {
     go: Mutex<Receiver<Go>>,
     paused: SyncSender<Pause>,
 }
 
-/// What a killed thread unwinds with.
+/// The payload of a killed thread's panic.
 struct Killed;
 
 impl Runner {
-    /// A thread that waits for its first step.
+    /// Starts a thread that waits for its first step.
     pub fn start(work: impl FnOnce(&std::sync::Arc<Port>) -> anyhow::Result<()> + Send + 'static) -> Self {
-        let (go, told) = sync_channel(1);
+        let (go, orders) = sync_channel(1);
         let (pausing, paused) = sync_channel(1);
-        let port = std::sync::Arc::new(Port { go: Mutex::new(told), paused: pausing });
+        let port = std::sync::Arc::new(Port { go: Mutex::new(orders), paused: pausing });
         let body = move || {
             let worked = catch_unwind(AssertUnwindSafe(|| {
                 port.wait();
@@ -74,14 +66,14 @@ impl Runner {
                 Err(panic) if panic.is::<Killed>() => End::Killed,
                 Err(panic) => End::Panicked(words(&*panic)),
             };
-            // Nobody listens where the whole schedule was given up.
+            // The receiver is gone if the schedule was given up.
             let _ = port.paused.send(Pause::Ended(end));
         };
         let thread = thread::Builder::new().name("life".into()).stack_size(1 << 20).spawn(body);
         Self { go, paused, thread: Some(thread.expect("a thread")), at: "its start" }
     }
 
-    /// Lets the thread go on to its next pause, or to its end.
+    /// Runs the thread to its next pause, or to its end.
     pub fn step(&mut self, go: Go) -> Pause {
         if self.go.send(go).is_err() {
             return Pause::Ended(End::Killed);
@@ -94,14 +86,13 @@ impl Runner {
         pause
     }
 
-    /// Where it waits.
     pub fn at(&self) -> &'static str {
         self.at
     }
 
     fn join(&mut self) {
         if let Some(thread) = self.thread.take() {
-            // Its end has been told.
+            // Its end was reported before.
             let _ = thread.join();
         }
     }
@@ -116,33 +107,32 @@ impl Drop for Runner {
 }
 
 impl Port {
-    /// Hands the baton back; does not return to who was killed meanwhile.
+    /// Hands the baton back. Does not return to a killed thread.
     pub fn pause(&self, at: &'static str) {
         if self.pause_or_die(at) == Go::Die {
             Self::die();
         }
     }
 
-    /// As [`Port::pause`], for who leaves something half done when it is killed, and then has to [`Port::die`].
+    /// As [`Port::pause`], for a thread that leaves something half done when killed, and then has to [`Port::die`].
     pub fn pause_or_die(&self, at: &'static str) -> Go {
         if self.paused.send(Pause::At(at)).is_err() {
             return Go::Die;
         }
-        self.told()
+        self.order()
     }
 
-    /// Ends the thread without a word.
     pub fn die() -> ! {
         resume_unwind(Box::new(Killed))
     }
 
     fn wait(&self) {
-        if self.told() == Go::Die {
+        if self.order() == Go::Die {
             Self::die();
         }
     }
 
-    fn told(&self) -> Go {
+    fn order(&self) -> Go {
         self.go.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap_or(Go::Die)
     }
 }

@@ -1,8 +1,8 @@
-//! A simulated Kafka: logs, transactions whose markers come late, and a group.
+//! A simulated Kafka: logs, transactions whose markers are delayed, and a group.
 //!
 //! A transaction is decided at one moment, as by Kafka's coordinator; its markers reach each log, and the group's
-//! offsets, one by one and later. Until its marker is there, a record is neither seen nor passed by committed readers.
-//! When the broker is killed it may forget markers; then the next marker of the same producer stands for them, too.
+//! offsets, one by one and later. Until then a committed reader does not pass its records. A restarted broker may
+//! forget markers; then the next marker of the same producer also stands for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,29 +17,24 @@ mod log;
 use group::Group;
 pub use log::{Log, Slot};
 
-/// A transaction that is open for longer is aborted.
+/// Transactions that are open for longer are aborted.
 pub const TRANSACTION_MS_MAX: u64 = 10_000;
 
-/// Why the broker did not do what it was asked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Ask again: it is not ready yet.
+    /// Not ready yet: retry.
     Again,
-    /// The transaction cannot be committed any more.
     Abort(&'static str),
     /// The transaction was open for too long, and was aborted.
     TimedOut,
-    /// Somebody else has this identity.
+    /// Another process has taken this identity.
     Fenced(&'static str),
 }
 
 /// Everything that outlives the processors.
 pub struct Broker {
-    /// Milliseconds since 1970.
     pub now_ms: u64,
-    /// Who owns what.
     pub group: Group,
-    /// How often it was killed and started again.
     pub restarts: u64,
     partitions: u32,
     logs: BTreeMap<(Topic, u32), Log>,
@@ -50,7 +45,7 @@ pub struct Broker {
 #[derive(Default)]
 struct Producer {
     epoch: u32,
-    /// Whether the coordinator raised the epoch, and nobody has taken the identity since.
+    /// Whether the coordinator raised the epoch, and the identity was not taken since.
     timed_out: bool,
     current: Option<usize>,
 }
@@ -61,9 +56,9 @@ struct Transaction {
     producer: String,
     logs: BTreeSet<(Topic, u32)>,
     offsets: BTreeMap<u32, u64>,
-    /// Markers that are yet to be written.
+    /// Markers that are not written yet.
     unmarked: Vec<Mark>,
-    /// Markers that the broker has forgotten: here the transaction hangs.
+    /// Forgotten markers: here the transaction hangs.
     forgotten: Vec<Mark>,
 }
 
@@ -81,7 +76,6 @@ enum Mark {
 }
 
 impl Broker {
-    /// Empty logs.
     pub fn new(partitions: u32, now_ms: u64) -> Self {
         let places = Topic::ALL.into_iter().flat_map(|topic| (0..partitions).map(move |partition| (topic, partition)));
         Self {
@@ -95,27 +89,23 @@ impl Broker {
         }
     }
 
-    /// How many partitions each topic has.
     pub fn partitions(&self) -> u32 {
         self.partitions
     }
 
-    /// A log.
     pub fn log(&self, topic: Topic, partition: u32) -> &Log {
         &self.logs[&(topic, partition)]
     }
 
-    /// A log, to be changed.
     pub fn log_mut(&mut self, topic: Topic, partition: u32) -> &mut Log {
         self.logs.get_mut(&(topic, partition)).expect("a log for each topic and partition")
     }
 
-    /// The time by its own clock.
     pub fn now(&self) -> Timestamp {
         Timestamp::from_ms(self.now_ms)
     }
 
-    /// Takes an identity: whoever had it before is fenced, and its transaction is decided first.
+    /// Takes an identity: the previous holder is fenced, and its transaction is decided first.
     pub fn init(&mut self, id: &str) -> Result<u32, Refusal> {
         let producer = self.producers.entry(id.to_owned()).or_default();
         if let Some(current) = producer.current {
@@ -150,12 +140,11 @@ impl Broker {
         Ok(self.log_mut(topic, partition).append(record, Some(current)))
     }
 
-    /// Appends a record of no transaction.
     pub fn append(&mut self, topic: Topic, partition: u32, record: Record) -> u64 {
         self.log_mut(topic, partition).append(record, None)
     }
 
-    /// Adds offsets of the group to the transaction. Whoever is no member of this generation is refused.
+    /// Adds offsets of the group to the transaction. Refuses a member of another generation.
     pub fn send_offsets(
         &mut self,
         id: &str,
@@ -172,7 +161,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Commits the transaction; asked again, it says the same.
+    /// Commits the transaction. Idempotent.
     pub fn commit(&mut self, id: &str, epoch: u32) -> Result<(), Refusal> {
         let producer = self.current(id, epoch)?;
         let Some(current) = producer.current else { return Ok(()) };
@@ -184,7 +173,6 @@ impl Broker {
         Ok(())
     }
 
-    /// Aborts the transaction that is open, if one is.
     pub fn abort(&mut self, id: &str, epoch: u32) {
         if let Ok(Producer { current: Some(current), .. }) = self.current(id, epoch) {
             let current = *current;
@@ -194,13 +182,12 @@ impl Broker {
         }
     }
 
-    /// Where the group left off, unless an undecided transaction may move it.
+    /// The group's offset, unless an undecided transaction may change it.
     pub fn committed(&self, partition: u32) -> Result<Option<u64>, Refusal> {
         let unstable = self.offset_open_since(partition).is_some();
         if unstable { Err(Refusal::Again) } else { Ok(self.group.offsets.get(&partition).copied()) }
     }
 
-    /// Committed records from there on, at most so many.
     pub fn read(&self, topic: Topic, from: Position, until: u64, most: usize) -> Vec<Entry> {
         let log = self.log(topic, from.partition);
         let slots = log.committed(from.offset).take_while(|slot| slot.offset < until).take(most);
@@ -208,7 +195,7 @@ impl Broker {
         slots.map(|slot| Entry { position: place(slot), record: slot.record.clone() }).collect()
     }
 
-    /// What time does by itself: sessions end, transactions are aborted, the group goes on.
+    /// Ends expired sessions and transactions, and continues the rebalance.
     pub fn tick(&mut self) {
         let now_ms = self.now_ms;
         for current in 0..self.transactions.len() {
@@ -223,7 +210,7 @@ impl Broker {
         self.group.tick(now_ms);
     }
 
-    /// Writes one of the markers that are due, any; whether there was one.
+    /// Writes one random due marker; returns whether there was one.
     pub fn write_marker(&mut self, random: &mut Rng) -> bool {
         let due: Vec<usize> =
             (0..self.transactions.len()).filter(|index| !self.transactions[*index].unmarked.is_empty()).collect();
@@ -248,8 +235,8 @@ impl Broker {
         true
     }
 
-    /// It is killed and started again, and forgets some of the markers that are due. How many transactions hang then.
-    /// Two in one log cannot be told from each other, and that is not promised: so it forgets none that others lie behind.
+    /// Restarts, and forgets some due markers. Returns how many transactions hang then. Two hanging ones in one log are
+    /// indistinguishable, which is outside the promise: so it forgets only the last ones of a log.
     pub fn restart(&mut self, random: &mut Rng) -> usize {
         self.restarts += 1;
         let due = |index: &usize| !self.transactions[*index].unmarked.is_empty();
@@ -263,13 +250,13 @@ impl Broker {
         forgotten.len()
     }
 
-    /// Whether a transaction of a producer is open in `facts` of a partition below there.
+    /// Whether a transaction of a producer is open in `facts` of a partition below this offset.
     pub fn is_open(&self, id: &str, partition: u32, below: u64) -> bool {
         let of = |transaction: &Transaction| transaction.state == State::Open && transaction.producer == id;
         self.log(Topic::Facts, partition).open_below(below).any(|transaction| of(&self.transactions[transaction]))
     }
 
-    /// Since when an undecided transaction may move where the group left off.
+    /// The start of an undecided transaction that may change the group's offset.
     pub fn offset_open_since(&self, partition: u32) -> Option<u64> {
         let moves = |transaction: &&Transaction| {
             let marks = [&transaction.unmarked, &transaction.forgotten];
@@ -279,13 +266,13 @@ impl Broker {
         self.transactions.iter().filter(moves).map(|transaction| transaction.began_ms).min()
     }
 
-    /// Since when the first record that is undecided there is in an open transaction, and where it lies.
+    /// The start and the offset of the first open transaction.
     pub fn open_since(&self, topic: Topic, partition: u32) -> Option<(u64, u64)> {
         let (transaction, offset) = self.log(topic, partition).first_open()?;
         Some((self.transactions[transaction].began_ms, offset))
     }
 
-    /// The transactions for which this marker stands, too.
+    /// The transactions for which this marker also stands.
     fn recall(&mut self, index: usize, mark: Mark) -> Vec<usize> {
         let producer = self.transactions[index].producer.clone();
         let mut recalled = Vec::new();
@@ -300,7 +287,7 @@ impl Broker {
         recalled
     }
 
-    /// Whether a transaction is open or waits for its markers.
+    /// Whether a transaction is open or lacks markers.
     pub fn is_undecided(&self) -> bool {
         let is_decided =
             |one: &Transaction| one.state != State::Open && one.unmarked.is_empty() && one.forgotten.is_empty();

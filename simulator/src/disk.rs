@@ -1,4 +1,4 @@
-//! Where a simulated processor keeps its state: rows that outlive it, and may be torn, damaged or old when it comes back.
+//! The simulated disk of a processor: rows that outlive it, and may be torn, damaged or old when it restarts.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,38 +15,34 @@ use crate::sim_event_log::{Being, INJECTED};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Before the row of a partition's checkpoint.
-const MARKS: u8 = b'm';
+const CHECKPOINT: u8 = b'm';
 
-/// A disk. A clone is another handle to the same one.
+/// A clone is another handle to the same disk.
 #[derive(Clone, Default)]
 pub struct Disk(Arc<Mutex<Map>>);
 
 impl Disk {
-    /// A disk of its own, with the same on it.
+    /// An independent copy.
     #[must_use]
     pub fn copy(&self) -> Self {
         Self(Arc::new(Mutex::new(self.rows().clone())))
     }
 
-    /// Makes this one hold what the other holds.
     pub fn restore(&self, older: &Self) {
         let rows = older.rows().clone();
         *self.rows() = rows;
     }
 
-    /// Takes what the other one holds.
     fn take(&self, other: &Self) {
         let rows = std::mem::take(&mut *other.rows());
         *self.rows() = rows;
     }
 
-    /// Deletes everything.
     pub fn wipe(&self) {
         self.rows().clear();
     }
 
-    /// Changes, adds to or takes one row, any; whether there was one.
+    /// Changes, adds or removes one random row; returns whether there was one.
     pub fn damage(&self, random: &mut Rng) -> bool {
         let mut rows = self.rows();
         if rows.is_empty() {
@@ -69,26 +65,22 @@ impl Disk {
     }
 }
 
-/// The disk, as one life uses it.
-pub struct SimHome {
-    /// The disk.
+/// The state directory of one life.
+pub struct SimStateDir {
     pub disk: Disk,
-    /// What lies beside the state.
     pub beside: Disk,
-    /// The version of the fold that the program has.
     pub fold_version: u32,
-    /// Whose it is.
     pub being: Being,
 }
 
-impl SimHome {
+impl SimStateDir {
     fn open_on(&self, disk: &Disk, log: &str, partitions: u32, trusts: Trusts) -> Result<Store, StoreError> {
         let rows = SimRows { disk: disk.clone(), being: self.being.clone() };
         Store::open_as(self.fold_version, Box::new(rows), log, partitions, trusts)
     }
 }
 
-impl StateDir for SimHome {
+impl StateDir for SimStateDir {
     fn open(&self, log: &str, partitions: u32, trusts: Trusts, _: &Patience) -> Result<Store, StoreError> {
         self.being.pause("open the state");
         if self.disk.rows().is_empty() {
@@ -103,7 +95,7 @@ impl StateDir for SimHome {
         world.note(|| format!("life {} sets its state aside", self.being.life));
         world.judge.counts.quarantined += 1;
         self.disk.wipe();
-        Ok("nowhere".to_owned())
+        Ok("discarded".to_owned())
     }
 
     fn open_beside(&self, log: &str, partitions: u32, trusts: Trusts, _: &Patience) -> Result<Store, StoreError> {
@@ -129,7 +121,7 @@ impl StateDir for SimHome {
     }
 }
 
-/// Rows on a disk: what a life reads and writes of them.
+/// The rows of a life.
 struct SimRows {
     disk: Disk,
     being: Being,
@@ -156,7 +148,7 @@ impl SimRows {
         }
     }
 
-    /// Shows the judge how far the state goes with these rows.
+    /// Reports the checkpoints in these rows to the judge.
     fn show(&self, rows: &[(Vec<u8>, Option<Vec<u8>>)]) {
         for (key, value) in rows {
             let (Some(value), Some(partition)) = (value, partition(key)) else { continue };
@@ -194,7 +186,7 @@ impl Rows for SimRows {
         if self.being.port.pause_or_die("apply") == Go::Die {
             let mut world = self.being.world.lock();
             if world.chance(300) {
-                // As after a loss of power: some of it, in no order.
+                // As after a power loss: some of the rows, in no order.
                 world.random.shuffle(&mut rows);
                 rows.truncate(world.random.usize(..=rows.len()));
                 drop(world);
@@ -205,7 +197,7 @@ impl Rows for SimRows {
         self.fail("write rows before")?;
         self.show(&rows);
         if self.being.world.lock().has(Mutation::LosesRows) {
-            rows.retain(|(key, _)| key.first() == Some(&MARKS));
+            rows.retain(|(key, _)| key.first() == Some(&CHECKPOINT));
         }
         self.put(rows);
         self.being.pause("applied");
@@ -217,18 +209,15 @@ impl Rows for SimRows {
     }
 }
 
-/// How far a state goes in a partition.
 pub struct Checkpoint {
-    /// `F`.
     pub facts: u64,
-    /// `K`.
     pub raw: Option<u64>,
-    /// Of everything, these included.
+    /// Of all rows.
     pub digest: String,
 }
 
 impl Checkpoint {
-    /// Reads a row as the store writes it; what is damaged is nothing.
+    /// Parses a row of the store; damaged rows are empty.
     fn read(row: &[u8]) -> Self {
         let row: Value = serde_json::from_slice(row).unwrap_or_default();
         Self {
@@ -240,6 +229,6 @@ impl Checkpoint {
 }
 
 fn partition(key: &[u8]) -> Option<u32> {
-    let (MARKS, digits) = key.split_first().map(|(kind, digits)| (*kind, digits))? else { return None };
+    let (CHECKPOINT, digits) = key.split_first().map(|(kind, digits)| (*kind, digits))? else { return None };
     digits.try_into().ok().map(u32::from_be_bytes)
 }

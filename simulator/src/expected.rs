@@ -1,4 +1,4 @@
-//! What must follow from `raw`: folded straight through, in order, one record after the other, with nothing in between.
+//! What must follow from `raw`: a straight fold of one record after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -12,13 +12,10 @@ use event_log::{EventId, RawEvent};
 use processor::run::publish::Publisher;
 use processor::state::Trusts;
 
-/// What must follow from one partition of `raw`.
 pub struct Expected {
-    /// The records themselves, by offset.
+    /// By offset.
     pub raw: Vec<Record>,
-    /// What is known in the end.
     pub installations: BTreeMap<Installation, InstallationState>,
-    /// All facts.
     pub history: BTreeMap<Installation, BTreeMap<EventId, Fact>>,
     partition: u32,
     trusts: Trusts,
@@ -30,14 +27,12 @@ pub struct Expected {
 pub struct Due {
     /// The offset of the raw record that it follows from.
     pub cause: u64,
-    /// Where the event lies that is released with it: it need not be published once `raw` no longer has that.
+    /// The offset of a released event: it need not be published if `raw` no longer has that.
     pub held: Option<u64>,
-    /// The record.
     pub record: Record,
 }
 
 impl Expected {
-    /// Nothing yet.
     pub fn new(partition: u32, trusts: Trusts) -> Self {
         Self {
             raw: Vec::new(),
@@ -50,18 +45,17 @@ impl Expected {
         }
     }
 
-    /// What must be in a topic, in order; without progress records.
+    /// The records of a topic, in order; without progress records.
     pub fn due(&self, topic: Topic) -> &[Due] {
         self.outputs.get(&topic).map_or(&[], Vec::as_slice)
     }
 
-    /// The ids of raw events in a stretch of `raw`.
+    /// The ids of raw events in a range of `raw`.
     pub fn ids(&self, from: u64, until: u64) -> Vec<EventId> {
         let stretch = self.raw.iter().skip(index(from)).take(index(until.saturating_sub(from)));
         stretch.filter_map(|record| RawEvent::from_record(record).ok()).map(|raw| raw.id).collect()
     }
 
-    /// Takes the next record of `raw`.
     pub fn take(&mut self, record: &Record) {
         let place = Place { partition: self.partition, offset: self.raw.len() as u64 };
         self.raw.push(record.clone());

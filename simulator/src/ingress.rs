@@ -1,18 +1,17 @@
-//! Ingress in the simulated world: its real dispatcher, state machine, drain and disk log, between a simulated producer and a
-//! simulated disk.
+//! Ingress in the simulated world: its real dispatcher, state machine, drain and disk log, between a simulated producer
+//! and a simulated disk.
 //!
-//! Real are `ingress::delivery` with `state`, `dispatcher`, `drain` and `disk`, and the whole of `disk_log` with
-//! [`Delivered`]. Simulated are librdkafka and the brokers behind it ([`broker`], [`client`]), the disk ([`medium`],
-//! [`disk`]), and the clock. Of `ingress::delivery::producer_supervisor` only the order of its steps is simulated, by
-//! [`life`], whose threads move when they are handed the baton: between any two records that are sent and any two calls
-//! of the disk, something else may happen, a death too.
+//! Real are `ingress::delivery` with `state`, `dispatcher`, `drain` and `disk`, and all of `disk_log` with
+//! [`Delivered`]. Simulated are librdkafka and the brokers ([`broker`], [`client`]), the disk ([`medium`], [`disk`]), and
+//! the clock. [`life`] repeats the order of steps of `ingress::delivery::producer_supervisor`; its threads move when they
+//! get the baton: between any two records and any two calls of the disk, something else may happen, even a crash.
 //!
-//! [`company`] holds several ingresses with their disks and does to them what happens; [`schedule`] draws from a seed what
-//! that is, and [`crate::schedule`] lets processors read what they bring to `raw`. [`judge`] compares what was sent,
-//! answered and brought.
+//! [`company`] holds several ingresses with their disks; [`schedule`] draws their actions and faults from a seed, and
+//! [`crate::schedule`] lets processors read what they write to `raw`. [`judge`] compares what was sent, answered and
+//! written.
 //!
-//! What is not here: sockets and workers' slots, connecting and its backoff, `Survey` before an adoption, and threads of
-//! the disk log: whoever appends does its writer's work. What a producer that was let go has sent is in `raw` before its
+//! Not simulated: sockets and reply slots, connecting and its backoff, the decision before an adoption, and threads of
+//! the disk log: the appending thread does its writer's work. Records of a closed producer are in `raw` before its
 //! successor sends, or never.
 //!
 //! [`Delivered`]: disk_log::Delivered

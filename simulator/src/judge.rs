@@ -1,4 +1,4 @@
-//! Looks at everything that becomes visible, and says which invariant does not hold.
+//! Checks everything that becomes visible against the invariants.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,46 +16,34 @@ use crate::expected::Expected;
 
 mod second;
 
-/// The topics that somebody subscribes to.
 pub const DERIVED: [Topic; 6] =
     [Topic::Facts, Topic::Events, Topic::Unverified, Topic::Installations, Topic::Permissions, Topic::Rejected];
 
-/// What a schedule came to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
-    /// Raw records.
     pub raw: u64,
-    /// Records in derived topics.
     pub outputs: u64,
-    /// Lives that were begun.
     pub lives: u64,
-    /// Lives that were killed.
     pub kills: u64,
-    /// Lives that stood still.
     pub stops: u64,
-    /// States that were quarantined.
     pub quarantined: u64,
-    /// States that were read again because a newer program folds otherwise.
     pub renewed: u64,
     /// Released events that `raw` no longer had.
     pub lost: u64,
-    /// Raw records that a simulated ingress brought.
+    /// Raw records of a simulated ingress.
     pub by_ingress: u64,
-    /// Transactions that hung because the broker forgot to end them.
     pub hung: u64,
-    /// Digests that were compared with one of the same place.
+    /// Digests that were compared with another one of the same offset.
     pub digests: u64,
 }
 
-/// What must hold.
 pub struct Judge {
-    /// What there was to look at.
     pub counts: Counts,
     expected: Vec<Expected>,
     trusts: Trusts,
-    /// A subscriber of each derived topic: where it is, and how much of what must be there it has seen.
+    /// A subscriber of each derived topic: its offset, and how many of the expected records it has seen.
     read: BTreeMap<(Topic, u32), (u64, usize)>,
-    /// What it has seen, by topic: partition, cause and id.
+    /// The records that it has seen, by topic: partition, cause and id.
     shown: BTreeMap<Topic, BTreeSet<(u32, u64, String)>>,
     /// `K`, and the log's id, by the progress records.
     progress: BTreeMap<u32, (u64, EventId)>,
@@ -65,7 +53,6 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// A judge who has seen nothing yet.
     pub fn new(partitions: u32, trusts: Trusts) -> Self {
         Self {
             counts: Counts::default(),
@@ -80,18 +67,16 @@ impl Judge {
         }
     }
 
-    /// `K` of a partition, as its subscribers know it.
+    /// `K` of a partition, by its progress records.
     pub fn read_until(&self, partition: u32) -> u64 {
         self.progress.get(&partition).map_or(0, |(raw, _)| *raw)
     }
 
-    /// A record came to `raw`.
     pub fn came(&mut self, partition: u32, record: &Record) {
         self.counts.raw += 1;
         self.expected[partition as usize].take(record);
     }
 
-    /// The group forgot where it left off, as it may.
     pub fn offsets_expired(&mut self) {
         self.offsets.clear();
     }
@@ -113,7 +98,7 @@ impl Judge {
         Ok(())
     }
 
-    /// A state was written that goes so far.
+    /// A state was written up to this checkpoint.
     pub fn applied(
         &mut self,
         broker: &Broker,
@@ -128,7 +113,7 @@ impl Judge {
             return Err(format!("I4: the state of {partition} went back from {from:?} to {to:?}"));
         }
         if after.facts < broker.log(Topic::Facts, partition).cleaned() {
-            // In the middle of what compaction left, states differ by what they no longer could see.
+            // In the middle of a compacted range, states differ by the removed records.
             return Ok(());
         }
         let known = self.digests.entry((partition, after.facts)).or_insert_with(|| after.digest.clone());
@@ -143,20 +128,20 @@ impl Judge {
         Ok(())
     }
 
-    /// Whether a state holds everything that is in the logs.
+    /// Whether a state holds everything in the logs.
     pub fn is_whole(&self, broker: &Broker, store: &Store) -> bool {
         (0..broker.partitions()).all(|partition| {
             let checkpoint = store.checkpoint(partition);
             // An owner does not read noop records of other producers.
-            let told = broker.log(Topic::Facts, partition).ever_committed(0);
-            let told = told.filter(|slot| slot.record.key.as_deref() != Some(NOOP));
-            let facts = told.last().map_or(0, |slot| slot.offset + 1);
+            let facts = broker.log(Topic::Facts, partition).ever_committed(0);
+            let facts = facts.filter(|slot| slot.record.key.as_deref() != Some(NOOP));
+            let facts = facts.last().map_or(0, |slot| slot.offset + 1);
             let raw = broker.log(Topic::Raw, partition).bounds().1;
             checkpoint.facts >= facts && checkpoint.raw.unwrap_or(0) == raw
         })
     }
 
-    /// Now that everything has come to rest, all must be there, and all must be the same.
+    /// At rest, everything expected must be there, and all states must be equal.
     pub fn conclude(&mut self, broker: &Broker, stores: &[&Store], is_orderly: bool) -> Result<(), String> {
         self.subscribe(broker)?;
         for ((topic, partition), (_, seen)) in &self.read {
@@ -219,7 +204,7 @@ impl Judge {
         Ok(())
     }
 
-    /// A progress record: `facts` before it are exactly what `raw` before it means.
+    /// Checks a progress record: `facts` before it must be the interpretation of `raw` before it.
     fn progressed(&mut self, partition: u32, seen: usize, record: &Record) -> Result<(), String> {
         let value = record.value.as_deref().unwrap_or_default();
         let progress: Progress = serde_json::from_slice(value).map_err(|error| format!("progress: {error}"))?;
@@ -244,7 +229,7 @@ impl Judge {
         Ok(())
     }
 
-    /// A state against the straight fold.
+    /// Compares a state with the straight fold.
     fn compare(&self, store: &Store) -> Result<(), String> {
         let failed = |error: processor::state::StoreError| format!("the state cannot be read: {error}");
         let mut found = BTreeSet::new();
@@ -269,7 +254,7 @@ impl Judge {
         if found == known { Ok(()) } else { Err(format!("I2: the state has {found:?}, raw has {known:?}")) }
     }
 
-    /// What compaction leaves of records against the straight fold.
+    /// Compares compacted records with the straight fold.
     fn compacted(&self, broker: &Broker, partition: u32) -> Result<(), String> {
         let newest = |topic: Topic| {
             let mut newest: BTreeMap<String, Value> = BTreeMap::new();

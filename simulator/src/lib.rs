@@ -1,13 +1,13 @@
 //! The processor's real loop in a simulated world: one seed is one schedule, and no schedule may break an invariant.
 //!
-//! Simulated are the logs, the group, the disk and the time ([`broker`], [`event_log`], [`disk`]); real are
+//! Simulated are the logs, the group, the disk and the time ([`broker`], [`sim_event_log`], [`disk`]); real are
 //! `processor::run::session::Processor::run` and everything above the traits `EventLog` and `Rows`. Each life of a
-//! processor is a thread that moves only when it is handed the baton ([`baton`]); [`schedule`] draws from the seed who
-//! moves, what comes in ([`portals`]) and what goes wrong. [`judge`] looks at everything that becomes visible and
-//! compares it with a straight fold of `raw` ([`expected`]), and with the oracle of the tests. [`mutation`] lists bugs
-//! that are put in on purpose, so that the simulator can be seen to catch them.
+//! processor is a thread that moves only when it gets the baton ([`baton`]); [`schedule`] draws from the seed which one
+//! moves, which events arrive ([`portals`]) and which faults occur. [`judge`] compares everything that becomes visible
+//! with a straight fold of `raw` ([`expected`]), and with the oracle of the tests. [`mutation`] lists deliberate bugs,
+//! which the simulator must catch.
 //!
-//! What is not here: `kafka_log`, whose part [`event_log`] plays, and sled.
+//! Not simulated: `kafka_log`, which [`sim_event_log`] replaces, and sled.
 
 pub mod baton;
 pub mod broker;

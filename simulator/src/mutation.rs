@@ -1,16 +1,15 @@
-//! Bugs that are put in on purpose: a simulator that does not catch them proves nothing.
+//! Deliberate bugs: a simulator that does not catch them proves nothing.
 //!
 //! None of them is in the processor's code. Each makes the event log or the rows below it behave as if the code above
-//! them had the bug, or as if Kafka did not keep what the code relies on.
+//! them had the bug, or as if Kafka broke a guarantee that the code relies on.
 
-/// A bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mutation {
     /// State is applied before what follows is committed.
     AppliesBeforeCommit,
-    /// Offsets are committed by themselves, before the transaction.
+    /// Offsets are committed before the transaction, outside it.
     OffsetsOutsideTransaction,
-    /// Offsets are sent without naming the generation of the group: nobody can refuse a zombie's.
+    /// Offsets are sent without the generation of the group, so a zombie's are accepted.
     NamesNoGeneration,
     /// Facts are in one transaction, everything else in the next.
     TwoTransactions,
@@ -18,38 +17,37 @@ pub enum Mutation {
     UnknownIsCommitted,
     /// After an abort, `raw` goes on behind the batch.
     NoRewindAfterAbort,
-    /// Who is fenced opens everything anew.
+    /// A fenced processor reopens its logs.
     FencedIsTriedAgain,
-    /// Followers begin one record too late.
+    /// Followers start one record too late.
     FollowsOneTooFar,
-    /// Taking over reads no facts.
+    /// Assigned partitions are not caught up with facts.
     SkipsCatchUp,
-    /// Facts are read to where they are decided, not to their end.
+    /// Facts are read to the last stable offset, not to their end.
     ReadsBeforeDecided,
     /// Records of open and aborted transactions are read.
     ReadsUncommitted,
     /// Facts of one partition are applied to another.
     FactsOfAnotherPartition,
-    /// `hl_resent` is not looked at.
+    /// `hl_resent` is ignored.
     NoLookBack,
-    /// The look back begins too late.
+    /// The search for first copies begins too late.
     LooksBackTooLate,
-    /// An applied batch is not written, though it is remembered as far as it goes.
+    /// The rows of a batch are not written, but its checkpoint is.
     LosesRows,
     /// Compaction takes the newest record of a key.
     CompactsTooMuch,
-    /// What hangs is never ended.
+    /// Hanging transactions are never ended.
     LeavesWhatHangs,
-    /// What hangs is aborted, whatever tells that it was committed.
+    /// Hanging transactions are aborted, even if committed.
     AbortsWhatHangs,
-    /// What hangs is committed, though nothing tells that it was.
+    /// Hanging transactions are committed without evidence.
     CommitsWhatHangs,
-    /// A partition is taken over while something in it is undecided.
+    /// A partition is restored while something in it is undecided.
     GoesOnBesideWhatHangs,
 }
 
 impl Mutation {
-    /// All of them.
     pub const ALL: [Self; 20] = [
         Self::AppliesBeforeCommit,
         Self::OffsetsOutsideTransaction,

@@ -1,4 +1,4 @@
-//! What comes in: lives of portals, forgers, junk and second copies, as records of `raw`.
+//! Incoming events: lives of portals, forgers, junk and second copies, as records of `raw`.
 
 use bitrix24::AppName;
 use bitrix24::form::Form;
@@ -9,16 +9,15 @@ use event_log::{EventId, RawEvent};
 use fastrand::Rng;
 use primitives::time::Timestamp;
 
-/// The app that trusts the first principal that speaks.
+/// The app with trust on the first event.
 pub const FIRST_EVENT_APP: &str = "tasks";
 const APPS: [&str; 3] = ["crm-sync", "telephony", FIRST_EVENT_APP];
 const METHODS: [&str; 3] = ["user.get", "Voximplant.user.get", "crm.lead.list"];
 const CRM: [&str; 3] = ["ONCRMLEADADD", "ONCRMCONTACTUPDATE", "ONTASKADD"];
 
-/// All portals, and how they tell of time.
 pub struct Portals {
     all: Vec<Portal>,
-    /// Each `ts` is greater than all before: then an oracle that knows nothing of orders can follow.
+    /// Each `ts` is greater than all before, so that a simple oracle can follow.
     pub is_orderly: bool,
     ts: u64,
     events: u64,
@@ -32,7 +31,6 @@ struct Portal {
 }
 
 impl Portals {
-    /// Some portals.
     pub fn new(random: &mut Rng, now: Timestamp) -> Self {
         let number = random.u32(2..=6);
         let portal = |number| Portal {
@@ -45,7 +43,7 @@ impl Portals {
         Self { all, is_orderly: random.bool(), ts: now.s() - 100_000, events: 0 }
     }
 
-    /// The next event, as ingress would keep it.
+    /// The next event, as ingress would store it.
     pub fn next(&mut self, random: &mut Rng, now: Timestamp) -> Record {
         self.events += 1;
         let ts = self.ts(random, now);
@@ -67,7 +65,7 @@ impl Portals {
              &auth[client_endpoint]=https://{domain}/rest/&auth[server_endpoint]=https://{oauth}/rest/"
         );
         match random.u32(..40) {
-            // Nobody can say who sent it.
+            // Without a sender.
             0 => {}
             1 => body = format!("hello=world&auth[member_id]={member}&auth[application_token]={token}"),
             2 => "junk".clone_into(&mut body),
@@ -78,11 +76,11 @@ impl Portals {
         let mut raw = RawEvent::new(app, Form::parse(body.as_bytes()).head(), Bytes::from(body), received_at);
         raw.id = EventId::from_u128(u128::from(received_at.ms()) << 80 | u128::from(random.u64(..)));
         raw.unknown_source = random.u32(..40) == 0;
-        // A crash of ingress before the first copy came anywhere.
+        // Ingress crashed before the first copy was stored.
         raw.resent = random.u32(..25) == 0;
         let mut record = raw.into_record();
         if random.u32(..80) == 0 {
-            // Somebody else writes to our topic.
+            // A record of another writer to the topic.
             record.headers.retain(|(name, _)| name != header::RECEIVED);
         }
         record
@@ -102,7 +100,7 @@ impl Portals {
     }
 }
 
-/// A second copy of a record, as ingress hands it over after a crash.
+/// A second copy of a record, as ingress resends it after a crash.
 pub fn second_copy(record: &Record) -> Record {
     let mut copy = record.clone();
     if copy.header(header::RESENT).is_none() {
@@ -120,14 +118,14 @@ fn event(random: &mut Rng, portal: &mut Portal) -> (&'static str, String) {
             ("ONAPPUPDATE", format!("&data[VERSION]={}&data[PREVIOUS_VERSION]=1", portal.version))
         }
         5..=6 => {
-            // Installed again, it has another token.
+            // A reinstalled app has another token.
             let data = format!("&data[CLEAN]={}", random.u32(..2));
             portal.tokens += random.u32(..2);
             ("ONAPPUNINSTALL", data)
         }
         7..=10 => {
             let (method, token) = (METHODS[random.usize(..METHODS.len())], random.u32(..2));
-            // Of no meaning, now and then.
+            // Sometimes without a meaning.
             let decision = if random.u32(..20) == 0 { "maybe" } else { ["0", "1"][random.usize(..2)] };
             (
                 "ONAPPMETHODCONFIRM",

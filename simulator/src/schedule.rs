@@ -1,4 +1,4 @@
-//! One schedule: who moves, what comes in and what goes wrong, all drawn from one seed.
+//! A schedule: the moves of threads, incoming events and faults from one seed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -21,26 +21,24 @@ use runtime::telemetry;
 
 use crate::baton::{End, Go, Pause, Runner};
 use crate::broker::Broker;
-use crate::disk::{Disk, SimHome};
+use crate::disk::{Disk, SimStateDir};
 use crate::ingress::company::Company;
 use crate::ingress::judge::id;
 use crate::judge::{DERIVED, Judge};
 use crate::mutation::Mutation;
 use crate::portals::{FIRST_EVENT_APP, Portals, second_copy};
 use crate::seeds::Outcome;
-use crate::sim_event_log::{Being, INJECTED, SimLedger};
+use crate::sim_event_log::{Being, INJECTED, SimEventLog};
 use crate::world::{Faults, Handle, Life, World};
 
-/// When every schedule begins.
 const BEGIN_S: u64 = 1_800_000_000;
-/// So many rounds are enough for everything to come to rest.
+/// Enough rounds to come to rest.
 const ROUNDS_MAX: u64 = 3_000;
-/// In so many schedules, one has ingresses of its own.
+/// One in this many schedules has ingresses of its own.
 const WITH_INGRESS_EVERY: u64 = 4;
-/// Who stood still, and was replaced meanwhile: so many at once.
+/// Limit of stalled and replaced processors.
 const ZOMBIES_MAX: usize = 2;
 
-/// Runs the schedule of a seed, perhaps with a bug in it.
 pub fn run(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome {
     let mut schedule = Schedule::new(seed, mutation, traced);
     if let Err(violation) = schedule.play() {
@@ -51,7 +49,6 @@ pub fn run(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome {
 
 struct Schedule {
     world: Handle,
-    /// What the schedule itself draws from.
     random: Rng,
     seats: Vec<Seat>,
     zombies: Vec<Run>,
@@ -59,31 +56,29 @@ struct Schedule {
     metrics: Metrics,
     trusts: Trusts,
     portals: Portals,
-    /// What ingress has kept and not handed over yet.
+    /// Events that ingress has stored but not delivered.
     hand: VecDeque<Record>,
-    /// In some schedules, ingresses that do that.
+    /// In some schedules, simulated ingresses do that.
     company: Option<Company>,
-    /// What they brought: where its first copy lies.
+    /// The positions of first copies.
     firsts: BTreeMap<Vec<u8>, (u32, u64)>,
-    /// Of every second copy in `raw`: its partition, where the first copy lies, where the second does.
+    /// Of every second copy in `raw`: the partition, and the offsets of both copies.
     copies: Vec<(u32, u64, u64)>,
     measures: bool,
 }
 
-/// A processor's place: its name and its disk outlive its lives.
+/// The place of a processor: its name and its disk outlive its lives.
 struct Seat {
     instance: String,
     disk: Disk,
-    /// The state that a newer program makes beside the one of an older.
+    /// The state of a newer version, beside the current one.
     beside: Disk,
-    /// The version of the fold that its program has.
     fold_version: u32,
-    /// As it was at some time.
+    /// An earlier copy.
     older: Option<Disk>,
     run: Option<Run>,
 }
 
-/// A life.
 struct Run {
     life: Life,
     runner: Runner,
@@ -153,7 +148,7 @@ impl Schedule {
         }
     }
 
-    /// Chaos, rest, and one who reads everything again.
+    /// Chaos, rest, and one processor that reads everything again.
     fn play(&mut self) -> Result<(), String> {
         for _ in 0..self.random.u32(80..650) {
             self.act()?;
@@ -181,7 +176,6 @@ impl Schedule {
         Outcome { counts, violation: world.violation.take(), trace: world.trace.take().unwrap_or_default() }
     }
 
-    /// One thing happens.
     fn act(&mut self) -> Result<(), String> {
         if let Some(company) = &mut self.company {
             for _ in 0..self.random.u32(..4) {
@@ -220,7 +214,7 @@ impl Schedule {
         self.step(life)
     }
 
-    /// Something goes wrong, or is put right again.
+    /// Starts or ends a fault.
     fn disturb(&mut self) {
         let seat = self.random.usize(..self.seats.len());
         match self.random.u32(..21) {
@@ -241,7 +235,7 @@ impl Schedule {
             11 => self.replace(seat),
             12 => {
                 let jump_ms = self.random.u64(1_000..15_000);
-                // What that ends is seen at the next tick.
+                // Expirations happen at the next tick.
                 self.world.lock().broker.now_ms += jump_ms;
                 self.beat();
             }
@@ -261,7 +255,7 @@ impl Schedule {
         }
     }
 
-    /// Events come to ingress, and what ingress has goes to `raw`.
+    /// Events arrive at ingress, which delivers some to `raw`.
     fn come(&mut self) {
         let (now, partitions) = {
             let world = self.world.lock();
@@ -294,10 +288,10 @@ impl Schedule {
         self.append(event_log::contract::partition_of(key, partitions), record)
     }
 
-    /// What ingresses have brought to Kafka comes to `raw`.
+    /// Moves records of the ingresses to `raw`.
     fn bring(&mut self) {
         let Some(company) = &self.company else { return };
-        let (lines, fresh) = (company.told(), company.fresh());
+        let (lines, fresh) = (company.new_lines(), company.fresh());
         for line in lines {
             self.note(|| format!("ingress: {}", line.trim_start()));
         }
@@ -320,7 +314,7 @@ impl Schedule {
         (partition, offset)
     }
 
-    /// A second copy of something that came lately.
+    /// A second copy of a recent record.
     fn hand_over_again(&mut self, partition: u32) {
         let young = self.world.lock().broker.now().minus(Duration::from_secs(20));
         let copied = {
@@ -339,10 +333,10 @@ impl Schedule {
         }
     }
 
-    /// Retention of `raw`: never what was not read, nor a first copy whose second one was not.
+    /// Retention of `raw`: never unread records, nor a first copy before its second one is read.
     fn trim(&mut self) {
         if self.company.is_some() {
-            // A second copy may still come of anything.
+            // Any record may still get a second copy.
             return;
         }
         let mut world = self.world.lock();
@@ -356,7 +350,7 @@ impl Schedule {
         world.broker.log_mut(Topic::Raw, partition).trim(before);
     }
 
-    /// The broker is killed and started again; in some schedules it forgets how it decided transactions.
+    /// Restarts the broker; in some schedules it forgets the outcome of transactions.
     fn restart_the_broker(&mut self) {
         let mut world = self.world.lock();
         let world = &mut *world;
@@ -401,17 +395,17 @@ impl Schedule {
         let (disk, beside, fold_version) = (disk.clone(), beside.clone(), *fold_version);
         self.note(|| format!("life {life} begins as {instance}"));
         let measure_every = if self.measures { Duration::ZERO } else { Duration::MAX };
-        // Logs are never inconsistent here: if they did, that is what the life ends with.
+        // Logs are never inconsistent here; otherwise the life ends with that.
         let timings = Timings {
             backoff: Duration::ZERO,
             measure_every,
             look_again: None,
             unowned_wait: Duration::MAX,
-            // The event log tells of nothing younger.
+            // The event log reports only old transactions.
             open_max: Duration::ZERO,
             ..Timings::default()
         };
-        // Nothing here goes by the machine's clock. In every other life a step has an end within most batches.
+        // Independent of the machine's clock. In every other life most batches span several steps.
         let step_records = if life % 2 == 0 { 6 } else { Limits::default().step_records };
         let (step_time, batch_time) = (Duration::MAX, Duration::MAX);
         let limits = Limits { step_records, step_time, batch_time, ..Limits::default() };
@@ -419,11 +413,11 @@ impl Schedule {
         let (asked, seen) = (stop.clone(), shared.clone());
         let runner = Runner::start(move |port| {
             let being = being(port, world, life, instance, asked.clone());
-            let state_dir = Box::new(SimHome { disk, beside, fold_version, being: being.clone() });
+            let state_dir = Box::new(SimStateDir { disk, beside, fold_version, being: being.clone() });
             let recent_events = RecentEvents::default();
             let processor =
                 Processor { state_dir, timings, limits, trusts, shared: seen, recent_events, metrics, stop: asked };
-            processor.run(|| SimLedger::open(&being), Readiness::default().pending("facts"))
+            processor.run(|| SimEventLog::open(&being), Readiness::default().pending("facts"))
         });
         self.seats[seat].run = Some(Run { life, runner, stop, shared, is_stopped: false });
     }
@@ -435,7 +429,7 @@ impl Schedule {
         drop(run);
     }
 
-    /// The program is replaced by one that folds otherwise.
+    /// The program is replaced by another version of the fold.
     fn upgrade(&mut self, seat: usize) {
         self.kill(seat);
         self.seats[seat].fold_version += 1;
@@ -443,7 +437,7 @@ impl Schedule {
         self.come_back(seat);
     }
 
-    /// What a killed processor finds when it comes back; at once, or when somebody starts it.
+    /// What a killed processor finds on its restart, immediate or later.
     fn come_back(&mut self, seat: usize) {
         let Seat { disk, beside, older, .. } = &self.seats[seat];
         let found = match self.random.u32(..8) {
@@ -471,7 +465,7 @@ impl Schedule {
         }
     }
 
-    /// A process is stopped, for longer than its session often enough.
+    /// Stops a process, often for longer than its session.
     fn halt(&mut self, seat: usize) {
         let Some(run) = &mut self.seats[seat].run else { return };
         run.is_stopped = true;
@@ -493,7 +487,7 @@ impl Schedule {
         }
     }
 
-    /// Somebody else comes with the identity of one who stands still, and with a copy of its state or none.
+    /// Another process takes the identity of a stalled one, with a copy of its state or none.
     fn replace(&mut self, seat: usize) {
         let is_stopped = self.seats[seat].run.as_ref().is_some_and(|run| run.is_stopped);
         if !is_stopped || self.zombies.len() >= ZOMBIES_MAX {
@@ -506,7 +500,6 @@ impl Schedule {
         self.start(seat);
     }
 
-    /// A life moves to its next pause.
     fn step(&mut self, life: Life) -> Result<(), String> {
         self.world.lock().steps += 1;
         let seat = self.seats.iter().position(|seat| seat.run.as_ref().is_some_and(|run| run.life == life));
@@ -530,7 +523,7 @@ impl Schedule {
         self.world.lock().violation.clone().map_or(Ok(()), Err)
     }
 
-    /// A processor may end because it was asked to, because it was fenced, or by what the schedule made up.
+    /// A processor may end on request, by fencing, or by an injected fault.
     fn ended(&self, life: Life, asked: bool, end: &End) -> Result<(), String> {
         let mut world = self.world.lock();
         world.note(|| format!("life {life} ends: {end:?}"));
@@ -555,7 +548,7 @@ impl Schedule {
         world.violation.clone().map_or(Ok(()), Err)
     }
 
-    /// Who is not stopped is heard of, whatever it is doing.
+    /// Running processes send heartbeats, whatever they are doing.
     fn beat(&self) {
         let mut world = self.world.lock();
         let world = &mut *world;
@@ -567,7 +560,7 @@ impl Schedule {
         }
     }
 
-    /// No more faults: everything comes to rest by itself, and all is as it must be.
+    /// Without faults, everything must come to rest, in the expected state.
     fn rest(&mut self, when: &str) -> Result<(), String> {
         self.note(|| format!("rest {when}"));
         self.world.lock().faults = Faults::default();
@@ -607,7 +600,7 @@ impl Schedule {
         Err(format!("I8: no rest {when}: {} {ingress}", self.state()))
     }
 
-    /// The last word, if everything has come to rest.
+    /// The verdict, once everything is at rest.
     fn conclude(&self) -> Option<Result<(), String>> {
         let stores: Vec<Arc<Store>> = self.seats.iter().filter_map(|seat| seat.run.as_ref()?.shared.get()).collect();
         let mut world = self.world.lock();

@@ -1,4 +1,4 @@
-//! Many seeds, on all cores, and what to type to see one again.
+//! Runs many seeds on all cores, and prints how to repeat one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -10,38 +10,27 @@ use tests::wait::report;
 
 use crate::judge::Counts;
 
-/// So often is said how far it got.
+/// Seeds between two progress reports.
 const SAY_EVERY: u64 = 10_000;
-/// Schedules at a time.
 const WORKERS_PER_CORE: usize = 4;
 
-/// What became of a schedule.
 pub struct Outcome<C = Counts> {
-    /// What there was.
     pub counts: C,
-    /// The invariant that does not hold, if there is one.
     pub violation: Option<String>,
-    /// What happened, if it was asked for.
     pub trace: Vec<String>,
 }
 
-/// What schedules come to together.
 pub trait Tally: Default + Send {
-    /// Adds what another one came to.
     fn add(&mut self, other: &Self);
 }
 
-/// A seed whose schedule breaks an invariant.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The seed.
     pub seed: u64,
-    /// The invariant.
     pub violation: String,
 }
 
-/// Runs seeds until one breaks an invariant; of several that do, the lowest is told. `what` says how far it got, if that is
-/// wanted.
+/// Runs seeds until one breaks an invariant; returns the lowest such seed. `what` enables progress reports.
 pub fn search<C: Tally>(
     seeds: std::ops::Range<u64>,
     what: Option<&str>,
@@ -73,7 +62,7 @@ pub fn search<C: Tally>(
         }
     };
     thread::scope(|scope| {
-        // Most of the time a schedule waits for the baton to pass from one thread to the next: several at a time use a core.
+        // Schedules mostly wait for the baton to change threads: several share a core.
         for _ in 0..WORKERS_PER_CORE * thread::available_parallelism().map_or(1, std::num::NonZero::get) {
             scope.spawn(work);
         }
@@ -82,7 +71,7 @@ pub fn search<C: Tally>(
     (counts, done.into_inner(), found)
 }
 
-/// Says everything there is to say about a seed, from a run of it with its trace; `test` is what runs it.
+/// Describes a violation, from another run with a trace; `test` is the test that runs it.
 pub fn explain<C: Tally>(seed: u64, test: &str, run: impl Fn(u64) -> Outcome<C>) -> String {
     let Outcome { violation, trace, .. } = caught(|| run(seed));
     let violation = violation.unwrap_or_else(|| "none, this time: the schedule is not deterministic".to_owned());

@@ -1,7 +1,7 @@
-//! The simulated world as a [`EventLog`]: what `kafka_log` does with librdkafka, done with [`Broker`].
+//! An [`EventLog`] of the simulated world: `kafka_log` with [`Broker`] in place of librdkafka.
 //!
-//! It hands the baton back at each call, and within [`EventLog::publish`] before every step, so that a schedule can
-//! stop, kill or overtake a processor there.
+//! It hands the baton back at each call, and in [`EventLog::publish`] before every step, so that a schedule can stop,
+//! kill or overtake a processor there.
 //!
 //! [`Broker`]: crate::broker::Broker
 
@@ -30,55 +30,48 @@ use member::Member;
 use opening::Opening;
 use producer::Producer;
 
-/// What stands in every error that the schedule made up: a processor may end with it.
+/// The text of all injected errors: a processor may end with it.
 pub const INJECTED: &str = "as the schedule wants it";
-/// Which logs these are.
 pub const IDENTITY: &str = "simulated";
-/// No transaction is open for longer, but one that hangs: its own time, and time for its markers.
+/// The longest time of a transaction that does not hang, markers included.
 const OPEN_MS_MAX: u64 = TRANSACTION_MS_MAX + 5_000;
-/// The most records of a batch.
 const BATCH_MAX: usize = 12;
 
-/// Who a life is, and what it moves by.
+/// The identity of a life.
 #[derive(Clone)]
 pub struct Being {
-    /// Its number.
     pub life: Life,
-    /// Its name in the group, and of its transactions.
+    /// The static member id, and the transactional id.
     pub instance: String,
-    /// Where it moves.
     pub world: Handle,
-    /// How it waits.
     pub port: Arc<Port>,
-    /// Whether it is asked to end.
     pub stop: Stop,
 }
 
 impl Being {
-    /// Waits until it may move.
     pub fn pause(&self, at: &'static str) {
         self.port.pause(at);
     }
 }
 
-/// All logs, as one life sees them until something goes wrong.
-pub struct SimLedger {
+/// All logs, for one session.
+pub struct SimEventLog {
     being: Being,
     producer: Producer,
     partitions: u32,
     member: Member,
     followed: BTreeMap<u32, u64>,
-    /// How often the broker had been killed when we looked last.
+    /// The broker's restarts at the last check.
     restarts: u64,
     doubts: Doubts,
-    /// A commit that was answered before it was tried: a bug on purpose.
+    /// A commit that was acknowledged before it was tried: a deliberate bug.
     owed: bool,
-    /// Facts are not read: a bug on purpose.
+    /// Facts are not read: a deliberate bug.
     is_taking_over: bool,
 }
 
-impl SimLedger {
-    /// Fences its former self.
+impl SimEventLog {
+    /// Fences the previous life.
     pub fn open(being: &Being) -> Result<Self, EventLogError> {
         being.pause("open");
         {
@@ -107,7 +100,7 @@ impl SimLedger {
         })
     }
 
-    /// Waits until no transaction is open below `until`, at most for so long as none of ours can be.
+    /// Waits until no transaction is open below `until`, up to the transaction timeout.
     fn wait_until_decided(&mut self, topic: Topic, partition: u32, until: u64) -> Result<(), EventLogError> {
         let began_ms = self.being.world.lock().broker.now_ms;
         let handle = self.being.world.clone();
@@ -127,7 +120,7 @@ impl SimLedger {
         }
     }
 
-    /// Waits until no transaction is open in what was published of a partition.
+    /// Waits until no transaction is open in the outputs of a partition.
     fn wait_until_published(&mut self, partition: u32) -> Result<(), EventLogError> {
         for topic in DERIVED {
             let until = self.being.world.lock().broker.log(topic, partition).bounds().1;
@@ -143,7 +136,7 @@ impl SimLedger {
         }
     }
 
-    /// Waits until all is decided that must be before these are published.
+    /// Waits for decisions that must precede these outputs.
     fn make_sure(&mut self, outputs: &[Output]) -> Result<(), EventLogError> {
         self.doubt();
         for partition in self.doubts.due(outputs) {
@@ -153,7 +146,7 @@ impl SimLedger {
         Ok(())
     }
 
-    /// Answers the group. While somebody reads, only as long as nothing may come.
+    /// Responds to the group; while reading, only if no record may arrive.
     fn serve(&mut self, world: &mut World, always: bool) -> Result<(), EventLogError> {
         if always || !self.member.has_started() {
             let polled = self.member.poll(&mut world.broker);
@@ -165,7 +158,7 @@ impl SimLedger {
         Ok(())
     }
 
-    /// What was answered before it was done: a bug on purpose.
+    /// Commits what was acknowledged too early: a deliberate bug.
     fn pay(&mut self) -> Result<(), EventLogError> {
         if std::mem::take(&mut self.owed) { self.producer.commit() } else { Ok(()) }
     }
@@ -220,7 +213,7 @@ impl SimLedger {
     }
 }
 
-impl EventLog for SimLedger {
+impl EventLog for SimEventLog {
     fn identity(&self) -> &str {
         IDENTITY
     }
@@ -391,7 +384,7 @@ impl EventLog for SimLedger {
         let (mut open, mut old) = (Vec::new(), Vec::new());
         let mut note = |topic, since_ms: u64, place| {
             open.push((topic, place));
-            // What is young is left out here: the loop above looks at a clock of its own, which is not this world's.
+            // Filtered here: the loop above has the machine's clock, not this world's.
             old.extend((world.broker.now_ms > since_ms + OPEN_MS_MAX).then_some((topic, place)));
         };
         for (topic, partition) in places(&world) {
@@ -444,26 +437,26 @@ impl EventLog for SimLedger {
     }
 }
 
-impl Drop for SimLedger {
-    /// Heartbeats end; the place in the group is kept for a session's time.
+impl Drop for SimEventLog {
+    /// Heartbeats end; the member stays for a session's time.
     fn drop(&mut self) {
         self.being.world.lock().hearts.remove(&self.being.life);
     }
 }
 
-/// Everything that is published.
+/// All output partitions.
 fn places(world: &World) -> impl Iterator<Item = (Topic, u32)> + use<> {
     let partitions = world.broker.partitions();
     DERIVED.into_iter().flat_map(move |topic| (0..partitions).map(move |partition| (topic, partition)))
 }
 
-/// Whether no transaction that began below is open; whoever has one of two bugs does not care.
+/// Whether no transaction that began below is open; two of the deliberate bugs ignore that.
 fn is_decided(world: &World, topic: Topic, partition: u32, until: u64) -> bool {
     let careless = world.has(Mutation::ReadsBeforeDecided) || world.has(Mutation::ReadsUncommitted);
     careless || world.broker.log(topic, partition).stable_end() >= until
 }
 
-/// What no committed reader sees.
+/// Records that a committed reader does not see.
 fn uncommitted(world: &World, topic: Topic, from: Position, until: u64, most: usize) -> Vec<Entry> {
     let log = world.broker.log(topic, from.partition);
     let slots = log.uncommitted(from.offset).take_while(|slot| slot.offset < until).take(most);

@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 
 use super::Refusal;
 
-/// A member that is not heard of for longer is removed.
+/// Silent members are removed after this time.
 pub const SESSION_MS_MAX: u64 = 10_000;
-/// A member that does not answer a rebalance for longer is removed.
+/// Members that do not rejoin are removed after this time.
 const REBALANCE_MS_MAX: u64 = 60_000;
 
-/// The group.
 pub struct Group {
-    /// Where it left off.
     pub offsets: BTreeMap<u32, u64>,
     partitions: u32,
     generation: u32,
-    /// Since when it waits for its members to join again; none if it is stable.
+    /// The start of the rebalance; `None` if the group is stable.
     waits_since_ms: Option<u64>,
     members: BTreeMap<String, Member>,
     ids: u64,
@@ -28,23 +26,22 @@ struct Member {
     given: Vec<u32>,
 }
 
-/// What the group tells a member that asks.
+/// The group's answer to a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// You have not been heard of for too long: join again.
+    /// The session has expired: join again.
     Unknown,
-    /// Another process has your place.
+    /// Another process has this member's place.
     Fenced,
-    /// Let go of everything and join again.
+    /// Release everything and join again.
     Rejoin,
     /// Wait for the others.
     Wait,
-    /// This is the generation, and what it gives you.
+    /// The generation, and the assigned partitions.
     Given(u32, Vec<u32>),
 }
 
 impl Group {
-    /// A group without members.
     pub fn new(partitions: u32) -> Self {
         Self {
             offsets: BTreeMap::new(),
@@ -56,7 +53,7 @@ impl Group {
         }
     }
 
-    /// Takes a place, from whoever has it. A static member that comes back finds what it had.
+    /// Takes the place of an instance. A returning static member keeps its partitions.
     pub fn join(&mut self, instance: &str, now_ms: u64) -> u64 {
         self.ids += 1;
         let id = self.ids;
@@ -71,7 +68,6 @@ impl Group {
         id
     }
 
-    /// What a member is to do.
     pub fn word(&self, instance: &str, id: u64) -> Word {
         match self.members.get(instance) {
             None => Word::Unknown,
@@ -82,7 +78,6 @@ impl Group {
         }
     }
 
-    /// A member has let go of everything and joins again.
     pub fn rejoin(&mut self, instance: &str, now_ms: u64) {
         if let Some(member) = self.members.get_mut(instance) {
             (member.has_joined, member.heard_ms) = (true, now_ms);
@@ -90,14 +85,12 @@ impl Group {
         self.go_on();
     }
 
-    /// A member is alive.
     pub fn hear(&mut self, instance: &str, id: u64, now_ms: u64) {
         if let Some(member) = self.members.get_mut(instance).filter(|member| member.id == id) {
             member.heard_ms = now_ms;
         }
     }
 
-    /// Whether offsets of this member and generation are taken.
     pub fn check(&self, instance: &str, id: u64, generation: u32) -> Result<(), Refusal> {
         match self.members.get(instance) {
             None => Err(Refusal::Abort("unknown member")),
@@ -107,23 +100,22 @@ impl Group {
         }
     }
 
-    /// How many partitions nobody has, once the group is stable.
+    /// The number of partitions without an owner, once the group is stable.
     pub fn unowned(&self) -> Option<usize> {
         let given: usize = self.members.values().map(|member| member.given.len()).sum();
         self.waits_since_ms.is_none().then(|| self.partitions as usize - given)
     }
 
-    /// Whether it has members, and all of them know what they have.
+    /// Whether it has members that all know their assignment.
     pub fn is_stable(&self) -> bool {
         self.waits_since_ms.is_none() && !self.members.is_empty()
     }
 
-    /// Whether nobody is in it.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// Removes members that are not heard of, and goes on with those that are.
+    /// Removes silent members, and continues the rebalance.
     pub fn tick(&mut self, now_ms: u64) {
         let slow = self.waits_since_ms.is_some_and(|since_ms| now_ms > since_ms + REBALANCE_MS_MAX);
         let before = self.members.len();
@@ -143,7 +135,7 @@ impl Group {
         }
     }
 
-    /// The next generation, once everybody has joined.
+    /// Starts the next generation, once all members have joined.
     fn go_on(&mut self) {
         if self.waits_since_ms.is_none() || self.members.values().any(|member| !member.has_joined) {
             return;

@@ -5,28 +5,25 @@ use std::collections::BTreeMap;
 use event_log::Record;
 use primitives::time::Timestamp;
 
-/// A record where it lies.
 pub struct Slot {
-    /// Where.
     pub offset: u64,
-    /// What.
     pub record: Record,
-    /// Whether compaction took it.
+    /// Whether compaction removed it.
     pub is_gone: bool,
     transaction: Option<usize>,
 }
 
-/// A log. Markers take a place in it, too.
+/// Markers have offsets, too.
 #[derive(Default)]
 pub struct Log {
     slots: Vec<Slot>,
     first: u64,
     next: u64,
-    /// Transactions without a marker here, and where they begin.
+    /// Transactions without a marker here, by their first offset.
     open: BTreeMap<usize, u64>,
-    /// What the markers said.
+    /// The outcome in the markers.
     committed: BTreeMap<usize, bool>,
-    /// Below it compaction may have taken records.
+    /// Below it compaction may have removed records.
     cleaned: u64,
 }
 
@@ -36,39 +33,36 @@ impl Log {
         (self.first, self.next)
     }
 
-    /// The last stable offset: below it everything is decided.
     pub fn stable_end(&self) -> u64 {
         self.first_open().map_or(self.next, |(_, offset)| offset)
     }
 
-    /// Below it compaction may have taken records.
     pub fn cleaned(&self) -> u64 {
         self.cleaned
     }
 
-    /// What a committed reader sees from there on.
+    /// What a committed reader sees from this offset on.
     pub fn committed(&self, from: u64) -> impl Iterator<Item = &Slot> {
         let (from, stable) = (from.max(self.first), self.stable_end());
         self.from(from).take_while(move |slot| slot.offset < stable).filter(|slot| !slot.is_gone && self.is_seen(slot))
     }
 
-    /// All records from there on, whatever became of their transactions.
+    /// All records from this offset on, aborted ones included.
     pub fn uncommitted(&self, from: u64) -> impl Iterator<Item = &Slot> {
         self.from(from.max(self.first)).filter(|slot| !slot.is_gone)
     }
 
-    /// What a committed reader sees below this, as if nothing had ever been compacted or trimmed.
+    /// What a committed reader would see without compaction and trimming.
     pub fn ever_committed(&self, from: u64) -> impl Iterator<Item = &Slot> {
         let stable = self.stable_end();
         self.from(from).take_while(move |slot| slot.offset < stable).filter(|slot| self.is_seen(slot))
     }
 
-    /// The first offset whose record is as young as this, else the end.
+    /// The first offset whose record is at least as young, else the end.
     pub fn offset_at(&self, at: Timestamp) -> u64 {
         self.from(self.first).find(|slot| slot.record.at >= at).map_or(self.next, |slot| slot.offset)
     }
 
-    /// Adds a record.
     pub fn append(&mut self, record: Record, transaction: Option<usize>) -> u64 {
         let offset = self.next;
         self.next += 1;
@@ -79,23 +73,23 @@ impl Log {
         offset
     }
 
-    /// The transaction of the first record that is undecided, and where it lies.
+    /// The transaction and the offset of the first undecided record.
     pub fn first_open(&self) -> Option<(usize, u64)> {
         self.open.iter().map(|(transaction, offset)| (*transaction, *offset)).min_by_key(|(_, offset)| *offset)
     }
 
-    /// Whether only records of this transaction lie behind its first, and no other is undecided.
+    /// Whether only records of this transaction follow its first, and no other is undecided.
     pub fn is_last(&self, transaction: usize) -> bool {
         let behind = |first: &u64| self.from(*first).all(|slot| slot.transaction == Some(transaction));
         self.open.get(&transaction).is_none_or(behind) && self.open.keys().all(|open| *open == transaction)
     }
 
-    /// Transactions without a marker that begin here below this.
+    /// Transactions without a marker that begin below this offset.
     pub fn open_below(&self, below: u64) -> impl Iterator<Item = usize> {
         self.open.iter().filter(move |(_, first)| **first < below).map(|(transaction, _)| *transaction)
     }
 
-    /// Writes the marker of a transaction, which stands for those that hang, too.
+    /// Writes the marker of a transaction, which also stands for the hanging ones.
     pub fn mark(&mut self, transaction: usize, hanging: &[usize], committed: bool) {
         for transaction in hanging.iter().chain([&transaction]) {
             self.open.remove(transaction);
@@ -104,12 +98,11 @@ impl Log {
         self.next += 1;
     }
 
-    /// Deletes what lies below.
     pub fn trim(&mut self, before: u64) {
         self.first = self.first.max(before.min(self.next));
     }
 
-    /// Leaves the newest record of each key, and nothing that was aborted, below the last stable offset.
+    /// Keeps only the newest record of each key, and no aborted one, below the last stable offset.
     pub fn compact(&mut self, before: u64) {
         let before = before.min(self.stable_end());
         let mut newest: BTreeMap<Option<String>, u64> = BTreeMap::new();
@@ -122,7 +115,7 @@ impl Log {
         self.cleaned = self.cleaned.max(before);
     }
 
-    /// Takes the newest record of a key, which no honest log does.
+    /// Removes the newest record of a key, which no correct log does.
     pub fn lose_newest(&mut self, key: &str) {
         let newest = self.slots.iter_mut().rev().find(|slot| !slot.is_gone && slot.record.key.as_deref() == Some(key));
         if let Some(slot) = newest {

@@ -1,4 +1,5 @@
-//! Kafka as ingress sees it: a line for each producer, on which records are stored in order, acknowledged later, or not.
+//! Kafka as seen by ingress: each producer has a line, on which records are stored in order, and acknowledged later or
+//! not.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,24 +9,24 @@ use kafka_log::{Fault, FaultScope, ReportError, SendError};
 use super::mutation::Mutation;
 use super::stage::Stage;
 
-/// The client takes no more at a time.
+/// The limit of the client's queue.
 const QUEUE_RECORDS_MAX: usize = 40;
 
-/// What is told of a record.
+/// A delivery report.
 pub type Report = (u64, Result<(), ReportError>);
 
-/// All brokers, and what producers have brought to them.
+/// All brokers, and the records of the producers.
 pub struct Broker {
-    /// Whether they answer.
+    /// Whether they respond.
     pub is_up: bool,
-    /// No larger record is taken, in bytes.
+    /// The largest accepted record, in bytes.
     pub size_max: usize,
-    /// Records that came to `raw` and were not looked at by anybody else yet.
+    /// New records of `raw`, which no caller has fetched yet.
     pub fresh: VecDeque<(u32, Record)>,
     partitions: u32,
     lines: BTreeMap<u64, Line>,
     next: u64,
-    /// How many records there are in each partition of `raw`.
+    /// The number of records in each partition of `raw`.
     ends: Vec<u64>,
 }
 
@@ -33,7 +34,6 @@ pub struct Broker {
 struct Line {
     seat: usize,
     life: u32,
-    /// Whether it replaced another one.
     is_successor: bool,
     queues: Vec<VecDeque<SentRecord>>,
     reports: VecDeque<Report>,
@@ -47,7 +47,6 @@ struct SentRecord {
 }
 
 impl Broker {
-    /// Empty, and well.
     pub fn new(partitions: u32) -> Self {
         Self {
             is_up: true,
@@ -60,7 +59,6 @@ impl Broker {
         }
     }
 
-    /// How many partitions `raw` has.
     pub fn partitions(&self) -> u32 {
         self.partitions
     }
@@ -74,17 +72,14 @@ impl Broker {
         self.next
     }
 
-    /// Whether a producer is done for.
     pub fn is_done_for(&self, line: u64) -> bool {
         self.lines.get(&line).is_none_or(|line| line.is_done_for)
     }
 
-    /// Whether something is to be told to a life.
     pub fn has_report(&self, life: u32) -> bool {
         self.lines.values().any(|line| line.life == life && !line.reports.is_empty())
     }
 
-    /// What is to be told to a life next.
     pub fn report(&mut self, life: u32) -> Option<Report> {
         self.lines.values_mut().filter(|line| line.life == life).find_map(|line| line.reports.pop_front())
     }
@@ -100,11 +95,10 @@ impl Broker {
 }
 
 impl Stage {
-    /// A producer is handed a record.
     pub fn send(&mut self, line: u64, partition: u32, record: Record, ticket: u64) -> Result<(), SendError> {
         let (rate, size_max) = (self.faults.full, self.broker.size_max);
         let is_full = self.chance(rate);
-        // Some are refused by the client already, others by the broker.
+        // Some are refused by the client, others by the broker.
         let is_large = record.size() > size_max && self.random.bool();
         let judge = &mut self.judge;
         let Some(queue) = self.broker.queue(line, partition) else { return Err(SendError::Fatal) };
@@ -122,7 +116,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Brokers move: on some line something is stored, acknowledged, or goes wrong.
+    /// On one line something is stored or acknowledged, or fails.
     pub fn move_brokers(&mut self) {
         let lines: Vec<u64> = self.broker.lines.keys().copied().collect();
         if lines.is_empty() || !self.broker.is_up {
@@ -145,7 +139,7 @@ impl Stage {
         }
     }
 
-    /// The next records of a line are stored; one that is too large is refused for itself.
+    /// Stores the next records of a line; one that is too large is refused alone.
     fn store(&mut self, line: u64, partition: u32) {
         for _ in 0..self.random.u32(1..6) {
             let size_max = self.broker.size_max;
@@ -191,14 +185,14 @@ impl Stage {
         }
     }
 
-    /// The oldest record of a line fails, stored or not; those behind it go on.
+    /// The oldest record of a line fails, stored or not; the next ones continue.
     fn fail_first(&mut self, line: u64, partition: u32) {
         let Some(sent) = self.broker.queue(line, partition).and_then(VecDeque::pop_front) else { return };
         self.note(|| format!("fails: {} (stored: {})", name(&sent.record), sent.is_stored));
         self.fail(line, sent.ticket);
     }
 
-    /// The producer is done for. Some of what it has is stored all the same; some of it is reported at once.
+    /// The producer fails. Some of its records are stored anyway; some are reported at once.
     fn end_in_error(&mut self, line: u64) {
         self.store_rest(line);
         let Some(done_for) = self.broker.lines.get_mut(&line) else { return };
@@ -209,7 +203,7 @@ impl Stage {
         self.give_up(line, false);
     }
 
-    /// A producer that is done for reports what it still holds, or a part of that.
+    /// A failed producer reports all or some of its records.
     pub fn give_up(&mut self, line: u64, all: bool) {
         if !self.broker.is_done_for(line) {
             return;
@@ -231,13 +225,13 @@ impl Stage {
         self.tell(line, (ticket, if kept { Ok(()) } else { Err(failed()) }));
     }
 
-    /// A producer is let go. What it sent may come through yet, before anybody else sends; nothing of it is reported.
+    /// Closes a producer. Its records may still be stored before others send; none is reported.
     pub fn let_go(&mut self, line: u64) {
         self.store_rest(line);
         self.broker.lines.remove(&line);
     }
 
-    /// All producers of a life are gone.
+    /// Closes all producers of a life.
     pub fn hang_up(&mut self, life: u32) {
         let lines = self.broker.lines.iter().filter(|(_, line)| line.life == life);
         for line in lines.map(|(line, _)| *line).collect::<Vec<_>>() {
@@ -260,7 +254,7 @@ impl Stage {
     }
 }
 
-/// What a record is called in traces.
+/// The name of a record in traces.
 pub fn name(record: &Record) -> String {
     let id = record.header(event_log::contract::header::ID).map(String::from_utf8_lossy).unwrap_or_default();
     format!("{} of {}", id, record.key.as_deref().unwrap_or("nobody"))

@@ -12,7 +12,6 @@ use super::disk::pause;
 use super::mutation::Mutation;
 use super::stage::Handle;
 
-/// A producer.
 pub struct SimClient {
     stage: Handle,
     line: u64,
@@ -20,7 +19,6 @@ pub struct SimClient {
 }
 
 impl SimClient {
-    /// A producer that is connected.
     pub fn connect(stage: &Handle, seat: usize, life: u32, is_successor: bool, alive: &Arc<AtomicBool>) -> Self {
         let line = stage.lock().broker.open(seat, life, is_successor);
         Self { stage: stage.clone(), line, alive: alive.clone() }
@@ -52,7 +50,7 @@ impl Client for SimClient {
 }
 
 impl Drop for SimClient {
-    /// Of one that was killed, nothing more is heard either way.
+    /// A killed producer reports nothing.
     fn drop(&mut self) {
         if self.alive.load(Ordering::SeqCst) {
             self.stage.lock().let_go(self.line);

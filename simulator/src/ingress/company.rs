@@ -1,4 +1,4 @@
-//! Several ingresses with their disks, and what is done to them.
+//! Several ingresses with their disks, and the faults that they suffer.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -19,12 +19,11 @@ use super::mutation::Mutation;
 use super::stage::{Faults, Handle, Stage};
 use crate::baton::{End, Go, Pause, Runner};
 
-/// In bytes: no record of a schedule is larger, and what brokers take at times.
+/// In bytes: the largest record of a schedule, above what brokers accept at times.
 pub const LARGE_BYTES: usize = 600;
-/// So many events wait before an ingress takes them.
+/// Limit of events that wait for an ingress.
 const INBOX_MAX: usize = 30;
 
-/// All of them.
 pub struct Company {
     stage: Handle,
     random: Rng,
@@ -36,11 +35,11 @@ pub struct Company {
     has_large: bool,
 }
 
-/// An ingress' place: its disk outlives its lives.
+/// The place of an ingress: its disk outlives its lives.
 struct Seat {
     shelf: Shelf,
     inbox: Arc<Mutex<VecDeque<Record>>>,
-    /// One at most, unless somebody adopts what is not left.
+    /// One at most, except during an adoption.
     lives: Vec<Life>,
 }
 
@@ -51,7 +50,6 @@ struct Life {
 }
 
 impl Company {
-    /// As the chance has it.
     pub fn new(mut random: Rng, partitions: u32, now_ms: u64, mutation: Option<Mutation>, traced: bool) -> Self {
         let rate = |random: &mut Rng, most: u32| if random.bool() { random.u32(..most) } else { 0 };
         let faults = Faults {
@@ -98,12 +96,10 @@ impl Company {
         Self { stage: Handle::new(stage), random, seats, lives: 0, rules, options, has_large }
     }
 
-    /// Everything around them.
     pub fn stage(&self) -> &Handle {
         &self.stage
     }
 
-    /// Somebody sends an event to one of them.
     pub fn take(&mut self, record: Record) {
         let seat = self.random.usize(..self.seats.len());
         let mut inbox = self.seats[seat].inbox();
@@ -112,7 +108,6 @@ impl Company {
         }
     }
 
-    /// One thing happens.
     pub fn act(&mut self) -> Result<(), String> {
         match self.random.u32(..1_000) {
             0..=749 => self.step_any()?,
@@ -122,7 +117,7 @@ impl Company {
         self.violation()
     }
 
-    /// No more faults, and everybody moves.
+    /// Runs without faults.
     pub fn rest(&mut self) -> Result<(), String> {
         {
             let mut stage = self.stage.lock();
@@ -138,7 +133,7 @@ impl Company {
             let steps: Vec<(usize, usize)> = (0..self.seats[seat].lives.len())
                 .flat_map(|life| (0..self.seats[seat].lives[life].runners.len()).map(move |runner| (life, runner)))
                 .collect();
-            // From behind: who ends makes no other move up before its turn.
+            // In reverse: an ending life must not move another one before its turn.
             for (life, runner) in steps.into_iter().rev() {
                 if self.seats[seat].lives.get(life).is_some_and(|life| runner < life.runners.len()) {
                     self.step(seat, life, runner)?;
@@ -151,12 +146,11 @@ impl Company {
         self.violation()
     }
 
-    /// Whether nothing is left to do.
     pub fn is_at_rest(&self) -> bool {
         let is_idle = |seat: &Seat| {
             let dispatcher = seat.lives.first().and_then(|life| life.dispatcher.upgrade());
             seat.inbox().is_empty()
-                // What a failed sync holds up is nowhere but in the hands of who waits for it.
+                // A failed sync holds up only those that wait for it.
                 && seat.lives.iter().all(|life| life.crew.signs.waiting.load(Ordering::SeqCst) == 0)
                 && dispatcher
                     .is_some_and(|dispatcher| dispatcher.open() == 0 && dispatcher.delivered().undelivered() == 0 && dispatcher.status().direct)
@@ -164,17 +158,15 @@ impl Company {
         self.stage.lock().broker.is_quiet() && self.seats.iter().all(is_idle)
     }
 
-    /// Records that came to `raw` since somebody asked last.
+    /// New records of `raw` since the last call.
     pub fn fresh(&self) -> Vec<(u32, Record)> {
         self.stage.lock().broker.fresh.drain(..).collect()
     }
 
-    /// The last word, once everything has come to rest.
     pub fn conclude(&self) -> Result<(), String> {
         self.stage.lock().judge.conclude()
     }
 
-    /// Where everybody is.
     pub fn state(&self) -> String {
         let lives = self.seats.iter().flat_map(|seat| &seat.lives);
         let lives: Vec<String> = lives
@@ -189,12 +181,11 @@ impl Company {
         format!("{lives:?}, brokers are quiet: {}", self.stage.lock().broker.is_quiet())
     }
 
-    /// The lines of the trace since somebody asked last.
-    pub fn told(&self) -> Vec<String> {
+    /// New lines of the trace since the last call.
+    pub fn new_lines(&self) -> Vec<String> {
         self.stage.lock().trace.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// What there was, what went wrong, and what happened.
     pub fn end(self) -> (Counts, Option<String>, Vec<String>) {
         let mut stage = self.stage.lock();
         (stage.judge.counts, stage.violation.take(), stage.trace.take().unwrap_or_default())
@@ -219,14 +210,14 @@ impl Company {
         self.step(seat, life, runner)
     }
 
-    /// Whether a thread would find nothing to do, and only take time.
+    /// Whether a thread would find nothing to do.
     fn waits_in_vain(&self, life: &Life, runner: usize) -> bool {
         let Crew { life: number, signs, .. } = &life.crew;
         let is_listening = life.runners[runner].at() == WAITS_FOR_REPORTS && !signs.is_flushed();
         is_listening && !self.stage.lock().broker.has_report(*number)
     }
 
-    /// A thread moves to its next pause.
+    /// Runs a thread to its next pause.
     fn step(&mut self, seat: usize, life: usize, runner: usize) -> Result<(), String> {
         if self.waits_in_vain(&self.seats[seat].lives[life], runner) {
             return Ok(());
@@ -259,7 +250,7 @@ impl Company {
         }
     }
 
-    /// Something goes wrong, or is put right again.
+    /// Starts or ends a fault.
     fn disturb(&mut self) {
         let seat = self.random.usize(..self.seats.len());
         match self.random.u32(..16) {
@@ -307,7 +298,7 @@ impl Company {
         }
     }
 
-    /// An ingress goes for good, it seems, and somebody else brings its log to Kafka.
+    /// An ingress seems to be gone for good, and its log is adopted.
     fn adopt(&mut self, seat: usize) {
         if !self.stage.lock().has(Mutation::AdoptsTheLiving) {
             self.kill(seat);
@@ -356,7 +347,7 @@ impl Company {
         self.seats[seat].shelf.medium().lose_power(&mut self.random);
     }
 
-    /// Nothing that a life does from here on is seen by anybody.
+    /// From here on, the life has no effect.
     fn end_life(&mut self, seat: usize, number: u32) {
         let lives = &mut self.seats[seat].lives;
         let Some(index) = lives.iter().position(|life| life.crew.life == number) else { return };
@@ -373,7 +364,7 @@ impl Company {
 }
 
 impl Drop for Company {
-    /// Whoever still moves is killed, in order: nothing of it may touch a disk any more.
+    /// Kills the remaining threads in order, so that they touch no disk.
     fn drop(&mut self) {
         for seat in 0..self.seats.len() {
             while let Some(life) = self.seats[seat].lives.first() {

@@ -17,16 +17,15 @@ use crate::sim_event_log::INJECTED;
 mod torn;
 
 thread_local! {
-    /// How the thread that is moving waits.
+    /// How the current thread waits.
     static PORT: RefCell<Option<Arc<Port>>> = const { RefCell::new(None) };
 }
 
-/// From now on this thread waits here.
 pub fn wait_at(port: &Arc<Port>) {
     PORT.set(Some(port.clone()));
 }
 
-/// Waits until this thread may move. Does not return to who was killed meanwhile.
+/// Waits for the baton. Does not return to a killed thread.
 pub fn pause(at: &'static str) {
     if pause_or_die(at) == Go::Die {
         Port::die();
@@ -38,7 +37,7 @@ fn pause_or_die(at: &'static str) -> Go {
     port.map_or(Go::On, |port| port.pause_or_die(at))
 }
 
-/// A disk. A clone is another handle to the same one.
+/// A clone is another handle to the same disk.
 #[derive(Clone, Default)]
 pub struct Shelf {
     medium: Arc<Mutex<Medium>>,
@@ -46,12 +45,10 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// What is on it.
     pub fn medium(&self) -> MutexGuard<'_, Medium> {
         self.medium.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on nothing new fits, or it does again.
     pub fn set_full(&self, is_full: bool) {
         self.is_full.store(is_full, Ordering::SeqCst);
     }
@@ -65,12 +62,11 @@ pub struct SimDisk {
 }
 
 impl SimDisk {
-    /// The disk for a life that ends when `alive` says so.
     pub fn new(shelf: Shelf, stage: Handle, alive: Arc<AtomicBool>) -> Self {
         Self { shelf, stage, alive }
     }
 
-    /// Waits for its turn to do something; an error if that fails, or if nobody lives who could do it.
+    /// Waits for the baton; an error if the call fails, or if the life has ended.
     fn turn(&self, at: &'static str) -> io::Result<()> {
         self.live()?;
         pause(at);
@@ -148,7 +144,7 @@ impl Disk for SimDisk {
     fn write(&self, file: u64, bytes: &[u8], at: u64) -> io::Result<usize> {
         self.live()?;
         if pause_or_die("write") == Go::Die {
-            // What the kernel was given before the process died is with the kernel.
+            // Bytes that the kernel had before the process died stay there.
             let given = self.stage.lock().random.usize(..=bytes.len());
             self.shelf.medium().write(index(file), index(at), &bytes[..given]);
             Port::die();

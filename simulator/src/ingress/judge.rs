@@ -1,4 +1,4 @@
-//! What ingress promises, held against what was sent, answered and brought to `raw`.
+//! Compares the promises of ingress with what was sent, answered and written to `raw`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,61 +8,51 @@ use ingress::delivery::state::Reply;
 
 use crate::seeds::Tally;
 
-/// What a schedule came to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
-    /// Events that were sent.
     pub sent: u64,
-    /// Answers: Kafka has it.
+    /// Answers after Kafka's acknowledgement.
     pub by_kafka: u64,
-    /// Answers: the disk log has it.
+    /// Answers after a sync of the disk log.
     pub by_disk: u64,
-    /// Answers: nobody has it.
+    /// Answers without storage.
     pub storage_unavailable: u64,
     /// Records in `raw`.
     pub raw: u64,
-    /// Of these, second copies.
+    /// Second copies among them.
     pub copies: u64,
-    /// Lives that were begun.
     pub lives: u64,
-    /// Lives that were killed.
     pub kills: u64,
-    /// Times that the power was lost.
     pub power_losses: u64,
-    /// Logs that somebody else adopted.
     pub adoptions: u64,
-    /// Records that failed, and producers that were done for.
+    /// Failed records and producers.
     pub failures: u64,
     /// Records that were too large.
     pub refused: u64,
 }
 
-/// Known by its id.
 pub type Id = Vec<u8>;
 
-/// What must hold.
 #[derive(Default)]
 pub struct Judge {
-    /// What there was to look at.
     pub counts: Counts,
-    /// Whether some disk failed or was full, or may be.
+    /// Whether a disk failed or was full, or may be.
     pub may_refuse: bool,
     events: BTreeMap<Id, Event>,
-    /// Answered 200 and not in `raw` yet, of each seat and key: when they were answered.
+    /// Events answered 200 that are not in `raw` yet, with the time of the answer, by seat and key.
     due: BTreeMap<(usize, Option<String>), BTreeMap<Id, u64>>,
     seats: BTreeMap<usize, CopyCauses>,
-    /// Counts what is sent and answered.
+    /// Counts sent events and answers.
     moment: u64,
 }
 
-/// What became of an event.
 struct Event {
     record: Record,
     seat: usize,
     sent_at: u64,
     answer: Option<Reply>,
     copies: u64,
-    /// As they were when it was sent.
+    /// At the time of sending.
     causes: CopyCauses,
     was_refused: bool,
 }
@@ -75,12 +65,10 @@ struct CopyCauses {
 }
 
 impl Judge {
-    /// A judge who has seen nothing yet, of disks that may fail or not.
     pub fn new(may_refuse: bool) -> Self {
         Self { may_refuse, ..Self::default() }
     }
 
-    /// Somebody sends an event.
     pub fn sent(&mut self, seat: usize, record: &Record) {
         self.counts.sent += 1;
         self.moment += 1;
@@ -90,7 +78,6 @@ impl Judge {
         self.events.insert(id(&event.record), event);
     }
 
-    /// Somebody is answered.
     pub fn answered(&mut self, id: &Id, answer: Reply) -> Result<(), String> {
         self.moment += 1;
         let moment = self.moment;
@@ -118,7 +105,6 @@ impl Judge {
         Ok(())
     }
 
-    /// A record came to `raw`.
     pub fn stored(&mut self, partition: u32, record: &Record, partitions: u32) -> Result<(), String> {
         self.counts.raw += 1;
         let id = id(record);
@@ -146,7 +132,7 @@ impl Judge {
         Ok(())
     }
 
-    /// The first copy: what was answered before it was sent is there already, unless a producer failed meanwhile.
+    /// A first copy: earlier answered events must be there, unless a producer failed meanwhile.
     fn first(&mut self, seat: usize, sent_at: u64, failures: u64, record: &Record) -> Result<(), String> {
         let own = id(record);
         let Some(due) = self.due.get_mut(&(seat, record.key.clone())) else { return Ok(()) };
@@ -165,7 +151,6 @@ impl Judge {
         }
     }
 
-    /// Kafka does not take a record for what it is.
     pub fn refused(&mut self, record: &Record) {
         self.counts.refused += 1;
         if let Some(event) = self.events.get_mut(&id(record)) {
@@ -173,19 +158,17 @@ impl Judge {
         }
     }
 
-    /// A record failed that a seat had handed over.
     pub fn broke(&mut self, seat: usize) {
         self.counts.failures += 1;
         self.seats.entry(seat).or_default().failures += 1;
     }
 
-    /// A life begins at a seat.
     pub fn began(&mut self, seat: usize) {
         self.counts.lives += 1;
         self.seats.entry(seat).or_default().lives += 1;
     }
 
-    /// Now that everything has come to rest, all must be there.
+    /// At rest, every answered event must be in `raw`.
     pub fn conclude(&self) -> Result<(), String> {
         let missing: BTreeSet<String> = self.due.values().flat_map(BTreeMap::keys).map(show).collect();
         if missing.is_empty() { Ok(()) } else { Err(format!("I1: answered 200 and not in raw: {missing:?}")) }
@@ -213,7 +196,6 @@ impl Tally for Counts {
     }
 }
 
-/// Which event a record is of.
 pub fn id(record: &Record) -> Id {
     record.header(header::ID).unwrap_or_default().to_vec()
 }

@@ -1,4 +1,4 @@
-//! One run of an ingress: the threads that move its dispatcher, each a loop whose every turn begins with a pause.
+//! One run of an ingress: the threads of its dispatcher, whose loops pause in every turn.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -32,63 +32,49 @@ const TICK: Duration = Duration::from_millis(20);
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 const PARKED_AGAIN_AFTER: Duration = Duration::from_secs(30);
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Where the client's thread is while nothing is reported.
+/// Where the client's thread pauses without reports.
 pub const WAITS_FOR_REPORTS: &str = "reports";
-/// The end waits for reports so many turns at most.
+/// Limit of turns that the end waits for reports.
 const FLUSH_TURNS_MAX: u32 = 20;
 
-/// What all threads of a life know.
+/// The shared context of all threads of a life.
 #[derive(Clone)]
 pub struct Crew {
-    /// Where it is: its disk, and who sends to it.
     pub seat: usize,
-    /// Its number.
     pub life: u32,
-    /// Whether the log belongs to somebody else.
+    /// Whether the log belongs to another ingress.
     pub adopts: bool,
-    /// Everything around it.
     pub stage: Handle,
-    /// Its disk.
     pub shelf: Shelf,
-    /// What comes in.
     pub inbox: Arc<Mutex<VecDeque<Record>>>,
-    /// The limits of its delivery.
     pub rules: Rules,
-    /// How its disk log is kept.
     pub options: Options,
-    /// What it was told, and how far it is.
     pub signs: Arc<Signs>,
 }
 
-/// What threads tell each other.
 #[derive(Default)]
 pub struct Signs {
-    /// It is asked to end.
     pub stop: AtomicBool,
-    /// It was not killed.
     pub alive: Arc<AtomicBool>,
-    /// How many wait for an answer.
+    /// How many requests wait for an answer.
     pub waiting: AtomicUsize,
-    /// Nobody waits for an answer any more.
+    /// All requests are answered.
     served: AtomicBool,
-    /// Nothing more is handed over.
+    /// No further records are handed over.
     flushed: AtomicBool,
-    /// The dispatcher, once it is there.
     dispatcher: Mutex<Option<Arc<SimDispatcher>>>,
 }
 
 impl Signs {
-    /// Of a life that has just begun.
     pub fn alive() -> Self {
         Self { alive: Arc::new(AtomicBool::new(true)), ..Self::default() }
     }
 
-    /// The dispatcher, once.
+    /// Returns the dispatcher once, when it is there.
     pub fn dispatcher(&self) -> Option<Arc<SimDispatcher>> {
         self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether nothing more is handed over.
     pub fn is_flushed(&self) -> bool {
         Self::is_set(&self.flushed)
     }
@@ -99,7 +85,7 @@ impl Signs {
 }
 
 impl Crew {
-    /// The thread that opens the log and makes the dispatcher; the others follow once that is there.
+    /// The thread that opens the log and builds the dispatcher; the others follow.
     pub fn supervise(&self) -> Runner {
         let crew = self.clone();
         Runner::start(move |port| {
@@ -110,7 +96,6 @@ impl Crew {
         })
     }
 
-    /// The threads behind the dispatcher.
     pub fn others(&self, dispatcher: &Arc<SimDispatcher>) -> Vec<Runner> {
         let start = |work: fn(&Self, &SimDispatcher) -> anyhow::Result<()>| {
             let (crew, dispatcher) = (self.clone(), dispatcher.clone());
@@ -143,7 +128,7 @@ impl Crew {
         self.stage.lock().clock.clone()
     }
 
-    /// What a worker thread does: answers, ticks, turns.
+    /// The loop of a worker thread: answers, ticks, turns.
     fn work(&self, dispatcher: &SimDispatcher) -> anyhow::Result<()> {
         let (clock, (worker, reply_queue)) = (self.clock(), dispatcher.register_worker());
         let mut waiting: BTreeMap<u32, Id> = BTreeMap::new();
@@ -185,7 +170,7 @@ impl Crew {
         }
     }
 
-    /// What the thread of the disk log does.
+    /// The loop of the disk log's thread.
     fn write(&self, dispatcher: &SimDispatcher) -> anyhow::Result<()> {
         let mut failing = false;
         loop {
@@ -208,7 +193,7 @@ impl Crew {
         }
     }
 
-    /// What the client's thread does.
+    /// The loop of the client's thread.
     fn listen(&self, dispatcher: &SimDispatcher) -> anyhow::Result<()> {
         loop {
             pause(WAITS_FOR_REPORTS);
@@ -222,14 +207,13 @@ impl Crew {
     }
 }
 
-/// What `ingress::delivery::producer_supervisor` does, without what it says to people.
+/// The loop of `ingress::delivery::producer_supervisor`, without its logging.
 struct Supervisor {
     crew: Crew,
     dispatcher: Arc<SimDispatcher>,
     clock: Clock,
     drain: Drain,
     is_connected: bool,
-    /// Whether there was a producer before.
     is_successor: bool,
     broke_at: Option<Instant>,
     saved_at: Instant,
@@ -336,7 +320,7 @@ impl Supervisor {
     }
 }
 
-/// What a disk does that the schedule makes fail is no news.
+/// Ignores errors that the schedule injected.
 fn forgive(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if is_wanted(&error.to_string()) => Ok(()),
@@ -344,7 +328,7 @@ fn forgive(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Whether these are the words of something that the schedule made up.
+/// Whether the schedule injected this error.
 pub fn is_wanted(why: &str) -> bool {
     why.contains(INJECTED) || why.contains(&io::Error::from(io::ErrorKind::StorageFull).to_string())
 }

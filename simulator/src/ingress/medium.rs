@@ -1,10 +1,10 @@
-//! What is on a disk, and what may be on it after the power was lost: a choice among all that was asked of it and not
+//! The content of a disk, and what may be left of it after a power loss: a random choice among the writes that were not
 //! synced.
 //!
-//! Files are made of pages, pages of sectors. The kernel writes whole pages, of which the disk may have written any sectors.
-//! A page that a failed sync covered counts as clean: whether it reached the disk stays open, until it is written to and
-//! synced once more. Names change one by one, in order as on ext4, or in no order at all. The power-loss tests of the disk
-//! log suppose the same, on a tape of what a real log asked for; here a log runs upon it.
+//! Files consist of pages, pages of sectors. The kernel writes whole pages, of which the disk may have written any
+//! sectors. A page in a failed sync counts as clean: whether it reached the disk is open, until it is written and
+//! synced again. Names change one by one, in order as on ext4, or in any order. The power-loss tests of the disk log
+//! assume the same for the recorded writes of a real log; here a log runs on it.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ const SECTOR: usize = 512;
 #[derive(Clone, Debug, Default)]
 pub struct Medium {
     files: Vec<Image>,
-    /// As the kernel sees it now.
+    /// As seen by the kernel.
     names: BTreeMap<String, usize>,
-    /// As it is on the disk, and what was asked for since.
+    /// As on the disk, and the changes since.
     names_synced: BTreeMap<String, usize>,
     changes: Vec<Change>,
 }
@@ -31,39 +31,34 @@ enum Change {
     Removed(String),
 }
 
-/// A file.
 #[derive(Clone, Debug, Default)]
 struct Image {
-    /// What the last good sync made certain.
+    /// The content of the last successful sync.
     synced: Vec<u8>,
-    /// What a reader sees.
+    /// The content that a reader sees.
     cached: Vec<u8>,
-    /// Lengths since the last good sync.
+    /// Lengths since the last successful sync.
     lengths: Vec<usize>,
     pages: BTreeMap<usize, Page>,
 }
 
-/// A page that was written to.
 #[derive(Clone, Debug, Default)]
 struct Page {
-    /// As it was after each write: any of them may be on the disk.
+    /// After each write: any of them may be on the disk.
     versions: Vec<Vec<u8>>,
     /// To be written by the next sync.
     is_dirty: bool,
 }
 
 impl Medium {
-    /// All names.
     pub fn names(&self) -> Vec<String> {
         self.names.keys().cloned().collect()
     }
 
-    /// The file of this name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.names.get(name).copied()
     }
 
-    /// An empty file of this name.
     pub fn create(&mut self, name: &str) -> usize {
         self.files.push(Image::default());
         let file = self.files.len() - 1;
@@ -72,33 +67,28 @@ impl Medium {
         file
     }
 
-    /// What a reader sees of a file.
     pub fn bytes(&self, file: usize) -> &[u8] {
         &self.files[file].cached
     }
 
-    /// Makes a file longer or shorter.
     pub fn resize(&mut self, file: usize, bytes: usize) {
         self.files[file].resize(bytes);
     }
 
-    /// Writes to the page cache.
     pub fn write(&mut self, file: usize, at: usize, bytes: &[u8]) {
         self.files[file].write(at, bytes);
     }
 
-    /// All that was written to the file is durable.
     pub fn sync(&mut self, file: usize) {
         self.files[file].sync();
     }
 
-    /// A sync failed.
     pub fn fail_sync(&mut self, file: usize) {
-        // The kernel takes its pages for clean, although nobody knows what became of them.
+        // The kernel marks its pages as clean, although their content is uncertain.
         self.files[file].pages.values_mut().for_each(|page| page.is_dirty = false);
     }
 
-    /// Gives a file another name; whether there was one.
+    /// Returns whether the file existed.
     pub fn rename(&mut self, from: &str, to: &str) -> bool {
         let Some(file) = self.names.remove(from) else { return false };
         self.names.insert(to.to_owned(), file);
@@ -106,19 +96,18 @@ impl Medium {
         true
     }
 
-    /// Removes a name; whether there was one.
+    /// Returns whether the file existed.
     pub fn remove(&mut self, name: &str) -> bool {
         self.changes.push(Change::Removed(name.to_owned()));
         self.names.remove(name).is_some()
     }
 
-    /// All names are durable.
     pub fn sync_names(&mut self) {
         self.names_synced = self.names.clone();
         self.changes.clear();
     }
 
-    /// Pulls the plug: from now on there is what somebody finds who starts the machine again.
+    /// From here on there is what the next boot would find.
     pub fn lose_power(&mut self, random: &mut Rng) {
         let is_torn = random.bool();
         let mut found = Self::default();
@@ -191,7 +180,7 @@ impl Image {
     fn draw(&self, random: &mut Rng, is_torn: bool) -> Vec<u8> {
         let mut found = self.synced.clone();
         if let Some(length) = self.lengths.get(random.usize(..=self.lengths.len())) {
-            // A file that grows may have got halfway.
+            // A growing file may have got halfway.
             let grown = length.saturating_sub(found.len());
             let length = if grown > 0 && random.bool() { found.len() + random.usize(..grown) } else { *length };
             found.resize(length, 0);

@@ -1,6 +1,5 @@
-//! Bugs that are put into ingress on purpose, as [`crate::mutation`] does with the processor: around its code, not in it.
+//! Deliberate bugs of ingress, injected around its code like those of [`crate::mutation`].
 
-/// A bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mutation {
     /// The disk log answers before its records are synced.
@@ -25,12 +24,11 @@ pub enum Mutation {
     FailedIsKept,
     /// A producer that replaces another hands over the newest record first.
     SuccessorTurnsAround,
-    /// Somebody who adopts a log does not ask whether its owner lives.
+    /// An adoption does not check whether the owner lives.
     AdoptsTheLiving,
 }
 
 impl Mutation {
-    /// All of them.
     pub const ALL: [Self; 12] = [
         Self::AnswersBeforeSync,
         Self::NamesAreNotSynced,

@@ -1,4 +1,4 @@
-//! One schedule of ingress alone: what is sent and what goes wrong, all drawn from one seed.
+//! A schedule of ingress alone: events and faults from one seed.
 
 use bytes::Bytes;
 use event_log::Record;
@@ -11,14 +11,11 @@ use super::judge::Counts;
 use super::mutation::Mutation;
 use crate::seeds::Outcome;
 
-/// When every schedule begins.
 const BEGIN_MS: u64 = 1_800_000_000_000;
-/// So many rounds are enough for everything to come to rest.
+/// Enough rounds to come to rest.
 const ROUNDS_MAX: u64 = 3_000;
-/// How long a round takes.
 const ROUND_MS: u64 = 200;
 
-/// Runs the schedule of a seed, perhaps with a bug in it.
 pub fn run(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome<Counts> {
     let mut random = Rng::with_seed(seed);
     let partitions = random.u32(1..=3);
@@ -34,13 +31,12 @@ struct Schedule {
     company: Company,
     random: Rng,
     portals: u32,
-    /// How long a step takes at most: where time is slow, Kafka answers within the deadline.
+    /// The longest step: at slow times, Kafka responds within the deadline.
     ms_max: u64,
     events: u64,
 }
 
 impl Schedule {
-    /// Chaos, then rest.
     fn play(&mut self) -> Result<(), String> {
         for _ in 0..self.random.u32(200..1_100) {
             if self.random.u32(..25) == 0 {

@@ -1,4 +1,4 @@
-//! A second opinion: the oracle of the tests, which knows none of our code, on the same `raw`.
+//! A second opinion: the independent oracle of the tests, on the same `raw`.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use super::{Judge, text};
 use crate::portals::FIRST_EVENT_APP;
 
 impl Judge {
-    /// What subscribers saw, and what is known, against that oracle. It knows one basis of trust.
+    /// Compares subscribers and states with that oracle, which knows one basis of trust.
     pub(super) fn second_opinion(&self) -> Result<(), String> {
         let raw: Vec<Found> =
             self.raws().filter_map(|(partition, offset, record)| found(partition, offset, record)).collect();
@@ -78,7 +78,7 @@ impl Judge {
     }
 }
 
-/// A record as the oracle takes it; none where the oracle has no word.
+/// A record in the oracle's form; `None` if the oracle does not know its kind.
 fn found(partition: u32, offset: u64, record: &Record) -> Option<Found> {
     let raw = RawEvent::from_record(record).ok().filter(|raw| raw.app.as_str() != FIRST_EVENT_APP)?;
     let (partition, offset) = place(partition, offset);

@@ -1,4 +1,4 @@
-//! A client's part in the group: what `kafka_log::group` does, with the same queue of changes.
+//! A member of the group, like `kafka_log::group`, with the same queue of changes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,15 +7,14 @@ use event_log::{LogEvent, Position};
 use crate::broker::group::Word;
 use crate::broker::{Broker, Refusal};
 
-/// A member of the group.
 pub struct Member {
     instance: String,
-    /// None before it joined.
+    /// `None` before it joined.
     id: Option<u64>,
     queue: VecDeque<Change>,
-    /// As the group's words had it, which turns may be behind.
+    /// The assignment by the group, which turns may lag behind.
     given: Option<(u32, Vec<u32>)>,
-    /// As told by turns.
+    /// The assignment as reported by turns.
     owned: BTreeSet<u32>,
     next: BTreeMap<u32, u64>,
     generation: Option<u32>,
@@ -27,7 +26,6 @@ enum Change {
 }
 
 impl Member {
-    /// Who may join.
     pub fn new(instance: &str) -> Self {
         Self {
             instance: instance.to_owned(),
@@ -40,22 +38,19 @@ impl Member {
         }
     }
 
-    /// Joins.
     pub fn join(&mut self, broker: &mut Broker) -> u64 {
         *self.id.insert(broker.group.join(&self.instance, broker.now_ms))
     }
 
-    /// Its number in the group, once it joined.
     pub fn id(&self) -> Option<u64> {
         self.id
     }
 
-    /// What to publish with.
     pub fn generation(&self) -> Option<u32> {
         self.generation
     }
 
-    /// Asks the group what is new, and answers it. Whoever did not join is told nothing.
+    /// Polls the group, and responds. Does nothing before joining.
     pub fn poll(&mut self, broker: &mut Broker) -> Result<(), Refusal> {
         let now_ms = broker.now_ms;
         let Some(id) = self.id else { return Ok(()) };
@@ -84,12 +79,11 @@ impl Member {
         Ok(())
     }
 
-    /// Whether records may come.
     pub fn has_started(&self) -> bool {
         !self.next.is_empty()
     }
 
-    /// The next change of what we own.
+    /// The next change of the assignment.
     pub fn change(&mut self) -> Option<LogEvent> {
         match self.queue.pop_front()? {
             Change::Assigned(partitions) => {
@@ -107,19 +101,18 @@ impl Member {
         }
     }
 
-    /// Begins to bring a partition, unless it was lost meanwhile.
+    /// Starts to fetch a partition, unless it was revoked.
     pub fn start(&mut self, start: Position) {
         if self.queue.is_empty() && self.owned.contains(&start.partition) {
             self.next.insert(start.partition, start.offset);
         }
     }
 
-    /// Where each started partition goes on.
+    /// The next offset of each started partition.
     pub fn places(&self) -> Vec<Position> {
         self.next.iter().map(|(partition, offset)| Position { partition: *partition, offset: *offset }).collect()
     }
 
-    /// A record was brought.
     pub fn pass(&mut self, position: Position) {
         self.next.insert(position.partition, position.offset + 1);
     }

@@ -12,17 +12,15 @@ use super::{Being, places, stopping};
 use crate::mutation::Mutation;
 use crate::world::World;
 
-/// What is open for longer is not about to be decided.
+/// Longer open transactions are not about to be decided.
 const IN_FLIGHT_MS_MAX: u64 = 300;
 
-/// A life that opens its event log.
 pub struct Opening<'a> {
     being: &'a Being,
     producer: &'a Producer,
 }
 
 impl<'a> Opening<'a> {
-    /// With a producer that was just opened.
     pub fn new(being: &'a Being, producer: &'a Producer) -> Self {
         Self { being, producer }
     }

@@ -10,17 +10,16 @@ use crate::broker::Refusal;
 use crate::mutation::Mutation;
 use crate::world::World;
 
-/// Who commits offsets: instance, member and generation.
+/// Instance, member and generation of the group member that commits offsets.
 pub type Membership<'a> = Option<(&'a str, u64, u32)>;
 
-/// The producer of one life.
 pub struct Producer {
     being: Being,
     epoch: u32,
 }
 
 impl Producer {
-    /// Fences its former self, and waits until that one's transaction is decided.
+    /// Fences the previous life, and waits until its transaction is decided.
     pub fn open(being: &Being) -> Result<Self, EventLogError> {
         loop {
             being.pause("init transactions");
@@ -36,7 +35,7 @@ impl Producer {
         }
     }
 
-    /// Tries a step of a publication again while the broker says so.
+    /// Retries a step of a publication while the broker says so.
     fn insist<T>(
         &self,
         at: &'static str,
@@ -62,7 +61,7 @@ impl Producer {
         }
     }
 
-    /// What a refusal means for the event log. An own transaction that was open for too long is told either way.
+    /// Maps a refusal to an error. A timeout of the own transaction is reported either way.
     pub fn judge(&self, world: &mut World, at: &'static str, refusal: &Refusal) -> EventLogError {
         let life = self.being.life;
         world.note(|| format!("life {life}: {at}: {refusal:?}"));
@@ -83,8 +82,8 @@ impl Producer {
         }
     }
 
-    /// Sends records, unless the broker has been killed since `restarts`. Where the last one of each partition of
-    /// `facts` is goes to `ends`.
+    /// Sends records, unless the broker was restarted since `restarts`. Adds the last offset of each partition of
+    /// `facts` to `ends`.
     pub fn produce(
         &self,
         outputs: Vec<Output>,
@@ -101,7 +100,7 @@ impl Producer {
                 }
                 world.broker.produce(instance, epoch, topic, partition, record.clone())
             };
-            // Most records are on their way together; now and then one is alone.
+            // Most records are sent together; sometimes one is alone.
             let is_alone = self.being.world.lock().chance(250);
             if !is_alone {
                 let mut world = self.being.world.lock();
@@ -122,12 +121,11 @@ impl Producer {
         Ok(())
     }
 
-    /// Adds to the transaction where the group goes on.
     pub fn send_offsets(&self, read: &[Position], member: Membership<'_>) -> Result<(), EventLogError> {
         self.insist("send offsets", |world| world.broker.send_offsets(&self.being.instance, self.epoch, member, read))
     }
 
-    /// Commits; what the answer is, and whether it comes, is the schedule's to say.
+    /// Commits; the schedule decides the answer, and whether it arrives.
     pub fn commit(&self) -> Result<(), EventLogError> {
         loop {
             let lost = {
@@ -137,7 +135,7 @@ impl Producer {
                 world.chance(rate).then(|| world.random.u32(..3))
             };
             let life = self.being.life;
-            // The question is lost, the answer is lost, or the answer is lost and the question asked again.
+            // The request is lost, the response is lost, or the response is lost and the request repeated.
             if lost != Some(0) {
                 let done = self.insist("commit", |world| {
                     world.broker.commit(&self.being.instance, self.epoch)?;
@@ -157,7 +155,7 @@ impl Producer {
             let mut world = self.being.world.lock();
             world.note(|| format!("life {life}: the answer to its commit is lost"));
             if world.has(Mutation::UnknownIsCommitted) {
-                // The client insists on an end of the transaction before the next one begins.
+                // The client requires an end of the transaction before the next one.
                 world.broker.abort(&self.being.instance, self.epoch);
                 return Ok(());
             }
@@ -165,8 +163,8 @@ impl Producer {
         }
     }
 
-    /// A whole transaction in one step. With Kafka there are moments in between, in which an end of this life would
-    /// take back what hangs: that is not promised, and so it is not tried.
+    /// A whole transaction in one step. With Kafka, a crash of this life in between would undo the hanging
+    /// transaction's end: that is outside the promise, and is not simulated.
     pub fn commit_at_once(&self, outputs: &[Output]) -> Result<(), EventLogError> {
         let (id, epoch) = (&self.being.instance, self.epoch);
         let mut world = self.being.world.lock();
@@ -180,7 +178,6 @@ impl Producer {
         write().map_err(|refusal| self.judge(&mut world, "commit what hangs", &refusal))
     }
 
-    /// Aborts.
     pub fn abort(&self) -> Result<(), EventLogError> {
         self.insist("abort", |world| {
             world.broker.abort(&self.being.instance, self.epoch);

@@ -1,13 +1,12 @@
-//! A bug on purpose: checksums are made to fit whatever lies in a segment, as if nobody looked at them.
+//! A deliberate bug: checksums are adjusted to the content of a segment, as if they were not verified.
 
-/// What a segment begins with, without the version.
+/// The start of a segment, without the version.
 const MAGIC: &[u8] = b"hlsegm";
 const HEADER_BYTES: usize = 128;
 const HEAD_BYTES: usize = 8;
-/// The kind of a frame without a record.
 const MARK: u8 = 2;
 
-/// The same bytes; in a segment, with checksums that are right.
+/// In a segment, the same bytes with correct checksums.
 pub fn mend(found: &[u8]) -> Vec<u8> {
     let mut bytes = found.to_vec();
     if !bytes.starts_with(MAGIC) || bytes.len() < HEADER_BYTES {
