@@ -171,3 +171,20 @@ fn welcome(webhooks: SocketAddr, queries: SocketAddr, admin: SocketAddr, data_di
         data_dir.display()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Programs of one machine share the environment and a file of settings.
+    #[test]
+    fn no_program_refuses_a_setting_of_another() {
+        let tables = [ingress::config::table(), processor::config::settings(), settings()];
+        let variable = |setting: &Setting| format!("HOOKLEDGER_{}", setting.name.replace('-', "_").to_uppercase());
+        let own = [admin_listen("127.0.0.1:9080")];
+        for setting in tables.iter().flatten().filter(|setting| setting.kind != Kind::Switch) {
+            let read = runtime::settings::read("other", "", &own, ["other".into()], &|_| None, [variable(setting)]);
+            assert!(read.is_ok(), "{}: {}", setting.name, read.expect_err("refused"));
+        }
+    }
+}

@@ -117,11 +117,11 @@ fn who_has_the_state_is_not_disturbed_and_what_is_not_there_is_not_made() {
         assert!(refused.stderr.contains("another processor uses"), "{refused:?}");
     }
     drop(processor);
-    let nowhere = data.path().join("nowhere");
+    let missing = data.path().join("missing");
     for command in ["verify", "rebuild", "audit"] {
-        assert_eq!(run(command, &nowhere).code, 2);
+        assert_eq!(run(command, &missing).code, 2);
     }
-    assert!(!nowhere.exists());
+    assert!(!missing.exists());
     fs::remove_dir_all(data.path().join("logs")).expect("removed");
     let refused = data.run("rebuild");
     assert_eq!(refused.code, 2, "{refused:?}");

@@ -43,6 +43,6 @@ mod tests {
             let length = systemd.recv(&mut heard).expect("a message");
             assert_eq!(&heard[..length], b"READY=1");
         }
-        assert!(tell(OsStr::new("/nowhere"), b"READY=1").is_err());
+        assert!(tell(OsStr::new("/missing"), b"READY=1").is_err());
     }
 }

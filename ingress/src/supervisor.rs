@@ -312,8 +312,8 @@ mod tests {
         let mut operator = Operator::listen().expect("signals");
         let failed = supervisor("exit 3", LONG).serve(&mut operator).await.expect("an end");
         assert!(matches!(failed, After::Failure(reason) if reason.contains("exit status: 3")));
-        let nowhere = Supervisor { program: "/nowhere/ingress".into(), ..supervisor("", LONG) };
-        let failed = nowhere.serve(&mut operator).await.expect("an end");
-        assert!(matches!(failed, After::Failure(reason) if reason.contains("/nowhere/ingress")));
+        let missing = Supervisor { program: "/missing/ingress".into(), ..supervisor("", LONG) };
+        let failed = missing.serve(&mut operator).await.expect("an end");
+        assert!(matches!(failed, After::Failure(reason) if reason.contains("/missing/ingress")));
     }
 }

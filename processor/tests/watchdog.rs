@@ -1,5 +1,5 @@
 //! What ends a processor that has trouble with sled, in a process of its own: a panic in one of sled's threads, an
-//! opening that takes too long. The next process makes the state anew or opens it again, as the case is.
+//! opening that takes too long. The next process makes the state again or opens it again, as the case is.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -17,7 +17,7 @@ const CONNECTIONS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Answered in each phase of a night.
 pub const BETWEEN: u64 = 200;
-/// Until a fault shows, or is over: a topic that is gone is made anew after 30 s, a refused event is tried every 30 s.
+/// Until a fault shows, or is over: a topic that is gone is recreated after 30 s, a refused event is tried every 30 s.
 pub const SHOWS_WITHIN: Duration = Duration::from_secs(90);
 
 /// An ingress under load while something happens to its Kafka.

@@ -372,7 +372,7 @@ fn at_questions(aim: &Aim) -> Vec<Attack> {
             n => decision(&aim.member(0), &aim.token(0), n),
         }
     };
-    let crowd = {
+    let many = {
         let aim = aim.clone();
         move |n: u64| install(&aim.member(n), &aim.token(n))
     };
@@ -402,11 +402,11 @@ fn at_questions(aim: &Aim) -> Vec<Attack> {
         Attack::hold("large answers that are not read", Door::Questions, 400, {
             vec![unread("/v1/installations?limit=1000"), unread(&history)]
         })
-        .after(3_000, crowd.clone()),
+        .after(3_000, many.clone()),
         Attack::questions("lists of what is not there", |n| {
-            question(format!("/v1/installations?limit=1000&domain=nowhere-{n}"))
+            question(format!("/v1/installations?limit=1000&domain=missing-{n}"))
         })
-        .after(3_000, crowd),
+        .after(3_000, many),
         Attack::questions("histories and methods of one portal", {
             let member = member.clone();
             move |n| {

@@ -1,4 +1,4 @@
-//! Clients that come and go while a server is restarted: those that connect anew for each request, and those that
+//! Clients that come and go while a server is restarted: those that connect again for each request, and those that
 //! keep their connection and think in between. Nothing is ever sent twice, every failure is counted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -24,7 +24,7 @@ const IN_RAW_WITHIN: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug)]
 pub enum Manner {
     /// A new connection for each request.
-    Anew {
+    Reconnecting {
         /// Between two requests.
         pause: Duration,
     },
@@ -178,7 +178,7 @@ impl Visitor {
                 break;
             }
             match manner {
-                Manner::Anew { .. } => self.client = Client::new(self.address),
+                Manner::Reconnecting { .. } => self.client = Client::new(self.address),
                 Manner::Stay { kept, .. } => match self.client.was_closed() {
                     Ok(true) if thought < *kept => self.fault(&early(thought)),
                     Ok(closed) => self.visits.retired += u64::from(closed),
@@ -196,7 +196,7 @@ impl Visitor {
                 Err(error) => self.fault(&error),
             }
             thought = match manner {
-                Manner::Anew { pause } => *pause,
+                Manner::Reconnecting { pause } => *pause,
                 Manner::Stay { think, .. } => self.think(think),
             };
             std::thread::sleep(thought);

@@ -236,7 +236,7 @@ fn attacks() -> Vec<Attack> {
     let sized = |body: &str| head(&format!("content-length: {}\r\n", body.len())) + body;
     let event = sized("event=ONCRMCONTACTADD&auth[member_id]=a223");
     let chunked = head("transfer-encoding: chunked\r\n");
-    let unwanted = chunked.replace(PATH, "/nowhere");
+    let unwanted = chunked.replace(PATH, "/missing");
     let idle = format!("GET {PATH} HTTP/1.1\r\nhost: h\r\n\r\n");
     let shortest = "GET / HTTP/1.1\nhost:\n\n";
     let crowded = format!("GET / HTTP/1.1\nhost:\n{}\n", numbered(90, |n| format!("{n}:\n")));

@@ -199,9 +199,9 @@ fn a_drain_of_what_is_in_use_or_no_ingress_log_is_refused_and_changes_nothing() 
     let mut portal = Portal::new("crm-sync", 1);
     send(&mut ingress.webhooks(), portal.next_webhook());
 
-    let missing = drain(&names, &names.home("nowhere"), &[]);
+    let missing = drain(&names, &names.home("missing"), &[]);
     assert_eq!(missing.code, Some(2), "{missing:?}");
-    assert!(!names.home("nowhere").exists(), "nothing is made");
+    assert!(!names.home("missing").exists(), "nothing is made");
     fs::create_dir(names.home("empty")).expect("a directory");
     let empty = drain(&names, &names.home("empty"), &[]);
     assert_eq!(empty.code, Some(2), "{empty:?}");

@@ -158,7 +158,7 @@ fn facts_that_were_deleted_stop_whoever_misses_them_until_somebody_accepts_it() 
     fresh.ready();
     assert_eq!(world.resume(&[]).code, Some(0), "nothing is in the way any more");
 
-    // Also a state that held more is made anew of what is left: all know the same.
+    // Also a state that held more is rebuilt from what is left: all know the same.
     world.processor.restart();
     world.processor.ready();
     assert!(world.metric("hookledger_processor_state_quarantined_total", "") >= 1.0, "its state was of more facts");
@@ -207,7 +207,7 @@ fn raw_that_was_made_anew_is_noticed_also_where_new_events_lie_where_old_ones_la
     world.ingress.terminate();
     let raw = world.names.topic("raw");
     topics::delete(&world.names.servers, &raw);
-    // Ingress makes it anew.
+    // Ingress makes it again.
     world.ingress.restart();
     world.ingress.ready();
     world.acked.clear();

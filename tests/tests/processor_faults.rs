@@ -32,8 +32,8 @@ const STORM_IN_CI: u64 = 1;
 const TIMES: &str = "HOOKLEDGER_TEST_TIMES";
 
 /// How many processors come and go; and partitions, so that each has one.
-const CROWD: usize = 8;
-const PARTITIONS_OF_CROWD: u32 = 8;
+const MANY: usize = 8;
+const PARTITIONS_OF_MANY: u32 = 8;
 
 /// A fault shows, or is over.
 const SOON: Duration = Duration::from_secs(90);
@@ -64,14 +64,14 @@ fn whatever_is_killed_at_whatever_moment_nothing_is_lost_doubled_or_out_of_order
     let said =
         |what: &str| -> usize { group.processors.iter().map(|process| process.logs().matches(what).count()).sum() };
     let (starts, opened) = (said("\"message\":\"starting\""), said("opened the state and verified"));
-    let (again, aside) = (said("opening the logs anew"), said("setting the state aside"));
+    let (again, aside) = (said("opening the logs again"), said("setting the state aside"));
     let read = |isolation| group.names.read("events", isolation).len();
     // In this order, since the stream goes on.
     let committed = read(Isolation::Committed);
     let aborted = read(Isolation::Uncommitted).saturating_sub(committed);
     report(&format!(
         "{test}: {killed} kills, {brokers} of them of the broker; {opened} of {starts} starts came so far as to open a \
-         state, {aside} states were set aside, {aborted} events lie there aborted, logs were opened anew {again} times, {} processors ended by themselves",
+         state, {aside} states were set aside, {aborted} events lie there aborted, logs were opened again {again} times, {} processors ended by themselves",
         group.ends.len()
     ));
     assert!(aborted > 0, "some were killed in a transaction");
@@ -170,7 +170,7 @@ fn a_processor_that_stands_still_in_a_transaction_until_others_have_its_partitio
     let zombies = number(ZOMBIES).unwrap_or(ZOMBIES_IN_CI);
     let mut random = of_this_run(test);
     let names = Names::new(&format!("127.0.0.1:{}", proxy.port()));
-    let mut group = Group::start(Names { partitions: PARTITIONS_OF_CROWD, ..names }, CROWD, &IMPATIENT);
+    let mut group = Group::start(Names { partitions: PARTITIONS_OF_MANY, ..names }, MANY, &IMPATIENT);
     let load = group.stream(Duration::from_secs(zombies * 5));
     let (mut stood, mut slowest) = (0, Duration::ZERO);
     while stood < zombies {
@@ -204,7 +204,7 @@ struct Wave<'a> {
 impl Wave<'_> {
     /// Returns after how long the others had folded what came meanwhile.
     fn break_over(&self, group: &mut Group, random: &mut Rng) -> Duration {
-        let mut order: Vec<_> = (0..CROWD).collect();
+        let mut order: Vec<_> = (0..MANY).collect();
         random.shuffle(&mut order);
         let (still, others) = order.split_at(Point::ALL.len());
         let caught: Vec<_> = still.iter().copied().zip(Point::ALL).collect();
@@ -255,15 +255,15 @@ fn while_processors_come_and_go_nothing_is_left_out_or_doubled() {
     let Some(servers) = kafka::shared(test) else { return };
     let minutes = number(STORM).unwrap_or(STORM_IN_CI);
     let mut random = of_this_run(test);
-    let names = Names { partitions: PARTITIONS_OF_CROWD, ..Names::new(servers) };
-    let mut group = Group::start(names, CROWD, &IMPATIENT);
+    let names = Names { partitions: PARTITIONS_OF_MANY, ..Names::new(servers) };
+    let mut group = Group::start(names, MANY, &IMPATIENT);
     let lasts = Duration::from_secs(minutes * 60);
     let load = group.stream(lasts);
     let (began, mut rounds, mut killed, mut left) = (Instant::now(), 0, 0, 0);
     while began.elapsed() < lasts {
-        let mut order: Vec<_> = (0..CROWD).collect();
+        let mut order: Vec<_> = (0..MANY).collect();
         random.shuffle(&mut order);
-        let (stays, goes) = order.split_first().expect("a crowd");
+        let (stays, goes) = order.split_first().expect("many");
         for index in goes {
             if random.bool() {
                 group.processors[*index].kill9();
@@ -288,7 +288,7 @@ fn while_processors_come_and_go_nothing_is_left_out_or_doubled() {
     let assigned: usize =
         group.processors.iter().map(|process| process.logs().matches("\"assigned partitions").count()).sum();
     report(&format!(
-        "{test}: from {CROWD} to 1 and back {rounds} times in {:.0?}, {killed} killed and {left} ended in order; \
+        "{test}: from {MANY} to 1 and back {rounds} times in {:.0?}, {killed} killed and {left} ended in order; \
          partitions were assigned {assigned} times; {} ended by themselves",
         began.elapsed(),
         group.ends.len(),

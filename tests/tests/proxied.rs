@@ -34,7 +34,7 @@ fn two_ingresses_behind_haproxy_are_restarted_in_turn_and_nobody_is_refused() {
     let proxy = Proxy::start(&names, &pair);
 
     let ms = Duration::from_millis;
-    let anew = Visitors::start(proxy.address, 0, 12, &Manner::Anew { pause: ms(2) });
+    let again = Visitors::start(proxy.address, 0, 12, &Manner::Reconnecting { pause: ms(2) });
     // Shorter than the proxy lets its clients idle, which is the proxy's affair and not what is asked here.
     let think = vec![ms(2)..ms(14), ms(500)..ms(3000)];
     let kept = Visitors::start(proxy.address, 100, 16, &Manner::Stay { think, kept: ms(4000) });
@@ -45,11 +45,11 @@ fn two_ingresses_behind_haproxy_are_restarted_in_turn_and_nobody_is_refused() {
         ingress.restart();
         ingress.ready();
         asked_again(ingress);
-        anew.go_on(BETWEEN, UP_WITHIN);
+        again.go_on(BETWEEN, UP_WITHIN);
         kept.go_on(1, UP_WITHIN);
     }
     let mut visits = Visits::default();
-    visits.add(anew.finish());
+    visits.add(again.finish());
     visits.add(kept.finish());
     let (answered, slowest) = (visits.acked.len(), visits.slowest);
     let line =

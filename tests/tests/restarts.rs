@@ -72,7 +72,7 @@ fn a_server_that_is_killed_gets_a_successor_and_nobody_is_refused() {
     let names = Names::new(servers);
     let ingress = names.start(Program::Ingress, "ingress", &["--hold"]);
     ingress.ready();
-    let visitors = Visitors::start(ingress.address("webhooks"), 0, 16, &Manner::Anew { pause: Duration::ZERO });
+    let visitors = Visitors::start(ingress.address("webhooks"), 0, 16, &Manner::Reconnecting { pause: Duration::ZERO });
     for _ in 0..kills {
         visitors.go_on(BETWEEN, UP_WITHIN);
         let before = ingress.times_listening("webhooks");
@@ -137,7 +137,8 @@ fn a_standalone_is_restarted_behind_its_own_parent_as_well() {
     let arguments = ["standalone", "--hold", "--idle-timeout", "1s", "--data-dir", &data];
     let standalone = Process::start(Program::Hookledger, &arguments, &[], &directory.path().join("log"));
     standalone.ready();
-    let visitors = Visitors::start(standalone.address("webhooks"), 0, 8, &Manner::Anew { pause: Duration::ZERO });
+    let visitors =
+        Visitors::start(standalone.address("webhooks"), 0, 8, &Manner::Reconnecting { pause: Duration::ZERO });
     for _ in 0..3 {
         visitors.go_on(BETWEEN, UP_WITHIN);
         restart(&standalone);
@@ -214,7 +215,7 @@ impl Scale {
 struct House {
     started: Instant,
     restarts: u64,
-    anew: Visitors,
+    again: Visitors,
     busy: Visitors,
     thoughtful: Visitors,
 }
@@ -233,14 +234,14 @@ impl House {
         Self {
             started: Instant::now(),
             restarts: scale.restarts,
-            anew: Visitors::start(address, 0, 12, &Manner::Anew { pause: ms(2) }),
+            again: Visitors::start(address, 0, 12, &Manner::Reconnecting { pause: ms(2) }),
             busy: Visitors::start(address, 100, 8, &busy),
             thoughtful: Visitors::start(address, 200, 32, &thoughtful),
         }
     }
 
     fn goes_on(&self, restart: u64) {
-        self.anew.go_on(BETWEEN, UP_WITHIN);
+        self.again.go_on(BETWEEN, UP_WITHIN);
         self.busy.go_on(1, UP_WITHIN);
         if restart.is_multiple_of(10) && self.restarts > RESTARTS {
             report(&format!("restarts: {restart} of {}, {:?}", self.restarts, self.started.elapsed()));
@@ -253,7 +254,7 @@ impl House {
         let mut all = Visits::default();
         let mut line = format!("restarts: {what}, {restarts} times");
         for (who, visitors) in
-            [("anew", self.anew), ("kept alive, thinking 2-14 ms", self.busy), ("thinking long", self.thoughtful)]
+            [("again", self.again), ("kept alive, thinking 2-14 ms", self.busy), ("thinking long", self.thoughtful)]
         {
             let visits = visitors.finish();
             let (answered, retired, slowest) = (visits.acked.len(), visits.retired, visits.slowest);

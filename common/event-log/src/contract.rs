@@ -104,7 +104,7 @@ pub mod header {
     pub const SOURCE_ADDRESS: &str = "hl_source_address";
     /// `1` where a crash made ingress hand a record over a second time.
     pub const RESENT: &str = "hl_resent";
-    /// `1` where ingress refused the sender, which is in no source list: kept, but folded nowhere.
+    /// `1` where ingress refused the sender, which is in no source list: kept, but not folded.
     pub const UNKNOWN_SOURCE: &str = "hl_unknown_source";
     /// The partition of the raw event that a derived record was made from.
     pub const RAW_PARTITION: &str = "hl_raw_partition";

@@ -28,7 +28,7 @@ pub struct RawEvent {
     pub content_type: Option<String>,
     pub source: Option<IpAddr>,
     pub traceparent: Option<String>,
-    /// Whether ingress refused the sender: the event is kept, but folded nowhere.
+    /// Whether ingress refused the sender: the event is kept, but not folded.
     pub unknown_source: bool,
     /// Whether a crash may have made this the second copy in the log.
     pub resent: bool,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use crate::connection::Connection;
-use crate::crowd::BODY_BYTES_FREE;
+use crate::connections::BODY_BYTES_FREE;
 
 /// A body with its reserved memory, which is to be held as long.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Coming {
             if connection.body_is_lost() {
                 return Poll::Ready(Err(BodyError::Overloaded));
             }
-            connection.crowd().hold(connection, more, cx).map(Ok)
+            connection.connections().hold(connection, more, cx).map(Ok)
         })
         .await?;
         if self.is_lost() { Err(self.too_slow()) } else { Ok(()) }
@@ -151,6 +151,6 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.crowd().release(&self.0);
+        self.0.connections().release(&self.0);
     }
 }

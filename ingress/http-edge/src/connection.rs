@@ -1,7 +1,7 @@
 //! The state of one connection: its phase, since when, and its deadline.
 //!
-//! Four tasks use it, all on the connection's thread: the wire reports bytes, the handler reports
-//! requests, the crowd evicts connections, and the watch enforces deadlines.
+//! Four tasks use it, all on the connection's thread: the stream reports bytes, the handler reports
+//! requests, the connections evicts connections, and the watch enforces deadlines.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use std::task::Waker;
 
 use tokio::time::{Duration, Instant};
 
-use crate::crowd::Crowd;
+use crate::connections::Connections;
 use crate::pace::{PORTION_BYTES, SMALL_REQUEST_BYTES};
 use crate::{Ended, Limits};
 
@@ -24,7 +24,7 @@ const HEAD_TOO_LARGE: &[u8] =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Before HTTP: the proxy's header, the TLS handshake.
-    Greeting,
+    Handshake,
     /// No byte of the next request has come.
     Idle,
     Head,
@@ -37,7 +37,7 @@ pub(super) enum Phase {
 
 pub(super) struct Connection {
     limits: Limits,
-    crowd: Rc<Crowd>,
+    connections: Rc<Connections>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     /// Bytes received in this phase, where they are counted.
@@ -69,11 +69,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(limits: Limits, crowd: Rc<Crowd>, now: Instant) -> Self {
+    pub(super) fn new(limits: Limits, connections: Rc<Connections>, now: Instant) -> Self {
         Self {
             limits,
-            crowd,
-            phase: Cell::new(Phase::Greeting),
+            connections,
+            phase: Cell::new(Phase::Handshake),
             since: Cell::new(now),
             came: Cell::new(0),
             of_request: Cell::new(0),
@@ -92,8 +92,8 @@ impl Connection {
         }
     }
 
-    pub(super) fn crowd(&self) -> &Crowd {
-        &self.crowd
+    pub(super) fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -111,7 +111,7 @@ impl Connection {
     // Called by the handler.
 
     /// The greeting is complete; the first head may use the rest of its time.
-    pub(super) fn greeted(&self) {
+    pub(super) fn handshake_done(&self) {
         self.phase.set(Phase::Head);
         self.came.set(0);
     }
@@ -157,7 +157,7 @@ impl Connection {
         self.body_is_lost.get()
     }
 
-    // Called by the wire.
+    // Called by the stream.
 
     /// Whether more may be read. A pipelined request waits for the answer before it.
     pub(super) fn may_read(&self) -> bool {
@@ -177,7 +177,7 @@ impl Connection {
         if large > 0 {
             let promised = self.promised.get();
             self.promised.set(promised.saturating_sub(large));
-            self.crowd.pace().pay(large.saturating_sub(promised), Instant::now());
+            self.connections.pace().pay(large.saturating_sub(promised), Instant::now());
         }
     }
 
@@ -186,7 +186,7 @@ impl Connection {
         if self.paused.get().is_some() {
             return None;
         }
-        let (pace, now) = (self.crowd.pace(), Instant::now());
+        let (pace, now) = (self.connections.pace(), Instant::now());
         let small = SMALL_REQUEST_BYTES.saturating_sub(self.of_request.get());
         if self.promised.get() > 0 {
             return Some(self.promised.get());
@@ -199,7 +199,7 @@ impl Connection {
         }
         self.paused.set(Some((now, pace.promise(now))));
         self.promised.set(PORTION_BYTES);
-        self.crowd.paused();
+        self.connections.paused();
         None
     }
 
@@ -228,7 +228,7 @@ impl Connection {
         }
     }
 
-    // Called by the crowd.
+    // Called by the connections.
 
     /// Ends it at once, in favour of others.
     pub(super) fn send_away(&self) {
@@ -258,7 +258,7 @@ impl Connection {
             return Some(until);
         }
         let wait = match self.phase.get() {
-            Phase::Greeting | Phase::Head => Some(self.limits.head_timeout),
+            Phase::Handshake | Phase::Head => Some(self.limits.head_timeout),
             Phase::Idle => Some(self.limits.idle_timeout),
             Phase::Body if self.body_is_lost.get() => Some(self.limits.body_timeout + CLOSE_WAIT_MAX),
             Phase::Body => Some(self.limits.body_timeout),
@@ -282,7 +282,7 @@ impl Connection {
             return;
         }
         match self.phase.get() {
-            Phase::Greeting => {
+            Phase::Handshake => {
                 self.ended.set(Some(Ended::SlowHead));
                 self.is_over.set(true);
             }

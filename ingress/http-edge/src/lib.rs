@@ -1,7 +1,7 @@
 //! A port: from a socket to a request, within limits. Knows no app and no Kafka.
 //!
-//! A connection is accepted (`crowd` closes one when there are too many), passes the PROXY protocol and TLS where
-//! enabled (`entrance`, `proxy`, `tls`), and then speaks HTTP/1. The `wire` lies between the socket and the HTTP/1
+//! A connection is accepted (`connections` closes one when there are too many), passes the PROXY protocol and TLS where
+//! enabled (`handshake`, `proxy`, `tls`), and then speaks HTTP/1. The `stream` lies between the socket and the HTTP/1
 //! server, `connection` holds the state, and `watch` enforces deadlines: the server itself has a time limit for
 //! the first head only, none for its output, and reads on while it works.
 //!
@@ -28,20 +28,20 @@ use primitives::Shutdown;
 use tokio::net::TcpStream;
 
 use connection::Connection;
-use crowd::Crowd;
-use door::{Door, Guest};
-use entrance::Entrance;
+use connections::Connections;
+use graceful_shutdown::{GracefulShutdown, InFlight};
+use handshake::Handshake;
 use networks::Networks;
+use throttled_stream::ThrottledStream;
 use tls::Tls;
 use watch::watch;
-use wire::Wire;
 
 mod body;
 mod connection;
-mod crowd;
-mod door;
-mod entrance;
+mod connections;
 mod expiry;
+mod graceful_shutdown;
+mod handshake;
 mod limits;
 pub mod listener;
 pub mod networks;
@@ -50,12 +50,12 @@ mod pace;
 pub mod proxied;
 pub mod proxy;
 pub mod site;
+mod throttled_stream;
 mod tls;
 mod watch;
-mod wire;
 
 pub use body::{Body, BodyError, receive};
-pub use entrance::{is_proxys_own, peer};
+pub use handshake::{is_proxys_own, peer};
 pub use limits::{Limits, fit_open_files};
 pub use observer::{Ended, Observer};
 pub use tls::TlsFiles;
@@ -112,15 +112,18 @@ where
     let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
     let shutdown: Arc<dyn Shutdown> = Arc::new(shutdown);
     let retire_wait = options.retire.then_some(limits.idle_timeout);
-    let door = Arc::new(Door::new(Arc::clone(&shutdown), retire_wait));
+    let graceful_shutdown = Arc::new(GracefulShutdown::new(Arc::clone(&shutdown), retire_wait));
     let observer = Arc::clone(&options.observer);
 
     let server = Server::build().workers(options.workers);
     let factory = WorkerFactory {
         limits,
-        entrance: Entrance { told_by: options.proxy_protocol.then(|| options.trusted_proxies.clone()), tls: acceptor },
+        handshake: Handshake {
+            told_by: options.proxy_protocol.then(|| options.trusted_proxies.clone()),
+            tls: acceptor,
+        },
         app,
-        door: Arc::clone(&door),
+        graceful_shutdown: Arc::clone(&graceful_shutdown),
         draining: server.graceful_shutdown_signal(),
         options,
     };
@@ -139,7 +142,7 @@ where
             ended = &mut server => ended,
             () = renew(tls.as_deref(), &*observer) => unreachable!("it looks for ever"),
             () = shutdown.wait() => {
-                let ((), ended) = tokio::join!(door.end(&handle), server);
+                let ((), ended) = tokio::join!(graceful_shutdown.end(&handle), server);
                 ended
             }
         }
@@ -162,9 +165,9 @@ async fn renew(tls: Option<&Tls>, observer: &dyn Observer) {
 struct WorkerFactory<F> {
     limits: Limits,
     options: Options,
-    entrance: Entrance,
+    handshake: Handshake,
     app: F,
-    door: Arc<Door>,
+    graceful_shutdown: Arc<GracefulShutdown>,
     draining: GracefulShutdownSignal,
 }
 
@@ -188,9 +191,10 @@ where
             async move {
                 let http = Rc::new(factory.http().await?);
                 let observer = Arc::clone(&factory.options.observer);
-                let crowd = Crowd::new(factory.limits, factory.options.trusted_proxies.clone(), observer);
+                let connections = Connections::new(factory.limits, factory.options.trusted_proxies.clone(), observer);
                 let factory = Rc::new(factory);
-                let attend = move |socket| attend(socket, Rc::clone(&crowd), Rc::clone(&http), Rc::clone(&factory));
+                let attend =
+                    move |socket| attend(socket, Rc::clone(&connections), Rc::clone(&http), Rc::clone(&factory));
                 Ok::<_, ()>(fn_service::<_, _, _, _, _, ()>(attend))
             }
         })
@@ -199,7 +203,10 @@ where
     /// With its own time limits disabled: they do not cover enough.
     async fn http<S, B>(
         &self,
-    ) -> Result<impl Service<(Wire, Option<SocketAddr>), Response = (), Error = DispatchError> + use<F, I, S, B>, ()>
+    ) -> Result<
+        impl Service<(ThrottledStream, Option<SocketAddr>), Response = (), Error = DispatchError> + use<F, I, S, B>,
+        (),
+    >
     where
         I: IntoServiceFactory<S, Request> + 'static,
         S: ServiceFactory<Request, Config = AppConfig> + 'static,
@@ -212,10 +219,10 @@ where
     {
         let app = (self.app)().into_factory().new_service(AppConfig::default()).await;
         let app = Rc::new(app.map_err(|error| tracing::error!(?error, "the app of a port cannot be made"))?);
-        let (door, keep_alive) = (Arc::clone(&self.door), self.options.keep_alive);
+        let (graceful_shutdown, keep_alive) = (Arc::clone(&self.graceful_shutdown), self.options.keep_alive);
         let app = fn_factory(move || {
-            let (app, door) = (Rc::clone(&app), Arc::clone(&door));
-            let answer = move |request| answer(&*app, request, Arc::clone(&door), keep_alive);
+            let (app, graceful_shutdown) = (Rc::clone(&app), Arc::clone(&graceful_shutdown));
+            let answer = move |request| answer(&*app, request, Arc::clone(&graceful_shutdown), keep_alive);
             std::future::ready(Ok::<_, ()>(fn_service(answer)))
         });
         let draining = self.draining.clone();
@@ -228,26 +235,33 @@ where
             .client_request_timeout(Duration::ZERO)
             .client_disconnect_timeout(DISCONNECT_WAIT_MAX)
             .h1_write_buffer_size(ANSWERS_BYTES_MAX)
-            .on_connect_ext(|wire: &Wire, data: &mut Extensions| drop(data.insert(Rc::clone(wire.connection()))))
+            .on_connect_ext(|stream: &ThrottledStream, data: &mut Extensions| {
+                drop(data.insert(Rc::clone(stream.connection())))
+            })
             .h1(app);
         http.new_service(()).await
     }
 }
 
 /// Serves a connection from its acceptance to its end.
-async fn attend<H, F>(socket: TcpStream, crowd: Rc<Crowd>, http: Rc<H>, factory: Rc<WorkerFactory<F>>) -> Result<(), ()>
+async fn attend<H, F>(
+    socket: TcpStream,
+    connections: Rc<Connections>,
+    http: Rc<H>,
+    factory: Rc<WorkerFactory<F>>,
+) -> Result<(), ()>
 where
-    H: Service<(Wire, Option<SocketAddr>), Response = (), Error = DispatchError>,
+    H: Service<(ThrottledStream, Option<SocketAddr>), Response = (), Error = DispatchError>,
 {
     let Ok(peer) = socket.peer_addr() else { return Err(()) };
-    let _guest = Guest::new(&factory.door);
+    let _in_flight = InFlight::new(&factory.graceful_shutdown);
     let mut open = Open::new(&factory.options.observer);
-    let member = crowd.enter(peer.ip());
-    let connection = Rc::clone(&member.connection);
+    let guard = connections.enter(peer.ip());
+    let connection = Rc::clone(&guard.connection);
     let inside = async {
-        let (line, peer) = factory.entrance.greet(socket, &member).await?;
-        connection.greeted();
-        let served = http.call((Wire::new(line, Rc::clone(&connection)), Some(peer))).await;
+        let (line, peer) = factory.handshake.perform(socket, &guard).await?;
+        connection.handshake_done();
+        let served = http.call((ThrottledStream::new(line, Rc::clone(&connection)), Some(peer))).await;
         served.map_err(|error| if matches!(error, DispatchError::Parse(_)) { Ended::Malformed } else { Ended::Gone })
     };
     open.ended = match watch(&connection, inside).await {
@@ -280,7 +294,7 @@ impl Drop for Open<'_> {
 fn answer<A, B>(
     app: &A,
     mut request: Request,
-    door: Arc<Door>,
+    graceful_shutdown: Arc<GracefulShutdown>,
     keep_alive: bool,
 ) -> impl Future<Output = Result<Response<B>, Response<BoxBody>>> + use<A, B>
 where
@@ -305,7 +319,7 @@ where
         };
         if let Some(connection) = connection {
             // The rest of a body is not awaited.
-            if !keep_alive || connection.has_body_left() || door.is_closing() {
+            if !keep_alive || connection.has_body_left() || graceful_shutdown.is_closing() {
                 head.set_connection_type(ConnectionType::Close);
             }
             connection.answered(head.connection_type() == ConnectionType::Close);

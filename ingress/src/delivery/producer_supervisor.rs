@@ -177,10 +177,10 @@ impl ProducerSupervisor {
         Ok(())
     }
 
-    fn try_to_connect(&mut self, anew: bool) -> anyhow::Result<RawProducer> {
+    fn try_to_connect(&mut self, again: bool) -> anyhow::Result<RawProducer> {
         let fault_reports = self.dispatcher.fault_reports();
         let overdue = self.missing_since.is_some_and(|since| since.elapsed() >= MAKE_ANEW_AFTER);
-        let may_create = if anew || overdue { MayCreate::Yes } else { MayCreate::No };
+        let may_create = if again || overdue { MayCreate::Yes } else { MayCreate::No };
         let until = Instant::now() + CONNECT_WAIT_MAX;
         let raw = RawTopic::ensure(&self.kafka, fault_reports, may_create, CONNECT_WAIT_MAX).inspect_err(|error| {
             if RawTopic::is_missing(error) {

@@ -238,7 +238,7 @@ fn who_does_not_read_the_answers_is_let_go() {
 #[test]
 fn requests_that_are_sent_ahead_are_answered_in_order() {
     let server = Running::start(&[]);
-    let get = "GET /nowhere HTTP/1.1\r\nhost: h\r\n\r\n";
+    let get = "GET /missing HTTP/1.1\r\nhost: h\r\n\r\n";
     let numbered = |number: usize| format!("{BODY}&number={number}");
     let ahead: String = (0..300).map(|number| post(&numbered(number)) + get).collect();
     let mut socket = server.connect();

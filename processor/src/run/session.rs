@@ -26,7 +26,7 @@ mod tests;
 /// The times that the loop keeps by a clock. Nothing that it folds or publishes depends on them.
 #[derive(Clone, Copy, Debug)]
 pub struct Timings {
-    /// How long it waits before it opens the logs anew.
+    /// How long it waits before it opens the logs again.
     pub backoff: Duration,
     /// How often lag and sizes are measured.
     pub measure_every: Duration,
@@ -93,7 +93,7 @@ pub struct Processor {
 }
 
 impl Processor {
-    /// Folds until asked to stop. Opens the logs anew as often as they ask for it; `caught_up` is let go once the
+    /// Folds until asked to stop. Opens the logs again as often as they ask for it; `caught_up` is let go once the
     /// state holds everything that was in `facts` at the start.
     pub fn run<L: EventLog>(
         &self,
@@ -125,7 +125,7 @@ impl Processor {
                     warn!(
                         partitions,
                         "{partitions} partitions have had no owner for {} s, though the group is at rest: leaving it, \
-                         so that it shares them out anew",
+                         so that it shares them out again",
                         self.timings.unowned_wait.as_secs()
                     );
                     self.metrics.reopened();
@@ -135,7 +135,7 @@ impl Processor {
                     warn!(
                         partitions,
                         "transactions have been open in {partitions} partitions of what is published for {} s: opening \
-                         the logs anew, which ends them if they are ours",
+                         the logs again, which ends them if they are ours",
                         self.timings.open_max.as_secs()
                     );
                     self.metrics.reopened();
@@ -158,7 +158,7 @@ impl Processor {
                     waiting.wait_until(at_most, || self.state_dir.has_room());
                 }
                 Failure::EventLog(EventLogError::Reopen(why)) => {
-                    warn!("opening the logs anew: {why}");
+                    warn!("opening the logs again: {why}");
                     self.metrics.reopened();
                     self.stop.sleep(self.timings.backoff);
                 }

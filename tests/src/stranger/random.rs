@@ -25,7 +25,7 @@ const KINDS: [&str; 9] = [
 const QUESTIONS: [&str; 8] = [
     "/",
     "/v1/installations?limit=1000",
-    "/v1/installations?status=installed&domain=nowhere",
+    "/v1/installations?status=installed&domain=missing",
     "/v1/installations?silent_for=1d&limit=1000",
     "/v1/installations/crm-sync/{}",
     "/v1/installations/crm-sync/{}/methods",

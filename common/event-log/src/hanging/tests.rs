@@ -62,7 +62,7 @@ fn what_hangs_is_committed_where_anything_tells_of_its_step_for_the_first_time()
 fn what_our_state_applied_was_committed() {
     let facts_hang: &[Log] = &[(FACTS, &[3], &[4, 4]), (EVENTS, &[3], &[4])];
     let facts_tell: &[Log] = &[(FACTS, &[3, 4, 4], &[]), (EVENTS, &[3], &[6])];
-    // The first open fact lies at 1; of a partition whose facts were made anew a state may have applied anything.
+    // The first open fact lies at 1; of a partition whose facts were recreated a state may have applied anything.
     for (what, logs, facts, is_committed) in [
         ("it applied the first of what hangs", facts_hang, 2, true),
         ("it applied all", facts_hang, 3, true),

@@ -1,5 +1,5 @@
 //! Single errors of Kafka at each step of a transaction, which librdkafka's mock cluster injects: what passes is waited
-//! for, and everything else says whether to open the logs anew, to end, or to ask an operator.
+//! for, and everything else says whether to open the logs again, to end, or to ask an operator.
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;

@@ -100,7 +100,7 @@ fn the_flag_names_another_file_than_the_environment() {
     let world = World::new().with_file("partitions = 1");
     let other = world.file("other.toml", "partitions = 2");
     assert_eq!(world.set(&["--config", &other]).number("partitions"), Ok(Some(2)));
-    assert!(world.error(&["--config", "/nowhere.toml"]).starts_with("read the settings file /nowhere.toml: "));
+    assert!(world.error(&["--config", "/missing.toml"]).starts_with("read the settings file /missing.toml: "));
 }
 
 #[test]

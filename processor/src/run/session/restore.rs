@@ -78,7 +78,7 @@ impl Processor {
         let began = Instant::now();
         match self.read_beside(event_log) {
             Err(Failure::Store(StoreError::Foreign(why) | StoreError::Damaged(why))) => {
-                // What lies beside is no good: it is begun anew, and the old state goes on answering.
+                // What lies beside is no good: it is begun again, and the old state goes on answering.
                 self.state_dir.throw_away_beside().map_err(|error| in_vain(&error))?;
                 return Err(EventLogError::Reopen(format!("the state that was begun is thrown away: {why}")).into());
             }

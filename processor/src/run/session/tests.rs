@@ -147,7 +147,7 @@ impl Default for World {
 impl World {
     fn processor(&self) -> Processor {
         Processor {
-            state_dir: Box::new(Nowhere(self.full.clone())),
+            state_dir: Box::new(Missing(self.full.clone())),
             timings: self.timings,
             limits: Limits::default(),
             trusts: Trusts::default(),
@@ -264,9 +264,9 @@ impl EventLog for Logs<'_> {
 }
 
 /// A state in memory, gone with its store.
-struct Nowhere(Arc<AtomicUsize>);
+struct Missing(Arc<AtomicUsize>);
 
-impl StateDir for Nowhere {
+impl StateDir for Missing {
     fn open(&self, log: &str, partitions: u32, trusts: Trusts, _: &Patience) -> Result<Store, StoreError> {
         Store::open(Box::new(Memory::default()), log, partitions, trusts)
     }
@@ -276,7 +276,7 @@ impl StateDir for Nowhere {
     }
 
     fn quarantine(&self) -> anyhow::Result<String> {
-        Ok("nowhere".to_owned())
+        Ok("missing".to_owned())
     }
 
     fn open_beside(

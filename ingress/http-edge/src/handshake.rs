@@ -9,22 +9,22 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::connection::Connection;
-use crate::crowd::Member;
+use crate::connections::Guard;
 use crate::networks::Networks;
+use crate::throttled_stream::Line;
 use crate::tls::BUFFER_BYTES_MAX;
-use crate::wire::Line;
 use crate::{Ended, proxy};
 
 #[derive(Clone)]
-pub(super) struct Entrance {
+pub(super) struct Handshake {
     /// Every connection must begin with a PROXY header of one of these.
     pub(super) told_by: Option<Networks>,
     pub(super) tls: Option<TlsAcceptor>,
 }
 
-impl Entrance {
+impl Handshake {
     /// Determines the client's address and sets up the stream for HTTP.
-    pub(super) async fn greet(&self, mut socket: TcpStream, member: &Member) -> Result<(Line, SocketAddr), Ended> {
+    pub(super) async fn perform(&self, mut socket: TcpStream, guard: &Guard) -> Result<(Line, SocketAddr), Ended> {
         let mut peer = socket.peer_addr().map_err(|_| Ended::Gone)?;
         if let Some(proxies) = &self.told_by {
             if !proxies.contains(peer.ip()) {
@@ -32,10 +32,10 @@ impl Entrance {
             }
             match told(&mut socket).await? {
                 Some(client) => {
-                    member.comes_from(client.ip());
+                    guard.comes_from(client.ip());
                     peer = client;
                 }
-                None => member.connection.set_proxys_own(),
+                None => guard.connection.set_proxys_own(),
             }
         }
         let Some(acceptor) = &self.tls else { return Ok((Line::Plain(socket), peer)) };

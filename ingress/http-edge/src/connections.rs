@@ -20,11 +20,11 @@ use crate::{Limits, Observer};
 pub(super) const BODY_BYTES_FREE: usize = 8 * 1024;
 
 /// The connections of a worker, and the memory that their bodies share.
-pub(super) struct Crowd {
+pub(super) struct Connections {
     limits: Limits,
     /// A proxy forwards many clients, so its number of connections does not count.
     proxies: Networks,
-    members: RefCell<BTreeMap<u64, Place>>,
+    guarded: RefCell<BTreeMap<u64, Place>>,
     sources: RefCell<HashMap<IpAddr, usize>>,
     next: Cell<u64>,
     /// Bytes in use of the memory for bodies.
@@ -40,12 +40,12 @@ struct Place {
     source: IpAddr,
 }
 
-impl Crowd {
+impl Connections {
     pub(super) fn new(limits: Limits, proxies: Networks, observer: Arc<dyn Observer>) -> Rc<Self> {
         Rc::new(Self {
             limits,
             proxies,
-            members: RefCell::default(),
+            guarded: RefCell::default(),
             sources: RefCell::default(),
             next: Cell::new(0),
             held: Cell::new(0),
@@ -56,16 +56,16 @@ impl Crowd {
     }
 
     /// Adds a connection; if there are too many, another one is closed.
-    pub(super) fn enter(self: &Rc<Self>, peer: IpAddr) -> Member {
+    pub(super) fn enter(self: &Rc<Self>, peer: IpAddr) -> Guard {
         let connection = Rc::new(Connection::new(self.limits, Rc::clone(self), Instant::now()));
-        if self.members.borrow().len() >= self.limits.connections_max {
+        if self.guarded.borrow().len() >= self.limits.connections_max {
             self.send_one_away();
         }
         let (id, source) = (self.next.get(), network(peer));
         self.next.set(id + 1);
-        self.members.borrow_mut().insert(id, Place { connection: Rc::clone(&connection), source });
+        self.guarded.borrow_mut().insert(id, Place { connection: Rc::clone(&connection), source });
         *self.sources.borrow_mut().entry(source).or_default() += 1;
-        Member { crowd: Rc::clone(self), connection, id }
+        Guard { connections: Rc::clone(self), connection, id }
     }
 
     pub(super) fn pace(&self) -> &Pace {
@@ -107,13 +107,13 @@ impl Crowd {
 
     /// Closes the slowest connection of the source with the most connections, unless it is being answered.
     fn send_one_away(&self) {
-        let (members, sources) = (self.members.borrow(), self.sources.borrow());
+        let (guarded, sources) = (self.guarded.borrow(), self.sources.borrow());
         let waits = |place: &&Place| !place.connection.is_over() && place.connection.doing().0 != Phase::Work;
         let of_source = |place: &Place| {
             let many = self.proxies.contains(place.source);
             if many { 0 } else { sources.get(&place.source).copied().unwrap_or_default() }
         };
-        let longest = members.values().filter(waits).max_by(|one, other| {
+        let longest = guarded.values().filter(waits).max_by(|one, other| {
             let since = |place: &Place| place.connection.doing().1;
             of_source(one).cmp(&of_source(other)).then_with(|| since(other).cmp(&since(one)))
         });
@@ -124,8 +124,8 @@ impl Crowd {
 
     /// The incomplete body with reserved memory that started first, except this one.
     fn slowest_but(&self, other: &Connection) -> Option<Rc<Connection>> {
-        let members = self.members.borrow();
-        let coming = members.values().map(|place| &place.connection).filter(|connection| {
+        let guarded = self.guarded.borrow();
+        let coming = guarded.values().map(|place| &place.connection).filter(|connection| {
             let takes = connection.held.get() > 0 && connection.doing().0 == Phase::Body;
             takes && !std::ptr::eq(Rc::as_ptr(connection), other)
         });
@@ -150,32 +150,32 @@ impl Crowd {
     }
 }
 
-/// A connection's place in the crowd, for as long as it is open.
-pub(super) struct Member {
-    crowd: Rc<Crowd>,
+/// A connection's place in the connections, for as long as it is open.
+pub(super) struct Guard {
+    connections: Rc<Connections>,
     pub(super) connection: Rc<Connection>,
     id: u64,
 }
 
-impl Member {
+impl Guard {
     /// Sets the client that a proxy named.
     pub(super) fn comes_from(&self, client: IpAddr) {
         let source = network(client);
-        let mut members = self.crowd.members.borrow_mut();
-        let place = members.get_mut(&self.id).expect("it has its place until it is dropped");
+        let mut guarded = self.connections.guarded.borrow_mut();
+        let place = guarded.get_mut(&self.id).expect("it has its place until it is dropped");
         let proxy = std::mem::replace(&mut place.source, source);
-        drop(members);
-        self.crowd.leave_source(proxy);
-        *self.crowd.sources.borrow_mut().entry(source).or_default() += 1;
+        drop(guarded);
+        self.connections.leave_source(proxy);
+        *self.connections.sources.borrow_mut().entry(source).or_default() += 1;
     }
 }
 
-impl Drop for Member {
+impl Drop for Guard {
     fn drop(&mut self) {
-        self.crowd.release(&self.connection);
-        let left = self.crowd.members.borrow_mut().remove(&self.id);
+        self.connections.release(&self.connection);
+        let left = self.connections.guarded.borrow_mut().remove(&self.id);
         if let Some(place) = left {
-            self.crowd.leave_source(place.source);
+            self.connections.leave_source(place.source);
         }
     }
 }
@@ -199,48 +199,48 @@ mod tests {
     const BOB: [u8; 4] = [203, 0, 113, 2];
     const EVE: [u8; 4] = [198, 51, 100, 6];
 
-    fn crowd(connections_max: usize, proxies: &[&str]) -> Rc<Crowd> {
+    fn connections(connections_max: usize, proxies: &[&str]) -> Rc<Connections> {
         let limits = Limits { connections_max, request_bytes_max: 1_000, ..Limits::default() };
-        Crowd::new(limits, Networks::parse(proxies.iter().copied()).expect("networks"), observer::nobody())
+        Connections::new(limits, Networks::parse(proxies.iter().copied()).expect("networks"), observer::nobody())
     }
 
-    fn enter<const N: usize>(crowd: &Rc<Crowd>, peers: [[u8; 4]; N]) -> [Member; N] {
-        peers.map(|peer| crowd.enter(peer.into()))
+    fn enter<const N: usize>(connections: &Rc<Connections>, peers: [[u8; 4]; N]) -> [Guard; N] {
+        peers.map(|peer| connections.enter(peer.into()))
     }
 
-    fn sent_away<const N: usize>(members: &[Member; N]) -> [bool; N] {
-        std::array::from_fn(|at| members[at].connection.is_over())
+    fn sent_away<const N: usize>(guarded: &[Guard; N]) -> [bool; N] {
+        std::array::from_fn(|at| guarded[at].connection.is_over())
     }
 
     #[test]
     fn whoever_has_the_most_connections_pays_first_with_the_one_that_waits_longest() {
-        let crowd = crowd(5, &[]);
-        let members = enter(&crowd, [ANN, EVE, EVE, BOB, EVE]);
-        let _late = crowd.enter(BOB.into());
-        assert_eq!(sent_away(&members), [false, true, false, false, false]);
-        let _later = crowd.enter(BOB.into());
-        assert_eq!(sent_away(&members), [false, true, true, false, false]);
+        let connections = connections(5, &[]);
+        let guarded = enter(&connections, [ANN, EVE, EVE, BOB, EVE]);
+        let _late = connections.enter(BOB.into());
+        assert_eq!(sent_away(&guarded), [false, true, false, false, false]);
+        let _later = connections.enter(BOB.into());
+        assert_eq!(sent_away(&guarded), [false, true, true, false, false]);
     }
 
     #[test]
     fn who_comes_through_a_proxy_counts_for_who_it_is_and_a_proxy_for_nobody() {
-        let crowd = crowd(4, &["203.0.113.2"]);
-        let members = enter(&crowd, [ANN, BOB, BOB, BOB]);
-        members[3].comes_from(ANN.into());
-        let _late = crowd.enter(EVE.into());
-        assert_eq!(sent_away(&members), [true, false, false, false]);
+        let connections = connections(4, &["203.0.113.2"]);
+        let guarded = enter(&connections, [ANN, BOB, BOB, BOB]);
+        guarded[3].comes_from(ANN.into());
+        let _late = connections.enter(EVE.into());
+        assert_eq!(sent_away(&guarded), [true, false, false, false]);
     }
 
     #[test]
     fn a_request_that_waits_for_us_is_never_given_up() {
-        let crowd = crowd(2, &[]);
-        let members = enter(&crowd, [EVE, EVE]);
-        members[0].connection.begin(false);
-        let late = enter(&crowd, [ANN]);
-        assert_eq!(sent_away(&members), [false, true]);
+        let connections = connections(2, &[]);
+        let guarded = enter(&connections, [EVE, EVE]);
+        guarded[0].connection.begin(false);
+        let late = enter(&connections, [ANN]);
+        assert_eq!(sent_away(&guarded), [false, true]);
         late[0].connection.begin(false);
-        let _later = crowd.enter(BOB.into());
-        assert_eq!((sent_away(&members), sent_away(&late)), ([false, true], [false]));
+        let _later = connections.enter(BOB.into());
+        assert_eq!((sent_away(&guarded), sent_away(&late)), ([false, true], [false]));
     }
 
     #[test]
@@ -253,21 +253,21 @@ mod tests {
 
     #[test]
     fn of_bodies_the_one_that_is_coming_for_longest_loses_and_who_has_come_is_waited_for() {
-        let (crowd, task) = (crowd(9, &[]), Context::from_waker(Waker::noop()));
-        let members = enter(&crowd, [ANN, BOB, EVE]);
-        let [slow, fast, third] = std::array::from_fn(|at| &members[at].connection);
+        let (connections, task) = (connections(9, &[]), Context::from_waker(Waker::noop()));
+        let guarded = enter(&connections, [ANN, BOB, EVE]);
+        let [slow, fast, third] = std::array::from_fn(|at| &guarded[at].connection);
         slow.await_body();
-        assert_eq!(crowd.hold(slow, 600, &task), Ready(()));
+        assert_eq!(connections.hold(slow, 600, &task), Ready(()));
         fast.await_body();
-        assert_eq!(crowd.hold(fast, 900, &task), Ready(()));
+        assert_eq!(connections.hold(fast, 900, &task), Ready(()));
         assert_eq!((slow.body_is_lost(), fast.body_is_lost(), slow.held.get()), (true, false, 0));
 
         third.await_body();
         fast.work();
-        assert_eq!(crowd.hold(third, 200, &task), Pending);
-        crowd.release(fast);
-        assert_eq!(crowd.hold(third, 200, &task), Ready(()));
-        drop(members);
-        assert_eq!((crowd.held.get(), crowd.sources.borrow().len()), (0, 0));
+        assert_eq!(connections.hold(third, 200, &task), Pending);
+        connections.release(fast);
+        assert_eq!(connections.hold(third, 200, &task), Ready(()));
+        drop(guarded);
+        assert_eq!((connections.held.get(), connections.sources.borrow().len()), (0, 0));
     }
 }

@@ -24,7 +24,7 @@ const DRAIN_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The interval of checks at shutdown.
 const LOOK: Duration = Duration::from_millis(10);
 
-pub(crate) struct Door {
+pub(crate) struct GracefulShutdown {
     /// Once it is requested, every answer ends its connection.
     shutdown: Arc<dyn Shutdown>,
     /// How long a connection may idle before its last request; none where that is not awaited.
@@ -34,7 +34,7 @@ pub(crate) struct Door {
     open: AtomicUsize,
 }
 
-impl Door {
+impl GracefulShutdown {
     pub(crate) fn new(shutdown: Arc<dyn Shutdown>, retire_wait: Option<Duration>) -> Self {
         Self { shutdown, retire_wait, kept_alive: AtomicUsize::new(0), open: AtomicUsize::new(0) }
     }
@@ -69,23 +69,23 @@ impl Door {
     }
 }
 
-pub(crate) struct Guest {
-    door: Arc<Door>,
+pub(crate) struct InFlight {
+    graceful_shutdown: Arc<GracefulShutdown>,
     early: bool,
 }
 
-impl Guest {
-    pub(crate) fn new(door: &Arc<Door>) -> Self {
-        let early = !door.is_closing();
-        door.kept_alive.fetch_add(usize::from(early), Ordering::AcqRel);
-        door.open.fetch_add(1, Ordering::AcqRel);
-        Self { door: Arc::clone(door), early }
+impl InFlight {
+    pub(crate) fn new(graceful_shutdown: &Arc<GracefulShutdown>) -> Self {
+        let early = !graceful_shutdown.is_closing();
+        graceful_shutdown.kept_alive.fetch_add(usize::from(early), Ordering::AcqRel);
+        graceful_shutdown.open.fetch_add(1, Ordering::AcqRel);
+        Self { graceful_shutdown: Arc::clone(graceful_shutdown), early }
     }
 }
 
-impl Drop for Guest {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.door.kept_alive.fetch_sub(usize::from(self.early), Ordering::AcqRel);
-        self.door.open.fetch_sub(1, Ordering::AcqRel);
+        self.graceful_shutdown.kept_alive.fetch_sub(usize::from(self.early), Ordering::AcqRel);
+        self.graceful_shutdown.open.fetch_sub(1, Ordering::AcqRel);
     }
 }

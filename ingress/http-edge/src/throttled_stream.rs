@@ -1,7 +1,7 @@
 //! The layer between a socket and HTTP/1: passes input on in portions, and reports it to the connection.
 //!
 //! The HTTP/1 server reads on while it works, up to 128 KiB, and makes a request of every head in there: a few
-//! kilobytes of the shortest heads become half a megabyte. With the wire, a client with pipelined requests waits.
+//! kilobytes of the shortest heads become half a megabyte. With the stream, a client with pipelined requests waits.
 
 use std::io;
 use std::pin::Pin;
@@ -33,7 +33,7 @@ pub(super) enum Line {
 }
 
 /// A socket with the state of its connection.
-pub(super) struct Wire {
+pub(super) struct ThrottledStream {
     line: Line,
     connection: Rc<Connection>,
     turn: Turn,
@@ -73,7 +73,7 @@ impl Turn {
     }
 }
 
-impl Wire {
+impl ThrottledStream {
     pub(super) fn new(line: Line, connection: Rc<Connection>) -> Self {
         Self { line, connection, turn: Turn::default(), rest: BytesMut::new(), is_final: false }
     }
@@ -138,7 +138,7 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for ThrottledStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.turn.bytes == 0 {
@@ -184,7 +184,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for ThrottledStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.line).poll_write(cx, bytes);
         if written.is_pending() {
@@ -251,36 +251,36 @@ mod tests {
 
     use super::*;
     use crate::Limits;
-    use crate::crowd::{Crowd, Member};
+    use crate::connections::{Connections, Guard};
     use crate::networks::Networks;
     use crate::observer;
     use crate::pace::SMALL_REQUEST_BYTES;
     use crate::watch::watch;
 
-    /// A wire, its connection and the client at the other end.
-    async fn wire(limits: Limits) -> (Wire, Member, TcpStream) {
+    /// A stream, its connection and the client at the other end.
+    async fn stream(limits: Limits) -> (ThrottledStream, Guard, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
         let (socket, peer) = listener.accept().await.expect("the connection");
-        let crowd = Crowd::new(limits, Networks::default(), observer::nobody());
-        let member = crowd.enter(peer.ip());
-        member.connection.greeted();
-        (Wire::new(Line::Plain(socket), Rc::clone(&member.connection)), member, client)
+        let connections = Connections::new(limits, Networks::default(), observer::nobody());
+        let guard = connections.enter(peer.ip());
+        guard.connection.handshake_done();
+        (ThrottledStream::new(Line::Plain(socket), Rc::clone(&guard.connection)), guard, client)
     }
 
     /// What the server reads in one turn, which is until there is nothing for the moment.
-    async fn turn(wire: &mut Wire) -> usize {
+    async fn turn(stream: &mut ThrottledStream) -> usize {
         let mut scratch = vec![0; 128 * 1024];
         let mut buffer = ReadBuf::new(&mut scratch);
-        wire.line_is_readable().await;
+        stream.line_is_readable().await;
         poll_fn(|cx| {
-            while Pin::new(&mut *wire).poll_read(cx, &mut buffer).is_ready() {}
+            while Pin::new(&mut *stream).poll_read(cx, &mut buffer).is_ready() {}
             Poll::Ready(buffer.filled().len())
         })
         .await
     }
 
-    impl Wire {
+    impl ThrottledStream {
         async fn line_is_readable(&self) {
             let Line::Plain(socket) = &self.line else { panic!("it is plain") };
             if self.rest.is_empty() {
@@ -291,11 +291,11 @@ mod tests {
 
     /// How many bytes the server reads in each turn until it has all of this.
     async fn turns(said: &str) -> Vec<usize> {
-        let (mut wire, _member, mut client) = wire(Limits::default()).await;
+        let (mut stream, _member, mut client) = stream(Limits::default()).await;
         client.write_all(said.as_bytes()).await.expect("it is taken");
         let mut turns = Vec::new();
         while turns.iter().sum::<usize>() < said.len() {
-            turns.push(turn(&mut wire).await);
+            turns.push(turn(&mut stream).await);
         }
         turns
     }
@@ -321,26 +321,26 @@ mod tests {
 
     #[tokio::test]
     async fn who_sends_ahead_waits_until_the_last_request_is_answered() {
-        let (mut wire, member, mut client) = wire(Limits::default()).await;
+        let (mut stream, guard, mut client) = stream(Limits::default()).await;
         client.write_all(b"GET / HTTP/1.1\r\n").await.expect("a part");
-        assert_eq!(turn(&mut wire).await, 16);
-        member.connection.begin(false);
+        assert_eq!(turn(&mut stream).await, 16);
+        guard.connection.begin(false);
         client.write_all(&[b'x'; 1000]).await.expect("more");
-        assert_eq!(turn(&mut wire).await, 1000, "who is there already may say a little more");
+        assert_eq!(turn(&mut stream).await, 1000, "who is there already may say a little more");
         client.write_all(&[b'x'; 1000]).await.expect("even more");
-        assert_eq!(turn(&mut wire).await, 0);
-        member.connection.answered(false);
-        assert_eq!(turn(&mut wire).await, 1000);
+        assert_eq!(turn(&mut stream).await, 0);
+        guard.connection.answered(false);
+        assert_eq!(turn(&mut stream).await, 1000);
     }
 
     #[tokio::test]
     async fn nothing_is_read_while_answers_are_not() {
-        let (mut wire, member, mut client) = wire(Limits::default()).await;
+        let (mut stream, guard, mut client) = stream(Limits::default()).await;
         client.write_all(b"GET / HTTP/1.1\r\n").await.expect("a part");
-        member.connection.blocked();
-        assert_eq!(turn(&mut wire).await, 0);
-        member.connection.flushed();
-        assert_eq!(turn(&mut wire).await, 16);
+        guard.connection.blocked();
+        assert_eq!(turn(&mut stream).await, 0);
+        guard.connection.flushed();
+        assert_eq!(turn(&mut stream).await, 16);
     }
     #[tokio::test]
     async fn large_requests_are_read_at_a_rate_and_small_ones_do_not_wait() {
@@ -350,34 +350,34 @@ mod tests {
             body_timeout: Duration::from_secs(1),
             ..Limits::default()
         };
-        let (mut wire, member, mut client) = wire(limits).await;
+        let (mut stream, guard, mut client) = stream(limits).await;
         let began = Instant::now();
         let large = vec![b'x'; SMALL_REQUEST_BYTES + 3 * RATE];
         let (reading, sending) = tokio::join!(
-            watch(&member.connection, async {
-                member.connection.await_body();
+            watch(&guard.connection, async {
+                guard.connection.await_body();
                 let mut read = 0;
                 while read < large.len() {
                     let mut scratch = [0; PORTION_BYTES];
                     let mut buffer = ReadBuf::new(&mut scratch);
-                    poll_fn(|cx| Pin::new(&mut wire).poll_read(cx, &mut buffer)).await.expect("bytes");
+                    poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut buffer)).await.expect("bytes");
                     read += buffer.filled().len();
                 }
-                wire
+                stream
             }),
             client.write_all(&large)
         );
         sending.expect("it is taken");
         // The first second's worth comes at once, and the last portion without waiting for its price.
         assert!(began.elapsed() > Duration::from_millis(1_900), "{:?}", began.elapsed());
-        assert!(!member.connection.body_is_lost(), "a client was blamed for what it had to wait");
+        assert!(!guard.connection.body_is_lost(), "a client was blamed for what it had to wait");
 
-        let mut wire = reading.expect("it was read to its end");
-        member.connection.answered(false);
+        let mut stream = reading.expect("it was read to its end");
+        guard.connection.answered(false);
         client.write_all(&[b'y'; SMALL_REQUEST_BYTES]).await.expect("a small one");
         let mut read = 0;
         for _ in 0..100 {
-            read += turn(&mut wire).await;
+            read += turn(&mut stream).await;
             if read == SMALL_REQUEST_BYTES {
                 return;
             }
