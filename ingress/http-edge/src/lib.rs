@@ -236,7 +236,7 @@ where
             .client_disconnect_timeout(DISCONNECT_WAIT_MAX)
             .h1_write_buffer_size(ANSWERS_BYTES_MAX)
             .on_connect_ext(|stream: &ThrottledStream, data: &mut Extensions| {
-                drop(data.insert(Rc::clone(stream.connection())))
+                drop(data.insert(Rc::clone(stream.connection())));
             })
             .h1(app);
         http.new_service(()).await
