@@ -86,7 +86,7 @@ impl Ending {
     pub fn why(self) -> String {
         match self {
             Self::AllDelivered => "nothing is left".to_owned(),
-            Self::AskedBack => "its ingress has come back and brings them itself".to_owned(),
+            Self::AskedBack => "its ingress has returned and sends them itself".to_owned(),
             Self::Refused => {
                 format!("Kafka refuses them, they are larger than it takes: {}", Fault::TooLarge.remedy())
             }
