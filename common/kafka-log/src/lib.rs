@@ -13,6 +13,7 @@ mod group;
 mod hanging;
 mod kafka_event_log;
 mod look;
+mod member_assignment;
 mod producer;
 mod reader;
 mod record;

@@ -1,26 +1,29 @@
 //! Queries offsets, and reads ranges of `raw` and `facts` to their very end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::groups::GroupInfo;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::client::{PlainContext, Role};
 use super::facts::plain_consumer;
 use super::group::look_into;
+use super::member_assignment::assigned;
 use super::record::{entry, kafka_offset, kafka_partition};
-use super::transaction::{is_refusal, judge, stopping};
+use super::transaction::{judge, stopping};
 use event_log::contract::Topic;
-use event_log::hanging::{LeftOff, Published, Undecided};
+use event_log::hanging::{Published, Undecided};
 use event_log::{Entry, EventLogError, OPEN_MAX, Position};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
+
+mod left_off;
 
 /// One request; then the stop is checked, and the request repeated.
 const CALL_WAIT: Duration = Duration::from_secs(5);
@@ -231,44 +234,6 @@ impl Reader {
         })
     }
 
-    /// The group's offset in `raw`, queried until no transaction that may move it is open. Does not join the group.
-    pub(super) fn left_off(&self, partition: u32) -> Result<Option<u64>, EventLogError> {
-        let name = self.settings.topic(Topic::Raw);
-        let began = Instant::now();
-        loop {
-            if self.stop.requested() {
-                return Err(stopping());
-            }
-            let mut asked = TopicPartitionList::with_capacity(1);
-            asked.add_partition(&name, kafka_partition(partition));
-            let answer = self.committed.committed_offsets(asked, CALL_WAIT).and_then(|found| {
-                let found = found.elements();
-                let found = found.first().ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
-                found.error()?;
-                Ok(found.offset())
-            });
-            match answer {
-                Ok(Offset::Offset(offset)) => return Ok(u64::try_from(offset).ok()),
-                Ok(_) => return Ok(None),
-                Err(error) if is_refusal(&error) => {
-                    return Err(judge(&format!("ask where the group left off in {name}/{partition}"), &error, None));
-                }
-                Err(error) if began.elapsed() >= OPEN_MAX => {
-                    let waited_s = began.elapsed().as_secs();
-                    return Err(EventLogError::Reopen(format!(
-                        "{name}/{partition} does not return the group's offset: {error}, for {waited_s} s. If a \
-                         transaction is open there: {HANGS}"
-                    )));
-                }
-                Err(error) => {
-                    // A time-out is no answer: an undecided offset is not returned.
-                    tracing::warn!(partition, "wait for the group's offset in {name}/{partition}: {error}");
-                    self.stop.sleep(Duration::from_millis(200));
-                }
-            }
-        }
-    }
-
     /// The ends and the stable offsets of all output partitions.
     pub(super) fn published(&self) -> Result<Vec<Published>, EventLogError> {
         let places: Vec<(Topic, u32)> = Topic::ALL
@@ -379,48 +344,6 @@ impl Reader {
         }
     }
 
-    fn all_left_off(&self) -> Result<LeftOff, EventLogError> {
-        let all: Vec<u32> = (0..self.settings.partitions).collect();
-        let mut left_off = LeftOff { told: BTreeMap::new(), untold: all.iter().copied().collect() };
-        self.ask_where_left_off(&all, &mut left_off);
-        // If one of them is undecided, Kafka's client returns none.
-        for partition in left_off.untold.clone() {
-            if self.stop.requested() {
-                return Err(stopping());
-            }
-            self.ask_where_left_off(&[partition], &mut left_off);
-        }
-        Ok(left_off)
-    }
-
-    /// Whether no open transaction may move the group's offset in a partition; waits a moment at most.
-    pub(super) fn tells_where_left_off(&self, partition: u32) -> bool {
-        self.left_off_in(&[partition]).is_some()
-    }
-
-    fn ask_where_left_off(&self, partitions: &[u32], left_off: &mut LeftOff) {
-        for (partition, offset) in self.left_off_in(partitions).unwrap_or_default() {
-            left_off.untold.remove(&partition);
-            left_off.told.extend(offset.map(|offset| (partition, offset)));
-        }
-    }
-
-    /// One query for the group's offsets; none if any of them is undecided.
-    fn left_off_in(&self, partitions: &[u32]) -> Option<Vec<(u32, Option<u64>)>> {
-        let raw = self.settings.topic(Topic::Raw);
-        let mut asked = TopicPartitionList::with_capacity(partitions.len());
-        for partition in partitions {
-            asked.add_partition(&raw, kafka_partition(*partition));
-        }
-        let told = self.committed.committed_offsets(asked, OFFSETS_WAIT).ok()?;
-        let tell = |place: &TopicPartitionListElem<'_>| {
-            place.error().ok()?;
-            let offset = if let Offset::Offset(offset) = place.offset() { Some(whole(offset)) } else { None };
-            Some((u32::try_from(place.partition()).ok()?, offset))
-        };
-        told.elements().iter().map(tell).collect()
-    }
-
     /// For committing offsets without a member.
     pub(super) fn no_member(&self) -> Option<ConsumerGroupMetadata> {
         self.committed.group_metadata()
@@ -473,56 +396,6 @@ impl fmt::Display for Place {
     }
 }
 
-/// The partitions of a topic in a member's assignment, in the format of the consumer protocol: a version, then for each
-/// topic its name and partitions. Unreadable bytes assign nothing.
-fn assigned(mut assignment: &[u8], topic: &str) -> Vec<u32> {
-    fn number<const N: usize>(from: &mut &[u8]) -> Option<u32> {
-        let (digits, rest) = from.split_first_chunk::<N>()?;
-        *from = rest;
-        Some(digits.iter().fold(0, |number, digit| number << 8 | u32::from(*digit)))
-    }
-    let from = &mut assignment;
-    let mut partitions = Vec::new();
-    let mut topics = || -> Option<()> {
-        number::<2>(from)?;
-        for _ in 0..number::<4>(from)? {
-            let length = usize::try_from(number::<2>(from)?).ok()?;
-            let (name, rest) = from.split_at_checked(length)?;
-            *from = rest;
-            for _ in 0..number::<4>(from)? {
-                let partition = number::<4>(from)?;
-                if name == topic.as_bytes() {
-                    partitions.push(partition);
-                }
-            }
-        }
-        Some(())
-    };
-    topics();
-    partitions
-}
-
 fn whole(offset: i64) -> u64 {
     u64::try_from(offset).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::assigned;
-
-    #[test]
-    fn an_assignment_is_read_by_topic_and_one_that_is_cut_off_as_far_as_it_goes() {
-        let topic = |name: &str, partitions: &[u32]| -> Vec<u8> {
-            let mut bytes = u16::try_from(name.len()).expect("short").to_be_bytes().to_vec();
-            bytes.extend(name.as_bytes());
-            bytes.extend(u32::try_from(partitions.len()).expect("few").to_be_bytes());
-            bytes.extend(partitions.iter().flat_map(|partition| partition.to_be_bytes()));
-            bytes
-        };
-        let whole = [&[0, 3, 0, 0, 0, 2][..], &topic("other", &[9]), &topic("raw", &[0, 300])].concat();
-        assert_eq!(assigned(&whole, "raw"), [0, 300]);
-        assert_eq!(assigned(&whole[..whole.len() - 1], "raw"), [0]);
-        assert_eq!(assigned(&whole, "none"), [0_u32; 0]);
-        assert_eq!(assigned(b"", "raw"), [0_u32; 0]);
-    }
 }

@@ -3,7 +3,6 @@
 //!
 //! Only decisions are made under the lock. Records are sent, written and answered outside it.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -19,34 +18,13 @@ use crate::delivery::state::{
     Batch, DeliveryState, Effects, Offer, ProducerState, QueuedRecord, Reply, Reported, Rules, Waiter,
 };
 
+mod client;
+mod parked;
+
+pub use client::Client;
+
 /// Without news about the disk log, the supervisor checks other things this often.
 const LINK_WAIT_MAX: Duration = Duration::from_millis(100);
-/// Parked entries that are moved to the end of the disk log at a time.
-const MOVE_RECORDS_MAX: usize = 64;
-
-/// librdkafka, or a simulated client.
-pub trait Client: Send + Sync + 'static {
-    /// Never blocks.
-    fn send(&self, partition: u32, record: &Record, ticket: u64) -> Result<(), SendError>;
-    fn fatal(&self) -> Option<(Fault, String)>;
-    /// Makes a failed producer report the records that it holds; with `in_flight` also unanswered ones.
-    fn give_up(&self, in_flight: bool);
-}
-
-impl Client for RawProducer {
-    fn send(&self, partition: u32, record: &Record, ticket: u64) -> Result<(), SendError> {
-        self.send(partition, record, ticket)
-    }
-
-    fn fatal(&self) -> Option<(Fault, String)> {
-        self.fatal()
-    }
-
-    fn give_up(&self, in_flight: bool) {
-        self.give_up(in_flight);
-    }
-}
-
 /// The delivery state machine with the client, the disk log and the workers that it drives.
 pub struct Dispatcher<C = RawProducer> {
     partitions: u32,
@@ -272,48 +250,6 @@ impl<C: Client> Dispatcher<C> {
 
     pub fn producers_renewed(&self) -> u64 {
         self.producers_renewed.load(Ordering::Relaxed)
-    }
-
-    /// Sends the smallest parked entry again and returns its offset, if there is one.
-    pub fn retry_parked(&self) -> io::Result<Option<u64>> {
-        let now = self.clock.now();
-        let Some((offset, resent)) = self.lock().next_parked(now) else { return Ok(None) };
-        let record = self.entry(offset, resent)?;
-        let mut state = self.lock();
-        state.retry_parked(now, offset, self.partition_of(&record), Arc::new(record));
-        self.go_on(state, now);
-        Ok(Some(offset))
-    }
-
-    /// Moves parked entries to the end of the disk log, when most of the log is kept only for them.
-    pub fn move_parked(&self) -> io::Result<()> {
-        for _ in 0..MOVE_RECORDS_MAX {
-            if !self.is_kept_for_parked() {
-                return Ok(());
-            }
-            let Some((offset, resent)) = self.lock().oldest_parked() else { return Ok(()) };
-            let record = self.entry(offset, resent)?;
-            let mut state = self.lock();
-            state.move_to_end(offset, resent, Arc::new(record));
-            self.go_on(state, self.clock.now());
-        }
-        Ok(())
-    }
-
-    /// Whether the disk log is long, and most of it is in Kafka but lies behind a parked entry.
-    fn is_kept_for_parked(&self) -> bool {
-        let length = self.log.bounds().1.saturating_sub(self.delivered.watermark());
-        let long = self.log.bytes() > self.rules.move_parked_above_bytes;
-        long && self.delivered.undelivered() < length / 2
-    }
-
-    fn entry(&self, offset: u64, resent: bool) -> io::Result<Record> {
-        let found = self.log.reader(offset)?.next()?.filter(|(at, _)| *at == offset);
-        let (_, mut record) = found.ok_or_else(|| io::Error::other(format!("the disk log has no entry {offset}")))?;
-        if resent {
-            flag(&mut record);
-        }
-        Ok(record)
     }
 
     pub fn open(&self) -> usize {

@@ -8,7 +8,7 @@ use proptest::strategy::ValueTree;
 use super::memory::Memory;
 use super::sled::Sled;
 use super::*;
-use domain::{FactKind, HeldDetails, HeldEvent, Method, Place, Profile, ProfileField, Revision, Stamp};
+use domain::{Decision, FactKind, HeldDetails, HeldEvent, Method, Place, Profile, ProfileField, Revision, Stamp};
 
 const PARTITIONS: u32 = 3;
 

@@ -1,0 +1,104 @@
+//! Reads all rows of a state, when it is opened.
+
+use bitrix24::Installation;
+use domain::InstallationState;
+use event_log::EventId;
+use event_log::contract::partition_of_installation;
+
+use super::cache::Heard;
+use super::codec::{self, Codec};
+use super::counts::Counts;
+use super::digest::Digest;
+use super::untrusted::Untrusted;
+use super::{Rows, StoreError, Trusts, keys};
+
+pub(super) fn add_row(state: &mut InstallationState, codec: Codec, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    match keys::part(key).ok_or_else(malformed)? {
+        keys::Part::Claims(principal) => {
+            *state.principals.entry(principal).or_default().claims = codec.claims(value)?;
+        }
+        keys::Part::Decision(principal, method, token) => {
+            let latest = codec.decision(value)?;
+            state.principals.entry(principal).or_default().decisions.join((method, token), latest);
+        }
+        keys::Part::Held(principal, offset) => {
+            state.principals.entry(principal).or_default().held.insert(offset, codec::held(value)?);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn malformed() -> StoreError {
+    StoreError::Damaged("a key is malformed".to_owned())
+}
+
+pub(super) struct Known {
+    pub digests: Vec<Digest>,
+    pub counts: Counts,
+    pub heard: Heard,
+    pub untrusted: Vec<Untrusted>,
+}
+
+/// Reads every row. An invalid one is damage.
+pub(super) fn read_all(rows: &dyn Rows, codec: Codec, partitions: u32, trusts: &Trusts) -> Result<Known, StoreError> {
+    let (digests, counts) = (vec![Digest::default(); partitions as usize], Counts::default());
+    let untrusted = (0..partitions).map(|_| Untrusted::default()).collect();
+    let mut known = Known { digests, counts, heard: Heard::default(), untrusted };
+    let mut current: Option<Current> = None;
+    for row in rows.scan(b"", b"") {
+        let (key, value) = row?;
+        if key == keys::OWNER || keys::is_checkpoint(&key, partitions) {
+            continue;
+        }
+        // Rows of one installation are adjacent.
+        if current.as_ref().is_none_or(|current| !key.starts_with(&current.prefix)) {
+            let new = Current::of(&key, partitions)?;
+            if let Some(past) = current.replace(new) {
+                past.count(&mut known, trusts);
+            }
+        }
+        let Some(current) = &mut current else { continue };
+        known.digests[current.partition as usize].replace(&key, None, Some(&value));
+        let rest = &key[current.prefix.len()..];
+        if key.starts_with(keys::FACTS) {
+            known.heard.add(&current.installation, EventId::from_slice(rest).map_err(|_| malformed())?);
+        } else if !key.starts_with(keys::HELD_FACTS) {
+            add_row(&mut current.state, codec, rest, &value)?;
+        }
+    }
+    if let Some(past) = current {
+        past.count(&mut known, trusts);
+    }
+    Ok(known)
+}
+
+/// The installation whose rows are being read.
+struct Current {
+    prefix: Vec<u8>,
+    installation: Installation,
+    partition: u32,
+    state: InstallationState,
+}
+
+impl Current {
+    fn of(key: &[u8], partitions: u32) -> Result<Self, StoreError> {
+        let installation = keys::installation(key).ok_or_else(malformed)?;
+        let prefix = match key.first() {
+            Some(kind) if keys::FACTS.contains(kind) => keys::facts(&installation),
+            Some(kind) if keys::HELD_FACTS.contains(kind) => keys::all_held_facts(&installation),
+            Some(_) | None => keys::installation_rows(&installation),
+        };
+        Ok(Self {
+            prefix,
+            partition: partition_of_installation(&installation, partitions),
+            state: InstallationState::default(),
+            installation,
+        })
+    }
+
+    fn count(&self, known: &mut Known, trusts: &Trusts) {
+        known.counts.add(&self.state, trusts.of(&self.installation.app), 1);
+        let untrusted = &mut known.untrusted[self.partition as usize];
+        untrusted.replace(&self.installation, None, Untrusted::heard(&self.state));
+    }
+}
