@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use bitrix24::Installation;
 use domain::{Decision, Fact, FactKey, FactKind, Method, Place, Profile, Revision, Stamp};
-use event_log::EventId;
 use event_log::contract::Topic;
-use event_log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
+use event_log::{Entry, EventId, EventLogError, LogReader, Position, Record};
 use fastrand::Rng;
 use mimalloc::MiMalloc;
 use primitives::secret::Fingerprint;
@@ -109,7 +108,7 @@ impl Facts {
     }
 }
 
-impl EventLog for Facts {
+impl LogReader for Facts {
     fn identity(&self) -> &'static str {
         "facts"
     }
@@ -122,10 +121,6 @@ impl EventLog for Facts {
         true
     }
 
-    fn next(&mut self, _: Duration) -> Result<LogEvent, EventLogError> {
-        Ok(LogEvent::Quiet)
-    }
-
     fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
         Ok(None)
     }
@@ -133,14 +128,6 @@ impl EventLog for Facts {
     fn bounds(&mut self, topic: Topic, _: u32) -> Result<(u64, u64), EventLogError> {
         assert_eq!(topic, Topic::Facts, "nothing else is looked at");
         Ok((0, self.0))
-    }
-
-    fn start(&mut self, _: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn follow(&mut self, _: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
     }
 
     fn read(
@@ -161,13 +148,5 @@ impl EventLog for Facts {
 
     fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
         Ok(0)
-    }
-
-    fn unowned(&mut self) -> Option<usize> {
-        None
-    }
-
-    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, EventLogError> {
-        Err(EventLogError::Fatal("nothing is published by a rebuild".into()))
     }
 }

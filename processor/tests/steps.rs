@@ -13,8 +13,7 @@ use bytes::Bytes;
 use disk_log::{DiskEventLog, DiskLog, Options};
 use domain::{DECISIONS_MAX, HELD_BYTES_MAX, RecordStatus};
 use event_log::contract::{Retention, Topic};
-use event_log::{Entry, EventLog, EventLogError, LogEvent, Output, Position};
-use event_log::{EventId, RawEvent};
+use event_log::{Applied, Entry, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, RawEvent};
 use primitives::time::Timestamp;
 use processor::metrics::Metrics;
 use processor::run::owner::Limits;
@@ -237,7 +236,7 @@ struct Spy {
     takes: usize,
 }
 
-impl EventLog for Spy {
+impl LogReader for Spy {
     fn identity(&self) -> &str {
         self.event_log.identity()
     }
@@ -250,25 +249,12 @@ impl EventLog for Spy {
         self.event_log.tells_progress()
     }
 
-    fn next(&mut self, wait: Duration) -> Result<LogEvent, EventLogError> {
-        self.event_log.next(wait)
-    }
-
     fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
         self.event_log.committed(partition)
     }
 
     fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
         self.event_log.bounds(topic, partition)
-    }
-
-    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
-        self.seen.lock().expect("no panic").starts += 1;
-        self.event_log.start(starts)
-    }
-
-    fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
-        self.event_log.follow(starts)
     }
 
     fn read(
@@ -285,9 +271,40 @@ impl EventLog for Spy {
     fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
         self.event_log.offset_at(partition, at)
     }
+}
+
+impl EventLog for Spy {
+    fn recover(&mut self, _: &[Applied]) -> Result<(), EventLogError> {
+        Ok(())
+    }
+
+    fn join(&mut self) -> Result<(), EventLogError> {
+        Ok(())
+    }
+
+    fn next(&mut self, wait: Duration) -> Result<LogEvent, EventLogError> {
+        self.event_log.next(wait)
+    }
+
+    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
+        self.seen.lock().expect("no panic").starts += 1;
+        self.event_log.start(starts)
+    }
+
+    fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
+        self.event_log.follow(starts)
+    }
 
     fn unowned(&mut self) -> Option<usize> {
         self.event_log.unowned()
+    }
+
+    fn lost_a_broker(&mut self) -> bool {
+        false
+    }
+
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
+        Ok(Vec::new())
     }
 
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use event_log::contract::{Topic, header};
 use event_log::hanging::{Doubts, end_what_hangs};
-use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, Output, Position};
+use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 
@@ -213,7 +213,7 @@ impl SimEventLog {
     }
 }
 
-impl EventLog for SimEventLog {
+impl LogReader for SimEventLog {
     fn identity(&self) -> &str {
         IDENTITY
     }
@@ -224,46 +224,6 @@ impl EventLog for SimEventLog {
 
     fn tells_progress(&self) -> bool {
         true
-    }
-
-    fn recover(&mut self, applied: &[Applied]) -> Result<(), EventLogError> {
-        let applied = if self.being.world.lock().has(Mutation::AbortsWhatHangs) { &[] } else { applied };
-        let published_in = end_what_hangs(&Opening::new(&self.being, &self.producer), applied)?;
-        self.doubts.published(published_in);
-        Ok(())
-    }
-
-    fn join(&mut self) -> Result<(), EventLogError> {
-        self.being.pause("join the group");
-        let Being { world, life, instance, .. } = &self.being;
-        let mut world = world.lock();
-        world.note(|| format!("life {life} ({instance}) joins"));
-        let id = self.member.join(&mut world.broker);
-        world.hearts.insert(*life, (instance.clone(), id));
-        Ok(())
-    }
-
-    fn next(&mut self, _wait: Duration) -> Result<LogEvent, EventLogError> {
-        self.pay()?;
-        self.is_taking_over = false;
-        self.being.pause("next");
-        let handle = self.being.world.clone();
-        let mut world = handle.lock();
-        let faults = world.faults;
-        if world.chance(faults.reopen / 4) {
-            return Err(EventLogError::Reopen(format!("read raw, {INJECTED}")));
-        }
-        self.serve(&mut world, true)?;
-        if let Some(change) = self.member.change() {
-            let life = self.being.life;
-            world.note(|| format!("life {life}: {change:?}"));
-            self.is_taking_over = matches!(change, LogEvent::Assigned(_));
-            return Ok(change);
-        }
-        let raw_first = world.random.bool();
-        let first = if raw_first { self.raw(&mut world) } else { self.facts(&mut world) };
-        let turn = first.or_else(|| if raw_first { self.facts(&mut world) } else { self.raw(&mut world) });
-        Ok(turn.unwrap_or(LogEvent::Quiet))
     }
 
     fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
@@ -294,25 +254,6 @@ impl EventLog for SimEventLog {
             return Err(EventLogError::Reopen(format!("ask for bounds, {INJECTED}")));
         }
         Ok(world.broker.log(topic, partition).bounds())
-    }
-
-    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
-        let world = self.being.world.lock();
-        for start in starts {
-            let brought = world.brought.get(&(self.being.life, start.partition)).copied();
-            let beyond = brought.filter(|_| world.has(Mutation::NoRewindAfterAbort)).unwrap_or(0);
-            self.member.start(Position { offset: start.offset.max(beyond), ..*start });
-        }
-        Ok(())
-    }
-
-    fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
-        self.followed = starts.iter().map(|start| (start.partition, start.offset)).collect();
-        let world = self.being.world.lock();
-        if world.has(Mutation::FollowsOneTooFar) {
-            self.followed.values_mut().for_each(|next| *next += 1);
-        }
-        Ok(())
     }
 
     fn read(
@@ -364,6 +305,67 @@ impl EventLog for SimEventLog {
         let world = self.being.world.lock();
         let at = if world.has(Mutation::LooksBackTooLate) { at.plus(Duration::from_secs(1)) } else { at };
         Ok(world.broker.log(Topic::Raw, partition).offset_at(at))
+    }
+}
+
+impl EventLog for SimEventLog {
+    fn recover(&mut self, applied: &[Applied]) -> Result<(), EventLogError> {
+        let applied = if self.being.world.lock().has(Mutation::AbortsWhatHangs) { &[] } else { applied };
+        let published_in = end_what_hangs(&Opening::new(&self.being, &self.producer), applied)?;
+        self.doubts.published(published_in);
+        Ok(())
+    }
+
+    fn join(&mut self) -> Result<(), EventLogError> {
+        self.being.pause("join the group");
+        let Being { world, life, instance, .. } = &self.being;
+        let mut world = world.lock();
+        world.note(|| format!("life {life} ({instance}) joins"));
+        let id = self.member.join(&mut world.broker);
+        world.hearts.insert(*life, (instance.clone(), id));
+        Ok(())
+    }
+
+    fn next(&mut self, _wait: Duration) -> Result<LogEvent, EventLogError> {
+        self.pay()?;
+        self.is_taking_over = false;
+        self.being.pause("next");
+        let handle = self.being.world.clone();
+        let mut world = handle.lock();
+        let faults = world.faults;
+        if world.chance(faults.reopen / 4) {
+            return Err(EventLogError::Reopen(format!("read raw, {INJECTED}")));
+        }
+        self.serve(&mut world, true)?;
+        if let Some(change) = self.member.change() {
+            let life = self.being.life;
+            world.note(|| format!("life {life}: {change:?}"));
+            self.is_taking_over = matches!(change, LogEvent::Assigned(_));
+            return Ok(change);
+        }
+        let raw_first = world.random.bool();
+        let first = if raw_first { self.raw(&mut world) } else { self.facts(&mut world) };
+        let turn = first.or_else(|| if raw_first { self.facts(&mut world) } else { self.raw(&mut world) });
+        Ok(turn.unwrap_or(LogEvent::Quiet))
+    }
+
+    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
+        let world = self.being.world.lock();
+        for start in starts {
+            let brought = world.brought.get(&(self.being.life, start.partition)).copied();
+            let beyond = brought.filter(|_| world.has(Mutation::NoRewindAfterAbort)).unwrap_or(0);
+            self.member.start(Position { offset: start.offset.max(beyond), ..*start });
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
+        self.followed = starts.iter().map(|start| (start.partition, start.offset)).collect();
+        let world = self.being.world.lock();
+        if world.has(Mutation::FollowsOneTooFar) {
+            self.followed.values_mut().for_each(|next| *next += 1);
+        }
+        Ok(())
     }
 
     fn unowned(&mut self) -> Option<usize> {

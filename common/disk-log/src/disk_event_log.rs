@@ -22,7 +22,7 @@ pub use self::upkeep::Upkeep;
 use super::files::Files;
 use super::{AppendError, DiskLog, Leaves, Options, Place, Reader};
 use event_log::contract::{Policy, Retention, Topic, header};
-use event_log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
+use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Record};
 use primitives::time::{SteadyClock, Timestamp};
 
 mod upkeep;
@@ -219,7 +219,7 @@ impl DiskEventLog {
     }
 }
 
-impl EventLog for DiskEventLog {
+impl LogReader for DiskEventLog {
     fn identity(&self) -> &str {
         &self.identity
     }
@@ -232,52 +232,12 @@ impl EventLog for DiskEventLog {
         false
     }
 
-    fn next(&mut self, wait: Duration) -> Result<LogEvent, EventLogError> {
-        if !std::mem::replace(&mut self.was_assigned, true) {
-            return Ok(LogEvent::Assigned(vec![PARTITION]));
-        }
-        self.retain();
-        let position = self.reader.as_ref().map_or(u64::MAX, Reader::position);
-        if !self.raw.wait_beyond(position, wait) {
-            return Ok(LogEvent::Quiet);
-        }
-        let Some(reader) = &mut self.reader else { return Ok(LogEvent::Quiet) };
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        while entries.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
-            let Some((offset, record)) = reader.next().map_err(|error| unreadable(Topic::Raw, &error))? else { break };
-            bytes += record.size();
-            self.brought.extend(reader.place().map(|place| (offset + 1, place)));
-            entries.push(Entry { position: Position { partition: PARTITION, offset }, record });
-        }
-        Ok(LogEvent::Raw(entries))
-    }
-
     fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
         self.log_of(Topic::Facts, partition).map(|_| self.read_until)
     }
 
     fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
         self.log_of(topic, partition).map(DiskLog::bounds)
-    }
-
-    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
-        for start in starts {
-            let log = self.log_of(Topic::Raw, start.partition)?;
-            let (first, end) = log.bounds();
-            if !(first..=end).contains(&start.offset) {
-                let offset = start.offset;
-                return Err(EventLogError::Fatal(format!(
-                    "raw holds {first} to {end}, and cannot be read from {offset} on"
-                )));
-            }
-            self.reader = Some(log.reader(start.offset).map_err(|error| unreadable(Topic::Raw, &error))?);
-            self.brought.clear();
-        }
-        Ok(())
-    }
-
-    fn follow(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
     }
 
     fn read(
@@ -305,9 +265,67 @@ impl EventLog for DiskEventLog {
     fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
         self.log_of(Topic::Raw, partition).map(|log| log.offset_at(at))
     }
+}
+
+impl EventLog for DiskEventLog {
+    fn recover(&mut self, _: &[Applied]) -> Result<(), EventLogError> {
+        Ok(())
+    }
+
+    fn join(&mut self) -> Result<(), EventLogError> {
+        Ok(())
+    }
+
+    fn next(&mut self, wait: Duration) -> Result<LogEvent, EventLogError> {
+        if !std::mem::replace(&mut self.was_assigned, true) {
+            return Ok(LogEvent::Assigned(vec![PARTITION]));
+        }
+        self.retain();
+        let position = self.reader.as_ref().map_or(u64::MAX, Reader::position);
+        if !self.raw.wait_beyond(position, wait) {
+            return Ok(LogEvent::Quiet);
+        }
+        let Some(reader) = &mut self.reader else { return Ok(LogEvent::Quiet) };
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while entries.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
+            let Some((offset, record)) = reader.next().map_err(|error| unreadable(Topic::Raw, &error))? else { break };
+            bytes += record.size();
+            self.brought.extend(reader.place().map(|place| (offset + 1, place)));
+            entries.push(Entry { position: Position { partition: PARTITION, offset }, record });
+        }
+        Ok(LogEvent::Raw(entries))
+    }
+
+    fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
+        for start in starts {
+            let log = self.log_of(Topic::Raw, start.partition)?;
+            let (first, end) = log.bounds();
+            if !(first..=end).contains(&start.offset) {
+                let offset = start.offset;
+                return Err(EventLogError::Fatal(format!(
+                    "raw holds {first} to {end}, and cannot be read from {offset} on"
+                )));
+            }
+            self.reader = Some(log.reader(start.offset).map_err(|error| unreadable(Topic::Raw, &error))?);
+            self.brought.clear();
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
+        Ok(())
+    }
 
     fn unowned(&mut self) -> Option<usize> {
         Some(usize::from(!self.was_assigned))
+    }
+
+    fn lost_a_broker(&mut self) -> bool {
+        false
+    }
+
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
+        Ok(Vec::new())
     }
 
     fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {

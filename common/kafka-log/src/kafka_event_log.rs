@@ -15,7 +15,7 @@ use super::topics::{self, MayCreate, TopicsError};
 use super::transaction::{Publisher, stopping};
 use event_log::contract::Topic;
 use event_log::hanging::{Doubts, end_what_hangs};
-use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, Output, Position};
+use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
@@ -216,7 +216,7 @@ impl Clients {
     }
 }
 
-impl EventLog for KafkaEventLog {
+impl LogReader for KafkaEventLog {
     fn identity(&self) -> &str {
         &self.identity
     }
@@ -229,6 +229,35 @@ impl EventLog for KafkaEventLog {
         true
     }
 
+    fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
+        let Clients { reader, member, .. } = self.clients();
+        let committed = reader.left_off(partition)?;
+        // Starting behind a hanging transaction in some topic would make it impossible to determine its outcome.
+        reader.wait_until_published(partition, &mut || member.serve())?;
+        Ok(committed)
+    }
+
+    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
+        self.clients().reader.bounds(topic, partition)
+    }
+
+    fn read(
+        &mut self,
+        topic: Topic,
+        from: Position,
+        until: u64,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), EventLogError> {
+        let Clients { reader, member, .. } = self.clients();
+        reader.read(topic, from, until, visit, &mut || member.serve())
+    }
+
+    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
+        self.clients().reader.offset_at(partition, at)
+    }
+}
+
+impl EventLog for KafkaEventLog {
     /// Our next commit would also commit hanging records in the same partitions.
     fn recover(&mut self, applied: &[Applied]) -> Result<(), EventLogError> {
         let Clients { publisher, reader, .. } = self.clients.as_ref().expect("there until dropped");
@@ -270,39 +299,12 @@ impl EventLog for KafkaEventLog {
         }
     }
 
-    fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
-        let Clients { reader, member, .. } = self.clients();
-        let committed = reader.left_off(partition)?;
-        // Starting behind a hanging transaction in some topic would make it impossible to determine its outcome.
-        reader.wait_until_published(partition, &mut || member.serve())?;
-        Ok(committed)
-    }
-
-    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
-        self.clients().reader.bounds(topic, partition)
-    }
-
     fn start(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
         self.clients().member.start(starts)
     }
 
     fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
         self.clients().follower.follow(starts)
-    }
-
-    fn read(
-        &mut self,
-        topic: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
-        let Clients { reader, member, .. } = self.clients();
-        reader.read(topic, from, until, visit, &mut || member.serve())
-    }
-
-    fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
-        self.clients().reader.offset_at(partition, at)
     }
 
     fn unowned(&mut self) -> Option<usize> {

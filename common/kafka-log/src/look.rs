@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::reader::Reader;
 use event_log::contract::Topic;
-use event_log::{Entry, EventLog, EventLogError, LogEvent, Output, Position};
+use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
@@ -50,7 +50,7 @@ impl KafkaLook {
     }
 }
 
-impl EventLog for KafkaLook {
+impl LogReader for KafkaLook {
     fn identity(&self) -> &str {
         &self.identity
     }
@@ -63,24 +63,12 @@ impl EventLog for KafkaLook {
         true
     }
 
-    fn next(&mut self, _wait: Duration) -> Result<LogEvent, EventLogError> {
-        Ok(LogEvent::Quiet)
-    }
-
     fn committed(&mut self, partition: u32) -> Result<Option<u64>, EventLogError> {
         self.reader.left_off(partition)
     }
 
     fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
         self.reader.bounds(topic, partition)
-    }
-
-    fn start(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
-        Err(only_looks())
-    }
-
-    fn follow(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
-        Err(only_looks())
     }
 
     fn read(
@@ -96,9 +84,39 @@ impl EventLog for KafkaLook {
     fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
         self.reader.offset_at(partition, at)
     }
+}
+
+impl EventLog for KafkaLook {
+    fn recover(&mut self, _: &[Applied]) -> Result<(), EventLogError> {
+        Ok(())
+    }
+
+    fn join(&mut self) -> Result<(), EventLogError> {
+        Ok(())
+    }
+
+    fn next(&mut self, _wait: Duration) -> Result<LogEvent, EventLogError> {
+        Ok(LogEvent::Quiet)
+    }
+
+    fn start(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
+        Err(only_looks())
+    }
+
+    fn follow(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
+        Err(only_looks())
+    }
 
     fn unowned(&mut self) -> Option<usize> {
         None
+    }
+
+    fn lost_a_broker(&mut self) -> bool {
+        false
+    }
+
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
+        Ok(Vec::new())
     }
 
     fn publish(&mut self, _outputs: Vec<Output>, _read: &[Position]) -> Result<Vec<Position>, EventLogError> {

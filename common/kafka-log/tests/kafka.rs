@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use event_log::contract::{Retention, Topic};
-use event_log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
+use event_log::{Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Record};
 use kafka_log::{Batches, Fault, FaultScope, KafkaEventLog, RawProducer, ReportError, Reports, SendError};
 use primitives::time::Timestamp;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};

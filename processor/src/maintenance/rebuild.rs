@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use event_log::contract::Topic;
-use event_log::{EventLog, EventLogError, Position};
+use event_log::{EventLogError, LogReader, Position};
 use runtime::lifecycle::Stop;
 
 use crate::run::assignment::{begin, read_facts};
@@ -29,7 +29,7 @@ pub struct Progress {
 ///
 /// The state in `dir` must not be open. A rebuild that ends early leaves it unchanged.
 pub fn rebuild(
-    event_log: &mut dyn EventLog,
+    event_log: &mut dyn LogReader,
     dir: &Path,
     trusts: Trusts,
     stop: &Stop,
@@ -54,7 +54,7 @@ pub fn rebuild(
 
 /// Applies all of `facts` behind the state.
 pub(crate) fn read_all(
-    event_log: &mut dyn EventLog,
+    event_log: &mut dyn LogReader,
     store: &Store,
     stop: &Stop,
     report: &mut dyn FnMut(Progress),

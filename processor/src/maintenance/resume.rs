@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
 
 use event_log::contract::Topic;
-use event_log::{EventId, EventLog, EventLogError, Position, RawEvent};
+use event_log::{EventId, EventLog, EventLogError, LogReader, Position, RawEvent};
 use primitives::time::Timestamp;
 
 use crate::run::assignment::{begin_of, progress_of};
@@ -44,7 +44,7 @@ pub struct Remedy {
 
 /// All obstacles, by partition. With `again`, a partition whose facts were lost or deleted restarts at the first record
 /// of `raw`, not at the end of the known facts.
-pub fn obstacles(event_log: &mut dyn EventLog, again: bool) -> Result<Vec<Obstacle>, EventLogError> {
+pub fn obstacles(event_log: &mut dyn LogReader, again: bool) -> Result<Vec<Obstacle>, EventLogError> {
     let mut obstacles = Vec::new();
     for partition in 0..event_log.partitions() {
         // In the same order as when a partition is restored.
@@ -86,7 +86,7 @@ pub fn accept(event_log: &mut dyn EventLog, obstacle: &Obstacle, now: Timestamp)
 }
 
 fn remedy(
-    event_log: &mut dyn EventLog,
+    event_log: &mut dyn LogReader,
     offsets: &ResumeOffsets,
     known: &Known,
     what: What,
@@ -157,7 +157,7 @@ struct Known {
 }
 
 impl Known {
-    fn of(event_log: &mut dyn EventLog, partition: u32) -> Result<Self, EventLogError> {
+    fn of(event_log: &mut dyn LogReader, partition: u32) -> Result<Self, EventLogError> {
         let (first, end) = event_log.bounds(Topic::Facts, partition)?;
         let mut known = Self { first, ..Self::default() };
         event_log.read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
@@ -196,7 +196,7 @@ impl Known {
     /// proves everything before it.
     fn agreed_until(
         &self,
-        event_log: &mut dyn EventLog,
+        event_log: &mut dyn LogReader,
         partition: u32,
         (first, end): (u64, u64),
     ) -> Result<u64, EventLogError> {

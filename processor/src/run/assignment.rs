@@ -5,7 +5,7 @@ use std::panic;
 use std::thread::{self, ScopedJoinHandle};
 
 use event_log::contract::Topic;
-use event_log::{Entry, EventId, EventLog, EventLogError, Position};
+use event_log::{Entry, EventId, EventLogError, LogReader, Position};
 use tracing::warn;
 
 use crate::run::failure::Failure;
@@ -23,7 +23,7 @@ const CHANGES_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Applies everything that is committed in `facts` of a partition. Waits for open transactions.
 pub fn catch_up(
-    event_log: &mut dyn EventLog,
+    event_log: &mut dyn LogReader,
     store: &Store,
     recent_events: &RecentEvents,
     partition: u32,
@@ -46,7 +46,7 @@ pub fn catch_up(
 /// If facts begin behind the state, they are only read if an operator has accepted that, and only into an empty state.
 pub fn begin(
     store: &Store,
-    event_log: &mut dyn EventLog,
+    event_log: &mut dyn LogReader,
     partition: u32,
     (first, end): (u64, u64),
 ) -> Result<(), Failure> {
@@ -62,7 +62,7 @@ pub fn begin(
 
 /// The accepted beginning of facts, by the newest decision of an operator.
 fn accepted_begin(
-    event_log: &mut dyn EventLog,
+    event_log: &mut dyn LogReader,
     partition: u32,
     first: u64,
     end: u64,
@@ -84,7 +84,7 @@ pub fn begin_of(entry: &Entry) -> Option<u64> {
 /// Whether the last folded record still exists, if it was a progress record: then the state knows its content.
 /// Compaction removes it only for a newer progress record with a higher `K`. It is also missing if its transaction was
 /// aborted despite an acknowledged commit.
-pub fn look_back(event_log: &mut dyn EventLog, store: &Store, partition: u32) -> Result<(), Failure> {
+pub fn look_back(event_log: &mut dyn LogReader, store: &Store, partition: u32) -> Result<(), Failure> {
     let (first, end) = event_log.bounds(Topic::Facts, partition)?;
     let checkpoint = store.checkpoint(partition);
     let Some(offset) = checkpoint.facts.checked_sub(1).filter(|offset| (first..end).contains(offset)) else {
@@ -111,7 +111,7 @@ pub fn look_back(event_log: &mut dyn EventLog, store: &Store, partition: u32) ->
 }
 
 fn newest_log(
-    event_log: &mut dyn EventLog,
+    event_log: &mut dyn LogReader,
     partition: u32,
     first: u64,
     end: u64,
@@ -139,7 +139,7 @@ fn of_another_log(partition: u32) -> Failure {
 
 /// Applies what is committed in `facts` of a partition from `from` to before `until`.
 pub fn read_facts(
-    event_log: &mut dyn EventLog,
+    event_log: &mut dyn LogReader,
     store: &Store,
     recent_events: &RecentEvents,
     from: Position,
@@ -187,7 +187,7 @@ pub fn follow(store: &Store, recent_events: &RecentEvents, entries: &[Entry]) ->
 
 /// Restores an assigned partition. Returns `K`, from which the owner reads `raw`.
 pub fn restore_partition(
-    event_log: &mut dyn EventLog,
+    event_log: &mut dyn LogReader,
     store: &Store,
     recent_events: &RecentEvents,
     partition: u32,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
 use event_log::contract::{Topic, header};
-use event_log::{Entry, EventId, EventLog, EventLogError, Position};
+use event_log::{Entry, EventId, EventLogError, LogReader, Position};
 use primitives::time::Timestamp;
 
 /// Ids per partition; above it the stretch is read again.
@@ -30,7 +30,7 @@ impl Dedup {
     /// Whether a resent record at `position` has a first copy before it. `received_at` is the same in both.
     pub fn has_first_copy(
         &mut self,
-        event_log: &mut dyn EventLog,
+        event_log: &mut dyn LogReader,
         position: Position,
         received_at: Timestamp,
         id: EventId,

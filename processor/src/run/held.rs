@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use bitrix24::Installation;
 use event_log::contract::{Topic, header};
-use event_log::{Entry, EventLog, EventLogError, Position};
+use event_log::{Entry, EventLogError, LogReader, Position};
 
 use crate::run::failure::Failure;
 use crate::state::Store;
@@ -51,7 +51,7 @@ impl HeldEvents {
     /// Loads the events at these offsets; `next` are the records behind the one that releases them.
     pub fn fetch(
         &mut self,
-        event_log: &mut dyn EventLog,
+        event_log: &mut dyn LogReader,
         store: &Store,
         partition: u32,
         released: &[u64],
@@ -83,7 +83,7 @@ impl HeldEvents {
 
     fn read(
         &mut self,
-        event_log: &mut dyn EventLog,
+        event_log: &mut dyn LogReader,
         partition: u32,
         wanted: &BTreeSet<u64>,
     ) -> Result<(), EventLogError> {

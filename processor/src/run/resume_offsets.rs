@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use event_log::contract::Topic;
-use event_log::{EventId, EventLog, EventLogError, Position, RawEvent};
+use event_log::{EventId, EventLogError, LogReader, Position, RawEvent};
 
 use crate::run::inconsistency::Inconsistency;
 use crate::state::Checkpoint;
@@ -24,7 +24,7 @@ pub struct ResumeOffsets {
 impl ResumeOffsets {
     /// Reads `raw`; the rest is given.
     pub fn probe(
-        event_log: &mut dyn EventLog,
+        event_log: &mut dyn LogReader,
         partition: u32,
         checkpoint: Checkpoint,
         committed: Option<u64>,
@@ -75,7 +75,7 @@ impl ResumeOffsets {
 }
 
 /// The id of the event at an offset of `raw`; `None` without a record, or without an id.
-pub fn event_at(event_log: &mut dyn EventLog, at: Position) -> Result<Option<EventId>, EventLogError> {
+pub fn event_at(event_log: &mut dyn LogReader, at: Position) -> Result<Option<EventId>, EventLogError> {
     let mut found = None;
     let read = event_log.read(Topic::Raw, at, at.offset + 1, &mut |entry| {
         if entry.position == at {

@@ -8,9 +8,8 @@ use std::time::Duration;
 use bitrix24::Installation;
 use bytes::Bytes;
 use domain::{Decision, Fact, FactKey, FactKind, HeldDetails, HeldEvent, Method, Place, Profile, Revision, Stamp};
-use event_log::EventId;
 use event_log::contract::Topic;
-use event_log::{Entry, EventLog, EventLogError, LogEvent, Output, Position, Record};
+use event_log::{Applied, Entry, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Record};
 use fastrand::Rng;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
@@ -136,7 +135,7 @@ pub struct Seen {
 /// Whose facts these are.
 pub const LOG: &str = "a history";
 
-impl EventLog for Facts {
+impl LogReader for Facts {
     fn identity(&self) -> &str {
         LOG
     }
@@ -149,30 +148,12 @@ impl EventLog for Facts {
         false
     }
 
-    fn next(&mut self, _: Duration) -> Result<LogEvent, EventLogError> {
-        if std::mem::replace(&mut self.was_assigned, true) {
-            return Ok(LogEvent::Quiet);
-        }
-        Ok(LogEvent::Assigned((0..PARTITIONS).collect()))
-    }
-
     fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
         Ok(None)
     }
 
     fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
         Ok(if topic == Topic::Facts { (0, self.history.end(partition)) } else { (0, 1 << 40) })
-    }
-
-    fn start(&mut self, _: &[Position]) -> Result<(), EventLogError> {
-        let store = self.shared.get().ok_or_else(|| EventLogError::Fatal("there is no state".into()))?;
-        self.seen.lock().expect("not poisoned").digests = (0..PARTITIONS).map(|at| store.digest(at)).collect();
-        self.stop.request();
-        Ok(())
-    }
-
-    fn follow(&mut self, _: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
     }
 
     fn read(
@@ -199,9 +180,45 @@ impl EventLog for Facts {
     fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
         Ok(0)
     }
+}
+
+impl EventLog for Facts {
+    fn recover(&mut self, _: &[Applied]) -> Result<(), EventLogError> {
+        Ok(())
+    }
+
+    fn join(&mut self) -> Result<(), EventLogError> {
+        Ok(())
+    }
+
+    fn next(&mut self, _: Duration) -> Result<LogEvent, EventLogError> {
+        if std::mem::replace(&mut self.was_assigned, true) {
+            return Ok(LogEvent::Quiet);
+        }
+        Ok(LogEvent::Assigned((0..PARTITIONS).collect()))
+    }
+
+    fn start(&mut self, _: &[Position]) -> Result<(), EventLogError> {
+        let store = self.shared.get().ok_or_else(|| EventLogError::Fatal("there is no state".into()))?;
+        self.seen.lock().expect("not poisoned").digests = (0..PARTITIONS).map(|at| store.digest(at)).collect();
+        self.stop.request();
+        Ok(())
+    }
+
+    fn follow(&mut self, _: &[Position]) -> Result<(), EventLogError> {
+        Ok(())
+    }
 
     fn unowned(&mut self) -> Option<usize> {
         None
+    }
+
+    fn lost_a_broker(&mut self) -> bool {
+        false
+    }
+
+    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
+        Ok(Vec::new())
     }
 
     fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, EventLogError> {

@@ -1,8 +1,6 @@
 //! What a state makes of facts that are not what it was folded from, on a log that only plays.
 
-use std::time::Duration;
-
-use event_log::{LogEvent, Output, Record};
+use event_log::{LogReader, Record};
 use primitives::time::Timestamp;
 
 use super::*;
@@ -89,7 +87,7 @@ struct Facts {
     there: Vec<(u64, Record)>,
 }
 
-impl EventLog for Facts {
+impl LogReader for Facts {
     fn identity(&self) -> &'static str {
         "played"
     }
@@ -102,24 +100,12 @@ impl EventLog for Facts {
         true
     }
 
-    fn next(&mut self, _: Duration) -> Result<LogEvent, EventLogError> {
-        Ok(LogEvent::Quiet)
-    }
-
     fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
         Ok(None)
     }
 
     fn bounds(&mut self, _: Topic, _: u32) -> Result<(u64, u64), EventLogError> {
         Ok((self.first, self.end))
-    }
-
-    fn start(&mut self, _: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn follow(&mut self, _: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
     }
 
     fn read(
@@ -140,13 +126,5 @@ impl EventLog for Facts {
 
     fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
         Ok(0)
-    }
-
-    fn unowned(&mut self) -> Option<usize> {
-        None
-    }
-
-    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, EventLogError> {
-        Err(EventLogError::Fatal("nothing is published".into()))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use event_log::contract::Topic;
-use event_log::{Entry, LogEvent, Output, Position};
+use event_log::{Applied, Entry, LogEvent, LogReader, Output, Position};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Readiness;
 
@@ -185,7 +185,7 @@ impl Logs<'_> {
     }
 }
 
-impl EventLog for Logs<'_> {
+impl LogReader for Logs<'_> {
     fn identity(&self) -> &'static str {
         "played"
     }
@@ -196,6 +196,34 @@ impl EventLog for Logs<'_> {
 
     fn tells_progress(&self) -> bool {
         true
+    }
+
+    fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
+        Ok(self.play().committed)
+    }
+
+    fn bounds(&mut self, topic: Topic, _: u32) -> Result<(u64, u64), EventLogError> {
+        Ok(if topic == Topic::Raw { (0, 9) } else { (0, 0) })
+    }
+
+    fn read(
+        &mut self,
+        _: Topic,
+        _: Position,
+        _: u64,
+        _: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), EventLogError> {
+        Ok(())
+    }
+
+    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
+        Ok(0)
+    }
+}
+
+impl EventLog for Logs<'_> {
+    fn recover(&mut self, _: &[Applied]) -> Result<(), EventLogError> {
+        Ok(())
     }
 
     fn join(&mut self) -> Result<(), EventLogError> {
@@ -215,34 +243,12 @@ impl EventLog for Logs<'_> {
         })
     }
 
-    fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
-        Ok(self.play().committed)
-    }
-
-    fn bounds(&mut self, topic: Topic, _: u32) -> Result<(u64, u64), EventLogError> {
-        Ok(if topic == Topic::Raw { (0, 9) } else { (0, 0) })
-    }
-
     fn start(&mut self, _: &[Position]) -> Result<(), EventLogError> {
         Ok(())
     }
 
     fn follow(&mut self, _: &[Position]) -> Result<(), EventLogError> {
         Ok(())
-    }
-
-    fn read(
-        &mut self,
-        _: Topic,
-        _: Position,
-        _: u64,
-        _: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
-        Ok(0)
     }
 
     fn unowned(&mut self) -> Option<usize> {
