@@ -102,7 +102,9 @@ fn what_an_audit_finds_altered_is_put_right_with_exactly_what_differs_marked_for
 
     let found = audit(&cluster, &[]);
     assert_eq!(found.code, Some(3), "{found:?}");
-    for what in ["has another record", "has no record", "crm-sync/nobody that does not follow", "says something else than raw"] {
+    for what in
+        ["has another record", "has no record", "crm-sync/nobody that does not follow", "says something else than raw"]
+    {
         assert!(found.stdout.contains(what), "{what}: {found:?}");
     }
     assert_eq!(corrections(&cluster), [], "looking publishes nothing");
