@@ -240,7 +240,7 @@ fn a_topic_that_has_other_partitions_than_it_should_ends_the_producer() {
     world.create(Topic::Raw, 5, "delete");
     world.settings.partitions = 2;
     let (_, producer) = world.producer();
-    // It would be refused at the start; so it was recreated while somebody ran.
+    // It would be refused at the start; so the topic was recreated while a processor ran.
     let began = Instant::now();
     let _ = producer.send(0, &record("x"), 1);
     let found = loop {

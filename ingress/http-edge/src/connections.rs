@@ -50,7 +50,7 @@ impl Connections {
             next: Cell::new(0),
             held: Cell::new(0),
             waiting: RefCell::default(),
-            pace: Pace::new(limits.large_bytes_per_second, Instant::now()),
+            pace: Pace::new(limits.large_bytes_per_second, limits.connections_max, Instant::now()),
             observer,
         })
     }
@@ -201,7 +201,7 @@ mod tests {
 
     fn connections(connections_max: usize, proxies: &[&str]) -> Rc<Connections> {
         let limits = Limits { connections_max, request_bytes_max: 1_000, ..Limits::default() };
-        Connections::new(limits, Networks::parse(proxies.iter().copied()).expect("networks"), observer::nobody())
+        Connections::new(limits, Networks::parse(proxies.iter().copied()).expect("networks"), observer::ignored())
     }
 
     fn enter<const N: usize>(connections: &Rc<Connections>, peers: [[u8; 4]; N]) -> [Guard; N] {

@@ -62,13 +62,13 @@ pub trait Observer: Send + Sync {
 }
 
 #[cfg(test)]
-pub(super) fn nobody() -> std::sync::Arc<dyn Observer> {
-    struct Nobody;
-    impl Observer for Nobody {
+pub(super) fn ignored() -> std::sync::Arc<dyn Observer> {
+    struct Ignored;
+    impl Observer for Ignored {
         fn opened(&self) {}
         fn closed(&self, _: Option<Ended>) {}
     }
-    std::sync::Arc::new(Nobody)
+    std::sync::Arc::new(Ignored)
 }
 
 #[cfg(test)]

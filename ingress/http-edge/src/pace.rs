@@ -18,11 +18,16 @@ pub(super) struct Pace {
     bytes_per_second: Option<u64>,
     /// When the rate has caught up with all bytes that were read or promised.
     paid_at: Cell<Instant>,
+    /// The longest turn: a portion for each connection that may be open. A connection that ends does not use its
+    /// promise, so without this bound, clients that come and go would make all others wait for ever.
+    turn_max: Duration,
 }
 
 impl Pace {
-    pub(super) fn new(bytes_per_second: Option<u64>, now: Instant) -> Self {
-        Self { bytes_per_second, paid_at: Cell::new(now) }
+    pub(super) fn new(bytes_per_second: Option<u64>, connections_max: usize, now: Instant) -> Self {
+        let portions = connections_max.saturating_mul(PORTION_BYTES);
+        let turn_max = bytes_per_second.map_or(Duration::ZERO, |rate| takes(portions, rate));
+        Self { bytes_per_second, paid_at: Cell::new(now), turn_max }
     }
 
     pub(super) fn is_behind(&self, now: Instant) -> bool {
@@ -31,9 +36,8 @@ impl Pace {
 
     pub(super) fn pay(&self, bytes: usize, now: Instant) {
         let Some(rate) = self.bytes_per_second else { return };
-        let nanoseconds = bytes as u128 * 1_000_000_000 / u128::from(rate);
-        let takes = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
-        self.paid_at.set(self.paid_at.get().max(now) + takes);
+        let paid_at = self.paid_at.get().max(now) + takes(bytes, rate);
+        self.paid_at.set(paid_at.min(now + BURST + self.turn_max));
     }
 
     /// Reserves the next portion. Returns when it may be read: connections take turns.
@@ -42,6 +46,11 @@ impl Pace {
         self.pay(PORTION_BYTES, now);
         from
     }
+}
+
+fn takes(bytes: usize, rate: u64) -> Duration {
+    let nanoseconds = bytes as u128 * 1_000_000_000 / u128::from(rate);
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -53,7 +62,7 @@ mod tests {
     #[test]
     fn a_second_s_worth_comes_at_once_and_then_connections_take_turns() {
         let now = Instant::now();
-        let pace = Pace::new(Some(RATE), now);
+        let pace = Pace::new(Some(RATE), 64, now);
         pace.pay(1024 * 1024, now);
         assert!(!pace.is_behind(now));
         pace.pay(1, now);
@@ -69,8 +78,17 @@ mod tests {
     #[test]
     fn without_a_rate_nothing_waits() {
         let now = Instant::now();
-        let pace = Pace::new(None, now);
+        let pace = Pace::new(None, 64, now);
         pace.pay(1024 * 1024 * 1024, now);
         assert!(!pace.is_behind(now));
+    }
+
+    #[test]
+    fn promises_of_connections_that_ended_make_nobody_wait_longer_than_a_turn_of_all() {
+        let now = Instant::now();
+        let pace = Pace::new(Some(RATE), 64, now);
+        let waits = (0..10_000).map(|_| pace.promise(now).duration_since(now)).max();
+        // 64 portions of 16 KiB at 1 MiB/s.
+        assert!(waits <= Some(Duration::from_secs(1)), "{waits:?}");
     }
 }

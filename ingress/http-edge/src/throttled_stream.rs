@@ -262,7 +262,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
         let (socket, peer) = listener.accept().await.expect("the connection");
-        let connections = Connections::new(limits, Networks::default(), observer::nobody());
+        let connections = Connections::new(limits, Networks::default(), observer::ignored());
         let guard = connections.enter(peer.ip());
         guard.connection.handshake_done();
         (ThrottledStream::new(Line::Plain(socket), Rc::clone(&guard.connection)), guard, client)

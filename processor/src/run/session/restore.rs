@@ -60,15 +60,15 @@ impl Processor {
             return Ok(store);
         }
         let began = Instant::now();
-        let store = Arc::new(self.state_dir.open(
-            event_log.identity(),
-            event_log.partitions(),
-            self.trusts.clone(),
-            &self.patience(),
-        )?);
+        let store = self.open(event_log)?;
         info!(milliseconds = began.elapsed().as_millis(), "opened the state and verified its digest");
         self.shared.set(Some(store.clone()));
         Ok(store)
+    }
+
+    fn open(&self, event_log: &dyn EventLog) -> Result<Arc<Store>, Failure> {
+        let (log, partitions) = (event_log.identity(), event_log.partitions());
+        Ok(Arc::new(self.state_dir.open(log, partitions, self.trusts.clone(), &self.patience())?))
     }
 
     /// Reads `facts` again beside a state that an older version folded, and puts the new one in its place. Until then
@@ -85,12 +85,7 @@ impl Processor {
             read => read?,
         }
         self.state_dir.swap().map_err(|error| in_vain(&error))?;
-        let store = Arc::new(self.state_dir.open(
-            event_log.identity(),
-            event_log.partitions(),
-            self.trusts.clone(),
-            &self.patience(),
-        )?);
+        let store = self.open(event_log)?;
         info!(milliseconds = began.elapsed().as_millis(), "read facts again, and put the new state in its place");
         self.shared.set(Some(store.clone()));
         Ok(store)
