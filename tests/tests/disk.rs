@@ -25,10 +25,6 @@ fn webhooks_are_answered_while_the_broker_is_down_and_nothing_is_doubled_afterwa
 
     let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
     let before = load(&cluster.ingress, portals, 5);
-    // A broker that is killed within a processor's first transaction is another matter: docs/reliability.md, "Not reached".
-    let known = raw_of(cluster.names(), &before.acked);
-    answers_agree(&mut cluster.processors[0].queries(), &Oracle::of(&known));
-    derived_topics_agree(cluster.names(), &Oracle::of(&known));
     broker.kill();
     let during = load(&cluster.ingress, before.portals, 10);
     assert!(during.acked.iter().all(|acked| acked.kept == "disk"), "there is no Kafka to keep anything");

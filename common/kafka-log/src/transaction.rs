@@ -99,6 +99,8 @@ impl Publisher {
         for output in outputs {
             self.send(output, patience, stop)?;
         }
+        // Before the offsets: that call may outlast a broker's absence, and the records would be sent again after it.
+        self.wait_for_reports(outputs.len(), patience, stop)?;
         if !read.is_empty() {
             let member = member.ok_or_else(|| EventLogError::Reopen("publish without being a member".into()))?;
             let offsets = self.offsets(read);
@@ -106,7 +108,7 @@ impl Publisher {
                 self.producer.send_offsets_to_transaction(&offsets, member, CALL_WAIT)
             })?;
         }
-        self.wait_for_reports(outputs.len(), patience, stop)
+        Ok(())
     }
 
     /// Whether a connection to a broker was lost since the last call.
@@ -187,7 +189,8 @@ impl Publisher {
                 |(batch, waited)| (batch, waited.timed_out()),
             );
             if batch.told < sent && self.lost_a_broker() {
-                // Records in flight would lie behind a transaction that may hang.
+                // The broker may come back without the markers of the transaction before; records that are sent again
+                // then would share the outcome of theirs.
                 return Err(EventLogError::Reopen("a broker went away while records were on their way".into()));
             }
             if timed_out {

@@ -74,13 +74,17 @@ fn what_does_not_pass_says_what_it_means() {
 
 #[test]
 fn nothing_is_published_beyond_a_broker_that_goes_away() {
-    let World { cluster, settings } = World::new();
-    let publisher = Publisher::open(&settings, "id", &Stop::default()).expect("opens");
-    assert!(!publisher.lost_a_broker());
-    drop(cluster);
-    match publisher.publish(&fact(), &[], None, &Stop::default()) {
-        Err(EventLogError::Reopen(why)) => assert!(why.contains("a broker went away"), "{why}"),
-        other => panic!("{other:?}"),
+    for read in [&[][..], &[Position { partition: 0, offset: 1 }]] {
+        let world = World::new();
+        let member = world.member();
+        let World { cluster, settings } = world;
+        let publisher = Publisher::open(&settings, "id", &Stop::default()).expect("opens");
+        assert!(!publisher.lost_a_broker());
+        drop(cluster);
+        match publisher.publish(&fact(), read, Some(&member), &Stop::default()) {
+            Err(EventLogError::Reopen(why)) => assert!(why.contains("a broker went away"), "{read:?}: {why}"),
+            other => panic!("{read:?}: {other:?}"),
+        }
     }
 }
 
@@ -107,11 +111,15 @@ impl World {
         Self { cluster, settings }
     }
 
-    /// Publishes a fact with a new producer, while the cluster answers such requests with these errors first.
-    fn publish(&self, requests: Api, errors: &[RDKafkaRespErr]) -> Outcome {
+    fn member(&self) -> ConsumerGroupMetadata {
         let group = client::config(&self.settings, Role::Reader { group: "group" }).expect("valid");
         let consumer: BaseConsumer = group.create().expect("a consumer");
-        let member = consumer.group_metadata().expect("of a group");
+        consumer.group_metadata().expect("of a group")
+    }
+
+    /// Publishes a fact with a new producer, while the cluster answers such requests with these errors first.
+    fn publish(&self, requests: Api, errors: &[RDKafkaRespErr]) -> Outcome {
+        let member = self.member();
         if !errors.is_empty() {
             self.cluster.request_errors(requests, errors);
         }
