@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use bitrix24::Installation;
-use domain::fold::{Effect, fold};
-use domain::{Change, Event, Fact, HeldEvent, InstallationState, Place, interpret};
+use domain::fold::{Effect, fold, fold_attestation};
+use domain::{
+    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Reason, Stamp, interpret, interpret_command,
+};
 use event_log::Record;
 use event_log::contract::{Topic, header};
 use event_log::{EventId, RawEvent};
@@ -21,6 +23,7 @@ pub struct Expected {
     trusts: Trusts,
     outputs: BTreeMap<Topic, Vec<Due>>,
     seen: BTreeSet<EventId>,
+    held_facts: BTreeMap<HeldEvent, Fact>,
 }
 
 /// A record that must be published.
@@ -42,6 +45,7 @@ impl Expected {
             trusts,
             outputs: BTreeMap::new(),
             seen: BTreeSet::new(),
+            held_facts: BTreeMap::new(),
         }
     }
 
@@ -62,27 +66,35 @@ impl Expected {
         let raw = RawEvent::from_record(record);
         let publisher = Publisher::new(record, place);
         let was_seen = id_of(record).is_some_and(|id| !self.seen.insert(id));
-        let Ok(Ok(event)) = raw.as_ref().map(|raw| interpret(raw, place)) else {
-            let reason = match &raw {
-                Ok(raw) => interpret(raw, place).expect_err("it is no event"),
-                Err(_) => domain::Reason::NotARawEvent,
-            };
-            self.publish(place, None, Topic::Rejected, publisher.rejected(reason).record);
-            return;
+        let meaning = raw.map_err(|_| Reason::NotARawEvent).and_then(|raw| Meaning::of(&raw, place));
+        let meaning = match meaning {
+            Ok(meaning) => meaning,
+            Err(reason) => {
+                self.publish(place, None, Topic::Rejected, publisher.rejected(reason).record);
+                return;
+            }
         };
-        let history = self.history.entry(event.installation.clone()).or_default();
-        let is_known = event.kind.is_some() && history.contains_key(&event.stamp.id);
+        let (installation, stamp) = meaning.about();
+        let history = self.history.entry(installation.clone()).or_default();
+        let is_known = history.contains_key(&stamp.id);
         if is_known || (was_seen && record.header(header::RESENT) == Some(b"1")) {
             return;
         }
-        let state = self.installations.entry(event.installation.clone()).or_default();
-        let (raw, partition) = (&self.raw, self.partition);
-        let known: BTreeSet<EventId> = self.history[&event.installation].keys().copied().collect();
+        let known: BTreeSet<EventId> = history.keys().copied().collect();
+        let state = self.installations.entry(installation.clone()).or_default();
+        let trust = self.trusts.of(&installation.app);
+        let held_facts = &self.held_facts;
         let read = |held: &HeldEvent| -> Result<Option<Fact>, Infallible> {
-            Ok(event_at(raw, partition, held.offset).fact().filter(|fact| !known.contains(&fact.stamp.id)))
+            Ok(held_facts.get(held).cloned().filter(|fact| !known.contains(&fact.stamp.id)))
         };
-        let Ok((_, effects)) = fold(state, &event, self.trusts.of(&event.installation.app), read);
+        let Ok((_, effects)) = match meaning {
+            Meaning::Event(event) => fold(state, &event, trust, read),
+            Meaning::Attestation(fact) => fold_attestation(state, *fact, trust, read),
+        };
         for effect in effects {
+            if let Effect::Changed(Change::Held(held, HeldDetails { fact: Some(fact), .. })) = &effect {
+                self.held_facts.insert(held.clone(), Fact::clone(fact));
+            }
             if let Effect::Changed(Change::Fact(fact)) = &effect {
                 let history = self.history.entry(fact.installation.clone()).or_default();
                 history.insert(fact.stamp.id, (**fact).clone());
@@ -99,6 +111,27 @@ impl Expected {
 
     fn publish(&mut self, place: Place, held: Option<u64>, topic: Topic, record: Record) {
         self.outputs.entry(topic).or_default().push(Due { cause: place.offset, held, record });
+    }
+}
+
+enum Meaning {
+    Event(Box<Event>),
+    Attestation(Box<Fact>),
+}
+
+impl Meaning {
+    fn of(raw: &RawEvent, place: Place) -> Result<Self, Reason> {
+        if raw.is_command {
+            return interpret_command(raw, place).map(|fact| Self::Attestation(Box::new(fact)));
+        }
+        interpret(raw, place).map(|event| Self::Event(Box::new(event)))
+    }
+
+    fn about(&self) -> (Installation, Stamp) {
+        match self {
+            Self::Event(event) => (event.installation.clone(), event.stamp),
+            Self::Attestation(fact) => (fact.installation.clone(), fact.stamp),
+        }
     }
 }
 

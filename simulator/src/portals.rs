@@ -1,12 +1,14 @@
 //! Incoming events: lives of portals, forgers, junk and second copies, as records of `raw`.
 
-use bitrix24::AppName;
 use bitrix24::form::Form;
+use bitrix24::{AppName, Installation};
 use bytes::Bytes;
+use domain::{Attest, Attestation};
 use event_log::Record;
 use event_log::contract::header;
 use event_log::{EventId, RawEvent};
 use fastrand::Rng;
+use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 
 /// The app with trust on the first event.
@@ -28,6 +30,7 @@ struct Portal {
     member_id: String,
     tokens: u32,
     version: u32,
+    names: u32,
 }
 
 impl Portals {
@@ -38,6 +41,7 @@ impl Portals {
             member_id: format!("m{number}x{:x}", random.u16(..)),
             tokens: 1,
             version: 1,
+            names: 1,
         };
         let all = (0..number).map(portal).collect();
         Self { all, is_orderly: random.bool(), ts: now.s() - 100_000, events: 0 }
@@ -56,8 +60,12 @@ impl Portals {
         } else {
             format!("token-{}-{}", portal.member_id, portal.tokens)
         };
+        if random.u32(..30) == 0 {
+            return command(random, portal, &token, now);
+        }
+        portal.names += u32::from(random.u32(..40) == 0);
         let member = &portal.member_id;
-        let domain = format!("{member}.bitrix24.test");
+        let domain = format!("{member}-{}.bitrix24.test", portal.names);
         let oauth = "oauth.bitrix24.test";
         let shown = if event == "ONAPPUSERREADY" { oauth } else { &domain };
         let mut body = format!(
@@ -98,6 +106,23 @@ impl Portals {
             _ => now.s(),
         }
     }
+}
+
+/// An operator's word about a principal of a portal.
+fn command(random: &mut Rng, portal: &Portal, token: &str, now: Timestamp) -> Record {
+    let attestations = [Attestation::Vouched, Attestation::Imported, Attestation::Operator, Attestation::Revoked];
+    let attest = Attest {
+        principal: Fingerprint::of(token),
+        attestation: attestations[random.usize(..attestations.len())],
+        domain: None,
+        version: None,
+        installed_at: None,
+    };
+    let installation = Installation::parse(portal.app, &portal.member_id).expect("valid");
+    let received_at = Timestamp::from_s(now.s());
+    let mut raw = attest.into_raw(installation, received_at);
+    raw.id = EventId::from_u128(u128::from(received_at.ms()) << 80 | u128::from(random.u64(..)));
+    raw.into_record()
 }
 
 /// A second copy of a record, as ingress resends it after a crash.

@@ -53,8 +53,6 @@ pub struct Oracle {
 /// All that is known of one installation.
 #[derive(Default)]
 pub struct Known {
-    /// The trusted principal, by fingerprint.
-    trusted: Option<String>,
     principals: BTreeMap<String, Principal>,
 }
 
@@ -69,19 +67,22 @@ struct Principal {
     last_decision_s: u64,
     last_fact: Value,
     position: Value,
-    /// Whether any of its events is a fact.
-    has_claims: bool,
+    /// When, and what an operator or another one said about it.
+    attested: Option<(Stamp, String)>,
+    /// The place of its first event in the order of the log.
+    first: i64,
+    /// Its installs: the place, when it occurred and was received.
+    installs: Vec<(i64, (u64, String))>,
     held: Vec<Held>,
 }
 
-/// An event that is released once its principal is trusted; where the principal came or went, once any of its events is
-/// a fact.
+/// An event that is released once its principal is trusted.
 struct Held {
     id: String,
-    lifecycle: Option<Lifecycle>,
+    fact: Option<Lifecycle>,
 }
 
-/// The fact of a lifecycle event.
+/// What may be a fact: a lifecycle event, or what another one says about the portal.
 struct Lifecycle {
     event: String,
     fields: Fields,
@@ -132,33 +133,42 @@ impl Oracle {
     /// The installation record, as far as it must be so.
     pub fn installation(&self, key: &str) -> Value {
         let (app, member_id) = key.split_once('/').expect("a key");
-        let mut record = json!({ "app": app, "member_id": member_id, "status": "untrusted", "trusted": null });
+        let mut record = json!({ "app": app, "member_id": member_id, "status": "untrusted", "trusted": [] });
         let known = &self.portals[key];
-        let Some(principal) = &known.trusted else {
+        record["contested"] = if known.is_contested() { json!(true) } else { Value::Null };
+        let trusted = known.trusted();
+        if trusted.is_empty() {
             return record;
-        };
-        let claims = &known.principals[principal];
-        record["trusted"] = json!({ "principal": principal, "basis": "first-install" });
-        record["last_fact"] = claims.last_fact.clone();
-        if self.placed {
-            record["position"] = claims.position.clone();
         }
+        let claims: Vec<&Principal> = trusted.iter().map(|trusted| &known.principals[&trusted.principal]).collect();
+        record["trusted"] = trusted.iter().map(Trusted::shown).collect();
+        let last = claims.iter().max_by_key(|claims| claims.position["offset"].as_i64()).expect("there is one");
+        record["last_fact"] = last.last_fact.clone();
+        if self.placed {
+            record["position"] = last.position.clone();
+        }
+        let latest =
+            |name| claims.iter().filter_map(|claims| claims.latest.get(name)).max_by(|(a, _), (b, _)| a.cmp(b));
         for name in FIELDS {
-            record[name] = claims.latest.get(name).map_or(Value::Null, |(_, value)| value.clone());
+            record[name] = latest(name).map_or(Value::Null, |(_, value)| value.clone());
         }
         let mut omitted: Vec<_> =
-            FIELDS.into_iter().filter(|name| claims.latest.contains_key(name) && record[name].is_null()).collect();
+            FIELDS.into_iter().filter(|name| latest(name).is_some() && record[name].is_null()).collect();
         for name in strangers(&record) {
             record[name] = Value::Null;
             omitted.push(name);
         }
         omitted.sort_by_key(|name| FIELDS.iter().position(|field| field == name));
         record["omitted"] = if omitted.is_empty() { Value::Null } else { json!(omitted) };
-        let (since, removed) = claims.status.as_ref().expect("a trusted principal reported an install");
-        record["since"] = at(since.0);
-        record["status"] = if removed.is_some() { json!("uninstalled") } else { json!("installed") };
-        if let Some(clean) = removed {
-            record["cleaned"] = json!(clean);
+        let last_words = || claims.iter().filter_map(|claims| claims.status.as_ref());
+        let installs = last_words().filter(|(_, removed)| removed.is_none());
+        match installs.max_by(|(a, _), (b, _)| a.cmp(b)).or_else(|| last_words().max_by(|(a, _), (b, _)| a.cmp(b))) {
+            Some((since, removed)) => {
+                record["since"] = at(since.0);
+                record["status"] = if removed.is_some() { json!("uninstalled") } else { json!("installed") };
+                record["cleaned"] = removed.map_or(Value::Null, |clean| json!(clean));
+            }
+            None => record["status"] = json!("trusted"),
         }
         record
     }
@@ -166,16 +176,20 @@ impl Oracle {
     /// The method-permission records, by method and token.
     pub fn permissions(&self, key: &str) -> Vec<Value> {
         let known = &self.portals[key];
-        let Some(principal) = &known.trusted else {
-            return Vec::new();
-        };
-        let principal = &known.principals[principal];
-        let decisions = principal.decisions.iter();
+        let mut decisions: BTreeMap<&(String, String), &(Stamp, &str)> = BTreeMap::new();
+        for trusted in known.trusted() {
+            for (place, decision) in &known.principals[&trusted.principal].decisions {
+                let newest = decisions.entry(place).or_insert(decision);
+                if newest.0 < decision.0 {
+                    *newest = decision;
+                }
+            }
+        }
         let record = |((method, token), (made, decision)): (&(String, String), &(Stamp, &str))| {
             json!({ "method": method, "token": token, "decision": decision,
                 "decided_at": at(made.0), "expires_at": at(made.0 + CONSENT_S) })
         };
-        decisions.map(record).collect()
+        decisions.into_iter().map(record).collect()
     }
 
     fn take(&mut self, record: &Found) {
@@ -184,6 +198,9 @@ impl Oracle {
         if !self.seen.insert(id.clone()) {
             assert_eq!(record.header("hl_resent"), Some("1"), "{id} is in raw twice and not marked");
             return;
+        }
+        if record.header("ce_type").is_some_and(|kind| kind.starts_with("com.hookledger.")) {
+            return self.command(record);
         }
         let fields = Fields::read(record.value.as_deref().unwrap_or_default());
         let (Some(key), Some(event), Some(token)) =
@@ -200,69 +217,168 @@ impl Oracle {
         let received = record.header("hl_received").expect("a time of receipt").to_owned();
         let known = self.portals.entry(key.clone()).or_default();
         let principal = fingerprint(token);
-        let lifecycle = fields.is_lifecycle().then(|| {
-            let ts = fields.get("ts").and_then(|ts| ts.parse().ok()).unwrap_or(0);
-            let received_s = seconds(&received);
-            let told_s = if ts == 0 || ts > received_s + AHEAD_S_MAX { received_s } else { ts };
-            let stamp = (told_s, received, id.clone());
-            Lifecycle {
-                event: event.to_owned(),
-                stamp,
-                place: (record.partition, record.offset),
-                fields: Fields::read(record.value.as_deref().unwrap_or_default()),
-            }
-        });
-        let was_trusted = known.trusted.as_ref() == Some(&principal);
-        let becomes_trusted =
-            lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.event == "ONAPPINSTALL" && lifecycle.is_turn())
-                && known.is_open_to(&principal);
+        let ts = fields.get("ts").and_then(|ts| ts.parse().ok()).unwrap_or(0);
+        let received_s = seconds(&received);
+        let told_s = if ts == 0 || ts > received_s + AHEAD_S_MAX { received_s } else { ts };
+        let lifecycle = Lifecycle {
+            event: if fields.is_lifecycle() { event.to_owned() } else { "com.hookledger.described".to_owned() },
+            stamp: (told_s, received, id.clone()),
+            place: (record.partition, record.offset),
+            fields,
+        };
+        let was_trusted = known.trusts(&principal);
+        let is_first = known.principals.get(&principal).is_none_or(|known| known.first == i64::MAX);
         let known_principal = known.principals.entry(principal.clone()).or_default();
-        let counts = lifecycle.as_ref().is_some_and(|lifecycle| {
-            was_trusted || (lifecycle.is_turn() && (known_principal.has_claims || lifecycle.event == "ONAPPINSTALL"))
-        });
-        if counts {
-            let first = !std::mem::replace(&mut known_principal.has_claims, true);
-            let lifecycle = lifecycle.as_ref().expect("it counts");
-            self.facts.insert(known_principal.add(lifecycle));
-            if first {
-                let held = std::mem::take(&mut known_principal.held);
-                for Held { lifecycle, .. } in &held {
-                    let turn = lifecycle.as_ref().filter(|lifecycle| lifecycle.event == "ONAPPUNINSTALL");
-                    self.facts.extend(turn.map(|lifecycle| known_principal.add(lifecycle)));
-                }
-                known_principal.held = held;
-            }
+        if is_first {
+            known_principal.first = record.offset;
         }
-        if becomes_trusted {
-            known.trusted = Some(principal.clone());
-            let known_principal = known.principals.get_mut(&principal).expect("put in above");
-            for Held { id, lifecycle } in std::mem::take(&mut known_principal.held) {
-                let lifecycle = lifecycle.filter(|lifecycle| !lifecycle.is_turn());
-                self.facts.extend(lifecycle.map(|lifecycle| known_principal.add(&lifecycle)));
-                self.events.insert(id);
-            }
+        // What was said by others is no news either.
+        let is_news = was_trusted && known.learns(&lifecycle);
+        let is_open = known.principals.values().all(|known| known.attested.is_none());
+        let known_principal = known.principals.get_mut(&principal).expect("put in above");
+        if (lifecycle.is_turn() && is_open) || (was_trusted && lifecycle.fields.is_lifecycle()) || is_news {
+            self.facts.insert(known_principal.add(&lifecycle));
         }
-        if known.trusted.as_ref() == Some(&principal) {
+        self.release(key);
+        let known = self.portals.get_mut(key).expect("put in above");
+        if was_trusted || known.trusts(&principal) {
             self.events.insert(id);
         } else {
             self.unverified.insert(id.clone());
             let held = &mut known.principals.get_mut(&principal).expect("put in above").held;
-            held.push(Held { id, lifecycle });
+            // What is first heard of a principal says when that was.
+            let is_fact = lifecycle.fields.is_lifecycle() || is_first;
+            held.push(Held { id, fact: is_fact.then_some(lifecycle) });
             if held.len() > HELD_MAX {
-                held.remove(0);
+                held.remove(1);
+            }
+        }
+    }
+
+    /// An operator's word about a principal.
+    fn command(&mut self, record: &Found) {
+        let key = record.key.as_ref().expect("a command names an installation");
+        let said: Value = serde_json::from_slice(record.value.as_deref().unwrap_or_default()).expect("JSON");
+        let principal = said["principal"].as_str().expect("a principal");
+        let attestation = said["attestation"].as_str().expect("an attestation");
+        let received = record.header("hl_received").expect("a time of receipt").to_owned();
+        let id = record.header("ce_id").expect("an id").to_owned();
+        let stamp = (seconds(&received), received, id.clone());
+        let known = self.portals.entry(key.clone()).or_default();
+        let known_principal = known
+            .principals
+            .entry(principal.to_owned())
+            .or_insert_with(|| Principal { first: i64::MAX, ..Principal::default() });
+        let is_weaker = ["vouched", "imported"].contains(&attestation);
+        let says_nothing = known_principal
+            .attested
+            .as_ref()
+            .is_some_and(|(_, known)| known == attestation || (is_weaker && known != "revoked"));
+        if says_nothing {
+            return;
+        }
+        if known_principal.attested.as_ref().is_none_or(|(since, _)| *since < stamp) {
+            known_principal.attested = Some((stamp, attestation.to_owned()));
+        }
+        self.facts.insert(id);
+        self.release(key);
+    }
+
+    /// Passes on what is held of trusted principals.
+    fn release(&mut self, key: &str) {
+        let known = self.portals.get_mut(key).expect("an installation");
+        loop {
+            let holding =
+                known.trusted().into_iter().find(|trusted| !known.principals[&trusted.principal].held.is_empty());
+            let Some(Trusted { principal, .. }) = holding else { return };
+            let known_principal = known.principals.get_mut(&principal).expect("a trusted one");
+            for Held { id, fact } in std::mem::take(&mut known_principal.held) {
+                self.facts.extend(fact.map(|fact| known_principal.add(&fact)));
+                self.events.insert(id);
             }
         }
     }
 }
 
+/// A trusted principal, why, and since when.
+struct Trusted {
+    principal: String,
+    basis: String,
+    since: Value,
+}
+
+impl Trusted {
+    fn shown(&self) -> Value {
+        json!({ "principal": self.principal, "basis": self.basis, "since": self.since })
+    }
+}
+
 impl Known {
-    /// Whether an install makes this principal the trusted one.
-    fn is_open_to(&self, principal: &str) -> bool {
-        match &self.trusted {
-            None => true,
-            Some(trusted) if trusted == principal => false,
-            Some(trusted) => matches!(self.principals[trusted].status, Some((_, Some(_)))),
+    /// Who may hold the place: whoever was heard of and is not revoked.
+    fn candidates(&self) -> impl Iterator<Item = (&String, &Principal)> {
+        let revoked =
+            |known: &Principal| known.attested.as_ref().is_some_and(|(_, attestation)| attestation == "revoked");
+        self.principals.iter().filter(move |(_, known)| known.first < i64::MAX && !revoked(known))
+    }
+
+    /// The first principal heard of; behind its uninstall the one with the first install that occurred later, and so
+    /// on. With it, when that install occurred.
+    fn holder(&self) -> Option<(String, Option<u64>)> {
+        let (mut holder, _) = self.candidates().min_by_key(|(_, known)| known.first)?;
+        let (mut took, mut former) = (None, BTreeSet::new());
+        while let Some(((left, received, _), Some(_))) = &self.principals[holder].status {
+            former.insert(holder);
+            let left = (*left, received.clone());
+            let others = self.candidates().filter(|(principal, _)| !former.contains(principal));
+            let install = |(principal, known): (_, &Principal)| {
+                let (place, when) = known.installs.iter().filter(|(_, when)| *when > left).min()?.clone();
+                Some((place, principal, when.0))
+            };
+            let Some((_, next, when)) = others.filter_map(install).min() else { break };
+            (holder, took) = (next, Some(when));
         }
+        Some((holder.clone(), took))
+    }
+
+    /// The attested principals; where there are none, the holder of the place that reported an install.
+    fn trusted(&self) -> Vec<Trusted> {
+        let attested = self.principals.iter().filter_map(|(principal, known)| {
+            let (stamp, basis) = known.attested.clone().filter(|(_, attestation)| attestation != "revoked")?;
+            Some(Trusted { principal: principal.clone(), basis, since: json!(stamp.1) })
+        });
+        let attested: Vec<_> = attested.collect();
+        if !attested.is_empty() {
+            return attested;
+        }
+        let Some((principal, took)) = self.holder() else { return Vec::new() };
+        let Some((_, first)) = self.principals[&principal].installs.iter().min() else { return Vec::new() };
+        let since = at(took.unwrap_or(first.0));
+        vec![Trusted { principal, basis: "first-install".to_owned(), since }]
+    }
+
+    fn trusts(&self, principal: &str) -> bool {
+        self.trusted().iter().any(|trusted| trusted.principal == principal)
+    }
+
+    /// Whether an event shows something about the portal that no trusted principal said.
+    fn learns(&self, lifecycle: &Lifecycle) -> bool {
+        let trusted = self.trusted();
+        lifecycle.fields.profile().into_iter().any(|(name, value)| {
+            let latest = trusted.iter().filter_map(|trusted| self.principals[&trusted.principal].latest.get(name));
+            let newest = latest.max_by(|(a, _), (b, _)| a.cmp(b));
+            newest.is_none_or(|(since, known)| *since < lifecycle.stamp && *known != value)
+        })
+    }
+
+    /// Whether another one says that it is installed.
+    fn is_contested(&self) -> bool {
+        if self.trusted().iter().any(|trusted| trusted.basis != "first-install") {
+            return false;
+        }
+        let Some((holder, _)) = self.holder() else { return false };
+        let says =
+            |(principal, known): (&String, &Principal)| *principal != holder && matches!(known.status, Some((_, None)));
+        self.candidates().any(says)
     }
 }
 
@@ -270,6 +386,9 @@ impl Principal {
     /// Takes a fact. Returns its id.
     fn add(&mut self, lifecycle: &Lifecycle) -> String {
         let Lifecycle { event, fields, stamp, place: (partition, offset) } = lifecycle;
+        if event == "ONAPPINSTALL" && fields.is_complete() {
+            self.installs.push((*offset, (stamp.0, stamp.1.clone())));
+        }
         self.take(event, fields, stamp);
         if self.position["offset"].as_i64().is_none_or(|last| last < *offset) {
             self.last_fact = json!({ "type": event, "id": stamp.2, "at": at(stamp.0) });

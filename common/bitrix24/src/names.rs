@@ -85,14 +85,16 @@ impl fmt::Display for Installation {
     }
 }
 
-/// The principal of an installation that is trusted if no operator vouches for one.
+/// The principal of an installation that is trusted without an attestation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
-    /// The first in the log that reported an install.
+    /// The first in the log that sent an event, once it reported an install.
     #[default]
     FirstInstall,
     /// The first in the log that sent an event.
     FirstEvent,
+    /// None.
+    Known,
 }
 
 impl Trust {
@@ -100,6 +102,7 @@ impl Trust {
         match self {
             Self::FirstInstall => "first-install",
             Self::FirstEvent => "first-event",
+            Self::Known => "known",
         }
     }
 }

@@ -20,8 +20,10 @@ pub struct RawEvent {
     pub app: AppName,
     /// From the body; none if it names no valid portal.
     pub member_id: Option<MemberId>,
-    /// The `event` field in lower case, if it is plausible.
+    /// The `event` field in lower case, if it is plausible; of a command its name.
     pub kind: Option<String>,
+    /// A command of an operator, which no webhook can be.
+    pub is_command: bool,
     /// Bitrix24's `ts`.
     pub occurred_at: Option<Timestamp>,
     pub received_at: Timestamp,
@@ -40,6 +42,10 @@ pub struct RawEvent {
 #[error("header {0} is missing or malformed")]
 pub struct NotARawEvent(pub &'static str);
 
+/// The beginning of `ce_type`.
+const BITRIX24: &str = "com.bitrix24.";
+const COMMAND: &str = "com.hookledger.";
+
 /// Longer values of `Content-Type` and `traceparent` are dropped.
 const HEADER_BYTES_MAX: usize = 256;
 
@@ -50,6 +56,7 @@ impl RawEvent {
             app,
             member_id: head.member_id,
             kind: head.kind,
+            is_command: false,
             occurred_at: head.occurred_at,
             received_at,
             content_type: None,
@@ -79,7 +86,8 @@ impl RawEvent {
             Some(member_id) => format!("/{}/{member_id}", self.app),
             None => format!("/{}", self.app),
         };
-        let kind = format!("com.bitrix24.{}", self.kind.as_deref().unwrap_or("unknown"));
+        let prefix = if self.is_command { COMMAND } else { BITRIX24 };
+        let kind = format!("{prefix}{}", self.kind.as_deref().unwrap_or("unknown"));
         let occurred_at = self.occurred_at.unwrap_or(self.received_at);
         let mut headers = vec![
             (header::SPEC_VERSION.into(), b"1.0".to_vec()),
@@ -121,12 +129,15 @@ impl RawEvent {
             None => None,
         };
         let received_at = Timestamp::parse(need(header::RECEIVED)?).ok_or(NotARawEvent(header::RECEIVED))?;
-        let kind = need(header::TYPE)?.strip_prefix("com.bitrix24.").ok_or(NotARawEvent(header::TYPE))?;
+        let kind = need(header::TYPE)?;
+        let is_command = kind.starts_with(COMMAND);
+        let kind = kind.strip_prefix(if is_command { COMMAND } else { BITRIX24 }).ok_or(NotARawEvent(header::TYPE))?;
         Ok(Self {
             id: Uuid::parse_str(need(header::ID)?).map_err(|_| NotARawEvent(header::ID))?,
             app,
             member_id,
             kind: (kind != "unknown").then(|| kind.to_owned()),
+            is_command,
             occurred_at: text(header::TIME).and_then(Timestamp::parse),
             received_at,
             content_type: text(header::CONTENT_TYPE).map(str::to_owned),
@@ -158,6 +169,10 @@ mod tests {
         event.unknown_source = true;
         assert_eq!(RawEvent::from_record(&event.clone().into_record()), Ok(event.clone()));
 
+        event.is_command = true;
+        assert_eq!(RawEvent::from_record(&event.clone().into_record()), Ok(event.clone()));
+
+        event.is_command = false;
         event.member_id = None;
         event.kind = None;
         assert_eq!(RawEvent::from_record(&event.clone().into_record()), Ok(event));

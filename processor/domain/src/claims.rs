@@ -6,7 +6,7 @@ use std::time::Duration;
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Fact, FactKind, Latest, Stamp};
+use crate::{Attestation, Fact, FactKind, Latest, Stamp, endpoint};
 
 /// Decisions about methods are kept this long behind the newest one.
 pub const DECISIONS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -71,10 +71,6 @@ impl Turns {
         self.0.iter().map(|(offset, turn)| (*offset, *turn))
     }
 
-    pub(crate) fn number(&self) -> usize {
-        self.0.len()
-    }
-
     fn join(&mut self, offset: u64, turn: Turn) {
         self.0.insert(offset, turn);
         if self.0.len() > 2 * TURNS_KEPT {
@@ -112,8 +108,10 @@ pub(crate) struct LastFact {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Claims {
-    /// The offset in `raw` of the principal's first fact.
-    pub first_word: Option<u64>,
+    /// The principal's first fact: its offset in `raw`, and when it occurred.
+    pub first_word: Option<(u64, Timestamp)>,
+    /// The newest attestation, and its offset in `raw`.
+    pub(crate) attestation: Option<Latest<(Attestation, u64)>>,
     pub(crate) turns: Turns,
     pub(crate) status: Option<Latest<Status>>,
     /// Decisions from before it are void.
@@ -121,7 +119,16 @@ pub struct Claims {
     /// Decisions older than [`DECISIONS_KEPT`] before it are forgotten.
     pub(crate) last_decision: Option<Timestamp>,
     pub(crate) last_fact: Option<LastFact>,
+    pub(crate) description: Description,
+}
+
+/// What a principal says about the portal: the newest value of each field.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Description {
     domain: Option<Latest<String>>,
+    /// A loopback or private address never stands in for a public one.
+    private_domain: Option<Latest<String>>,
     client_endpoint: Option<Latest<String>>,
     server_endpoint: Option<Latest<String>>,
     version: Option<Latest<String>>,
@@ -135,7 +142,18 @@ pub struct Claims {
 impl Claims {
     pub(crate) fn join(&mut self, fact: &Fact) {
         let offset = fact.raw.offset;
-        self.first_word = Some(earlier(self.first_word, offset));
+        if let FactKind::Attested { attestation, installed_at, profile } = &fact.kind {
+            let value = (*attestation, offset);
+            Latest::join(&mut self.attestation, Latest { since: fact.stamp, value });
+            if let Some(occurred_at) = *installed_at {
+                let since = Stamp { occurred_at, ..fact.stamp };
+                Latest::join(&mut self.status, Latest { since, value: Status::Installed });
+            }
+            self.description.join(profile, fact.stamp);
+            return;
+        }
+        let first_word = (offset, fact.stamp.occurred_at);
+        self.first_word = Some(self.first_word.map_or(first_word, |known| known.min(first_word)));
         if self.last_fact.as_ref().is_none_or(|last| last.offset < offset) {
             self.last_fact = Some(LastFact { offset, name: fact.kind.name().to_owned(), stamp: fact.stamp });
         }
@@ -159,17 +177,38 @@ impl Claims {
             | FactKind::Updated { .. }
             | FactKind::Paid { .. }
             | FactKind::UserReady { .. }
+            | FactKind::Described { .. }
+            | FactKind::Attested { .. }
             | FactKind::Spoke => {}
         }
         if let Some(profile) = fact.kind.profile() {
-            self.describe(profile, fact.stamp);
+            self.description.join(profile, fact.stamp);
         }
     }
 
-    /// Forgets the turns before an offset, as if the principal's first fact were at that offset.
-    pub(crate) fn forget_before(&mut self, offset: u64) {
-        self.turns.0 = self.turns.0.split_off(&offset);
-        self.first_word = self.first_word.map(|first| first.max(offset));
+    /// Whether an attestation says nothing new.
+    pub(crate) fn has(&self, fact: &Fact) -> bool {
+        let FactKind::Attested { attestation, installed_at, profile } = &fact.kind else { return false };
+        let Some(known) = &self.attestation else { return false };
+        let is_weaker = matches!(attestation, Attestation::Vouched | Attestation::Imported);
+        let is_same = known.value.0 == *attestation || (is_weaker && known.value.0 != Attestation::Revoked);
+        let has_install = |at: Timestamp| self.status.as_ref().is_some_and(|status| status.since.occurred_at >= at);
+        is_same && installed_at.is_none_or(has_install) && !self.description.learns(profile, fact.stamp)
+    }
+
+    pub(crate) fn first_install(&self) -> Option<(u64, Turn)> {
+        self.turns.iter().find(|(_, turn)| turn.installed)
+    }
+
+    /// Whether the last word is an install.
+    pub(crate) fn says_installed(&self) -> bool {
+        matches!(self.status, Some(Latest { value: Status::Installed, .. }))
+    }
+
+    /// The times of the uninstall that is the last word: when it occurred, and when it was received.
+    pub(crate) fn left_at(&self) -> Option<(Timestamp, Timestamp)> {
+        let status = self.status.as_ref().filter(|_| !self.says_installed())?;
+        Some((status.since.occurred_at, status.since.received_at))
     }
 
     pub(crate) fn keeps_decision(&self, made: Stamp) -> bool {
@@ -177,45 +216,34 @@ impl Claims {
         let old = self.last_decision.is_some_and(|last| made.occurred_at < last.minus(DECISIONS_KEPT));
         !void && !old
     }
+}
 
+impl Description {
+    /// The newest value of each field, unless that one cannot be shown.
     pub(crate) fn profile(&self) -> Profile {
-        let mut omitted = BTreeSet::new();
-        let mut profile = Profile {
-            domain: self.newest(ProfileField::Domain, self.domain.as_ref(), &mut omitted),
-            client_endpoint: self.newest(ProfileField::ClientEndpoint, self.client_endpoint.as_ref(), &mut omitted),
-            server_endpoint: self.newest(ProfileField::ServerEndpoint, self.server_endpoint.as_ref(), &mut omitted),
-            version: self.newest(ProfileField::Version, self.version.as_ref(), &mut omitted),
-            licence: self.newest(ProfileField::Licence, self.licence.as_ref(), &mut omitted),
-            language: self.newest(ProfileField::Language, self.language.as_ref(), &mut omitted),
-            scope: self.newest(ProfileField::Scope, self.scope.as_ref(), &mut omitted),
-            omitted: BTreeSet::new(),
-        };
-        profile.omitted = omitted;
-        profile
-    }
-
-    /// The newest value of a field, unless that one cannot be shown.
-    fn newest<T: Clone>(
-        &self,
-        field: ProfileField,
-        known: Option<&Latest<T>>,
-        omitted: &mut BTreeSet<ProfileField>,
-    ) -> Option<T> {
-        let is_older = |last: &Stamp| known.is_none_or(|known| known.since < *last);
-        if self.omitted.get(&field).is_some_and(is_older) {
-            omitted.insert(field);
-            return None;
+        let text = |field| self.text(field).filter(|_| !self.is_omitted(field)).map(|known| known.value.clone());
+        let scope = self.scope.as_ref().filter(|_| !self.is_omitted(ProfileField::Scope));
+        Profile {
+            domain: text(ProfileField::Domain),
+            client_endpoint: text(ProfileField::ClientEndpoint),
+            server_endpoint: text(ProfileField::ServerEndpoint),
+            version: text(ProfileField::Version),
+            licence: text(ProfileField::Licence),
+            language: text(ProfileField::Language),
+            scope: scope.map(|known| known.value.clone()),
+            omitted: self.omitted.keys().copied().filter(|field| self.is_omitted(*field)).collect(),
         }
-        known.map(|known| known.value.clone())
     }
 
-    fn describe(&mut self, profile: &Profile, since: Stamp) {
+    fn join(&mut self, profile: &Profile, since: Stamp) {
         fn join<T: Clone>(known: &mut Option<Latest<T>>, newer: Option<&T>, since: Stamp) {
             if let Some(value) = newer {
                 Latest::join(known, Latest { since, value: value.clone() });
             }
         }
-        join(&mut self.domain, profile.domain.as_ref(), since);
+        let domain = profile.domain.as_ref();
+        join(&mut self.domain, domain.filter(|domain| !endpoint::is_private(domain)), since);
+        join(&mut self.private_domain, domain.filter(|domain| endpoint::is_private(domain)), since);
         join(&mut self.client_endpoint, profile.client_endpoint.as_ref(), since);
         join(&mut self.server_endpoint, profile.server_endpoint.as_ref(), since);
         join(&mut self.version, profile.version.as_ref(), since);
@@ -227,8 +255,74 @@ impl Claims {
             *last = since.max(*last);
         }
     }
-}
 
-fn earlier(known: Option<u64>, offset: u64) -> u64 {
-    known.map_or(offset, |known| known.min(offset))
+    /// Adds what another principal says.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        fn join<T: Clone>(known: &mut Option<Latest<T>>, other: Option<&Latest<T>>) {
+            if let Some(other) = other {
+                Latest::join(known, other.clone());
+            }
+        }
+        join(&mut self.domain, other.domain.as_ref());
+        join(&mut self.private_domain, other.private_domain.as_ref());
+        join(&mut self.client_endpoint, other.client_endpoint.as_ref());
+        join(&mut self.server_endpoint, other.server_endpoint.as_ref());
+        join(&mut self.version, other.version.as_ref());
+        join(&mut self.licence, other.licence.as_ref());
+        join(&mut self.language, other.language.as_ref());
+        join(&mut self.scope, other.scope.as_ref());
+        for (field, since) in &other.omitted {
+            let last = self.omitted.entry(*field).or_insert(*since);
+            *last = (*since).max(*last);
+        }
+    }
+
+    /// Whether a profile would change what is shown.
+    pub(crate) fn learns(&self, profile: &Profile, now: Stamp) -> bool {
+        let text = |field, value: &Option<String>| {
+            let known = self.text(field);
+            value
+                .as_ref()
+                .is_some_and(|value| known.is_none_or(|known| known.value != *value) || self.is_omitted(field))
+                && self.is_before(field, now)
+        };
+        let domain = profile.domain.as_ref().filter(|domain| self.domain.is_none() || !endpoint::is_private(domain));
+        let scope = |scope: &Vec<String>| {
+            self.scope.as_ref().is_none_or(|known| known.value != *scope) || self.is_omitted(ProfileField::Scope)
+        };
+        text(ProfileField::Domain, &domain.cloned())
+            || text(ProfileField::ClientEndpoint, &profile.client_endpoint)
+            || text(ProfileField::ServerEndpoint, &profile.server_endpoint)
+            || text(ProfileField::Version, &profile.version)
+            || text(ProfileField::Licence, &profile.licence)
+            || text(ProfileField::Language, &profile.language)
+            || (profile.scope.as_ref().is_some_and(scope) && self.is_before(ProfileField::Scope, now))
+            || profile.omitted.iter().any(|field| !self.is_omitted(*field) && self.is_before(*field, now))
+    }
+
+    /// Whether all that is known of a field is older.
+    fn is_before(&self, field: ProfileField, now: Stamp) -> bool {
+        self.since(field).max(self.omitted.get(&field).copied()).is_none_or(|known| known < now)
+    }
+
+    fn is_omitted(&self, field: ProfileField) -> bool {
+        self.omitted.get(&field).is_some_and(|omitted| self.since(field).is_none_or(|known| known < *omitted))
+    }
+
+    fn since(&self, field: ProfileField) -> Option<Stamp> {
+        let scope = self.scope.as_ref().filter(|_| field == ProfileField::Scope).map(|scope| scope.since);
+        scope.or_else(|| self.text(field).map(|text| text.since))
+    }
+
+    fn text(&self, field: ProfileField) -> Option<&Latest<String>> {
+        match field {
+            ProfileField::Domain => self.domain.as_ref().or(self.private_domain.as_ref()),
+            ProfileField::ClientEndpoint => self.client_endpoint.as_ref(),
+            ProfileField::ServerEndpoint => self.server_endpoint.as_ref(),
+            ProfileField::Version => self.version.as_ref(),
+            ProfileField::Licence => self.licence.as_ref(),
+            ProfileField::Language => self.language.as_ref(),
+            ProfileField::Scope => None,
+        }
+    }
 }

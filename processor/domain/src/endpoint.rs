@@ -1,6 +1,8 @@
 //! Endpoints of a portal. An app sends its tokens to the endpoints of a record, so a record shows only those that
 //! belong to the portal or to Bitrix24, and those that an operator listed.
 
+use core::net::IpAddr;
+
 use crate::{Profile, ProfileField};
 
 /// The token servers of Bitrix24: worldwide, and for Russia.
@@ -84,6 +86,20 @@ pub(crate) fn is_address(text: &str) -> bool {
 
 pub(crate) fn is_authorisation_server(address: &str) -> bool {
     AUTHORISATION_SERVERS.contains(&name(address).as_str())
+}
+
+/// Whether an address is reached from its own network only.
+pub(crate) fn is_private(address: &str) -> bool {
+    let name = name(address);
+    match name.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified(),
+        Ok(IpAddr::V6(ip)) => {
+            ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified()
+        }
+        Err(_) => {
+            name == "localhost" || [".localhost", ".local", ".internal", ".lan"].iter().any(|end| name.ends_with(end))
+        }
+    }
 }
 
 /// The host name of an address in lower case, without the port.

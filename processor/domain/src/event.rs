@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::{Fact, FactKind, Place, Revision, Stamp};
+use crate::{Fact, FactKind, Place, Profile, Revision, Stamp};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -21,6 +21,8 @@ pub struct Event {
     pub body_bytes: u32,
     /// `None` for an event that is only passed on.
     pub kind: Option<FactKind>,
+    /// What an event that is only passed on says about the portal.
+    pub profile: Profile,
     pub public: Public,
 }
 
@@ -121,6 +123,11 @@ impl Public {
 impl Event {
     pub fn fact(&self) -> Option<Fact> {
         self.kind.clone().map(|kind| self.fact_of(kind))
+    }
+
+    /// What an event without a fact of its own says about the portal.
+    pub fn described(&self) -> Fact {
+        self.fact_of(FactKind::Described { profile: self.profile.clone() })
     }
 
     /// A fact with this event's principal, position and time.

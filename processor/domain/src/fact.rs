@@ -6,9 +6,10 @@ use bitrix24::Installation;
 use event_log::EventId;
 use event_log::contract::NOOP;
 use primitives::secret::Fingerprint;
+use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Decision, Place, Profile, Stamp};
+use crate::{Attestation, Decision, Place, Profile, Stamp};
 
 /// A REST method's name, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -122,6 +123,17 @@ pub enum FactKind {
     /// The principal's first event, of any kind. Only for apps that trust the first principal with any event.
     #[serde(rename = "com.hookledger.spoke")]
     Spoke,
+    /// An event of a trusted principal that has no fact of its own described the portal differently.
+    #[serde(rename = "com.hookledger.described")]
+    Described { profile: Profile },
+    #[serde(rename = "com.hookledger.attested")]
+    Attested {
+        attestation: Attestation,
+        /// The app was installed then, by the imported list.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        installed_at: Option<Timestamp>,
+        profile: Profile,
+    },
 }
 
 impl FactKind {
@@ -134,6 +146,8 @@ impl FactKind {
             Self::MethodDecided { .. } => "ONAPPMETHODCONFIRM",
             Self::UserReady { .. } => "ONAPPUSERREADY",
             Self::Spoke => "com.hookledger.spoke",
+            Self::Described { .. } => "com.hookledger.described",
+            Self::Attested { .. } => "com.hookledger.attested",
         }
     }
 
@@ -146,7 +160,9 @@ impl FactKind {
             | Self::Paid { .. }
             | Self::MethodDecided { .. }
             | Self::UserReady { .. }
-            | Self::Spoke => false,
+            | Self::Spoke
+            | Self::Described { .. }
+            | Self::Attested { .. } => false,
         }
     }
 
@@ -157,7 +173,9 @@ impl FactKind {
             | Self::Uninstalled { profile, .. }
             | Self::Paid { profile, .. }
             | Self::MethodDecided { profile, .. }
-            | Self::UserReady { profile, .. } => Some(profile),
+            | Self::UserReady { profile, .. }
+            | Self::Described { profile }
+            | Self::Attested { profile, .. } => Some(profile),
             Self::Spoke => None,
         }
     }
@@ -190,6 +208,8 @@ pub enum Change {
     Fact(Box<Fact>),
     Held(HeldEvent, HeldDetails),
     NoLongerHeld(HeldEvent),
+    /// A trusted principal of the installation was heard of.
+    Heard(Installation, Timestamp),
 }
 
 impl Change {
@@ -197,6 +217,7 @@ impl Change {
         match self {
             Self::Fact(fact) => &fact.installation,
             Self::Held(held, _) | Self::NoLongerHeld(held) => &held.installation,
+            Self::Heard(installation, _) => installation,
         }
     }
 }
@@ -208,6 +229,8 @@ pub enum FactKey {
     Fact(Installation, EventId),
     /// `{app}/{member_id}/{id}/unverified/{principal}/{offset}`: a tombstone needs no value to be parsed.
     Held(HeldEvent),
+    /// `{app}/{member_id}/heard`
+    Heard(Installation),
     /// `progress`: the next offset of `raw` in this partition.
     Progress,
     /// `accepted/{id}`: an operator accepted an inconsistency. State depends on it only where it gives up deleted
@@ -218,6 +241,7 @@ pub enum FactKey {
 
 const PROGRESS: &str = "progress";
 const ACCEPTED: &str = "accepted/";
+const HEARD: &str = "heard";
 
 impl FactKey {
     pub fn parse(key: &str) -> Option<Self> {
@@ -233,6 +257,9 @@ impl FactKey {
         let parts: Vec<&str> = key.split('/').collect();
         let (app, member_id, id) = (parts.first()?, parts.get(1)?, parts.get(2)?);
         let installation = Installation::parse(app, member_id)?;
+        if *id == HEARD && parts.len() == 3 {
+            return Some(Self::Heard(installation));
+        }
         let id = EventId::parse_str(id).ok()?;
         match parts[3..] {
             [] => Some(Self::Fact(installation, id)),
@@ -253,6 +280,7 @@ impl fmt::Display for FactKey {
             Self::Held(HeldEvent { installation, id, principal, offset }) => {
                 write!(f, "{installation}/{id}/unverified/{principal}/{offset}")
             }
+            Self::Heard(installation) => write!(f, "{installation}/{HEARD}"),
             Self::Progress => f.write_str(PROGRESS),
             Self::Accepted(id) => write!(f, "{ACCEPTED}{id}"),
             Self::Noop => f.write_str(NOOP),
@@ -270,8 +298,9 @@ mod tests {
         let (id, principal) = (EventId::nil(), Fingerprint::of("t"));
         let held = HeldEvent { installation: installation.clone(), id, principal, offset: 7 };
         let keys = [
-            FactKey::Fact(installation, id),
+            FactKey::Fact(installation.clone(), id),
             FactKey::Held(held),
+            FactKey::Heard(installation),
             FactKey::Progress,
             FactKey::Accepted(id),
             FactKey::Noop,

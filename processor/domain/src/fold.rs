@@ -3,8 +3,8 @@
 use bitrix24::{Installation, Trust};
 use primitives::secret::Fingerprint;
 
-use crate::installation::{HELD_MAX, INSTALLATION_HELD_BYTES_MAX, INSTALLATION_HELD_MAX, STRANGERS_MAX};
-use crate::trust::Trusted;
+use crate::installation::{ATTESTED_MAX, HELD_MAX, INSTALLATION_HELD_BYTES_MAX, INSTALLATION_HELD_MAX, STRANGERS_MAX};
+use crate::trust::Verdict;
 use crate::{
     Change, EndpointHosts, Event, Fact, FactKind, HELD_BYTES_MAX, HeldDetails, HeldEvent, InstallationRecord,
     InstallationState, Method, PermissionRecord, Principal, Public, Reason, Rules,
@@ -38,6 +38,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The outcome for a trusted principal's event with this fact.
+    fn of_kind(kind: &FactKind) -> Self {
+        if matches!(kind, FactKind::Described { .. }) { Self::PassedOn } else { Self::Fact }
+    }
+
     pub fn label(self) -> &'static str {
         match self {
             Self::Fact => "fact",
@@ -51,8 +56,8 @@ impl Outcome {
 
 /// Folds an event into the state of its installation.
 ///
-/// Events of untrusted principals are held and are not facts. Facts are the events of trusted principals, and the
-/// installs and uninstalls that decide which principal is trusted. `read` returns the fact of a held event, unless it
+/// Events of untrusted principals are held and are not facts. Facts are the events of trusted principals that mean
+/// something for the installation, and the installs and uninstalls that decide which principal is trusted. `read` returns the fact of a held event, unless it
 /// is already folded.
 pub fn fold<'a, E>(
     state: &mut InstallationState,
@@ -60,46 +65,62 @@ pub fn fold<'a, E>(
     rules: impl Into<Rules<'a>>,
     read: impl FnMut(&HeldEvent) -> Result<Option<Fact>, E>,
 ) -> Result<(Outcome, Vec<Effect>), E> {
-    let Rules { trust, endpoint_hosts } = rules.into();
-    let trusted = state.trusted(trust);
-    let is_trusted = trusted.is_some_and(|trusted| trusted.principal == event.principal);
+    let rules = rules.into();
+    let verdict = state.verdict(rules.trust);
+    let is_trusted = verdict.trusts(event.principal);
     let known = state.principals.get(&event.principal);
-    if event.kind.is_none() && is_trusted && known.is_some_and(|known| known.held.is_empty()) {
-        return Ok((Outcome::PassedOn, vec![Effect::Verified(event.public.clone())]));
-    }
     let held = known.and_then(|known| known.held.get(&event.raw.offset));
     if held.is_some_and(|held| held.id == event.stamp.id) {
         return Ok((Outcome::Repeated, Vec::new()));
     }
-    let fact = fact_of(state, event, trust, trusted);
-    let before = Shown::of(state, event, trusted, fact.as_ref(), endpoint_hosts);
-    let mut changes = Changes { state, event, read, effects: Vec::new(), forgotten: Vec::new() };
+    let fact = fact_of(state, event, rules.trust, &verdict);
+    if fact.is_none() && is_trusted && known.is_some_and(|known| known.held.is_empty()) && !state.is_silent(event) {
+        return Ok((Outcome::PassedOn, vec![Effect::Verified(event.public.clone())]));
+    }
+    let before = Shown::of(state, &event.installation, event.raw.partition, verdict, fact.as_ref(), rules);
+    let mut changes = Changes { state, installation: &event.installation, read, effects: vec![], forgotten: vec![] };
 
     let is_fact = fact.is_some();
-    if let Some(fact) = fact {
-        changes.add(fact)?;
-    }
-    let now_trusted = if is_fact { changes.state.trusted(trust) } else { trusted };
-    // No event of the trusted principal stays held, even if a corrected fact made it trusted, not this event.
-    if let Some(trusted) = now_trusted {
-        changes.release(trusted.principal)?;
-    }
-    let verified = is_trusted || now_trusted.is_some_and(|trusted| trusted.principal == event.principal);
+    let outcome = fact.as_ref().map(|fact| &fact.kind).map(Outcome::of_kind);
+    let verdict = changes.take(fact, &before.verdict, rules.trust)?;
+    let verified = is_trusted || verdict.trusts(event.principal);
     if verified {
+        if changes.state.is_silent(event) && !is_fact {
+            changes.make(Change::Heard(event.installation.clone(), event.stamp.received_at));
+        }
         changes.effects.push(Effect::Verified(event.public.clone()));
     } else {
         changes.effects.push(Effect::Unverified(event.public.clone()));
-        changes.hold();
+        changes.hold(event);
     }
     let Changes { mut effects, forgotten, .. } = changes;
-    before.compare(state, event, now_trusted, forgotten, &mut effects);
+    before.compare(state, verdict, forgotten, &mut effects);
+    Ok((if verified { outcome.unwrap_or(Outcome::PassedOn) } else { Outcome::Unverified }, effects))
+}
 
-    let outcome = match (verified, is_fact) {
-        (false, _) => Outcome::Unverified,
-        (true, true) => Outcome::Fact,
-        (true, false) => Outcome::PassedOn,
-    };
-    Ok((outcome, effects))
+/// Folds an attestation, which is a command, not an event of a portal. One that changes nothing has no effect.
+pub fn fold_attestation<'a, E>(
+    state: &mut InstallationState,
+    fact: Fact,
+    rules: impl Into<Rules<'a>>,
+    read: impl FnMut(&HeldEvent) -> Result<Option<Fact>, E>,
+) -> Result<(Outcome, Vec<Effect>), E> {
+    let rules = rules.into();
+    let known = state.principals.get(&fact.principal);
+    if known.is_some_and(|known| known.claims.has(&fact)) {
+        return Ok((Outcome::Repeated, Vec::new()));
+    }
+    let attested = state.principals.values().filter(|known| known.is_attested()).count();
+    if attested >= ATTESTED_MAX && !known.is_some_and(Principal::is_attested) {
+        return Ok((Outcome::Rejected(Reason::TooManyPrincipals), Vec::new()));
+    }
+    let installation = fact.installation.clone();
+    let before = Shown::of(state, &installation, fact.raw.partition, state.verdict(rules.trust), Some(&fact), rules);
+    let mut changes = Changes { state, installation: &installation, read, effects: vec![], forgotten: vec![] };
+    let verdict = changes.take(Some(fact), &before.verdict, rules.trust)?;
+    let Changes { mut effects, forgotten, .. } = changes;
+    before.compare(state, verdict, forgotten, &mut effects);
+    Ok((Outcome::Fact, effects))
 }
 
 /// Removes an installation without facts, to make room for others.
@@ -115,35 +136,23 @@ pub fn forget(state: &mut InstallationState, installation: &Installation) -> Vec
 }
 
 /// The fact that follows from an event immediately.
-fn fact_of(state: &InstallationState, event: &Event, trust: Trust, trusted: Option<Trusted>) -> Option<Fact> {
-    if trusted.is_some_and(|trusted| trusted.principal == event.principal) {
-        return event.fact();
+fn fact_of(state: &InstallationState, event: &Event, trust: Trust, verdict: &Verdict) -> Option<Fact> {
+    if verdict.trusts(event.principal) {
+        let is_news = || state.description_by(verdict).learns(&event.profile, event.stamp);
+        return event.fact().or_else(|| is_news().then(|| event.described()));
     }
-    if trust == Trust::FirstEvent && trusted.is_none() {
+    if trust == Trust::FirstEvent && state.first_heard().is_none() && verdict.trusted.is_empty() {
         // The first principal has to be recorded, whatever its event is.
         return event.fact().or_else(|| Some(event.fact_of(FactKind::Spoke)));
     }
-    let has_claims = state.principals.get(&event.principal).is_some_and(Principal::has_claims);
-    let has_room = || state.has_room(state.is_open(trusted.map(|trusted| trusted.principal)));
-    let counts = match &event.kind {
-        Some(FactKind::Installed { complete: true, .. }) => has_claims || has_room(),
-        Some(FactKind::Uninstalled { .. }) => has_claims,
-        Some(
-            FactKind::Installed { complete: false, .. }
-            | FactKind::Updated { .. }
-            | FactKind::Paid { .. }
-            | FactKind::MethodDecided { .. }
-            | FactKind::UserReady { .. }
-            | FactKind::Spoke,
-        )
-        | None => false,
-    };
-    if counts { event.fact() } else { None }
+    // Where principals are attested, or have to be, installs of others decide nothing.
+    let is_open = trust != Trust::Known && !state.principals.values().any(Principal::is_attested);
+    event.fact().filter(|fact| is_open && fact.kind.is_turn())
 }
 
 struct Changes<'a, R> {
     state: &'a mut InstallationState,
-    event: &'a Event,
+    installation: &'a Installation,
     read: R,
     effects: Vec<Effect>,
     /// Decisions that were replaced by newer ones, or became void.
@@ -157,21 +166,29 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
         self.effects.push(Effect::Changed(change));
     }
 
-    /// Adds a fact. With the first fact of a principal, its held uninstalls become facts, too, since its last turn may
-    /// be one of them. Held installs do not: they had no room on arrival, and must not take the place retroactively.
-    fn add(&mut self, fact: Fact) -> Result<(), E> {
-        let principal = fact.principal;
-        let is_first = !self.state.principals.get(&principal).is_some_and(Principal::has_claims);
-        self.make(Change::Fact(Box::new(fact)));
-        if is_first {
-            for held in self.state.held_of(&self.event.installation, principal) {
-                let fact = self.held_fact(&held)?;
-                if let Some(fact) = fact.filter(|fact| matches!(fact.kind, FactKind::Uninstalled { .. })) {
-                    self.make(Change::Fact(Box::new(fact)));
-                }
-            }
+    /// Adds a fact, and releases what is held of principals that are trusted now. No event of a trusted principal stays
+    /// held, even if a corrected fact made it trusted, not this one. Returns the verdict.
+    fn take(&mut self, fact: Option<Fact>, before: &Verdict, trust: Trust) -> Result<Verdict, E> {
+        let mut verdict = before.clone();
+        if let Some(fact) = fact {
+            self.make(Change::Fact(Box::new(fact)));
+            verdict = self.state.verdict(trust);
         }
-        Ok(())
+        // Released facts may change the verdict again: an uninstall that was held opens the place.
+        loop {
+            let trusted = verdict.trusted.iter().map(|trusted| trusted.principal);
+            let has_held = |principal: &Fingerprint| {
+                self.state.principals.get(principal).is_some_and(|known| !known.held.is_empty())
+            };
+            let holding: Vec<Fingerprint> = trusted.filter(has_held).collect();
+            if holding.is_empty() {
+                return Ok(verdict);
+            }
+            for principal in holding {
+                self.release(principal)?;
+            }
+            verdict = self.state.verdict(trust);
+        }
     }
 
     fn held_fact(&mut self, held: &HeldEvent) -> Result<Option<Fact>, E> {
@@ -182,9 +199,8 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
 
     /// Releases the held events of a principal, in the order of arrival.
     fn release(&mut self, principal: Fingerprint) -> Result<(), E> {
-        for held in self.state.held_of(&self.event.installation, principal) {
-            // Turns were added before.
-            if let Some(fact) = self.held_fact(&held)?.filter(|fact| !fact.kind.is_turn()) {
+        for held in self.state.held_of(self.installation, principal) {
+            if let Some(fact) = self.held_fact(&held)? {
                 self.make(Change::Fact(Box::new(fact)));
             }
             self.effects.push(Effect::Release(held.clone()));
@@ -194,20 +210,18 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
     }
 
     /// Holds the event, in case its principal becomes trusted. At a limit, others give way: the principal's own oldest
-    /// event; for a new principal, another one with a single held event; then the oldest event of the principal with
-    /// the most held bytes.
-    fn hold(&mut self) {
-        let event = self.event;
+    /// event; for a new principal, the one with the fewest held events; then the oldest event of the principal with
+    /// the most held bytes. The very first event stays: its principal holds the place.
+    fn hold(&mut self, event: &Event) {
         let bytes = event.public.size().max(event.body_bytes);
-        let own = self.state.held_of(&event.installation, event.principal);
+        let first = self.state.first_heard().unwrap_or((event.raw.offset, event.principal));
+        let own = self.state.held_of(self.installation, event.principal);
         let known = self.state.principals.get(&event.principal);
-        let is_new = own.is_empty() && !known.is_some_and(Principal::has_claims);
-        if is_new && !self.make_room_for_a_principal() {
-            return;
-        }
+        let is_new = known.is_none_or(|known| known.first_heard().is_none());
+        self.limit_strangers([first.1, event.principal]);
         let known = self.state.principals.get(&event.principal);
         let (mut number, mut taken) = (own.len(), known.map_or(0, Principal::held_bytes));
-        for oldest in own {
+        for oldest in own.into_iter().filter(|held| held.offset != first.0) {
             if number < HELD_MAX && taken + u64::from(bytes) <= HELD_BYTES_MAX {
                 break;
             }
@@ -217,34 +231,38 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
         let mut all: u64 = self.state.principals.values().map(Principal::held_bytes).sum();
         let mut number: usize = self.state.principals.values().map(|known| known.held.len()).sum();
         while number >= INSTALLATION_HELD_MAX || all + u64::from(bytes) > INSTALLATION_HELD_BYTES_MAX {
-            let fullest = self.state.principals.iter().max_by_key(|(_, known)| (known.held_bytes(), known.held.len()));
-            let Some((principal, _)) = fullest else { break };
-            let Some(oldest) = self.state.held_of(&event.installation, *principal).into_iter().next() else {
-                break;
-            };
-            all -= self.let_go(oldest);
+            let others = self.state.principals.iter().filter_map(|(principal, known)| {
+                let oldest = known.held.keys().find(|offset| **offset != first.0)?;
+                Some((known.held_bytes(), known.held.len(), *principal, *oldest))
+            });
+            let Some((.., principal, oldest)) = others.max() else { break };
+            let held = self.state.held_of(self.installation, principal).into_iter().find(|held| held.offset == oldest);
+            all -= self.let_go(held.expect("found above"));
             number -= 1;
         }
         let (installation, id, offset) = (event.installation.clone(), event.stamp.id, event.raw.offset);
-        let details = HeldDetails { raw: event.raw, bytes, fact: event.fact().map(Box::new) };
+        // Of its first event there is always a fact, which tells when the principal was first heard of.
+        let fact = event.fact().or_else(|| is_new.then(|| event.described()));
+        let details = HeldDetails { raw: event.raw, bytes, fact: fact.map(Box::new) };
         self.make(Change::Held(HeldEvent { installation, id, principal: event.principal, offset }, details));
     }
 
-    /// At the limit of principals, drops the one with the fewest held events; fails if that has more than one.
-    fn make_room_for_a_principal(&mut self) -> bool {
-        let strangers = self.state.principals.iter().filter(|(_, known)| !known.has_claims());
-        let held_of = |(principal, known): (&Fingerprint, &Principal)| {
-            (known.held.len(), known.held.keys().next_back().copied(), *principal)
-        };
-        let held: Vec<_> = strangers.map(held_of).collect();
-        if held.len() < STRANGERS_MAX {
-            return true;
+    /// Of more than [`STRANGERS_MAX`] principals without facts, the ones with the fewest held events give way, of several
+    /// the oldest; but not these.
+    fn limit_strangers(&mut self, stay: [Fingerprint; 2]) {
+        let is_other =
+            |(principal, known): &(&Fingerprint, &Principal)| !known.has_claims() && !stay.contains(principal);
+        let others = self.state.principals.iter().filter(is_other);
+        let mut others: Vec<_> = others
+            .map(|(principal, known)| (known.held.len(), known.held.keys().next_back().copied(), *principal))
+            .collect();
+        others.sort_unstable();
+        let surplus = (others.len() + stay.len()).saturating_sub(STRANGERS_MAX);
+        for (_, _, principal) in others.into_iter().take(surplus) {
+            for held in self.state.held_of(self.installation, principal) {
+                self.let_go(held);
+            }
         }
-        let Some((1, _, emptiest)) = held.into_iter().min() else { return false };
-        for held in self.state.held_of(&self.event.installation, emptiest) {
-            self.let_go(held);
-        }
-        true
     }
 
     /// Stops holding an event. Returns its size.
@@ -256,17 +274,19 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
     }
 }
 
-/// The published state of an installation, as far as an event can change it.
+/// The published state of an installation, as far as a fact can change it.
 struct Shown<'a> {
+    installation: &'a Installation,
+    partition: u32,
     endpoint_hosts: &'a EndpointHosts,
-    trusted: Option<Fingerprint>,
+    verdict: Verdict,
     record: Option<InstallationRecord>,
     permissions: Permissions,
 }
 
-/// The permissions that an event can change.
+/// The permissions that a fact can change.
 enum Permissions {
-    /// Any: the trusted principal may change, or held events are released. Holds all permissions from before.
+    /// Any: other principals may be trusted, or held events are released. Holds all permissions from before.
     Any(Vec<PermissionRecord>),
     /// The one of this method and token, as it was, and the forgotten ones.
     One((Method, Fingerprint), Option<PermissionRecord>),
@@ -276,60 +296,58 @@ enum Permissions {
 impl<'a> Shown<'a> {
     fn of(
         state: &InstallationState,
-        event: &Event,
-        trusted: Option<Trusted>,
+        installation: &'a Installation,
+        partition: u32,
+        verdict: Verdict,
         fact: Option<&Fact>,
-        endpoint_hosts: &'a EndpointHosts,
+        rules: Rules<'a>,
     ) -> Self {
-        let principal = trusted.map(|trusted| trusted.principal);
-        let known = principal.and_then(|principal| state.principals.get(&principal));
-        let may_move = fact.is_some_and(|fact| fact.kind.is_turn() || principal.is_none());
+        let endpoint_hosts = rules.endpoint_hosts;
+        let decides = |kind: &FactKind| kind.is_turn() || matches!(kind, FactKind::Attested { .. });
+        let may_move = fact.is_some_and(|fact| decides(&fact.kind) || verdict.trusted.is_empty());
+        let is_holding = || state.trusted(&verdict).any(|known| !known.held.is_empty());
         let permissions = match fact.map(|fact| &fact.kind) {
-            _ if may_move || known.is_some_and(|known| !known.held.is_empty()) => {
-                Permissions::Any(state.permissions_by(principal))
-            }
+            _ if may_move || is_holding() => Permissions::Any(state.permissions_by(&verdict)),
             Some(FactKind::MethodDecided { method, token, .. }) => {
                 let key = (method.clone(), *token);
-                let latest = known.and_then(|known| known.decisions.get(&key));
-                let record = latest.map(|latest| PermissionRecord::of(&key, latest));
+                let record = state.decision(&verdict, method, *token).map(|latest| PermissionRecord::of(&key, latest));
                 Permissions::One(key, record)
             }
             Some(_) | None => Permissions::Forgotten,
         };
-        let record = || state.record_by(trusted, &event.installation, event.raw.partition, endpoint_hosts);
+        let record = || state.record_by(verdict.clone(), installation, partition, endpoint_hosts);
         let record = (!state.principals.is_empty()).then(record);
-        Self { endpoint_hosts, trusted: principal, record, permissions }
+        Self { installation, partition, endpoint_hosts, verdict, record, permissions }
     }
 
     /// Adds an effect for each published record that differs.
     fn compare(
         self,
         state: &InstallationState,
-        event: &Event,
-        trusted: Option<Trusted>,
+        verdict: Verdict,
         forgotten: Vec<PermissionRecord>,
         effects: &mut Vec<Effect>,
     ) {
-        let record = state.record_by(trusted, &event.installation, event.raw.partition, self.endpoint_hosts);
+        debug_assert!(
+            self.verdict == verdict || matches!(self.permissions, Permissions::Any(_)),
+            "other principals are trusted"
+        );
+        let permissions = match self.permissions {
+            Permissions::Any(before) => (before, state.permissions_by(&verdict)),
+            Permissions::One((method, token), before) => {
+                let after = state.decision(&verdict, &method, token);
+                let key = (method, token);
+                let others = forgotten.into_iter().filter(|gone| (&gone.method, gone.token) != (&key.0, key.1));
+                let after = after.map(|latest| PermissionRecord::of(&key, latest));
+                (before.into_iter().chain(others).collect(), after.into_iter().collect())
+            }
+            Permissions::Forgotten => (forgotten, Vec::new()),
+        };
+        let record = state.record_by(verdict, self.installation, self.partition, self.endpoint_hosts);
         if !state.principals.is_empty() && self.record.as_ref() != Some(&record) {
             effects.push(Effect::Installation(Box::new(record)));
         }
-        let principal = trusted.map(|trusted| trusted.principal);
-        debug_assert!(
-            self.trusted == principal || matches!(self.permissions, Permissions::Any(_)),
-            "the trusted principal has changed"
-        );
-        match self.permissions {
-            Permissions::Any(before) => differences(before, state.permissions_by(principal), effects),
-            Permissions::One(key, before) => {
-                let known = principal.and_then(|principal| state.principals.get(&principal));
-                let after = known.and_then(|known| known.decisions.get(&key));
-                let after = after.map(|latest| PermissionRecord::of(&key, latest));
-                let others = forgotten.into_iter().filter(|gone| (&gone.method, gone.token) != (&key.0, key.1));
-                differences(before.into_iter().chain(others).collect(), after.into_iter().collect(), effects);
-            }
-            Permissions::Forgotten => differences(forgotten, Vec::new(), effects),
-        }
+        differences(permissions.0, permissions.1, effects);
     }
 }
 

@@ -1,15 +1,22 @@
 //! The state of one installation: its principals with their claims, decisions and held events.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bitrix24::{Installation, Trust};
 use event_log::EventId;
 use primitives::secret::Fingerprint;
 
-use crate::claims::Status;
-use crate::trust::{Trusted, holder, trusted};
-use crate::{Change, Claims, Decision, Fact, FactKind, HeldDetails, HeldEvent, Latest, Method, RecordStatus, Stamp};
+use primitives::time::Timestamp;
 
+use crate::trust::{Verdict, holder, verdict};
+use crate::{
+    Attestation, Change, Claims, Decision, Event, Fact, FactKind, HeldDetails, HeldEvent, Latest, Method, RecordStatus,
+    Stamp,
+};
+
+/// How often a trusted principal is noted to have been heard of, while its events have no facts.
+const HEARD_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Limit of held events per principal.
 pub(crate) const HELD_MAX: usize = 100;
 /// Limit of held bytes per principal.
@@ -20,12 +27,11 @@ pub(crate) const INSTALLATION_HELD_MAX: usize = 1_000;
 pub(crate) const INSTALLATION_HELD_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Limit of principals per installation that have held events but no claims.
 pub(crate) const STRANGERS_MAX: usize = 32;
-/// Limit of principals with claims per installation, while the place is taken.
+/// Limit of principals per installation that have claims but no attestation. Beyond it, one between the first and the
+/// last ones gives way.
 pub(crate) const CLAIMANTS_MAX: usize = 32;
-/// The same while the place is open, so that the next holder has room.
-pub(crate) const CLAIMANTS_OPEN_MAX: usize = 64;
-/// Limit of turns per installation; above it, turns without influence on trust are forgotten.
-pub(crate) const TURNS_MAX: usize = 128;
+/// Limit of attested principals per installation, revoked ones included.
+pub const ATTESTED_MAX: usize = 64;
 /// Limit of decisions per principal; the newest are kept. An access token lives for an hour.
 pub const DECISIONS_MAX: usize = 1_000;
 
@@ -51,16 +57,30 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// Whether it has facts.
     pub(crate) fn has_claims(&self) -> bool {
-        self.claims.first_word.is_some()
+        self.claims.first_word.is_some() || self.is_attested()
+    }
+
+    /// Whether there is an attestation about it, a revocation included.
+    pub fn is_attested(&self) -> bool {
+        self.claims.attestation.is_some()
+    }
+
+    /// The offset in `raw` of its first event, as far as it is remembered.
+    pub(crate) fn first_heard(&self) -> Option<u64> {
+        let word = self.claims.first_word.map(|(offset, _)| offset);
+        word.into_iter().chain(self.held.keys().next().copied()).min()
+    }
+
+    /// Whether it may hold the place on first use.
+    pub(crate) fn is_candidate(&self) -> bool {
+        let revoked = self.claims.attestation.as_ref().is_some_and(|latest| latest.value.0 == Attestation::Revoked);
+        !revoked && self.first_heard().is_some()
     }
 
     pub(crate) fn held_bytes(&self) -> u64 {
         self.held.values().map(|held| u64::from(held.bytes)).sum()
-    }
-
-    fn has_left(&self) -> bool {
-        matches!(self.claims.status, Some(Latest { value: Status::Uninstalled { .. }, .. }))
     }
 }
 
@@ -114,10 +134,13 @@ impl Decisions {
 pub struct InstallationState {
     /// Every principal with facts or held events, by the fingerprint of its token.
     pub principals: BTreeMap<Fingerprint, Principal>,
+    /// When a trusted principal was last heard of: written once a day for events that are only passed on.
+    pub heard_at: Option<Timestamp>,
 }
 
 impl InstallationState {
-    /// Applies a change. Total, idempotent, and independent of order for facts of up to [`CLAIMANTS_MAX`] principals.
+    /// Applies a change. Total, idempotent, and independent of order for facts of up to [`CLAIMANTS_MAX`] principals
+    /// without an attestation.
     /// Returns the decisions that are forgotten.
     pub fn apply(&mut self, change: &Change) -> Vec<Decided> {
         match change {
@@ -135,6 +158,7 @@ impl InstallationState {
                     }
                 }
             }
+            Change::Heard(_, at) => self.heard_at = self.heard_at.max(Some(*at)),
         }
         Vec::new()
     }
@@ -142,25 +166,6 @@ impl InstallationState {
     /// Whether no principal has claims, only held events.
     pub fn is_unclaimed(&self) -> bool {
         !self.principals.values().any(Principal::has_claims)
-    }
-
-    /// The trusted principal, and the offset at which it took the place.
-    pub fn trusted_since(&self, trust: Trust) -> Option<(Fingerprint, u64)> {
-        holder(&self.principals, trust)
-    }
-
-    /// Whether another principal may have claims, given whether the place is open.
-    pub(crate) fn has_room(&self, is_open: bool) -> bool {
-        let claimants = self.claimants();
-        claimants < CLAIMANTS_MAX
-            || (is_open && claimants < CLAIMANTS_OPEN_MAX)
-            || (claimants < CLAIMANTS_OPEN_MAX
-                && self.undisputed().is_some_and(|holder| self.irrelevant(holder).next().is_some()))
-    }
-
-    /// Whether the place is open: it has no holder, or the holder has uninstalled.
-    pub(crate) fn is_open(&self, trusted: Option<Fingerprint>) -> bool {
-        trusted.and_then(|principal| self.principals.get(&principal)).is_none_or(Principal::has_left)
     }
 
     /// In the order of arrival.
@@ -180,41 +185,69 @@ impl InstallationState {
     pub fn only_held(&self) -> Self {
         let has_held = |(_, known): &(&Fingerprint, &Principal)| !known.held.is_empty();
         let only = |known: &Principal| Principal { held: known.held.clone(), ..Principal::default() };
+        let principals = self.principals.iter().filter(has_held);
         Self {
-            principals: self
-                .principals
-                .iter()
-                .filter(has_held)
-                .map(|(principal, known)| (*principal, only(known)))
-                .collect(),
+            principals: principals.map(|(principal, known)| (*principal, only(known))).collect(),
+            heard_at: self.heard_at,
         }
     }
 
-    pub(crate) fn trusted(&self, trust: Trust) -> Option<Trusted> {
-        trusted(&self.principals, trust)
+    pub fn verdict(&self, trust: Trust) -> Verdict {
+        verdict(&self.principals, trust)
+    }
+
+    /// The offset in `raw` from which on all events of a principal that mean something are facts.
+    pub fn trusted_from(&self, principal: Fingerprint, trust: Trust) -> Option<u64> {
+        self.verdict(trust).of(principal)?;
+        let claims = &self.principals.get(&principal)?.claims;
+        let attested = claims.attestation.as_ref().map(|latest| latest.value.1);
+        let took = || holder(&self.principals).and_then(|holder| holder.took).map(|(at, _)| at);
+        let first = || match trust {
+            Trust::FirstEvent => claims.first_word.map(|(at, _)| at),
+            Trust::FirstInstall | Trust::Known => claims.first_install().map(|(at, _)| at),
+        };
+        attested.or_else(took).or_else(first)
+    }
+
+    /// The principals that are trusted by this verdict.
+    pub fn trusted<'a>(&'a self, verdict: &Verdict) -> impl Iterator<Item = &'a Principal> {
+        verdict.trusted.iter().filter_map(|trusted| self.principals.get(&trusted.principal))
     }
 
     pub fn status(&self, trust: Trust) -> RecordStatus {
-        self.status_by(self.trusted(trust).map(|trusted| trusted.principal))
+        self.status_by(&self.verdict(trust))
     }
 
-    pub(crate) fn status_by(&self, principal: Option<Fingerprint>) -> RecordStatus {
-        let known = principal.and_then(|principal| self.principals.get(&principal));
-        let status = known.and_then(|known| known.claims.status.as_ref());
-        match status.map(|status| status.value) {
-            Some(Status::Installed) => RecordStatus::Installed,
-            Some(Status::Uninstalled { .. }) => RecordStatus::Uninstalled,
-            None => RecordStatus::Untrusted,
+    /// Installed if the last word of any trusted principal is an install.
+    pub fn status_by(&self, verdict: &Verdict) -> RecordStatus {
+        if verdict.trusted.is_empty() {
+            return RecordStatus::Untrusted;
+        }
+        let installed = self.trusted(verdict).any(|known| known.claims.says_installed());
+        let left = || self.trusted(verdict).any(|known| known.claims.left_at().is_some());
+        match installed {
+            true => RecordStatus::Installed,
+            false if left() => RecordStatus::Uninstalled,
+            false => RecordStatus::Trusted,
         }
     }
 
-    /// The decision about a method and a token, by the trusted principal.
-    pub(crate) fn decision(&self, trust: Trust, method: &Method, token: Fingerprint) -> Option<&Latest<Decision>> {
-        self.trusted_principal(trust)?.decisions.get(&(method.clone(), token))
+    /// The newest decision of a trusted principal about a method and a token.
+    pub(crate) fn decision(&self, verdict: &Verdict, method: &Method, token: Fingerprint) -> Option<&Latest<Decision>> {
+        let key = (method.clone(), token);
+        self.trusted(verdict).filter_map(|known| known.decisions.get(&key)).max_by_key(|latest| latest.since)
     }
 
-    pub fn trusted_principal(&self, trust: Trust) -> Option<&Principal> {
-        self.principals.get(&self.trusted(trust)?.principal)
+    /// Whether nothing tells that this trusted principal was heard of on the day before the event.
+    pub(crate) fn is_silent(&self, event: &Event) -> bool {
+        let known = self.principals.get(&event.principal);
+        let last_fact = known.and_then(|known| known.claims.last_fact.as_ref()).map(|last| last.stamp.received_at);
+        self.heard_at.max(last_fact).is_none_or(|heard| heard.plus(HEARD_EVERY) <= event.stamp.received_at)
+    }
+
+    /// The first principal heard of, and the offset in `raw` of its first event.
+    pub(crate) fn first_heard(&self) -> Option<(u64, Fingerprint)> {
+        self.principals.iter().filter_map(|(principal, known)| Some((known.first_heard()?, *principal))).min()
     }
 
     fn add(&mut self, fact: &Fact) -> Vec<Decided> {
@@ -225,47 +258,35 @@ impl InstallationState {
             known.decisions.join((method.clone(), *token), latest);
         }
         let gone = known.decisions.trim(&known.claims);
-        if fact.kind.is_turn() && (self.claimants() > CLAIMANTS_MAX || self.turns() > TURNS_MAX) {
-            self.forget_irrelevant();
+        if fact.kind.is_turn() {
+            self.limit_claimants();
         }
         gone
     }
 
-    fn turns(&self) -> usize {
-        self.principals.values().map(|known| known.claims.turns.number()).sum()
-    }
-
-    fn claimants(&self) -> usize {
-        self.principals.values().filter(|known| known.has_claims()).count()
-    }
-
-    /// The principal that holds the place under every trust setting, and the offset of the install that took it.
-    fn undisputed(&self) -> Option<(Fingerprint, u64)> {
-        let [by_install, by_word] =
-            [Trust::FirstInstall, Trust::FirstEvent].map(|trust| holder(&self.principals, trust));
-        by_install.filter(|(principal, _)| by_word.is_some_and(|(other, _)| other == *principal))
-    }
-
-    /// Principals whose claims no longer matter: those that do not hold the place and have uninstalled, or whose last
-    /// turn was before the holder took the place.
-    fn irrelevant(&self, (holder, since): (Fingerprint, u64)) -> impl Iterator<Item = Fingerprint> {
-        self.principals.iter().filter_map(move |(principal, known)| {
-            let is_past = || known.claims.turns.iter().all(|(at, _)| at < since);
-            (*principal != holder && known.has_claims() && (known.has_left() || is_past())).then_some(*principal)
-        })
-    }
-
-    /// Forgets claims that no longer matter, so that repeated turns do not fill the table. The holder stays the same.
-    fn forget_irrelevant(&mut self) {
-        let Some((holder, since)) = self.undisputed() else { return };
-        for principal in self.irrelevant((holder, since)).collect::<Vec<_>>() {
-            let held = self.principals.remove(&principal).map(|known| known.held).unwrap_or_default();
-            if !held.is_empty() {
-                self.principals.insert(principal, Principal { held, ..Principal::default() });
-            }
+    /// Forgets claims beyond [`CLAIMANTS_MAX`]. The first claimants and the last ones stay, so that a flood of made-up
+    /// principals removes neither the one that was there before nor the one that comes next; the holder stays the same.
+    fn limit_claimants(&mut self) {
+        let claimants = self.principals.iter().filter(|(_, known)| known.has_claims() && !known.is_attested());
+        let mut claimants: Vec<(Option<u64>, Fingerprint)> =
+            claimants.map(|(principal, known)| (known.first_heard(), *principal)).collect();
+        if claimants.len() <= CLAIMANTS_MAX {
+            return;
         }
-        for (principal, known) in self.principals.iter_mut().filter(|(_, known)| known.has_claims()) {
-            known.claims.forget_before(if *principal == holder { since } else { since + 1 });
+        claimants.sort_unstable();
+        let kept = holder(&self.principals);
+        let is_holder = |principal| kept.is_some_and(|holder| holder.principal == principal);
+        let (first, last) = claimants.split_at(CLAIMANTS_MAX / 2);
+        for (_, principal) in last.iter().chain(first.iter().rev()).filter(|(_, principal)| !is_holder(*principal)) {
+            let known = self.principals.remove(principal).expect("a claimant");
+            if holder(&self.principals) != kept {
+                self.principals.insert(*principal, known);
+                continue;
+            }
+            if !known.held.is_empty() {
+                self.principals.insert(*principal, Principal { held: known.held, ..Principal::default() });
+            }
+            return;
         }
     }
 }

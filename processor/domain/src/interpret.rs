@@ -31,10 +31,12 @@ pub enum Reason {
     MissingToken,
     MissingField,
     BadValue,
+    /// The installation has as many attested principals as it may have.
+    TooManyPrincipals,
 }
 
 impl Reason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NotARawEvent,
         Self::UnknownSource,
         Self::TooManyFields,
@@ -43,6 +45,7 @@ impl Reason {
         Self::MissingToken,
         Self::MissingField,
         Self::BadValue,
+        Self::TooManyPrincipals,
     ];
 
     pub fn label(self) -> &'static str {
@@ -55,6 +58,7 @@ impl Reason {
             Self::MissingToken => "missing_token",
             Self::MissingField => "missing_field",
             Self::BadValue => "bad_value",
+            Self::TooManyPrincipals => "too_many_principals",
         }
     }
 }
@@ -85,7 +89,9 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
     let ts = form.text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s);
     let stamp = Stamp::new(ts, raw.received_at, raw.id);
     let secrets = Secrets::of(&form);
-    let kind = fact_kind(&name, &Reader { form: &form, secrets: &secrets })?;
+    let reader = Reader { form: &form, secrets: &secrets };
+    let kind = fact_kind(&name, &reader)?;
+    let profile = if kind.is_none() { profile("", &reader) } else { Profile::default() };
     let Redacted { data, auth, omitted } = redact::redact(&form, &secrets);
     let lies_at = (!omitted.is_empty()).then_some(place);
     let public = Public {
@@ -101,7 +107,7 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
         raw: lies_at,
     };
     let body_bytes = u32::try_from(raw.body.len()).unwrap_or(u32::MAX);
-    Ok(Event { installation, stamp, principal, raw: place, body_bytes, kind, public })
+    Ok(Event { installation, stamp, principal, raw: place, body_bytes, kind, profile, public })
 }
 
 /// Reads fields of facts. Values that contain a secret of the body are left out.
@@ -176,10 +182,12 @@ fn fact_kind(event: &str, reader: &Reader<'_>) -> Result<Option<FactKind>, Reaso
 }
 
 /// The portal metadata of this event. Values that cannot be kept are listed in `omitted`.
+///
+/// `kind` is empty for an event that is only passed on, whose `data` mean something else.
 fn profile(kind: &str, reader: &Reader<'_>) -> Profile {
     let mut omitted = BTreeSet::new();
     let mut read = |field, name: &str, value: &dyn Fn(&str) -> Option<String>| {
-        let text = reader.text(name)?;
+        let text = reader.text(name).filter(|_| !kind.is_empty() || name.starts_with("auth["))?;
         let value = value(text);
         if value.is_none() {
             omitted.insert(field);

@@ -5,6 +5,7 @@
 //! ```
 
 mod claims;
+mod command;
 mod endpoint;
 mod event;
 mod fact;
@@ -17,11 +18,13 @@ mod stamp;
 mod trust;
 
 pub use claims::{Claims, DECISIONS_KEPT, Profile, ProfileField};
+pub use command::{Attest, interpret_command};
 pub use endpoint::EndpointHosts;
 pub use event::{Event, Json, Part, Public};
 pub use fact::{Change, Fact, FactKey, FactKind, HeldDetails, HeldEvent, INTERPRETATION, Method, Revision};
-pub use installation::{DECISIONS_MAX, HELD_BYTES_MAX, Held, InstallationState, Principal};
+pub use installation::{ATTESTED_MAX, DECISIONS_MAX, HELD_BYTES_MAX, Held, InstallationState, Principal};
 pub use interpret::{Reason, interpret};
 pub use permission::{Answer, Decision, permits};
 pub use record::{InstallationRecord, PermissionRecord, RecordStatus, Rules};
 pub use stamp::{Latest, Place, Stamp};
+pub use trust::{Attestation, Basis, Trusted, Verdict};

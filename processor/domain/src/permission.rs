@@ -49,14 +49,15 @@ impl Denial {
     }
 }
 
-/// Requires an installed app, a grant, and a token younger than [`CONSENT`].
+/// Requires a trusted principal without a last word of uninstalling, a grant, and a token younger than [`CONSENT`].
 pub fn permits(state: &InstallationState, trust: Trust, method: &Method, token: Fingerprint, now: Timestamp) -> Answer {
-    match state.status(trust) {
+    let verdict = state.verdict(trust);
+    match state.status_by(&verdict) {
         RecordStatus::Untrusted => return Answer::Denied(Denial::UnknownInstallation),
         RecordStatus::Uninstalled => return Answer::Denied(Denial::NotInstalled),
-        RecordStatus::Installed => {}
+        RecordStatus::Installed | RecordStatus::Trusted => {}
     }
-    let Some(latest) = state.decision(trust, method, token) else {
+    let Some(latest) = state.decision(&verdict, method, token) else {
         return Answer::Unanswered;
     };
     let until = latest.since.occurred_at.plus(CONSENT);

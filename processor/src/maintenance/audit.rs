@@ -24,7 +24,9 @@ use crate::run::failure::Failure;
 use crate::run::publish::{permission_key, permission_value};
 use crate::run::recent_events::RecentEvents;
 use crate::state::{Store, StoreError, Trusts, opening};
-use domain::{DECISIONS_KEPT, Event, Fact, FactKey, FactKind, INTERPRETATION, Place, Revision, interpret};
+use domain::{
+    DECISIONS_KEPT, Event, Fact, FactKey, FactKind, INTERPRETATION, Place, Revision, interpret, interpret_command,
+};
 
 /// Further differences are counted but not listed.
 const NAMED_MAX: usize = 1_000;
@@ -365,6 +367,12 @@ fn event(
 ) -> Result<Option<(Difference, Option<Correction>)>, StoreError> {
     let place = Place { partition: entry.position.partition, offset: entry.position.offset };
     let Ok(raw) = RawEvent::from_record(&entry.record) else { return Ok(None) };
+    if raw.is_command {
+        if let Ok(fact) = interpret_command(&raw, place) {
+            explained.insert((place.offset, fact.stamp.id));
+        }
+        return Ok(None);
+    }
     let Ok(event) = interpret(&raw, place) else { return Ok(None) };
     let (about, id) = (event.installation.clone(), event.stamp.id);
     let correction = |fact, because| {
@@ -384,7 +392,9 @@ fn event(
         Some(known) if known.raw.offset < place.offset => None,
         Some(known) => {
             explained.insert((place.offset, id));
-            let expected = event.fact().unwrap_or_else(|| event.fact_of(FactKind::Spoke));
+            let expected = event.fact().unwrap_or_else(|| {
+                if known.kind == FactKind::Spoke { event.fact_of(FactKind::Spoke) } else { event.described() }
+            });
             let expected = Fact { revision: known.revision, ..expected };
             if known == expected {
                 None
@@ -404,22 +414,19 @@ fn behind(known: Revision) -> Revision {
     if known < today { today } else { Revision { correction: known.correction.saturating_add(1), ..known } }
 }
 
-/// Whether the fact of an event must exist: all facts of a trusted principal since it took the place. Other events are
+/// Whether the fact of an event must exist: all facts of a trusted principal since it is trusted. Other events are
 /// held, or gave way.
 fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
     let state = store.installation(&event.installation)?;
     let Some(known) = state.principals.get(&event.principal) else { return Ok(false) };
-    let since = match state.trusted_since(store.trust(&event.installation.app)) {
-        Some((principal, since)) => (principal == event.principal).then_some(since),
-        None => known.claims.first_word,
-    };
+    let since = state.trusted_from(event.principal, store.trust(&event.installation.app));
     Ok(since.is_some_and(|since| since <= event.raw.offset) && !known.held.contains_key(&event.raw.offset))
 }
 
 fn fact(entry: &Entry) -> Option<Fact> {
     match FactKey::parse(entry.record.key.as_deref()?)? {
         FactKey::Fact(..) => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
-        FactKey::Held(_) | FactKey::Progress | FactKey::Accepted(_) | FactKey::Noop => None,
+        FactKey::Held(_) | FactKey::Heard(_) | FactKey::Progress | FactKey::Accepted(_) | FactKey::Noop => None,
     }
 }
 

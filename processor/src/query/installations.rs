@@ -1,4 +1,3 @@
-use std::ops::Bound;
 use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
@@ -13,7 +12,7 @@ use super::QueryContext;
 use super::problem::Problem;
 use super::wait::After;
 use crate::state::Store;
-use domain::{InstallationRecord, InstallationState, Method, PermissionRecord};
+use domain::{InstallationRecord, InstallationState, Method};
 
 const LIMIT_MAX: usize = 1_000;
 const LIMIT: usize = 100;
@@ -100,13 +99,8 @@ pub async fn methods(
     let (installation, state) = find(&store, &path)?;
     let behind = methods.cursor.as_deref().map(method_cursor).transpose()?;
     let limit = limit(methods.limit);
-    let known = state.trusted_principal(store.trust(&installation.app)).into_iter();
-    let decisions = known.flat_map(|known| match &behind {
-        Some(last) => known.decisions.by_key().range((Bound::Excluded(last), Bound::Unbounded)),
-        None => known.decisions.by_key().range(..),
-    });
-    let items: Vec<PermissionRecord> =
-        decisions.take(limit).map(|(key, latest)| PermissionRecord::of(key, latest)).collect();
+    let verdict = state.verdict(store.trust(&installation.app));
+    let items = state.decisions_by(&verdict, behind.as_ref(), limit);
     let next = items.last().filter(|_| items.len() == limit);
     let next = next.map(|last| format!("{}/{}", last.method, last.token));
     Ok(HttpResponse::Ok().json(json!({ "items": items, "next": next })))
@@ -139,9 +133,9 @@ fn page(store: &Store, filter: &Filter) -> Result<(Vec<InstallationRecord>, Opti
 
 fn passes(filter: &Filter, record: &InstallationRecord, now: primitives::time::Timestamp) -> bool {
     let same = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|wanted| is == Some(wanted));
-    let silent = filter.silent_for.is_none_or(|silent_for| {
-        record.last_fact.as_ref().is_none_or(|last_fact| now.since(last_fact.at) >= silent_for)
-    });
+    let silent = filter
+        .silent_for
+        .is_none_or(|silent_for| record.last_heard_at.is_none_or(|heard| now.since(heard) >= silent_for));
     same(&filter.app, Some(record.installation.app.as_str()))
         && same(&filter.status, Some(record.status.label()))
         && same(&filter.domain, record.profile.domain.as_deref())

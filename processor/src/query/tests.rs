@@ -66,7 +66,7 @@ async fn an_installation_is_shown_with_null_for_what_is_not_known() {
     assert_eq!(status, StatusCode::OK);
     assert_eq!((&record["status"], &record["domain"]), (&json!("installed"), &json!("some.bitrix24.com")));
     assert_eq!((&record["version"], &record["scope"]), (&Value::Null, &Value::Null));
-    assert_eq!(record["trusted"]["basis"], "first-install");
+    assert_eq!(record["trusted"][0]["basis"], "first-install");
     assert_eq!(record["last_fact"]["type"], "ONAPPMETHODCONFIRM");
     assert_eq!(record["position"], json!({ "partition": 0, "offset": 1 }));
     assert!(record.get("cleaned").is_none());

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::run::failure::Failure;
 use crate::run::inconsistency::Inconsistency;
-use crate::run::publish::{Accepted, Progress};
+use crate::run::publish::{Accepted, Heard, Progress};
 use crate::run::recent_events::RecentEvents;
 use crate::run::resume_offsets::ResumeOffsets;
 use crate::state::{Checkpoint, Progressed, Store, StoreError};
@@ -128,7 +128,7 @@ fn newest_log(
 pub fn progress_of(entry: &Entry) -> Option<Progress> {
     match entry.record.key.as_deref().and_then(FactKey::parse)? {
         FactKey::Progress => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
-        FactKey::Fact(..) | FactKey::Held(_) | FactKey::Accepted(_) | FactKey::Noop => None,
+        FactKey::Fact(..) | FactKey::Held(_) | FactKey::Heard(_) | FactKey::Accepted(_) | FactKey::Noop => None,
     }
 }
 
@@ -284,6 +284,10 @@ impl<'a> Step<'a> {
                 Err(error) => return Err(unreadable(entry.position, &error.to_string())),
             },
             (Some(FactKey::Held(held)), None) => self.changes.list.push(Change::NoLongerHeld(held)),
+            (Some(FactKey::Heard(installation)), Some(value)) => match serde_json::from_slice::<Heard>(value) {
+                Ok(heard) => self.changes.list.push(Change::Heard(installation, heard.heard_at)),
+                Err(error) => return Err(unreadable(entry.position, &error.to_string())),
+            },
             (Some(FactKey::Noop), _) => {}
             (Some(FactKey::Accepted(_)), _) => {
                 let begins = self.store.checkpoint(self.partition).begin;
@@ -292,7 +296,7 @@ impl<'a> Step<'a> {
                     return Err(of_another_log(self.partition));
                 }
             }
-            (Some(FactKey::Fact(_, _) | FactKey::Progress), None) => {
+            (Some(FactKey::Fact(_, _) | FactKey::Heard(_) | FactKey::Progress), None) => {
                 warn!(partition = self.partition, offset = entry.position.offset, "ignored a tombstone in facts");
             }
             (None, _) => return Err(unreadable(entry.position, "the key is unknown")),

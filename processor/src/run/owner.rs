@@ -18,8 +18,10 @@ use crate::run::inconsistency::Inconsistency;
 use crate::run::publish::{Progress, Publisher, progress};
 use crate::run::recent_events::{Recent, RecentEvents};
 use crate::state::{Progressed, Store, StoreError};
-use domain::fold::{Effect, Outcome, fold, forget};
-use domain::{Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Reason, interpret};
+use domain::fold::{Effect, Outcome, fold, fold_attestation, forget};
+use domain::{
+    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Reason, Stamp, interpret, interpret_command,
+};
 
 /// Limits of an owner. A step is one transaction.
 #[derive(Clone, Copy, Debug)]
@@ -209,17 +211,18 @@ impl<'a> Owner<'a> {
     ) -> Result<Outcome, Failure> {
         let place = place(entry);
         let raw = RawEvent::from_record(&entry.record);
-        let event = raw.as_ref().map_err(|_| Reason::NotARawEvent).and_then(|raw| interpret(raw, place));
+        let meaning = raw.as_ref().map_err(|_| Reason::NotARawEvent).and_then(|raw| meaning(raw, place));
         let publisher = Publisher::new(&entry.record, place).showing(self.limits.event_bytes);
         if !batch.partitions.contains_key(&place.partition) {
             self.make_room(place.partition, &publisher, batch)?;
         }
 
-        let folded = match &event {
-            Err(reason) => Err(*reason),
-            Ok(event) if self.is_repeated(event_log, entry, event, batch)? => Ok((Outcome::Repeated, Vec::new())),
-            Ok(event) => {
-                let rules = self.store.rules(&event.installation.app);
+        let (outcome, effects) = match meaning {
+            Err(reason) => (Outcome::Rejected(reason), Vec::new()),
+            Ok(meaning) if self.is_repeated(event_log, entry, &meaning, batch)? => (Outcome::Repeated, Vec::new()),
+            Ok(meaning) => {
+                let installation = meaning.installation().clone();
+                let rules = self.store.rules(&installation.app);
                 let Batch { installations, facts, held_facts, .. } = batch;
                 let read = |held: &HeldEvent| -> Result<Option<Fact>, StoreError> {
                     if facts.contains(&held.id) || self.store.has_fact(&held.installation, held.id)? {
@@ -230,7 +233,11 @@ impl<'a> Owner<'a> {
                         None => self.store.held_fact(held),
                     }
                 };
-                Ok(fold(known(self.store, installations, &event.installation)?, event, rules, read)?)
+                let state = known(self.store, installations, &installation)?;
+                match meaning {
+                    Meaning::Event(event) => fold(state, &event, rules, read)?,
+                    Meaning::Attestation(fact) => fold_attestation(state, *fact, rules, read)?,
+                }
             }
         };
         let done = batch.partitions.entry(place.partition).or_default();
@@ -239,27 +246,21 @@ impl<'a> Owner<'a> {
         if let Ok(raw) = &raw {
             done.ids.push(raw.id);
         }
-        let outcome = match folded {
-            Ok((outcome, effects)) => {
-                let released = effects
-                    .iter()
-                    .filter_map(|effect| if let Effect::Release(held) = effect { Some(held.offset) } else { None });
-                self.held.fetch(event_log, self.store, place.partition, &released.collect::<Vec<_>>(), next)?;
-                let is_held = effects.iter().any(|effect| matches!(effect, Effect::Changed(Change::Held(..))));
-                for effect in effects {
-                    self.put(effect, &publisher, batch);
-                }
-                // Only now: it may evict fetched events.
-                if is_held {
-                    self.held.keep(entry);
-                }
-                outcome
-            }
-            Err(reason) => {
-                batch.put(publisher.rejected(reason));
-                Outcome::Rejected(reason)
-            }
-        };
+        let released = effects
+            .iter()
+            .filter_map(|effect| if let Effect::Release(held) = effect { Some(held.offset) } else { None });
+        self.held.fetch(event_log, self.store, place.partition, &released.collect::<Vec<_>>(), next)?;
+        let is_held = effects.iter().any(|effect| matches!(effect, Effect::Changed(Change::Held(..))));
+        for effect in effects {
+            self.put(effect, &publisher, batch);
+        }
+        // Only now: it may evict fetched events.
+        if is_held {
+            self.held.keep(entry);
+        }
+        if let Outcome::Rejected(reason) = outcome {
+            batch.put(publisher.rejected(reason));
+        }
         if let Ok(raw) = &raw {
             self.dedup.pass(entry.position, raw.id);
             batch.recent.push(Recent {
@@ -292,7 +293,7 @@ impl<'a> Owner<'a> {
             Change::Held(held, HeldDetails { fact: Some(fact), .. }) => {
                 batch.held_facts.insert(held.clone(), Fact::clone(fact));
             }
-            Change::Held(_, HeldDetails { fact: None, .. }) | Change::NoLongerHeld(_) => {}
+            Change::Held(_, HeldDetails { fact: None, .. }) | Change::NoLongerHeld(_) | Change::Heard(..) => {}
         }
         batch.partitions.entry(publisher.partition()).or_default().changes.push(change);
     }
@@ -317,17 +318,17 @@ impl<'a> Owner<'a> {
         &mut self,
         event_log: &mut dyn EventLog,
         entry: &Entry,
-        event: &Event,
+        meaning: &Meaning,
         batch: &Batch,
     ) -> Result<bool, Failure> {
-        let id = event.stamp.id;
-        if event.kind.is_some() && (batch.facts.contains(&id) || self.store.has_fact(&event.installation, id)?) {
+        let (id, received_at) = (meaning.stamp().id, meaning.stamp().received_at);
+        if batch.facts.contains(&id) || self.store.has_fact(meaning.installation(), id)? {
             return Ok(true);
         }
         if entry.record.header(header::RESENT) != Some(b"1") {
             return Ok(false);
         }
-        Ok(self.dedup.has_first_copy(event_log, entry.position, event.stamp.received_at, id)?)
+        Ok(self.dedup.has_first_copy(event_log, entry.position, received_at, id)?)
     }
 
     fn lost(&self, held: &HeldEvent) {
@@ -335,6 +336,35 @@ impl<'a> Owner<'a> {
         warn!(%installation, %id, offset, "a held event could not be released: raw no longer has it");
         self.metrics.released_lost.inc();
     }
+}
+
+/// What a raw event means.
+enum Meaning {
+    Event(Box<Event>),
+    Attestation(Box<Fact>),
+}
+
+impl Meaning {
+    fn installation(&self) -> &Installation {
+        match self {
+            Self::Event(event) => &event.installation,
+            Self::Attestation(fact) => &fact.installation,
+        }
+    }
+
+    fn stamp(&self) -> &Stamp {
+        match self {
+            Self::Event(event) => &event.stamp,
+            Self::Attestation(fact) => &fact.stamp,
+        }
+    }
+}
+
+fn meaning(raw: &RawEvent, place: Place) -> Result<Meaning, Reason> {
+    if raw.is_command {
+        return interpret_command(raw, place).map(|fact| Meaning::Attestation(Box::new(fact)));
+    }
+    interpret(raw, place).map(|event| Meaning::Event(Box::new(event)))
 }
 
 /// The state of an installation, from the batch or else from the store.

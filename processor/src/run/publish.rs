@@ -32,6 +32,12 @@ pub struct Progress {
     pub accepted: Option<Accepted>,
 }
 
+/// The value of a record of `facts` that tells when a trusted principal was heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    pub heard_at: Timestamp,
+}
+
 /// An accepted inconsistency: part of the progress record that resumes, and a record under a key of its own, which
 /// compaction keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +145,10 @@ impl<'a> Publisher<'a> {
             Change::NoLongerHeld(held) => {
                 let key = FactKey::Held(held.clone()).to_string();
                 self.record(Topic::Facts, Some(key), None, "com.hookledger.unverified")
+            }
+            Change::Heard(installation, at) => {
+                let key = FactKey::Heard(installation.clone()).to_string();
+                self.made(Topic::Facts, key, "com.hookledger.heard", &Heard { heard_at: *at })
             }
         }
     }

@@ -63,6 +63,10 @@ impl<'a> Changeset<'a> {
                 self.after.apply(change);
                 return Ok(());
             }
+            Change::Heard(..) => {
+                self.after.apply(change);
+                return Ok(());
+            }
         };
         let id = fact.stamp.id;
         if !self.facts.contains_key(&id) {
@@ -114,6 +118,10 @@ impl<'a> Changeset<'a> {
             if old != new {
                 put(keys::held_fact(about, principal, offset), old, new);
             }
+        }
+        if self.before.heard_at != self.after.heard_at {
+            let [old, new] = [self.before.heard_at, self.after.heard_at].map(|at| at.map(|at| codec.encode(&at)));
+            put(keys::heard_at(about), old, new);
         }
         let (empty, all) = (Principal::default(), [&*self.before, &self.after]);
         let principals: BTreeSet<Fingerprint> = all.iter().flat_map(|state| state.principals.keys().copied()).collect();

@@ -7,17 +7,20 @@ use std::collections::BTreeSet;
 use bitrix24::Installation;
 use event_log::EventId;
 use primitives::secret::Fingerprint;
+use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::StoreError;
-use domain::{Claims, Decision, Fact, FactKind, Held, Latest, Method, Place, Profile, ProfileField, Revision, Stamp};
+use domain::{
+    Attestation, Claims, Decision, Fact, FactKind, Held, Latest, Method, Place, Profile, ProfileField, Revision, Stamp,
+};
 
 /// The encoding of all rows except those of owner and checkpoint, which every version can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
     /// Version 1.
     Json,
-    /// postcard: a fifth of the size.
+    /// postcard: a fifth of the size. Rows of an older form are damage, so they are folded again.
     Compact,
 }
 
@@ -31,6 +34,10 @@ impl Codec {
     }
 
     pub fn decision(self, row: &[u8]) -> Result<Latest<Decision>, StoreError> {
+        self.decode(row)
+    }
+
+    pub fn timestamp(self, row: &[u8]) -> Result<Timestamp, StoreError> {
         self.decode(row)
     }
 
@@ -72,14 +79,6 @@ impl Codec {
             Self::Compact => match postcard::take_from_bytes(row) {
                 Ok((value, [])) => Ok(value),
                 Ok(_) => Err(wrong("it is too long".to_owned())),
-                // Rows of version 2 have no `omitted` at the end of claims and profiles.
-                Err(postcard::Error::DeserializeUnexpectedEnd) => {
-                    match postcard::take_from_bytes(&[row, &[0]].concat()) {
-                        Ok((value, [])) => Ok(value),
-                        Ok(_) => Err(wrong("it is too long".to_owned())),
-                        Err(error) => Err(wrong(error.to_string())),
-                    }
-                }
                 Err(error) => Err(wrong(error.to_string())),
             },
         }
@@ -166,6 +165,16 @@ enum FactKindRow {
         profile: Profile,
     },
     Spoke,
+    Described {
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
+    Attested {
+        attestation: Attestation,
+        installed_at: Option<Timestamp>,
+        #[serde(with = "ProfileRow")]
+        profile: Profile,
+    },
 }
 
 struct FactKindOut<'a>(&'a FactKind);

@@ -3,6 +3,7 @@
 //! ```text
 //! p app NUL member NUL t principal                       claims
 //! p app NUL member NUL d principal method NUL token      a decision
+//! p app NUL member NUL l                                 when a trusted principal was last heard of
 //! p app NUL member NUL w principal offset                a held event
 //! h app NUL member NUL id                                a fact
 //! v app NUL member NUL principal offset                  the fact of a held event
@@ -25,6 +26,7 @@ pub enum Part {
     Claims(Fingerprint),
     Decision(Fingerprint, Method, Fingerprint),
     Held(Fingerprint, u64),
+    HeardAt,
 }
 
 pub fn installation_rows(installation: &Installation) -> Vec<u8> {
@@ -58,6 +60,10 @@ pub fn decision(installation: &Installation, principal: Fingerprint, method: &Me
 
 pub fn held(installation: &Installation, principal: Fingerprint, offset: u64) -> Vec<u8> {
     [&installation_rows(installation)[..], b"w", principal.as_bytes(), &offset.to_be_bytes()].concat()
+}
+
+pub fn heard_at(installation: &Installation) -> Vec<u8> {
+    [&installation_rows(installation)[..], b"l"].concat()
 }
 
 pub fn checkpoint(partition: u32) -> Vec<u8> {
@@ -95,6 +101,9 @@ pub fn installation(key: &[u8]) -> Option<Installation> {
 /// Parses the part of the key behind the prefix of the installation.
 pub fn part(key: &[u8]) -> Option<Part> {
     let (kind, rest) = key.split_first()?;
+    if key == b"l" {
+        return Some(Part::HeardAt);
+    }
     let (principal, rest) = rest.split_at_checked(32)?;
     let principal = fingerprint(principal)?;
     match kind {

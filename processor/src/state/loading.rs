@@ -24,6 +24,7 @@ pub(super) fn add_row(state: &mut InstallationState, codec: Codec, key: &[u8], v
         keys::Part::Held(principal, offset) => {
             state.principals.entry(principal).or_default().held.insert(offset, codec::held(value)?);
         }
+        keys::Part::HeardAt => state.heard_at = Some(codec.timestamp(value)?),
     }
     Ok(())
 }

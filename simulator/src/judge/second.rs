@@ -30,7 +30,7 @@ impl Judge {
                 record["position"] = Value::Null;
                 let mut should = oracle.installation(&key);
                 should["position"] = Value::Null;
-                holds(&should, &record).map_err(|wrong| format!("I2: {key}: {wrong}"))?;
+                holds(&should, &record).map_err(|wrong| format!("I2: {key}: {wrong}: {record} and {should}"))?;
                 let records = state.permissions(trust);
                 let should = oracle.permissions(&key);
                 if records.len() != should.len() {

@@ -69,7 +69,9 @@ impl Fields {
             ("language", "data[LANGUAGE_ID]"),
         ];
         let mut profile = Vec::new();
-        for (name, field) in texts {
+        // The data of other events mean something else.
+        let means = |field: &&str| field.starts_with("auth[") || self.is_lifecycle();
+        for (name, field) in texts.into_iter().filter(|(_, field)| means(field)) {
             if let Some(text) = self.get(field) {
                 let text = if name.ends_with("endpoint") { plain(text) } else { Some(text.to_owned()) };
                 let kept = text.filter(|text| text.len() <= TEXT_BYTES_MAX && self.is_harmless(text));

@@ -140,8 +140,9 @@ fn trust(name: &AppName, given: Option<&str>) -> Result<Trust, SettingsError> {
         None => Ok(Trust::default()),
         Some("first-install") => Ok(Trust::FirstInstall),
         Some("first-event") => Ok(Trust::FirstEvent),
+        Some("known") => Ok(Trust::Known),
         Some(other) => {
-            let trusts = "`first-install` or `first-event`";
+            let trusts = "`first-install`, `first-event` or `known`";
             Err(SettingsError(format!("apps.{name}.trust is `{other}`, but it takes {trusts}")))
         }
     }

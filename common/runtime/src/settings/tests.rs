@@ -379,7 +379,10 @@ fn what_is_wrong_with_an_app_is_said_with_its_name() {
         ("apps = 'crm'", "apps in the file takes an array of texts"),
         ("[apps.CRM]", "apps: `CRM` is no app's name"),
         ("[apps.crm]\ntrusts = 'x'", "unknown setting in [apps.crm]: trusts; did you mean trust?"),
-        ("[apps.crm]\ntrust = 'all'", "apps.crm.trust is `all`, but it takes `first-install` or `first-event`"),
+        (
+            "[apps.crm]\ntrust = 'all'",
+            "apps.crm.trust is `all`, but it takes `first-install`, `first-event` or `known`",
+        ),
         ("[apps.crm]\npaths = '/a'", "apps.crm.paths takes an array of paths"),
         ("[apps.crm]\npaths = ['a']", "apps.crm.paths takes an array of paths"),
         ("[apps.a]\npaths = ['/x']\n[apps.b]\npaths = ['/x']", "apps.a.paths and apps.b.paths both have /x"),
