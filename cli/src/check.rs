@@ -71,17 +71,14 @@ fn token(arguments: &ArgMatches) -> anyhow::Result<Fingerprint> {
     if let Some(fingerprint) = arguments.get_one::<Fingerprint>("token-fingerprint") {
         return Ok(*fingerprint);
     }
-    let mut text = String::new();
     if let Some(file) = arguments.get_one::<PathBuf>("token-file") {
-        let opened = std::fs::File::open(file);
-        let file = opened.map_err(|error| Usage(format!("open {}: {error}", file.display())))?;
-        file.take(TOKEN_BYTES_MAX).read_to_string(&mut text).context("read the token")?;
-    } else {
-        if io::stdin().is_terminal() {
-            complain("The token, then Enter and Ctrl-D:");
-        }
-        io::stdin().lock().take(TOKEN_BYTES_MAX).read_to_string(&mut text).context("read the token from stdin")?;
+        return query::token_in(file);
     }
+    if io::stdin().is_terminal() {
+        complain("The token, then Enter and Ctrl-D:");
+    }
+    let mut text = String::new();
+    io::stdin().lock().take(TOKEN_BYTES_MAX).read_to_string(&mut text).context("read the token from stdin")?;
     match text.trim() {
         "" => {
             Err(Usage("there is no token: give it on stdin, or use --token-file or --token-fingerprint".into()).into())

@@ -1,8 +1,11 @@
 //! The client of the query API, and the meaning of its answers for a command.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context;
 use bytes::Bytes;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
@@ -15,6 +18,10 @@ use crate::client::{Answer, Client, ClientError};
 use crate::outcome::Usage;
 use crate::query_error::QueryError;
 use crate::{portal, urlencode};
+
+/// The content type of commands.
+pub const NDJSON: &str = "application/x-ndjson";
+const TOKEN_BYTES_MAX: u64 = 4_096;
 
 /// The default address of a processor or `standalone`.
 const URL: &str = "http://127.0.0.1:8081";
@@ -133,6 +140,11 @@ impl Query {
         self.read(answer)
     }
 
+    pub async fn post(&mut self, path: &str, content_type: &str, body: Bytes) -> Result<Value, QueryError> {
+        let answer = self.client.post(path, content_type, body).await;
+        self.read(answer)
+    }
+
     fn read(&self, answer: Result<Answer, ClientError>) -> Result<Value, QueryError> {
         let url = || self.url.clone();
         let answer = answer.map_err(|source| QueryError::Unreachable { url: url(), source })?;
@@ -168,6 +180,17 @@ fn with(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
         }
     }
     path
+}
+
+/// The fingerprint of the token in a file.
+pub fn token_in(file: &Path) -> anyhow::Result<Fingerprint> {
+    let opened = File::open(file).map_err(|error| Usage(format!("open {}: {error}", file.display())))?;
+    let mut text = String::new();
+    opened.take(TOKEN_BYTES_MAX).read_to_string(&mut text).context("read the token")?;
+    match text.trim() {
+        "" => Err(Usage(format!("{} is empty", file.display())).into()),
+        token => Ok(Fingerprint::of(token)),
+    }
 }
 
 fn token(arguments: &ArgMatches) -> anyhow::Result<Option<Secret>> {

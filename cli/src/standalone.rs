@@ -15,6 +15,7 @@ use http_edge::fit_open_files;
 use http_edge::listener::listener;
 use ingress::metrics::LogGauges;
 use ingress::{Delivery, Metrics, WebhookHandler, Webhooks, notify, supervisor};
+use processor::CommandLog;
 use processor::config::{FOLDING, QUERIES, ServiceConfig};
 use processor::run::identity::Identity;
 use processor::service;
@@ -139,12 +140,13 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let upkeep = Upkeep::new(config.retention).with_unverified_limit(config.unverified_bytes_max).until(stop.clone());
     upkeep.tell(&registry, &readiness);
     let stop_all = stop.clone();
+    let commands = CommandLog::Disk(raw.clone());
     let open = move || {
         let event_log = DiskEventLog::open_with(&logs, raw.clone(), upkeep.clone());
         event_log.map_err(|error| EventLogError::Fatal(format!("{error:#}")))
     };
     let folding = async {
-        let folded = service::run(config.service, &registry, &readiness, stop.clone(), open).await;
+        let folded = service::run(config.service, &registry, &readiness, stop.clone(), commands, open).await;
         // The first thread to end stops the others.
         stop_all.request();
         folded

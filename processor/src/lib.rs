@@ -11,3 +11,5 @@ pub mod run;
 pub mod service;
 pub mod state;
 pub mod state_dir;
+
+pub use query::commands::CommandLog;

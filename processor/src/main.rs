@@ -1,8 +1,9 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use kafka_log::KafkaEventLog;
+use kafka_log::{KafkaEventLog, RawWriter};
 use mimalloc::MiMalloc;
+use processor::CommandLog;
 use processor::config::{Config, settings};
 use processor::run::clock;
 use processor::run::identity::Identity;
@@ -52,12 +53,13 @@ async fn run(mut config: Config) -> anyhow::Result<()> {
     let (address, admin) = admin::serve(config.admin_listen, admin_limits, registered, ready, || true, stop.clone())?;
     info!(what = "admin", address = %address, "listening");
 
+    let commands = CommandLog::Kafka(Box::new(RawWriter::new(config.kafka.clone())));
     let open = {
         let (kafka, group, instance, stop) = (config.kafka, config.group, identity.id().to_owned(), stop.clone());
         move || KafkaEventLog::open(&kafka, &group, &instance, stop.clone())
     };
     let serving = async {
-        let served = service::run(config.service, &registry, &readiness, stop.clone(), open).await;
+        let served = service::run(config.service, &registry, &readiness, stop.clone(), commands, open).await;
         // The first of the two to end stops the other, even before it has started.
         stop.request();
         served

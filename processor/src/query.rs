@@ -19,10 +19,12 @@ use tokio::sync::Semaphore;
 use crate::run::recent_events::RecentEvents;
 use crate::run::shared::Shared;
 use crate::state::Store;
+use commands::CommandLog;
 use problem::Problem;
 
 mod access;
 mod check;
+pub mod commands;
 mod installations;
 mod page;
 mod problem;
@@ -37,14 +39,25 @@ pub struct QueryContext {
     pub tokens: Arc<Vec<Fingerprint>>,
     /// Permits for queries that wait for an event or a decision.
     pub waits: Arc<Semaphore>,
+    /// Where commands go, and the permit to write there.
+    pub commands: Arc<CommandLog>,
+    pub writes: Arc<Semaphore>,
     /// Permits for queries that scan many installations.
     pub scans: Arc<Semaphore>,
 }
 
 impl QueryContext {
     /// At most half of `connections_max` may wait, so the others are answered.
-    pub fn new(shared: Shared, recent_events: RecentEvents, tokens: Vec<Fingerprint>, connections_max: usize) -> Self {
+    pub fn new(
+        shared: Shared,
+        recent_events: RecentEvents,
+        tokens: Vec<Fingerprint>,
+        connections_max: usize,
+        commands: CommandLog,
+    ) -> Self {
         Self {
+            commands: Arc::new(commands),
+            writes: Arc::new(Semaphore::new(1)),
             shared,
             recent_events,
             tokens: Arc::new(tokens),
@@ -59,8 +72,9 @@ impl QueryContext {
 }
 
 const BODY_BYTES_MAX: usize = 16 * 1024;
+const COMMANDS_BYTES_MAX: usize = 512 * 1024;
 /// Memory for all bodies, beyond the preallocated first part of each.
-pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+pub const REQUEST_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Concurrent scans of many installations; further ones queue.
@@ -84,7 +98,7 @@ pub fn serve(
         name: "queries",
         workers: WORKERS,
         limits,
-        body_bytes_max: BODY_BYTES_MAX,
+        body_bytes_max: COMMANDS_BYTES_MAX,
         trusted_proxies: Networks::default(),
         proxy_protocol: false,
         tls: None,
@@ -121,6 +135,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/v1/installations/{app}/{member_id}/history", web::get().to(installations::history))
         .route("/v1/installations/{app}/{member_id}/methods", web::get().to(installations::methods))
         .route("/v1/check", web::post().to(check::check))
+        .route("/v1/commands", web::post().to(commands::take))
         .default_service(web::to(problem::no_such_page));
 }
 

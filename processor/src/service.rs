@@ -9,6 +9,7 @@ use tracing::info;
 
 use crate::config::ServiceConfig;
 use crate::metrics::Metrics;
+use crate::query::commands::CommandLog;
 use crate::query::{QueryContext, serve};
 use crate::run::owner::Limits;
 use crate::run::recent_events::RecentEvents;
@@ -22,6 +23,7 @@ pub async fn run<L: EventLog>(
     registry: &Registry,
     readiness: &Readiness,
     stop: Stop,
+    commands: CommandLog,
     open: impl FnMut() -> Result<L, EventLogError> + Send + 'static,
 ) -> anyhow::Result<()> {
     let dir = config.dir.join("state");
@@ -38,7 +40,7 @@ pub async fn run<L: EventLog>(
     };
     let limits = config.query_limits;
     let (shared, recent_events) = (processor.shared.clone(), processor.recent_events.clone());
-    let context = QueryContext::new(shared, recent_events, config.query_tokens, limits.connections_max);
+    let context = QueryContext::new(shared, recent_events, config.query_tokens, limits.connections_max, commands);
     readiness.unless(processor.metrics.standing_still());
     let (address, serving) = serve(config.query_listen, limits, context, registry, stop.clone())?;
     info!(what = "queries", address = %address, "listening");

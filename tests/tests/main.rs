@@ -27,6 +27,7 @@ mod sizes;
 mod standalone;
 mod systemd;
 mod topics;
+mod trust;
 mod truth;
 
 /// Programs of their own: see Cargo.toml.

@@ -1,7 +1,7 @@
 //! Topics of Apache Kafka as logs: the only place that knows rdkafka.
 //!
 //! [`RawProducer`] writes `raw` for ingress; [`KafkaEventLog`] reads and publishes all topics for a processor.
-//! Each of them checks the topics first: see `topics`.
+//! [`RawWriter`] appends commands to it. Each of them checks the topics first: see `topics`.
 
 use runtime::settings::KafkaSettings;
 
@@ -15,6 +15,7 @@ mod kafka_event_log;
 mod look;
 mod member_assignment;
 mod producer;
+mod raw_writer;
 mod reader;
 mod record;
 mod topics;
@@ -24,6 +25,7 @@ pub use faults::{Fault, FaultReport, FaultReports};
 pub use kafka_event_log::KafkaEventLog;
 pub use look::KafkaLook;
 pub use producer::{Batches, FaultScope, RawProducer, ReportError, Reports, SendError};
+pub use raw_writer::RawWriter;
 pub use topics::{MayCreate, RawTopic};
 
 /// Whether librdkafka accepts these settings, without contacting any broker.

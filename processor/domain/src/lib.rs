@@ -18,7 +18,7 @@ mod stamp;
 mod trust;
 
 pub use claims::{Claims, DECISIONS_KEPT, Profile, ProfileField};
-pub use command::{Attest, interpret_command};
+pub use command::{Attest, interpret_command, parse_command};
 pub use endpoint::EndpointHosts;
 pub use event::{Event, Json, Part, Public};
 pub use fact::{Change, Fact, FactKey, FactKind, HeldDetails, HeldEvent, INTERPRETATION, Method, Revision};

@@ -21,6 +21,10 @@ pub enum Problem {
     WrongHost,
     #[error("this endpoint takes application/json")]
     NotJson,
+    #[error("this endpoint takes application/x-ndjson: a JSON object a line")]
+    NotNdjson,
+    #[error("the commands could not be kept; send them again")]
+    NotKept,
     #[error("{0}")]
     Body(#[from] BodyError),
     #[error("too many queries are waiting; retry, or omit wait")]
@@ -45,6 +49,8 @@ impl Problem {
             Self::TokensNeeded => "tokens-needed",
             Self::WrongHost => "wrong-host",
             Self::NotJson => "not-json",
+            Self::NotNdjson => "not-ndjson",
+            Self::NotKept => "storage-unavailable",
             Self::Body(BodyError::TooLarge { .. }) => "too-large",
             Self::Body(BodyError::Encoded) => "encoded",
             Self::Body(BodyError::Unreadable) => "unreadable-body",
@@ -65,13 +71,15 @@ impl ResponseError for Problem {
             Self::NoSuchPage | Self::UnknownInstallation => StatusCode::NOT_FOUND,
             Self::Malformed(_) | Self::Body(BodyError::Unreadable) => StatusCode::BAD_REQUEST,
             Self::WrongHost => StatusCode::MISDIRECTED_REQUEST,
-            Self::NotJson | Self::Body(BodyError::Encoded) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotJson | Self::NotNdjson | Self::Body(BodyError::Encoded) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyError::TooSlow { .. }) => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::TokensNeeded => StatusCode::FORBIDDEN,
             Self::NotYet => StatusCode::GATEWAY_TIMEOUT,
-            Self::NotOpen | Self::TooManyWait | Self::Body(BodyError::Overloaded) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotOpen | Self::TooManyWait | Self::NotKept | Self::Body(BodyError::Overloaded) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -87,11 +95,14 @@ impl ResponseError for Problem {
                 // Basic makes a browser prompt for the token.
                 response.insert_header((header::WWW_AUTHENTICATE, "Bearer, Basic realm=\"Hookledger\""));
             }
-            Self::NotYet | Self::NotOpen | Self::TooManyWait | Self::Body(BodyError::Overloaded) => {
+            Self::NotYet | Self::NotOpen | Self::TooManyWait | Self::NotKept | Self::Body(BodyError::Overloaded) => {
                 response.insert_header((header::RETRY_AFTER, "1"));
             }
             Self::NotJson => {
                 response.insert_header(("accept-post", "application/json"));
+            }
+            Self::NotNdjson => {
+                response.insert_header(("accept-post", "application/x-ndjson"));
             }
             Self::Body(BodyError::Encoded) => {
                 response.insert_header((header::ACCEPT_ENCODING, "identity"));

@@ -3,8 +3,12 @@ use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bitrix24::Installation;
+use disk_log::{DiskLog, Options};
 use event_log::EventId;
+use event_log::contract::Retention;
+use kafka_log::RawWriter;
 use primitives::time::Timestamp;
+use runtime::settings::KafkaSettings;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -41,7 +45,25 @@ fn context(tokens: &[&str]) -> QueryContext {
     let recent_events = RecentEvents::default();
     recent_events.add([EVENT], []);
     let tokens = tokens.iter().map(|token| Fingerprint::of(token)).collect();
-    QueryContext::new(Shared::of(store), recent_events, tokens, 2)
+    QueryContext::new(
+        Shared::of(store),
+        recent_events,
+        tokens,
+        2,
+        CommandLog::Kafka(Box::new(RawWriter::new(no_kafka()))),
+    )
+}
+
+/// Not reached until a command comes.
+fn no_kafka() -> KafkaSettings {
+    KafkaSettings {
+        servers: "127.0.0.1:1".into(),
+        set: Vec::new(),
+        topic_prefix: "hookledger.".into(),
+        partitions: 1,
+        replication: None,
+        retention: Retention::default(),
+    }
 }
 
 async fn ask(context: QueryContext, request: TestRequest) -> (StatusCode, Value) {
@@ -241,4 +263,42 @@ async fn the_page_shows_what_came_in() {
     let hash = BASE64_STANDARD.encode(Sha256::digest(style));
     assert!(policy.contains(&format!("style-src 'sha256-{hash}'")), "{policy}");
     assert!(policy.starts_with("default-src 'none';"), "{policy}");
+}
+
+const COMMAND: &str = r#"{"command":"trust","app":"crm-sync","member_id":"a223","application_token":"operators-word"}"#;
+
+fn command(body: &str) -> TestRequest {
+    let request = TestRequest::post().uri("/v1/commands").insert_header(("host", "127.0.0.1:8081"));
+    request.insert_header(("content-type", "application/x-ndjson")).set_payload(body.to_owned())
+}
+
+#[actix_web::test]
+async fn commands_are_events_of_raw_without_their_tokens() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = DiskLog::open(dir.path(), Options::source()).expect("a log");
+    let context = QueryContext { commands: Arc::new(CommandLog::Disk(log.clone())), ..context(&[]) };
+    let (status, answer) = ask(context, command(&format!("{COMMAND}\n\n{COMMAND}\n"))).await;
+    assert_eq!((status, &answer["accepted"]), (StatusCode::OK, &json!(2)), "{answer}");
+    let mut reader = log.reader(1).expect("a reader");
+    let (_, second) = reader.next().expect("read").expect("a record");
+    let last = event_log::RawEvent::from_record(&second).expect("a raw event");
+    assert!(last.is_command && !String::from_utf8_lossy(&last.body).contains("operators-word"));
+    assert_eq!(answer["last"], json!(last.id));
+}
+
+#[actix_web::test]
+async fn a_wrong_line_is_named_and_nothing_is_taken() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = DiskLog::open(dir.path(), Options::source()).expect("a log");
+    let commands = Arc::new(CommandLog::Disk(log.clone()));
+    let too_many = vec![COMMAND; commands::COMMANDS_MAX + 1].join("\n");
+    for (body, named) in [(format!("{COMMAND}\n{{}}"), "line 2"), (String::new(), "no command"), (too_many, "lines")] {
+        let context = QueryContext { commands: Arc::clone(&commands), ..context(&[]) };
+        let (status, problem) = ask(context, command(&body)).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{problem}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(named)), "{problem}");
+    }
+    let other = command(COMMAND).insert_header(("content-type", "text/plain"));
+    assert_eq!(ask(context(&[]), other).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert_eq!(log.bounds().1, 0);
 }

@@ -1,0 +1,71 @@
+//! `hookledger trust`: an operator's word about a principal of an installation.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use primitives::secret::Fingerprint;
+use serde_json::{Value, json};
+
+use crate::client::block_on;
+use crate::outcome::{Outcome, Usage};
+use crate::output::{print, print_json, shown};
+use crate::query::{self, Query};
+
+/// How long the command may take to be folded, until the record is shown as it is.
+const FOLDED_WITHIN: &str = "10s";
+
+pub fn command() -> Command {
+    Command::new("trust")
+        .about("Trusts a principal of an installation, or revokes that")
+        .after_help(
+            "A principal is the holder of an application_token, named by its SHA-256. Trusted principals that were \
+             attested before stay trusted; use --revoke for those that should not.\n\
+             Example: hookledger trust crm-sync a223c6b3710f85df22e9377d6c4f7553 --token-file token.txt",
+        )
+        .args(query::installation_arguments())
+        .arg(
+            Arg::new("principal")
+                .long("principal")
+                .value_name("SHA256")
+                .value_parser(|text: &str| Fingerprint::parse(text).ok_or("a principal is 64 hex digits"))
+                .help("The SHA-256 of the application_token"),
+        )
+        .arg(
+            Arg::new("token-file")
+                .long("token-file")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .conflicts_with("principal")
+                .help("A file that holds the application_token"),
+        )
+        .arg(Arg::new("revoke").long("revoke").action(ArgAction::SetTrue).help("Do not trust it any longer"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON, for programs"))
+        .args(query::server_arguments())
+}
+
+pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
+    let installation = query::installation(arguments);
+    let principal = match (arguments.get_one::<Fingerprint>("principal"), arguments.get_one::<PathBuf>("token-file")) {
+        (Some(principal), _) => *principal,
+        (None, Some(file)) => query::token_in(file)?,
+        (None, None) => return Err(Usage("give --token-file or --principal".into()).into()),
+    };
+    let line = json!({ "command": "trust", "app": installation.app, "member_id": installation.member_id,
+        "principal": principal, "revoke": arguments.get_flag("revoke") });
+    let mut query = Query::from_arguments(arguments)?;
+    let record: Value = block_on(async {
+        let answer = query.post("/v1/commands", query::NDJSON, Bytes::from(line.to_string())).await?;
+        let last = answer["last"].as_str().unwrap_or_default().to_owned();
+        Ok(query.about(&installation, "", &[("after", Some(last.as_str())), ("wait", Some(FOLDED_WITHIN))]).await?)
+    })?;
+    if arguments.get_flag("json") {
+        print_json(&record)?;
+    } else {
+        let trusted = record["trusted"].as_array().into_iter().flatten();
+        let trusted: Vec<String> = trusted.map(|trusted| shown(&trusted["principal"])).collect();
+        let trusted = if trusted.is_empty() { "nobody".to_owned() } else { trusted.join(", ") };
+        print(&format!("{installation} is {}; trusted: {trusted}\n", shown(&record["status"])))?;
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,86 @@
+//! `POST /v1/commands`: what an operator says about principals. Commands are events of `raw`, folded like all others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use anyhow::Context;
+use disk_log::DiskLog;
+use domain::parse_command;
+use event_log::{EventId, RawEvent};
+use kafka_log::RawWriter;
+use primitives::time::Timestamp;
+use serde_json::json;
+
+use super::problem::Problem;
+use super::{COMMANDS_BYTES_MAX, QueryContext};
+
+/// Lines of one request.
+pub const COMMANDS_MAX: usize = 1_000;
+/// How long Kafka may take.
+const APPEND_WAIT: Duration = Duration::from_secs(20);
+/// A page of another site cannot make a browser send this content type.
+const NDJSON: &str = "application/x-ndjson";
+
+/// Where commands go: the log `raw`.
+pub enum CommandLog {
+    Disk(DiskLog),
+    Kafka(Box<RawWriter>),
+}
+
+impl CommandLog {
+    /// Blocks until all are durable. After an error some may be in `raw`; a command that is repeated changes nothing.
+    fn append(&self, events: Vec<RawEvent>) -> anyhow::Result<()> {
+        match self {
+            Self::Disk(log) => {
+                let records = events.into_iter().map(RawEvent::into_record).collect();
+                log.append_blocking(records).map(drop).context("append to the disk log")
+            }
+            Self::Kafka(writer) => writer.append(events, APPEND_WAIT),
+        }
+    }
+}
+
+/// Takes all lines or none.
+pub async fn take(
+    context: web::Data<QueryContext>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    if !request.content_type().eq_ignore_ascii_case(NDJSON) {
+        return Err(Problem::NotNdjson);
+    }
+    let body = http_edge::receive(&request, payload, COMMANDS_BYTES_MAX).await?;
+    let events = read(&body.bytes)?;
+    drop(body);
+    let (accepted, last) = (events.len(), events.last().map(|event| event.id));
+    let _permit = context.writes.acquire().await.map_err(|_| Problem::TooManyWait)?;
+    let log = Arc::clone(&context.commands);
+    let appended = web::block(move || log.append(events)).await;
+    let appended = appended.unwrap_or_else(|error| Err(anyhow::anyhow!("append commands: {error}")));
+    appended.map_err(|error| {
+        tracing::error!("commands cannot be kept: {error:#}");
+        Problem::NotKept
+    })?;
+    tracing::info!(accepted, last = last.as_ref().map(EventId::to_string), "took {accepted} commands");
+    Ok(HttpResponse::Ok().json(json!({ "accepted": accepted, "last": last })))
+}
+
+/// The commands of a body, one a line; empty lines are skipped.
+fn read(body: &[u8]) -> Result<Vec<RawEvent>, Problem> {
+    let text = std::str::from_utf8(body).map_err(|_| Problem::Malformed("the body is not UTF-8".into()))?;
+    let now = Timestamp::now();
+    let mut events = Vec::new();
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        if events.len() == COMMANDS_MAX {
+            return Err(Problem::Malformed(format!("there are more than {COMMANDS_MAX} lines")));
+        }
+        let (installation, attest) =
+            parse_command(line).map_err(|what| Problem::Malformed(format!("line {number}: {what}")))?;
+        events.push(attest.into_raw(installation, now));
+    }
+    if events.is_empty() {
+        return Err(Problem::Malformed("the body has no command".into()));
+    }
+    Ok(events)
+}
