@@ -19,18 +19,14 @@ use runtime::lifecycle::{Readiness, Stop};
 use runtime::telemetry;
 use tokio::sync::oneshot;
 
+pub mod admission;
 pub mod adopt;
-mod apps;
-mod budget;
 pub mod config;
 pub mod delivery;
 pub mod metrics;
 pub mod notify;
 mod problem;
-pub mod proxies;
 mod server;
-mod source;
-mod source_list;
 pub mod supervisor;
 mod webhook;
 

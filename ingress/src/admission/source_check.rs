@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use prometheus::Registry;
 use runtime::settings::{Settings, SettingsError};
 
+use crate::admission::source_list::{Place, SourceList, Verdict};
 use crate::metrics::{ListGauges, Metrics};
-use crate::source_list::{Place, SourceList, Verdict};
 
 /// More frequent requests are a burden for the list's server.
 const REFRESH_WAIT_MIN: Duration = Duration::from_secs(1);
