@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 use bitrix24::AppName;
 use bitrix24::form::Form;
-use cli::load::events;
-use cli::portal::{Encoding, Event, FORM, Portal};
 use event_log::RawEvent;
 use event_log::Record;
+use portal_sim::load::events;
+use portal_sim::portal::{Encoding, Event, FORM, Portal};
 use primitives::time::Timestamp;
 use tests::http::Client;
 use tests::topics;

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
 
-use cli::load::{LoadPlan, Watch};
-use cli::portal::{Encoding, Event, FORM, Portal};
+use portal_sim::load::{LoadPlan, Watch};
+use portal_sim::portal::{Encoding, Event, FORM, Portal};
 use primitives::time::Timestamp;
 
 /// Portals that play. Their bodies are made beforehand.
@@ -40,7 +40,8 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
         events: None,
         bodies: Arc::new(move |connection, _| bodies[connection % bodies.len()].clone()),
     };
-    let summary = cli::client::block_on(async { Ok(cli::load::run(plan, Arc::new(Watch::default())).await?) })?;
+    let summary =
+        portal_sim::client::block_on(async { Ok(portal_sim::load::run(plan, Arc::new(Watch::default())).await?) })?;
     println!("{}", summary.to_json());
     Ok(())
 }

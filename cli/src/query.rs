@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use bitrix24::{AppName, Installation, MemberId};
 use primitives::secret::{Fingerprint, Secret};
 
-use crate::client::{Answer, Client, ClientError};
 use crate::outcome::Usage;
 use crate::query_error::QueryError;
-use crate::{portal, urlencode};
+use portal_sim::client::{Answer, Client, ClientError};
+use portal_sim::{portal, urlencode};
 
 /// The default address of a processor or `standalone`.
 const URL: &str = "http://127.0.0.1:8081";

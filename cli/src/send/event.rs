@@ -7,7 +7,7 @@ use primitives::secret::Secret;
 use super::player::{Player, at, encoding, encoding_argument, portal, portal_arguments, target_arguments};
 use crate::outcome::Outcome;
 use crate::output::{aligned, print};
-use crate::portal::{Event, Portal};
+use portal_sim::portal::{Event, Portal};
 
 struct Kind {
     name: &'static str,

@@ -11,9 +11,9 @@ use primitives::time::Timestamp;
 use super::player::{Player, Said, encoding, encoding_argument, portal, portal_arguments, target_arguments};
 use crate::outcome::Outcome;
 use crate::output::{print, shown};
-use crate::portal::{Event, Portal};
 use crate::query::{Query, server_arguments};
 use crate::query_error::QueryError;
+use portal_sim::portal::{Event, Portal};
 
 /// The longest wait for a step's event to be folded.
 const WAIT: &str = "5s";

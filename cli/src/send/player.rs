@@ -11,11 +11,11 @@ use bitrix24::{AppName, Installation, MemberId};
 use primitives::secret::Secret;
 use primitives::time::Timestamp;
 
-use crate::client::{Answer, Client};
-use crate::load::Promise;
 use crate::outcome::Usage;
-use crate::portal::{Encoding, Event, Portal};
 use crate::query;
+use portal_sim::client::{Answer, Client};
+use portal_sim::load::Promise;
+use portal_sim::portal::{Encoding, Event, Portal};
 
 pub fn target_arguments() -> [Arg; 3] {
     [
