@@ -15,7 +15,7 @@ use bitrix24::form::Form;
 use event_log::RawEvent;
 use event_log::Record;
 use portal_sim::load::events;
-use portal_sim::portal::{Encoding, Event, FORM, Portal};
+use portal_sim::portal::{Encoding, Event, FORM, Portal, now_s};
 use primitives::time::Timestamp;
 use tests::http::Client;
 use tests::topics;
@@ -71,7 +71,7 @@ fn fact(nth: u64) -> Bytes {
             confirmed: true,
         },
     };
-    portal.body(&event, Timestamp::now(), Encoding::Form)
+    portal.body(&event, now_s(), Encoding::Form)
 }
 
 /// Puts so many events into a new topic, as ingress would.

@@ -10,8 +10,7 @@ use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
 
 use portal_sim::load::{LoadPlan, Watch};
-use portal_sim::portal::{Encoding, Event, FORM, Portal};
-use primitives::time::Timestamp;
+use portal_sim::portal::{Encoding, Event, FORM, Portal, now_s};
 
 /// Portals that play. Their bodies are made beforehand.
 const PORTALS: u64 = 64;
@@ -66,6 +65,6 @@ pub fn body_bytes() -> usize {
 
 fn bodies() -> Vec<Bytes> {
     let install = Event::Install { version: "1".to_owned() };
-    let body = |number| Portal::nth("bench", number).body(&install, Timestamp::now(), Encoding::Form);
+    let body = |number| Portal::nth("bench", number).body(&install, now_s(), Encoding::Form);
     (0..PORTALS).map(body).collect()
 }

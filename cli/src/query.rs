@@ -80,7 +80,7 @@ impl Query {
         let url = environment.unwrap_or_else(|| arguments.get_one::<String>("query").expect("a default").clone());
         let mut client = Client::new(&url)?.with_answer_wait_max(ANSWER_WAIT_MAX);
         if let Some(token) = token(arguments)? {
-            client = client.with_token(&token);
+            client = client.with_token(token.reveal());
         }
         Ok(Self { client, url, chosen })
     }

@@ -6,14 +6,13 @@ use serde_json::Value;
 use bitrix24::Installation;
 use primitives::plain;
 use primitives::secret::Fingerprint;
-use primitives::time::Timestamp;
 
 use super::player::{Player, Said, encoding, encoding_argument, portal, portal_arguments, target_arguments};
 use crate::outcome::Outcome;
 use crate::output::{print, shown};
 use crate::query::{Query, server_arguments};
 use crate::query_error::QueryError;
-use portal_sim::portal::{Event, Portal};
+use portal_sim::portal::{Event, Portal, now_s};
 
 /// The longest wait for a step's event to be folded.
 const WAIT: &str = "5s";
@@ -57,7 +56,7 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
 
     let mut good = true;
     for step in steps(&portal) {
-        let said = player.tell(&portal, &step.event, Timestamp::now()).await?;
+        let said = player.tell(&portal, &step.event, now_s()).await?;
         print(&format!("{:<20}{}\n", step.event.name(), plain::line(&said.describe())))?;
         good &= said.promise.is_some();
         if let Some(query) = &mut query {
