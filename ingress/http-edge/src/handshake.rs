@@ -8,12 +8,12 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::connection::Connection;
 use crate::connections::Guard;
 use crate::networks::Networks;
+use crate::observer::Ended;
+use crate::proxy;
 use crate::throttled_stream::Line;
 use crate::tls::BUFFER_BYTES_MAX;
-use crate::{Ended, proxy};
 
 #[derive(Clone)]
 pub(super) struct Handshake {
@@ -73,5 +73,5 @@ pub fn peer(request: &HttpRequest) -> Option<IpAddr> {
 /// Whether a proxy opened the connection for itself, by its PROXY header (`LOCAL`, or a client of no known family): a
 /// health check. It forwards no client then, so its headers about one are not trusted.
 pub fn is_proxys_own(request: &HttpRequest) -> bool {
-    request.conn_data::<Rc<Connection>>().is_some_and(|connection| connection.is_proxys_own())
+    request.conn_data::<Rc<Guard>>().is_some_and(|guard| guard.connection.is_proxys_own())
 }
