@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use event_log::Record;
 use kafka_log::{Fault, FaultScope, ReportError, SendError};
 
-use super::mutation::Mutation;
-use super::stage::Stage;
+use super::Stage;
+use crate::ingress::mutation::Mutation;
 
 /// The limit of the client's queue.
 const QUEUE_RECORDS_MAX: usize = 40;
