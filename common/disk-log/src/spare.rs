@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
-use super::RETRY_AFTER;
 use super::files::{Files, is_full};
+use super::options::RETRY_AFTER;
 use super::storage::StorageFile;
 
 const SPARE: &str = "spare";
