@@ -1,11 +1,12 @@
 //! Records and their positions.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::contract::Topic;
 use primitives::time::Timestamp;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     pub partition: u32,
     /// Counted from 0; offsets may have gaps.

@@ -8,7 +8,7 @@ use event_log::contract::NOOP;
 use primitives::secret::Fingerprint;
 use serde::{Deserialize, Serialize};
 
-use crate::{Decision, Place, Profile, Stamp};
+use crate::{Decision, Position, Profile, Stamp};
 
 /// A REST method's name, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct Fact {
     #[serde(flatten)]
     pub stamp: Stamp,
     pub principal: Fingerprint,
-    pub raw: Place,
+    pub raw: Position,
     #[serde(flatten)]
     pub revision: Revision,
     #[serde(flatten)]
@@ -176,7 +176,7 @@ pub struct HeldEvent {
 /// The record value of a held event in `facts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldDetails {
-    pub raw: Place,
+    pub raw: Position,
     /// Size of the published event.
     #[serde(default)]
     pub bytes: u32,

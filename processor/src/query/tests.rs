@@ -3,7 +3,7 @@ use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bitrix24::Installation;
-use event_log::EventId;
+use event_log::{EventId, Position};
 use primitives::time::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::state::memory::Memory;
 use crate::state::{Progressed, Trusts};
-use domain::{Change, Decision, Fact, FactKind, Method, Place, Profile, Revision, Stamp};
+use domain::{Change, Decision, Fact, FactKind, Method, Profile, Revision, Stamp};
 
 const MEMBER: &str = "a223c6b3710f85df22e9377d6c4f7553";
 const EVENT: EventId = EventId::from_u128(7);
@@ -25,7 +25,7 @@ fn context(tokens: &[&str]) -> QueryContext {
             installation: Installation::parse("crm-sync", MEMBER).expect("valid"),
             stamp: Stamp::new(Some(now), now, EventId::from_u128(offset.into())),
             principal: Fingerprint::of("application token"),
-            raw: Place { partition: 0, offset },
+            raw: Position { partition: 0, offset },
             revision: Revision::default(),
             kind,
         }))

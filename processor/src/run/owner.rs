@@ -19,7 +19,7 @@ use crate::run::publish::{Progress, Publisher, progress};
 use crate::run::recent_events::{Recent, RecentEvents};
 use crate::state::{Progressed, Store, StoreError};
 use domain::fold::{Effect, Outcome, fold, forget};
-use domain::{Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Reason, interpret};
+use domain::{Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Reason, interpret};
 
 /// Limits of an owner. A step is one transaction.
 #[derive(Clone, Copy, Debug)]
@@ -207,7 +207,7 @@ impl<'a> Owner<'a> {
         next: &[&Entry],
         batch: &mut Batch,
     ) -> Result<Outcome, Failure> {
-        let place = place(entry);
+        let place = entry.position;
         let raw = RawEvent::from_record(&entry.record);
         let event = raw.as_ref().map_err(|_| Reason::NotARawEvent).and_then(|raw| interpret(raw, place));
         let publisher = Publisher::new(&entry.record, place).showing(self.limits.event_bytes);
@@ -353,9 +353,5 @@ fn known<'b>(
 fn event_of(events: &HeldEvents, partition: u32, held: &HeldEvent) -> Option<Event> {
     let entry = events.get(Position { partition, offset: held.offset })?;
     let raw = RawEvent::from_record(&entry.record).ok().filter(|raw| raw.id == held.id)?;
-    interpret(&raw, place(entry)).ok()
-}
-
-fn place(entry: &Entry) -> Place {
-    Place { partition: entry.position.partition, offset: entry.position.offset }
+    interpret(&raw, entry.position).ok()
 }

@@ -8,7 +8,7 @@ use primitives::time::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Place, ProfileField, RecordStatus, interpret};
+use crate::{Position, ProfileField, RecordStatus, interpret};
 
 /// A line a step: principal, `ts` and what happened.
 fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (InstallationState, Vec<(Outcome, Vec<Effect>)>) {
@@ -43,7 +43,7 @@ fn event(offset: u64, principal: &str, ts: u64, tells: &str) -> Event {
     let mut raw =
         RawEvent::new(app, Form::parse(body.as_bytes()).head(), Bytes::from(body), Timestamp::from_s(1_000_000));
     raw.id = EventId::from_u128(offset.into());
-    interpret(&raw, Place { partition: 0, offset }).expect("understood")
+    interpret(&raw, Position { partition: 0, offset }).expect("understood")
 }
 
 fn check(steps: &[(&str, u64, &str)], status: RecordStatus, trusted: Option<&str>) {
