@@ -49,8 +49,8 @@ pub fn run(broker: &Kafka, count: u64) -> anyhow::Result<String> {
         fill(broker, &format!("{prefix}raw"), count, bodies)?;
         rows.push(fold(broker, &prefix, name, count)?);
     }
-    let told = format!("### Folding: {count} events of up to {PORTALS} portals, preloaded, an empty data directory");
-    Ok(format!("{told}\n\nCPU in µs per event. {PARTITIONS} partitions.\n\n{}", markdown(&rows)))
+    let title = format!("### Folding: {count} events of up to {PORTALS} portals, preloaded, an empty data directory");
+    Ok(format!("{title}\n\nCPU in µs per event. {PARTITIONS} partitions.\n\n{}", markdown(&rows)))
 }
 
 /// The body of the n-th event.

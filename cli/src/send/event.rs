@@ -129,7 +129,7 @@ pub async fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<Outcome> 
     let portal = portal(arguments);
     let event = (kind.make)(arguments, &portal);
     let mut player = Player::from_arguments(arguments, encoding(arguments))?;
-    let said = player.tell(&portal, &event, at_s(arguments)).await?;
+    let said = player.send(&portal, &event, at_s(arguments)).await?;
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     print(&aligned(&[
         row("portal", player.installation(&portal).to_string()),

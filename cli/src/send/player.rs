@@ -115,7 +115,7 @@ impl Player {
         Installation { app: self.app.clone(), member_id }
     }
 
-    pub async fn tell(&mut self, portal: &Portal, event: &Event, at_s: u64) -> anyhow::Result<Said> {
+    pub async fn send(&mut self, portal: &Portal, event: &Event, at_s: u64) -> anyhow::Result<Said> {
         self.post(self.encoding.content_type(), portal.body(event, at_s, self.encoding)).await
     }
 

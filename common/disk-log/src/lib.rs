@@ -39,6 +39,7 @@ mod disk_event_log;
 mod files;
 mod frame;
 mod group;
+mod inspection;
 mod options;
 mod reader;
 pub mod record;
@@ -48,18 +49,17 @@ mod segment;
 mod spare;
 mod state;
 mod storage;
-mod survey;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use self::delivered::Delivered;
 pub use self::disk_event_log::{DiskEventLog, Upkeep};
+pub use self::inspection::{Contents, Inspection, InspectionError};
 pub use self::options::{AppendError, Leaves, Options, Place};
 pub use self::reader::Reader;
 pub use self::salvage::{Salvaged, salvage};
 pub use self::storage::{Disk, free_bytes};
-pub use self::survey::{Contents, Survey, SurveyError};
 
 /// The queue of the writer; beyond it, appends wait. Also the most that one write takes, but for single larger groups.
 const QUEUE_BYTES_MAX: u32 = 8 * 1024 * 1024;

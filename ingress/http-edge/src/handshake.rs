@@ -18,7 +18,7 @@ use crate::tls::BUFFER_BYTES_MAX;
 #[derive(Clone)]
 pub(super) struct Handshake {
     /// Every connection must begin with a PROXY header of one of these.
-    pub(super) told_by: Option<Networks>,
+    pub(super) named_by: Option<Networks>,
     pub(super) tls: Option<TlsAcceptor>,
 }
 
@@ -26,11 +26,11 @@ impl Handshake {
     /// Determines the client's address and sets up the stream for HTTP.
     pub(super) async fn perform(&self, mut socket: TcpStream, guard: &Guard) -> Result<(Line, SocketAddr), Ended> {
         let mut peer = socket.peer_addr().map_err(|_| Ended::Gone)?;
-        if let Some(proxies) = &self.told_by {
+        if let Some(proxies) = &self.named_by {
             if !proxies.contains(peer.ip()) {
                 return Err(Ended::NoProxy);
             }
-            match told(&mut socket).await? {
+            match read_header(&mut socket).await? {
                 Some(client) => {
                     guard.comes_from(client.ip());
                     peer = client;
@@ -50,7 +50,7 @@ impl Handshake {
 }
 
 /// Reads exactly the PROXY header, with the client's address.
-async fn told(socket: &mut TcpStream) -> Result<Option<SocketAddr>, Ended> {
+async fn read_header(socket: &mut TcpStream) -> Result<Option<SocketAddr>, Ended> {
     let mut bytes = vec![0; proxy::FIXED_BYTES];
     let mut have = 0;
     loop {

@@ -118,7 +118,7 @@ where
     let factory = WorkerFactory {
         limits,
         handshake: Handshake {
-            told_by: options.proxy_protocol.then(|| options.trusted_proxies.clone()),
+            named_by: options.proxy_protocol.then(|| options.trusted_proxies.clone()),
             tls: acceptor,
         },
         app,
@@ -155,8 +155,8 @@ async fn renew(tls: Option<&Tls>, observer: &dyn Observer) {
         if let Some(at_s) = tls.expires_at_s() {
             observer.certificate_expires(at_s);
         }
-        tokio::time::sleep(tls::LOOK).await;
-        tls.look();
+        tokio::time::sleep(tls::RELOAD_WAIT).await;
+        tls.reload();
     }
 }
 
