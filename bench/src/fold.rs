@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 use bitrix24::AppName;
 use bitrix24::form::Form;
-use cli::load::events;
-use cli::portal::{Encoding, Event, FORM, Portal};
 use event_log::RawEvent;
 use event_log::Record;
+use portal_sim::load::events;
+use portal_sim::portal::{Encoding, Event, FORM, Portal, now_s};
 use primitives::time::Timestamp;
 use tests::http::Client;
 use tests::topics;
@@ -49,8 +49,8 @@ pub fn run(broker: &Kafka, count: u64) -> anyhow::Result<String> {
         fill(broker, &format!("{prefix}raw"), count, bodies)?;
         rows.push(fold(broker, &prefix, name, count)?);
     }
-    let told = format!("### Folding: {count} events of up to {PORTALS} portals, preloaded, an empty data directory");
-    Ok(format!("{told}\n\nCPU in µs per event. {PARTITIONS} partitions.\n\n{}", markdown(&rows)))
+    let title = format!("### Folding: {count} events of up to {PORTALS} portals, preloaded, an empty data directory");
+    Ok(format!("{title}\n\nCPU in µs per event. {PARTITIONS} partitions.\n\n{}", markdown(&rows)))
 }
 
 /// The body of the n-th event.
@@ -71,7 +71,7 @@ fn fact(nth: u64) -> Bytes {
             confirmed: true,
         },
     };
-    portal.body(&event, Timestamp::now(), Encoding::Form)
+    portal.body(&event, now_s(), Encoding::Form)
 }
 
 /// Puts so many events into a new topic, as ingress would.

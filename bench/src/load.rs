@@ -9,9 +9,8 @@ use bytes::Bytes;
 use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
 
-use cli::load::{LoadPlan, Watch};
-use cli::portal::{Encoding, Event, FORM, Portal};
-use primitives::time::Timestamp;
+use portal_sim::load::{LoadPlan, Watch};
+use portal_sim::portal::{Encoding, Event, FORM, Portal, now_s};
 
 /// Portals that play. Their bodies are made beforehand.
 const PORTALS: u64 = 64;
@@ -40,7 +39,8 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
         events: None,
         bodies: Arc::new(move |connection, _| bodies[connection % bodies.len()].clone()),
     };
-    let summary = cli::client::block_on(async { Ok(cli::load::run(plan, Arc::new(Watch::default())).await?) })?;
+    let summary =
+        portal_sim::client::block_on(async { Ok(portal_sim::load::run(plan, Arc::new(Watch::default())).await?) })?;
     println!("{}", summary.to_json());
     Ok(())
 }
@@ -65,6 +65,6 @@ pub fn body_bytes() -> usize {
 
 fn bodies() -> Vec<Bytes> {
     let install = Event::Install { version: "1".to_owned() };
-    let body = |number| Portal::nth("bench", number).body(&install, Timestamp::now(), Encoding::Form);
+    let body = |number| Portal::nth("bench", number).body(&install, now_s(), Encoding::Form);
     (0..PORTALS).map(body).collect()
 }

@@ -60,14 +60,14 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let mut shown = Shown::new();
     let audit = if repairs { Audit::repairing } else { Audit::of };
     let audited = audit(&mut *event_log, &scratch.0, trusts, Timestamp::now(), &stop, &mut |progress| {
-        shown.tell(progress);
+        shown.report(progress);
     });
     shown.end();
     let audit = audited.context("compare")?;
     for difference in &audit.differences {
         print(&format!("{}\n", plain::line(&difference.to_string())))?;
     }
-    print(&format!("{}\n", told(&audit)))?;
+    print(&format!("{}\n", summary(&audit)))?;
     Ok(match audit {
         Audit { found, repaired, .. } if found == repaired => Outcome::Done,
         Audit { has_moved: true, .. } => Outcome::NotYet,
@@ -75,7 +75,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     })
 }
 
-fn told(audit: &Audit) -> String {
+fn summary(audit: &Audit) -> String {
     let Audit { events, facts, records, found, .. } = audit;
     let unnamed = found - audit.differences.len() as u64;
     let more = if unnamed > 0 { format!(", {unnamed} of them not named here") } else { String::new() };
@@ -114,15 +114,15 @@ mod tests {
     #[test]
     fn what_may_have_been_on_its_way_is_told_only_if_something_differs() {
         let calm = Audit { has_moved: true, ..Audit::default() };
-        assert!(told(&calm).ends_with(": 0 differences."), "{}", told(&calm));
+        assert!(summary(&calm).ends_with(": 0 differences."), "{}", summary(&calm));
         let busy = Audit { found: 3, has_moved: true, ..Audit::default() };
         assert!(
-            told(&busy).ends_with(
+            summary(&busy).ends_with(
                 "3 of them not named here. A processor published meanwhile: they may have been \
              on their way, so ask again."
             ),
             "{}",
-            told(&busy)
+            summary(&busy)
         );
     }
 }

@@ -9,10 +9,10 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use primitives::plain;
 use primitives::secret::Fingerprint;
 
-use crate::client::block_on;
 use crate::outcome::{Outcome, Usage};
 use crate::output::{complain, print, print_json, shown};
 use crate::query::{self, Query};
+use portal_sim::client::block_on;
 
 const TOKEN_BYTES_MAX: u64 = 4_096;
 

@@ -37,10 +37,10 @@ const COMMANDS: [Entry; 14] = [
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
-        Err(told) => {
+        Err(message) => {
             // Help goes to stdout and is no failure; clap decides.
-            let _ = told.print();
-            return if told.use_stderr() { Outcome::Wrong.into() } else { Outcome::Done.into() };
+            let _ = message.print();
+            return if message.use_stderr() { Outcome::Wrong.into() } else { Outcome::Done.into() };
         }
     };
     run(&matches).into()

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use disk_log::{Contents, Survey, SurveyError};
+use disk_log::{Contents, Inspection, InspectionError};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use ingress::adopt::{AdoptError, Adoption, Ending, Progress, look};
+use ingress::adopt::{AdoptError, Adoption, Ending, Progress, inspect};
 use runtime::lifecycle::Stop;
 use runtime::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError};
 use runtime::telemetry;
@@ -45,21 +45,21 @@ pub fn command() -> Command {
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let settings = Settings::from_matches_and_process(&settings(), arguments)?;
     let dir = arguments.get_one::<std::path::PathBuf>("dir").expect("clap requires it");
-    let survey = look(dir).map_err(told)?;
-    let contents = survey.read().map_err(|error| told(error.into()))?;
+    let inspection = inspect(dir).map_err(explained)?;
+    let contents = inspection.read().map_err(|error| explained(error.into()))?;
     if arguments.get_flag("dry-run") {
-        print(&format!("{}\n", described(survey.dir(), &contents)))?;
+        print(&format!("{}\n", described(inspection.dir(), &contents)))?;
         return Ok(Outcome::Done);
     }
     let without = "kafka is not set: for example `--kafka localhost:9092`; `--dry-run` needs none";
     let kafka = settings.kafka()?.ok_or_else(|| SettingsError(without.into()))?;
     telemetry::init_logs(settings.log_format()?);
     settings.warn();
-    print(&format!("{}\n", described(survey.dir(), &contents)))?;
+    print(&format!("{}\n", described(inspection.dir(), &contents)))?;
     if contents.events == 0 {
         return Ok(Outcome::Done);
     }
-    bring(survey, &kafka)
+    bring(inspection, &kafka)
 }
 
 /// All settings of Kafka, since missing topics are created.
@@ -68,11 +68,11 @@ fn settings() -> Vec<Setting> {
     KAFKA.iter().chain(process).copied().collect()
 }
 
-fn bring(survey: Survey, kafka: &runtime::settings::KafkaSettings) -> anyhow::Result<Outcome> {
-    let dir = survey.dir().to_owned();
+fn bring(inspection: Inspection, kafka: &runtime::settings::KafkaSettings) -> anyhow::Result<Outcome> {
+    let dir = inspection.dir().to_owned();
     let stop = Stop::on_signals().context("listen for signals")?;
     let who = format!("hookledger drain (process {})", std::process::id());
-    let adoption = Adoption::open(survey, kafka.partitions, &who).map_err(told)?;
+    let adoption = Adoption::open(inspection, kafka.partitions, &who).map_err(explained)?;
     let (bar, started) = (bar(adoption.events()), Instant::now());
     let ended = adoption.run(kafka, &stop, |Progress { brought, .. }| bar.set_position(brought));
     bar.finish_and_clear();
@@ -93,15 +93,16 @@ fn bring(survey: Survey, kafka: &runtime::settings::KafkaSettings) -> anyhow::Re
     }
 }
 
-fn told(error: AdoptError) -> anyhow::Error {
+fn explained(error: AdoptError) -> anyhow::Error {
     let advice = match &error {
-        AdoptError::Survey(SurveyError::InUse(_)) => {
+        AdoptError::Inspection(InspectionError::InUse(_)) => {
             "an ingress that runs brings its events to Kafka itself; stop it if it never will"
         }
-        AdoptError::Survey(SurveyError::Nothing(_)) | AdoptError::Standalone(_) => {
+        AdoptError::Inspection(InspectionError::Nothing(_)) | AdoptError::Standalone(_) => {
             "name the data directory of an ingress"
         }
-        AdoptError::Survey(SurveyError::Damaged(_) | SurveyError::Unreadable(..)) | AdoptError::Disk(..) => {
+        AdoptError::Inspection(InspectionError::Damaged(_) | InspectionError::Unreadable(..))
+        | AdoptError::Disk(..) => {
             return error.into();
         }
     };

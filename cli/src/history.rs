@@ -5,11 +5,11 @@ use serde_json::{Map, Value, json};
 
 use bitrix24::Installation;
 
-use crate::client::block_on;
 use crate::outcome::Outcome;
 use crate::output::{aligned, print, print_json, shown};
 use crate::query::{self, Query};
 use crate::query_error::QueryError;
+use portal_sim::client::block_on;
 
 const PAGE: &str = "1000";
 /// More facts are read in pages, by the API's cursor.

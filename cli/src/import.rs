@@ -13,10 +13,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use primitives::secret::Fingerprint;
 use serde_json::{Map, Value, json};
 
-use crate::client::block_on;
 use crate::outcome::{Outcome, Usage};
 use crate::output::{complain, print, print_json};
 use crate::query::{self, Query};
+use portal_sim::client::block_on;
 
 /// A fleet of a million portals takes about half of this.
 const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;

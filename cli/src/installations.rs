@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use bitrix24::AppName;
 
-use crate::client::block_on;
 use crate::outcome::Outcome;
 use crate::output::{aligned, complain, print, print_json, shown};
 use crate::query::{self, Query};
 use crate::query_error::QueryError;
+use portal_sim::client::block_on;
 
 const PAGE: u64 = 1_000;
 

@@ -1,20 +1,17 @@
 //! The command `hookledger`: a simulated portal, and the operator's tools.
 //!
-//! One file per command. Shared parts lie beside them: an HTTP client, the portal that
-//! plays Bitrix24, load, and the client of the query API. The meaning of an event is in `domain`.
+//! One file per command; the client of the query API lies beside them. The portals, load and HTTP are in `portal_sim`, the
+//! meaning of an event in `domain`.
 
 mod audit;
 mod check;
-pub mod client;
 pub mod command;
 mod drain;
 mod history;
 mod import;
 mod installations;
-pub mod load;
 mod outcome;
 mod output;
-pub mod portal;
 mod query;
 mod query_error;
 mod rebuild;
@@ -25,5 +22,4 @@ mod show;
 mod standalone;
 mod state;
 mod trust;
-mod urlencode;
 mod verify;

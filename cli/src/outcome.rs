@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use runtime::settings::SettingsError;
 
-use crate::client::UrlError;
 use crate::query_error::QueryError;
+use portal_sim::client::UrlError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

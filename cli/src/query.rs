@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use bitrix24::{AppName, Installation, MemberId};
 use primitives::secret::{Fingerprint, Secret};
 
-use crate::client::{Answer, Client, ClientError};
 use crate::outcome::Usage;
 use crate::query_error::QueryError;
-use crate::{portal, urlencode};
+use portal_sim::client::{Answer, Client, ClientError};
+use portal_sim::{portal, urlencode};
 
 /// The content type of commands.
 pub const NDJSON: &str = "application/x-ndjson";
@@ -87,7 +87,7 @@ impl Query {
         let url = environment.unwrap_or_else(|| arguments.get_one::<String>("query").expect("a default").clone());
         let mut client = Client::new(&url)?.with_answer_wait_max(ANSWER_WAIT_MAX);
         if let Some(token) = token(arguments)? {
-            client = client.with_token(&token);
+            client = client.with_token(token.reveal());
         }
         Ok(Self { client, url, chosen })
     }

@@ -1,6 +1,6 @@
 //! Why a question has no answer.
 
-use crate::client::ClientError;
+use portal_sim::client::ClientError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {

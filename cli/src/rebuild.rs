@@ -9,7 +9,7 @@ use clap::{ArgMatches, Command};
 use disk_log::{DiskEventLog, DiskLog, Options, Upkeep};
 use event_log::EventLog;
 use indicatif::{ProgressBar, ProgressStyle};
-use kafka_log::KafkaLook;
+use kafka_log::KafkaLogReader;
 use processor::config::PROCESSOR;
 use processor::maintenance::rebuild::{Progress, rebuild};
 use processor::state::{opening, watchdog};
@@ -42,10 +42,11 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let mut event_log = logs(&settings, &state.data_dir, &stop)?;
 
     let mut shown = Shown::new();
-    let ended = rebuild(&mut *event_log, &state.dir, state.trusts.clone(), &stop, &mut |progress| shown.tell(progress));
-    let told = shown.end();
-    ended.with_context(|| format!("{told}; the old state is unchanged"))?;
-    print(&format!("{told}.\n"))?;
+    let ended =
+        rebuild(&mut *event_log, &state.dir, state.trusts.clone(), &stop, &mut |progress| shown.report(progress));
+    let ending = shown.end();
+    ended.with_context(|| format!("{ending}; the old state is unchanged"))?;
+    print(&format!("{ending}.\n"))?;
     let store = opening::open(&state.dir, event_log.identity(), event_log.partitions(), state.trusts.clone())?;
     print(&described(&store))?;
     let aside = opening::beside(&state.dir, "quarantine");
@@ -66,7 +67,7 @@ pub fn settings() -> Vec<Setting> {
 pub fn logs(settings: &Settings, data_dir: &Path, stop: &Stop) -> anyhow::Result<Box<dyn EventLog>> {
     if let Some(kafka) = settings.kafka()? {
         let group = settings.text("group").unwrap_or_default();
-        return Ok(Box::new(KafkaLook::open(&kafka, group, stop)?));
+        return Ok(Box::new(KafkaLogReader::open(&kafka, group, stop)?));
     }
     let logs = data_dir.join("logs");
     if !logs.join("facts").is_dir() {
@@ -95,7 +96,7 @@ impl Shown {
         Self { bar, is_terminal, began: now, said: now, progress: Progress::default() }
     }
 
-    pub fn tell(&mut self, progress: Progress) {
+    pub fn report(&mut self, progress: Progress) {
         self.progress = progress;
         self.bar.set_length(progress.all);
         self.bar.set_position(progress.read);

@@ -77,7 +77,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
 
 fn show(found: &[Obstacle]) -> anyhow::Result<Outcome> {
     for obstacle in found {
-        print(&format!("{}\n", told(obstacle)))?;
+        print(&format!("{}\n", described(obstacle)))?;
     }
     if found.is_empty() {
         print("Nothing is in the way.\n")?;
@@ -89,7 +89,7 @@ fn show(found: &[Obstacle]) -> anyhow::Result<Outcome> {
 fn go_on(event_log: &mut dyn EventLog, found: &[Obstacle]) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::Done;
     for obstacle in found {
-        print(&format!("{}\n", told(obstacle)))?;
+        print(&format!("{}\n", described(obstacle)))?;
         if obstacle.remedy.is_none() {
             outcome = Outcome::No;
             continue;
@@ -104,7 +104,7 @@ fn go_on(event_log: &mut dyn EventLog, found: &[Obstacle]) -> anyhow::Result<Out
     Ok(outcome)
 }
 
-fn told(obstacle: &Obstacle) -> String {
+fn described(obstacle: &Obstacle) -> String {
     let Obstacle { inconsistency, remedy, .. } = obstacle;
     match remedy {
         Some(remedy) => format!("{}.\n  Accepting: {}.", inconsistency.wrong, remedy.meaning),

@@ -30,11 +30,11 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let dir: &PathBuf = arguments.get_one("dir").expect("clap requires it");
     anyhow::ensure!(dir.is_dir(), "there is no directory {}", dir.display());
     let saved = salvage(dir).with_context(|| format!("salvage {}", dir.display()))?;
-    print(&(told(&saved) + "\n"))?;
+    print(&(described(&saved) + "\n"))?;
     Ok(Outcome::Done)
 }
 
-fn told(saved: &Salvaged) -> String {
+fn described(saved: &Salvaged) -> String {
     let lost = saved.lost.iter().map(|lost| {
         let (first, last) = (lost.offsets.start, lost.offsets.end.saturating_sub(1));
         let doubt = if lost.is_certain { "" } else { ", at most: perhaps not all were ever taken" };

@@ -4,8 +4,8 @@
 
 use clap::{ArgMatches, Command};
 
-use crate::client::block_on;
 use crate::outcome::Outcome;
+use portal_sim::client::block_on;
 
 mod event;
 mod file;

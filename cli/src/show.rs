@@ -3,11 +3,11 @@
 use clap::{ArgMatches, Command};
 use serde_json::Value;
 
-use crate::client::block_on;
 use crate::outcome::Outcome;
 use crate::output::{aligned, print, print_json, shown};
 use crate::query::{self, Query};
 use crate::query_error::QueryError;
+use portal_sim::client::block_on;
 
 /// In the order of the output.
 const FIELDS: [&str; 15] = [

@@ -138,7 +138,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     print(&welcome(webhooks, config.service.query_listen, admin, &config.data_dir))?;
 
     let upkeep = Upkeep::new(config.retention).with_unverified_limit(config.unverified_bytes_max).until(stop.clone());
-    upkeep.tell(&registry, &readiness);
+    upkeep.register(&registry, &readiness);
     let stop_all = stop.clone();
     let commands = CommandLog::Disk(raw.clone());
     let open = move || {

@@ -48,8 +48,8 @@ pub fn described(store: &Store) -> String {
         rows.push(vec![partition.to_string(), checkpoint.facts.to_string(), raw, store.digest(partition)]);
     }
     let installations: i64 = store.counts().installations.values().sum();
-    let told = format!("{installations} installations, folded from {}\n", store.log());
-    aligned(&rows) + &told
+    let total = format!("{installations} installations, folded from {}\n", store.log());
+    aligned(&rows) + &total
 }
 
 pub fn is_missing(dir: &Path) -> anyhow::Error {

@@ -7,10 +7,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use primitives::secret::Fingerprint;
 use serde_json::{Value, json};
 
-use crate::client::block_on;
 use crate::outcome::{Outcome, Usage};
 use crate::output::{print, print_json, shown};
 use crate::query::{self, Query};
+use portal_sim::client::block_on;
 
 /// How long the command may take to be folded, until the record is shown as it is.
 const FOLDED_WITHIN: &str = "10s";

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
-use ingress::proxies::Proxies;
+use ingress::admission::proxies::Proxies;
 use runtime::settings::read;
 
 use crate::input::Input;

@@ -3,8 +3,8 @@
 use bitrix24::AppName;
 use bitrix24::form::Form;
 use bytes::Bytes;
-use domain::{Place, interpret as read};
-use event_log::RawEvent;
+use domain::interpret as read;
+use event_log::{Position, RawEvent};
 use primitives::time::Timestamp;
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ pub fn interpret(body: &[u8]) {
     let form = Form::parse(body);
     let app = AppName::parse("crm").expect("an app's name");
     let raw = RawEvent::new(app, form.head(), Bytes::copy_from_slice(body), Timestamp::from_s(1_700_000_000));
-    let place = Place { partition: 0, offset: 7 };
+    let place = Position { partition: 0, offset: 7 };
     let event = read(&raw, place);
     assert_eq!(event, read(&raw, place));
     let Ok(event) = event else { return };

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use disk_log::{Delivered, DiskLog, Options, Survey, SurveyError};
+use disk_log::{Delivered, DiskLog, Inspection, InspectionError, Options};
 use kafka_log::{Fault, FaultReport};
 use runtime::lifecycle::Stop;
 use runtime::private;
@@ -38,7 +38,7 @@ const INGRESS: &str = "ingress";
 const SEGMENT_BYTES: u64 = 64 * 1024;
 const TICK: Duration = Duration::from_millis(20);
 /// How often the mark is checked.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// Without progress for this long, a warning is logged.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How often a busy directory of ours is tried again.
@@ -64,7 +64,7 @@ const RULES: Rules = Rules {
 pub enum AdoptError {
     /// There is nothing to adopt, or the directory is not available.
     #[error(transparent)]
-    Survey(#[from] SurveyError),
+    Inspection(#[from] InspectionError),
     /// Another kind of log. To send and delete it would destroy what others read.
     #[error("{0} is a log of the standalone form, which is no ingress' disk log: it stays as it is")]
     Standalone(PathBuf),
@@ -102,13 +102,13 @@ pub struct Progress {
 }
 
 /// Inspects the disk log in a data directory of ingress, or in the log's own directory.
-pub fn look(dir: &Path) -> Result<Survey, AdoptError> {
+pub fn inspect(dir: &Path) -> Result<Inspection, AdoptError> {
     let below = dir.join(INGRESS);
     let dir = if below.is_dir() { below } else { dir.to_owned() };
     if [dir.with_file_name("facts"), dir.join("logs").join("facts")].iter().any(|facts| facts.is_dir()) {
         return Err(AdoptError::Standalone(dir));
     }
-    Ok(Survey::of(&dir)?)
+    Ok(Inspection::of(&dir)?)
 }
 
 pub struct Adoption {
@@ -120,12 +120,12 @@ pub struct Adoption {
 
 impl Adoption {
     /// Takes over a log that was inspected. `who` is shown to others that want it.
-    pub fn open(survey: Survey, partitions: u32, who: &str) -> Result<Self, AdoptError> {
-        let dir = survey.dir().to_owned();
+    pub fn open(inspection: Inspection, partitions: u32, who: &str) -> Result<Self, AdoptError> {
+        let dir = inspection.dir().to_owned();
         // Its lock would conflict with ours.
-        drop(survey);
+        drop(inspection);
         let options = Options { segment_bytes: SEGMENT_BYTES, bytes_max: None, ..Options::log() };
-        let log = DiskLog::open(&dir, options).map_err(|error| SurveyError::new(&dir, error))?;
+        let log = DiskLog::open(&dir, options).map_err(|error| InspectionError::new(&dir, error))?;
         let failed = |error| AdoptError::Disk(dir.clone(), error);
         let mark = Mark::set(&dir, who).map_err(failed)?;
         let delivered = Delivered::load(&log).map_err(failed)?;
@@ -142,8 +142,8 @@ impl Adoption {
         Progress { brought: self.events.saturating_sub(left), left }
     }
 
-    /// Sends everything to Kafka, however long that takes; `told` gets the progress periodically.
-    pub fn run(&self, kafka: &KafkaSettings, stop: &Stop, told: impl FnMut(Progress)) -> anyhow::Result<Ending> {
+    /// Sends everything to Kafka, however long that takes; `report` gets the progress periodically.
+    pub fn run(&self, kafka: &KafkaSettings, stop: &Stop, report: impl FnMut(Progress)) -> anyhow::Result<Ending> {
         let supervisor_stop = Stop::default();
         let supervisor =
             ProducerSupervisor::adopting(Arc::clone(&self.dispatcher), kafka.clone(), supervisor_stop.clone());
@@ -151,13 +151,13 @@ impl Adoption {
         let supervisor = thread::Builder::new()
             .name("adopt-producer".into())
             .spawn(move || span.in_scope(|| supervisor.run(None)))?;
-        let mut told = told;
-        let ending = self.wait(stop, || supervisor.is_finished(), &mut told);
+        let mut report = report;
+        let ending = self.wait(stop, || supervisor.is_finished(), &mut report);
         supervisor_stop.request();
         let ended = supervisor.join().map_err(|_| anyhow::anyhow!("the producer supervisor panicked"))?;
         self.dispatcher.delivered().save().context("save what Kafka has acknowledged")?;
         let progress = self.progress();
-        told(progress);
+        report(progress);
         if progress.left == 0 {
             return Ok(Ending::AllDelivered);
         }
@@ -165,17 +165,17 @@ impl Adoption {
     }
 
     /// Waits for the end, and for every reason to end early.
-    fn wait(&self, stop: &Stop, over: impl Fn() -> bool, told: &mut impl FnMut(Progress)) -> Ending {
-        let (mut looked_at, mut silence) = (Instant::now(), Silence::default());
+    fn wait(&self, stop: &Stop, over: impl Fn() -> bool, report: &mut impl FnMut(Progress)) -> Ending {
+        let (mut checked_at, mut silence) = (Instant::now(), Silence::default());
         loop {
             self.dispatcher.tick();
             let progress = self.progress();
-            told(progress);
+            report(progress);
             if progress.left == 0 {
                 return Ending::AllDelivered;
             }
-            if looked_at.elapsed() >= LOOK_EVERY {
-                looked_at = Instant::now();
+            if checked_at.elapsed() >= CHECK_EVERY {
+                checked_at = Instant::now();
                 if !self.mark.is_there() {
                     return Ending::AskedBack;
                 }
@@ -184,7 +184,7 @@ impl Adoption {
                 if parked as u64 == progress.left && open == 0 {
                     return Ending::Refused;
                 }
-                silence.look(&self.dispatcher, progress.brought, !connected || open > 0);
+                silence.observe(&self.dispatcher, progress.brought, !connected || open > 0);
             }
             if over() || stop.sleep(TICK) {
                 return Ending::Stopped;
@@ -198,25 +198,25 @@ impl Adoption {
 struct Silence {
     /// The number of sent events, and since when it has not changed.
     since: Option<(u64, Instant)>,
-    told: bool,
+    is_logged: bool,
 }
 
 impl Silence {
-    fn look(&mut self, dispatcher: &Dispatcher, brought: u64, waiting: bool) {
+    fn observe(&mut self, dispatcher: &Dispatcher, brought: u64, waiting: bool) {
         let now = Instant::now();
         let (before, since) = self.since.filter(|_| waiting).unwrap_or((brought, now));
         let silent = brought == before && now - since > SILENCE_MAX;
         self.since = Some(if brought == before { (before, since) } else { (brought, now) });
-        if silent && !self.told {
-            tell_of_silence(dispatcher.fault_reports().most_specific(since).as_ref());
-        } else if self.told && brought > before {
+        if silent && !self.is_logged {
+            log_silence(dispatcher.fault_reports().most_specific(since).as_ref());
+        } else if self.is_logged && brought > before {
             tracing::info!("Kafka takes events again");
         }
-        self.told = silent || (self.told && brought == before);
+        self.is_logged = silent || (self.is_logged && brought == before);
     }
 }
 
-fn tell_of_silence(cause: Option<&FaultReport>) {
+fn log_silence(cause: Option<&FaultReport>) {
     if let Some(FaultReport { fault, reason, .. }) = cause {
         tracing::warn!(
             fault = fault.label(),
@@ -315,7 +315,7 @@ mod tests {
         let data_dir = tempfile::tempdir().expect("a directory");
         let dir = left_behind(data_dir.path(), 3);
         for named in [data_dir.path(), &dir] {
-            assert_eq!(look(named).expect("a log").undelivered(), 3);
+            assert_eq!(inspect(named).expect("a log").undelivered(), 3);
         }
     }
 
@@ -327,14 +327,14 @@ mod tests {
             drop(DiskLog::open(&logs.join(name), Options::log()).expect("open"));
         }
         for named in [data_dir.path(), &logs.join("raw")] {
-            assert!(matches!(look(named), Err(AdoptError::Standalone(_))), "{}", named.display());
+            assert!(matches!(inspect(named), Err(AdoptError::Standalone(_))), "{}", named.display());
         }
     }
 
     #[test]
     fn nothing_is_made_where_there_was_no_log() {
         let dir = tempfile::tempdir().expect("a directory");
-        assert!(matches!(look(dir.path()), Err(AdoptError::Survey(SurveyError::Nothing(_)))));
+        assert!(matches!(inspect(dir.path()), Err(AdoptError::Inspection(InspectionError::Nothing(_)))));
         assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0);
     }
 
@@ -342,7 +342,7 @@ mod tests {
     fn who_comes_back_asks_for_its_directory_and_is_given_it() {
         let data_dir = tempfile::tempdir().expect("a directory");
         let dir = left_behind(data_dir.path(), 3);
-        let adoption = Adoption::open(look(&dir).expect("a log"), 1, "a test").expect("adopted");
+        let adoption = Adoption::open(inspect(&dir).expect("a log"), 1, "a test").expect("adopted");
         assert_eq!(adoption.progress(), Progress { brought: 0, left: 3 });
         let adopter = thread::spawn(move || {
             let ending = adoption.wait(&Stop::default(), || false, &mut |_| {});

@@ -11,11 +11,11 @@ use runtime::settings::KafkaSettings;
 use runtime::settings::{App, KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen};
 use runtime::telemetry::LogFormat;
 
-use crate::budget::Allowance;
+use crate::admission::budget::Allowance;
+use crate::admission::proxies::Proxies;
+use crate::admission::source_check::{Check, Sources};
+use crate::admission::source_list::Place;
 use crate::delivery::state::Rules;
-use crate::proxies::Proxies;
-use crate::source::{Check, Sources};
-use crate::source_list::Place;
 
 /// Kafka's default record limit is about a megabyte; a body leaves room for key and headers.
 const BODY_LIMIT_BYTES_MAX: u64 = 900 * 1024;

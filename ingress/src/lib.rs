@@ -19,18 +19,14 @@ use runtime::lifecycle::{Readiness, Stop};
 use runtime::telemetry;
 use tokio::sync::oneshot;
 
+pub mod admission;
 pub mod adopt;
-mod apps;
-mod budget;
 pub mod config;
 pub mod delivery;
 pub mod metrics;
 pub mod notify;
 mod problem;
-pub mod proxies;
 mod server;
-mod source;
-mod source_list;
 pub mod supervisor;
 mod webhook;
 
@@ -85,10 +81,10 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
         let mut serving = std::pin::pin!(serving);
         let ended = tokio::select! {
             served = &mut serving => served.context("serve webhooks"),
-            told = &mut threads.over => {
+            over = &mut threads.over => {
                 stop.request();
                 let served = serving.await.context("serve webhooks");
-                told.unwrap_or_else(|_| Err(anyhow::anyhow!("the producer supervisor ended"))).and(served)
+                over.unwrap_or_else(|_| Err(anyhow::anyhow!("the producer supervisor ended"))).and(served)
             }
         };
         stop.request();
@@ -193,7 +189,7 @@ impl DeliveryThreads {
         Ok(Self { dispatcher: Arc::clone(dispatcher), disk, supervisor, over, stop, running })
     }
 
-    /// Whether all of them are running, or have been told to end.
+    /// Whether all of them are running, or have been over to end.
     fn alive(&self) -> impl Fn() -> bool + Send + Sync + Clone + use<> {
         let (running, stop) = (Arc::downgrade(&self.running), self.stop.clone());
         move || running.strong_count() > 2 || stop.requested()

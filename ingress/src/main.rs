@@ -33,11 +33,11 @@ fn run(config: Config) -> anyhow::Result<()> {
     runtime.block_on(ingress::run(config, stop))
 }
 
-fn finish(result: anyhow::Result<()>, tell: impl FnOnce(&anyhow::Error)) -> ExitCode {
+fn finish(result: anyhow::Result<()>, report: impl FnOnce(&anyhow::Error)) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(&error);
+            report(&error);
             ExitCode::FAILURE
         }
     }

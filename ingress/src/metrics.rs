@@ -15,9 +15,9 @@ use prometheus::{
 };
 use runtime::telemetry::registered;
 
+use crate::admission::source_list::{Known, Verdict};
 use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::handle::Kept;
-use crate::source_list::{Known, Verdict};
 
 mod disk_log;
 

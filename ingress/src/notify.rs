@@ -12,12 +12,12 @@ pub(crate) const SOCKET: &str = "NOTIFY_SOCKET";
 
 pub fn ready() {
     let Some(socket) = env::var_os(SOCKET) else { return };
-    if let Err(error) = tell(&socket, b"READY=1") {
+    if let Err(error) = send(&socket, b"READY=1") {
         tracing::warn!(%error, "cannot notify systemd, which may time out and stop this process: {error}");
     }
 }
 
-fn tell(socket: &OsStr, what: &[u8]) -> io::Result<()> {
+fn send(socket: &OsStr, what: &[u8]) -> io::Result<()> {
     let address = match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(socket)?,
@@ -38,11 +38,11 @@ mod tests {
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
         let by_name = (UnixDatagram::bind_addr(&address).expect("a socket"), format!("@{name}").into());
         for (systemd, socket) in [by_path, by_name] {
-            tell(&socket, b"READY=1").expect("somebody listens");
+            send(&socket, b"READY=1").expect("somebody listens");
             let mut heard = [0; 16];
             let length = systemd.recv(&mut heard).expect("a message");
             assert_eq!(&heard[..length], b"READY=1");
         }
-        assert!(tell(OsStr::new("/missing"), b"READY=1").is_err());
+        assert!(send(OsStr::new("/missing"), b"READY=1").is_err());
     }
 }

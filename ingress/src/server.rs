@@ -252,7 +252,7 @@ mod tests {
     fn a_stop_answers_who_is_connected_and_then_ends() {
         let standalone = Standalone::new(&[]);
         let stop = Stop::default();
-        let (told, address) = std::sync::mpsc::channel();
+        let (sender, address) = std::sync::mpsc::channel();
         let delivery = Delivery::Disk(standalone.log.clone());
         let serving = std::thread::spawn({
             let (stop, handler) = (stop.clone(), Arc::clone(&standalone.handler));
@@ -261,7 +261,7 @@ mod tests {
                 runtime.block_on(async {
                     let listener = listener(([127, 0, 0, 1], 0).into())?;
                     let (address, serving) = serve(listener, &Webhooks::by_default(), handler, delivery, stop)?;
-                    told.send(address).expect("the test listens");
+                    sender.send(address).expect("the test listens");
                     serving.await?;
                     anyhow::Ok(())
                 })

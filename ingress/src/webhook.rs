@@ -17,14 +17,14 @@ use primitives::time::Timestamp;
 use prometheus::Registry;
 use uuid::Uuid;
 
-use crate::apps::Apps;
-use crate::budget::Budget;
+use crate::admission::apps::Apps;
+use crate::admission::budget::Budget;
+use crate::admission::proxies::Proxies;
+use crate::admission::source_check::SourceCheck;
 use crate::config::Webhooks;
 use crate::delivery::handle::{DeliveryHandle, Kept, StorageUnavailable};
 use crate::metrics::{Metrics, Outcome};
 use crate::problem::Refusal;
-use crate::proxies::Proxies;
-use crate::source::SourceCheck;
 
 /// Passed on unchanged.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -1,4 +1,4 @@
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 use anyhow::Context;
 use kafka_log::{KafkaEventLog, RawWriter};
@@ -8,6 +8,7 @@ use processor::config::{Config, settings};
 use processor::run::clock;
 use processor::run::identity::Identity;
 use processor::service;
+use runtime::abort::on_abort;
 use runtime::lifecycle::{Readiness, Stop};
 use runtime::settings::{Settings, read_from_process};
 use runtime::{private, telemetry};
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         return check(&settings, &config);
     }
     telemetry::init_logs(config.log_format);
+    on_abort(exit).expect("a thread at the start");
     settings.warn();
     if let Some(data_dir) = config.service.dir.parent() {
         private::tighten(data_dir);
@@ -37,6 +39,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The only end that waits for no thread.
+fn exit(why: &str) {
+    error!("exiting: {why}");
+    process::exit(1)
 }
 
 async fn run(mut config: Config) -> anyhow::Result<()> {

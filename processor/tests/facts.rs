@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use bitrix24::Installation;
-use domain::{Decision, Fact, FactKey, FactKind, Method, Place, Profile, Revision, Stamp};
+use domain::{Decision, Fact, FactKey, FactKind, Method, Profile, Revision, Stamp};
 use event_log::contract::Topic;
 use event_log::{Entry, EventId, EventLogError, LogReader, Position, Record};
 use fastrand::Rng;
@@ -98,7 +98,7 @@ impl Facts {
             installation,
             stamp,
             principal,
-            raw: Place { partition: 0, offset },
+            raw: Position { partition: 0, offset },
             revision: Revision::default(),
             kind,
         };

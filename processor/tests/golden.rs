@@ -13,9 +13,9 @@ use bitrix24::Installation;
 use bitrix24::Trust;
 use domain::{
     Attestation, Change, Claims, Decision, Fact, FactKey, FactKind, HeldEvent, InstallationRecord, InstallationState,
-    Json, Latest, Method, Part, PermissionRecord, Place, Profile, ProfileField, Public, Revision, Stamp,
+    Json, Latest, Method, Part, PermissionRecord, Profile, ProfileField, Public, Revision, Stamp,
 };
-use event_log::EventId;
+use event_log::{EventId, Position};
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use processor::run::inconsistency::What;
@@ -47,7 +47,7 @@ fn a_fact_and_a_record_name_what_is_omitted() {
     let mut state = InstallationState::default();
     state.apply(&Change::Fact(Box::new(fact)));
     check("installation-omitting", 2, &state.record(&installation(), 3, Trust::FirstInstall));
-    let raw = Some(Place { partition: 3, offset: 42 });
+    let raw = Some(Position { partition: 3, offset: 42 });
     check("event-omitting", 1, &Public { data: Json::null(), omitted: vec![Part::Data], raw, ..public() });
 }
 
@@ -248,7 +248,7 @@ fn fact(kind: FactKind) -> Fact {
         installation: installation(),
         stamp: stamp(),
         principal: Fingerprint::of("application token"),
-        raw: Place { partition: 3, offset: 42 },
+        raw: Position { partition: 3, offset: 42 },
         revision: Revision::default(),
         kind,
     }

@@ -52,6 +52,7 @@ fn a_process_of_its_own() {
     let (how, state) = order.split_once(' ').expect("how and where");
     let state = Path::new(state);
     runtime::telemetry::init_logs(runtime::telemetry::LogFormat::Text);
+    runtime::abort::on_abort(exit).expect("a thread");
     watchdog::end_with(state);
     match how {
         "panics" => {
@@ -67,4 +68,9 @@ fn a_process_of_its_own() {
         other => panic!("{other}"),
     }
     unreachable!("the process has ended");
+}
+
+fn exit(why: &str) {
+    println!("exiting: {why}");
+    std::process::exit(1)
 }

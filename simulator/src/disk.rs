@@ -7,11 +7,11 @@ use fastrand::Rng;
 use processor::state::room::Patience;
 use processor::state::{Row, Rows, Store, StoreError, Trusts};
 use processor::state_dir::StateDir;
-use serde_json::Value;
 
 use crate::baton::{Go, Port};
+use crate::being::{Being, INJECTED};
+use crate::judge::Checkpoint;
 use crate::mutation::Mutation;
-use crate::sim_event_log::{Being, INJECTED};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -206,25 +206,6 @@ impl Rows for SimRows {
 
     fn bytes(&self) -> u64 {
         self.disk.rows().len() as u64
-    }
-}
-
-pub struct Checkpoint {
-    pub facts: u64,
-    pub raw: Option<u64>,
-    /// Of all rows.
-    pub digest: String,
-}
-
-impl Checkpoint {
-    /// Parses a row of the store; damaged rows are empty.
-    fn read(row: &[u8]) -> Self {
-        let row: Value = serde_json::from_slice(row).unwrap_or_default();
-        Self {
-            facts: row["facts"].as_u64().unwrap_or(0),
-            raw: row["raw"].as_u64(),
-            digest: row["digest"].as_str().unwrap_or_default().to_owned(),
-        }
     }
 }
 

@@ -6,11 +6,11 @@ use std::convert::Infallible;
 use bitrix24::Installation;
 use domain::fold::{Effect, fold, fold_attestation};
 use domain::{
-    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Reason, Stamp, interpret, interpret_command,
+    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Reason, Stamp, interpret, interpret_command,
 };
 use event_log::Record;
 use event_log::contract::{Topic, header};
-use event_log::{EventId, RawEvent};
+use event_log::{EventId, Position, RawEvent};
 use processor::run::publish::Publisher;
 use processor::state::Trusts;
 
@@ -61,7 +61,7 @@ impl Expected {
     }
 
     pub fn take(&mut self, record: &Record) {
-        let place = Place { partition: self.partition, offset: self.raw.len() as u64 };
+        let place = Position { partition: self.partition, offset: self.raw.len() as u64 };
         self.raw.push(record.clone());
         let raw = RawEvent::from_record(record);
         let publisher = Publisher::new(record, place);
@@ -109,7 +109,7 @@ impl Expected {
         }
     }
 
-    fn publish(&mut self, place: Place, held: Option<u64>, topic: Topic, record: Record) {
+    fn publish(&mut self, place: Position, held: Option<u64>, topic: Topic, record: Record) {
         self.outputs.entry(topic).or_default().push(Due { cause: place.offset, held, record });
     }
 }
@@ -120,7 +120,7 @@ enum Meaning {
 }
 
 impl Meaning {
-    fn of(raw: &RawEvent, place: Place) -> Result<Self, Reason> {
+    fn of(raw: &RawEvent, place: Position) -> Result<Self, Reason> {
         if raw.is_command {
             return interpret_command(raw, place).map(|fact| Self::Attestation(Box::new(fact)));
         }
@@ -137,7 +137,7 @@ impl Meaning {
 
 fn event_at(raw: &[Record], partition: u32, offset: u64) -> Event {
     let raw = RawEvent::from_record(&raw[index(offset)]).expect("it was an event when it came");
-    interpret(&raw, Place { partition, offset }).expect("it was an event when it came")
+    interpret(&raw, Position { partition, offset }).expect("it was an event when it came")
 }
 
 fn id_of(record: &Record) -> Option<EventId> {

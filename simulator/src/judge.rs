@@ -11,7 +11,6 @@ use processor::state::{Store, Trusts};
 use serde_json::Value;
 
 use crate::broker::Broker;
-use crate::disk::Checkpoint;
 use crate::expected::Expected;
 
 mod second;
@@ -35,6 +34,26 @@ pub struct Counts {
     pub hung: u64,
     /// Digests that were compared with another one of the same offset.
     pub digests: u64,
+}
+
+/// How far a state was written.
+pub struct Checkpoint {
+    pub facts: u64,
+    pub raw: Option<u64>,
+    /// Of all rows.
+    pub digest: String,
+}
+
+impl Checkpoint {
+    /// Parses a row of the store; damaged rows are empty.
+    pub fn read(row: &[u8]) -> Self {
+        let row: Value = serde_json::from_slice(row).unwrap_or_default();
+        Self {
+            facts: row["facts"].as_u64().unwrap_or(0),
+            raw: row["raw"].as_u64(),
+            digest: row["digest"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
 }
 
 pub struct Judge {

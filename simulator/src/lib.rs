@@ -10,6 +10,7 @@
 //! Not simulated: `kafka_log`, which [`sim_event_log`] replaces, and sled.
 
 pub mod baton;
+pub mod being;
 pub mod broker;
 pub mod disk;
 pub mod expected;

@@ -20,6 +20,7 @@ use runtime::lifecycle::{Readiness, Stop};
 use runtime::telemetry;
 
 use crate::baton::{End, Go, Pause, Runner};
+use crate::being::{Being, INJECTED};
 use crate::broker::Broker;
 use crate::disk::{Disk, SimStateDir};
 use crate::ingress::company::Company;
@@ -28,7 +29,7 @@ use crate::judge::{DERIVED, Judge};
 use crate::mutation::Mutation;
 use crate::portals::{FIRST_EVENT_APP, Portals, second_copy};
 use crate::seeds::Outcome;
-use crate::sim_event_log::{Being, INJECTED, SimEventLog};
+use crate::sim_event_log::SimEventLog;
 use crate::world::{Faults, Handle, Life, World};
 
 const BEGIN_S: u64 = 1_800_000_000;

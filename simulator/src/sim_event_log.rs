@@ -7,20 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use event_log::contract::{Topic, header};
 use event_log::hanging::{Doubts, end_what_hangs};
 use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position};
 use primitives::time::Timestamp;
-use runtime::lifecycle::Stop;
 
-use crate::baton::Port;
+use crate::being::{Being, INJECTED};
 use crate::broker::TRANSACTION_MS_MAX;
 use crate::judge::DERIVED;
 use crate::mutation::Mutation;
-use crate::world::{Handle, Life, World};
+use crate::world::World;
 
 mod member;
 mod opening;
@@ -30,29 +28,10 @@ use member::Member;
 use opening::Opening;
 use producer::Producer;
 
-/// The text of all injected errors: a processor may end with it.
-pub const INJECTED: &str = "as the schedule wants it";
 pub const IDENTITY: &str = "simulated";
 /// The longest time of a transaction that does not hang, markers included.
 const OPEN_MS_MAX: u64 = TRANSACTION_MS_MAX + 5_000;
 const BATCH_MAX: usize = 12;
-
-/// The identity of a life.
-#[derive(Clone)]
-pub struct Being {
-    pub life: Life,
-    /// The static member id, and the transactional id.
-    pub instance: String,
-    pub world: Handle,
-    pub port: Arc<Port>,
-    pub stop: Stop,
-}
-
-impl Being {
-    pub fn pause(&self, at: &'static str) {
-        self.port.pause(at);
-    }
-}
 
 /// All logs, for one session.
 pub struct SimEventLog {

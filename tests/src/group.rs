@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use crate::cluster::Names;
 use crate::load::{Acked, Amount, Load, Outcome, send};
 use crate::oracle::Oracle;
-use crate::portal::Portal;
 use crate::process::{Ended, Process, Program, run};
 use crate::topics::{self, Found, Isolation};
 use crate::verify::{
     CAUGHT_UP_WITHIN, answers_agree, derived_topics_agree, nothing_acked_is_missing, order_per_portal_is_kept, raw_of,
 };
 use crate::wait::{eventually, report};
+use portal_sim::player::Player;
 
 /// What processors publish.
 pub const DERIVED: [&str; 6] = ["facts", "events", "unverified", "installations", "permissions", "rejected"];
@@ -55,7 +55,7 @@ pub struct Group {
     pub ends: Vec<String>,
     settings: Vec<String>,
     environment: Vec<(String, String)>,
-    probes: Vec<Portal>,
+    probes: Vec<Player>,
     probed: Vec<Acked>,
 }
 
@@ -85,7 +85,7 @@ impl Group {
             ends: Vec::new(),
             settings: settings.iter().flat_map(|set| ["--kafka-set".to_owned(), (*set).to_owned()]).collect(),
             environment: environment.to_vec(),
-            probes: (0..PROBES).map(|number| Portal::new("crm-sync", PORTALS + number)).collect(),
+            probes: (0..PROBES).map(|number| Player::new("crm-sync", PORTALS + number)).collect(),
             probed: Vec::new(),
         };
         for _ in 0..processors {
@@ -118,7 +118,7 @@ impl Group {
 
     /// A stream of events for about so long.
     pub fn stream(&self, lasts: Duration) -> Load {
-        let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+        let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
         let connections = u32::try_from(CONNECTIONS).expect("few");
         let pause = PAUSE.max(lasts * connections / EVENTS_MAX);
         Load::start(self.ingress.address("webhooks"), portals, CONNECTIONS, Amount { each: usize::MAX, pause })

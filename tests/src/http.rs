@@ -4,17 +4,12 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+pub use portal_sim::portal::{FORM, JSON};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 /// How long an answer is awaited.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-
-/// What form bodies are sent as.
-pub const FORM: &str = "application/x-www-form-urlencoded";
-
-/// What JSON bodies are sent as.
-pub const JSON: &str = "application/json";
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

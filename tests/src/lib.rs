@@ -13,7 +13,6 @@ pub mod kafka;
 pub mod load;
 pub mod night;
 pub mod oracle;
-pub mod portal;
 pub mod ports;
 pub mod process;
 pub mod proxy;

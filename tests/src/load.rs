@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::http::{Answer, Client};
-use crate::portal::{Portal, Webhook};
 use crate::wait::eventually;
+use portal_sim::player::{Player, Webhook};
 
 /// A webhook that was answered 200.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub struct Outcome {
     /// Answers that were not 200, by their text.
     pub refused: Vec<String>,
     /// The portals, with their secrets.
-    pub portals: Vec<Portal>,
+    pub portals: Vec<Player>,
     /// The slowest answer.
     pub slowest: Duration,
     /// When each of `acked` was answered, and how long that took.
@@ -73,14 +73,14 @@ pub struct Amount {
 impl Load {
     /// Begins to send. Each connection has portals of its own and sends their webhooks in turn: a portal's next one
     /// goes when the one before was answered. Nothing is ever sent twice.
-    pub fn start(address: SocketAddr, portals: Vec<Portal>, connections: usize, amount: Amount) -> Self {
+    pub fn start(address: SocketAddr, portals: Vec<Player>, connections: usize, amount: Amount) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acked = Arc::new(AtomicU64::new(0));
-        let mut shares: Vec<Vec<Portal>> = vec![Vec::new(); connections];
+        let mut shares: Vec<Vec<Player>> = vec![Vec::new(); connections];
         for (number, portal) in portals.into_iter().enumerate() {
             shares[number % connections].push(portal);
         }
-        let spawn = |portals: Vec<Portal>| {
+        let spawn = |portals: Vec<Player>| {
             let connection = Connection {
                 client: Client::new(address),
                 stop: stop.clone(),
@@ -137,7 +137,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn run(mut self, mut portals: Vec<Portal>) -> Outcome {
+    fn run(mut self, mut portals: Vec<Player>) -> Outcome {
         'all: for _ in 0..self.amount.each {
             for portal in &mut portals {
                 if self.stop.load(Ordering::Relaxed) {

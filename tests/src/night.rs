@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::cluster::Names;
 use crate::load::{Amount, Load, Outcome, send};
-use crate::portal::Portal;
 use crate::process::{Process, Program};
 use crate::topics::Found;
 use crate::verify::{nothing_acked_is_missing, order_per_portal_is_kept, raw_of};
 use crate::wait::{eventually, report};
+use portal_sim::player::Player;
 
 /// How many portals send.
 pub const PORTALS: u64 = 32;
@@ -71,7 +71,7 @@ impl Night {
 
     /// New events go to Kafka, and nothing waits on the disk before them.
     pub fn goes_straight(&self) {
-        let mut portal = Portal::new("crm-sync", PORTALS + 1);
+        let mut portal = Player::new("crm-sync", PORTALS + 1);
         eventually(SHOWS_WITHIN, "events go straight to Kafka", || {
             let up = self.metric("hookledger_kafka_up", "") > 0.5;
             // A connection that was quiet while Kafka was down would be closed by now.
@@ -137,6 +137,6 @@ impl Morning {
 }
 
 fn load(ingress: &Process) -> Load {
-    let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+    let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
     Load::start(ingress.address("webhooks"), portals, CONNECTIONS, Amount { each: usize::MAX, pause: PAUSE })
 }

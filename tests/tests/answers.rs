@@ -1,12 +1,12 @@
 //! Questions are answered as promised, and as soon as the event that they ask about has been folded.
 
+use portal_sim::player::{Player, Step};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Standalone};
 use tests::http::{Client, JSON};
 use tests::kafka;
 use tests::load::send;
 use tests::oracle::fingerprint;
-use tests::portal::{Portal, Step};
 use tests::process::Process;
 
 #[test]
@@ -34,8 +34,8 @@ fn ask_everything(ingress: &Process, processor: &Process) {
 }
 
 fn a_life_is_followed(app: &str, webhooks: &mut Client, queries: &mut Client) {
-    let mut portal = Portal::new(app, 1);
-    let mut tell = |portal: &mut Portal, step: Step, queries: &mut Client| {
+    let mut portal = Player::new(app, 1);
+    let mut tell = |portal: &mut Player, step: Step, queries: &mut Client| {
         let id = send(webhooks, portal.webhook(step)).id;
         after(queries, &portal.key(), &id)
     };
@@ -77,7 +77,7 @@ fn a_life_is_followed(app: &str, webhooks: &mut Client, queries: &mut Client) {
 fn a_list_is_paged(app: &str, webhooks: &mut Client, queries: &mut Client) {
     let mut keys = Vec::new();
     for number in 10..17 {
-        let mut portal = Portal::new(app, number);
+        let mut portal = Player::new(app, number);
         let id = send(webhooks, portal.webhook(Step::Install)).id;
         after(queries, &portal.key(), &id);
         keys.push(portal.member_id.clone());
@@ -119,7 +119,7 @@ fn after(queries: &mut Client, key: &str, id: &str) -> Value {
     answer.json()
 }
 
-fn ask(queries: &mut Client, portal: &Portal, token: &str, method: &str) -> Value {
+fn ask(queries: &mut Client, portal: &Player, token: &str, method: &str) -> Value {
     let mut question = json!({ "app": portal.app, "member_id": portal.member_id, "method": method, "token": token });
     let answer = queries.post("/v1/check", JSON, question.to_string().as_bytes()).expect("an answer").json();
     question["token"].take();
@@ -129,7 +129,7 @@ fn ask(queries: &mut Client, portal: &Portal, token: &str, method: &str) -> Valu
     answer
 }
 
-fn check(queries: &mut Client, portal: &Portal, token: &str, method: &str, expected: &Value) {
+fn check(queries: &mut Client, portal: &Player, token: &str, method: &str, expected: &Value) {
     assert_eq!(ask(queries, portal, token, method), *expected, "{method}");
 }
 
@@ -138,8 +138,8 @@ fn check(queries: &mut Client, portal: &Portal, token: &str, method: &str, expec
 fn a_former_holder_returns_with_its_next_install() {
     let standalone = Standalone::start();
     let (mut webhooks, mut queries) = (standalone.process.webhooks(), standalone.process.queries());
-    let mut portal = Portal::new("crm-sync", 1);
-    let mut tell = |portal: &mut Portal, step: Step| {
+    let mut portal = Player::new("crm-sync", 1);
+    let mut tell = |portal: &mut Player, step: Step| {
         let id = send(&mut webhooks, portal.webhook(step)).id;
         after(&mut queries, &portal.key(), &id)
     };

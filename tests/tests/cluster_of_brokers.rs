@@ -4,10 +4,10 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use portal_sim::player::Player;
 use tests::cluster::Names;
 use tests::kafka::{self, Brokers};
 use tests::load::{Amount, Load};
-use tests::portal::Portal;
 use tests::process::{Process, Program};
 use tests::random::number;
 use tests::topics;
@@ -85,7 +85,7 @@ impl Leg {
         let names = Names::new(brokers.bootstrap());
         let ingress = names.start(Program::Ingress, "ingress", &[]);
         ingress.ready();
-        let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+        let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
         let amount = Amount { each: usize::MAX, pause: PAUSE };
         let load = Load::start(ingress.address("webhooks"), portals, CONNECTIONS, amount);
         let mut leg = Self { names, ingress, load, quiet: Instant::now()..Instant::now() };

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use portal_sim::player::Player;
 use tests::cluster::{Cluster, Names};
 use tests::kafka;
 use tests::load::{Amount, Load, Outcome, send};
 use tests::oracle::Oracle;
-use tests::portal::Portal;
 use tests::process::{Process, Program};
 use tests::topics::Isolation;
 use tests::verify::{answers_agree, derived_topics_agree, nothing_acked_is_missing, order_per_portal_is_kept, raw_of};
@@ -23,7 +23,7 @@ fn webhooks_are_answered_while_the_broker_is_down_and_nothing_is_doubled_afterwa
     let Some(mut broker) = kafka::own(test) else { return };
     let cluster = Cluster::start(broker.bootstrap(), 1);
 
-    let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+    let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
     let before = load(&cluster.ingress, portals, 5);
     broker.kill();
     let during = load(&cluster.ingress, before.portals, 10);
@@ -41,7 +41,7 @@ fn webhooks_are_answered_while_the_broker_is_down_and_nothing_is_doubled_afterwa
     derived_topics_agree(cluster.names(), &oracle);
 
     let mut webhooks = cluster.ingress.webhooks();
-    let mut portal = Portal::new("crm-sync", PORTALS);
+    let mut portal = Player::new("crm-sync", PORTALS);
     eventually(BACK_WITHIN, "events go straight to Kafka again", || {
         (send(&mut webhooks, portal.next_webhook()).kept == "kafka").then_some(())
     });
@@ -54,7 +54,7 @@ fn what_lies_on_the_disk_of_a_killed_ingress_is_in_kafka_after_its_return() {
     let Some(mut broker) = kafka::own(test) else { return };
     let mut cluster = Cluster::start(broker.bootstrap(), 1);
     broker.kill();
-    let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+    let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
     let first = load(&cluster.ingress, portals, 3);
     cluster.ingress.kill9();
     // It takes webhooks before there is a broker: what it has on its disk is older and goes first.
@@ -77,7 +77,7 @@ fn an_ingress_that_keeps_on_disk_first_doubles_nothing_either() {
     let names = Names::new(servers);
     let ingress = names.start(Program::Ingress, "ingress", &["--keep", "disk"]);
     ingress.ready();
-    let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+    let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
     let outcome = load(&ingress, portals, 10);
     assert!(outcome.acked.iter().all(|acked| acked.kept == "disk"), "always on disk first");
     let raw = raw_of(&names, &outcome.acked);
@@ -97,7 +97,7 @@ fn only_a_full_disk_without_kafka_is_answered_503_and_passes_when_kafka_is_back(
     broker.kill();
 
     let mut webhooks = ingress.webhooks();
-    let mut portal = Portal::new("crm-sync", 0);
+    let mut portal = Player::new("crm-sync", 0);
     let mut acked = Vec::new();
     let refusal = loop {
         let webhook = portal.next_webhook();
@@ -126,7 +126,7 @@ fn only_a_full_disk_without_kafka_is_answered_503_and_passes_when_kafka_is_back(
     });
 }
 
-fn load(ingress: &Process, portals: Vec<Portal>, each: usize) -> Outcome {
+fn load(ingress: &Process, portals: Vec<Player>, each: usize) -> Outcome {
     let count = portals.len();
     let amount = Amount { each, pause: Duration::ZERO };
     let outcome = Load::start(ingress.address("webhooks"), portals, CONNECTIONS, amount).finish();

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use portal_sim::player::Player;
 use tests::cluster::{Names, Standalone};
 use tests::kafka::{self, Broker};
 use tests::load::{Acked, Amount, Load, send};
-use tests::portal::Portal;
 use tests::process::{Ended, Job, Process, Program, run};
 use tests::random::number;
 use tests::topics::{self, Found, Isolation};
@@ -139,7 +139,7 @@ fn what_kafka_refuses_for_its_size_is_left_and_said_and_all_else_is_brought() {
     ingress.ready();
     broker.kill();
     let mut webhooks = ingress.webhooks();
-    let mut portals: Vec<_> = (0..20).map(|number| Portal::new("crm-sync", number)).collect();
+    let mut portals: Vec<_> = (0..20).map(|number| Player::new("crm-sync", number)).collect();
     let mut acked = Vec::new();
     for (number, portal) in portals.iter_mut().enumerate() {
         acked.push(send(&mut webhooks, portal.next_webhook()));
@@ -196,7 +196,7 @@ fn a_drain_of_what_is_in_use_or_no_ingress_log_is_refused_and_changes_nothing() 
     let refused = drain(&names, &names.home("ingress"), &[]);
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.stderr.contains("in use"), "{refused:?}");
-    let mut portal = Portal::new("crm-sync", 1);
+    let mut portal = Player::new("crm-sync", 1);
     send(&mut ingress.webhooks(), portal.next_webhook());
 
     let missing = drain(&names, &names.home("missing"), &[]);
@@ -248,7 +248,7 @@ fn an_ingress_that_comes_back_while_it_is_adopted_is_given_its_directory() {
     let adopted = other.metric("hookledger_ingress_adopted_events_total", "").expect("a metric");
     report(&format!("drain: {adopted} of {} events were adopted when their ingress came back", scene.acked.len()));
 
-    scene.acked.push(send(&mut scene.ingress.webhooks(), Portal::new("crm-sync", 1_000_000).next_webhook()));
+    scene.acked.push(send(&mut scene.ingress.webhooks(), Player::new("crm-sync", 1_000_000).next_webhook()));
     eventually(BACK_WITHIN, "all is in raw", || (scene.there_and_lost().1 == 0).then_some(()));
     scene.all_is_in_raw();
 }
@@ -278,7 +278,7 @@ impl Scene {
         ingress.ready();
         broker.kill();
         let events = number(EVENTS_VARIABLE).unwrap_or(EVENTS);
-        let portals = (0..events / EACH as u64).map(|number| Portal::new("crm-sync", number)).collect();
+        let portals = (0..events / EACH as u64).map(|number| Player::new("crm-sync", number)).collect();
         let amount = Amount { each: EACH, pause: Duration::ZERO };
         let outcome = Load::start(ingress.address("webhooks"), portals, CONNECTIONS, amount).finish();
         assert_eq!(outcome.refused, Vec::<String>::new());
@@ -350,7 +350,7 @@ impl Scene {
     fn its_ingress_comes_back_to_nothing(&mut self) {
         self.ingress.restart();
         self.ingress.ready();
-        let one = send(&mut self.ingress.webhooks(), Portal::new("crm-sync", 1_000_000).next_webhook());
+        let one = send(&mut self.ingress.webhooks(), Player::new("crm-sync", 1_000_000).next_webhook());
         self.acked.push(one);
         let all = self.acked.len() as u64;
         eventually(BACK_WITHIN, "the new event is in raw", || (count(&self.names) == all).then_some(()));

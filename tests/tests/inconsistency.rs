@@ -9,12 +9,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::ensure;
+use portal_sim::player::Player;
 use tests::cluster::{Names, PARTITIONS, Standalone};
 use tests::group::digests;
 use tests::kafka::{self, Broker};
 use tests::load::{Acked, send};
 use tests::oracle::Oracle;
-use tests::portal::Portal;
 use tests::process::{Ended, Process, Program, run};
 use tests::topics::{self, Found, Isolation};
 use tests::verify::{CAUGHT_UP_WITHIN, answers_agree, derived_topics_agree, raw_of};
@@ -318,7 +318,7 @@ fn the_state_of_a_standalone_is_set_aside_by_a_processor() {
     world.processor.terminate();
     let mut standalone = Standalone::start();
     let mut webhooks = standalone.process.webhooks();
-    let sent: Vec<_> = (0..4).map(|number| send(&mut webhooks, Portal::new("else", number).next_webhook())).collect();
+    let sent: Vec<_> = (0..4).map(|number| send(&mut webhooks, Player::new("else", number).next_webhook())).collect();
     answers_agree(&mut standalone.process.queries(), &Oracle::of_acked(&sent));
     standalone.process.terminate();
 
@@ -368,7 +368,7 @@ fn of_two_with_one_directory_the_second_ends_and_of_two_with_one_name_the_first(
 struct World {
     ingress: Process,
     processor: Process,
-    portals: Vec<Portal>,
+    portals: Vec<Player>,
     acked: Vec<Acked>,
     /// The last to go: the logs lie in its directory.
     names: Names,
@@ -385,7 +385,7 @@ impl World {
         ingress.ready();
         let processor = names.start(Program::Processor, "processor", &[]);
         processor.ready();
-        let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+        let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
         Self { ingress, processor, portals, acked: Vec::new(), names }
     }
 

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use portal_sim::player::{Player, Webhook};
 use tests::cluster::{Names, PARTITIONS};
 use tests::http::FORM;
 use tests::kafka::{self, Broker};
 use tests::load::{Acked, send};
 use tests::night::{BETWEEN, Night, PORTALS, SHOWS_WITHIN};
 use tests::oracle::Oracle;
-use tests::portal::{Portal, Webhook};
 use tests::process::Program;
 use tests::topics;
 use tests::verify::{answers_agree, nothing_acked_is_missing, order_per_portal_is_kept, raw_of};
@@ -152,7 +152,7 @@ fn a_topic_made_anew_with_other_partitions_gets_nothing_until_it_is_right() {
         let status = night.ingress.terminate();
         assert!(status.success(), "ingress ended with {status}");
         night.ingress.restart();
-        let mut portal = Portal::new("crm-sync", PORTALS);
+        let mut portal = Player::new("crm-sync", PORTALS);
         let meanwhile = send(&mut night.ingress.webhooks(), portal.next_webhook());
         assert_eq!(meanwhile.kept, "disk");
 
@@ -243,7 +243,7 @@ fn a_name_that_does_not_resolve_at_the_start_keeps_no_webhook_out() {
     let names = Names::new("hookledger-test.invalid:9092");
     let mut ingress = names.start(Program::Ingress, "ingress", &[]);
     ingress.ready();
-    let mut portal = Portal::new("crm-sync", 0);
+    let mut portal = Player::new("crm-sync", 0);
     let acked: Vec<Acked> = (0..20).map(|_| send(&mut ingress.webhooks(), portal.next_webhook())).collect();
     assert!(acked.iter().all(|acked| acked.kept == "disk"));
     eventually(SHOWS_WITHIN, "it is said", || (!ingress.lines("fault", "dns").is_empty()).then_some(()));

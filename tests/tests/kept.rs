@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use portal_sim::player::Player;
 use tests::cluster::Cluster;
 use tests::kafka;
 use tests::load::{Amount, Load};
 use tests::oracle::Oracle;
-use tests::portal::Portal;
 use tests::topics::Isolation;
 use tests::verify::{answers_agree, derived_topics_agree, nothing_acked_is_missing, order_per_portal_is_kept, raw_of};
 use tests::wait::report;
@@ -20,7 +20,7 @@ fn a_hundred_thousand_events_of_ten_thousand_portals_are_kept_and_end_as_the_rig
     let test = "a_hundred_thousand_events_of_ten_thousand_portals_are_kept_and_end_as_the_right_records";
     let Some(servers) = kafka::shared(test) else { return };
     let cluster = Cluster::start(servers, 1);
-    let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+    let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
     let start = std::time::Instant::now();
     let amount = Amount { each: EACH, pause: Duration::ZERO };
     let outcome = Load::start(cluster.ingress.address("webhooks"), portals, CONNECTIONS, amount).finish();

@@ -3,11 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
+use portal_sim::player::Player;
 use tests::cluster::Cluster;
 use tests::kafka::{self, Broker};
 use tests::load::{Amount, Load, send};
 use tests::oracle::Oracle;
-use tests::portal::Portal;
 use tests::topics::{Found, Isolation};
 use tests::verify::{answers_agree, derived_topics_agree, nothing_acked_is_missing, order_per_portal_is_kept, raw_of};
 use tests::wait::{alone, report};
@@ -30,7 +30,7 @@ fn ten_rounds_of_kills_and_a_frozen_broker_lose_nothing_and_double_nothing() {
     let _alone = alone();
     let Some(mut broker) = kafka::own(test) else { return };
     let mut cluster = Cluster::start(broker.bootstrap(), 1);
-    let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+    let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
     let amount = Amount { each: usize::MAX, pause: Duration::from_millis(15) };
     let load = Load::start(cluster.ingress.address("webhooks"), portals, CONNECTIONS, amount);
     for round in 0..ROUNDS {
@@ -81,7 +81,7 @@ fn what_a_killed_ingress_had_handed_to_a_frozen_broker_is_folded_and_published_o
     let test = "what_a_killed_ingress_had_handed_to_a_frozen_broker_is_folded_and_published_once";
     let Some(broker) = kafka::own(test) else { return };
     let mut cluster = Cluster::start(broker.bootstrap(), 1);
-    let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+    let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
     let amount = Amount { each: 3, pause: Duration::ZERO };
     broker.freeze();
     // Handed over to a broker that will find it in its sockets, and kept on disk when the deadline had passed.

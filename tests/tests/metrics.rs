@@ -6,12 +6,12 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use portal_sim::player::Player;
 use serde_json::json;
 use tests::cluster::{Cluster, Standalone};
 use tests::guard::Guard;
 use tests::http::Client;
 use tests::load::send;
-use tests::portal::Portal;
 use tests::process::Process;
 use tests::wait::{eventually, eventually_ok, report};
 use tests::{kafka, ports};
@@ -48,7 +48,7 @@ const IN_A_GROUP: [&str; 1] = ["hookledger_processor_unowned_partitions"];
 #[test]
 fn the_standalone_process_has_all_metrics_but_those_of_kafka() {
     let standalone = Standalone::start();
-    let mut portal = Portal::new("crm-sync", 0);
+    let mut portal = Player::new("crm-sync", 0);
     let mut webhooks = standalone.process.webhooks();
     (0..10).for_each(|_| drop(send(&mut webhooks, portal.next_webhook())));
     let process = &standalone.process;
@@ -65,7 +65,7 @@ fn ingress_and_processor_have_their_metrics_and_prometheus_scrapes_both() {
     let Some(servers) = kafka::shared(test) else { return };
     let cluster = Cluster::start(servers, 1);
     let (ingress, processor) = (&cluster.ingress, &cluster.processors[0]);
-    let mut portal = Portal::new("crm-sync", 1);
+    let mut portal = Player::new("crm-sync", 1);
     let mut webhooks = ingress.webhooks();
     (0..10).for_each(|_| drop(send(&mut webhooks, portal.next_webhook())));
     has(ingress, &[&EVERY[..], &INGRESS, &WITH_KAFKA].concat());

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use portal_sim::player::Player;
 use tests::cluster::{Cluster, PARTITIONS};
 use tests::kafka;
 use tests::load::{Acked, Amount, Load, Outcome};
 use tests::oracle::Oracle;
-use tests::portal::Portal;
 use tests::verify::{CAUGHT_UP_WITHIN, answers_agree, derived_topics_agree, raw_of};
 use tests::wait::eventually;
 
@@ -19,7 +19,7 @@ fn each_of_two_answers_for_every_installation_and_one_goes_on_when_the_other_is_
     let Some(servers) = kafka::shared(test) else { return };
     let mut cluster = Cluster::start(servers, 2);
     both_own_partitions(&cluster);
-    let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+    let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
     let first = load(&cluster, portals);
     let mut acked = first.acked;
     all_agree(&cluster, &acked);
@@ -61,7 +61,7 @@ fn all_agree(cluster: &Cluster, acked: &[Acked]) -> Oracle {
     oracle
 }
 
-fn load(cluster: &Cluster, portals: Vec<Portal>) -> Outcome {
+fn load(cluster: &Cluster, portals: Vec<Player>) -> Outcome {
     let count = portals.len();
     let amount = Amount { each: 6, pause: Duration::ZERO };
     let outcome = Load::start(cluster.ingress.address("webhooks"), portals, CONNECTIONS, amount).finish();

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use portal_sim::player::Webhook;
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Standalone};
 use tests::http::{Client, FORM, JSON};
 use tests::kafka;
 use tests::load::{Acked, send};
 use tests::oracle::{Oracle, fingerprint};
-use tests::portal::Webhook;
 use tests::process::Process;
 use tests::topics::Isolation;
 use tests::verify::{answers_agree, derived_topics_agree, nothing_acked_is_missing};

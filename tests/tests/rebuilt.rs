@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use portal_sim::player::Player;
 use tests::cluster::{Cluster, Names, PARTITIONS};
 use tests::group::digests;
 use tests::kafka;
 use tests::load::{Amount, Load};
 use tests::oracle::Oracle;
-use tests::portal::Portal;
 use tests::process::{Ended, Program, run};
 use tests::topics::{self, Found, Isolation};
 use tests::verify::{CAUGHT_UP_WITHIN, answers_agree, derived_topics_agree, raw_of};
@@ -157,7 +157,7 @@ fn audit(cluster: &Cluster, more: &[&str]) -> Ended {
 }
 
 fn load(cluster: &Cluster) -> Oracle {
-    let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+    let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
     let amount = Amount { each: EACH, pause: Duration::ZERO };
     let outcome = Load::start(cluster.ingress.address("webhooks"), portals, CONNECTIONS, amount).finish();
     assert_eq!(outcome.refused, Vec::<String>::new());

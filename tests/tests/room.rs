@@ -8,12 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::ensure;
+use portal_sim::player::{Player, Step};
 use tests::cluster::{Names, Standalone};
 use tests::http::{Client, FORM};
 use tests::kafka;
 use tests::load::send;
 use tests::oracle::Oracle;
-use tests::portal::{Portal, Step};
 use tests::process::{Process, Program, run};
 use tests::tmpfs::Tmpfs;
 use tests::verify::{answer_agrees, answers_agree};
@@ -53,7 +53,7 @@ fn a_standalone_refuses_webhooks_before_there_is_no_room_for_what_follows_from_t
     let mut standalone =
         Process::start_inside(&small.entrance(), Program::Hookledger, &arguments, &[], &log.path().join("log"));
     standalone.ready();
-    let mut honest = Portal::new("crm-sync", 1);
+    let mut honest = Player::new("crm-sync", 1);
     let mut acked: Vec<_> = [Step::Install, Step::Grant].map(|step| honest.webhook(step)).into();
     let mut acked: Vec<_> = acked.drain(..).map(|webhook| send(&mut standalone.webhooks(), webhook)).collect();
 
@@ -121,7 +121,7 @@ fn a_processor_whose_disk_is_full_waits_answers_and_goes_on() {
     let mut processor =
         Process::start_inside(&small.entrance(), Program::Processor, &arguments, &[], &names.home("processor.log"));
     processor.ready();
-    let mut portals: Vec<_> = (0..8).map(|number| Portal::new("crm-sync", number)).collect();
+    let mut portals: Vec<_> = (0..8).map(|number| Player::new("crm-sync", number)).collect();
     let mut webhooks = ingress.webhooks();
     let mut acked: Vec<_> =
         portals.iter_mut().map(|portal| send(&mut webhooks, portal.webhook(Step::Install))).collect();

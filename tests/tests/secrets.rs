@@ -5,12 +5,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
+use portal_sim::player::{Player, Step, Webhook};
 use tests::cluster::{Cluster, Standalone};
 use tests::http::{Client, FORM, JSON};
 use tests::kafka;
 use tests::load::{Acked, send};
 use tests::oracle::Oracle;
-use tests::portal::{Portal, Step, Webhook};
 use tests::process::{Process, Program};
 use tests::topics::Isolation;
 use tests::verify::{answers_agree, raw_of};
@@ -87,7 +87,7 @@ fn send_all(process: &Process, search: &mut Search) -> Vec<Acked> {
     let mut webhooks = process.webhooks();
     let mut acked = Vec::new();
     for number in 0..PORTALS {
-        let mut portal = Portal::new("crm-sync", number);
+        let mut portal = Player::new("crm-sync", number);
         acked.extend((0..EACH).map(|_| send(&mut webhooks, portal.next_webhook())));
         search.secrets.extend(portal.secrets().iter().cloned());
     }
@@ -211,7 +211,7 @@ fn all_that_is_made_is_its_owners_alone_whatever_the_umask_and_no_lock_is_behind
     let mut standalone =
         Process::start_inside(&entrance, Program::Hookledger, &arguments, &[], &home.path().join("log"));
     standalone.ready();
-    send(&mut standalone.webhooks(), Portal::new("crm-sync", 1).webhook(Step::Install));
+    send(&mut standalone.webhooks(), Player::new("crm-sync", 1).webhook(Step::Install));
 
     let (mut left, mut files) = (vec![data.clone()], 0);
     while let Some(path) = left.pop() {

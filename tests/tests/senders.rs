@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use portal_sim::player::{Player, Step};
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::cluster::Names;
 use tests::http::{Client, FORM};
 use tests::kafka;
-use tests::portal::{Portal, Step};
 use tests::process::{Process, Program, run};
 use tests::topics::{Found, Isolation};
 use tests::wait::eventually;
@@ -53,7 +53,7 @@ fn only_trusted_proxies_are_trusted_with_the_sender_of_an_event() {
     ];
     for (number, (from, forwarded, _)) in (0..).zip(&cases) {
         let mut client = client(&ingress, *from, forwarded);
-        let webhook = Portal::new("crm-sync", number).webhook(Step::Install);
+        let webhook = Player::new("crm-sync", number).webhook(Step::Install);
         let answer = client.post(&webhook.path(), webhook.content_type, &webhook.body).expect("an answer");
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
@@ -62,7 +62,7 @@ fn only_trusted_proxies_are_trusted_with_the_sender_of_an_event() {
         (raw.len() >= cases.len()).then_some(raw)
     });
     for (number, (from, forwarded, expected)) in (0..).zip(&cases) {
-        let key = Portal::new("crm-sync", number).key();
+        let key = Player::new("crm-sync", number).key();
         let found: Vec<_> = raw.iter().filter(|record| record.key.as_deref() == Some(&key)).collect();
         let sources: Vec<_> = found.iter().map(|record| record.header("hl_source_address")).collect();
         assert_eq!(sources, [Some(*expected)], "{from} says {forwarded:?}");
@@ -82,8 +82,8 @@ fn who_is_refused_is_kept_in_raw_and_folded_nowhere() {
     ingress.ready();
     processor.ready();
 
-    let (genuine, forged) = (Portal::new("crm-sync", 1), Portal::new("crm-sync", 2));
-    let post = |portal: &Portal, sender| {
+    let (genuine, forged) = (Player::new("crm-sync", 1), Player::new("crm-sync", 2));
+    let post = |portal: &Player, sender| {
         let webhook = portal.clone().webhook(Step::Install);
         let answer = client(&ingress, PROXY, &[sender]).post(&webhook.path(), webhook.content_type, &webhook.body);
         let answer = answer.expect("an answer");
@@ -96,7 +96,7 @@ fn who_is_refused_is_kept_in_raw_and_folded_nowhere() {
     assert_eq!(status, 200);
 
     // Both are read, each in its partition: the one is known, the other one set aside.
-    let ask = |portal: &Portal| processor.queries().get(&format!("/v1/installations/{}", portal.key()));
+    let ask = |portal: &Player| processor.queries().get(&format!("/v1/installations/{}", portal.key()));
     eventually(WITHIN, "the genuine install", || ask(&genuine).ok().filter(|answer| answer.status == 200));
     let label = "unknown_source";
     eventually(WITHIN, "the forged one is set aside", || {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use portal_sim::player::Player;
 use serde_json::Value;
 use tests::cluster::Standalone;
 use tests::load::{Amount, Load};
 use tests::oracle::Oracle;
-use tests::portal::Portal;
 use tests::process::{Ended, Program, run};
 use tests::verify::answer_agrees;
 
@@ -32,7 +32,7 @@ fn a_life_of_a_portal_is_seen_through_the_commands_and_survives_a_kill() {
 #[test]
 fn nothing_that_was_answered_200_is_lost_by_kills_under_load() {
     let mut standalone = Standalone::start();
-    let portals = (0..PORTALS).map(|number| Portal::new("crm-sync", number)).collect();
+    let portals = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
     let amount = Amount { each: usize::MAX, pause: Duration::from_millis(5) };
     let load = Load::start(standalone.process.address("webhooks"), portals, CONNECTIONS, amount);
     for _ in 0..KILLS {
@@ -45,7 +45,7 @@ fn nothing_that_was_answered_200_is_lost_by_kills_under_load() {
     assert_eq!(outcome.refused, Vec::<String>::new());
 
     // What got no answer may have been kept or not: nobody but the log knows.
-    let body = |webhook: &tests::portal::Webhook| String::from_utf8_lossy(&webhook.body).into_owned();
+    let body = |webhook: &portal_sim::player::Webhook| String::from_utf8_lossy(&webhook.body).into_owned();
     let unsure: Vec<_> = outcome.unanswered.iter().map(body).collect();
     let oracle = Oracle::of_acked(&outcome.acked);
     let mut queries = standalone.process.queries();

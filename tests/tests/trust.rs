@@ -3,13 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
+use portal_sim::player::{Player, Step};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Standalone};
 use tests::http::Client;
 use tests::kafka;
 use tests::load::{Acked, send};
 use tests::oracle::{Oracle, fingerprint};
-use tests::portal::{Portal, Step};
 use tests::process::{Ended, Process, Program, run};
 use tests::verify::{answers_agree, derived_topics_agree, raw_of};
 use tests::wait::eventually;
@@ -48,10 +48,10 @@ fn one_forged_install_takes_no_portal_and_an_operator_decides() {
     let Some(servers) = kafka::shared("one_forged_install_takes_no_portal_and_an_operator_decides") else { return };
     let cluster = Cluster::start(servers, 1);
     let (mut webhooks, mut queries) = (cluster.ingress.webhooks(), cluster.processors[0].queries());
-    let mut portal = Portal::new("crm-sync", 1);
+    let mut portal = Player::new("crm-sync", 1);
     let mut forger = portal.with_another_token();
     let mut acked = Vec::new();
-    let mut tell = |portal: &mut Portal, step: Step, queries: &mut Client| {
+    let mut tell = |portal: &mut Player, step: Step, queries: &mut Client| {
         acked.push(send(&mut webhooks, portal.webhook(step)));
         after(queries, &portal.key(), &acked.last().expect("sent above").id)
     };
@@ -90,7 +90,7 @@ fn a_reinstalled_app_is_the_new_ones_in_every_order() {
     let standalone = Standalone::start();
     let (mut webhooks, mut queries) = (standalone.process.webhooks(), standalone.process.queries());
     for (number, order) in (0..).zip([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]) {
-        let mut old = Portal::new("crm-sync", number);
+        let mut old = Player::new("crm-sync", number);
         let installed = old.webhook(Step::Install);
         let uninstalled = old.webhook(Step::Uninstall { clean: true });
         let mut new = old.with_another_token();
@@ -123,13 +123,13 @@ fn what_is_wrong_in_a_list_is_named_and_nothing_is_imported() {
 /// Portals that installed the app before anybody listened: they only send payments and events of their own.
 struct Fleet {
     app: String,
-    portals: Vec<Portal>,
+    portals: Vec<Player>,
     acked: Vec<Acked>,
 }
 
 impl Fleet {
     fn sends_payments(ingress: &Process, app: &str) -> Self {
-        let portals = (0..FLEET).map(|number| Portal::new(app, number)).collect();
+        let portals = (0..FLEET).map(|number| Player::new(app, number)).collect();
         let mut fleet = Self { app: app.to_owned(), portals, acked: Vec::new() };
         fleet.goes_on(ingress);
         fleet
@@ -148,10 +148,10 @@ impl Fleet {
     fn is_imported(&self, processor: &Process) {
         let directory = tempfile::tempdir().expect("a directory");
         let [csv, ndjson] = ["portals.csv", "portals.ndjson"].map(|name| directory.path().join(name));
-        let line = |portal: &Portal| format!("{},{}", portal.member_id, portal.secrets()[0]);
+        let line = |portal: &Player| format!("{},{}", portal.member_id, portal.secrets()[0]);
         let lines: Vec<String> = self.portals.iter().map(line).collect();
         fs::write(&csv, format!("member_id,application_token\n{}\n", lines.join("\n"))).expect("written");
-        let line = |portal: &Portal| {
+        let line = |portal: &Player| {
             let sha256 = fingerprint(&portal.secrets()[0]);
             json!({ "member_id": portal.member_id, "application_token_sha256": sha256 }).to_string()
         };

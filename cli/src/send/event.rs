@@ -2,12 +2,10 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use primitives::secret::Secret;
-
-use super::player::{Player, at, encoding, encoding_argument, portal, portal_arguments, target_arguments};
+use super::player::{Player, at_s, encoding, encoding_argument, portal, portal_arguments, target_arguments};
 use crate::outcome::Outcome;
 use crate::output::{aligned, print};
-use crate::portal::{Event, Portal};
+use portal_sim::portal::{Event, Portal, Token};
 
 struct Kind {
     name: &'static str,
@@ -75,7 +73,7 @@ const KINDS: [Kind; 12] = [
             method: given(arguments, "method"),
             token: arguments
                 .get_one::<String>("token")
-                .map_or_else(|| portal.access_token.clone(), |token| Secret::new(token.clone())),
+                .map_or_else(|| portal.access_token.clone(), |token| Token::new(token.clone())),
             confirmed: !arguments.get_flag("deny"),
         },
     },
@@ -97,7 +95,10 @@ const KINDS: [Kind; 12] = [
         name: "ONCRMDEALUPDATE",
         id: id(arguments),
     }),
-    crm("user-add", "ONUSERADD: a user was added", |arguments, _| Event::UserAdd { id: id(arguments) }),
+    crm("user-add", "ONUSERADD: a user was added", |arguments, _| Event::UserAdd {
+        id: id(arguments),
+        name: "Klaus".to_owned(),
+    }),
     Kind {
         name: "offline",
         about: "ONOFFLINEEVENT: there are offline events to fetch",
@@ -128,7 +129,7 @@ pub async fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<Outcome> 
     let portal = portal(arguments);
     let event = (kind.make)(arguments, &portal);
     let mut player = Player::from_arguments(arguments, encoding(arguments))?;
-    let said = player.tell(&portal, &event, at(arguments)).await?;
+    let said = player.send(&portal, &event, at_s(arguments)).await?;
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     print(&aligned(&[
         row("portal", player.installation(&portal).to_string()),

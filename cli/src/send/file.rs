@@ -11,7 +11,7 @@ use bitrix24::form::Form;
 use super::player::{Player, target_arguments};
 use crate::outcome::{Outcome, Usage};
 use crate::output::{aligned, print};
-use crate::portal::{Encoding, FORM, JSON};
+use portal_sim::portal::{Encoding, FORM, JSON};
 
 /// Far more than ingress accepts.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;

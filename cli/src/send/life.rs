@@ -6,14 +6,13 @@ use serde_json::Value;
 use bitrix24::Installation;
 use primitives::plain;
 use primitives::secret::Fingerprint;
-use primitives::time::Timestamp;
 
 use super::player::{Player, Said, encoding, encoding_argument, portal, portal_arguments, target_arguments};
 use crate::outcome::Outcome;
 use crate::output::{print, shown};
-use crate::portal::{Event, Portal};
 use crate::query::{Query, server_arguments};
 use crate::query_error::QueryError;
+use portal_sim::portal::{Event, Portal, now_s};
 
 /// The longest wait for a step's event to be folded.
 const WAIT: &str = "5s";
@@ -57,7 +56,7 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
 
     let mut good = true;
     for step in steps(&portal) {
-        let said = player.tell(&portal, &step.event, Timestamp::now()).await?;
+        let said = player.send(&portal, &step.event, now_s()).await?;
         print(&format!("{:<20}{}\n", step.event.name(), plain::line(&said.describe())))?;
         good &= said.promise.is_some();
         if let Some(query) = &mut query {
@@ -116,14 +115,14 @@ async fn ask(
     let id = promise.id.to_string();
     let after = [("after", Some(id.as_str())), ("wait", Some(WAIT))];
     let mut good = match query.about(installation, "", &after).await {
-        Ok(record) => told(&summary(&record), &wrong(&record, step.record))?,
+        Ok(record) => print_line(&summary(&record), &wrong(&record, step.record))?,
         Err(error) => print_error(&error)?,
     };
     if let Some((method, expected)) = step.permission {
         let token = Fingerprint::of(portal.access_token.reveal());
         // The record was read after this event; the check needs no further wait.
         good &= match query.check(installation, method, token, &[]).await {
-            Ok(answer) => told(&decision(method, &answer), &wrong(&answer, &[("decision", expected)]))?,
+            Ok(answer) => print_line(&decision(method, &answer), &wrong(&answer, &[("decision", expected)]))?,
             Err(error) => print_error(&error)?,
         };
     }
@@ -154,7 +153,7 @@ fn wrong(document: &Value, expected: &[(&str, &str)]) -> Vec<String> {
     differs.map(|(name, value)| format!("{name} should be {value}")).collect()
 }
 
-fn told(line: &str, wrong: &[String]) -> anyhow::Result<bool> {
+fn print_line(line: &str, wrong: &[String]) -> anyhow::Result<bool> {
     let good = wrong.is_empty();
     let differences = if good { String::new() } else { format!("  <-- {}", wrong.join(", ")) };
     print(&format!("{:20}{}{differences}\n", "", plain::line(line)))?;
@@ -162,5 +161,5 @@ fn told(line: &str, wrong: &[String]) -> anyhow::Result<bool> {
 }
 
 fn print_error(error: &QueryError) -> anyhow::Result<bool> {
-    told(&error.to_string(), &["there should be an answer".to_owned()])
+    print_line(&error.to_string(), &["there should be an answer".to_owned()])
 }

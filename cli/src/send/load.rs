@@ -8,9 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use uuid::Uuid;
 
 use super::player::{encoding, encoding_argument, path, target_arguments};
-use crate::load::{LoadPlan, LoadSummary, Watch, events};
 use crate::outcome::Outcome;
-use crate::output::{print, print_json};
+use crate::output::{aligned, print, print_json};
+use portal_sim::load::{LoadPlan, LoadSummary, Watch, events};
 
 /// Enough for one machine.
 const CONNECTIONS_MAX: u64 = 10_000;
@@ -79,12 +79,12 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
             }
         }
     });
-    let summary = crate::load::run(plan, watch).await;
+    let summary = portal_sim::load::run(plan, watch).await;
     stopping.abort();
     watching.abort();
     bar.finish_and_clear();
     let summary = summary?;
-    tell(&summary, arguments.get_flag("summary-json"))?;
+    report(&summary, arguments.get_flag("summary-json"))?;
     Ok(if summary.all_good() { Outcome::Done } else { Outcome::Failed })
 }
 
@@ -127,6 +127,40 @@ async fn show(bar: ProgressBar, watch: Arc<Watch>, counts_events: bool) {
     }
 }
 
-fn tell(summary: &LoadSummary, json: bool) -> anyhow::Result<()> {
-    if json { print_json(&summary.to_json()) } else { print(&summary.describe()) }
+fn report(summary: &LoadSummary, json: bool) -> anyhow::Result<()> {
+    if json { print_json(&summary.to_json()) } else { print(&describe(summary)) }
+}
+
+fn describe(summary: &LoadSummary) -> String {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![
+        row("sent", format!("{} in {:.1} s", summary.sent, summary.elapsed.as_secs_f64())),
+        row("kept by Kafka", summary.kept_kafka.to_string()),
+        row("kept on disk", summary.kept_disk.to_string()),
+    ];
+    rows.extend(summary.other.iter().map(|(status, count)| match status {
+        200 => row("answered 200 without a promise", count.to_string()),
+        _ => row(&format!("answered {status}"), count.to_string()),
+    }));
+    let why = summary.first_failure.as_ref().map(|why| format!(", the first: {why}")).unwrap_or_default();
+    rows.push(row("not answered", format!("{}{why}", summary.failed)));
+    rows.push(row("acknowledged/s", format!("{:.0}", summary.acked_per_s())));
+    let latency = |took: Duration| format!("{:.2} ms", took.as_secs_f64() * 1_000.0);
+    rows.push(row("latency p50", latency(summary.latencies.percentile(50))));
+    rows.push(row("latency p99", latency(summary.latencies.percentile(99))));
+    rows.push(row("latency max", latency(summary.latencies.max())));
+    aligned(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_answers_are_shown_by_their_status() {
+        let mut summary = LoadSummary { sent: 4, kept_kafka: 3, ..LoadSummary::default() };
+        summary.other.insert(503, 1);
+        let shown = describe(&summary);
+        assert!(shown.contains("kept by Kafka   3\n") && shown.contains("answered 503    1\n"), "{shown}");
+    }
 }

@@ -8,14 +8,12 @@ use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use serde_json::Value;
 
 use bitrix24::{AppName, Installation, MemberId};
-use primitives::secret::Secret;
-use primitives::time::Timestamp;
 
-use crate::client::{Answer, Client};
-use crate::load::Promise;
 use crate::outcome::Usage;
-use crate::portal::{Encoding, Event, Portal};
 use crate::query;
+use portal_sim::client::{Answer, Client};
+use portal_sim::load::Promise;
+use portal_sim::portal::{Encoding, Event, Portal, Token, now_s};
 
 pub fn target_arguments() -> [Arg; 3] {
     [
@@ -73,9 +71,12 @@ pub fn portal_arguments() -> [Arg; 6] {
 
 pub fn portal(arguments: &ArgMatches) -> Portal {
     let text = |name: &str| arguments.get_one::<String>(name).cloned();
-    let mut portal = arguments.get_one::<MemberId>("member").cloned().map_or_else(Portal::random, Portal::of);
+    let mut portal = arguments
+        .get_one::<MemberId>("member")
+        .cloned()
+        .map_or_else(Portal::random, |member| Portal::of(member.as_str()));
     if let Some(token) = text("application-token") {
-        portal.application_token = Secret::new(token);
+        portal.application_token = Token::new(token);
     }
     if let Some(domain) = text("domain") {
         portal.domain = domain;
@@ -87,8 +88,8 @@ pub fn portal(arguments: &ArgMatches) -> Portal {
     portal
 }
 
-pub fn at(arguments: &ArgMatches) -> Timestamp {
-    arguments.get_one::<u64>("ts").copied().map_or_else(Timestamp::now, Timestamp::from_s)
+pub fn at_s(arguments: &ArgMatches) -> u64 {
+    arguments.get_one::<u64>("ts").copied().unwrap_or_else(now_s)
 }
 
 pub struct Player {
@@ -110,11 +111,12 @@ impl Player {
     }
 
     pub fn installation(&self, portal: &Portal) -> Installation {
-        Installation { app: self.app.clone(), member_id: portal.member_id.clone() }
+        let member_id = MemberId::parse(&portal.member_id).expect("arguments and random ids are parsed");
+        Installation { app: self.app.clone(), member_id }
     }
 
-    pub async fn tell(&mut self, portal: &Portal, event: &Event, at: Timestamp) -> anyhow::Result<Said> {
-        self.post(self.encoding.content_type(), portal.body(event, at, self.encoding)).await
+    pub async fn send(&mut self, portal: &Portal, event: &Event, at_s: u64) -> anyhow::Result<Said> {
+        self.post(self.encoding.content_type(), portal.body(event, at_s, self.encoding)).await
     }
 
     pub async fn post(&mut self, content_type: &str, body: Bytes) -> anyhow::Result<Said> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::AppendError;
 use super::frame;
+use super::options::AppendError;
 use super::recovery::Tail;
 use event_log::Record;
 use primitives::time::Timestamp;

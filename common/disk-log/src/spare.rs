@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
-use super::RETRY_AFTER;
 use super::files::{Files, is_full};
+use super::options::RETRY_AFTER;
 use super::storage::StorageFile;
 
 const SPARE: &str = "spare";
@@ -56,7 +56,7 @@ impl Spares {
         for unfinished in [UNFINISHED, LARGE] {
             files.remove(&dir.join(unfinished))?;
         }
-        let workshop = Workshop { dir, files, bytes, told: Arc::default() };
+        let workshop = Workshop { dir, files, bytes, reported: Arc::default() };
         Ok(Self { workshop, making: Making::Nothing, is_spoilt: false })
     }
 
@@ -128,7 +128,7 @@ struct Workshop {
     files: Files,
     bytes: u64,
     /// The last state of free room that was logged: [`ENOUGH`], [`LITTLE`] or [`NONE`].
-    told: Arc<AtomicU8>,
+    reported: Arc<AtomicU8>,
 }
 
 const ENOUGH: u8 = 0;
@@ -138,7 +138,7 @@ const NONE: u8 = 2;
 impl Workshop {
     fn begin(self) -> Making {
         let files = self.files.clone();
-        let work = move || self.make(0).inspect(|_| self.tell_room()).inspect_err(|error| self.tell_failure(error));
+        let work = move || self.make(0).inspect(|_| self.log_room()).inspect_err(|error| self.log_failure(error));
         if !files.allows_threads() {
             return Making::of(work(), &files);
         }
@@ -193,11 +193,11 @@ impl Workshop {
     }
 
     /// Logs once that room is scarce, and once that it is not any more.
-    fn tell_room(&self) {
+    fn log_room(&self) {
         let Ok(room) = self.files.room(&self.dir) else { return };
         let (left, dir) = (room / self.bytes, self.dir.display());
         let now = if left < SEGMENTS_LEFT_MIN { LITTLE } else { ENOUGH };
-        let before = self.told.swap(now, Ordering::Relaxed);
+        let before = self.reported.swap(now, Ordering::Relaxed);
         if now == LITTLE && before != LITTLE {
             warn!(
                 "the disk under the log in {dir} is nearly full: behind the spare there is room for {left} more \
@@ -209,8 +209,8 @@ impl Workshop {
         }
     }
 
-    fn tell_failure(&self, error: &io::Error) {
-        if self.told.swap(NONE, Ordering::Relaxed) != NONE {
+    fn log_failure(&self, error: &io::Error) {
+        if self.reported.swap(NONE, Ordering::Relaxed) != NONE {
             warn!(
                 %error,
                 "no next segment for the disk log in {}: {error}. Events are refused once the current one is full",

@@ -11,8 +11,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::files::Files;
+use super::options::{Leaves, Place};
 use super::segment::{self, Previous, Segment};
-use super::{Leaves, Place};
 use primitives::time::Timestamp;
 
 /// Shared by handles, readers and the writer, which alone adds to it.

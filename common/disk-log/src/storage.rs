@@ -11,7 +11,7 @@ mod real;
 mod simulated;
 
 pub use real::free_bytes;
-pub(super) use real::{Looking, Real, lock_dir, look_at_dir, make_dir};
+pub(super) use real::{Real, SharedLock, lock_dir, lock_dir_shared, make_dir};
 pub use simulated::Disk;
 pub(super) use simulated::Simulated;
 

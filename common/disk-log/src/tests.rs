@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::*;
+use crate::options::{KIB, RETRY_AFTER};
 
 mod faults;
 mod histories;

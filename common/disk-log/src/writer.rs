@@ -14,12 +14,12 @@ use uuid::Uuid;
 use super::files::{is_full, write};
 use super::frame::{self, MARK_BYTES, Salt};
 use super::group::{Batch, Group};
+use super::options::{AppendError, GO_ON_BYTES, Options, RETRY_AFTER};
 use super::recovery::{Recovered, Tail};
 use super::segment::{self, HEADER_BYTES, Header, Segment};
 use super::spare::Spares;
 use super::state::Shared;
 use super::storage::StorageFile;
-use super::{AppendError, GO_ON_BYTES, Options, RETRY_AFTER};
 use primitives::time::Timestamp;
 
 mod failure;

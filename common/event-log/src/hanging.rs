@@ -60,9 +60,9 @@ pub struct Undecided {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeftOff {
     /// Partitions with a known offset; those without any commit are in neither field.
-    pub told: BTreeMap<u32, u64>,
+    pub known: BTreeMap<u32, u64>,
     /// Partitions in which an open transaction may move the offset.
-    pub untold: BTreeSet<u32>,
+    pub unknown: BTreeSet<u32>,
 }
 
 /// A partition of an output topic.
@@ -137,7 +137,7 @@ impl Doubts {
 /// partitions that were written for that.
 pub fn end_what_hangs(logs: &impl Recovering, applied: &[Applied]) -> Result<BTreeSet<u32>, EventLogError> {
     let Undecided { published, hanging, left_off } = logs.undecided()?;
-    if hanging.is_empty() && left_off.untold.is_empty() {
+    if hanging.is_empty() && left_off.unknown.is_empty() {
         return Ok(BTreeSet::new());
     }
     let (commits, aborts) = decide(logs, &published, &hanging, &left_off, applied)?;
@@ -147,7 +147,7 @@ pub fn end_what_hangs(logs: &impl Recovering, applied: &[Applied]) -> Result<BTr
     }
     // The group's offsets are also in `facts`, so they can be aborted in any case. A commit would set them for all
     // partitions of the transaction at once.
-    let void: Vec<Position> = left_off.untold.into_iter().map(|partition| Position { partition, offset: 0 }).collect();
+    let void: Vec<Position> = left_off.unknown.into_iter().map(|partition| Position { partition, offset: 0 }).collect();
     if !aborts.is_empty() || !void.is_empty() {
         say("aborted", aborts.len(), void.len());
         logs.abort(&aborts, &void)?;
@@ -185,13 +185,13 @@ fn decide(
     for partition in hanging.iter().map(|(_, partition)| *partition).collect::<BTreeSet<u32>>() {
         // How far `raw` was read according to all decided records.
         let mut read =
-            left_off.told.get(&partition).copied().unwrap_or(0).max(applied_of(partition, published, applied));
+            left_off.known.get(&partition).copied().unwrap_or(0).max(applied_of(partition, published, applied));
         let mut found = Vec::new();
         for published in published.iter().filter(|published| published.partition == partition) {
             let topic = published.topic;
             let mut read_here = None;
-            let mut tell = |entry: &Entry| read_here = read_here.max(raw_offset(entry).map(|offset| offset + 1));
-            if logs.newest(published, &mut tell)? {
+            let mut note = |entry: &Entry| read_here = read_here.max(raw_offset(entry).map(|offset| offset + 1));
+            if logs.newest(published, &mut note)? {
                 read_here = read_here.max(Some(0));
             }
             read = read.max(read_here.unwrap_or(0));

@@ -6,8 +6,8 @@ use bitrix24::{AppName, MemberId};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::Record;
 use crate::contract::{header, partition_of};
+use crate::record::Record;
 use bitrix24::form::Head;
 use primitives::time::Timestamp;
 

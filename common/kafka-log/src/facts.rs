@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 
 use super::client::{self, LoggingContext, PlainContext, Role};
-use super::group::look_into;
+use super::group::tolerate;
 use super::record::{entry, kafka_offset, kafka_partition};
 use super::transaction::judge;
 use event_log::contract::Topic;
@@ -63,7 +63,7 @@ impl Follower {
             let message = match polled {
                 Ok(message) => message,
                 Err(error) => {
-                    look_into("follow facts", &error, self.consumer.client().fatal_error())?;
+                    tolerate("follow facts", &error, self.consumer.client().fatal_error())?;
                     continue;
                 }
             };

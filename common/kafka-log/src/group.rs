@@ -113,7 +113,7 @@ impl Member {
             let message = match polled {
                 Ok(message) => message,
                 Err(error) => {
-                    self.look_into(&error)?;
+                    self.tolerate(&error)?;
                     continue;
                 }
             };
@@ -141,7 +141,7 @@ impl Member {
             return Ok(());
         }
         match self.consumer.poll(Duration::ZERO) {
-            Some(Err(error)) => self.look_into(&error),
+            Some(Err(error)) => self.tolerate(&error),
             Some(Ok(_)) | None => Ok(()),
         }
     }
@@ -149,7 +149,7 @@ impl Member {
     /// Serves the group for a moment. Records of `raw` are lost meanwhile, so the log must be closed after it.
     pub(super) fn hear(&self, wait: Duration) -> Result<(), EventLogError> {
         match self.consumer.poll(wait) {
-            Some(Err(error)) => self.look_into(&error),
+            Some(Err(error)) => self.tolerate(&error),
             Some(Ok(_)) | None => match self.consumer.client().fatal_error() {
                 Some((code, reason)) if is_fencing(code) => Err(EventLogError::Fenced(reason)),
                 Some(_) | None => Ok(()),
@@ -170,8 +170,8 @@ impl Member {
         !self.consumer.context().queue().is_empty()
     }
 
-    fn look_into(&self, error: &KafkaError) -> Result<(), EventLogError> {
-        look_into("read raw", error, self.consumer.client().fatal_error())
+    fn tolerate(&self, error: &KafkaError) -> Result<(), EventLogError> {
+        tolerate("read raw", error, self.consumer.client().fatal_error())
     }
 
     fn judge(&self, step: &str, error: &KafkaError) -> EventLogError {
@@ -195,7 +195,7 @@ impl Drop for Member {
 }
 
 /// Whether to go on after an error of a poll. The client recovers from most of them by itself.
-pub(super) fn look_into(
+pub(super) fn tolerate(
     step: &str,
     error: &KafkaError,
     fatal: Option<(RDKafkaErrorCode, String)>,

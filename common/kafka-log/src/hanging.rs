@@ -9,7 +9,7 @@ use event_log::{Entry, EventLogError, Output, Position};
 use runtime::lifecycle::Stop;
 
 /// How far back the newest decided record of a partition is searched: markers and aborted records may follow it.
-const LOOK_BACK: u64 = 2_000;
+const SEARCH_BACK: u64 = 2_000;
 
 /// The clients of an event log that is being opened.
 pub(super) struct Opening<'a> {
@@ -26,7 +26,7 @@ impl Recovering for Opening<'_> {
     fn newest(&self, published: &Published, visit: &mut dyn FnMut(&Entry)) -> Result<bool, EventLogError> {
         let Published { topic, partition, stable, .. } = *published;
         let (first, _) = self.reader.bounds(topic, partition)?;
-        let from = Position { partition, offset: first.max(stable.saturating_sub(LOOK_BACK)) };
+        let from = Position { partition, offset: first.max(stable.saturating_sub(SEARCH_BACK)) };
         let mut pass = |entry: Entry| {
             visit(&entry);
             ControlFlow::Continue(())

@@ -324,8 +324,8 @@ impl EventLog for KafkaEventLog {
         let published = reader.published()?;
         let open = published.iter().filter(|published| published.is_open());
         let mut open: Vec<(Topic, Position)> = open.map(|open| (open.topic, open.place())).collect();
-        let untold = self.doubts.doubtful().iter().filter(|partition| !reader.tells_where_left_off(**partition));
-        open.extend(untold.map(|partition| (Topic::Raw, Position { partition: *partition, offset: 0 })));
+        let unknown = self.doubts.doubtful().iter().filter(|partition| !reader.tells_where_left_off(**partition));
+        open.extend(unknown.map(|partition| (Topic::Raw, Position { partition: *partition, offset: 0 })));
         self.doubts.keep(&open);
         Ok(open)
     }

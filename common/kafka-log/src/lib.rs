@@ -12,7 +12,7 @@ mod faults;
 mod group;
 mod hanging;
 mod kafka_event_log;
-mod look;
+mod log_reader;
 mod member_assignment;
 mod producer;
 mod raw_writer;
@@ -23,7 +23,7 @@ mod transaction;
 
 pub use faults::{Fault, FaultReport, FaultReports};
 pub use kafka_event_log::KafkaEventLog;
-pub use look::KafkaLook;
+pub use log_reader::KafkaLogReader;
 pub use producer::{Batches, FaultScope, RawProducer, ReportError, Reports, SendError};
 pub use raw_writer::RawWriter;
 pub use topics::{MayCreate, RawTopic};

@@ -77,7 +77,7 @@ const BATCH_HEAD_BYTES_MAX: usize = 61 + 40;
 const HEADER_LENGTHS_BYTES_MAX: usize = 10;
 
 /// The interval of checks, in case a wake-up is missed.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const CHECK_WAIT: Duration = Duration::from_millis(50);
 
 /// One idempotent producer for `raw`. Call [`flush`](Self::flush) before dropping it: remaining records are then
 /// reported as errors, and whether Kafka has them is unknown.
@@ -138,7 +138,7 @@ impl RawProducer {
             if left.is_zero() {
                 bail!("Kafka has not given a producer id");
             }
-            let waited = self.line().changed.wait_timeout(state, left.min(LOOK_AGAIN));
+            let waited = self.line().changed.wait_timeout(state, left.min(CHECK_WAIT));
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
         Ok(())
@@ -209,14 +209,14 @@ impl RawProducer {
                 return false;
             }
             // Not librdkafka's own flush: it would serve reports from this thread too, beside the client's.
-            (state, _) = line.changed.wait_timeout(state, left.min(LOOK_AGAIN)).unwrap_or_else(PoisonError::into_inner);
+            (state, _) = line.changed.wait_timeout(state, left.min(CHECK_WAIT)).unwrap_or_else(PoisonError::into_inner);
         }
         true
     }
 
     fn fetch_metadata(&self, until: Instant) -> anyhow::Result<()> {
         loop {
-            let left = until.saturating_duration_since(Instant::now()).max(LOOK_AGAIN);
+            let left = until.saturating_duration_since(Instant::now()).max(CHECK_WAIT);
             let metadata = self.producer.client().fetch_metadata(Some(&self.topic), left);
             let missing = match &metadata {
                 Err(error) => Some(error.to_string()),
@@ -231,7 +231,7 @@ impl RawProducer {
             if Instant::now() >= until {
                 return Err(anyhow::Error::msg(missing)).with_context(|| format!("fetch metadata of {}", self.topic));
             }
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(CHECK_WAIT);
         }
     }
 

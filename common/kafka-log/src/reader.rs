@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 
 use super::client::{PlainContext, Role};
 use super::facts::plain_consumer;
-use super::group::look_into;
+use super::group::tolerate;
 use super::member_assignment::assigned;
 use super::record::{entry, kafka_offset, kafka_partition};
 use super::transaction::{judge, stopping};
@@ -198,7 +198,7 @@ impl Reader {
                 Some(Err(KafkaError::PartitionEOF(_))) if self.has_reached(place, until)? => return Ok(()),
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(error)) => {
-                    look_into(&format!("read {place}"), &error, self.committed.client().fatal_error())?;
+                    tolerate(&format!("read {place}"), &error, self.committed.client().fatal_error())?;
                 }
                 None if moved.elapsed() >= SAY_AGAIN && said.elapsed() >= SAY_AGAIN => {
                     said = Instant::now();
@@ -330,7 +330,7 @@ impl Reader {
             // A transaction that was opened since belongs to an active producer.
             let open = first.iter().zip(&published).filter(|(first, now)| first.is_open() && now.stable < first.end);
             let hanging: BTreeSet<(Topic, u32)> = open.map(|(_, now)| (now.topic, now.partition)).collect();
-            let is_decided = hanging.is_empty() && left_off.untold.is_empty();
+            let is_decided = hanging.is_empty() && left_off.unknown.is_empty();
             if is_decided || began.elapsed() >= IN_FLIGHT_MAX {
                 return Ok(Undecided { published, hanging, left_off });
             }
@@ -338,7 +338,7 @@ impl Reader {
                 return Err(stopping());
             }
             published = self.published()?;
-            for partition in left_off.untold.clone() {
+            for partition in left_off.unknown.clone() {
                 self.ask_where_left_off(&[partition], &mut left_off);
             }
         }

@@ -23,7 +23,7 @@ const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// clock is ahead would be refused until the broker's clock gets there, and block all behind them.
 const AHEAD_MAX: &str = "message.timestamp.after.max.ms";
 /// The interval of checks for the leaders of new topics.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const CHECK_WAIT: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TopicsError {
@@ -241,7 +241,7 @@ impl<'a> Topics<'a> {
             if Instant::now() >= self.until {
                 return Err(TopicsError::Unreachable("some partitions have no leader".into()));
             }
-            thread::sleep(LOOK_AGAIN);
+            thread::sleep(CHECK_WAIT);
         }
     }
 
@@ -252,7 +252,7 @@ impl<'a> Topics<'a> {
             match self.admin.inner().fetch_metadata(None, self.remaining()) {
                 Ok(metadata) => break metadata,
                 Err(error) if Instant::now() >= self.until => return Err(TopicsError::Unreachable(error.to_string())),
-                Err(_) => thread::sleep(LOOK_AGAIN),
+                Err(_) => thread::sleep(CHECK_WAIT),
             }
         };
         let leaders = |topic: Topic| {

@@ -178,7 +178,7 @@ impl Publisher {
     fn wait_for_reports(&self, sent: usize, patience: &Patience, stop: &Stop) -> Result<(), EventLogError> {
         let deliveries = self.deliveries();
         let mut batch = deliveries.batch();
-        while batch.told < sent {
+        while batch.reported < sent {
             let waited = deliveries.changed.wait_timeout(batch, CALL_WAIT);
             let timed_out;
             (batch, timed_out) = waited.map_or_else(
@@ -188,7 +188,7 @@ impl Publisher {
                 },
                 |(batch, waited)| (batch, waited.timed_out()),
             );
-            if batch.told < sent && self.lost_a_broker() {
+            if batch.reported < sent && self.lost_a_broker() {
                 // The broker may come back without the markers of the transaction before; records that are sent again
                 // then would share the outcome of theirs.
                 return Err(EventLogError::Reopen("a broker went away while records were on their way".into()));
@@ -210,10 +210,10 @@ impl Publisher {
     fn facts_written(&self, outputs: &[Output]) -> Result<Vec<Position>, EventLogError> {
         let batch = self.deliveries().batch();
         let sent = outputs.iter().filter(|output| output.topic == Topic::Facts).count();
-        if batch.facts_told != sent {
+        if batch.facts_reported != sent {
             // Committed, but the exact offset is known only to a reader.
-            let told = batch.facts_told;
-            return Err(EventLogError::Reopen(format!("{told} of {sent} committed facts reported their offsets")));
+            let reported = batch.facts_reported;
+            return Err(EventLogError::Reopen(format!("{reported} of {sent} committed facts reported their offsets")));
         }
         Ok(batch
             .facts_end
@@ -328,8 +328,8 @@ struct Deliveries {
 #[derive(Debug, Default)]
 struct Batch {
     /// Reported records, acknowledged or not.
-    told: usize,
-    facts_told: usize,
+    reported: usize,
+    facts_reported: usize,
     facts_end: BTreeMap<u32, u64>,
     failed: Option<String>,
     /// The first failed record was too large.
@@ -369,7 +369,7 @@ impl ProducerContext for Deliveries {
                 // A retry of a record that the broker already had reports no offset.
                 let place = (u32::try_from(message.partition()), u64::try_from(message.offset()));
                 if let (Ok(partition), Ok(offset)) = place {
-                    batch.facts_told += 1;
+                    batch.facts_reported += 1;
                     let end = batch.facts_end.entry(partition).or_default();
                     *end = (*end).max(offset + 1);
                 }
@@ -382,7 +382,7 @@ impl ProducerContext for Deliveries {
                 }
             }
         }
-        batch.told += 1;
+        batch.reported += 1;
         drop(batch);
         self.changed.notify_one();
     }

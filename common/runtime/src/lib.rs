@@ -1,5 +1,6 @@
 //! Shared by every process: settings, logs and metrics, an orderly end, private files.
 
+pub mod abort;
 pub mod lifecycle;
 pub mod private;
 pub mod settings;

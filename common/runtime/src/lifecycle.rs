@@ -40,9 +40,9 @@ impl Stop {
 
     pub async fn wait(&self) {
         // Created before the check, so that a request in between is not missed.
-        let told = self.0.tasks.notified();
+        let notified = self.0.tasks.notified();
         if !self.requested() {
-            told.await;
+            notified.await;
         }
     }
 
@@ -136,11 +136,11 @@ fn listen(stop: &Stop, listening: &mpsc::SyncSender<io::Result<()>>) {
 #[derive(Clone, Default)]
 pub struct Readiness {
     pending: Arc<Mutex<Vec<&'static str>>>,
-    looks: Arc<Mutex<Vec<Look>>>,
+    probes: Arc<Mutex<Vec<Probe>>>,
 }
 
 /// Returns the obstacle, if there is one.
-type Look = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
+type Probe = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
 impl Readiness {
     pub fn pending(&self, what: &'static str) -> Pending {
@@ -149,8 +149,8 @@ impl Readiness {
     }
 
     /// Adds a check that runs with every probe.
-    pub fn unless(&self, look: impl Fn() -> Option<&'static str> + Send + Sync + 'static) {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(look));
+    pub fn unless(&self, probe: impl Fn() -> Option<&'static str> + Send + Sync + 'static) {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(probe));
     }
 
     pub fn ready(&self) -> bool {
@@ -160,7 +160,7 @@ impl Readiness {
     /// The pending steps and obstacles, in words.
     pub fn missing(&self) -> Vec<&'static str> {
         let mut missing = self.pending.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        missing.extend(self.looks.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(|look| look()));
+        missing.extend(self.probes.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(|probe| probe()));
         missing
     }
 }

@@ -88,7 +88,7 @@ pub fn read(
 /// Reads the settings of this process, or ends it: with 0 after `--help` and `--version`, with 2 and a
 /// message after an error.
 pub fn read_from_process(program: &str, about: &str, known: &[Setting]) -> Settings {
-    let matches = command(program, about, known).try_get_matches().unwrap_or_else(|told| told.exit());
+    let matches = command(program, about, known).try_get_matches().unwrap_or_else(|error| error.exit());
     Settings::from_matches_and_process(known, &matches).unwrap_or_else(|error| error.exit())
 }
 

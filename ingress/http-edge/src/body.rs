@@ -12,8 +12,7 @@ use actix_web::web::Payload;
 use bytes::Bytes;
 use futures_core::Stream;
 
-use crate::connection::Connection;
-use crate::connections::BODY_BYTES_FREE;
+use crate::connections::{BODY_BYTES_FREE, Guard};
 
 /// A body with its reserved memory, which is to be held as long.
 #[derive(Debug)]
@@ -73,8 +72,8 @@ pub async fn receive(request: &HttpRequest, payload: Payload, bytes_max: usize) 
         }
         body.extend_from_slice(&chunk);
     }
-    if let Some(Held(connection)) = &coming.held {
-        connection.work();
+    if let Some(Held(guard)) = &coming.held {
+        guard.connection.work();
     }
     body.shrink_to_fit();
     Ok(Body { bytes: body.into(), _held: coming.held })
@@ -111,29 +110,29 @@ impl Coming {
     /// Reserves memory for a body that grows from `old` bytes to `new` bytes.
     async fn hold(&self, old: usize, new: usize) -> Result<(), BodyError> {
         let more = new.saturating_sub(old.max(BODY_BYTES_FREE));
-        let Some(Held(connection)) = self.held.as_ref().filter(|_| more > 0) else { return Ok(()) };
+        let Some(Held(guard)) = self.held.as_ref().filter(|_| more > 0) else { return Ok(()) };
         poll_fn(|cx| {
-            if connection.body_is_lost() {
+            if guard.connection.body_is_lost() {
                 return Poll::Ready(Err(BodyError::Overloaded));
             }
-            connection.connections().hold(connection, more, cx).map(Ok)
+            guard.hold(more, cx).map(Ok)
         })
         .await?;
         if self.is_lost() { Err(self.too_slow()) } else { Ok(()) }
     }
 
     fn is_lost(&self) -> bool {
-        self.held.as_ref().is_some_and(|Held(connection)| connection.body_is_lost())
+        self.held.as_ref().is_some_and(|Held(guard)| guard.connection.body_is_lost())
     }
 
     fn too_slow(&self) -> BodyError {
-        let wait = self.held.as_ref().map_or(Duration::ZERO, |Held(connection)| connection.limits().body_timeout);
+        let wait = self.held.as_ref().map_or(Duration::ZERO, |Held(guard)| guard.connection.limits().body_timeout);
         BodyError::TooSlow { wait }
     }
 }
 
 /// A body's share of the memory for bodies, from its first byte until it is dropped.
-struct Held(Rc<Connection>);
+struct Held(Rc<Guard>);
 
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -143,14 +142,14 @@ impl std::fmt::Debug for Held {
 
 impl Held {
     fn of(request: &HttpRequest) -> Option<Self> {
-        let connection = request.conn_data::<Rc<Connection>>()?;
-        connection.await_body();
-        Some(Self(Rc::clone(connection)))
+        let guard = request.conn_data::<Rc<Guard>>()?;
+        guard.connection.await_body();
+        Some(Self(Rc::clone(guard)))
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.connections().release(&self.0);
+        self.0.release();
     }
 }

@@ -1,17 +1,18 @@
 //! The state of one connection: its phase, since when, and its deadline.
 //!
 //! Four tasks use it, all on the connection's thread: the stream reports bytes, the handler reports
-//! requests, the connections evicts connections, and the watch enforces deadlines.
+//! requests, `connections` evicts connections, and the watch enforces deadlines.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 use tokio::time::{Duration, Instant};
 
-use crate::connections::Connections;
-use crate::pace::{PORTION_BYTES, SMALL_REQUEST_BYTES};
-use crate::{Ended, Limits};
+use crate::limits::Limits;
+use crate::observer::{Ended, Observer};
+use crate::pace::{PORTION_BYTES, Pace, SMALL_REQUEST_BYTES};
 
 /// All fields together. Bitrix24's heads have some 500 bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -37,7 +38,8 @@ pub(super) enum Phase {
 
 pub(super) struct Connection {
     limits: Limits,
-    connections: Rc<Connections>,
+    pace: Rc<Pace>,
+    observer: Arc<dyn Observer>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     /// Bytes received in this phase, where they are counted.
@@ -69,10 +71,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(limits: Limits, connections: Rc<Connections>, now: Instant) -> Self {
+    pub(super) fn new(limits: Limits, pace: Rc<Pace>, observer: Arc<dyn Observer>, now: Instant) -> Self {
         Self {
             limits,
-            connections,
+            pace,
+            observer,
             phase: Cell::new(Phase::Handshake),
             since: Cell::new(now),
             came: Cell::new(0),
@@ -90,10 +93,6 @@ impl Connection {
             is_read_deferred: Cell::new(false),
             task: RefCell::new(Waker::noop().clone()),
         }
-    }
-
-    pub(super) fn connections(&self) -> &Connections {
-        &self.connections
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -177,7 +176,7 @@ impl Connection {
         if large > 0 {
             let promised = self.promised.get();
             self.promised.set(promised.saturating_sub(large));
-            self.connections.pace().pay(large.saturating_sub(promised), Instant::now());
+            self.pace.pay(large.saturating_sub(promised), Instant::now());
         }
     }
 
@@ -186,20 +185,20 @@ impl Connection {
         if self.paused.get().is_some() {
             return None;
         }
-        let (pace, now) = (self.connections.pace(), Instant::now());
+        let now = Instant::now();
         let small = SMALL_REQUEST_BYTES.saturating_sub(self.of_request.get());
         if self.promised.get() > 0 {
             return Some(self.promised.get());
         }
-        if !pace.is_behind(now) {
+        if !self.pace.is_behind(now) {
             return Some(usize::MAX);
         }
         if small > 0 {
             return Some(small);
         }
-        self.paused.set(Some((now, pace.promise(now))));
+        self.paused.set(Some((now, self.pace.promise(now))));
         self.promised.set(PORTION_BYTES);
-        self.connections.paused();
+        self.observer.read_paused();
         None
     }
 

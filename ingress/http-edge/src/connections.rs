@@ -11,9 +11,10 @@ use std::task::{Context, Poll, Waker};
 use tokio::time::Instant;
 
 use crate::connection::{Connection, Phase};
+use crate::limits::Limits;
 use crate::networks::Networks;
+use crate::observer::Observer;
 use crate::pace::Pace;
-use crate::{Limits, Observer};
 
 /// Each connection includes this much of its body: only bytes beyond it are counted, so that smaller bodies never
 /// lose their memory. Bitrix24's have one or two kilobytes.
@@ -31,7 +32,7 @@ pub(super) struct Connections {
     held: Cell<usize>,
     /// Tasks that wait for memory.
     waiting: RefCell<Vec<Waker>>,
-    pace: Pace,
+    pace: Rc<Pace>,
     observer: Arc<dyn Observer>,
 }
 
@@ -50,14 +51,15 @@ impl Connections {
             next: Cell::new(0),
             held: Cell::new(0),
             waiting: RefCell::default(),
-            pace: Pace::new(limits.large_bytes_per_second, limits.connections_max, Instant::now()),
+            pace: Rc::new(Pace::new(limits.large_bytes_per_second, limits.connections_max, Instant::now())),
             observer,
         })
     }
 
     /// Adds a connection; if there are too many, another one is closed.
     pub(super) fn enter(self: &Rc<Self>, peer: IpAddr) -> Guard {
-        let connection = Rc::new(Connection::new(self.limits, Rc::clone(self), Instant::now()));
+        let (pace, observer) = (Rc::clone(&self.pace), Arc::clone(&self.observer));
+        let connection = Rc::new(Connection::new(self.limits, pace, observer, Instant::now()));
         if self.guarded.borrow().len() >= self.limits.connections_max {
             self.send_one_away();
         }
@@ -68,17 +70,9 @@ impl Connections {
         Guard { connections: Rc::clone(self), connection, id }
     }
 
-    pub(super) fn pace(&self) -> &Pace {
-        &self.pace
-    }
-
-    pub(super) fn paused(&self) {
-        self.observer.read_paused();
-    }
-
     /// Reserves more bytes for a connection's body. When there are none left, the incomplete body that started first
     /// loses all it has, which may be this one. It waits only if every other body with reserved memory is complete.
-    pub(super) fn hold(&self, connection: &Connection, bytes: usize, task: &Context<'_>) -> Poll<()> {
+    fn hold(&self, connection: &Connection, bytes: usize, task: &Context<'_>) -> Poll<()> {
         while self.held.get() + bytes > self.limits.request_bytes_max {
             let Some(slowest) = self.slowest_but(connection) else {
                 self.wait(task.waker());
@@ -97,7 +91,7 @@ impl Connections {
         Poll::Ready(())
     }
 
-    pub(super) fn release(&self, connection: &Connection) {
+    fn release(&self, connection: &Connection) {
         let held = connection.held.take();
         if held > 0 {
             self.held.set(self.held.get() - held);
@@ -158,6 +152,16 @@ pub(super) struct Guard {
 }
 
 impl Guard {
+    /// Reserves more bytes for its body, as [`Connections::hold`] says.
+    pub(super) fn hold(&self, bytes: usize, task: &Context<'_>) -> Poll<()> {
+        self.connections.hold(&self.connection, bytes, task)
+    }
+
+    /// Releases the memory of its body.
+    pub(super) fn release(&self) {
+        self.connections.release(&self.connection);
+    }
+
     /// Sets the client that a proxy named.
     pub(super) fn comes_from(&self, client: IpAddr) {
         let source = network(client);
@@ -172,7 +176,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.connections.release(&self.connection);
+        self.release();
         let left = self.connections.guarded.borrow_mut().remove(&self.id);
         if let Some(place) = left {
             self.connections.leave_source(place.source);

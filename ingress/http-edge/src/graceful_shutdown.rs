@@ -22,7 +22,7 @@ const QUIET: Duration = Duration::from_millis(200);
 /// Enough for one retransmission; a client that connects without need must not delay the others.
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The interval of checks at shutdown.
-const LOOK: Duration = Duration::from_millis(10);
+const CHECK_WAIT: Duration = Duration::from_millis(10);
 
 pub(crate) struct GracefulShutdown {
     /// Once it is requested, every answer ends its connection.
@@ -49,7 +49,7 @@ impl GracefulShutdown {
         if let Some(retire_wait) = self.retire_wait {
             let retired_by = Instant::now() + retire_wait + RETIRE_SLACK;
             while self.kept_alive.load(Ordering::Acquire) > 0 && Instant::now() < retired_by {
-                sleep(LOOK).await;
+                sleep(CHECK_WAIT).await;
             }
             handle.pause().await;
             self.drain().await;
@@ -61,7 +61,7 @@ impl GracefulShutdown {
     async fn drain(&self) {
         let (started, mut quiet_since) = (Instant::now(), Instant::now());
         while quiet_since.elapsed() < QUIET && started.elapsed() < DRAIN_WAIT_MAX {
-            sleep(LOOK).await;
+            sleep(CHECK_WAIT).await;
             if self.open.load(Ordering::Acquire) > 0 {
                 quiet_since = Instant::now();
             }

@@ -8,17 +8,17 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::connection::Connection;
 use crate::connections::Guard;
 use crate::networks::Networks;
+use crate::observer::Ended;
+use crate::proxy;
 use crate::throttled_stream::Line;
 use crate::tls::BUFFER_BYTES_MAX;
-use crate::{Ended, proxy};
 
 #[derive(Clone)]
 pub(super) struct Handshake {
     /// Every connection must begin with a PROXY header of one of these.
-    pub(super) told_by: Option<Networks>,
+    pub(super) named_by: Option<Networks>,
     pub(super) tls: Option<TlsAcceptor>,
 }
 
@@ -26,11 +26,11 @@ impl Handshake {
     /// Determines the client's address and sets up the stream for HTTP.
     pub(super) async fn perform(&self, mut socket: TcpStream, guard: &Guard) -> Result<(Line, SocketAddr), Ended> {
         let mut peer = socket.peer_addr().map_err(|_| Ended::Gone)?;
-        if let Some(proxies) = &self.told_by {
+        if let Some(proxies) = &self.named_by {
             if !proxies.contains(peer.ip()) {
                 return Err(Ended::NoProxy);
             }
-            match told(&mut socket).await? {
+            match read_header(&mut socket).await? {
                 Some(client) => {
                     guard.comes_from(client.ip());
                     peer = client;
@@ -50,7 +50,7 @@ impl Handshake {
 }
 
 /// Reads exactly the PROXY header, with the client's address.
-async fn told(socket: &mut TcpStream) -> Result<Option<SocketAddr>, Ended> {
+async fn read_header(socket: &mut TcpStream) -> Result<Option<SocketAddr>, Ended> {
     let mut bytes = vec![0; proxy::FIXED_BYTES];
     let mut have = 0;
     loop {
@@ -73,5 +73,5 @@ pub fn peer(request: &HttpRequest) -> Option<IpAddr> {
 /// Whether a proxy opened the connection for itself, by its PROXY header (`LOCAL`, or a client of no known family): a
 /// health check. It forwards no client then, so its headers about one are not trusted.
 pub fn is_proxys_own(request: &HttpRequest) -> bool {
-    request.conn_data::<Rc<Connection>>().is_some_and(|connection| connection.is_proxys_own())
+    request.conn_data::<Rc<Guard>>().is_some_and(|guard| guard.connection.is_proxys_own())
 }

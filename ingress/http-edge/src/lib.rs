@@ -27,8 +27,7 @@ use anyhow::Context;
 use primitives::Shutdown;
 use tokio::net::TcpStream;
 
-use connection::Connection;
-use connections::Connections;
+use connections::{Connections, Guard};
 use graceful_shutdown::{GracefulShutdown, InFlight};
 use handshake::Handshake;
 use networks::Networks;
@@ -119,7 +118,7 @@ where
     let factory = WorkerFactory {
         limits,
         handshake: Handshake {
-            told_by: options.proxy_protocol.then(|| options.trusted_proxies.clone()),
+            named_by: options.proxy_protocol.then(|| options.trusted_proxies.clone()),
             tls: acceptor,
         },
         app,
@@ -156,8 +155,8 @@ async fn renew(tls: Option<&Tls>, observer: &dyn Observer) {
         if let Some(at_s) = tls.expires_at_s() {
             observer.certificate_expires(at_s);
         }
-        tokio::time::sleep(tls::LOOK).await;
-        tls.look();
+        tokio::time::sleep(tls::RELOAD_WAIT).await;
+        tls.reload();
     }
 }
 
@@ -236,7 +235,7 @@ where
             .client_disconnect_timeout(DISCONNECT_WAIT_MAX)
             .h1_write_buffer_size(ANSWERS_BYTES_MAX)
             .on_connect_ext(|stream: &ThrottledStream, data: &mut Extensions| {
-                drop(data.insert(Rc::clone(stream.connection())));
+                drop(data.insert(Rc::clone(stream.guard())));
             })
             .h1(app);
         http.new_service(()).await
@@ -256,12 +255,12 @@ where
     let Ok(peer) = socket.peer_addr() else { return Err(()) };
     let _in_flight = InFlight::new(&factory.graceful_shutdown);
     let mut open = Open::new(&factory.options.observer);
-    let guard = connections.enter(peer.ip());
+    let guard = Rc::new(connections.enter(peer.ip()));
     let connection = Rc::clone(&guard.connection);
     let inside = async {
         let (line, peer) = factory.handshake.perform(socket, &guard).await?;
         connection.handshake_done();
-        let served = http.call((ThrottledStream::new(line, Rc::clone(&connection)), Some(peer))).await;
+        let served = http.call((ThrottledStream::new(line, Rc::clone(&guard)), Some(peer))).await;
         served.map_err(|error| if matches!(error, DispatchError::Parse(_)) { Ended::Malformed } else { Ended::Gone })
     };
     open.ended = match watch(&connection, inside).await {
@@ -302,7 +301,7 @@ where
     A::Response: Into<Response<B>>,
     A::Error: Into<Error>,
 {
-    let connection = request.conn_data::<Rc<Connection>>().cloned();
+    let connection = request.conn_data::<Rc<Guard>>().map(|guard| Rc::clone(&guard.connection));
     let has_body = !matches!(request.payload(), Payload::None);
     if let Some(connection) = &connection {
         connection.begin(has_body);

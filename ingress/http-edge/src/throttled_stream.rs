@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::connection::Connection;
+use crate::connections::Guard;
 
 /// The most bytes that the server gets in one turn.
 const PORTION_BYTES: usize = 16 * 1024;
@@ -36,6 +37,7 @@ pub(super) enum Line {
 pub(super) struct ThrottledStream {
     line: Line,
     connection: Rc<Connection>,
+    guard: Rc<Guard>,
     turn: Turn,
     /// Input for later turns.
     rest: BytesMut,
@@ -74,12 +76,13 @@ impl Turn {
 }
 
 impl ThrottledStream {
-    pub(super) fn new(line: Line, connection: Rc<Connection>) -> Self {
-        Self { line, connection, turn: Turn::default(), rest: BytesMut::new(), is_final: false }
+    pub(super) fn new(line: Line, guard: Rc<Guard>) -> Self {
+        let connection = Rc::clone(&guard.connection);
+        Self { line, connection, guard, turn: Turn::default(), rest: BytesMut::new(), is_final: false }
     }
 
-    pub(super) fn connection(&self) -> &Rc<Connection> {
-        &self.connection
+    pub(super) fn guard(&self) -> &Rc<Guard> {
+        &self.guard
     }
 
     /// Sends the final response, and reads what still comes until the client has ended its side: if it were left
@@ -251,21 +254,21 @@ mod tests {
 
     use super::*;
     use crate::Limits;
-    use crate::connections::{Connections, Guard};
+    use crate::connections::Connections;
     use crate::networks::Networks;
     use crate::observer;
     use crate::pace::SMALL_REQUEST_BYTES;
     use crate::watch::watch;
 
     /// A stream, its connection and the client at the other end.
-    async fn stream(limits: Limits) -> (ThrottledStream, Guard, TcpStream) {
+    async fn stream(limits: Limits) -> (ThrottledStream, Rc<Guard>, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
         let (socket, peer) = listener.accept().await.expect("the connection");
         let connections = Connections::new(limits, Networks::default(), observer::ignored());
-        let guard = connections.enter(peer.ip());
+        let guard = Rc::new(connections.enter(peer.ip()));
         guard.connection.handshake_done();
-        (ThrottledStream::new(Line::Plain(socket), Rc::clone(&guard.connection)), guard, client)
+        (ThrottledStream::new(Line::Plain(socket), Rc::clone(&guard)), guard, client)
     }
 
     /// What the server reads in one turn, which is until there is nothing for the moment.

@@ -19,7 +19,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use crate::expiry::expires_at_s;
 
 /// The interval of checks for changed files.
-pub(super) const LOOK: Duration = Duration::from_secs(5);
+pub(super) const RELOAD_WAIT: Duration = Duration::from_secs(5);
 /// Larger than any certificate.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of output that the socket has not taken yet, for each connection.
@@ -73,7 +73,7 @@ impl Tls {
     }
 
     /// Checks for changed files. Returns whether there is another certificate now.
-    pub(super) fn look(&self) -> bool {
+    pub(super) fn reload(&self) -> bool {
         let Ok(now) = self.files.read() else {
             // A renewal may be half done.
             return false;
@@ -170,17 +170,17 @@ mod tests {
         let tls = Tls::open(files.clone()).expect("a certificate and its key");
         let shown = || tls.shown.read().expect("no panic").cert[0].to_vec();
         let first = shown();
-        assert!(!tls.look(), "nothing has changed");
+        assert!(!tls.reload(), "nothing has changed");
         for (cert, key) in [(&*cert, &*other_key), (&*other_cert, "no key"), ("", ""), ("no certificate", &*key)] {
             put(cert, key);
-            assert!(!tls.look());
-            assert!(!tls.look(), "looked at once");
+            assert!(!tls.reload());
+            assert!(!tls.reload(), "looked at once");
             assert_eq!(shown(), first);
         }
         fs::remove_file(&files.key).expect("a file");
-        assert!(!tls.look());
+        assert!(!tls.reload());
         put(&other_cert, &other_key);
-        assert!(tls.look());
+        assert!(tls.reload());
         assert_ne!(shown(), first);
     }
 

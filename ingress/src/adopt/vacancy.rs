@@ -21,7 +21,7 @@ impl Vacancy {
     /// Takes an observation. Returns whether the directory has been without an owner for `after`.
     ///
     /// An owner that keeps crashing is detected by the number, even if it is never observed itself.
-    pub fn look(&mut self, now: Instant, seen: Seen, after: Duration) -> bool {
+    pub fn observe(&mut self, now: Instant, seen: Seen, after: Duration) -> bool {
         self.since = match (seen, self.since) {
             (Seen::Fine, _) => None,
             (Seen::Left(number), Some((since, before))) if number == before => Some((since, before)),
@@ -38,12 +38,12 @@ mod tests {
     const AFTER: Duration = Duration::from_secs(10);
 
     /// Looks once a second; the second in which the directory is adopted.
-    fn adopted_in(looks: &[Seen]) -> Option<usize> {
+    fn adopted_in(observations: &[Seen]) -> Option<usize> {
         let (start, mut vacancy) = (Instant::now(), Vacancy::default());
         let due = |(second, seen): (usize, &Seen)| {
-            vacancy.look(start + Duration::from_secs(second as u64), *seen, AFTER).then_some(second)
+            vacancy.observe(start + Duration::from_secs(second as u64), *seen, AFTER).then_some(second)
         };
-        looks.iter().enumerate().find_map(due)
+        observations.iter().enumerate().find_map(due)
     }
 
     #[test]

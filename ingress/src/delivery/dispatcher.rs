@@ -159,13 +159,13 @@ impl<C: Client> Dispatcher<C> {
     /// Where to read on in the disk log, how many entries may be sent now, and where to stop. Waits
     /// a moment if there is nothing to do.
     pub fn drainable(&self) -> Option<(u64, usize, u64)> {
-        let look = |state: &DeliveryState| state.drainable().map(|(next, room)| (next, room, state.known_end()));
+        let drainable = |state: &DeliveryState| state.drainable().map(|(next, room)| (next, room, state.known_end()));
         let state = self.lock();
-        if let Some(found) = look(&state) {
+        if let Some(found) = drainable(&state) {
             return Some(found);
         }
         let waited = self.to_drain.wait_timeout(state, LINK_WAIT_MAX);
-        look(&waited.unwrap_or_else(PoisonError::into_inner).0)
+        drainable(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// Whether [`Self::drainable`] has an answer now.

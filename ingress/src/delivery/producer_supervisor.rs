@@ -25,7 +25,7 @@ const READY_WITHOUT_KAFKA_AFTER: Duration = Duration::from_secs(10);
 /// The interval of comparing a producer without a broker to a new client. If only the new client finds one twice in a
 /// row, the producer is replaced: librdkafka can lose the way back to its bootstrap servers.
 const LOST_AFTER: Duration = Duration::from_secs(20);
-const LOST_LOOK: Duration = Duration::from_secs(10);
+const LOST_CHECK_EVERY: Duration = Duration::from_secs(10);
 /// A missing topic is recreated after this time, which an operator who deleted it may need.
 const MAKE_ANEW_AFTER: Duration = Duration::from_secs(30);
 /// How often delivered offsets are saved. After a crash, later ones are sent again, flagged.
@@ -40,8 +40,8 @@ const FLUSH_WAIT_MAX: Duration = Duration::from_secs(10);
 const FLUSH_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// How long a failed producer may wait for answers, and how often that is checked.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
-const RENEW_LOOK: Duration = Duration::from_millis(50);
-const FLUSH_LOOK: Duration = Duration::from_millis(10);
+const RENEW_CHECK_WAIT: Duration = Duration::from_millis(50);
+const FLUSH_CHECK_WAIT: Duration = Duration::from_millis(10);
 /// The file beside the disk log that records that Kafka was reached once.
 const REACHED_FILE: &str = "reached";
 
@@ -67,7 +67,7 @@ pub struct ProducerSupervisor {
 
 struct Lost {
     since: Instant,
-    looked_at: Instant,
+    observed_at: Instant,
     /// The last check with a new client reached Kafka.
     others_reach_it: bool,
 }
@@ -75,7 +75,7 @@ struct Lost {
 /// The logged state of parked events, and the one being retried.
 #[derive(Default)]
 struct ParkedLog {
-    told: usize,
+    logged: usize,
     logged_at: Option<Instant>,
     tried_at: Option<Instant>,
     trying: Option<u64>,
@@ -126,7 +126,7 @@ impl ProducerSupervisor {
                 tracing::error!(%error, "cannot read the disk log; its events stay there: {error}");
                 self.stop.sleep(DRAIN_AGAIN_AFTER);
             }
-            self.look();
+            self.observe();
             self.retry_parked();
             self.look_for_the_way(Instant::now());
         }
@@ -167,7 +167,7 @@ impl ProducerSupervisor {
                 );
                 listener = Some(heard.context("make a Kafka producer")?);
             }
-            self.look();
+            self.observe();
             if started.elapsed() >= READY_WITHOUT_KAFKA_AFTER && ready.take().is_some() {
                 tracing::warn!("ready without Kafka; webhooks are kept on disk");
             }
@@ -222,9 +222,9 @@ impl ProducerSupervisor {
         self.batch_refused = fault == Fault::TooLarge;
         let began = Instant::now();
         while !self.dispatcher.is_empty_after_failure() {
-            self.look();
+            self.observe();
             self.dispatcher.give_up(began.elapsed() >= ANSWER_WAIT_MAX);
-            if self.stop.sleep(RENEW_LOOK) {
+            if self.stop.sleep(RENEW_CHECK_WAIT) {
                 return Ok(());
             }
         }
@@ -246,12 +246,12 @@ impl ProducerSupervisor {
                 Ok(alone) => return drop(alone),
                 Err(shared) => producer = shared,
             }
-            std::thread::sleep(FLUSH_LOOK);
+            std::thread::sleep(FLUSH_CHECK_WAIT);
         }
     }
 
     /// Saves delivered offsets, and logs the state of Kafka.
-    fn look(&mut self) {
+    fn observe(&mut self) {
         if self.saved_at.elapsed() >= SAVE_EVERY {
             self.saved_at = Instant::now();
             self.save();
@@ -312,12 +312,12 @@ impl ProducerSupervisor {
             self.lost = None;
             return;
         }
-        let lost = self.lost.get_or_insert(Lost { since: now, looked_at: now, others_reach_it: false });
-        let (alone, looked) = (now.duration_since(lost.since), now.duration_since(lost.looked_at));
-        if alone < LOST_AFTER || looked < LOST_LOOK {
+        let lost = self.lost.get_or_insert(Lost { since: now, observed_at: now, others_reach_it: false });
+        let (alone, checked) = (now.duration_since(lost.since), now.duration_since(lost.observed_at));
+        if alone < LOST_AFTER || checked < LOST_CHECK_EVERY {
             return;
         }
-        lost.looked_at = now;
+        lost.observed_at = now;
         // Faults are reported elsewhere.
         let is_well = RawTopic::diagnose(&self.kafka, &Arc::default(), DIAGNOSIS_WAIT_MAX);
         if std::mem::replace(&mut lost.others_reach_it, is_well) && is_well && self.dispatcher.is_lost() {
@@ -345,7 +345,7 @@ impl ProducerSupervisor {
         }
         let all_taken = parked == 0 && taken;
         let reminded = self.parked.logged_at.is_some_and(|at| at.elapsed() < PARKED_REMIND_EVERY);
-        if parked > 0 && (self.parked.told == 0 || !reminded) {
+        if parked > 0 && (self.parked.logged == 0 || !reminded) {
             tracing::error!(
                 fault = Fault::TooLarge.label(),
                 parked,
@@ -354,8 +354,8 @@ impl ProducerSupervisor {
                 PARKED_AGAIN_AFTER.as_secs(),
                 Fault::TooLarge.remedy()
             );
-            (self.parked.told, self.parked.logged_at) = (parked, Some(Instant::now()));
-        } else if all_taken && self.parked.told > 0 {
+            (self.parked.logged, self.parked.logged_at) = (parked, Some(Instant::now()));
+        } else if all_taken && self.parked.logged > 0 {
             tracing::info!("Kafka has taken all events that it had refused");
             self.parked = ParkedLog::default();
         }
@@ -374,7 +374,7 @@ impl ProducerSupervisor {
             && started.elapsed() < FLUSH_WAIT_MAX
             && self.dispatcher.silence() < FLUSH_SILENCE_MAX
         {
-            std::thread::sleep(FLUSH_LOOK);
+            std::thread::sleep(FLUSH_CHECK_WAIT);
             self.dispatcher.tick();
         }
         let left = self.dispatcher.open();

@@ -40,14 +40,14 @@ impl Running {
         let (registry, stop, webhooks) = (runtime::telemetry::registry(), Stop::default(), config::webhooks(args));
         let handler = WebhookHandler::start(&webhooks, &registry, Metrics::new(&registry)).expect("a handler");
         let handler = Arc::new(handler);
-        let (told, address) = std::sync::mpsc::channel();
+        let (sender, address) = std::sync::mpsc::channel();
         let (delivery, stopping) = (Delivery::Disk(log.clone()), stop.clone());
         let serving = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let listener = http_edge::listener::listener(([127, 0, 0, 1], 0).into())?;
                 let (address, serving) = serve(listener, &webhooks, handler, delivery, stopping)?;
-                told.send(address).expect("the test listens");
+                sender.send(address).expect("the test listens");
                 serving.await?;
                 anyhow::Ok(())
             })

@@ -8,7 +8,7 @@ use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Attestation, Fact, FactKind, Place, Profile, Reason, Revision, Stamp, endpoint};
+use crate::{Attestation, Fact, FactKind, Position, Profile, Reason, Revision, Stamp, endpoint};
 
 /// The type of the event in `raw`, behind `com.hookledger.`.
 const ATTEST: &str = "attest";
@@ -45,7 +45,7 @@ impl Attest {
 }
 
 /// Interprets a command. Total, like [`interpret`](crate::interpret).
-pub fn interpret_command(raw: &RawEvent, place: Place) -> Result<Fact, Reason> {
+pub fn interpret_command(raw: &RawEvent, place: Position) -> Result<Fact, Reason> {
     let member_id = raw.member_id.clone().ok_or(Reason::NoMember)?;
     let attest: Option<Attest> = serde_json::from_slice(&raw.body).ok();
     let attest = attest.filter(|attest| attest.is_valid() && raw.kind.as_deref() == Some(ATTEST));
@@ -146,7 +146,7 @@ mod tests {
         let raw = attest.into_raw(installation.clone(), Timestamp::from_s(2_000_000_000));
         assert!(!String::from_utf8_lossy(&raw.body).contains("s3cret"));
         let raw = RawEvent::from_record(&raw.into_record()).expect("a raw event");
-        let fact = interpret_command(&raw, Place { partition: 0, offset: 1 }).expect("understood");
+        let fact = interpret_command(&raw, Position { partition: 0, offset: 1 }).expect("understood");
         assert_eq!((fact.installation, fact.principal), (installation, Fingerprint::of("s3cret")));
         let FactKind::Attested { attestation, installed_at, profile } = fact.kind else { panic!("{:?}", fact.kind) };
         assert_eq!((attestation, installed_at), (Attestation::Imported, Timestamp::parse("2023-10-05T17:30:00Z")));
@@ -188,7 +188,7 @@ mod tests {
             installed_at: None,
         };
         let raw = attest.into_raw(installation, Timestamp::from_s(5));
-        let place = Place { partition: 0, offset: 1 };
+        let place = Position { partition: 0, offset: 1 };
         let junk = RawEvent { body: Bytes::from_static(b"{}"), ..raw.clone() };
         assert_eq!(interpret_command(&junk, place), Err(Reason::BadValue));
         assert_eq!(interpret_command(&RawEvent { kind: Some("x".into()), ..raw }, place), Err(Reason::BadValue));

@@ -10,14 +10,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::{Fact, FactKind, Place, Profile, Revision, Stamp};
+use crate::{Fact, FactKind, Position, Profile, Revision, Stamp};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     pub installation: Installation,
     pub stamp: Stamp,
     pub principal: Fingerprint,
-    pub raw: Place,
+    pub raw: Position,
     pub body_bytes: u32,
     /// `None` for an event that is only passed on.
     pub kind: Option<FactKind>,
@@ -46,7 +46,7 @@ pub struct Public {
     pub omitted: Vec<Part>,
     /// The position of the raw event, if something is omitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub raw: Option<Place>,
+    pub raw: Option<Position>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +104,7 @@ const AROUND_BYTES: usize = 400;
 impl Public {
     /// The same without `data`, which consumers find at `place`.
     #[must_use]
-    pub fn without_data(mut self, place: Place) -> Self {
+    pub fn without_data(mut self, place: Position) -> Self {
         self.data = Json::null();
         if !self.omitted.contains(&Part::Data) {
             self.omitted.insert(0, Part::Data);

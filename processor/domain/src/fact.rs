@@ -9,7 +9,7 @@ use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Attestation, Decision, Place, Profile, Stamp};
+use crate::{Attestation, Decision, Position, Profile, Stamp};
 
 /// A REST method's name, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub struct Fact {
     #[serde(flatten)]
     pub stamp: Stamp,
     pub principal: Fingerprint,
-    pub raw: Place,
+    pub raw: Position,
     #[serde(flatten)]
     pub revision: Revision,
     #[serde(flatten)]
@@ -194,7 +194,7 @@ pub struct HeldEvent {
 /// The record value of a held event in `facts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldDetails {
-    pub raw: Place,
+    pub raw: Position,
     /// Size of the published event.
     #[serde(default)]
     pub bytes: u32,

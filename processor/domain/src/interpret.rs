@@ -10,7 +10,7 @@ use primitives::time::Timestamp;
 
 use self::redact::{Redacted, Secrets};
 use super::endpoint;
-use crate::{Decision, Event, FactKind, Method, Place, Profile, ProfileField, Public, Stamp};
+use crate::{Decision, Event, FactKind, Method, Position, Profile, ProfileField, Public, Stamp};
 
 mod redact;
 
@@ -72,7 +72,7 @@ const APPLICATION_TOKEN_BYTES_MAX: usize = 128;
 const TOKEN_BYTES_MAX: usize = 512;
 
 /// Interprets a raw event. Total: every body is an event, or is rejected for a reason.
-pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
+pub fn interpret(raw: &RawEvent, place: Position) -> Result<Event, Reason> {
     if raw.unknown_source {
         return Err(Reason::UnknownSource);
     }

@@ -73,7 +73,7 @@ mod tests {
     use bitrix24::Installation;
     use event_log::EventId;
 
-    use super::super::{Change, Fact, FactKind, Place, Profile, Revision, Stamp};
+    use super::super::{Change, Fact, FactKind, Position, Profile, Revision, Stamp};
     use super::*;
 
     const HOUR: u64 = 3_600;
@@ -86,7 +86,7 @@ mod tests {
                 installation: Installation::parse("crm-sync", "a223").expect("valid"),
                 stamp: Stamp::new(Some(at), at, EventId::from_u128(offset.into())),
                 principal: Fingerprint::of("application token"),
-                raw: Place { partition: 0, offset },
+                raw: Position { partition: 0, offset },
                 revision: Revision::default(),
                 kind: kind.clone(),
             })));

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::claims::{Description, Status};
 use crate::permission::CONSENT;
 use crate::trust::{Trusted, Verdict};
-use crate::{Decision, EndpointHosts, InstallationState, Latest, Method, Place, Profile};
+use crate::{Decision, EndpointHosts, InstallationState, Latest, Method, Position, Profile};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -61,7 +61,7 @@ pub struct InstallationRecord {
     /// The newest fact of the trusted principals.
     pub last_fact: Option<LastFactRecord>,
     /// The position of that fact in `raw`.
-    pub position: Option<Place>,
+    pub position: Option<Position>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,7 +150,7 @@ impl InstallationState {
                 id: last.stamp.id,
                 at: last.stamp.occurred_at,
             }),
-            position: last_fact.map(|last| Place { partition, offset: last.offset }),
+            position: last_fact.map(|last| Position { partition, offset: last.offset }),
             trusted: verdict.trusted,
         }
     }

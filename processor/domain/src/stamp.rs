@@ -9,13 +9,6 @@ use serde::{Deserialize, Serialize};
 /// A `ts` further ahead of the receipt comes from a wrong clock.
 const AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
-    /// Equal in every topic.
-    pub partition: u32,
-    pub offset: u64,
-}
-
 /// A total order: Bitrix24's time, then the time of receipt, then the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stamp {

@@ -24,9 +24,7 @@ use crate::run::failure::Failure;
 use crate::run::publish::{permission_key, permission_value};
 use crate::run::recent_events::RecentEvents;
 use crate::state::{Store, StoreError, Trusts, opening};
-use domain::{
-    DECISIONS_KEPT, Event, Fact, FactKey, FactKind, INTERPRETATION, Place, Revision, interpret, interpret_command,
-};
+use domain::{DECISIONS_KEPT, Event, Fact, FactKey, FactKind, INTERPRETATION, Revision, interpret, interpret_command};
 
 /// Further differences are counted but not listed.
 const NAMED_MAX: usize = 1_000;
@@ -51,13 +49,13 @@ pub struct Audit {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
     /// `raw` has an event whose fact is missing.
-    NoFact(Place, Installation, EventId),
+    NoFact(Position, Installation, EventId),
     /// A fact differs from the interpretation of its raw event.
-    OtherFact(Place, Installation, EventId),
+    OtherFact(Position, Installation, EventId),
     /// The same, where a newer version of Hookledger wrote the fact.
-    NewerFact(Place, Installation, EventId),
+    NewerFact(Position, Installation, EventId),
     /// A fact names a position in `raw` that holds another record.
-    NoEvent(Place, Installation, EventId),
+    NoEvent(Position, Installation, EventId),
     /// The topic lacks a record that follows from the state.
     NoRecord(Topic, String),
     /// The record in the topic differs from the state.
@@ -68,7 +66,7 @@ pub enum Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = |place: &Place| format!("raw {}/{}", place.partition, place.offset);
+        let place = |place: &Position| format!("raw {}/{}", place.partition, place.offset);
         match self {
             Self::NoFact(at, about, id) => write!(f, "{} tells of {about} in event {id}: no fact says so", place(at)),
             Self::OtherFact(at, about, id) => {
@@ -365,7 +363,7 @@ fn event(
     entry: &Entry,
     explained: &mut BTreeSet<(u64, EventId)>,
 ) -> Result<Option<(Difference, Option<Correction>)>, StoreError> {
-    let place = Place { partition: entry.position.partition, offset: entry.position.offset };
+    let place = entry.position;
     let Ok(raw) = RawEvent::from_record(&entry.record) else { return Ok(None) };
     if raw.is_command {
         if let Ok(fact) = interpret_command(&raw, place) {

@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bitrix24::Installation;
 use disk_log::{DiskLog, Options};
-use event_log::EventId;
 use event_log::contract::Retention;
+use event_log::{EventId, Position};
 use kafka_log::RawWriter;
 use primitives::time::Timestamp;
 use runtime::settings::KafkaSettings;
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::state::memory::Memory;
 use crate::state::{Progressed, Trusts};
-use domain::{Change, Decision, Fact, FactKind, Method, Place, Profile, Revision, Stamp};
+use domain::{Change, Decision, Fact, FactKind, Method, Profile, Revision, Stamp};
 
 const MEMBER: &str = "a223c6b3710f85df22e9377d6c4f7553";
 const EVENT: EventId = EventId::from_u128(7);
@@ -29,7 +29,7 @@ fn context(tokens: &[&str]) -> QueryContext {
             installation: Installation::parse("crm-sync", MEMBER).expect("valid"),
             stamp: Stamp::new(Some(now), now, EventId::from_u128(offset.into())),
             principal: Fingerprint::of("application token"),
-            raw: Place { partition: 0, offset },
+            raw: Position { partition: 0, offset },
             revision: Revision::default(),
             kind,
         }))

@@ -4,14 +4,14 @@
 //! later, unless a message arrives; the run loop can block in one where none can arrive. Nothing can interrupt that
 //! wait. Ending loses nothing: the next process starts with the new time.
 
-use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use primitives::time::Timestamp;
+use runtime::abort::abort;
 use runtime::lifecycle::Stop;
-use tracing::{error, warn};
+use tracing::warn;
 
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Smaller steps are waited out. Equals the session timeout, after which another processor takes over.
@@ -36,10 +36,8 @@ pub fn end_when_set_back(stop: Stop) -> anyhow::Result<()> {
 
 fn end(back: Duration) -> ! {
     let seconds = back.as_secs();
-    error!(
-        seconds,
-        "exiting: the clock was set back by {seconds} s, and Kafka's client may block for as long. Nothing is lost: the \
-         next process continues from here. Configure time synchronisation to slew the clock, not to step it"
-    );
-    process::exit(1)
+    abort(format!(
+        "the clock was set back by {seconds} s, and Kafka's client may block for as long. Nothing is lost: the next process \
+         continues from here. Configure time synchronisation to slew the clock, not to step it"
+    ))
 }

@@ -20,7 +20,7 @@ struct Seen {
 
 impl Hanging {
     /// Updates the set of undecided positions. Returns how many have been undecided for `long`.
-    pub fn look(&mut self, undecided: Vec<(Topic, Position)>, now: Instant, long: Duration) -> usize {
+    pub fn update(&mut self, undecided: Vec<(Topic, Position)>, now: Instant, long: Duration) -> usize {
         let mut known = std::mem::take(&mut self.0);
         let seen = |place| {
             let seen = known.remove(&place).unwrap_or(Seen { since: now, was_tried: false });
@@ -58,22 +58,22 @@ mod tests {
     #[test]
     fn a_place_that_stays_undecided_is_tried_once_and_one_that_moves_is_not() {
         let (mut hanging, began) = (Hanging::default(), Instant::now());
-        let mut look = |seconds: u64, undecided: &[(u32, u64)]| {
+        let mut update = |seconds: u64, undecided: &[(u32, u64)]| {
             let now = began + Duration::from_secs(seconds);
             let undecided = undecided.iter().map(|(partition, offset)| place(*partition, *offset)).collect();
-            (hanging.look(undecided, now, LONG), hanging.try_once(now, LONG))
+            (hanging.update(undecided, now, LONG), hanging.try_once(now, LONG))
         };
-        assert_eq!(look(0, &[(0, 7), (1, 3)]), (0, false));
-        assert_eq!(look(39, &[(0, 7), (1, 4)]), (0, false), "partition 1 goes on");
-        assert_eq!(look(40, &[(0, 7), (1, 4)]), (1, true));
-        assert_eq!(look(60, &[(0, 7), (1, 5)]), (1, false), "it did not help");
-        assert_eq!(look(70, &[(1, 6)]), (0, false));
-        assert_eq!(look(80, &[(0, 9), (1, 6)]), (0, false), "another one");
-        assert_eq!(look(120, &[(0, 9), (1, 6)]), (2, true));
-        assert_eq!(look(130, &[(0, 9), (1, 6)]), (2, false));
+        assert_eq!(update(0, &[(0, 7), (1, 3)]), (0, false));
+        assert_eq!(update(39, &[(0, 7), (1, 4)]), (0, false), "partition 1 goes on");
+        assert_eq!(update(40, &[(0, 7), (1, 4)]), (1, true));
+        assert_eq!(update(60, &[(0, 7), (1, 5)]), (1, false), "it did not help");
+        assert_eq!(update(70, &[(1, 6)]), (0, false));
+        assert_eq!(update(80, &[(0, 9), (1, 6)]), (0, false), "another one");
+        assert_eq!(update(120, &[(0, 9), (1, 6)]), (2, true));
+        assert_eq!(update(130, &[(0, 9), (1, 6)]), (2, false));
         hanging.forget_tries();
         let places = vec![place(0, 9), place(1, 7)];
-        assert_eq!(hanging.look(places, began + Duration::from_secs(140), LONG), 1);
+        assert_eq!(hanging.update(places, began + Duration::from_secs(140), LONG), 1);
         assert!(hanging.try_once(began + Duration::from_secs(140), LONG), "it may hang again");
     }
 }

@@ -20,7 +20,7 @@ use crate::run::recent_events::{Recent, RecentEvents};
 use crate::state::{Progressed, Store, StoreError};
 use domain::fold::{Effect, Outcome, fold, fold_attestation, forget};
 use domain::{
-    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Reason, Stamp, interpret, interpret_command,
+    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Reason, Stamp, interpret, interpret_command,
 };
 
 /// Limits of an owner. A step is one transaction.
@@ -209,7 +209,7 @@ impl<'a> Owner<'a> {
         next: &[&Entry],
         batch: &mut Batch,
     ) -> Result<Outcome, Failure> {
-        let place = place(entry);
+        let place = entry.position;
         let raw = RawEvent::from_record(&entry.record);
         let meaning = raw.as_ref().map_err(|_| Reason::NotARawEvent).and_then(|raw| meaning(raw, place));
         let publisher = Publisher::new(&entry.record, place).showing(self.limits.event_bytes);
@@ -360,7 +360,7 @@ impl Meaning {
     }
 }
 
-fn meaning(raw: &RawEvent, place: Place) -> Result<Meaning, Reason> {
+fn meaning(raw: &RawEvent, place: Position) -> Result<Meaning, Reason> {
     if raw.is_command {
         return interpret_command(raw, place).map(|fact| Meaning::Attestation(Box::new(fact)));
     }
@@ -383,9 +383,5 @@ fn known<'b>(
 fn event_of(events: &HeldEvents, partition: u32, held: &HeldEvent) -> Option<Event> {
     let entry = events.get(Position { partition, offset: held.offset })?;
     let raw = RawEvent::from_record(&entry.record).ok().filter(|raw| raw.id == held.id)?;
-    interpret(&raw, place(entry)).ok()
-}
-
-fn place(entry: &Entry) -> Place {
-    Place { partition: entry.position.partition, offset: entry.position.offset }
+    interpret(&raw, entry.position).ok()
 }

@@ -3,14 +3,14 @@
 use bitrix24::Installation;
 use bytes::Bytes;
 use event_log::contract::{Topic, header};
-use event_log::{EventId, Output, RawEvent, Record};
+use event_log::{EventId, Output, Position, RawEvent, Record};
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::run::inconsistency::What;
 use domain::fold::Effect;
-use domain::{Change, FactKey, PermissionRecord, Place, Public, Reason};
+use domain::{Change, FactKey, PermissionRecord, Public, Reason};
 
 /// The progress record of a partition, in the same transaction as the records that follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,13 +59,13 @@ pub struct Accepted {
 /// Builds the records that follow from one raw record.
 pub struct Publisher<'a> {
     raw: &'a Record,
-    place: Place,
+    place: Position,
     at: Timestamp,
     event_bytes: usize,
 }
 
 impl<'a> Publisher<'a> {
-    pub fn new(raw: &'a Record, place: Place) -> Self {
+    pub fn new(raw: &'a Record, place: Position) -> Self {
         Self { raw, place, at: raw.at, event_bytes: usize::MAX }
     }
 
@@ -107,7 +107,7 @@ impl<'a> Publisher<'a> {
     }
 
     /// An event as published; `lies_at` is its own position, which differs for a released event.
-    pub fn event(&self, topic: Topic, public: &Public, lies_at: Place) -> Output {
+    pub fn event(&self, topic: Topic, public: &Public, lies_at: Position) -> Output {
         let kind = format!("com.bitrix24.{}", public.event.to_ascii_lowercase());
         let without_data = (public.size() as usize > self.event_bytes).then(|| public.clone().without_data(lies_at));
         let public = without_data.as_ref().unwrap_or(public);
@@ -183,7 +183,7 @@ pub fn accepted(accepted: &Accepted, id: EventId, partition: u32) -> Output {
 
 /// A record of `facts` about the partition, at `K` of `raw`.
 fn of_partition(key: &FactKey, value: &impl Serialize, kind: &str, partition: u32, raw: u64, at: Timestamp) -> Output {
-    let place = Place { partition, offset: raw.saturating_sub(1) };
+    let place = Position { partition, offset: raw.saturating_sub(1) };
     let (key, value) = (Some(key.to_string()), Some(json_bytes(value)));
     Output { topic: Topic::Facts, partition, record: Record { key, value, headers: headers(kind, place).into(), at } }
 }
@@ -192,7 +192,7 @@ pub(crate) fn json_bytes(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).expect("our own types have a JSON form").into()
 }
 
-fn headers(kind: &str, place: Place) -> [(String, Vec<u8>); 4] {
+fn headers(kind: &str, place: Position) -> [(String, Vec<u8>); 4] {
     [
         (header::TYPE.to_owned(), kind.as_bytes().to_vec()),
         (header::CONTENT_TYPE.to_owned(), b"application/json".to_vec()),

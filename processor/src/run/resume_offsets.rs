@@ -97,9 +97,9 @@ mod tests {
     use crate::run::inconsistency::What;
 
     /// `agrees`: whether `raw` holds the last folded event.
-    fn stands(told: Option<u64>, committed: Option<u64>, raw: (u64, u64), agrees: bool) -> Result<u64, What> {
-        let last = told.map(|_| EventId::from_u128(1));
-        let checkpoint = Checkpoint { facts: 9, raw: told, last, ..Checkpoint::default() };
+    fn stands(recorded: Option<u64>, committed: Option<u64>, raw: (u64, u64), agrees: bool) -> Result<u64, What> {
+        let last = recorded.map(|_| EventId::from_u128(1));
+        let checkpoint = Checkpoint { facts: 9, raw: recorded, last, ..Checkpoint::default() };
         let there = if agrees { last } else { Some(EventId::from_u128(2)) };
         let offsets = ResumeOffsets { partition: 0, checkpoint, committed, raw, there, tells_progress: true };
         offsets.place().map_err(|inconsistency| inconsistency.what)

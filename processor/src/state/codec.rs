@@ -5,14 +5,14 @@
 use std::collections::BTreeSet;
 
 use bitrix24::Installation;
-use event_log::EventId;
+use event_log::{EventId, Position};
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::StoreError;
 use domain::{
-    Attestation, Claims, Decision, Fact, FactKind, Held, Latest, Method, Place, Profile, ProfileField, Revision, Stamp,
+    Attestation, Claims, Decision, Fact, FactKind, Held, Latest, Method, Profile, ProfileField, Revision, Stamp,
 };
 
 /// The encoding of all rows except those of owner and checkpoint, which every version can read.
@@ -119,7 +119,7 @@ struct ProfileRow {
 struct FactRow {
     stamp: Stamp,
     principal: Fingerprint,
-    raw: Place,
+    raw: Position,
     revision: (u32, u32),
     #[serde(with = "FactKindRow")]
     kind: FactKind,

@@ -8,7 +8,8 @@ use proptest::strategy::ValueTree;
 use super::memory::Memory;
 use super::sled::Sled;
 use super::*;
-use domain::{Decision, FactKind, HeldDetails, HeldEvent, Method, Place, Profile, ProfileField, Revision, Stamp};
+use domain::{Decision, FactKind, HeldDetails, HeldEvent, Method, Profile, ProfileField, Revision, Stamp};
+use event_log::Position;
 
 const PARTITIONS: u32 = 3;
 
@@ -21,7 +22,7 @@ fn fact(installation: Installation, principal: u8, at: u64, offset: u64, kind: F
     let stamp = Stamp::new(Some(Timestamp::from_s(at)), Timestamp::from_s(at), id);
     let partition = partition_of(&installation.to_string(), PARTITIONS);
     let (principal, revision) = (Fingerprint::of(&principal.to_string()), Revision::default());
-    Change::Fact(Box::new(Fact { installation, stamp, principal, raw: Place { partition, offset }, revision, kind }))
+    Change::Fact(Box::new(Fact { installation, stamp, principal, raw: Position { partition, offset }, revision, kind }))
 }
 
 fn kind() -> impl Strategy<Value = FactKind> {

@@ -1,19 +1,18 @@
 //! Ends the process when sled can no longer be trusted, so that a new one starts from the disk.
 //!
 //! After a panic in sled, the next caller may block for ever, and its threads belong to the whole process. So nothing
-//! is repaired in place: the process logs the reason and ends, and the next one quarantines the state. Only failures on
+//! is repaired in place: the process ends, and the next one quarantines the state. Only failures on
 //! the thread that opens a state are left to that thread, since no other has the state yet.
 
 use std::cell::Cell;
 use std::panic::{self, PanicHookInfo};
 use std::path::{Path, PathBuf};
-use std::process;
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use tracing::error;
+use runtime::abort::abort;
 
 use super::crash_marker;
 
@@ -27,7 +26,7 @@ thread_local! {
     static OPENS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on the process ends when sled fails. For programs; tests handle failures themselves.
+/// From now on the process ends when sled fails: see [`abort`]. For programs; tests handle failures themselves.
 pub fn end_with(dir: &Path) {
     if WATCHED.set(dir.to_owned()).is_err() {
         return;
@@ -79,11 +78,9 @@ pub fn while_opening<T>(dir: &Path, deadline: Duration, open: impl FnOnce() -> T
 }
 
 fn end(why: &str) -> ! {
-    error!(
-        "exiting: {why}. Nothing is lost: the state follows from facts, and the next start reads again what it cannot \
-         use of it"
-    );
-    process::exit(1)
+    abort(format!(
+        "{why}. Nothing is lost: the state follows from facts, and the next start reads again what it cannot use of it"
+    ))
 }
 
 /// Whether it comes from sled's code or threads.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bitrix24::Installation;
 use bytes::Bytes;
-use domain::{Decision, Fact, FactKey, FactKind, HeldDetails, HeldEvent, Method, Place, Profile, Revision, Stamp};
+use domain::{Decision, Fact, FactKey, FactKind, HeldDetails, HeldEvent, Method, Profile, Revision, Stamp};
 use event_log::contract::Topic;
 use event_log::{Applied, Entry, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Record};
 use fastrand::Rng;
@@ -49,7 +49,7 @@ impl History {
                     let id = EventId::from_u128(random.u128(..));
                     let one = HeldEvent { installation, id, principal, offset: *raw };
                     held[partition].push(one.clone());
-                    let at = Place { partition: installation_partition, offset: *raw };
+                    let at = Position { partition: installation_partition, offset: *raw };
                     let kind = random.bool().then(|| Box::new(fact(&mut random, one.installation.clone(), *raw)));
                     let details = HeldDetails { raw: at, bytes: random.u32(..1_000), fact: kind };
                     (FactKey::Held(one), Some(serde_json::to_vec(&details).expect("JSON").into()))
@@ -109,7 +109,7 @@ fn fact(random: &mut Rng, installation: Installation, offset: u64) -> Fact {
             profile,
         },
     };
-    let place = Place { partition: partition_of_installation(&installation, PARTITIONS), offset };
+    let place = Position { partition: partition_of_installation(&installation, PARTITIONS), offset };
     let stamp = Stamp::new(Some(at), at, EventId::from_u128(random.u128(..)));
     Fact { installation, stamp, principal: principal(random), raw: place, revision: Revision::default(), kind }
 }

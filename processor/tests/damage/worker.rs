@@ -106,6 +106,7 @@ fn start() -> Running {
 
 /// The other side: takes over whatever it is told to, until nobody tells it any more.
 pub fn serve() {
+    runtime::abort::on_abort(|_| std::process::exit(1)).expect("a thread");
     let mut histories = HashMap::new();
     for order in std::io::stdin().lines().map_while(Result::ok) {
         let [seed, records, dir] = order.split(' ').collect::<Vec<_>>()[..] else { panic!("{order}") };

@@ -11,11 +11,11 @@ use fastrand::Rng;
 use ingress::delivery::state::Rules;
 use primitives::clock::Clock;
 
-use super::broker::Broker;
 use super::disk::Shelf;
 use super::judge::{Counts, Judge};
 use super::life::{Crew, Signs, SimDispatcher, WAITS_FOR_REPORTS, is_wanted};
 use super::mutation::Mutation;
+use super::stage::broker::Broker;
 use super::stage::{Faults, Handle, Stage};
 use crate::baton::{End, Go, Pause, Runner};
 

@@ -12,7 +12,7 @@ use super::medium::Medium;
 use super::mutation::Mutation;
 use super::stage::Handle;
 use crate::baton::{Go, Port};
-use crate::sim_event_log::INJECTED;
+use crate::being::INJECTED;
 
 mod torn;
 

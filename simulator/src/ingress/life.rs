@@ -22,7 +22,7 @@ use super::judge::{Id, id};
 use super::mutation::Mutation;
 use super::stage::Handle;
 use crate::baton::{Port, Runner};
-use crate::sim_event_log::INJECTED;
+use crate::being::INJECTED;
 
 /// A dispatcher between a simulated producer and a simulated disk.
 pub type SimDispatcher = Dispatcher<SimClient>;

@@ -6,9 +6,12 @@ use fastrand::Rng;
 use primitives::clock::Clock;
 use primitives::time::Timestamp;
 
-use super::broker::Broker;
 use super::judge::Judge;
 use super::mutation::Mutation;
+
+pub mod broker;
+
+use broker::Broker;
 
 /// The last lines of a trace are kept.
 const LINES_MAX: usize = 20_000;

@@ -8,7 +8,8 @@ use event_log::hanging::{LeftOff, Published, Recovering, Undecided};
 use event_log::{Entry, EventLogError, Output, Position};
 
 use super::producer::Producer;
-use super::{Being, places, stopping};
+use super::{places, stopping};
+use crate::being::Being;
 use crate::mutation::Mutation;
 use crate::world::World;
 
@@ -50,20 +51,20 @@ impl Recovering for Opening<'_> {
             let world = self.being.world.lock();
             (published(&world), world.broker.now_ms + IN_FLIGHT_MS_MAX)
         };
-        let mut untold: BTreeSet<u32> = first.iter().map(|published| published.partition).collect();
+        let mut unknown: BTreeSet<u32> = first.iter().map(|published| published.partition).collect();
         loop {
             self.being.pause("wait for what is about to be decided");
             let world = self.being.world.lock();
             let left_off = left_off(&world);
-            untold.retain(|partition| left_off.untold.contains(partition));
+            unknown.retain(|partition| left_off.unknown.contains(partition));
             let published = published(&world);
             let open = first.iter().zip(&published).filter(|(first, now)| first.is_open() && now.stable < first.end);
             let hanging: BTreeSet<(Topic, u32)> = open.map(|(_, now)| (now.topic, now.partition)).collect();
             if world.has(Mutation::LeavesWhatHangs) {
                 return Ok(Undecided { published, hanging: BTreeSet::new(), left_off: LeftOff::default() });
             }
-            if hanging.is_empty() && untold.is_empty() || world.broker.now_ms >= until_ms {
-                return Ok(Undecided { published, hanging, left_off: LeftOff { untold, ..left_off } });
+            if hanging.is_empty() && unknown.is_empty() || world.broker.now_ms >= until_ms {
+                return Ok(Undecided { published, hanging, left_off: LeftOff { unknown, ..left_off } });
             }
             if self.being.stop.requested() {
                 return Err(stopping());
@@ -124,11 +125,11 @@ impl Recovering for Opening<'_> {
 }
 
 fn published(world: &World) -> Vec<Published> {
-    let look = |(topic, partition)| {
+    let publication = |(topic, partition)| {
         let log = world.broker.log(topic, partition);
         Published { topic, partition, stable: log.stable_end(), end: log.bounds().1 }
     };
-    places(world).map(look).collect()
+    places(world).map(publication).collect()
 }
 
 fn left_off(world: &World) -> LeftOff {
@@ -136,9 +137,9 @@ fn left_off(world: &World) -> LeftOff {
     for partition in 0..world.broker.partitions() {
         match world.broker.committed(partition) {
             _ if world.has(Mutation::AbortsWhatHangs) => {}
-            _ if world.has(Mutation::CommitsWhatHangs) => left_off.told.extend([(partition, u64::MAX / 2)]),
-            Ok(offset) => left_off.told.extend(offset.map(|offset| (partition, offset))),
-            Err(_) => left_off.untold.extend([partition]),
+            _ if world.has(Mutation::CommitsWhatHangs) => left_off.known.extend([(partition, u64::MAX / 2)]),
+            Ok(offset) => left_off.known.extend(offset.map(|offset| (partition, offset))),
+            Err(_) => left_off.unknown.extend([partition]),
         }
     }
     left_off

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use event_log::contract::Topic;
 use event_log::{EventLogError, Output, Position};
 
-use super::{Being, INJECTED, stopping};
+use super::stopping;
+use crate::being::{Being, INJECTED};
 use crate::broker::Refusal;
 use crate::mutation::Mutation;
 use crate::world::World;

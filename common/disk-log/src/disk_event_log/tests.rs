@@ -295,7 +295,7 @@ fn what_finds_no_room_waits_for_it_and_is_published_once_in_its_order() {
     let (files, faults) = faulty::files();
     let (mut event_log, upkeep, _stop) = waiting(&files, dir.path());
     let gauge = runtime::telemetry::registry();
-    upkeep.tell(&gauge, &runtime::lifecycle::Readiness::default());
+    upkeep.register(&gauge, &runtime::lifecycle::Readiness::default());
     let waits = || {
         gauge.gather().iter().any(|family| {
             family.name().ends_with("derived_logs_wait_for_room")
@@ -366,7 +366,7 @@ fn the_oldest_unverified_events_give_way_and_are_counted() {
     let dir = tempfile::tempdir().expect("a directory");
     let upkeep = Upkeep::new(Retention::default()).with_unverified_limit(2 * 256 * 1024);
     let registry = runtime::telemetry::registry();
-    upkeep.tell(&registry, &runtime::lifecycle::Readiness::default());
+    upkeep.register(&registry, &runtime::lifecycle::Readiness::default());
     let mut event_log =
         DiskEventLog::open_on(&Files::default(), dir.path(), raw(dir.path()), upkeep, &Options::progress())
             .expect("open");

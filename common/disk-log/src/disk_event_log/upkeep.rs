@@ -50,7 +50,7 @@ impl Upkeep {
         Self { stop, ..self }
     }
 
-    pub fn tell(&self, registry: &Registry, readiness: &Readiness) {
+    pub fn register(&self, registry: &Registry, readiness: &Readiness) {
         registered(registry, Ok(self.waits.clone()));
         registered(registry, Ok(self.gave_way.clone()));
         let waits = self.waits.clone();

@@ -120,15 +120,15 @@ pub(in super::super) fn lock_dir(dir: &Path) -> io::Result<File> {
 
 /// Locks the directory against writers for as long as the file is open, without writing anything; none if a writer
 /// has it. Several readers may share it.
-pub(in super::super) fn look_at_dir(dir: &Path) -> io::Result<Option<Looking>> {
+pub(in super::super) fn lock_dir_shared(dir: &Path) -> io::Result<Option<SharedLock>> {
     match private::open_no_follow(&dir.join("lock")) {
-        Ok(file) => Ok(fs4::fs_std::FileExt::try_lock_shared(&file)?.then_some(Looking(Some(file)))),
+        Ok(file) => Ok(fs4::fs_std::FileExt::try_lock_shared(&file)?.then_some(SharedLock(Some(file)))),
         // A copy need not have a lock file.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(Looking(None))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(SharedLock(None))),
         Err(error) => Err(error),
     }
 }
 
-/// The lock of [`look_at_dir`].
+/// The lock of [`lock_dir_shared`].
 #[derive(Debug)]
-pub(in super::super) struct Looking(#[expect(dead_code, reason = "what counts is that it is open")] Option<File>);
+pub(in super::super) struct SharedLock(#[expect(dead_code, reason = "what counts is that it is open")] Option<File>);

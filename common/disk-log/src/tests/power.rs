@@ -137,7 +137,7 @@ fn come_back(dir: &Path, state: &State, sent: &Sent, dice: &mut Rng) -> Tape {
     faults.hasty.store(true, Ordering::SeqCst);
     faults.record();
     let log = DiskLog::open_on(files.clone(), dir, power_options()).expect("open what is left");
-    let found = look(&log, state, sent);
+    let found = records_found(&log, state, sent);
     let delivered = Delivered::load(&log).expect("load what is delivered");
     let (first, end) = log.bounds();
     for offset in first..end {
@@ -163,13 +163,13 @@ fn come_back(dir: &Path, state: &State, sent: &Sent, dice: &mut Rng) -> Tape {
     let tape = Tape { before, acts: faults.recorded() };
     let log = DiskLog::open_on(files, dir, power_options()).expect("open it again");
     assert_eq!(log.bounds(), (first, if is_new { end + records } else { end }));
-    let after = look(&log, state, sent);
+    let after = records_found(&log, state, sent);
     assert!(found.iter().all(|(offset, number)| after.get(offset) == Some(number)), "{found:?} {after:?}");
     tape
 }
 
 /// Everything that can be read: what was answered is there, and what else is there was sent, in whole groups, once.
-fn look(log: &DiskLog, state: &State, sent: &Sent) -> BTreeMap<u64, u64> {
+fn records_found(log: &DiskLog, state: &State, sent: &Sent) -> BTreeMap<u64, u64> {
     let (first, end) = log.bounds();
     let mut found = BTreeMap::new();
     for (index, (offset, record)) in read(log, 0).expect("read").into_iter().enumerate() {

@@ -121,9 +121,9 @@ impl Recovering for SimulatedLogs {
         let published: Vec<Published> = published.collect();
         let hanging = published.iter().filter(|published| published.is_open()).map(|published| (published.topic, 0));
         let left_off = if self.is_told {
-            LeftOff { told: self.told.map(|told| (0, told)).into_iter().collect(), untold: BTreeSet::new() }
+            LeftOff { known: self.told.map(|told| (0, told)).into_iter().collect(), unknown: BTreeSet::new() }
         } else {
-            LeftOff { told: BTreeMap::new(), untold: BTreeSet::from([0]) }
+            LeftOff { known: BTreeMap::new(), unknown: BTreeSet::from([0]) }
         };
         Ok(Undecided { hanging: hanging.collect(), published, left_off })
     }

@@ -55,10 +55,10 @@ impl Reader {
 
     pub(super) fn all_left_off(&self) -> Result<LeftOff, EventLogError> {
         let all: Vec<u32> = (0..self.settings.partitions).collect();
-        let mut left_off = LeftOff { told: BTreeMap::new(), untold: all.iter().copied().collect() };
+        let mut left_off = LeftOff { known: BTreeMap::new(), unknown: all.iter().copied().collect() };
         self.ask_where_left_off(&all, &mut left_off);
         // If one of them is undecided, Kafka's client returns none.
-        for partition in left_off.untold.clone() {
+        for partition in left_off.unknown.clone() {
             if self.stop.requested() {
                 return Err(stopping());
             }
@@ -74,8 +74,8 @@ impl Reader {
 
     pub(super) fn ask_where_left_off(&self, partitions: &[u32], left_off: &mut LeftOff) {
         for (partition, offset) in self.left_off_in(partitions).unwrap_or_default() {
-            left_off.untold.remove(&partition);
-            left_off.told.extend(offset.map(|offset| (partition, offset)));
+            left_off.unknown.remove(&partition);
+            left_off.known.extend(offset.map(|offset| (partition, offset)));
         }
     }
 
@@ -86,12 +86,12 @@ impl Reader {
         for partition in partitions {
             asked.add_partition(&raw, kafka_partition(*partition));
         }
-        let told = self.committed.committed_offsets(asked, OFFSETS_WAIT).ok()?;
-        let tell = |place: &TopicPartitionListElem<'_>| {
+        let answer = self.committed.committed_offsets(asked, OFFSETS_WAIT).ok()?;
+        let offset_of = |place: &TopicPartitionListElem<'_>| {
             place.error().ok()?;
             let offset = if let Offset::Offset(offset) = place.offset() { Some(whole(offset)) } else { None };
             Some((u32::try_from(place.partition()).ok()?, offset))
         };
-        told.elements().iter().map(tell).collect()
+        answer.elements().iter().map(offset_of).collect()
     }
 }

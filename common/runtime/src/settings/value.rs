@@ -59,8 +59,9 @@ pub(super) fn holds_secret(given: &str) -> bool {
     const TELLTALES: [&str; 7] = ["password", "secret", "key", "token", "jaas", "oauthbearer.config", "credential"];
     let key = given.split_once('=').map(|(key, _)| key.to_ascii_lowercase());
     // The path of a file is no secret.
-    let tells = |key: &str| !key.trim_end().ends_with(".location") && TELLTALES.iter().any(|word| key.contains(word));
-    key.as_deref().is_some_and(tells)
+    let is_telling =
+        |key: &str| !key.trim_end().ends_with(".location") && TELLTALES.iter().any(|word| key.contains(word));
+    key.as_deref().is_some_and(is_telling)
 }
 
 fn without_secret(given: &str) -> String {

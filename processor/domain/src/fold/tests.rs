@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::installation::CLAIMANTS_MAX;
-use crate::{Attest, Attestation, Place, ProfileField, RecordStatus, interpret, interpret_command};
+use crate::{Attest, Attestation, Position, ProfileField, RecordStatus, interpret, interpret_command};
 
 /// A line a step: principal, `ts` and what happened.
 fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (InstallationState, Vec<(Outcome, Vec<Effect>)>) {
@@ -58,7 +58,7 @@ fn attest(
         Attest { principal: Fingerprint::of(principal), attestation, domain: None, version: None, installed_at: None };
     let mut command = attest.into_raw(about, Timestamp::from_s(1_000_000 + offset));
     command.id = EventId::from_u128(offset.into());
-    let fact = interpret_command(&command, Place { partition: 0, offset }).expect("understood");
+    let fact = interpret_command(&command, Position { partition: 0, offset }).expect("understood");
     let folded = facts_in(state);
     let read = |held: &HeldEvent| -> Result<_, Infallible> { Ok(held_fact(raw, held, &folded)) };
     let Ok(folded) = fold_attestation(state, fact, Trust::FirstInstall, read);
@@ -80,7 +80,7 @@ fn event(offset: u64, principal: &str, ts: u64, tells: &str) -> Event {
     let mut raw =
         RawEvent::new(app, Form::parse(body.as_bytes()).head(), Bytes::from(body), Timestamp::from_s(1_000_000));
     raw.id = EventId::from_u128(offset.into());
-    interpret(&raw, Place { partition: 0, offset }).expect("understood")
+    interpret(&raw, Position { partition: 0, offset }).expect("understood")
 }
 
 fn check(steps: &[(&str, u64, &str)], status: RecordStatus, trusted: Option<&str>) {

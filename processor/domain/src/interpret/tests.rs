@@ -8,7 +8,7 @@ fn event(body: &str) -> Result<Event, Reason> {
     let app = AppName::parse("crm-sync").expect("a name");
     let body = Bytes::copy_from_slice(body.as_bytes());
     let raw = RawEvent::new(app, Form::parse(&body).head(), body, Timestamp::from_s(1_800_000_000));
-    interpret(&raw, Place { partition: 0, offset: 0 })
+    interpret(&raw, Position { partition: 0, offset: 0 })
 }
 
 fn kind(body: &str) -> FactKind {
@@ -136,7 +136,7 @@ fn what_is_too_large_to_be_shown_says_so_and_where_it_lies() {
     // Each becomes six bytes of JSON.
     let large = public(&"%01".repeat(200_000));
     assert_eq!((large.data.text(), large.auth.text()), ("null", r#"{"domain":"x","member_id":"a223"}"#));
-    assert_eq!((large.omitted, large.raw), (vec![Part::Data], Some(Place { partition: 0, offset: 0 })));
+    assert_eq!((large.omitted, large.raw), (vec![Part::Data], Some(Position { partition: 0, offset: 0 })));
     let small = public(&"%01".repeat(150_000));
     assert_eq!((small.data.text().len(), small.omitted, small.raw), (900_008, vec![], None));
 

@@ -23,7 +23,7 @@ fn what_was_folded_and_is_there_no_more_makes_the_state_void_unless_compaction_t
     facts.there = vec![(8, said_nothing())];
     assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "taken back");
     facts.there = vec![(8, progress_to(3))];
-    assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "told again");
+    assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "written again");
     facts.there = vec![(4, progress_to(4))];
     assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "another one");
 }
@@ -66,14 +66,14 @@ fn folded_up_to(facts: u64) -> Store {
 }
 
 fn progress_to(raw: u64) -> Record {
-    let told = Progress { raw, log: LOG, folded: vec![], last: None, partitions: None, accepted: None };
-    progress(&told, 0, Timestamp::from_s(0)).record
+    let written = Progress { raw, log: LOG, folded: vec![], last: None, partitions: None, accepted: None };
+    progress(&written, 0, Timestamp::from_s(0)).record
 }
 
 fn accepted_begin_of(facts: u64) -> Record {
     let at = Timestamp::from_s(0);
-    let told = Accepted { what: What::FactsTrimmed, from: None, to: 3, at, before: None, begin: Some(facts) };
-    accepted(&told, EventId::from_u128(2), 0).record
+    let written = Accepted { what: What::FactsTrimmed, from: None, to: 3, at, before: None, begin: Some(facts) };
+    accepted(&written, EventId::from_u128(2), 0).record
 }
 
 fn said_nothing() -> Record {

@@ -167,7 +167,7 @@ impl Serving<'_> {
             hanging.forget_tries();
         }
         let (undecided, now, long) = (self.event_log.undecided()?, Instant::now(), self.processor.timings.open_max);
-        let partitions = hanging.look(undecided, now, long);
+        let partitions = hanging.update(undecided, now, long);
         self.processor.metrics.hanging(partitions);
         if hanging.try_once(now, long) { Err(Failure::Hangs(partitions)) } else { Ok(()) }
     }

@@ -43,10 +43,10 @@ impl Fields {
         self
     }
 
-    /// As PHP's `http_build_query` writes them.
-    pub fn to_form(&self) -> String {
+    /// As PHP's `http_build_query` writes them, which encodes `brackets`.
+    pub fn to_form(&self, brackets: [&str; 2]) -> String {
         let mut form = String::with_capacity(1024);
-        self.write(&mut form, "");
+        self.write(&mut form, "", brackets);
         form
     }
 
@@ -54,20 +54,20 @@ impl Fields {
         serde_json::to_vec(self).expect("texts and numbers are JSON")
     }
 
-    /// Writes `name=value` pairs; names below `path` stand in encoded brackets.
-    fn write(&self, form: &mut String, path: &str) {
+    /// Writes `name=value` pairs; names below `path` stand in brackets.
+    fn write(&self, form: &mut String, path: &str, brackets @ [open, close]: [&str; 2]) {
         for (name, value) in &self.0 {
             let name = urlencode::encoded(name);
-            let name = if path.is_empty() { name } else { format!("{path}%5B{name}%5D") };
+            let name = if path.is_empty() { name } else { format!("{path}{open}{name}{close}") };
             match value {
                 Value::Text(text) => pair(form, &name, text),
                 Value::Number(number) => pair(form, &name, &number.to_string()),
                 Value::List(items) => {
                     for (index, item) in items.iter().enumerate() {
-                        pair(form, &format!("{name}%5B{index}%5D"), &item.to_string());
+                        pair(form, &format!("{name}{open}{index}{close}"), &item.to_string());
                     }
                 }
-                Value::Map(fields) => fields.write(form, &name),
+                Value::Map(fields) => fields.write(form, &name, brackets),
             }
         }
     }
@@ -106,7 +106,9 @@ mod tests {
         let fields = Fields::default()
             .text("a", "x y~é&=+")
             .map("b", Fields::default().list("l", &[1, 2]).list("none", &[]).number("n", 7));
-        assert_eq!(fields.to_form(), "a=x+y%7E%C3%A9%26%3D%2B&b%5Bl%5D%5B0%5D=1&b%5Bl%5D%5B1%5D=2&b%5Bn%5D=7");
+        let form = "a=x+y%7E%C3%A9%26%3D%2B&b%5Bl%5D%5B0%5D=1&b%5Bl%5D%5B1%5D=2&b%5Bn%5D=7";
+        assert_eq!(fields.to_form(["%5B", "%5D"]), form);
+        assert_eq!(fields.to_form(["[", "]"]), form.replace("%5B", "[").replace("%5D", "]"));
         let json = r#"{"a":"x y~é&=+","b":{"l":[1,2],"none":[],"n":7}}"#;
         assert_eq!(fields.to_json(), json.as_bytes());
     }

@@ -11,8 +11,8 @@ use super::{Known, LIST_AGE_MAX, List, Place, parse};
 /// Bitrix24 asks for at most one request in a minute. Also the retry interval.
 const ASK_AGAIN_WAIT: Duration = Duration::from_secs(60);
 /// How often a file is checked. A change is read after two equal checks: it may be half written.
-const LOOK: Duration = Duration::from_secs(1);
-const TELL_AGAIN_WAIT: Duration = Duration::from_secs(10 * 60);
+const FILE_WAIT: Duration = Duration::from_secs(1);
+const LOG_AGAIN_WAIT: Duration = Duration::from_secs(10 * 60);
 
 pub struct Renewal {
     known: Arc<Known>,
@@ -29,7 +29,7 @@ struct Tended {
     read: Option<Stamp>,
     /// The file's metadata at the last check.
     seen: Option<Stamp>,
-    told: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
 impl Renewal {
@@ -42,7 +42,7 @@ impl Renewal {
             tried: now,
             read: None,
             seen: place.stamp(),
-            told: None,
+            logged_at: None,
         };
         Self { known, tended: places.iter().map(tended).collect(), refresh }
     }
@@ -101,7 +101,7 @@ impl Tended {
     fn next(&self, now: Instant) -> Duration {
         let due = self.due.saturating_duration_since(now);
         match self.place {
-            Place::File(_) => due.min(LOOK),
+            Place::File(_) => due.min(FILE_WAIT),
             Place::Url(_) => due,
         }
     }
@@ -123,7 +123,7 @@ impl Tended {
     fn tell_list(&mut self, list: &List, before: Option<&List>) {
         let place = &self.place;
         let entries = list.entries;
-        if self.told.take().is_some() {
+        if self.logged_at.take().is_some() {
             tracing::info!(%place, entries, "the source list is good again: {entries} entries from {place}");
         } else if before.is_none_or(|before| before.networks != list.networks) {
             let before = before.map_or(0, |before| before.entries);
@@ -132,10 +132,10 @@ impl Tended {
     }
 
     fn tell_failure(&mut self, error: &anyhow::Error, before: Option<&List>) {
-        if self.told.is_some_and(|told| told.elapsed() < TELL_AGAIN_WAIT) {
+        if self.logged_at.is_some_and(|logged_at| logged_at.elapsed() < LOG_AGAIN_WAIT) {
             return;
         }
-        self.told = Some(Instant::now());
+        self.logged_at = Some(Instant::now());
         let place = &self.place;
         if let Some(list) = before.filter(|list| list.read_at.elapsed() <= LIST_AGE_MAX) {
             let minutes = list.read_at.elapsed().as_secs() / 60;
@@ -186,7 +186,7 @@ mod tests {
         }
 
         /// Looks twice, as the thread does in two seconds.
-        fn look(&mut self) -> Option<usize> {
+        fn renew(&mut self) -> Option<usize> {
             for _ in 0..2 {
                 if self.renewal.tended[0].is_due(Instant::now()) {
                     self.renewal.renew(0);
@@ -199,38 +199,38 @@ mod tests {
     #[test]
     fn a_file_is_read_when_it_changes_and_a_bad_one_changes_nothing() {
         let mut world = World::new();
-        assert_eq!(world.look(), None, "there is none yet");
+        assert_eq!(world.renew(), None, "there is none yet");
         world.write(Some("3.3.3.3"));
-        assert_eq!(world.look(), Some(1));
+        assert_eq!(world.renew(), Some(1));
         world.write(Some("3.3.3.3\n4.4.4.4"));
-        assert_eq!(world.look(), Some(2));
+        assert_eq!(world.renew(), Some(2));
         for bad in ["", "garbage", "{\"nodes\":[]}"] {
             world.write(Some(bad));
-            assert_eq!(world.look(), Some(2), "{bad}");
+            assert_eq!(world.renew(), Some(2), "{bad}");
         }
         world.write(None);
-        assert_eq!(world.look(), Some(2));
+        assert_eq!(world.renew(), Some(2));
         world.write(Some("5.5.5.5"));
-        assert_eq!(world.look(), Some(1));
+        assert_eq!(world.renew(), Some(1));
     }
 
     #[test]
     fn a_file_that_is_being_written_is_not_read() {
         let mut world = World::new();
         world.write(Some("3.3.3.3"));
-        assert_eq!(world.look(), Some(1));
+        assert_eq!(world.renew(), Some(1));
         for written in ["3.3.3.3\n4.4.4.", "3.3.3.3\n4.4.4.4\n5", "3.3.3.3\n4.4.4.4\n5.5.5.5"] {
             world.write(Some(written));
             assert!(!world.renewal.tended[0].is_due(Instant::now()), "it has just changed");
         }
-        assert_eq!(world.look(), Some(3));
+        assert_eq!(world.renew(), Some(3));
     }
 
     #[test]
     fn a_stranger_hastens_what_was_not_asked_for_in_the_last_minute() {
         let mut world = World::new();
         world.write(Some("3.3.3.3"));
-        world.look();
+        world.renew();
         let tended = &mut world.renewal.tended[0];
         assert_eq!(tended.due, tended.tried + HOUR);
         tended.hasten();
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn what_failed_is_tried_again_soon() {
         let mut world = World::new();
-        world.look();
+        world.renew();
         let tended = &world.renewal.tended[0];
         assert_eq!(tended.due, tended.tried + ASK_AGAIN_WAIT);
     }

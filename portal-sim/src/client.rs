@@ -15,8 +15,6 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use primitives::secret::Secret;
-
 /// A page of the query API has its own, lower limit.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -78,9 +76,9 @@ impl Client {
 
     /// Sent with every request.
     #[must_use]
-    pub fn with_token(mut self, token: &Secret) -> Self {
+    pub fn with_token(mut self, token: &str) -> Self {
         // A token that no header can carry cannot be right; the server will report it as missing.
-        self.authorization = HeaderValue::from_str(&format!("Bearer {}", token.reveal())).ok().map(|mut value| {
+        self.authorization = HeaderValue::from_str(&format!("Bearer {token}")).ok().map(|mut value| {
             value.set_sensitive(true);
             value
         });
@@ -254,7 +252,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let url = format!("http://{}/below", listener.local_addr().expect("address"));
         let server = tokio::spawn(serve(listener, 3, 2));
-        let mut client = Client::new(&url).expect("a URL").with_token(&Secret::new("s3cret"));
+        let mut client = Client::new(&url).expect("a URL").with_token("s3cret");
         for sent in 1..=6 {
             let answer = client.get("/v1/x?y=1").await.expect("an answer");
             assert_eq!((answer.status, &answer.body[..]), (200, &b"ok"[..]));

@@ -1,10 +1,7 @@
 //! The events of a portal, and their fields.
 
-use primitives::secret::Secret;
-use primitives::time::Timestamp;
-
 use super::fields::Fields;
-use super::{AUTHORISATION_SERVER, CLIENT_ID, EXPIRES_IN_S, Portal, server_endpoint};
+use super::{AUTHORISATION_SERVER, CLIENT_ID, EXPIRES_IN_S, Portal, Token, server_endpoint};
 
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -30,13 +27,13 @@ pub enum Event {
     /// An administrator answered whether the holder of a token may call a method.
     MethodConfirm {
         method: String,
-        token: Secret,
+        token: Token,
         confirmed: bool,
     },
     UserReady {
         user_id: u64,
-        access_token: Secret,
-        refresh_token: Secret,
+        access_token: Token,
+        refresh_token: Token,
     },
     /// A change in the CRM: one of hundreds of events without a fact.
     Crm {
@@ -46,6 +43,7 @@ pub enum Event {
     },
     UserAdd {
         id: u64,
+        name: String,
     },
     Offline,
     Test,
@@ -147,7 +145,7 @@ impl Event {
     }
 
     /// The whole body: `event`, `event_handler_id`, `data`, `ts`, `auth`.
-    pub(super) fn fields(&self, portal: &Portal, at: Timestamp) -> Fields {
+    pub(super) fn fields(&self, portal: &Portal, at_s: u64) -> Fields {
         let body = Fields::default().text("event", self.name());
         let body = match self.handler_id() {
             Some(id) => body.text("event_handler_id", &id.to_string()),
@@ -169,7 +167,7 @@ impl Event {
         };
         // In the documentation, this one event has the authorisation server in place of the portal.
         let domain = if matches!(self, Self::UserReady { .. }) { AUTHORISATION_SERVER } else { &portal.domain };
-        body.text("ts", &at.s().to_string()).map("auth", portal.auth(names, domain, at))
+        body.text("ts", &at_s.to_string()).map("auth", portal.auth(names, domain, at_s))
     }
 
     /// Not every event names its handler.
@@ -221,17 +219,17 @@ impl Event {
                 .text("domain", AUTHORISATION_SERVER)
                 .text("server_endpoint", &server_endpoint())
                 .text("client_endpoint", &portal.client_endpoint())
-                .text("member_id", portal.member_id.as_str())
+                .text("member_id", &portal.member_id)
                 .text("user_id", &user_id.to_string())
                 .text("client_id", CLIENT_ID)
                 .text("status", &portal.status)
                 .text("LANGUAGE_ID", language),
             Self::Crm { id, .. } => data.map("FIELDS", Fields::default().text("ID", &id.to_string())),
-            Self::UserAdd { id } => data
+            Self::UserAdd { id, name } => data
                 .number("ID", *id)
                 .text("ACTIVE", "Y")
                 .text("EMAIL", "user@example.com")
-                .text("NAME", "Klaus")
+                .text("NAME", name)
                 .text("LAST_NAME", "Weber")
                 .text("PERSONAL_GENDER", "M")
                 .text("PERSONAL_BIRTHDAY", "1990-01-01")

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use event_log::Record;
 use kafka_log::{Fault, FaultScope, ReportError, SendError};
 
-use super::mutation::Mutation;
-use super::stage::Stage;
+use super::Stage;
+use crate::ingress::mutation::Mutation;
 
 /// The limit of the client's queue.
 const QUEUE_RECORDS_MAX: usize = 40;
@@ -111,7 +111,7 @@ impl Stage {
         }
         queue.push_back(SentRecord { ticket, record, is_stored: false });
         if self.has(Mutation::SettlesBeforeAck) {
-            self.tell(line, (ticket, Ok(())));
+            self.report(line, (ticket, Ok(())));
         }
         Ok(())
     }
@@ -152,7 +152,7 @@ impl Stage {
                 let Some(SentRecord { ticket, record, .. }) = queue.remove(index) else { return };
                 self.judge.refused(&record);
                 self.note(|| format!("refused, too large: {}", name(&record)));
-                self.tell(line, (ticket, Err(refused())));
+                self.report(line, (ticket, Err(refused())));
                 continue;
             }
             queue[index].is_stored = true;
@@ -180,7 +180,7 @@ impl Stage {
             }
             let Some(sent) = queue.pop_front() else { return };
             if !self.has(Mutation::SettlesBeforeAck) {
-                self.tell(line, (sent.ticket, Ok(())));
+                self.report(line, (sent.ticket, Ok(())));
             }
         }
     }
@@ -222,7 +222,7 @@ impl Stage {
         let Some(seat) = self.broker.lines.get(&line).map(|line| line.seat) else { return };
         self.judge.broke(seat);
         let kept = self.has(Mutation::FailedIsKept);
-        self.tell(line, (ticket, if kept { Ok(()) } else { Err(failed()) }));
+        self.report(line, (ticket, if kept { Ok(()) } else { Err(failed()) }));
     }
 
     /// Closes a producer. Its records may still be stored before others send; none is reported.
@@ -247,7 +247,7 @@ impl Stage {
         }
     }
 
-    fn tell(&mut self, line: u64, report: Report) {
+    fn report(&mut self, line: u64, report: Report) {
         if let Some(line) = self.broker.lines.get_mut(&line) {
             line.reports.push_back(report);
         }

@@ -15,13 +15,13 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The logs of a [`super::KafkaEventLog`], read only.
-pub struct KafkaLook {
+pub struct KafkaLogReader {
     identity: String,
     partitions: u32,
     reader: Reader,
 }
 
-impl KafkaLook {
+impl KafkaLogReader {
     /// `group` is queried for its offsets, not joined.
     pub fn open(settings: &KafkaSettings, group: &str, stop: &Stop) -> Result<Self, EventLogError> {
         let reader = Reader::new(settings, group, stop.clone())?;
@@ -50,7 +50,7 @@ impl KafkaLook {
     }
 }
 
-impl LogReader for KafkaLook {
+impl LogReader for KafkaLogReader {
     fn identity(&self) -> &str {
         &self.identity
     }
@@ -86,7 +86,7 @@ impl LogReader for KafkaLook {
     }
 }
 
-impl EventLog for KafkaLook {
+impl EventLog for KafkaLogReader {
     fn recover(&mut self, _: &[Applied]) -> Result<(), EventLogError> {
         Ok(())
     }

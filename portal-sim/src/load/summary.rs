@@ -1,4 +1,4 @@
-//! The results of a load, for people and for programs.
+//! The results of a load.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Latencies;
-use crate::output::aligned;
 
 #[derive(Clone, Debug, Default)]
 pub struct LoadSummary {
@@ -40,27 +39,6 @@ impl LoadSummary {
     /// Whether there was an event, and every one got a promise.
     pub fn all_good(&self) -> bool {
         self.sent > 0 && self.sent == self.acked()
-    }
-
-    pub fn describe(&self) -> String {
-        let row = |name: &str, value: String| vec![name.to_owned(), value];
-        let mut rows = vec![
-            row("sent", format!("{} in {:.1} s", self.sent, self.elapsed.as_secs_f64())),
-            row("kept by Kafka", self.kept_kafka.to_string()),
-            row("kept on disk", self.kept_disk.to_string()),
-        ];
-        rows.extend(self.other.iter().map(|(status, count)| match status {
-            200 => row("answered 200 without a promise", count.to_string()),
-            _ => row(&format!("answered {status}"), count.to_string()),
-        }));
-        let why = self.first_failure.as_ref().map(|why| format!(", the first: {why}")).unwrap_or_default();
-        rows.push(row("not answered", format!("{}{why}", self.failed)));
-        rows.push(row("acknowledged/s", format!("{:.0}", self.acked_per_s())));
-        let latency = |percent| format!("{:.2} ms", ms(self.latencies.percentile(percent)));
-        rows.push(row("latency p50", latency(50)));
-        rows.push(row("latency p99", latency(99)));
-        rows.push(row("latency max", format!("{:.2} ms", ms(self.latencies.max()))));
-        aligned(&rows)
     }
 
     pub fn to_json(&self) -> Value {
@@ -97,7 +75,6 @@ mod tests {
         summary.sent = 4;
         summary.other.insert(503, 1);
         assert!(!summary.all_good());
-        assert!(summary.describe().contains("answered 503    1\n"), "{}", summary.describe());
         assert!(!LoadSummary::default().all_good(), "nothing was sent");
     }
 }

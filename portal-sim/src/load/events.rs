@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use primitives::time::Timestamp;
-
 use super::Bodies;
-use crate::portal::{Encoding, Event, Portal};
+use crate::portal::{Encoding, Event, Portal, now_s};
 
 const CONFIRM_EACH: u64 = 50;
 const UPDATE_EACH: u64 = 200;
@@ -19,7 +17,7 @@ pub fn of_portals(seed: String, portals: u64, connections: usize, encoding: Enco
         let mine = portals.saturating_sub(connection).div_ceil(connections).max(1);
         let number = (connection + nth % mine * connections) % portals.max(1);
         let portal = Portal::nth(&seed, number);
-        portal.body(&event(&portal, nth / mine), Timestamp::now(), encoding)
+        portal.body(&event(&portal, nth / mine), now_s(), encoding)
     })
 }
 
@@ -43,7 +41,7 @@ fn event(portal: &Portal, nth: u64) -> Event {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use bitrix24::form::Form;
+    use crate::read::fields;
 
     use super::*;
 
@@ -54,10 +52,10 @@ mod tests {
             let mut connection_of = BTreeMap::new();
             for connection in 0..connections {
                 for nth in 0..20 {
-                    let head = Form::parse(&bodies(connection, nth)).head();
-                    let member_id = head.member_id.expect("a member_id");
+                    let fields = fields(&bodies(connection, nth));
+                    let member_id = fields["auth[member_id]"].clone();
                     let first = !connection_of.contains_key(&member_id);
-                    assert_eq!(first, head.kind.as_deref() == Some("onappinstall"));
+                    assert_eq!(first, fields["event"] == "ONAPPINSTALL");
                     assert_eq!(*connection_of.entry(member_id).or_insert(connection), connection);
                 }
             }
@@ -68,7 +66,7 @@ mod tests {
     #[test]
     fn with_more_connections_than_portals_every_connection_has_something_to_send() {
         let bodies = of_portals("seed".into(), 2, 5, Encoding::Json);
-        let members: BTreeSet<_> = (0..5).map(|at| Form::parse(&bodies(at, 0)).head().member_id).collect();
+        let members: BTreeSet<_> = (0..5).map(|at| fields(&bodies(at, 0))["auth[member_id]"].clone()).collect();
         assert_eq!(members.len(), 2);
     }
 }

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use prometheus::Registry;
 use runtime::settings::{Settings, SettingsError};
 
+use crate::admission::source_list::{Place, SourceList, Verdict};
 use crate::metrics::{ListGauges, Metrics};
-use crate::source_list::{Place, SourceList, Verdict};
 
 /// More frequent requests are a burden for the list's server.
 const REFRESH_WAIT_MIN: Duration = Duration::from_secs(1);
-const TELL_WAIT: Duration = Duration::from_secs(60);
+const LOG_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
 pub struct Sources {
@@ -59,7 +59,7 @@ pub struct SourceCheck {
     enforce: bool,
     list: Option<SourceList>,
     metrics: Metrics,
-    told: Mutex<Option<Instant>>,
+    logged_at: Mutex<Option<Instant>>,
 }
 
 impl SourceCheck {
@@ -79,7 +79,7 @@ impl SourceCheck {
         if let Some(list) = &list {
             ListGauges::register(registry, list.known());
         }
-        Ok(Self { enforce: sources.check == Check::Enforce, list, metrics, told: Mutex::default() })
+        Ok(Self { enforce: sources.check == Check::Enforce, list, metrics, logged_at: Mutex::default() })
     }
 
     pub fn refuses(&self, source: Option<IpAddr>) -> bool {
@@ -89,19 +89,19 @@ impl SourceCheck {
         match verdict {
             Verdict::Listed | Verdict::NoList => false,
             Verdict::Unlisted => {
-                self.tell(source);
+                self.log(source);
                 self.enforce
             }
         }
     }
 
-    fn tell(&self, source: IpAddr) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_some_and(|told| told.elapsed() < TELL_WAIT) {
+    fn log(&self, source: IpAddr) {
+        let mut logged_at = self.logged_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged_at.is_some_and(|logged_at| logged_at.elapsed() < LOG_WAIT) {
             return;
         }
-        *told = Some(Instant::now());
-        drop(told);
+        *logged_at = Some(Instant::now());
+        drop(logged_at);
         let then = match (self.enforce, is_inside(source)) {
             (true, true) => {
                 "they are answered 403. An address like this is not the internet's: is it a proxy that trusted-proxies does not name?"

@@ -76,11 +76,11 @@ impl Place {
     /// None if the path is not a file.
     pub fn stamp(&self) -> Option<Stamp> {
         let Self::File(path) = self else { return None };
-        let look = || -> io::Result<Stamp> {
+        let read = || -> io::Result<Stamp> {
             let found = fs::metadata(path)?;
             Ok(Stamp { changed: found.modified()?, bytes: found.len(), inode: found.ino() })
         };
-        look().ok()
+        read().ok()
     }
 }
 

@@ -11,11 +11,11 @@ use super::files::Files;
 use super::record;
 use super::recovery::{self, Recovered};
 use super::segment::{self, Segment, corrupt, damage};
-use super::storage::{self, Looking};
+use super::storage::{self, SharedLock};
 use primitives::time::Timestamp;
 
 #[derive(Debug, thiserror::Error)]
-pub enum SurveyError {
+pub enum InspectionError {
     #[error("there is no disk log in {0}")]
     Nothing(PathBuf),
     #[error("the disk log in {0} is in use")]
@@ -29,14 +29,14 @@ pub enum SurveyError {
 
 /// Locks the log while it lives.
 #[derive(Debug)]
-pub struct Survey {
+pub struct Inspection {
     dir: PathBuf,
     log: Uuid,
     openings: u64,
     segments: Vec<Segment>,
     end: u64,
     delivered: Offsets,
-    _looking: Looking,
+    _lock: SharedLock,
 }
 
 /// The entries that are not delivered.
@@ -48,26 +48,26 @@ pub struct Contents {
     pub span: Option<(Timestamp, Timestamp)>,
 }
 
-impl Survey {
+impl Inspection {
     /// Reads the headers, the newest segment and the delivered offsets.
-    pub fn of(dir: &Path) -> Result<Self, SurveyError> {
-        let told = |error: io::Error| SurveyError::new(dir, error);
+    pub fn of(dir: &Path) -> Result<Self, InspectionError> {
+        let failed = |error: io::Error| InspectionError::new(dir, error);
         let files = Files::default();
-        if !dir.is_dir() || segment::numbers(&files, dir).map_err(told)?.is_empty() {
-            return Err(SurveyError::Nothing(dir.to_owned()));
+        if !dir.is_dir() || segment::numbers(&files, dir).map_err(failed)?.is_empty() {
+            return Err(InspectionError::Nothing(dir.to_owned()));
         }
-        let looking = storage::look_at_dir(dir).map_err(told)?;
-        let looking = looking.ok_or_else(|| SurveyError::InUse(dir.to_owned()))?;
-        let found = recovery::recover(&files, dir).map_err(told)?;
+        let lock = storage::lock_dir_shared(dir).map_err(failed)?;
+        let lock = lock.ok_or_else(|| InspectionError::InUse(dir.to_owned()))?;
+        let found = recovery::recover(&files, dir).map_err(failed)?;
         let (openings, log, end) = (found.number, found.log, found.end + found.tail.records);
         let segments = segments_of(found);
-        let delivered = Offsets::read(&files, dir, log, end).map_err(told)?;
+        let delivered = Offsets::read(&files, dir, log, end).map_err(failed)?;
         let mut delivered = delivered.unwrap_or_default();
         delivered.raise(segments.first().map_or(end, |first| first.base));
         for (one, next) in segments.iter().zip(segments.iter().skip(1)).filter(|(one, next)| one.end < next.base) {
             delivered.add_all(one.end..next.base);
         }
-        Ok(Self { dir: dir.to_owned(), log, openings, segments, end, delivered, _looking: looking })
+        Ok(Self { dir: dir.to_owned(), log, openings, segments, end, delivered, _lock: lock })
     }
 
     pub fn dir(&self) -> &Path {
@@ -88,10 +88,10 @@ impl Survey {
     }
 
     /// Reads every record, which also finds damage inside older segments.
-    pub fn read(&self) -> Result<Contents, SurveyError> {
+    pub fn read(&self) -> Result<Contents, InspectionError> {
         let mut contents = Contents::default();
         for segment in &self.segments {
-            self.read_segment(segment, &mut contents).map_err(|error| SurveyError::new(&self.dir, error))?;
+            self.read_segment(segment, &mut contents).map_err(|error| InspectionError::new(&self.dir, error))?;
         }
         Ok(contents)
     }
@@ -127,7 +127,7 @@ impl Survey {
     }
 }
 
-impl SurveyError {
+impl InspectionError {
     pub fn new(dir: &Path, error: io::Error) -> Self {
         let kind = error.kind();
         if kind == io::ErrorKind::ResourceBusy {
@@ -177,11 +177,11 @@ mod tests {
             drop((marks, log));
 
             let before = files_of(left.path());
-            let survey = Survey::of(left.path()).expect("survey");
-            let contents = survey.read().expect("read");
-            assert_eq!(contents.events, survey.undelivered());
+            let inspection = Inspection::of(left.path()).expect("inspection");
+            let contents = inspection.read().expect("read");
+            assert_eq!(contents.events, inspection.undelivered());
             assert_eq!(files_of(left.path()), before);
-            drop(survey);
+            drop(inspection);
             let log = DiskLog::open(left.path(), Options::spool(1 << 20)).expect("open");
             let marks = Delivered::load(&log).expect("load");
             assert_eq!(contents.events, marks.undelivered());
@@ -193,17 +193,17 @@ mod tests {
     #[test]
     fn who_has_the_log_is_not_disturbed_and_looking_keeps_others_out() {
         let dir = tempfile::tempdir().expect("a directory");
-        assert!(matches!(Survey::of(dir.path()), Err(SurveyError::Nothing(_))));
-        assert!(matches!(Survey::of(&dir.path().join("none")), Err(SurveyError::Nothing(_))));
+        assert!(matches!(Inspection::of(dir.path()), Err(InspectionError::Nothing(_))));
+        assert!(matches!(Inspection::of(&dir.path().join("none")), Err(InspectionError::Nothing(_))));
         let log = log_of(dir.path(), 3);
-        assert!(matches!(Survey::of(dir.path()), Err(SurveyError::InUse(_))));
+        assert!(matches!(Inspection::of(dir.path()), Err(InspectionError::InUse(_))));
         drop(log);
-        let survey = Survey::of(dir.path()).expect("survey");
-        let beside = Survey::of(dir.path()).expect("another looks too");
+        let inspection = Inspection::of(dir.path()).expect("inspection");
+        let beside = Inspection::of(dir.path()).expect("another looks too");
         assert!(DiskLog::open(dir.path(), Options::spool(1 << 20)).is_err(), "somebody looks");
-        let before = survey.openings();
-        drop((survey, beside));
+        let before = inspection.openings();
+        drop((inspection, beside));
         drop(log_of(dir.path(), 0));
-        assert_ne!(Survey::of(dir.path()).expect("survey").openings(), before);
+        assert_ne!(Inspection::of(dir.path()).expect("inspection").openings(), before);
     }
 }
