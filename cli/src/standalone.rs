@@ -37,7 +37,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     }
     let config = Config::read(&settings)?;
     if only_check {
-        return Ok(());
+        return config.check();
     }
     telemetry::init_logs(config.log_format);
     if config.hold && !supervisor::is_supervised() {
@@ -87,6 +87,15 @@ impl Config {
             unverified_bytes_max: unverified_limit(settings)?,
             log_format: settings.log_format()?,
         })
+    }
+}
+
+impl Config {
+    /// What a start would refuse. It takes no lock: a supervisor checks settings while its server runs.
+    fn check(&self) -> anyhow::Result<()> {
+        self.webhooks.check()?;
+        let dir = &self.service.dir;
+        private::make_dir(dir).with_context(|| format!("make the directory {}", dir.display()))
     }
 }
 

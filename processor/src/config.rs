@@ -111,12 +111,19 @@ impl Config {
         let missing = || SettingsError("kafka is not set: the processor reads its events from there".into());
         Ok(Self {
             kafka: settings.kafka()?.ok_or_else(missing)?,
-            group: settings.text("group").unwrap_or_default().to_owned(),
+            group: group(settings)?,
             instance_id: settings.text("instance-id").map(str::to_owned),
             admin_listen: settings.address("admin-listen")?,
             log_format: settings.log_format()?,
             service: ServiceConfig::read(settings)?,
         })
+    }
+}
+
+fn group(settings: &Settings) -> Result<String, SettingsError> {
+    match settings.text("group") {
+        None | Some("") => Err(SettingsError("group is empty, but it takes the name of a consumer group".into())),
+        Some(group) => Ok(group.to_owned()),
     }
 }
 
@@ -185,6 +192,11 @@ mod tests {
         let args = ["processor", "--kafka", "h:1"].iter().chain(args).map(Into::into);
         let settings = runtime::settings::read("processor", "", &settings(), args, &|_| None, []);
         settings.and_then(|settings| Config::read(&settings)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_group_has_a_name() {
+        assert!(read(&["--group", ""]).is_err_and(|error| error.starts_with("group is empty")));
     }
 
     #[test]

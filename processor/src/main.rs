@@ -70,7 +70,8 @@ async fn run(mut config: Config) -> anyhow::Result<()> {
 /// Prints the effective settings and checks them without changing anything.
 fn check(settings: &Settings, config: &Config) -> ExitCode {
     print!("{}", settings.describe());
-    match Identity::take(&config.service.dir, config.instance_id.as_deref()) {
+    let identity = || Identity::take(&config.service.dir, config.instance_id.as_deref());
+    match kafka_log::check(&config.kafka).and_then(|()| identity()) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
