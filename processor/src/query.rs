@@ -1,12 +1,14 @@
 //! The query API, and a status page.
 
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::{Method, header};
 use actix_web::middleware::{DefaultHeaders, from_fn};
-use actix_web::{App, web};
+use actix_web::{App, FromRequest, Handler, HttpResponse, Resource, Responder, web};
 use admin::Connections;
 use anyhow::Context;
 use http_edge::networks::Networks;
@@ -23,8 +25,10 @@ use problem::Problem;
 
 mod access;
 mod check;
+mod filter;
 mod installations;
 mod page;
+mod parameters;
 mod problem;
 mod stale;
 mod wait;
@@ -96,7 +100,6 @@ pub fn serve(
     let app = move || {
         App::new()
             .app_data(web::Data::new(context.clone()))
-            .app_data(problem::query_config())
             .wrap(from_fn(stale::mark))
             .wrap(from_fn(access::guard))
             .wrap(headers())
@@ -115,13 +118,41 @@ fn headers() -> DefaultHeaders {
 
 fn routes(config: &mut web::ServiceConfig) {
     config
-        .route("/", web::get().to(page::show))
-        .route("/v1/installations", web::get().to(installations::list))
-        .route("/v1/installations/{app}/{member_id}", web::get().to(installations::show))
-        .route("/v1/installations/{app}/{member_id}/history", web::get().to(installations::history))
-        .route("/v1/installations/{app}/{member_id}/methods", web::get().to(installations::methods))
-        .route("/v1/check", web::post().to(check::check))
+        .service(read("/", page::show))
+        .service(read("/v1/installations", installations::list))
+        .service(read("/v1/installations/{app}/{member_id}", installations::show))
+        .service(read("/v1/installations/{app}/{member_id}/history", installations::history))
+        .service(read("/v1/installations/{app}/{member_id}/methods", installations::methods))
+        .service(ask("/v1/check", check::check))
         .default_service(web::to(problem::no_such_page));
+}
+
+/// A path that is read.
+fn read<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let resource = web::resource(path).route(web::get().to(handler.clone())).route(web::head().to(handler));
+    with_methods(resource, "GET, HEAD, OPTIONS")
+}
+
+/// A path that takes a question in a body.
+fn ask<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    with_methods(web::resource(path).route(web::post().to(handler)), "POST, OPTIONS")
+}
+
+fn with_methods(resource: Resource, allow: &'static str) -> Resource {
+    let options = move || ready(HttpResponse::NoContent().insert_header((header::ALLOW, allow)).finish());
+    resource
+        .route(web::method(Method::OPTIONS).to(options))
+        .default_service(web::to(move || ready(Err::<HttpResponse, _>(Problem::WrongMethod(allow)))))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod endpoint;
 mod event;
 mod fact;
 pub mod fold;
+mod heard;
 mod installation;
 mod interpret;
 mod permission;

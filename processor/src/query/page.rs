@@ -4,12 +4,13 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 use actix_web::http::header::CONTENT_SECURITY_POLICY;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::QueryContext;
+use super::parameters::Parameters;
 use super::problem::Problem;
 use domain::fold::Outcome;
 use domain::{Decision, RecordStatus};
@@ -38,7 +39,8 @@ static CONTENT_POLICY: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Shows the newest events and the number of installations. Reloads itself without a script.
-pub async fn show(context: web::Data<QueryContext>) -> Result<HttpResponse, Problem> {
+pub async fn show(context: web::Data<QueryContext>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    Parameters::read(&request, &[])?;
     let store = context.store()?;
     let counts = store.counts();
     let mut page = [HEAD, STYLE, BODY].concat();

@@ -1,7 +1,7 @@
-//! RFC 9457 problem documents. They repeat nothing of the request except parameter names.
+//! RFC 9457 problem documents. They repeat nothing of the request except names of parameters and fields.
 
 use actix_web::http::{StatusCode, header};
-use actix_web::{HttpResponse, ResponseError, web};
+use actix_web::{HttpResponse, ResponseError};
 use http_edge::BodyError;
 use serde_json::json;
 
@@ -11,6 +11,9 @@ use crate::state::StoreError;
 pub enum Problem {
     #[error("there is nothing at this path")]
     NoSuchPage,
+    /// The methods that the path takes.
+    #[error("this path takes {0}")]
+    WrongMethod(&'static str),
     #[error("{0}")]
     Malformed(String),
     #[error("a bearer token of query-tokens is required; a browser sends it as the password")]
@@ -40,6 +43,7 @@ impl Problem {
     fn name(&self) -> &'static str {
         match self {
             Self::NoSuchPage => "no-such-page",
+            Self::WrongMethod(_) => "wrong-method",
             Self::Malformed(_) => "malformed-question",
             Self::Unauthorised => "unauthorised",
             Self::TokensNeeded => "tokens-needed",
@@ -64,6 +68,7 @@ impl ResponseError for Problem {
         match self {
             Self::NoSuchPage | Self::UnknownInstallation => StatusCode::NOT_FOUND,
             Self::Malformed(_) | Self::Body(BodyError::Unreadable) => StatusCode::BAD_REQUEST,
+            Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::WrongHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NotJson | Self::Body(BodyError::Encoded) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -90,6 +95,9 @@ impl ResponseError for Problem {
             Self::NotYet | Self::NotOpen | Self::TooManyWait | Self::Body(BodyError::Overloaded) => {
                 response.insert_header((header::RETRY_AFTER, "1"));
             }
+            Self::WrongMethod(allow) => {
+                response.insert_header((header::ALLOW, *allow));
+            }
             Self::NotJson => {
                 response.insert_header(("accept-post", "application/json"));
             }
@@ -115,11 +123,4 @@ impl ResponseError for Problem {
 
 pub async fn no_such_page() -> Result<HttpResponse, Problem> {
     Err(Problem::NoSuchPage)
-}
-
-pub fn query_config() -> web::QueryConfig {
-    web::QueryConfig::default().error_handler(|error, _| {
-        // The error names the parameter and the reason, not the value.
-        Problem::Malformed(format!("a parameter cannot be read: {error}")).into()
-    })
 }

@@ -13,6 +13,8 @@ use crate::state::memory::Memory;
 use crate::state::{Progressed, Trusts};
 use domain::{Change, Decision, Fact, FactKind, Method, Place, Profile, Revision, Stamp};
 
+mod mistakes;
+
 const MEMBER: &str = "a223c6b3710f85df22e9377d6c4f7553";
 const EVENT: EventId = EventId::from_u128(7);
 
@@ -45,7 +47,7 @@ fn context(tokens: &[&str]) -> QueryContext {
 }
 
 async fn ask(context: QueryContext, request: TestRequest) -> (StatusCode, Value) {
-    let app = App::new().app_data(web::Data::new(context)).app_data(problem::query_config()).configure(routes);
+    let app = App::new().app_data(web::Data::new(context)).configure(routes);
     let app = init_service(app.wrap(from_fn(access::guard)).wrap(headers())).await;
     let response = call_service(&app, request.to_request()).await;
     for name in ["cache-control", "x-content-type-options", "referrer-policy", "content-security-policy"] {
