@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bitrix24::form::Form;
+use bitrix24::form::{Form, gives_away};
 use bitrix24::{Installation, MemberId};
 use event_log::RawEvent;
 use primitives::secret::Fingerprint;
@@ -31,10 +31,12 @@ pub enum Reason {
     MissingToken,
     MissingField,
     BadValue,
+    /// `event` or `member_id` is or holds a secret of the same body, and would become a key.
+    SecretInName,
 }
 
 impl Reason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NotARawEvent,
         Self::UnknownSource,
         Self::TooManyFields,
@@ -43,6 +45,7 @@ impl Reason {
         Self::MissingToken,
         Self::MissingField,
         Self::BadValue,
+        Self::SecretInName,
     ];
 
     pub fn label(self) -> &'static str {
@@ -55,6 +58,7 @@ impl Reason {
             Self::MissingToken => "missing_token",
             Self::MissingField => "missing_field",
             Self::BadValue => "bad_value",
+            Self::SecretInName => "secret_in_name",
         }
     }
 }
@@ -76,6 +80,10 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
     if form.has_too_many_fields() {
         return Err(Reason::TooManyFields);
     }
+    let secrets = Secrets::of(&form);
+    if names_a_secret(&form, &secrets) {
+        return Err(Reason::SecretInName);
+    }
     let name = form.head().kind.ok_or(Reason::NoEvent)?;
     let member_id = form.text("auth[member_id]").and_then(MemberId::parse).ok_or(Reason::NoMember)?;
     let token = form.text("auth[application_token]").filter(|text| printable(text, APPLICATION_TOKEN_BYTES_MAX));
@@ -84,7 +92,6 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
     let installation = Installation { app: raw.app.clone(), member_id };
     let ts = form.text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s);
     let stamp = Stamp::new(ts, raw.received_at, raw.id);
-    let secrets = Secrets::of(&form);
     let kind = fact_kind(&name, &Reader { form: &form, secrets: &secrets })?;
     let Redacted { data, auth, omitted } = redact::redact(&form, &secrets);
     let lies_at = (!omitted.is_empty()).then_some(place);
@@ -102,6 +109,14 @@ pub fn interpret(raw: &RawEvent, place: Place) -> Result<Event, Reason> {
     };
     let body_bytes = u32::try_from(raw.body.len()).unwrap_or(u32::MAX);
     Ok(Event { installation, stamp, principal, raw: place, body_bytes, kind, public })
+}
+
+fn names_a_secret(form: &Form, secrets: &Secrets<'_>) -> bool {
+    let token = form.text("auth[application_token]");
+    let names = ["event", "auth[member_id]", "member_id"].into_iter().filter_map(|name| form.text(name));
+    names
+        .filter(|name| !name.is_empty())
+        .any(|name| secrets.hold(name) || token.is_some_and(|token| gives_away(name, token)))
 }
 
 /// Reads fields of facts. Values that contain a secret of the body are left out.

@@ -111,9 +111,14 @@ impl<'a> Publisher<'a> {
         output
     }
 
-    /// Without a value, since `raw` has the body.
+    /// Without a value, since `raw` has the body; without a portal, if its name is a secret.
     pub fn rejected(&self, reason: Reason) -> Output {
-        let mut output = self.record(Topic::Rejected, self.raw.key.clone(), None, "com.hookledger.rejected");
+        let is_secret = reason == Reason::SecretInName;
+        let key = self.raw.key.clone().filter(|_| !is_secret);
+        let mut output = self.record(Topic::Rejected, key, None, "com.hookledger.rejected");
+        if is_secret && let Ok(raw) = RawEvent::from_record(self.raw) {
+            set(&mut output.record, header::SOURCE, format!("/{}", raw.app));
+        }
         set(&mut output.record, header::REASON, reason.label().to_owned());
         output
     }
@@ -207,5 +212,30 @@ fn set(record: &mut Record, name: &str, value: String) {
     match record.headers.iter_mut().find(|(header, _)| header == name) {
         Some((_, old)) => *old = value.into_bytes(),
         None => record.headers.push((name.to_owned(), value.into_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitrix24::AppName;
+    use bitrix24::form::Form;
+
+    use super::*;
+
+    #[test]
+    fn a_portal_named_by_a_secret_is_in_no_rejected_record() {
+        let rejected = |reason| {
+            let app = AppName::parse("crm-sync").expect("a name");
+            let head = Form::parse(b"event=ONAPPTEST&auth[member_id]=hidden").head();
+            let raw = RawEvent::new(app, head, Bytes::new(), Timestamp::from_s(1)).into_record();
+            Publisher::new(&raw, Place { partition: 0, offset: 0 }).rejected(reason).record
+        };
+        let ordinary = rejected(Reason::MissingToken);
+        assert_eq!(ordinary.key.as_deref(), Some("crm-sync/hidden"));
+        assert_eq!(ordinary.header(header::SOURCE), Some(&b"/crm-sync/hidden"[..]));
+        let secret = rejected(Reason::SecretInName);
+        assert_eq!((secret.key.as_deref(), secret.header(header::SOURCE)), (None, Some(&b"/crm-sync"[..])));
+        let is_hidden = |value: &[u8]| !value.windows(6).any(|part| part == b"hidden");
+        assert!(secret.headers.iter().all(|(_, value)| is_hidden(value)));
     }
 }
