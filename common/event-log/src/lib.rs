@@ -14,7 +14,7 @@ pub mod contract;
 pub mod hanging;
 mod raw_event;
 
-pub use raw_event::{EventId, NotARawEvent, RawEvent};
+pub use raw_event::{EventId, NotARawEvent, RawEvent, TRACESTATE_BYTES_MAX};
 
 /// The longest that a transaction of ours is open: its timeout, the broker's interval, and as much again.
 pub const OPEN_MAX: Duration = Duration::from_secs(40);

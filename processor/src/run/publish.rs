@@ -159,7 +159,8 @@ impl<'a> Publisher<'a> {
 
     /// With the headers of the raw event that still apply.
     fn record(&self, topic: Topic, key: Option<String>, value: Option<Bytes>, kind: &str) -> Output {
-        let kept = [header::SPEC_VERSION, header::ID, header::SOURCE, header::TIME, header::TRACEPARENT];
+        let kept =
+            [header::SPEC_VERSION, header::ID, header::SOURCE, header::TIME, header::TRACEPARENT, header::TRACESTATE];
         let kept = self.raw.headers.iter().filter(|(name, _)| kept.contains(&name.as_str()));
         let mut headers: Vec<(String, Vec<u8>)> = kept.cloned().collect();
         headers.extend(self::headers(kind, self.place));
@@ -227,12 +228,16 @@ mod tests {
         let rejected = |reason| {
             let app = AppName::parse("crm-sync").expect("a name");
             let head = Form::parse(b"event=ONAPPTEST&auth[member_id]=hidden").head();
-            let raw = RawEvent::new(app, head, Bytes::new(), Timestamp::from_s(1)).into_record();
+            let mut raw = RawEvent::new(app, head, Bytes::new(), Timestamp::from_s(1));
+            (raw.traceparent, raw.tracestate) = (Some("00-1-2-00".into()), Some("a=1".into()));
+            let raw = raw.into_record();
             Publisher::new(&raw, Place { partition: 0, offset: 0 }).rejected(reason).record
         };
         let ordinary = rejected(Reason::MissingToken);
         assert_eq!(ordinary.key.as_deref(), Some("crm-sync/hidden"));
         assert_eq!(ordinary.header(header::SOURCE), Some(&b"/crm-sync/hidden"[..]));
+        let trace = [header::TRACEPARENT, header::TRACESTATE].map(|name| ordinary.header(name));
+        assert_eq!(trace, [Some(&b"00-1-2-00"[..]), Some(b"a=1")]);
         let secret = rejected(Reason::SecretInName);
         assert_eq!((secret.key.as_deref(), secret.header(header::SOURCE)), (None, Some(&b"/crm-sync"[..])));
         let is_hidden = |value: &[u8]| !value.windows(6).any(|part| part == b"hidden");
