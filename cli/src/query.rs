@@ -17,7 +17,7 @@ use crate::query_error::QueryError;
 use crate::{portal, urlencode};
 
 /// The default address of a processor or `standalone`.
-const URL: &str = "http://127.0.0.1:8081";
+pub const URL: &str = "http://127.0.0.1:8081";
 /// More than the server's own limit for a query.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(40);
 

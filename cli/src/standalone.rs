@@ -24,6 +24,9 @@ use runtime::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, 
 use runtime::telemetry::{self, LogFormat};
 
 use crate::output::print;
+use welcome::Welcome;
+
+mod welcome;
 
 pub fn command() -> Command {
     runtime::settings::command("standalone", "Runs everything in one process, without a broker", &settings())
@@ -143,17 +146,22 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         admin::serve(config.admin_listen, admin_limits, registered, ready, || true, stop.clone())?;
     tracing::info!(what = "admin", address = %admin, "listening");
     notify::ready();
-    print(&welcome(webhooks, config.service.query_listen, admin, &config.data_dir))?;
 
     let upkeep = Upkeep::new(config.retention).with_unverified_limit(config.unverified_bytes_max).until(stop.clone());
     upkeep.tell(&registry, &readiness);
+    let welcome = {
+        let apps = config.webhooks.apps.iter().map(|(name, app)| (name.clone(), app.path_key.is_some())).collect();
+        let has_tokens = !config.service.query_tokens.is_empty();
+        let is_tls = config.webhooks.tls.is_some();
+        move |queries| Welcome { webhooks, queries, admin, apps, is_tls, has_tokens, data_dir: config.data_dir }.print()
+    };
     let stop_all = stop.clone();
     let open = move || {
         let event_log = DiskEventLog::open_with(&logs, raw.clone(), upkeep.clone());
         event_log.map_err(|error| EventLogError::Fatal(format!("{error:#}")))
     };
     let folding = async {
-        let folded = service::run(config.service, &registry, &readiness, stop.clone(), open).await;
+        let folded = service::run(config.service, &registry, &readiness, stop.clone(), open, welcome).await;
         // The first thread to end stops the others.
         stop_all.request();
         folded
@@ -167,18 +175,6 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     folded?;
     served.context("serve webhooks")?;
     administered.context("serve metrics")
-}
-
-fn welcome(webhooks: SocketAddr, queries: SocketAddr, admin: SocketAddr, data_dir: &std::path::Path) -> String {
-    format!(
-        "Hookledger is running. Its data lies in {}.\n\n  \
-         webhooks   http://{webhooks}/v1/events/my-app      (any name on loopback)\n  \
-         page       http://{queries}/\n  \
-         questions  http://{queries}/v1/installations\n  \
-         metrics    http://{admin}/metrics\n\n\
-         Next, elsewhere:  hookledger send life\n",
-        data_dir.display()
-    )
 }
 
 #[cfg(test)]

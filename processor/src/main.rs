@@ -57,7 +57,7 @@ async fn run(mut config: Config) -> anyhow::Result<()> {
         move || KafkaEventLog::open(&kafka, &group, &instance, stop.clone())
     };
     let serving = async {
-        let served = service::run(config.service, &registry, &readiness, stop.clone(), open).await;
+        let served = service::run(config.service, &registry, &readiness, stop.clone(), open, |_| Ok(())).await;
         // The first of the two to end stops the other, even before it has started.
         stop.request();
         served
