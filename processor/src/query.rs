@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::dev::HttpServiceFactory;
 use actix_web::http::{Method, header};
 use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, FromRequest, Handler, HttpResponse, Resource, Responder, web};
@@ -13,7 +14,6 @@ use admin::Connections;
 use anyhow::Context;
 use http_edge::networks::Networks;
 use http_edge::{Limits, Options, listener};
-use primitives::secret::Fingerprint;
 use prometheus::Registry;
 use runtime::lifecycle::Stop;
 use tokio::sync::Semaphore;
@@ -22,6 +22,7 @@ use crate::run::recent_events::RecentEvents;
 use crate::run::shared::Shared;
 use crate::state::Store;
 use problem::Problem;
+use tokens::QueryToken;
 
 mod access;
 mod check;
@@ -31,14 +32,15 @@ mod page;
 mod parameters;
 mod problem;
 mod stale;
+pub mod tokens;
 mod wait;
 
 #[derive(Clone)]
 pub struct QueryContext {
     pub shared: Shared,
     pub recent_events: RecentEvents,
-    /// Fingerprints of the accepted tokens; empty on loopback without tokens.
-    pub tokens: Arc<Vec<Fingerprint>>,
+    /// Empty on loopback without tokens.
+    pub tokens: Arc<Vec<QueryToken>>,
     /// Permits for queries that wait for an event or a decision.
     pub waits: Arc<Semaphore>,
     /// Permits for queries that scan many installations.
@@ -47,7 +49,7 @@ pub struct QueryContext {
 
 impl QueryContext {
     /// At most half of `connections_max` may wait, so the others are answered.
-    pub fn new(shared: Shared, recent_events: RecentEvents, tokens: Vec<Fingerprint>, connections_max: usize) -> Self {
+    pub fn new(shared: Shared, recent_events: RecentEvents, tokens: Vec<QueryToken>, connections_max: usize) -> Self {
         Self {
             shared,
             recent_events,
@@ -128,7 +130,7 @@ fn routes(config: &mut web::ServiceConfig) {
 }
 
 /// A path that is read.
-fn read<F, Args>(path: &str, handler: F) -> Resource
+fn read<F, Args>(path: &str, handler: F) -> impl HttpServiceFactory + 'static
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
@@ -139,7 +141,7 @@ where
 }
 
 /// A path that takes a question in a body.
-fn ask<F, Args>(path: &str, handler: F) -> Resource
+fn ask<F, Args>(path: &str, handler: F) -> impl HttpServiceFactory + 'static
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
@@ -148,11 +150,12 @@ where
     with_methods(web::resource(path).route(web::post().to(handler)), "POST, OPTIONS")
 }
 
-fn with_methods(resource: Resource, allow: &'static str) -> Resource {
+fn with_methods(resource: Resource, allow: &'static str) -> impl HttpServiceFactory + 'static {
     let options = move || ready(HttpResponse::NoContent().insert_header((header::ALLOW, allow)).finish());
     resource
         .route(web::method(Method::OPTIONS).to(options))
         .default_service(web::to(move || ready(Err::<HttpResponse, _>(Problem::WrongMethod(allow)))))
+        .wrap(from_fn(access::reads))
 }
 
 #[cfg(test)]

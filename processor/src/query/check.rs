@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::QueryContext;
+use super::access::Caller;
 use super::parameters::{AFTER, Body, Parameters, WAIT, wrong};
 use super::problem::Problem;
 use super::wait::{self, After};
@@ -18,6 +19,7 @@ const FIELDS: [&str; 6] = ["app", "member_id", "method", "token", "token_fingerp
 /// With `wait`, the response waits for a decision. The token is only used for its fingerprint.
 pub async fn check(
     context: web::Data<QueryContext>,
+    caller: Caller,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
@@ -26,6 +28,7 @@ pub async fn check(
     let app = body.required("app", "an app's name", AppName::parse)?;
     let member_id = body.required("member_id", "a portal's member_id", MemberId::parse)?;
     let installation = Installation { app, member_id };
+    caller.must_see(&installation.app)?;
     let method = body.required("method", "a REST method's name", Method::parse)?;
     let token = match (body.secret("token")?, body.text("token_fingerprint")?) {
         (Some(token), None) => Fingerprint::of(token.reveal()),

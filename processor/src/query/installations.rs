@@ -10,6 +10,7 @@ use primitives::time::Timestamp;
 use serde_json::json;
 
 use super::QueryContext;
+use super::access::Caller;
 use super::filter::{self, Filter};
 use super::parameters::{AFTER, Parameters, WAIT};
 use super::problem::Problem;
@@ -23,9 +24,14 @@ const SCANNED_MAX: usize = 20_000;
 pub(super) const PAGED: [&str; 4] = ["limit", "cursor", AFTER, WAIT];
 
 /// `GET /v1/installations`
-pub async fn list(context: web::Data<QueryContext>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+pub async fn list(
+    context: web::Data<QueryContext>,
+    caller: Caller,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
     let parameters = Parameters::read(&request, &[&filter::NAMES[..], &PAGED].concat())?;
     let filter = Filter::read(&parameters)?;
+    filter.app.as_ref().map_or(Ok(()), |app| caller.must_see(app))?;
     let (limit, last) = (parameters.limit()?, parameters.cursor(installation_cursor)?);
     After::read(&parameters)?.wait(&context).await?;
     let store = context.store()?;
@@ -33,7 +39,7 @@ pub async fn list(context: web::Data<QueryContext>, request: HttpRequest) -> Res
     let place = Arc::clone(&context.scans).acquire_owned().await.map_err(|_| Problem::NotOpen)?;
     let listed = web::block(move || {
         let _place = place;
-        page(&store, &filter, last, limit)
+        page(&store, &caller, &filter, last, limit)
     })
     .await;
     let (items, next) = listed.map_err(|_| Problem::NotOpen)??;
@@ -43,18 +49,20 @@ pub async fn list(context: web::Data<QueryContext>, request: HttpRequest) -> Res
 /// `GET /v1/installations/{app}/{member_id}`
 pub async fn show(
     context: web::Data<QueryContext>,
+    caller: Caller,
     path: web::Path<(String, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     After::read(&Parameters::read(&request, &[AFTER, WAIT])?)?.wait(&context).await?;
     let store = context.store()?;
-    let (installation, state) = find(&store, &path)?;
+    let (installation, state) = find(&store, &caller, &path)?;
     Ok(HttpResponse::Ok().json(record(&store, &installation, &state)))
 }
 
 /// `GET /v1/installations/{app}/{member_id}/history`: facts of every principal, oldest first.
 pub async fn history(
     context: web::Data<QueryContext>,
+    caller: Caller,
     path: web::Path<(String, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
@@ -62,7 +70,7 @@ pub async fn history(
     let (limit, behind) = (parameters.limit()?, parameters.cursor(|text| EventId::parse_str(text).ok())?);
     After::read(&parameters)?.wait(&context).await?;
     let store = context.store()?;
-    let (installation, _) = find(&store, &path)?;
+    let (installation, _) = find(&store, &caller, &path)?;
     let facts = store.history(&installation, behind, limit)?;
     let next = facts.last().filter(|_| facts.len() == limit).map(|fact| fact.stamp.id);
     Ok(HttpResponse::Ok().json(json!({ "items": facts, "next": next })))
@@ -71,6 +79,7 @@ pub async fn history(
 /// `GET /v1/installations/{app}/{member_id}/methods`: decisions by method and token.
 pub async fn methods(
     context: web::Data<QueryContext>,
+    caller: Caller,
     path: web::Path<(String, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
@@ -78,7 +87,7 @@ pub async fn methods(
     let (limit, behind) = (parameters.limit()?, parameters.cursor(method_cursor)?);
     After::read(&parameters)?.wait(&context).await?;
     let store = context.store()?;
-    let (installation, state) = find(&store, &path)?;
+    let (installation, state) = find(&store, &caller, &path)?;
     let known = state.trusted_principal(store.trust(&installation.app)).into_iter();
     let decisions = known.flat_map(|known| match &behind {
         Some(last) => known.decisions.by_key().range((Bound::Excluded(last), Bound::Unbounded)),
@@ -94,6 +103,7 @@ pub async fn methods(
 /// The installations behind the cursor that pass the filter, and the next cursor.
 fn page(
     store: &Store,
+    caller: &Caller,
     filter: &Filter,
     mut last: Option<Installation>,
     limit: usize,
@@ -104,6 +114,10 @@ fn page(
         let Some(installation) = store.next_installation(last.as_ref())? else {
             return Ok((items, None));
         };
+        if !caller.sees(&installation.app) {
+            last = Some(installation);
+            continue;
+        }
         let state = store.installation(&installation)?;
         let record = record(store, &installation, &state);
         let trusted = state.trusted_principal(store.trust(&installation.app));
@@ -118,8 +132,13 @@ fn page(
     Ok((items, last.map(|last| last.to_string())))
 }
 
-pub(super) fn find(store: &Store, path: &(String, String)) -> Result<(Installation, Arc<InstallationState>), Problem> {
+pub(super) fn find(
+    store: &Store,
+    caller: &Caller,
+    path: &(String, String),
+) -> Result<(Installation, Arc<InstallationState>), Problem> {
     let installation = Installation::parse(&path.0, &path.1).ok_or(Problem::UnknownInstallation)?;
+    caller.must_see(&installation.app)?;
     let state = store.installation(&installation)?;
     if state.principals.is_empty() { Err(Problem::UnknownInstallation) } else { Ok((installation, state)) }
 }

@@ -5,6 +5,7 @@ use actix_web::{HttpResponse, ResponseError};
 use http_edge::BodyError;
 use serde_json::json;
 
+use super::tokens::Scope;
 use crate::state::StoreError;
 
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,10 @@ pub enum Problem {
     Malformed(String),
     #[error("a bearer token of query-tokens is required; a browser sends it as the password")]
     Unauthorised,
+    #[error("this token does not have the scope {}", .0.name())]
+    MissingScope(Scope),
+    #[error("this token is limited to other apps")]
+    OtherApp,
     #[error("this came through a proxy, so tokens are required: set query-tokens")]
     TokensNeeded,
     #[error("without query-tokens, Host must be localhost or a loopback address; set query-tokens to use another name")]
@@ -46,6 +51,8 @@ impl Problem {
             Self::WrongMethod(_) => "wrong-method",
             Self::Malformed(_) => "malformed-question",
             Self::Unauthorised => "unauthorised",
+            Self::MissingScope(_) => "missing-scope",
+            Self::OtherApp => "other-app",
             Self::TokensNeeded => "tokens-needed",
             Self::WrongHost => "wrong-host",
             Self::NotJson => "not-json",
@@ -74,7 +81,7 @@ impl ResponseError for Problem {
             Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyError::TooSlow { .. }) => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
-            Self::TokensNeeded => StatusCode::FORBIDDEN,
+            Self::TokensNeeded | Self::MissingScope(_) | Self::OtherApp => StatusCode::FORBIDDEN,
             Self::NotYet => StatusCode::GATEWAY_TIMEOUT,
             Self::NotOpen | Self::TooManyWait | Self::Body(BodyError::Overloaded) => StatusCode::SERVICE_UNAVAILABLE,
             Self::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -106,6 +113,8 @@ impl ResponseError for Problem {
             }
             Self::NoSuchPage
             | Self::Malformed(_)
+            | Self::MissingScope(_)
+            | Self::OtherApp
             | Self::TokensNeeded
             | Self::WrongHost
             | Self::Body(BodyError::TooLarge { .. } | BodyError::Unreadable | BodyError::TooSlow { .. })

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bitrix24::Installation;
 use event_log::EventId;
+use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -14,6 +15,7 @@ use crate::state::{Progressed, Trusts};
 use domain::{Change, Decision, Fact, FactKind, Method, Place, Profile, Revision, Stamp};
 
 mod mistakes;
+mod scopes;
 
 const MEMBER: &str = "a223c6b3710f85df22e9377d6c4f7553";
 const EVENT: EventId = EventId::from_u128(7);
@@ -42,8 +44,15 @@ fn context(tokens: &[&str]) -> QueryContext {
 
     let recent_events = RecentEvents::default();
     recent_events.add([EVENT], []);
-    let tokens = tokens.iter().map(|token| Fingerprint::of(token)).collect();
+    let tokens = tokens.iter().map(|token| query_token(token)).collect();
     QueryContext::new(Shared::of(store), recent_events, tokens, 2)
+}
+
+/// Of any length, with scopes and apps behind it.
+fn query_token(text: &str) -> QueryToken {
+    let (token, scopes) = text.split_once(' ').unwrap_or((text, ""));
+    let parsed = QueryToken::parse(&format!("0123456789abcdef {scopes}")).expect("valid");
+    QueryToken { fingerprint: Fingerprint::of(token), ..parsed }
 }
 
 async fn ask(context: QueryContext, request: TestRequest) -> (StatusCode, Value) {
@@ -231,7 +240,8 @@ async fn no_more_questions_wait_than_there_are_places() {
 
 #[actix_web::test]
 async fn the_page_shows_what_came_in() {
-    let app = init_service(App::new().app_data(web::Data::new(context(&[]))).configure(routes)).await;
+    let app = App::new().app_data(web::Data::new(context(&[]))).configure(routes);
+    let app = init_service(app.wrap(from_fn(access::guard))).await;
     let response = call_service(&app, get("/").to_request()).await;
     assert_eq!(response.status(), StatusCode::OK);
     let policy =
