@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
+use runtime::private;
 
 use crate::outcome::Outcome;
 use crate::{
@@ -57,6 +58,8 @@ pub fn command() -> Command {
 }
 
 fn run(matches: &ArgMatches) -> Outcome {
+    // A command may write a state or a log, and libraries make files of their own.
+    private::only_private_files();
     let (name, arguments) = matches.subcommand().expect("clap requires a subcommand");
     let entry = COMMANDS.iter().find(|entry| (entry.command)().get_name() == name).expect("clap knows only these");
     match (entry.run)(arguments) {

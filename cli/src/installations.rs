@@ -13,6 +13,15 @@ use portal_sim::client::block_on;
 
 const PAGE: u64 = 1_000;
 
+/// Parameters of the API, by the flags that give them.
+const FILTERS: [(&str, &str); 5] = [
+    ("status", "status"),
+    ("domain", "domain"),
+    ("unfinished", "unfinished"),
+    ("silent_for", "silent-for"),
+    ("updated_since", "updated-since"),
+];
+
 pub fn command() -> Command {
     Command::new("installations")
         .about("Lists installations")
@@ -23,7 +32,28 @@ pub fn command() -> Command {
                 .value_parser(["installed", "uninstalled", "untrusted"])
                 .help("Only with this status"),
         )
-        .arg(Arg::new("domain").long("domain").value_name("HOST").help("Only at this address"))
+        .arg(Arg::new("domain").long("domain").value_name("HOST").help("Only at this address, in any case"))
+        .arg(
+            Arg::new("unfinished")
+                .long("unfinished")
+                .value_parser(["true", "false"])
+                .num_args(0..=1)
+                .default_missing_value("true")
+                .require_equals(true)
+                .help("Only those whose install is not complete, or with =false only the others"),
+        )
+        .arg(
+            Arg::new("silent-for")
+                .long("silent-for")
+                .value_name("DURATION")
+                .help("Only those without a fact for this time, such as 30d"),
+        )
+        .arg(
+            Arg::new("updated-since")
+                .long("updated-since")
+                .value_name("TIME")
+                .help("Only those with a fact received since, such as 2026-01-31T10:00:00Z"),
+        )
         .arg(
             Arg::new("limit")
                 .long("limit")
@@ -62,9 +92,8 @@ async fn all(query: &mut Query, arguments: &ArgMatches) -> Result<(Vec<Value>, O
     let mut next = text("cursor").map(str::to_owned);
     loop {
         let page = (limit - items.len() as u64).min(PAGE).to_string();
-        let mut parameters =
-            vec![("app", app), ("status", text("status")), ("domain", text("domain")), ("limit", Some(page.as_str()))];
-        parameters.push(("cursor", next.as_deref()));
+        let mut parameters = vec![("app", app), ("limit", Some(page.as_str())), ("cursor", next.as_deref())];
+        parameters.extend(FILTERS.map(|(name, flag)| (name, text(flag))));
         parameters.extend(query::waiting(arguments));
         let mut document = query.get("/v1/installations", &parameters).await?;
         if let Value::Array(more) = document["items"].take() {

@@ -24,7 +24,7 @@ pub const NDJSON: &str = "application/x-ndjson";
 const TOKEN_BYTES_MAX: u64 = 4_096;
 
 /// The default address of a processor or `standalone`.
-const URL: &str = "http://127.0.0.1:8081";
+pub const URL: &str = "http://127.0.0.1:8081";
 /// More than the server's own limit for a query.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(40);
 

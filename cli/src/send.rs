@@ -12,6 +12,9 @@ mod file;
 mod life;
 mod load;
 mod player;
+mod target;
+
+pub use target::{APP, URL};
 
 pub fn command() -> Command {
     Command::new("send")

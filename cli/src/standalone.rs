@@ -25,6 +25,9 @@ use runtime::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, 
 use runtime::telemetry::{self, LogFormat};
 
 use crate::output::print;
+use welcome::Welcome;
+
+mod welcome;
 
 pub fn command() -> Command {
     runtime::settings::command("standalone", "Runs everything in one process, without a broker", &settings())
@@ -38,7 +41,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     }
     let config = Config::read(&settings)?;
     if only_check {
-        return Ok(());
+        return config.check();
     }
     telemetry::init_logs(config.log_format);
     if config.hold && !supervisor::is_supervised() {
@@ -91,6 +94,15 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What a start would refuse. It takes no lock: a supervisor checks settings while its server runs.
+    fn check(&self) -> anyhow::Result<()> {
+        self.webhooks.check()?;
+        let dir = &self.service.dir;
+        private::make_dir(dir).with_context(|| format!("make the directory {}", dir.display()))
+    }
+}
+
 fn unverified_limit(settings: &Settings) -> Result<u64, SettingsError> {
     let limit = settings.size("unverified-limit")?;
     if limit < UNVERIFIED_BYTES_MIN {
@@ -135,10 +147,15 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         admin::serve(config.admin_listen, admin_limits, registered, ready, || true, stop.clone())?;
     tracing::info!(what = "admin", address = %admin, "listening");
     notify::ready();
-    print(&welcome(webhooks, config.service.query_listen, admin, &config.data_dir))?;
 
     let upkeep = Upkeep::new(config.retention).with_unverified_limit(config.unverified_bytes_max).until(stop.clone());
     upkeep.register(&registry, &readiness);
+    let welcome = {
+        let apps = config.webhooks.apps.iter().map(|(name, app)| (name.clone(), app.path_key.is_some())).collect();
+        let has_tokens = !config.service.query_tokens.is_empty();
+        let is_tls = config.webhooks.tls.is_some();
+        move |queries| Welcome { webhooks, queries, admin, apps, is_tls, has_tokens, data_dir: config.data_dir }.print()
+    };
     let stop_all = stop.clone();
     let commands = CommandLog::Disk(raw.clone());
     let open = move || {
@@ -146,7 +163,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         event_log.map_err(|error| EventLogError::Fatal(format!("{error:#}")))
     };
     let folding = async {
-        let folded = service::run(config.service, &registry, &readiness, stop.clone(), commands, open).await;
+        let folded = service::run(config.service, &registry, &readiness, stop.clone(), commands, open, welcome).await;
         // The first thread to end stops the others.
         stop_all.request();
         folded
@@ -160,18 +177,6 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     folded?;
     served.context("serve webhooks")?;
     administered.context("serve metrics")
-}
-
-fn welcome(webhooks: SocketAddr, queries: SocketAddr, admin: SocketAddr, data_dir: &std::path::Path) -> String {
-    format!(
-        "Hookledger is running. Its data lies in {}.\n\n  \
-         webhooks   http://{webhooks}/v1/events/my-app      (any name on loopback)\n  \
-         page       http://{queries}/\n  \
-         questions  http://{queries}/v1/installations\n  \
-         metrics    http://{admin}/metrics\n\n\
-         Next, elsewhere:  hookledger send life\n",
-        data_dir.display()
-    )
 }
 
 #[cfg(test)]

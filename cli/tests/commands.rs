@@ -263,6 +263,18 @@ fn the_bearer_token_is_sent_and_never_shown() {
 }
 
 #[test]
+fn a_list_is_filtered_by_the_server() {
+    let server = Server::start(|_| Answer::new(200, &json!({"items": [], "next": null})));
+    let ask = ["installations", "--query", &server.url, "--domain", "A.example", "--unfinished", "--silent-for", "1d"];
+    let ended = run(&[&ask[..], &["--updated-since", "2026-01-31T10:00:00Z"]].concat());
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let line = &server.requests()[0].line;
+    for asked in ["domain=A.example", "unfinished=true", "silent_for=1d", "updated_since=2026-01-31T10%3A00%3A00Z"] {
+        assert!(line.contains(asked), "{asked}: {line}");
+    }
+}
+
+#[test]
 fn a_list_is_read_page_by_page() {
     let server = Server::start(|request| {
         let item = |member: &str| json!({"app": "crm-sync", "member_id": member, "status": "installed", "since": null});

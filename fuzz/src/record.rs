@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 use disk_log::record::{decode, encode};
-use event_log::RawEvent;
-use event_log::Record;
 use event_log::contract::header;
+use event_log::{RawEvent, Record, TRACESTATE_BYTES_MAX};
 use primitives::time::Timestamp;
 
 use crate::input::Input;
@@ -12,7 +11,7 @@ use crate::input::Input;
 /// Longer texts are not passed on by a raw event.
 const HEADER_BYTES_MAX: usize = 256;
 /// The headers of a raw event, and what is none.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     header::SPEC_VERSION,
     header::ID,
     header::SOURCE,
@@ -22,6 +21,7 @@ const NAMES: [&str; 12] = [
     header::CONTENT_TYPE,
     header::SOURCE_ADDRESS,
     header::TRACEPARENT,
+    header::TRACESTATE,
     header::RESENT,
     "ce_other",
     "",
@@ -57,6 +57,10 @@ fn raw_event(record: &Record) {
     let expected = RawEvent {
         occurred_at: event.occurred_at.or(Some(event.received_at)),
         content_type: short(event.content_type.clone()),
+        tracestate: event
+            .tracestate
+            .clone()
+            .filter(|state| state.len() <= TRACESTATE_BYTES_MAX && short(event.traceparent.clone()).is_some()),
         traceparent: short(event.traceparent.clone()),
         ..event.clone()
     };

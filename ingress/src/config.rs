@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bitrix24::AppName;
+use http_edge::listener::is_handed_over;
 use http_edge::{Limits, TlsFiles};
 use runtime::settings::KafkaSettings;
 use runtime::settings::{App, KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen};
@@ -291,8 +292,11 @@ impl Webhooks {
         Ok(())
     }
 
-    /// Whether certificate and source lists can be read now, if they are used.
+    /// Whether certificate and source lists can be read now, if they are used, and the address may be served.
     pub fn check(&self) -> anyhow::Result<()> {
+        if !is_handed_over() {
+            self.check_address(self.listen)?;
+        }
         self.tls.as_ref().map_or(Ok(()), TlsFiles::check)?;
         match self.sources.check {
             Check::Off => Ok(()),
@@ -506,6 +510,16 @@ mod tests {
         assert_eq!(check(&["--trusted-proxies", "127.0.0.1"], "127.0.0.1:80"), Ok(()));
         // A socket that was handed over may be open although ingress-listen is loopback.
         assert_eq!(check(&[], "0.0.0.0:80"), Ok(()));
+    }
+
+    #[test]
+    fn a_check_refuses_an_address_that_a_start_refuses() {
+        let check = |listen: &str| {
+            let args = ["--kafka", "h:1", "--apps", "a", "--source-check", "enforce", "--source-list", "/missing"];
+            read(&[&args[..], &["--ingress-listen", listen]].concat()).expect("valid settings").webhooks.check()
+        };
+        assert!(check("127.0.0.1:80").is_err_and(|error| error.to_string().contains("--trusted-proxies")));
+        assert!(check("0.0.0.0:80").is_err_and(|error| error.to_string().contains("read the source list")));
     }
 
     #[test]

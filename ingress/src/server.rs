@@ -154,6 +154,8 @@ mod tests {
         let request = post("/v1/events/crm-sync", BODY)
             .insert_header(("content-type", "application/x-www-form-urlencoded"))
             .insert_header(("traceparent", "00-1-2-00"))
+            .append_header(("tracestate", "a=1"))
+            .append_header(("tracestate", "b=2"))
             .peer_addr(([10, 0, 0, 1], 1).into());
         let (status, answer) = server.send(request).await;
         assert_eq!((status, answer["kept"].as_str()), (StatusCode::OK, Some("disk")));
@@ -165,7 +167,7 @@ mod tests {
         assert_eq!(event.body, BODY);
         assert_eq!(event.kind.as_deref(), Some("onappinstall"));
         assert_eq!(event.content_type.as_deref(), Some("application/x-www-form-urlencoded"));
-        assert_eq!(event.traceparent.as_deref(), Some("00-1-2-00"));
+        assert_eq!((event.traceparent.as_deref(), event.tracestate.as_deref()), (Some("00-1-2-00"), Some("a=1,b=2")));
         assert_eq!(event.source, Some([10, 0, 0, 1].into()));
     }
 

@@ -28,6 +28,7 @@ use crate::problem::Refusal;
 
 /// Passed on unchanged.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 pub struct WebhookHandler {
     apps: Apps,
@@ -185,5 +186,8 @@ fn raw_event(app: AppName, scan: &Scan, body: Bytes, request: &HttpRequest) -> R
     let mut event = RawEvent::new(app, scan.head(), body, Timestamp::now());
     event.content_type = text(CONTENT_TYPE);
     event.traceparent = text(TRACEPARENT);
+    // A list may be split into several fields.
+    let states: Vec<_> = request.headers().get_all(TRACESTATE).filter_map(|value| value.to_str().ok()).collect();
+    event.tracestate = (!states.is_empty()).then(|| states.join(","));
     event
 }

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http_edge::Limits;
-use primitives::secret::Fingerprint;
 use runtime::settings::{
     KAFKA, KafkaSettings, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen,
 };
 use runtime::telemetry::LogFormat;
 
+use crate::query::tokens::QueryToken;
 use crate::query::{BODY_TIMEOUT, HEAD_TIMEOUT, REQUEST_BYTES_MAX};
 use crate::state::Trusts;
 use domain::EndpointHosts;
@@ -48,7 +48,8 @@ pub const QUERIES: &[Setting] = &[
     },
     Setting {
         name: "query-tokens",
-        help: "Bearer tokens for queries, of 16 bytes or more, separated by commas or lines; required unless query-listen is loopback.",
+        help: "Bearer tokens for queries, of 16 bytes or more, separated by commas or lines, each with its scopes and apps, \
+               such as `TOKEN read app=crm-sync`; required unless query-listen is loopback.",
         default: None,
         kind: Kind::Secret,
     },
@@ -72,8 +73,6 @@ pub const QUERIES: &[Setting] = &[
     },
 ];
 
-/// Shorter tokens can be guessed.
-const TOKEN_BYTES_MIN: usize = 16;
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
 pub fn settings() -> Vec<Setting> {
@@ -103,7 +102,7 @@ pub struct ServiceConfig {
     pub query_listen: SocketAddr,
     pub query_limits: Limits,
     /// Accepted tokens; empty if none is required.
-    pub query_tokens: Vec<Fingerprint>,
+    pub query_tokens: Vec<QueryToken>,
 }
 
 impl Config {
@@ -111,12 +110,19 @@ impl Config {
         let missing = || SettingsError("kafka is not set: the processor reads its events from there".into());
         Ok(Self {
             kafka: settings.kafka()?.ok_or_else(missing)?,
-            group: settings.text("group").unwrap_or_default().to_owned(),
+            group: group(settings)?,
             instance_id: settings.text("instance-id").map(str::to_owned),
             admin_listen: settings.address("admin-listen")?,
             log_format: settings.log_format()?,
             service: ServiceConfig::read(settings)?,
         })
+    }
+}
+
+fn group(settings: &Settings) -> Result<String, SettingsError> {
+    match settings.text("group") {
+        None | Some("") => Err(SettingsError("group is empty, but it takes the name of a consumer group".into())),
+        Some(group) => Ok(group.to_owned()),
     }
 }
 
@@ -131,20 +137,29 @@ fn endpoint_hosts(settings: &Settings) -> Result<EndpointHosts, SettingsError> {
     given.map(host).collect::<Result<_, _>>().map(EndpointHosts::new)
 }
 
+fn query_tokens(settings: &Settings) -> Result<Vec<QueryToken>, SettingsError> {
+    let given = settings.secret("query-tokens");
+    let lines = given.as_ref().map_or("", |tokens| tokens.reveal()).split([',', '\n']).map(str::trim);
+    let mut tokens: Vec<QueryToken> = Vec::new();
+    for (number, line) in (1..).zip(lines.filter(|line| !line.is_empty())) {
+        let wrong = |why: &str| SettingsError(format!("query-tokens: token {number} {why}"));
+        let token = QueryToken::parse(line).map_err(|why| wrong(&why))?;
+        if tokens.iter().any(|other| other.fingerprint == token.fingerprint) {
+            return Err(wrong("is given twice"));
+        }
+        let apps = settings.apps();
+        if !apps.is_empty() && token.apps().any(|app| !apps.contains_key(app)) {
+            return Err(wrong("is limited to an app that is not among apps"));
+        }
+        tokens.push(token);
+    }
+    Ok(tokens)
+}
+
 impl ServiceConfig {
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
         let query_listen = settings.address("query-listen")?;
-        let tokens = settings.secret("query-tokens");
-        let tokens = tokens.as_ref().map_or("", |tokens| tokens.reveal()).split([',', '\n']).map(str::trim);
-        let tokens: Vec<&str> = tokens.filter(|token| !token.is_empty()).collect();
-        if let Some(short) = tokens.iter().position(|token| token.len() < TOKEN_BYTES_MIN) {
-            let (number, bytes) = (short + 1, tokens[short].len());
-            return Err(SettingsError(format!(
-                "query-tokens: token {number} has {bytes} bytes, and less than {TOKEN_BYTES_MIN} can be guessed; \
-                 `openssl rand -hex 16` makes one"
-            )));
-        }
-        let query_tokens: Vec<Fingerprint> = tokens.into_iter().map(Fingerprint::of).collect();
+        let query_tokens = query_tokens(settings)?;
         if query_tokens.is_empty() && !query_listen.ip().is_loopback() {
             return Err(SettingsError(format!(
                 "query-listen is {query_listen}, which others can reach: set query-tokens, or listen on 127.0.0.1"
@@ -185,6 +200,20 @@ mod tests {
         let args = ["processor", "--kafka", "h:1"].iter().chain(args).map(Into::into);
         let settings = runtime::settings::read("processor", "", &settings(), args, &|_| None, []);
         settings.and_then(|settings| Config::read(&settings)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_group_has_a_name() {
+        assert!(read(&["--group", ""]).is_err_and(|error| error.starts_with("group is empty")));
+    }
+
+    #[test]
+    fn a_wrong_token_is_named_by_its_number() {
+        let (first, second) = ("s6p6eclrvim6da22ft9ch94ekreb52lv", "0123456789abcdef");
+        let error = |tokens: &str| read(&["--apps", "a", "--query-tokens", tokens]).expect_err("refused");
+        assert!(error(&format!("{first},{second} write")).starts_with("query-tokens: token 2 has an unknown scope"));
+        assert!(error(&format!("{first}\n{second} app=a\n{first} read")).ends_with("token 3 is given twice"));
+        assert!(error(&format!("{first} app=b")).ends_with("token 1 is limited to an app that is not among apps"));
     }
 
     #[test]

@@ -67,7 +67,8 @@ async fn run(mut config: Config) -> anyhow::Result<()> {
         move || KafkaEventLog::open(&kafka, &group, &instance, stop.clone())
     };
     let serving = async {
-        let served = service::run(config.service, &registry, &readiness, stop.clone(), commands, open).await;
+        let served =
+            service::run(config.service, &registry, &readiness, stop.clone(), commands, open, |_| Ok(())).await;
         // The first of the two to end stops the other, even before it has started.
         stop.request();
         served
@@ -80,7 +81,8 @@ async fn run(mut config: Config) -> anyhow::Result<()> {
 /// Prints the effective settings and checks them without changing anything.
 fn check(settings: &Settings, config: &Config) -> ExitCode {
     print!("{}", settings.describe());
-    match Identity::take(&config.service.dir, config.instance_id.as_deref()) {
+    let identity = || Identity::take(&config.service.dir, config.instance_id.as_deref());
+    match kafka_log::check(&config.kafka).and_then(|()| identity()) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

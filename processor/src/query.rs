@@ -1,17 +1,19 @@
 //! The query API, and a status page.
 
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::dev::HttpServiceFactory;
+use actix_web::http::{Method, header};
 use actix_web::middleware::{DefaultHeaders, from_fn};
-use actix_web::{App, web};
+use actix_web::{App, FromRequest, Handler, HttpResponse, Resource, Responder, web};
 use admin::Connections;
 use anyhow::Context;
 use http_edge::networks::Networks;
 use http_edge::{Limits, Options, listener};
-use primitives::secret::Fingerprint;
 use prometheus::Registry;
 use runtime::lifecycle::Stop;
 use tokio::sync::Semaphore;
@@ -21,22 +23,26 @@ use crate::run::shared::Shared;
 use crate::state::Store;
 use commands::CommandLog;
 use problem::Problem;
+use tokens::{QueryToken, Scope};
 
 mod access;
 mod check;
 pub mod commands;
+mod filter;
 mod installations;
 mod page;
+mod parameters;
 mod problem;
 mod stale;
+pub mod tokens;
 mod wait;
 
 #[derive(Clone)]
 pub struct QueryContext {
     pub shared: Shared,
     pub recent_events: RecentEvents,
-    /// Fingerprints of the accepted tokens; empty on loopback without tokens.
-    pub tokens: Arc<Vec<Fingerprint>>,
+    /// Empty on loopback without tokens.
+    pub tokens: Arc<Vec<QueryToken>>,
     /// Permits for queries that wait for an event or a decision.
     pub waits: Arc<Semaphore>,
     /// Where commands go, and the permit to write there.
@@ -51,7 +57,7 @@ impl QueryContext {
     pub fn new(
         shared: Shared,
         recent_events: RecentEvents,
-        tokens: Vec<Fingerprint>,
+        tokens: Vec<QueryToken>,
         connections_max: usize,
         commands: CommandLog,
     ) -> Self {
@@ -110,7 +116,6 @@ pub fn serve(
     let app = move || {
         App::new()
             .app_data(web::Data::new(context.clone()))
-            .app_data(problem::query_config())
             .wrap(from_fn(stale::mark))
             .wrap(from_fn(access::guard))
             .wrap(headers())
@@ -129,14 +134,53 @@ fn headers() -> DefaultHeaders {
 
 fn routes(config: &mut web::ServiceConfig) {
     config
-        .route("/", web::get().to(page::show))
-        .route("/v1/installations", web::get().to(installations::list))
-        .route("/v1/installations/{app}/{member_id}", web::get().to(installations::show))
-        .route("/v1/installations/{app}/{member_id}/history", web::get().to(installations::history))
-        .route("/v1/installations/{app}/{member_id}/methods", web::get().to(installations::methods))
-        .route("/v1/check", web::post().to(check::check))
-        .route("/v1/commands", web::post().to(commands::take))
+        .service(read("/", page::show))
+        .service(read("/v1/installations", installations::list))
+        .service(read("/v1/installations/{app}/{member_id}", installations::show))
+        .service(read("/v1/installations/{app}/{member_id}/history", installations::history))
+        .service(read("/v1/installations/{app}/{member_id}/methods", installations::methods))
+        .service(ask("/v1/check", check::check))
+        .service(command("/v1/commands", commands::take))
         .default_service(web::to(problem::no_such_page));
+}
+
+/// A path that is read.
+fn read<F, Args>(path: &str, handler: F) -> impl HttpServiceFactory + 'static
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let resource = web::resource(path).route(web::get().to(handler.clone())).route(web::head().to(handler));
+    with_methods(resource, Scope::Read, "GET, HEAD, OPTIONS")
+}
+
+/// A path that takes a question in a body.
+fn ask<F, Args>(path: &str, handler: F) -> impl HttpServiceFactory + 'static
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    with_methods(web::resource(path).route(web::post().to(handler)), Scope::Read, "POST, OPTIONS")
+}
+
+/// A path that takes something that changes what is known.
+fn command<F, Args>(path: &str, handler: F) -> impl HttpServiceFactory + 'static
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    with_methods(web::resource(path).route(web::post().to(handler)), Scope::Operate, "POST, OPTIONS")
+}
+
+fn with_methods(resource: Resource, scope: Scope, allow: &'static str) -> impl HttpServiceFactory + 'static {
+    let options = move || ready(HttpResponse::NoContent().insert_header((header::ALLOW, allow)).finish());
+    resource
+        .route(web::method(Method::OPTIONS).to(options))
+        .default_service(web::to(move || ready(Err::<HttpResponse, _>(Problem::WrongMethod(allow)))))
+        .wrap(from_fn(move |request, next| access::needs(scope, request, next)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Folding and the query server together, for any event log: one thread folds, a server responds.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, anyhow};
 use event_log::{EventLog, EventLogError};
 use prometheus::Registry;
@@ -17,7 +19,8 @@ use crate::run::session::{Processor, Timings};
 use crate::run::shared::Shared;
 use crate::state::watchdog;
 
-/// Runs until asked to stop; the first of the two to end stops the other.
+/// Runs until asked to stop; the first of the two to end stops the other. `listening` is called with the address of the
+/// query server.
 pub async fn run<L: EventLog>(
     config: ServiceConfig,
     registry: &Registry,
@@ -25,6 +28,7 @@ pub async fn run<L: EventLog>(
     stop: Stop,
     commands: CommandLog,
     open: impl FnMut() -> Result<L, EventLogError> + Send + 'static,
+    listening: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let dir = config.dir.join("state");
     watchdog::end_with(&dir);
@@ -44,6 +48,7 @@ pub async fn run<L: EventLog>(
     readiness.unless(processor.metrics.standing_still());
     let (address, serving) = serve(config.query_listen, limits, context, registry, stop.clone())?;
     info!(what = "queries", address = %address, "listening");
+    listening(address)?;
 
     let caught_up = readiness.pending("the state has not caught up with facts yet");
     let mut folding = spawn_blocking(move || processor.run(open, caught_up));

@@ -2,7 +2,8 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::player::{Player, at_s, encoding, encoding_argument, portal, portal_arguments, target_arguments};
+use super::player::{Player, at_s, encoding, encoding_argument, portal, portal_arguments};
+use super::target::target_arguments;
 use crate::outcome::Outcome;
 use crate::output::{aligned, print};
 use portal_sim::portal::{Event, Portal, Token};
@@ -128,7 +129,7 @@ pub async fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<Outcome> 
     let kind = KINDS.iter().find(|kind| kind.name == name).expect("clap knows only these");
     let portal = portal(arguments);
     let event = (kind.make)(arguments, &portal);
-    let mut player = Player::from_arguments(arguments, encoding(arguments))?;
+    let mut player = Player::from_arguments(arguments, encoding(arguments)).await?;
     let said = player.send(&portal, &event, at_s(arguments)).await?;
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     print(&aligned(&[

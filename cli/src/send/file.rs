@@ -8,7 +8,8 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 
 use bitrix24::form::Form;
 
-use super::player::{Player, target_arguments};
+use super::player::Player;
+use super::target::target_arguments;
 use crate::outcome::{Outcome, Usage};
 use crate::output::{aligned, print};
 use portal_sim::portal::{Encoding, FORM, JSON};
@@ -41,7 +42,7 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let body = read(path)?;
     let is_event = Form::scan(&body).says_something();
     let expected = arguments.get_one::<u16>("expect").copied().unwrap_or(if is_event { 200 } else { 400 });
-    let mut player = Player::from_arguments(arguments, Encoding::Form)?;
+    let mut player = Player::from_arguments(arguments, Encoding::Form).await?;
     let said = player.post(content_type(path, &body), body.clone()).await?;
 
     let row = |name: &str, value: String| vec![name.to_owned(), value];

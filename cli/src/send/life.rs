@@ -7,7 +7,8 @@ use bitrix24::Installation;
 use primitives::plain;
 use primitives::secret::Fingerprint;
 
-use super::player::{Player, Said, encoding, encoding_argument, portal, portal_arguments, target_arguments};
+use super::player::{Player, Said, encoding, encoding_argument, portal, portal_arguments};
+use super::target::target_arguments;
 use crate::outcome::Outcome;
 use crate::output::{print, shown};
 use crate::query::{Query, server_arguments};
@@ -40,7 +41,7 @@ pub fn command() -> Command {
 
 pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let portal = portal(arguments);
-    let mut player = Player::from_arguments(arguments, encoding(arguments))?;
+    let mut player = Player::from_arguments(arguments, encoding(arguments)).await?;
     let installation = player.installation(&portal);
     let mut query = Some(Query::from_arguments(arguments)?);
     print(&format!("The life of {installation}\n\n"))?;

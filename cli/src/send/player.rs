@@ -1,6 +1,4 @@
-//! The portal and the target: the arguments that the kinds of `send` share.
-
-use std::path::PathBuf;
+//! The portal that plays, and its arguments, which the kinds of `send` share.
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -9,32 +7,11 @@ use serde_json::Value;
 
 use bitrix24::{AppName, Installation, MemberId};
 
-use crate::outcome::Usage;
+use super::target::{self, app, path};
 use crate::query;
 use portal_sim::client::{Answer, Client};
 use portal_sim::load::Promise;
 use portal_sim::portal::{Encoding, Event, Portal, Token, now_s};
-
-pub fn target_arguments() -> [Arg; 3] {
-    [
-        Arg::new("to")
-            .long("to")
-            .value_name("URL")
-            .default_value("http://127.0.0.1:8080")
-            .help("The ingress, without the path"),
-        Arg::new("app")
-            .long("app")
-            .value_name("APP")
-            .default_value("my-app")
-            .value_parser(query::app)
-            .help("The app, as in the handler's URL"),
-        Arg::new("path-key-file")
-            .long("path-key-file")
-            .value_name("FILE")
-            .value_parser(value_parser!(PathBuf))
-            .help("A file with the secret last segment of the URL; else the app's in HOOKLEDGER_PATH_KEYS_DIR"),
-    ]
-}
 
 pub fn encoding_argument() -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help("Send JSON instead of a form")
@@ -105,8 +82,8 @@ pub struct Said {
 }
 
 impl Player {
-    pub fn from_arguments(arguments: &ArgMatches, encoding: Encoding) -> anyhow::Result<Self> {
-        let client = Client::new(arguments.get_one::<String>("to").expect("a default"))?;
+    pub async fn from_arguments(arguments: &ArgMatches, encoding: Encoding) -> anyhow::Result<Self> {
+        let client = target::client(arguments).await?;
         Ok(Self { client, app: app(arguments), path: path(arguments)?, encoding })
     }
 
@@ -124,23 +101,6 @@ impl Player {
         let promise = Promise::read(answer.status, &answer.body);
         Ok(Said { answer, promise })
     }
-}
-
-fn app(arguments: &ArgMatches) -> AppName {
-    arguments.get_one::<AppName>("app").expect("a default").clone()
-}
-
-/// The path of the app's events, from [`target_arguments`]. It may hold a secret.
-pub fn path(arguments: &ArgMatches) -> anyhow::Result<String> {
-    let app = app(arguments);
-    let directory = std::env::var_os("HOOKLEDGER_PATH_KEYS_DIR").filter(|directory| !directory.is_empty());
-    let kept = directory.map(|directory| PathBuf::from(directory).join(app.as_str())).filter(|file| file.exists());
-    let Some(file) = arguments.get_one::<PathBuf>("path-key-file").cloned().or(kept) else {
-        return Ok(format!("/v1/events/{app}"));
-    };
-    let key = std::fs::read_to_string(&file)
-        .map_err(|error| Usage(format!("read the path key from {}: {error}", file.display())))?;
-    Ok(format!("/v1/events/{app}/{}", key.trim()))
 }
 
 impl Said {

@@ -8,10 +8,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::http::header::ContentType;
-use actix_web::{App, HttpResponse, web};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{App, Error, HttpResponse, web};
 use anyhow::Context;
 use http_edge::networks::Networks;
+use http_edge::site::asks_for_another;
 use http_edge::{Limits, Options, listener};
 use primitives::Shutdown;
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
@@ -31,6 +36,8 @@ pub const LIMITS: Limits = Limits {
     request_bytes_max: 0,
     large_bytes_per_second: None,
 };
+
+const WRONG_HOST: &str = "this port is on loopback: Host must be localhost or a loopback address";
 
 /// The longest time that shutdown waits for a response in progress.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -62,15 +69,31 @@ pub fn serve(
         observer: Arc::new(Connections::new(&registry, "admin")),
     };
     let over = Finished(stop.clone());
+    let is_local = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let routes = move || {
         let (alive, registry) = (alive.clone(), registry.clone());
         let (readiness, stopping) = (readiness.clone(), stop.clone());
         App::new()
+            .wrap(from_fn(move |request, next| refuse_other_hosts(is_local, request, next)))
             .route("/livez", web::get().to(move || std::future::ready(livez(alive()))))
             .route("/readyz", web::get().to(move || std::future::ready(readyz(&readiness, &stopping))))
             .route("/metrics", web::get().to(move || std::future::ready(metrics(&registry))))
     };
     http_edge::serve(listener, options, routes, over)
+}
+
+/// On loopback `Host` must be a loopback name: a website can point a name of its own at loopback, and read the answers
+/// in a browser of this machine.
+async fn refuse_other_hosts(
+    is_local: bool,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    if is_local && asks_for_another(request.request()) {
+        let refusal = text(HttpResponse::build(StatusCode::MISDIRECTED_REQUEST), WRONG_HOST);
+        return Ok(request.into_response(refusal));
+    }
+    next.call(request).await.map(ServiceResponse::map_into_boxed_body)
 }
 
 /// A requested stop with no work left: until then the port shows what the process is waiting for.
@@ -132,6 +155,8 @@ mod tests {
     use super::*;
     use runtime::telemetry::{registered, registry};
 
+    const HEAD: &str = "HTTP/1.1\r\nhost: 127.0.0.1";
+
     #[actix_web::test]
     async fn the_admin_server_says_how_the_process_is() {
         let (readiness, stop, alive) = (Readiness::default(), Stop::default(), Arc::new(AtomicBool::new(true)));
@@ -153,6 +178,16 @@ mod tests {
         check(address, "/readyz", "200 OK", "ready").await;
         check(address, "/else", "404 Not Found", "").await;
 
+        for (head, answered) in [
+            ("HTTP/1.1\r\nhost: rebound.example:9080", false),
+            ("HTTP/1.1\r\nhost: localhost:9080", true),
+            ("HTTP/1.0", true),
+        ] {
+            let line = get(address, "/metrics", head).await.lines().next().map(str::to_owned);
+            let status = if answered { "200 OK" } else { "421 Misdirected Request" };
+            assert!(line.as_ref().is_some_and(|line| line.ends_with(status)), "{head}: {line:?}");
+        }
+
         let busy = stop.busy();
         stop.request();
         check(address, "/readyz", "503 Service Unavailable", "stopping").await;
@@ -172,7 +207,7 @@ mod tests {
         let serving = serve(any_port, LIMITS, registry, Readiness::default(), || true, stop.clone());
         let (address, serving) = serving.expect("a free port");
         let serving = tokio::spawn(serving);
-        let answer = get(address, "/metrics").await;
+        let answer = get(address, "/metrics", HEAD).await;
         assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
         for line in [
             "# HELP hookledger_ingress_events_total Webhooks, by what became of them.",
@@ -201,15 +236,15 @@ mod tests {
     }
 
     async fn check(address: SocketAddr, path: &'static str, status: &str, body: &str) {
-        let answer = get(address, path).await;
+        let answer = get(address, path, HEAD).await;
         let (head, shown) = answer.split_once("\r\n\r\n").expect("a head and a body");
         assert_eq!((head.lines().next(), shown), (Some(format!("HTTP/1.1 {status}").as_str()), body), "{path}");
     }
 
-    async fn get(address: SocketAddr, path: &'static str) -> String {
+    async fn get(address: SocketAddr, path: &'static str, head: &'static str) -> String {
         let asked = tokio::task::spawn_blocking(move || {
             let mut stream = TcpStream::connect(address)?;
-            write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n")?;
+            write!(stream, "GET {path} {head}\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             io::Result::Ok(answer)

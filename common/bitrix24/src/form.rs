@@ -25,6 +25,8 @@ pub use tree::Key;
 
 /// Longer names are not names of events.
 const KIND_BYTES_MAX: usize = 128;
+/// A shorter token may be part of a name by chance.
+const TOKEN_BYTES_MIN: usize = 8;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
@@ -144,13 +146,22 @@ impl fmt::Debug for Form {
     }
 }
 
+/// A name that gives away the token counts as none: names become keys and headers.
 fn head<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Head {
-    let member_id = text("auth[member_id]").and_then(MemberId::parse);
+    let token = text("auth[application_token]");
+    let name = |name| text(name).filter(|name| !token.is_some_and(|token| gives_away(name, token)));
+    let member_id = name("auth[member_id]").and_then(MemberId::parse);
     Head {
-        member_id: member_id.or_else(|| text("member_id").and_then(MemberId::parse)),
-        kind: text("event").and_then(kind),
+        member_id: member_id.or_else(|| name("member_id").and_then(MemberId::parse)),
+        kind: name("event").and_then(kind),
         occurred_at: text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s),
     }
+}
+
+/// Whether a name is or holds the token, in any case: events are shown in another one than they are sent in.
+pub fn gives_away(name: &str, token: &str) -> bool {
+    let (name, token) = (name.to_ascii_lowercase(), token.to_ascii_lowercase());
+    name == token || (token.len() >= TOKEN_BYTES_MIN && name.contains(&token))
 }
 
 /// Names and values, not decoded.
@@ -312,10 +323,27 @@ mod tests {
         assert_eq!(Form::parse(b"member_id=a223&AUTH_ID=x").head().member_id, MemberId::parse("a223"));
     }
 
+    #[test]
+    fn a_name_that_gives_away_the_token_is_none() {
+        let head = |body: &str| {
+            let (scan, form) = (Form::scan(body.as_bytes()).head(), Form::parse(body.as_bytes()).head());
+            assert_eq!(scan, form);
+            form
+        };
+        let form =
+            head("event=ONHIDDEN-TOKEN&auth[member_id]=hidden-token&member_id=a&auth[application_token]=hidden-token");
+        assert_eq!((form.member_id, form.kind), (MemberId::parse("a"), None));
+        let json = head(r#"{"event":"Hidden-Token","auth":{"application_token":"hidden-token","member_id":"b"}}"#);
+        assert_eq!((json.member_id, json.kind), (MemberId::parse("b"), None));
+        let short = head("event=onapptest&auth[member_id]=t&auth[application_token]=t");
+        assert_eq!((short.member_id, short.kind.as_deref()), (None, Some("onapptest")));
+        assert!(!format!("{:?}", Form::scan(b"auth[application_token]=hidden-token")).contains("hidden"));
+    }
+
     proptest! {
         #[test]
         fn a_scan_finds_the_same_head_as_a_whole_reading(fields in vec((
-            "[ .+]?(event|ts|auth|member_id|data|%61uth|eventful|t)", "(%5B|\\[)?(member_id|x|)(%5D|\\])?(\\[x\\])?", "[a-z0-9]{0,3}",
+            "[ .+]?(event|ts|auth|member_id|data|%61uth|eventful|t)", "(%5B|\\[)?(member_id|application_token|x|)(%5D|\\])?(\\[x\\])?", "[a-z0-9]{0,3}",
         ), 0..12)) {
             let field = |(base, key, value): &(String, String, String)| format!("{base}{key}={value}");
             scan_and_parse(fields.iter().map(field).collect::<Vec<_>>().join("&").as_bytes());
@@ -324,7 +352,7 @@ mod tests {
         #[test]
         fn a_scan_finds_the_same_head_where_brackets_are_deep_and_lists_at_their_end(fields in vec((
             "auth|event", prop::sample::select(vec![
-                "", "[member_id]", "[]", "[x]", "[x][]", "[member_id][]",
+                "", "[member_id]", "[application_token]", "[]", "[x]", "[x][]", "[member_id][]",
                 "[9223372036854775807]", "[9223372036854775806]", "[x][9223372036854775807]",
             ]), prop::sample::select(vec![0, 1, 62, 63, 64, 65]), "(\\[)?", "[a-z]?",
         ), 0..8)) {
@@ -344,11 +372,11 @@ mod tests {
     }
 
     /// Values, some of which are no JSON.
-    const JSON_VALUE: &str = r#"("[a-z]{0,2}"|1|-7|1\.50|1e400|1e-300|null|true|\[\]|\[null,1\]|\{\}|"\\ud800"|"\\u0041"|\{"(member_id|member\[id|x)":("[a-z]"|1|null|\[\]|\{"x":1\})(,"(member_id|x)":("[a-z]"|1e400|null))?\})"#;
+    const JSON_VALUE: &str = r#"("[a-z]{0,2}"|1|-7|1\.50|1e400|1e-300|null|true|\[\]|\[null,1\]|\{\}|"\\ud800"|"\\u0041"|\{"(member_id|application_token|member\[id|x)":("[a-z]"|1|null|\[\]|\{"x":1\})(,"(member_id|application_token|x)":("[a-z]"|1e400|null))?\})"#;
 
     fn scan_and_parse(body: &[u8]) {
         let (scan, form) = (Form::scan(body), Form::parse(body));
-        for name in ["event", "ts", "member_id", "auth[member_id]"] {
+        for name in ["event", "ts", "member_id", "auth[member_id]", "auth[application_token]"] {
             assert_eq!(scan.text(name), form.text(name), "{name} in {}", body.escape_ascii());
         }
         assert_eq!(scan.head(), form.head());

@@ -98,6 +98,7 @@ pub mod header {
     pub const CONTENT_TYPE: &str = "content-type";
     /// W3C trace context as it came in.
     pub const TRACEPARENT: &str = "traceparent";
+    pub const TRACESTATE: &str = "tracestate";
     /// When ingress had read the body, RFC 3339.
     pub const RECEIVED: &str = "hl_received";
     /// The sender's address.

@@ -12,7 +12,7 @@ mod raw_event;
 mod record;
 
 pub use log::{EventLog, EventLogError, LogEvent, LogReader};
-pub use raw_event::{EventId, NotARawEvent, RawEvent};
+pub use raw_event::{EventId, NotARawEvent, RawEvent, TRACESTATE_BYTES_MAX};
 pub use record::{Applied, Entry, Output, Position, Record};
 
 /// The longest that a transaction of ours is open: its timeout, the broker's interval, and as much again.

@@ -30,6 +30,8 @@ pub struct RawEvent {
     pub content_type: Option<String>,
     pub source: Option<IpAddr>,
     pub traceparent: Option<String>,
+    /// Only together with `traceparent`.
+    pub tracestate: Option<String>,
     /// Whether ingress refused the sender: the event is kept, but not folded.
     pub unknown_source: bool,
     /// Whether a crash may have made this the second copy in the log.
@@ -48,6 +50,8 @@ const COMMAND: &str = "com.hookledger.";
 
 /// Longer values of `Content-Type` and `traceparent` are dropped.
 const HEADER_BYTES_MAX: usize = 256;
+/// The length that the W3C's recommendation asks to pass on at least.
+pub const TRACESTATE_BYTES_MAX: usize = 512;
 
 impl RawEvent {
     pub fn new(app: AppName, head: Head, body: Bytes, received_at: Timestamp) -> Self {
@@ -62,6 +66,7 @@ impl RawEvent {
             content_type: None,
             source: None,
             traceparent: None,
+            tracestate: None,
             unknown_source: false,
             resent: false,
             body,
@@ -107,6 +112,9 @@ impl RawEvent {
         }
         if let Some(traceparent) = self.traceparent.filter(short) {
             headers.push((header::TRACEPARENT.into(), text(traceparent)));
+            if let Some(tracestate) = self.tracestate.filter(|state| state.len() <= TRACESTATE_BYTES_MAX) {
+                headers.push((header::TRACESTATE.into(), text(tracestate)));
+            }
         }
         if self.unknown_source {
             headers.push((header::UNKNOWN_SOURCE.into(), b"1".to_vec()));
@@ -143,6 +151,7 @@ impl RawEvent {
             content_type: text(header::CONTENT_TYPE).map(str::to_owned),
             source: text(header::SOURCE_ADDRESS).and_then(|text| text.parse().ok()),
             traceparent: text(header::TRACEPARENT).map(str::to_owned),
+            tracestate: text(header::TRACESTATE).map(str::to_owned),
             unknown_source: record.header(header::UNKNOWN_SOURCE) == Some(b"1"),
             resent: record.header(header::RESENT) == Some(b"1"),
             body: record.value.clone().unwrap_or_default(),
@@ -165,6 +174,8 @@ mod tests {
         let mut event = RawEvent::new(app, head, Bytes::from_static(b"\0\xff"), Timestamp::from_ms(7_001));
         event.content_type = Some("application/x-www-form-urlencoded".into());
         event.source = Some([10, 0, 0, 1].into());
+        event.traceparent = Some("00-1-2-00".into());
+        event.tracestate = Some("a=1".into());
         event.resent = true;
         event.unknown_source = true;
         assert_eq!(RawEvent::from_record(&event.clone().into_record()), Ok(event.clone()));
@@ -176,6 +187,20 @@ mod tests {
         event.member_id = None;
         event.kind = None;
         assert_eq!(RawEvent::from_record(&event.clone().into_record()), Ok(event));
+    }
+
+    #[test]
+    fn a_trace_state_goes_with_a_trace_and_is_bounded() {
+        let header = |traceparent: Option<&str>, tracestate: &str| {
+            let app = AppName::parse("crm-sync").expect("a name");
+            let mut event = RawEvent::new(app, Head::default(), Bytes::new(), Timestamp::from_s(1));
+            event.traceparent = traceparent.map(str::to_owned);
+            event.tracestate = Some(tracestate.to_owned());
+            event.into_record().header(header::TRACESTATE).map(<[u8]>::len)
+        };
+        assert_eq!(header(Some("00-1-2-00"), &"a".repeat(512)), Some(512));
+        assert_eq!(header(Some("00-1-2-00"), &"a".repeat(513)), None);
+        assert_eq!(header(None, "a=1"), None);
     }
 
     #[test]

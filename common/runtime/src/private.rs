@@ -16,6 +16,8 @@ use tracing::{info, warn};
 pub const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 const OTHERS: u32 = 0o077;
+/// Deeper than any of our directories.
+const DEPTH_MAX: usize = 8;
 /// Our directories in `data-dir`, and the one that file systems create.
 const OURS: [&str; 4] = ["ingress", "logs", "processor", "lost+found"];
 
@@ -51,18 +53,27 @@ fn no_follow() -> i32 {
     i32::try_from(OFlags::NOFOLLOW.bits()).expect("flags fit into an int")
 }
 
-/// Makes all new files of this process private, those of libraries included. Existing ones are closed to others:
-/// `data_dir` and our directories below it.
+/// Makes all new files of this process private, those of libraries included.
+pub fn only_private_files() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// As [`only_private_files`]. Existing files are closed to others, too: `data_dir`, our directories below it, and all
+/// that lies in them.
 ///
 /// `data_dir` itself is changed only if nothing else lies in it: it may be shared, and our directories in it are closed
 /// all the same.
 pub fn tighten(data_dir: &Path) {
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    only_private_files();
     if holds_only_ours(data_dir).unwrap_or(false) {
-        tighten_dir(data_dir);
+        let mut found = Lax::default();
+        found.tighten(data_dir);
+        found.report();
     }
     for ours in ["ingress", "logs", "processor"] {
-        tighten_dir(&data_dir.join(ours));
+        let mut found = Lax::default();
+        found.tighten_all(&data_dir.join(ours), DEPTH_MAX);
+        found.report();
     }
 }
 
@@ -76,25 +87,78 @@ fn holds_only_ours(data_dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-fn tighten_dir(dir: &Path) {
-    // A link's target is not ours.
-    let Ok(found) = fs::symlink_metadata(dir) else { return };
-    let mode = found.mode() & 0o7777;
-    if !found.is_dir() || mode & OTHERS == 0 {
-        return;
-    }
-    let shown = dir.display();
-    if found.uid() != rustix::process::geteuid().as_raw() {
-        warn!(
-            "{shown} holds secrets, is open to others (mode {mode:04o}), and belongs to another user: `chmod 700 {shown}`"
-        );
-        return;
-    }
-    match fs::set_permissions(dir, Permissions::from_mode(mode & !OTHERS)) {
-        Ok(()) => {
-            info!("{shown} was open to others (mode {mode:04o}) and holds secrets: now only its owner may read it");
+/// Entries that were open to others, by what became of them.
+#[derive(Default)]
+struct Lax {
+    tightened: Entries,
+    of_others: Entries,
+    failed: Entries,
+}
+
+/// The first one, for the log, and the number of further ones.
+#[derive(Default)]
+struct Entries {
+    first: Option<String>,
+    more: usize,
+}
+
+impl Entries {
+    fn add(&mut self, path: &Path, mode: u32) {
+        match self.first {
+            None => self.first = Some(format!("{} was open to others (mode {mode:04o})", path.display())),
+            Some(_) => self.more += 1,
         }
-        Err(error) => warn!(%error, "{shown} is open to others (mode {mode:04o}): `chmod 700 {shown}`: {error}"),
+    }
+
+    fn shown(&self) -> Option<String> {
+        let first = self.first.as_ref()?;
+        Some(if self.more == 0 { first.clone() } else { format!("{first}, as were {} more below", self.more) })
+    }
+}
+
+impl Lax {
+    /// A directory before what lies in it: once it is closed, nobody else can put a link there.
+    fn tighten_all(&mut self, path: &Path, depth: usize) {
+        if !self.tighten(path) || depth == 0 {
+            return;
+        }
+        for entry in path.read_dir().into_iter().flatten().flatten() {
+            self.tighten_all(&entry.path(), depth - 1);
+        }
+    }
+
+    /// Whether it is a directory of ours.
+    fn tighten(&mut self, path: &Path) -> bool {
+        // A link's target is not ours.
+        let Ok(found) = fs::symlink_metadata(path) else { return false };
+        if !found.is_dir() && !found.is_file() {
+            return false;
+        }
+        let mode = found.mode() & 0o7777;
+        let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+        if mode & OTHERS != 0 {
+            let entries = if !is_ours {
+                &mut self.of_others
+            } else if fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS)).is_ok() {
+                &mut self.tightened
+            } else {
+                &mut self.failed
+            };
+            entries.add(path, mode);
+        }
+        found.is_dir() && is_ours
+    }
+
+    fn report(&self) {
+        if let Some(shown) = self.tightened.shown() {
+            info!("{shown}, and may hold secrets: now only the owner may read it");
+        }
+        if let Some(shown) = self.of_others.shown() {
+            warn!("{shown}, may hold secrets, and belongs to another user: `chmod -R go= PATH` as that user");
+        }
+        if let Some(shown) = self.failed.shown() {
+            warn!("{shown}, may hold secrets, and its mode cannot be changed: `chmod -R go= PATH`");
+        }
     }
 }
 

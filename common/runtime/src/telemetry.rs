@@ -1,6 +1,7 @@
 //! Logs and the metrics registry.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
@@ -40,7 +41,9 @@ pub fn init_logs(format: LogFormat) {
     let logs = tracing_subscriber::fmt().with_env_filter(filter);
     let installed = match format {
         LogFormat::Text => {
-            let logs = logs.with_ansi(io::stderr().is_terminal()).fmt_fields(debug_fn(write_field));
+            let logs = logs
+                .with_ansi(has_colours(io::stderr().is_terminal(), &|name| std::env::var_os(name)))
+                .fmt_fields(debug_fn(write_field));
             logs.with_writer(io::stderr).finish().try_init()
         }
         LogFormat::Json => {
@@ -51,6 +54,13 @@ pub fn init_logs(format: LogFormat) {
     if installed.is_ok() {
         std::panic::set_hook(Box::new(log_panic));
     }
+}
+
+/// By the conventions of <https://no-color.org> and `CLICOLOR`: any text in the one, `0` in the other switches them off.
+fn has_colours(is_terminal: bool, variable: &dyn Fn(&str) -> Option<OsString>) -> bool {
+    let is_off = variable("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || variable("CLICOLOR").is_some_and(|value| value == "0");
+    is_terminal && !is_off
 }
 
 /// One field of an event in text format. Fields hold text of portals and servers; the subscriber's own
@@ -176,6 +186,15 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(&ended("json")).expect("JSON");
         assert_eq!((line["text"].as_str(), line["shown"].as_str()), (Some(HOSTILE), Some(HOSTILE)));
         assert_eq!(line["message"], format!("said {HOSTILE}"));
+    }
+
+    #[test]
+    fn colours_are_for_terminals_and_can_be_switched_off() {
+        let has = |is_terminal, name: &'static str, value: &'static str| {
+            has_colours(is_terminal, &|asked| (asked == name).then(|| value.into()))
+        };
+        assert!(has(true, "OTHER", "1") && has(true, "NO_COLOR", "") && has(true, "CLICOLOR", "1"));
+        assert!(!has(true, "NO_COLOR", "1") && !has(true, "CLICOLOR", "0") && !has(false, "CLICOLOR", "1"));
     }
 
     /// With colours, as on a terminal: what is left of ESC is the logger's own.

@@ -27,6 +27,11 @@ pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(held)
 }
 
+/// Whether another process announces a socket: its address, not the one in the settings, is then used.
+pub fn is_handed_over() -> bool {
+    std::env::var_os("LISTEN_FDS").is_some()
+}
+
 fn held() -> io::Result<Option<TcpListener>> {
     let mut fds = ListenFd::from_env();
     match fds.len() {

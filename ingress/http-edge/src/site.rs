@@ -26,11 +26,15 @@ pub fn is_cross_site(headers: &HeaderMap) -> bool {
 /// Whether a request addresses this machine by a loopback name, such as `localhost:8081`: in `Host`, and in a
 /// target in absolute form.
 pub fn asks_for_loopback(request: &HttpRequest) -> bool {
-    let mut hosts = request.headers().get_all(HOST).map(|host| host.to_str().unwrap_or_default()).peekable();
-    let has_host = hosts.peek().is_some();
-    has_host
-        && hosts.all(is_loopback)
-        && request.uri().authority().is_none_or(|authority| is_loopback(authority.as_str()))
+    request.headers().contains_key(HOST) && !asks_for_another(request)
+}
+
+/// Whether a request addresses another machine than this one. Without `Host`, as in HTTP/1.0, it addresses none; every
+/// browser sends one.
+pub fn asks_for_another(request: &HttpRequest) -> bool {
+    let is_another = |host: &HeaderValue| !host.to_str().is_ok_and(is_loopback);
+    request.headers().get_all(HOST).any(is_another)
+        || request.uri().authority().is_some_and(|authority| !is_loopback(authority.as_str()))
 }
 
 /// A loopback address or `localhost`, with a port or without.
@@ -123,5 +127,15 @@ mod tests {
         assert!(!asks("/", &[]));
         assert!(!asks("http://rebound.example/", &["127.0.0.1:8081"]));
         assert!(!asks("http://127.0.0.1/", &["rebound.example"]));
+
+        let asks_for_another = |uri: &str, host: Option<&str>| {
+            let request = TestRequest::get().uri(uri);
+            let request = host.into_iter().fold(request, |request, host| request.append_header(("host", host)));
+            asks_for_another(&request.to_http_request())
+        };
+        assert!(!asks_for_another("/", None));
+        assert!(!asks_for_another("/", Some("[::1]:9080")));
+        assert!(asks_for_another("/", Some("rebound.example")));
+        assert!(asks_for_another("http://rebound.example/", None));
     }
 }

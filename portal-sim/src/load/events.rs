@@ -17,21 +17,23 @@ pub fn of_portals(seed: String, portals: u64, connections: usize, encoding: Enco
         let mine = portals.saturating_sub(connection).div_ceil(connections).max(1);
         let number = (connection + nth % mine * connections) % portals.max(1);
         let portal = Portal::nth(&seed, number);
-        portal.body(&event(&portal, nth / mine), now_s(), encoding)
+        portal.body(&event(&portal, number, nth / mine), now_s(), encoding)
     })
 }
 
-fn event(portal: &Portal, nth: u64) -> Event {
+/// The portals take turns with the rarer events, so that a short load has them, too.
+fn event(portal: &Portal, number: u64, nth: u64) -> Event {
+    let turn = number.wrapping_add(nth);
     match nth {
         0 => Event::Install { version: "1".to_owned() },
-        _ if nth.is_multiple_of(UPDATE_EACH) => {
-            let version = nth / UPDATE_EACH;
+        _ if turn.is_multiple_of(UPDATE_EACH) => {
+            let version = turn / UPDATE_EACH - number / UPDATE_EACH;
             Event::Update { version: (version + 1).to_string(), previous_version: version.to_string() }
         }
-        _ if nth.is_multiple_of(CONFIRM_EACH) => Event::MethodConfirm {
+        _ if turn.is_multiple_of(CONFIRM_EACH) => Event::MethodConfirm {
             method: "voximplant.user.get".to_owned(),
             token: portal.access_token.clone(),
-            confirmed: nth / CONFIRM_EACH % 2 == 1,
+            confirmed: turn / CONFIRM_EACH % 2 == 1,
         },
         _ => Event::Crm { name: "ONCRMCONTACTADD", id: nth },
     }
@@ -61,6 +63,32 @@ mod tests {
             }
             assert_eq!(connection_of.len() as u64, portals);
         }
+    }
+
+    #[test]
+    fn a_short_load_has_every_kind_of_event_and_versions_go_up() {
+        let (bodies, portals) = (of_portals("seed".into(), 1_000, 1, Encoding::Form), 1_000);
+        let mut kinds = BTreeMap::<_, usize>::new();
+        for nth in 0..4 * portals {
+            *kinds.entry(fields(&bodies(0, nth))["event"].clone()).or_default() += 1;
+        }
+        let of = |kind: &str| kinds.get(kind).copied().unwrap_or_default();
+        assert_eq!((of("ONAPPINSTALL"), of("ONAPPUPDATE"), of("ONAPPMETHODCONFIRM")), (1_000, 15, 45));
+        assert_eq!(of("ONCRMCONTACTADD"), 4_000 - 1_060);
+
+        let portal = Portal::nth("seed", 350);
+        let versions = (0..1_000).filter_map(|nth| match event(&portal, 350, nth) {
+            Event::Install { version } | Event::Update { version, .. } => Some(version),
+            Event::Uninstall { .. }
+            | Event::Payment { .. }
+            | Event::MethodConfirm { .. }
+            | Event::UserReady { .. }
+            | Event::Crm { .. }
+            | Event::UserAdd { .. }
+            | Event::Offline
+            | Event::Test => None,
+        });
+        assert_eq!(versions.collect::<Vec<_>>(), ["1", "2", "3", "4", "5", "6"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bitrix24::form::Form;
+use bitrix24::form::{Form, gives_away};
 use bitrix24::{Installation, MemberId};
 use event_log::RawEvent;
 use primitives::secret::Fingerprint;
@@ -33,10 +33,12 @@ pub enum Reason {
     BadValue,
     /// The installation has as many attested principals as it may have.
     TooManyPrincipals,
+    /// `event` or `member_id` is or holds a secret of the same body, and would become a key.
+    SecretInName,
 }
 
 impl Reason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NotARawEvent,
         Self::UnknownSource,
         Self::TooManyFields,
@@ -46,6 +48,7 @@ impl Reason {
         Self::MissingField,
         Self::BadValue,
         Self::TooManyPrincipals,
+        Self::SecretInName,
     ];
 
     pub fn label(self) -> &'static str {
@@ -59,6 +62,7 @@ impl Reason {
             Self::MissingField => "missing_field",
             Self::BadValue => "bad_value",
             Self::TooManyPrincipals => "too_many_principals",
+            Self::SecretInName => "secret_in_name",
         }
     }
 }
@@ -80,6 +84,10 @@ pub fn interpret(raw: &RawEvent, place: Position) -> Result<Event, Reason> {
     if form.has_too_many_fields() {
         return Err(Reason::TooManyFields);
     }
+    let secrets = Secrets::of(&form);
+    if names_a_secret(&form, &secrets) {
+        return Err(Reason::SecretInName);
+    }
     let name = form.head().kind.ok_or(Reason::NoEvent)?;
     let member_id = form.text("auth[member_id]").and_then(MemberId::parse).ok_or(Reason::NoMember)?;
     let token = form.text("auth[application_token]").filter(|text| printable(text, APPLICATION_TOKEN_BYTES_MAX));
@@ -88,7 +96,6 @@ pub fn interpret(raw: &RawEvent, place: Position) -> Result<Event, Reason> {
     let installation = Installation { app: raw.app.clone(), member_id };
     let ts = form.text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s);
     let stamp = Stamp::new(ts, raw.received_at, raw.id);
-    let secrets = Secrets::of(&form);
     let reader = Reader { form: &form, secrets: &secrets };
     let kind = fact_kind(&name, &reader)?;
     let profile = if kind.is_none() { profile("", &reader) } else { Profile::default() };
@@ -108,6 +115,14 @@ pub fn interpret(raw: &RawEvent, place: Position) -> Result<Event, Reason> {
     };
     let body_bytes = u32::try_from(raw.body.len()).unwrap_or(u32::MAX);
     Ok(Event { installation, stamp, principal, raw: place, body_bytes, kind, profile, public })
+}
+
+fn names_a_secret(form: &Form, secrets: &Secrets<'_>) -> bool {
+    let token = form.text("auth[application_token]");
+    let names = ["event", "auth[member_id]", "member_id"].into_iter().filter_map(|name| form.text(name));
+    names
+        .filter(|name| !name.is_empty())
+        .any(|name| secrets.hold(name) || token.is_some_and(|token| gives_away(name, token)))
 }
 
 /// Reads fields of facts. Values that contain a secret of the body are left out.

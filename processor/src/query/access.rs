@@ -1,18 +1,54 @@
-//! Access control: requests need a token or, without tokens, a loopback `Host` and no proxy.
+//! Access control: requests need a token or, without tokens, a loopback `Host` and no proxy. A token may be limited to
+//! scopes and apps.
+
+use std::future::{Ready, ready};
+use std::sync::Arc;
 
 use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::header;
 use actix_web::middleware::Next;
-use actix_web::{Error, ResponseError, web};
+use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, ResponseError, web};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use bitrix24::AppName;
 use http_edge::proxied::is_proxied;
 use http_edge::site::asks_for_loopback;
 use primitives::secret::Fingerprint;
 
 use super::QueryContext;
 use super::problem::Problem;
+use super::tokens::{Access, Scope};
+
+/// What the caller may do.
+#[derive(Clone)]
+pub struct Caller(Arc<Access>);
+
+impl Caller {
+    /// Whether lists show this app.
+    pub fn sees(&self, app: &AppName) -> bool {
+        self.0.sees(app)
+    }
+
+    /// For a query about one app. The answer does not depend on whether anything is known of it.
+    pub fn must_see(&self, app: &AppName) -> Result<(), Problem> {
+        if self.sees(app) { Ok(()) } else { Err(Problem::OtherApp) }
+    }
+
+    pub fn is_limited(&self) -> bool {
+        self.0.is_limited()
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    /// Fails where [`guard`] does not stand before.
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(request.extensions().get::<Self>().cloned().ok_or(Problem::Unauthorised))
+    }
+}
 
 /// Passes a request with one of the configured tokens. Without tokens the server listens on loopback, and `Host` must
 /// be a loopback name: a website can point a name of its own at loopback.
@@ -23,20 +59,42 @@ pub async fn guard(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let refusal = if context.tokens.is_empty() {
-        if is_proxied(request.headers()) {
-            Some(Problem::TokensNeeded)
-        } else {
-            (!asks_for_loopback(request.request())).then_some(Problem::WrongHost)
+    match access(&context, &request) {
+        Ok(access) => {
+            request.extensions_mut().insert(Caller(access));
+            next.call(request).await.map(ServiceResponse::map_into_boxed_body)
         }
-    } else {
-        (!shown(&request).is_some_and(|shown| context.tokens.contains(&shown))).then_some(Problem::Unauthorised)
-    };
-    match refusal {
-        None => next.call(request).await.map(ServiceResponse::map_into_boxed_body),
         // A response, not an error, so that the common headers are added.
-        Some(refusal) => Ok(request.into_response(refusal.error_response())),
+        Err(refusal) => Ok(request.into_response(refusal.error_response())),
     }
+}
+
+/// Behind [`guard`]: passes a request of a token with this scope.
+pub async fn needs(
+    scope: Scope,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let may = request.extensions().get::<Caller>().is_some_and(|caller| caller.0.has(scope));
+    if may {
+        return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
+    }
+    Ok(request.into_response(Problem::MissingScope(scope).error_response()))
+}
+
+fn access(context: &QueryContext, request: &ServiceRequest) -> Result<Arc<Access>, Problem> {
+    if !context.tokens.is_empty() {
+        let shown = shown(request).ok_or(Problem::Unauthorised)?;
+        let token = context.tokens.iter().find(|token| token.fingerprint == shown);
+        return token.map(|token| Arc::clone(&token.access)).ok_or(Problem::Unauthorised);
+    }
+    if is_proxied(request.headers()) {
+        return Err(Problem::TokensNeeded);
+    }
+    if !asks_for_loopback(request.request()) {
+        return Err(Problem::WrongHost);
+    }
+    Ok(Arc::new(Access::full()))
 }
 
 /// The fingerprint of the token in `Authorization: Bearer …`, or of the password in `Basic …`, which browsers send.

@@ -12,6 +12,7 @@ use kafka_log::RawWriter;
 use primitives::time::Timestamp;
 use serde_json::json;
 
+use super::access::Caller;
 use super::problem::Problem;
 use super::{COMMANDS_BYTES_MAX, QueryContext};
 
@@ -44,6 +45,7 @@ impl CommandLog {
 /// Takes all lines or none.
 pub async fn take(
     context: web::Data<QueryContext>,
+    caller: Caller,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
@@ -51,7 +53,7 @@ pub async fn take(
         return Err(Problem::NotNdjson);
     }
     let body = http_edge::receive(&request, payload, COMMANDS_BYTES_MAX).await?;
-    let events = read(&body.bytes)?;
+    let events = read(&body.bytes, &caller)?;
     drop(body);
     let (accepted, last) = (events.len(), events.last().map(|event| event.id));
     let _permit = context.writes.acquire().await.map_err(|_| Problem::TooManyWait)?;
@@ -67,7 +69,7 @@ pub async fn take(
 }
 
 /// The commands of a body, one a line; empty lines are skipped.
-fn read(body: &[u8]) -> Result<Vec<RawEvent>, Problem> {
+fn read(body: &[u8], caller: &Caller) -> Result<Vec<RawEvent>, Problem> {
     let text = std::str::from_utf8(body).map_err(|_| Problem::Malformed("the body is not UTF-8".into()))?;
     let now = Timestamp::now();
     let mut events = Vec::new();
@@ -77,6 +79,7 @@ fn read(body: &[u8]) -> Result<Vec<RawEvent>, Problem> {
         }
         let (installation, attest) =
             parse_command(line).map_err(|what| Problem::Malformed(format!("line {number}: {what}")))?;
+        caller.must_see(&installation.app)?;
         events.push(attest.into_raw(installation, now));
     }
     if events.is_empty() {

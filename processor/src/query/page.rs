@@ -4,13 +4,16 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 use actix_web::http::header::CONTENT_SECURITY_POLICY;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::QueryContext;
+use super::access::Caller;
+use super::parameters::Parameters;
 use super::problem::Problem;
+use crate::state::Counts;
 use domain::fold::Outcome;
 use domain::{Decision, RecordStatus};
 
@@ -38,18 +41,24 @@ static CONTENT_POLICY: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Shows the newest events and the number of installations. Reloads itself without a script.
-pub async fn show(context: web::Data<QueryContext>) -> Result<HttpResponse, Problem> {
-    let store = context.store()?;
-    let counts = store.counts();
+/// A token that is limited to apps sees their events only, and no numbers, which are of all apps.
+pub async fn show(
+    context: web::Data<QueryContext>,
+    caller: Caller,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    Parameters::read(&request, &[])?;
+    let counts = context.store()?.counts();
     let mut page = [HEAD, STYLE, BODY].concat();
     page.push_str(r#"<p class="numbers">"#);
-    for status in RecordStatus::ALL {
-        number(&mut page, counts.installations.get(&status), status.label());
+    if !caller.is_limited() {
+        numbers(&mut page, &counts);
     }
-    number(&mut page, counts.permissions.get(&Decision::Granted), "methods granted");
-    number(&mut page, counts.permissions.get(&Decision::Denied), "methods denied");
     page.push_str("</p>\n<table><tr><th>received</th><th>app</th><th>portal</th><th>event</th><th>became</th></tr>\n");
-    let recent = context.recent_events.recent();
+    let mut recent = context.recent_events.recent();
+    if caller.is_limited() {
+        recent.retain(|event| event.installation.as_ref().is_some_and(|about| caller.sees(&about.app)));
+    }
     for event in &recent {
         let (app, member_id) = match &event.installation {
             Some(installation) => (installation.app.as_str(), installation.member_id.as_str()),
@@ -78,6 +87,14 @@ pub async fn show(context: web::Data<QueryContext>) -> Result<HttpResponse, Prob
     let mut answer = HttpResponse::Ok();
     answer.content_type("text/html; charset=utf-8").insert_header((CONTENT_SECURITY_POLICY, CONTENT_POLICY.as_str()));
     Ok(answer.body(page))
+}
+
+fn numbers(page: &mut String, counts: &Counts) {
+    for status in RecordStatus::ALL {
+        number(page, counts.installations.get(&status), status.label());
+    }
+    number(page, counts.permissions.get(&Decision::Granted), "methods granted");
+    number(page, counts.permissions.get(&Decision::Denied), "methods denied");
 }
 
 fn number(page: &mut String, number: Option<&i64>, name: &str) {

@@ -1,20 +1,28 @@
-//! RFC 9457 problem documents. They repeat nothing of the request except parameter names.
+//! RFC 9457 problem documents. They repeat nothing of the request except names of parameters and fields.
 
 use actix_web::http::{StatusCode, header};
-use actix_web::{HttpResponse, ResponseError, web};
+use actix_web::{HttpResponse, ResponseError};
 use http_edge::BodyError;
 use serde_json::json;
 
+use super::tokens::Scope;
 use crate::state::StoreError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     #[error("there is nothing at this path")]
     NoSuchPage,
+    /// The methods that the path takes.
+    #[error("this path takes {0}")]
+    WrongMethod(&'static str),
     #[error("{0}")]
     Malformed(String),
     #[error("a bearer token of query-tokens is required; a browser sends it as the password")]
     Unauthorised,
+    #[error("this token does not have the scope {}", .0.name())]
+    MissingScope(Scope),
+    #[error("this token is limited to other apps")]
+    OtherApp,
     #[error("this came through a proxy, so tokens are required: set query-tokens")]
     TokensNeeded,
     #[error("without query-tokens, Host must be localhost or a loopback address; set query-tokens to use another name")]
@@ -44,8 +52,11 @@ impl Problem {
     fn name(&self) -> &'static str {
         match self {
             Self::NoSuchPage => "no-such-page",
+            Self::WrongMethod(_) => "wrong-method",
             Self::Malformed(_) => "malformed-question",
             Self::Unauthorised => "unauthorised",
+            Self::MissingScope(_) => "missing-scope",
+            Self::OtherApp => "other-app",
             Self::TokensNeeded => "tokens-needed",
             Self::WrongHost => "wrong-host",
             Self::NotJson => "not-json",
@@ -70,12 +81,13 @@ impl ResponseError for Problem {
         match self {
             Self::NoSuchPage | Self::UnknownInstallation => StatusCode::NOT_FOUND,
             Self::Malformed(_) | Self::Body(BodyError::Unreadable) => StatusCode::BAD_REQUEST,
+            Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::WrongHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NotJson | Self::NotNdjson | Self::Body(BodyError::Encoded) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyError::TooSlow { .. }) => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
-            Self::TokensNeeded => StatusCode::FORBIDDEN,
+            Self::TokensNeeded | Self::MissingScope(_) | Self::OtherApp => StatusCode::FORBIDDEN,
             Self::NotYet => StatusCode::GATEWAY_TIMEOUT,
             Self::NotOpen | Self::TooManyWait | Self::NotKept | Self::Body(BodyError::Overloaded) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -98,6 +110,9 @@ impl ResponseError for Problem {
             Self::NotYet | Self::NotOpen | Self::TooManyWait | Self::NotKept | Self::Body(BodyError::Overloaded) => {
                 response.insert_header((header::RETRY_AFTER, "1"));
             }
+            Self::WrongMethod(allow) => {
+                response.insert_header((header::ALLOW, *allow));
+            }
             Self::NotJson => {
                 response.insert_header(("accept-post", "application/json"));
             }
@@ -109,6 +124,8 @@ impl ResponseError for Problem {
             }
             Self::NoSuchPage
             | Self::Malformed(_)
+            | Self::MissingScope(_)
+            | Self::OtherApp
             | Self::TokensNeeded
             | Self::WrongHost
             | Self::Body(BodyError::TooLarge { .. } | BodyError::Unreadable | BodyError::TooSlow { .. })
@@ -126,11 +143,4 @@ impl ResponseError for Problem {
 
 pub async fn no_such_page() -> Result<HttpResponse, Problem> {
     Err(Problem::NoSuchPage)
-}
-
-pub fn query_config() -> web::QueryConfig {
-    web::QueryConfig::default().error_handler(|error, _| {
-        // The error names the parameter and the reason, not the value.
-        Problem::Malformed(format!("a parameter cannot be read: {error}")).into()
-    })
 }

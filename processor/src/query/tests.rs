@@ -7,6 +7,7 @@ use disk_log::{DiskLog, Options};
 use event_log::contract::Retention;
 use event_log::{EventId, Position};
 use kafka_log::RawWriter;
+use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use runtime::settings::KafkaSettings;
 use serde_json::{Value, json};
@@ -16,6 +17,9 @@ use super::*;
 use crate::state::memory::Memory;
 use crate::state::{Progressed, Trusts};
 use domain::{Change, Decision, Fact, FactKind, Method, Profile, Revision, Stamp};
+
+mod mistakes;
+mod scopes;
 
 const MEMBER: &str = "a223c6b3710f85df22e9377d6c4f7553";
 const EVENT: EventId = EventId::from_u128(7);
@@ -44,7 +48,7 @@ fn context(tokens: &[&str]) -> QueryContext {
 
     let recent_events = RecentEvents::default();
     recent_events.add([EVENT], []);
-    let tokens = tokens.iter().map(|token| Fingerprint::of(token)).collect();
+    let tokens = tokens.iter().map(|token| query_token(token)).collect();
     QueryContext::new(
         Shared::of(store),
         recent_events,
@@ -66,8 +70,15 @@ fn no_kafka() -> KafkaSettings {
     }
 }
 
+/// Of any length, with scopes and apps behind it.
+fn query_token(text: &str) -> QueryToken {
+    let (token, scopes) = text.split_once(' ').unwrap_or((text, ""));
+    let parsed = QueryToken::parse(&format!("0123456789abcdef {scopes}")).expect("valid");
+    QueryToken { fingerprint: Fingerprint::of(token), ..parsed }
+}
+
 async fn ask(context: QueryContext, request: TestRequest) -> (StatusCode, Value) {
-    let app = App::new().app_data(web::Data::new(context)).app_data(problem::query_config()).configure(routes);
+    let app = App::new().app_data(web::Data::new(context)).configure(routes);
     let app = init_service(app.wrap(from_fn(access::guard)).wrap(headers())).await;
     let response = call_service(&app, request.to_request()).await;
     for name in ["cache-control", "x-content-type-options", "referrer-policy", "content-security-policy"] {
@@ -251,7 +262,8 @@ async fn no_more_questions_wait_than_there_are_places() {
 
 #[actix_web::test]
 async fn the_page_shows_what_came_in() {
-    let app = init_service(App::new().app_data(web::Data::new(context(&[]))).configure(routes)).await;
+    let app = App::new().app_data(web::Data::new(context(&[]))).configure(routes);
+    let app = init_service(app.wrap(from_fn(access::guard))).await;
     let response = call_service(&app, get("/").to_request()).await;
     assert_eq!(response.status(), StatusCode::OK);
     let policy =

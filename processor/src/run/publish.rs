@@ -117,9 +117,14 @@ impl<'a> Publisher<'a> {
         output
     }
 
-    /// Without a value, since `raw` has the body.
+    /// Without a value, since `raw` has the body; without a portal, if its name is a secret.
     pub fn rejected(&self, reason: Reason) -> Output {
-        let mut output = self.record(Topic::Rejected, self.raw.key.clone(), None, "com.hookledger.rejected");
+        let is_secret = reason == Reason::SecretInName;
+        let key = self.raw.key.clone().filter(|_| !is_secret);
+        let mut output = self.record(Topic::Rejected, key, None, "com.hookledger.rejected");
+        if is_secret && let Ok(raw) = RawEvent::from_record(self.raw) {
+            set(&mut output.record, header::SOURCE, format!("/{}", raw.app));
+        }
         set(&mut output.record, header::REASON, reason.label().to_owned());
         output
     }
@@ -164,7 +169,8 @@ impl<'a> Publisher<'a> {
 
     /// With the headers of the raw event that still apply.
     fn record(&self, topic: Topic, key: Option<String>, value: Option<Bytes>, kind: &str) -> Output {
-        let kept = [header::SPEC_VERSION, header::ID, header::SOURCE, header::TIME, header::TRACEPARENT];
+        let kept =
+            [header::SPEC_VERSION, header::ID, header::SOURCE, header::TIME, header::TRACEPARENT, header::TRACESTATE];
         let kept = self.raw.headers.iter().filter(|(name, _)| kept.contains(&name.as_str()));
         let mut headers: Vec<(String, Vec<u8>)> = kept.cloned().collect();
         headers.extend(self::headers(kind, self.place));
@@ -217,5 +223,34 @@ fn set(record: &mut Record, name: &str, value: String) {
     match record.headers.iter_mut().find(|(header, _)| header == name) {
         Some((_, old)) => *old = value.into_bytes(),
         None => record.headers.push((name.to_owned(), value.into_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitrix24::AppName;
+    use bitrix24::form::Form;
+
+    use super::*;
+
+    #[test]
+    fn a_portal_named_by_a_secret_is_in_no_rejected_record() {
+        let rejected = |reason| {
+            let app = AppName::parse("crm-sync").expect("a name");
+            let head = Form::parse(b"event=ONAPPTEST&auth[member_id]=hidden").head();
+            let mut raw = RawEvent::new(app, head, Bytes::new(), Timestamp::from_s(1));
+            (raw.traceparent, raw.tracestate) = (Some("00-1-2-00".into()), Some("a=1".into()));
+            let raw = raw.into_record();
+            Publisher::new(&raw, Position { partition: 0, offset: 0 }).rejected(reason).record
+        };
+        let ordinary = rejected(Reason::MissingToken);
+        assert_eq!(ordinary.key.as_deref(), Some("crm-sync/hidden"));
+        assert_eq!(ordinary.header(header::SOURCE), Some(&b"/crm-sync/hidden"[..]));
+        let trace = [header::TRACEPARENT, header::TRACESTATE].map(|name| ordinary.header(name));
+        assert_eq!(trace, [Some(&b"00-1-2-00"[..]), Some(b"a=1")]);
+        let secret = rejected(Reason::SecretInName);
+        assert_eq!((secret.key.as_deref(), secret.header(header::SOURCE)), (None, Some(&b"/crm-sync"[..])));
+        let is_hidden = |value: &[u8]| !value.windows(6).any(|part| part == b"hidden");
+        assert!(secret.headers.iter().all(|(_, value)| is_hidden(value)));
     }
 }

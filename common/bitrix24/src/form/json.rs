@@ -6,8 +6,9 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::name::DEPTH_MAX;
-use super::scan::{AUTH, MEMBER_ID, Scan};
+use super::scan::{AUTH, MEMBER_ID, Scan, TOKEN};
 use super::tree::{Builder, Id, Key, ROOT};
+use primitives::secret::Secret;
 
 /// A form spells out every name, JSON does not: with longer ones, a small body would become a large one.
 pub(super) const NAME_BYTES_MAX: usize = 128;
@@ -237,7 +238,7 @@ impl<'de> Visitor<'de> for Variables<'_> {
         while let Some(key) = fields.next_key::<String>()? {
             let key = mended(&key);
             if key == AUTH {
-                self.0.auth_member_id = None;
+                self.0.forget_auth();
                 fields.next_value_seed(Any(Auth(self.0)))?;
             } else if let Some(variable) = self.0.variable(key.as_bytes()) {
                 fields.next_value_seed(Any(Text(variable)))?;
@@ -268,7 +269,7 @@ impl<'de> Take<'de> for Text<'_> {
     }
 }
 
-/// Only the `member_id` of `auth` is kept.
+/// Of `auth` only the `member_id` and the `application_token` are kept.
 struct Auth<'s>(&'s mut Scan);
 
 impl<'de> Take<'de> for Auth<'_> {
@@ -280,8 +281,13 @@ impl<'de> Take<'de> for Auth<'_> {
 
     fn object<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         while let Some(key) = fields.next_key::<String>()? {
-            if mended(&key) == MEMBER_ID {
+            let key = mended(&key);
+            if key == MEMBER_ID {
                 fields.next_value_seed(Any(Text(&mut self.0.auth_member_id)))?;
+            } else if key == TOKEN {
+                let mut token = None;
+                fields.next_value_seed(Any(Text(&mut token)))?;
+                self.0.auth_token = token.map(Secret::new);
             } else {
                 fields.next_value_seed(Any(Nothing))?;
             }

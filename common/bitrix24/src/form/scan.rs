@@ -2,20 +2,24 @@
 
 use super::name::{Key, Name};
 use super::{Form, Head, decode, fields, head, text};
+use primitives::secret::Secret;
 
 pub(super) const AUTH: &str = "auth";
 pub(super) const MEMBER_ID: &str = "member_id";
+pub(super) const TOKEN: &str = "application_token";
 /// A list can have had every index only where one of the last ones was named: no body has enough fields to count there.
 /// These are the digits that they begin with.
 const LAST_INDEXES: &[u8] = b"922337203685";
 
-/// `event`, `ts`, `member_id` and `auth[member_id]`, with the values that a full reading finds.
+/// `event`, `ts`, `member_id`, `auth[member_id]` and `auth[application_token]`, with the values that a full reading finds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     event: Option<String>,
     ts: Option<String>,
     member_id: Option<String>,
     pub(super) auth_member_id: Option<String>,
+    /// Only to recognise it where it must not be.
+    pub(super) auth_token: Option<Secret>,
 }
 
 impl Scan {
@@ -26,6 +30,7 @@ impl Scan {
             ts: text("ts"),
             member_id: text(MEMBER_ID),
             auth_member_id: text("auth[member_id]"),
+            auth_token: text("auth[application_token]").map(Secret::new),
         }
     }
 
@@ -36,6 +41,7 @@ impl Scan {
             "ts" => self.ts.as_deref(),
             "member_id" => self.member_id.as_deref(),
             "auth[member_id]" => self.auth_member_id.as_deref(),
+            "auth[application_token]" => self.auth_token.as_ref().map(Secret::reveal),
             _ => None,
         }
     }
@@ -49,6 +55,10 @@ impl Scan {
         [&self.event, &self.auth_member_id, &self.member_id]
             .iter()
             .any(|text| text.as_ref().is_some_and(|text| !text.is_empty()))
+    }
+
+    pub(super) fn forget_auth(&mut self) {
+        (self.auth_member_id, self.auth_token) = (None, None);
     }
 
     /// All but `auth`.
@@ -82,13 +92,16 @@ pub(super) fn form(body: &[u8]) -> Scan {
                         return Scan::of(&form);
                     }
                 }
-                scan.auth_member_id = None;
+                scan.forget_auth();
                 continue;
             }
             match first {
-                None => scan.auth_member_id = None,
+                None => scan.forget_auth(),
                 Some(Key::Named(key)) if key == MEMBER_ID.as_bytes() => {
                     scan.auth_member_id = is_last.then(|| text(decode(value)));
+                }
+                Some(Key::Named(key)) if key == TOKEN.as_bytes() => {
+                    scan.auth_token = is_last.then(|| Secret::new(text(decode(value))));
                 }
                 Some(Key::Named(_) | Key::Next | Key::TooDeep) => {}
             }

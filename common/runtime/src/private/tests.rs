@@ -62,6 +62,26 @@ fn directories_that_others_could_read_are_tightened_and_what_is_not_ours_stays()
 }
 
 #[test]
+fn files_below_our_directories_are_tightened_and_links_are_not_followed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, theirs) = (dir.path().join("data"), dir.path().join("theirs"));
+    let (log, state) = (data.join("logs/raw"), data.join("processor/state"));
+    for open in [&data, &data.join("logs"), &log, &data.join("processor"), &state, &theirs] {
+        dir_of(open, 0o755);
+    }
+    let files = [log.join("0.log"), log.join("lock"), state.join("db"), theirs.join("file")];
+    for file in &files {
+        fs::write(file, "secret").expect("written");
+        set_mode(file, 0o644);
+    }
+    symlink(&theirs, state.join("link")).expect("a link");
+    symlink(theirs.join("file"), log.join("link")).expect("a link");
+    tighten(&data);
+    assert_eq!([&log, &state, &theirs].map(|dir| mode(dir)), [0o700, 0o700, 0o755]);
+    assert_eq!(files.map(|file| mode(&file)), [0o600, 0o600, 0o600, 0o644]);
+}
+
+#[test]
 fn a_secret_that_others_may_read_is_told_with_the_remedy() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("tokens");

@@ -15,6 +15,8 @@ use super::{Effective, Kind, Setting, Settings, SettingsError, Source, Value, ap
 use primitives::secret::Secret;
 
 const TEST_PREFIX: &str = "HOOKLEDGER_TEST_";
+const BOTH_APPS: &str = ": the file has the list `apps` beside a table `[apps.NAME]`; leave out the list, and give \
+                         every app a table, which may be empty";
 
 pub(super) fn merge(
     known: &[Setting],
@@ -205,8 +207,14 @@ fn read_toml(path: &Path) -> Result<Table, SettingsError> {
         // Its Display shows the line, which may hold a secret.
         let before = error.span().map_or(0, |span| span.start).min(text.len());
         let line = text.as_bytes()[..before].split(|byte| *byte == b'\n').count();
-        SettingsError(format!("the settings file {shown} is no TOML in line {line}: {}", error.message()))
+        let is_table = text.lines().nth(line - 1).is_some_and(|line| line.trim_start().starts_with("[apps"));
+        let hint = if is_table && text.lines().any(is_list_of_apps) { BOTH_APPS } else { "" };
+        SettingsError(format!("the settings file {shown} is no TOML in line {line}: {}{hint}", error.message()))
     })
+}
+
+fn is_list_of_apps(line: &str) -> bool {
+    line.trim_start().strip_prefix("apps").is_some_and(|rest| rest.trim_start().starts_with('='))
 }
 
 fn check_variables(known: &[Setting], given: impl IntoIterator<Item = String>) -> Result<(), SettingsError> {

@@ -458,3 +458,11 @@ fn files_with_secrets_are_told_of_if_others_may_read_them() {
         assert!(matches!(&world.set(&[]).exposed().collect::<Vec<_>>()[..], [why] if why.contains(&file)), "{secret}");
     }
 }
+
+#[test]
+fn a_list_of_apps_beside_their_tables_is_an_error_with_a_remedy() {
+    let both = World::new().with_file("apps = ['crm-sync']\n[apps.crm-sync]\ntrust = 'first-event'").error(&[]);
+    assert!(both.contains("line 2") && both.contains("leave out the list"), "{both}");
+    let other = World::new().with_file("apps = ['crm-sync']\n[kafka").error(&[]);
+    assert!(other.contains("line 2") && !other.contains("the list"), "{other}");
+}

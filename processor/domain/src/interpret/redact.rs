@@ -64,7 +64,12 @@ impl<'a> Secrets<'a> {
     }
 
     pub fn are_in(&self, text: &str) -> bool {
-        self.are_too_many || self.hidden.iter().any(|secret| secret.find(text.as_bytes()).is_some())
+        self.are_too_many || self.hold(text)
+    }
+
+    /// Whether a text holds one that is known.
+    pub fn hold(&self, text: &str) -> bool {
+        self.hidden.iter().any(|secret| secret.find(text.as_bytes()).is_some())
     }
 }
 

@@ -203,3 +203,18 @@ fn what_is_shown_of_endpoints_holds_no_user_and_no_query() {
         r#"{"client_endpoint":"https://x.com/rest/","domain":"[secret]","member_id":"a223","server_endpoint":"[secret]"}"#
     );
 }
+
+#[test]
+fn a_name_that_holds_a_secret_of_its_body_is_rejected() {
+    let token = "51856fefc120afa4b628cc82d3935cce";
+    for body in [
+        format!("event=ONAPPINSTALL&auth[member_id]={token}&auth[application_token]={token}"),
+        format!("event=ONAPPINSTALL&member_id=x{token}&{AUTH}"),
+        format!("event=ON{}&{AUTH}", token.to_uppercase()),
+        "event=ONAPPINSTALL&auth[member_id]=t&auth[application_token]=T".to_owned(),
+        format!("event=ONAPPINSTALL&{AUTH}&auth[member_id]=an-access-token&auth[access_token]=an-access-token"),
+    ] {
+        assert_eq!(event(&body).expect_err("a secret").label(), "secret_in_name", "{body}");
+    }
+    assert!(event(&format!("event=ONAPPTOKEN&data[TOKEN]=onapp&{AUTH}")).is_ok(), "too short to be one by chance");
+}
