@@ -14,10 +14,11 @@ use portal_sim::client::block_on;
 const PAGE: u64 = 1_000;
 
 /// Parameters of the API, by the flags that give them.
-const FILTERS: [(&str, &str); 5] = [
+const FILTERS: [(&str, &str); 6] = [
     ("status", "status"),
     ("domain", "domain"),
     ("unfinished", "unfinished"),
+    ("contested", "contested"),
     ("silent_for", "silent-for"),
     ("updated_since", "updated-since"),
 ];
@@ -29,7 +30,7 @@ pub fn command() -> Command {
         .arg(
             Arg::new("status")
                 .long("status")
-                .value_parser(["installed", "uninstalled", "untrusted"])
+                .value_parser(["installed", "uninstalled", "trusted", "untrusted"])
                 .help("Only with this status"),
         )
         .arg(Arg::new("domain").long("domain").value_name("HOST").help("Only at this address, in any case"))
@@ -43,16 +44,25 @@ pub fn command() -> Command {
                 .help("Only those whose install is not complete, or with =false only the others"),
         )
         .arg(
+            Arg::new("contested")
+                .long("contested")
+                .value_parser(["true", "false"])
+                .num_args(0..=1)
+                .default_missing_value("true")
+                .require_equals(true)
+                .help("Only those that more than one principal claims, or with =false only the others"),
+        )
+        .arg(
             Arg::new("silent-for")
                 .long("silent-for")
                 .value_name("DURATION")
-                .help("Only those without a fact for this time, such as 30d"),
+                .help("Only those without an event of a trusted principal for this time, such as 30d"),
         )
         .arg(
             Arg::new("updated-since")
                 .long("updated-since")
                 .value_name("TIME")
-                .help("Only those with a fact received since, such as 2026-01-31T10:00:00Z"),
+                .help("Only those with an event of a trusted principal since, such as 2026-01-31T10:00:00Z"),
         )
         .arg(
             Arg::new("limit")

@@ -5,7 +5,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaug
 use runtime::telemetry::registered;
 
 use crate::run::inconsistency::What;
-use crate::state::Store;
+use crate::state::{PrincipalState, Store};
 use domain::fold::Outcome;
 use domain::{Decision, Reason, RecordStatus};
 
@@ -24,6 +24,8 @@ pub struct Metrics {
     pub lag: Lag,
     batch_duration: HistogramVec,
     installations: IntGaugeVec,
+    contested: IntGauge,
+    principals: IntGaugeVec,
     permissions: IntGaugeVec,
     state_bytes: IntGauge,
     state_waits: IntGauge,
@@ -85,6 +87,11 @@ impl Metrics {
             lag: registered(registry, Ok(Lag::default())),
             batch_duration: registered(registry, HistogramVec::new(durations, &["step"])),
             installations: gauges("installations", "Installations known, by status.", "status"),
+            contested: gauge(
+                "contested_installations",
+                "Installations that more than one principal claims, without an attestation.",
+            ),
+            principals: gauges("principals", "Principals known, by whether they are trusted.", "state"),
             permissions: gauges(
                 "permissions",
                 "Method decisions known, by decision, expired ones included.",
@@ -182,6 +189,11 @@ impl Metrics {
         for status in RecordStatus::ALL {
             let number = counts.installations.get(&status).copied().unwrap_or(0);
             self.installations.with_label_values(&[status.label()]).set(number);
+        }
+        self.contested.set(counts.contested);
+        for state in PrincipalState::ALL {
+            let number = counts.principals.get(&state).copied().unwrap_or(0);
+            self.principals.with_label_values(&[state.label()]).set(number);
         }
         for (decision, label) in [(Decision::Granted, "granted"), (Decision::Denied, "denied")] {
             self.permissions.with_label_values(&[label]).set(counts.permissions.get(&decision).copied().unwrap_or(0));

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use cache::{Cache, Heard};
 use changeset::Changeset;
 use codec::Codec;
-pub use counts::Counts;
+pub use counts::{Counts, PrincipalState};
 use digest::Digest;
 use domain::{Change, EndpointHosts, Fact, HeldEvent, InstallationState, Rules};
 use loading::{add_row, malformed, read_all};

@@ -25,13 +25,15 @@ const INGRESS: [&str; 4] = [
     "hookledger_disk_log_fsync_duration_seconds",
 ];
 
-const PROCESSOR: [&str; 8] = [
+const PROCESSOR: [&str; 10] = [
     "hookledger_processor_events_total",
     "hookledger_processor_rejected_total",
     "hookledger_processor_lag_events",
     "hookledger_processor_lag_seconds",
     "hookledger_processor_batch_duration_seconds",
     "hookledger_installations",
+    "hookledger_contested_installations",
+    "hookledger_principals",
     "hookledger_permissions",
     "hookledger_state_bytes",
 ];

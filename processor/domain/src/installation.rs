@@ -73,10 +73,13 @@ impl Principal {
         word.into_iter().chain(self.held.keys().next().copied()).min()
     }
 
+    pub fn is_revoked(&self) -> bool {
+        self.claims.attestation.as_ref().is_some_and(|latest| latest.value.0 == Attestation::Revoked)
+    }
+
     /// Whether it may hold the place on first use.
     pub(crate) fn is_candidate(&self) -> bool {
-        let revoked = self.claims.attestation.as_ref().is_some_and(|latest| latest.value.0 == Attestation::Revoked);
-        !revoked && self.first_heard().is_some()
+        !self.is_revoked() && self.first_heard().is_some()
     }
 
     pub(crate) fn held_bytes(&self) -> u64 {

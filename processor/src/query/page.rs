@@ -93,6 +93,7 @@ fn numbers(page: &mut String, counts: &Counts) {
     for status in RecordStatus::ALL {
         number(page, counts.installations.get(&status), status.label());
     }
+    number(page, Some(&counts.contested), "contested");
     number(page, counts.permissions.get(&Decision::Granted), "methods granted");
     number(page, counts.permissions.get(&Decision::Denied), "methods denied");
 }
