@@ -183,6 +183,7 @@ impl Data {
         let ids: Vec<_> = bodies.iter().map(|tells| send(&raw, tells)).collect();
         let (recent_events, stop) = (RecentEvents::default(), Stop::default());
         let processor = Processor {
+            vouching: None,
             state_dir: Box::new(self.state()),
             timings: Timings::default(),
             limits: Limits::default(),

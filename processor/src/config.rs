@@ -4,15 +4,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bitrix24::AppName;
 use http_edge::Limits;
 use runtime::settings::{
-    KAFKA, KafkaSettings, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen,
+    App, KAFKA, KafkaSettings, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen,
 };
 use runtime::telemetry::LogFormat;
 
 use crate::query::tokens::QueryToken;
 use crate::query::{BODY_TIMEOUT, HEAD_TIMEOUT, REQUEST_BYTES_MAX};
 use crate::state::Trusts;
+use crate::vouch::{Servers, VouchConfig};
 use domain::EndpointHosts;
 
 pub const PROCESSOR: &[Setting] = &[
@@ -30,13 +32,28 @@ pub const PROCESSOR: &[Setting] = &[
     },
 ];
 
-/// Limits of the fold; standalone has them, too.
-pub const FOLDING: &[Setting] = &[Setting {
-    name: "untrusted-installations-limit",
-    help: "Limit of installations per app that have only unverified events.",
-    default: Some("10000"),
-    kind: Kind::Plain,
-}];
+/// Limits of the fold, and vouching; standalone has them, too.
+pub const FOLDING: &[Setting] = &[
+    Setting {
+        name: "untrusted-installations-limit",
+        help: "Limit of installations per app that have only unverified events.",
+        default: Some("10000"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "vouch-budget",
+        help: "Calls to Bitrix24's authorisation server, of all processors of the group together.",
+        default: Some("5/s"),
+        kind: Kind::Plain,
+    },
+    Setting {
+        name: "vouch-servers",
+        help: "The authorisation servers; others than Bitrix24's must be on this machine.",
+        default: Some("https://oauth.bitrix.info,https://oauth.bitrix24.tech"),
+        kind: Kind::Plain,
+    },
+];
+const VOUCH_RATE_MAX: f64 = 100.0;
 
 /// Settings of the query server; standalone has them, too.
 pub const QUERIES: &[Setting] = &[
@@ -101,6 +118,7 @@ pub struct ServiceConfig {
     pub untrusted_limit: usize,
     pub query_listen: SocketAddr,
     pub query_limits: Limits,
+    pub vouch: VouchConfig,
     /// Accepted tokens; empty if none is required.
     pub query_tokens: Vec<QueryToken>,
 }
@@ -188,8 +206,28 @@ impl ServiceConfig {
                 large_bytes_per_second: None,
             },
             query_tokens,
+            vouch: vouch(settings)?,
         })
     }
+}
+
+fn vouch(settings: &Settings) -> Result<VouchConfig, SettingsError> {
+    let client_id = |(name, app): (&AppName, &App)| Some((name.clone(), app.client_id.clone()?));
+    let servers = settings.text("vouch-servers").map_or(Some(Servers::default()), Servers::parse);
+    let wrong = || SettingsError("vouch-servers takes Bitrix24's authorisation servers, or http on 127.0.0.1".into());
+    let budget = settings.text("vouch-budget").unwrap_or_default();
+    let rate = budget.strip_suffix("/s").and_then(|number| number.parse().ok());
+    let rate: Option<f64> = rate.filter(|rate| (0.01..=VOUCH_RATE_MAX).contains(rate));
+    let malformed = || {
+        SettingsError(format!(
+            "vouch-budget is `{budget}`, but it takes calls a second, such as 5/s, up to {VOUCH_RATE_MAX}/s"
+        ))
+    };
+    Ok(VouchConfig {
+        client_ids: settings.apps().iter().filter_map(client_id).collect(),
+        servers: servers.ok_or_else(wrong)?,
+        budget: rate.ok_or_else(malformed)?,
+    })
 }
 
 #[cfg(test)]

@@ -11,5 +11,6 @@ pub mod run;
 pub mod service;
 pub mod state;
 pub mod state_dir;
+pub mod vouch;
 
 pub use query::commands::CommandLog;

@@ -59,10 +59,10 @@ impl QueryContext {
         recent_events: RecentEvents,
         tokens: Vec<QueryToken>,
         connections_max: usize,
-        commands: CommandLog,
+        commands: Arc<CommandLog>,
     ) -> Self {
         Self {
-            commands: Arc::new(commands),
+            commands,
             writes: Arc::new(Semaphore::new(1)),
             shared,
             recent_events,

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use std::sync::Arc;
+
 use anyhow::{Context, anyhow};
 use event_log::{EventLog, EventLogError};
 use prometheus::Registry;
@@ -18,6 +20,7 @@ use crate::run::recent_events::RecentEvents;
 use crate::run::session::{Processor, Timings};
 use crate::run::shared::Shared;
 use crate::state::watchdog;
+use crate::vouch::Vouching;
 
 /// Runs until asked to stop; the first of the two to end stops the other. `listening` is called with the address of the
 /// query server.
@@ -32,7 +35,10 @@ pub async fn run<L: EventLog>(
 ) -> anyhow::Result<()> {
     let dir = config.dir.join("state");
     watchdog::end_with(&dir);
+    let commands = Arc::new(commands);
+    let vouching = Vouching::start(config.vouch, Arc::clone(&commands), registry, stop.clone())?;
     let processor = Processor {
+        vouching,
         state_dir: Box::new(dir),
         timings: Timings::default(),
         limits: Limits { untrusted: config.untrusted_limit, ..Limits::default() },

@@ -38,6 +38,7 @@ impl Running {
     fn start(dir: &Path, raw: &DiskLog) -> Self {
         let (shared, recent_events, stop) = (Shared::default(), RecentEvents::default(), Stop::default());
         let processor = Processor {
+            vouching: None,
             state_dir: Box::new(dir.join("state")),
             timings: Timings::default(),
             limits: Limits::default(),

@@ -181,6 +181,7 @@ impl World {
         let (shared, recent_events, stop) = (Shared::default(), RecentEvents::default(), Stop::default());
         let seen = Arc::new(Mutex::new(Seen::default()));
         let processor = Processor {
+            vouching: None,
             state_dir: Box::new(self.dir.path().join("state")),
             timings: Timings::default(),
             limits,

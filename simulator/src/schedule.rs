@@ -416,8 +416,17 @@ impl Schedule {
             let being = being(port, world, life, instance, asked.clone());
             let state_dir = Box::new(SimStateDir { disk, beside, fold_version, being: being.clone() });
             let recent_events = RecentEvents::default();
-            let processor =
-                Processor { state_dir, timings, limits, trusts, shared: seen, recent_events, metrics, stop: asked };
+            let processor = Processor {
+                vouching: None,
+                state_dir,
+                timings,
+                limits,
+                trusts,
+                shared: seen,
+                recent_events,
+                metrics,
+                stop: asked,
+            };
             processor.run(|| SimEventLog::open(&being), Readiness::default().pending("facts"))
         });
         self.seats[seat].run = Some(Run { life, runner, stop, shared, is_stopped: false });

@@ -29,6 +29,7 @@ mod systemd;
 mod topics;
 mod trust;
 mod truth;
+mod vouch;
 
 /// Programs of their own: see Cargo.toml.
 const ALONE: [&str; 3] = ["attacks", "stranger", "tls"];

@@ -31,7 +31,7 @@ pub enum CommandLog {
 
 impl CommandLog {
     /// Blocks until all are durable. After an error some may be in `raw`; a command that is repeated changes nothing.
-    fn append(&self, events: Vec<RawEvent>) -> anyhow::Result<()> {
+    pub fn append(&self, events: Vec<RawEvent>) -> anyhow::Result<()> {
         match self {
             Self::Disk(log) => {
                 let records = events.into_iter().map(RawEvent::into_record).collect();

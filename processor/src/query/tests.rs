@@ -54,7 +54,7 @@ fn context(tokens: &[&str]) -> QueryContext {
         recent_events,
         tokens,
         2,
-        CommandLog::Kafka(Box::new(RawWriter::new(no_kafka()))),
+        Arc::new(CommandLog::Kafka(Box::new(RawWriter::new(no_kafka())))),
     )
 }
 

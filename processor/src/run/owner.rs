@@ -18,9 +18,11 @@ use crate::run::inconsistency::Inconsistency;
 use crate::run::publish::{Progress, Publisher, progress};
 use crate::run::recent_events::{Recent, RecentEvents};
 use crate::state::{Progressed, Store, StoreError};
+use crate::vouch::Vouching;
 use domain::fold::{Effect, Outcome, fold, fold_attestation, forget};
 use domain::{
-    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Reason, Stamp, interpret, interpret_command,
+    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Principal, Reason, Stamp, interpret,
+    interpret_command,
 };
 
 /// Limits of an owner. A step is one transaction.
@@ -59,6 +61,7 @@ pub(crate) struct Owner<'a> {
     metrics: &'a Metrics,
     limits: Limits,
     stop: &'a Stop,
+    vouching: Option<&'a Vouching>,
     dedup: Dedup,
     held: HeldEvents,
 }
@@ -107,7 +110,14 @@ impl<'a> Owner<'a> {
         limits: Limits,
         stop: &'a Stop,
     ) -> Self {
-        Self { store, recent_events, metrics, limits, stop, dedup: Dedup::default(), held: HeldEvents::default() }
+        let (dedup, held) = (Dedup::default(), HeldEvents::default());
+        Self { store, recent_events, metrics, limits, stop, vouching: None, dedup, held }
+    }
+
+    /// Offers events of principals without an attestation.
+    #[must_use]
+    pub fn vouching(self, vouching: Option<&'a Vouching>) -> Self {
+        Self { vouching, ..self }
     }
 
     /// Drops the caches after a change of assignment.
@@ -235,7 +245,13 @@ impl<'a> Owner<'a> {
                 };
                 let state = known(self.store, installations, &installation)?;
                 match meaning {
-                    Meaning::Event(event) => fold(state, &event, rules, read)?,
+                    Meaning::Event(event) => {
+                        let folded = fold(state, &event, rules, read)?;
+                        if let (Some(vouching), Ok(raw)) = (self.vouching, &raw) {
+                            vouch(vouching, state, raw, &event);
+                        }
+                        folded
+                    }
                     Meaning::Attestation(fact) => fold_attestation(state, *fact, rules, read)?,
                 }
             }
@@ -365,6 +381,13 @@ fn meaning(raw: &RawEvent, place: Position) -> Result<Meaning, Reason> {
         return interpret_command(raw, place).map(|fact| Meaning::Attestation(Box::new(fact)));
     }
     interpret(raw, place).map(|event| Meaning::Event(Box::new(event)))
+}
+
+fn vouch(vouching: &Vouching, state: &InstallationState, raw: &RawEvent, event: &Event) {
+    let is_attested = || state.principals.get(&event.principal).is_some_and(Principal::is_attested);
+    if vouching.asks_about(&event.installation.app) && !is_attested() {
+        vouching.offer(raw, event);
+    }
 }
 
 /// The state of an installation, from the batch or else from the store.

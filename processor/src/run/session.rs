@@ -1,5 +1,6 @@
 //! The processor's loop: open the logs, restore the state, serve until the session fails, and begin again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -17,6 +18,7 @@ use crate::run::shared::Shared;
 use crate::state::room::{Patience, Waiting};
 use crate::state::{StoreError, Trusts};
 use crate::state_dir::StateDir;
+use crate::vouch::Vouching;
 
 mod restore;
 mod serve;
@@ -86,6 +88,8 @@ pub struct Processor {
     pub shared: Shared,
     /// For askers who wait.
     pub recent_events: RecentEvents,
+    /// None if no app has a client id.
+    pub vouching: Option<Arc<Vouching>>,
     /// What is counted.
     pub metrics: Metrics,
     /// When to end.

@@ -25,14 +25,14 @@ pub(super) const ANYWHERE: &[&str] = &[
     "idle-timeout",
     "ingress-listen",
     "instance-id",
-    "kafka",
-    "kafka-deadline",
-    "kafka-set",
-    "kafka-set-file",
     "junk-bytes-per-minute",
     "junk-bytes-per-minute-per-source",
     "junk-per-minute",
     "junk-per-minute-per-source",
+    "kafka",
+    "kafka-deadline",
+    "kafka-set",
+    "kafka-set-file",
     "keep",
     "large-request-bytes-per-second",
     "log-format",
@@ -62,6 +62,8 @@ pub(super) const ANYWHERE: &[&str] = &[
     "untrusted-installations-limit",
     "unverified-limit",
     "vault-key-file",
+    "vouch-budget",
+    "vouch-servers",
 ];
 
 /// An error for an unknown name, with the nearest known one.

@@ -46,7 +46,8 @@ impl Processor {
         let mut serving = Serving {
             processor: self,
             store,
-            owner: Owner::new(store, &self.recent_events, &self.metrics, limits, &self.stop),
+            owner: Owner::new(store, &self.recent_events, &self.metrics, limits, &self.stop)
+                .vouching(self.vouching.as_deref()),
             partitions: (0..event_log.partitions()).collect(),
             owned: BTreeSet::new(),
             newest: BTreeMap::new(),
@@ -118,6 +119,9 @@ impl Serving<'_> {
 
     fn ownership_changed(&mut self) -> Result<(), Failure> {
         self.processor.metrics.lag.own(&self.owned, Timestamp::now());
+        if let Some(vouching) = &self.processor.vouching {
+            vouching.own(self.owned.len(), self.partitions.len());
+        }
         self.owner.forget();
         self.follow_others()
     }

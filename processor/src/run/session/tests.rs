@@ -147,6 +147,7 @@ impl Default for World {
 impl World {
     fn processor(&self) -> Processor {
         Processor {
+            vouching: None,
             state_dir: Box::new(Missing(self.full.clone())),
             timings: self.timings,
             limits: Limits::default(),
