@@ -9,6 +9,7 @@ pub mod command;
 mod drain;
 mod history;
 mod installations;
+mod logs;
 mod outcome;
 mod output;
 mod query;
