@@ -7,16 +7,16 @@ use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use primitives::plain;
 use primitives::time::Timestamp;
-use processor::maintenance::audit::Audit;
-use processor::run::exclusive;
+use processor::maintenance::audit::{Audit, Auditing};
 use processor::state::{Trusts, opening, watchdog};
 use runtime::lifecycle::Stop;
 use runtime::settings::Settings;
 use runtime::telemetry;
 
+use crate::logs::{logs, own_logs, settings};
 use crate::outcome::Outcome;
 use crate::output::print;
-use crate::rebuild::{Shown, logs, settings};
+use crate::rebuild::Shown;
 use crate::state::State;
 
 pub fn command() -> Command {
@@ -52,16 +52,14 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     watchdog::end_with(&scratch.0);
     let trusts = Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust)));
     let repairs = arguments.get_flag("repair");
-    let mut event_log = match settings.kafka()? {
-        Some(kafka) if repairs => Box::new(exclusive::open(&kafka, settings.text("group").unwrap_or_default(), &stop)?),
-        Some(_) | None => logs(&settings, &data_dir, &stop)?,
-    };
-
     let mut shown = Shown::new();
-    let audit = if repairs { Audit::repairing } else { Audit::of };
-    let audited = audit(&mut *event_log, &scratch.0, trusts, Timestamp::now(), &stop, &mut |progress| {
-        shown.report(progress);
-    });
+    let (now, report) = (Timestamp::now(), &mut |progress| shown.report(progress));
+    let auditing = Auditing { scratch: &scratch.0, trusts, now, stop: &stop, report };
+    let audited = if repairs {
+        auditing.repair(&mut *own_logs(&settings, &data_dir, &stop)?)
+    } else {
+        auditing.compare(&mut *logs(&settings, &data_dir, &stop)?)
+    };
     shown.end();
     let audit = audited.context("compare")?;
     for difference in &audit.differences {

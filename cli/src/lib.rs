@@ -10,6 +10,7 @@ mod drain;
 mod history;
 mod import;
 mod installations;
+mod logs;
 mod outcome;
 mod output;
 mod query;

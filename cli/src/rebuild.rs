@@ -1,25 +1,21 @@
 //! `hookledger rebuild`: rebuilds a processor's state from `facts` beside the old one, and replaces that.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{ArgMatches, Command};
-use disk_log::{DiskEventLog, DiskLog, Options, Upkeep};
-use event_log::EventLog;
 use indicatif::{ProgressBar, ProgressStyle};
-use kafka_log::KafkaLogReader;
-use processor::config::PROCESSOR;
 use processor::maintenance::rebuild::{Progress, rebuild};
 use processor::state::{opening, watchdog};
 use runtime::lifecycle::Stop;
-use runtime::settings::{KAFKA, PROCESS, Setting, Settings};
+use runtime::settings::Settings;
 use runtime::telemetry;
 
+use crate::logs::{logs, settings};
 use crate::outcome::Outcome;
 use crate::output::{complain, print};
-use crate::state::{State, described, is_missing, setting_names};
+use crate::state::{State, described};
 
 /// Without a progress bar, a line shows the progress.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -54,28 +50,6 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
         print(&format!("The old state is in {}; it may be deleted.\n", aside.display()))?;
     }
     Ok(Outcome::Done)
-}
-
-/// The settings of the state and of the logs from which it is made.
-pub fn settings() -> Vec<Setting> {
-    let process = PROCESS.iter().filter(|setting| setting_names().contains(&setting.name));
-    let group = PROCESSOR.iter().filter(|setting| setting.name == "group");
-    KAFKA.iter().chain(process).chain(group).copied().collect()
-}
-
-/// The logs in Kafka, or without it those of the standalone in `data_dir`, whose lock the caller has.
-pub fn logs(settings: &Settings, data_dir: &Path, stop: &Stop) -> anyhow::Result<Box<dyn EventLog>> {
-    if let Some(kafka) = settings.kafka()? {
-        let group = settings.text("group").unwrap_or_default();
-        return Ok(Box::new(KafkaLogReader::open(&kafka, group, stop)?));
-    }
-    let logs = data_dir.join("logs");
-    if !logs.join("facts").is_dir() {
-        return Err(is_missing(&logs));
-    }
-    let raw = DiskLog::open(&logs.join("raw"), Options::log()).context("open the log raw")?;
-    let upkeep = Upkeep::new(settings.retention()?).until(stop.clone());
-    Ok(Box::new(DiskEventLog::open_with(&logs, raw, upkeep)?))
 }
 
 /// Progress: a bar on a terminal, lines elsewhere.

@@ -5,14 +5,13 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use event_log::{EventLog, EventLogError};
 use primitives::time::Timestamp;
 use processor::maintenance::resume::{Obstacle, accept, obstacles};
-use processor::run::exclusive;
 use runtime::lifecycle::Stop;
 use runtime::settings::Settings;
 use runtime::telemetry;
 
+use crate::logs::{logs, own_logs, settings};
 use crate::outcome::Outcome;
 use crate::output::print;
-use crate::rebuild::{logs, settings};
 use crate::state::State;
 
 pub fn command() -> Command {
@@ -55,24 +54,26 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let kafka = settings.kafka()?;
     // The logs of a standalone have one user; Kafka has many.
     let _lock = kafka.is_none().then(|| State::take(&settings)).transpose()?;
-    let opened: anyhow::Result<Box<dyn EventLog>> = match &kafka {
-        Some(kafka) if accepts => {
-            let group = settings.text("group").unwrap_or_default();
-            exclusive::open(kafka, group, &stop)
-                .map(|event_log| Box::new(event_log) as Box<dyn EventLog>)
-                .map_err(Into::into)
-        }
-        Some(_) | None => logs(&settings, &data_dir, &stop),
-    };
-    let mut event_log = match opened {
+    if accepts {
+        let Some(mut event_log) = unless_partitions_differ(own_logs(&settings, &data_dir, &stop))? else {
+            return Ok(Outcome::No);
+        };
+        let found = obstacles(&mut *event_log, again).context("inspect the logs")?;
+        return go_on(&mut *event_log, &found);
+    }
+    let Some(mut logs) = unless_partitions_differ(logs(&settings, &data_dir, &stop))? else { return Ok(Outcome::No) };
+    show(&obstacles(&mut *logs, again).context("inspect the logs")?)
+}
+
+/// None, with a word to the operator, if the number of partitions changed.
+fn unless_partitions_differ<T>(opened: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+    match opened {
         Err(error) if matches!(error.downcast_ref(), Some(EventLogError::Partitions(_))) => {
             print(&format!("{error}. This cannot be accepted.\n"))?;
-            return Ok(Outcome::No);
+            Ok(None)
         }
-        opened => opened?,
-    };
-    let found = obstacles(&mut *event_log, again).context("inspect the logs")?;
-    if accepts { go_on(&mut *event_log, &found) } else { show(&found) }
+        opened => opened.map(Some),
+    }
 }
 
 fn show(found: &[Obstacle]) -> anyhow::Result<Outcome> {

@@ -16,7 +16,7 @@ use event_log::{EventId, RawEvent};
 use event_log::{EventLog, EventLogError, Output, Position, Record};
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
-use processor::maintenance::audit::{Audit, Difference};
+use processor::maintenance::audit::{Audit, Auditing, Difference};
 use processor::metrics::Metrics;
 use processor::run::owner::Limits;
 use processor::run::recent_events::RecentEvents;
@@ -254,7 +254,9 @@ fn what_differs_from_raw_is_found_and_put_right_as_what_it_is() {
 fn audit(dir: &Path, raw: &DiskLog, repairs: bool) -> Audit {
     let mut event_log = DiskEventLog::open(&dir.join("logs"), raw.clone(), Retention::default()).expect("opened");
     let scratch = tempfile::tempdir().expect("a directory");
-    let audit = if repairs { Audit::repairing } else { Audit::of };
-    let (scratch, now) = (scratch.path().join("state"), Timestamp::now());
-    audit(&mut event_log, &scratch, Trusts::default(), now, &Stop::default(), &mut |_| {}).expect("compared")
+    let scratch = &scratch.path().join("state");
+    let (stop, now, report) = (&Stop::default(), Timestamp::now(), &mut |_| {});
+    let auditing = Auditing { scratch, trusts: Trusts::default(), now, stop, report };
+    let audit = if repairs { auditing.repair(&mut event_log) } else { auditing.compare(&mut event_log) };
+    audit.expect("compared")
 }

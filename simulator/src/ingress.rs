@@ -2,7 +2,7 @@
 //! and a simulated disk.
 //!
 //! Real are `ingress::delivery` with `state`, `dispatcher`, `drain` and `disk`, and all of `disk_log` with
-//! [`Delivered`]. Simulated are librdkafka and the brokers ([`stage::broker`], [`client`]), the disk ([`medium`], [`disk`]), and
+//! [`Delivered`]. Simulated are librdkafka and the brokers ([`stage::broker`], [`client`]), the disk ([`tests::medium`], [`disk`]), and
 //! the clock. [`life`] repeats the order of steps of `ingress::delivery::producer_supervisor`; its threads move when they
 //! get the baton: between any two records and any two calls of the disk, something else may happen, even a crash.
 //!
@@ -21,7 +21,6 @@ pub mod company;
 pub mod disk;
 pub mod judge;
 pub mod life;
-pub mod medium;
 pub mod mutation;
 pub mod schedule;
 pub mod stage;

@@ -11,6 +11,7 @@ pub mod guard;
 pub mod http;
 pub mod kafka;
 pub mod load;
+pub mod medium;
 pub mod night;
 pub mod oracle;
 pub mod ports;

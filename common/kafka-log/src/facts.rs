@@ -1,31 +1,24 @@
 //! Follows `facts` of partitions with another owner, committed records only.
 
-use std::collections::BTreeMap;
-use std::mem;
 use std::time::Duration;
 
-use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message;
 
 use super::client::{self, LoggingContext, PlainContext, Role};
-use super::group::tolerate;
-use super::record::{entry, kafka_offset, kafka_partition};
+use super::positions::Positions;
 use super::transaction::judge;
 use event_log::contract::Topic;
 use event_log::{Entry, EventLogError, Position};
 use runtime::settings::KafkaSettings;
 
 const BATCH_RECORDS_MAX: usize = 1_000;
-/// Exceeded only by the last record.
-const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long a new follower waits for its connection.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Follower {
     topic: String,
     consumer: BaseConsumer<PlainContext>,
-    next: BTreeMap<u32, u64>,
+    next: Positions,
 }
 
 impl Follower {
@@ -36,16 +29,14 @@ impl Follower {
         if let Err(error) = consumer.fetch_metadata(Some(&topic), CONNECT_WAIT) {
             tracing::debug!("connect the follower: {error}");
         }
-        Ok(Self { topic, consumer, next: BTreeMap::new() })
+        Ok(Self { topic, consumer, next: Positions::default() })
     }
 
     /// Replaces all former partitions.
     pub(super) fn follow(&mut self, starts: &[Position]) -> Result<(), EventLogError> {
-        self.next = starts.iter().map(|start| (start.partition, start.offset)).collect();
-        let list = self.next.iter();
-        let list =
-            list.map(|(partition, offset)| (self.topic.clone(), kafka_partition(*partition), kafka_offset(*offset)));
-        let list: TopicPartitionList = list.collect();
+        self.next = Positions::default();
+        self.next.extend(starts.iter().copied());
+        let list = self.next.of_topic(&self.topic);
         self.consumer.assign(&list).map_err(|error| judge("follow facts", &error, None))
     }
 
@@ -55,34 +46,12 @@ impl Follower {
 
     /// Returns available records, waiting for the first one.
     pub(super) fn collect(&mut self, wait: Duration) -> Result<Vec<Entry>, EventLogError> {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        let mut wait = wait;
-        while batch.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
-            let Some(polled) = self.consumer.poll(mem::take(&mut wait)) else { break };
-            let message = match polled {
-                Ok(message) => message,
-                Err(error) => {
-                    tolerate("follow facts", &error, self.consumer.client().fatal_error())?;
-                    continue;
-                }
-            };
-            let (partition, offset) = (message.partition(), message.offset());
-            let next = u32::try_from(partition).ok().and_then(|partition| self.next.get_mut(&partition));
-            let Some(next) = next.filter(|next| u64::try_from(offset).is_ok_and(|offset| offset >= **next)) else {
-                continue;
-            };
-            let entry = entry(&message);
-            *next = entry.position.offset + 1;
-            bytes += entry.record.size();
-            batch.push(entry);
-        }
-        Ok(batch)
+        self.next.poll(&self.consumer, "follow facts", wait, BATCH_RECORDS_MAX, || false)
     }
 
     /// The current positions, to find one that is out of range.
-    pub(super) fn places(&self) -> Vec<Position> {
-        self.next.iter().map(|(partition, offset)| Position { partition: *partition, offset: *offset }).collect()
+    pub(super) fn positions(&self) -> Vec<Position> {
+        self.next.all()
     }
 }
 

@@ -3,7 +3,7 @@
 //! A rebalance is answered at once with nothing assigned, and reported as a [`LogEvent`]; partitions are assigned only
 //! when their start offsets are known. So no record comes before its partition's state is restored.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,21 +11,19 @@ use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 
 use super::client::{self, LoggingContext, Role};
-use super::record::{entry, kafka_offset, kafka_partition};
+use super::positions::{Positions, tolerate};
 use super::transaction::{is_fencing, judge};
 use event_log::contract::Topic;
 use event_log::{Entry, EventLogError, LogEvent, Position};
 use runtime::settings::KafkaSettings;
 
+const STEP: &str = "read raw";
 const BATCH_RECORDS_MAX: usize = 2_000;
-/// Exceeded only by the last record.
-const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many events are served before a consumer is closed; there is one rebalance at a time.
 const LAST_EVENTS: usize = 16;
 
@@ -36,7 +34,7 @@ pub(super) struct Member {
     /// As reported by log events, which may be behind the callback.
     owned: BTreeSet<u32>,
     /// The next offset of each started partition.
-    next: BTreeMap<u32, u64>,
+    next: Positions,
     /// The generation of our assignment: a publication with it is refused once there is a newer one.
     generation: Option<ConsumerGroupMetadata>,
 }
@@ -53,7 +51,14 @@ impl Member {
         let consumer: BaseConsumer<Changes> = client::config(settings, role)
             .and_then(|config| Ok(config.create_with_context(changes)?))
             .map_err(|error| EventLogError::Fatal(error.to_string()))?;
-        Ok(Self { topic, consumer, has_joined: false, owned: BTreeSet::new(), next: BTreeMap::new(), generation: None })
+        Ok(Self {
+            topic,
+            consumer,
+            has_joined: false,
+            owned: BTreeSet::new(),
+            next: Positions::default(),
+            generation: None,
+        })
     }
 
     /// In the background; later calls do nothing.
@@ -77,7 +82,7 @@ impl Member {
             Change::Revoked(partitions) => {
                 for partition in &partitions {
                     self.owned.remove(partition);
-                    self.next.remove(partition);
+                    self.next.remove(*partition);
                 }
                 Some(LogEvent::Revoked(partitions))
             }
@@ -90,12 +95,8 @@ impl Member {
             // Revoked meanwhile, maybe assigned again: the next log events say so, and these offsets are void.
             return Ok(());
         }
-        let ours = starts.iter().filter(|start| self.owned.contains(&start.partition));
-        self.next.extend(ours.map(|start| (start.partition, start.offset)));
-        let list = self.next.iter();
-        let list =
-            list.map(|(partition, offset)| (self.topic.clone(), kafka_partition(*partition), kafka_offset(*offset)));
-        let list: TopicPartitionList = list.collect();
+        self.next.extend(starts.iter().filter(|start| self.owned.contains(&start.partition)).copied());
+        let list = self.next.of_topic(&self.topic);
         self.consumer.assign(&list).map_err(|error| self.judge("start partitions", &error))
     }
 
@@ -105,29 +106,9 @@ impl Member {
 
     /// Returns available records, waiting for the first one; none of partitions that were revoked meanwhile.
     pub(super) fn collect(&mut self, wait: Duration) -> Result<Vec<Entry>, EventLogError> {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        let mut wait = wait;
-        while batch.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX && !self.has_change() {
-            let Some(polled) = self.consumer.poll(mem::take(&mut wait)) else { break };
-            let message = match polled {
-                Ok(message) => message,
-                Err(error) => {
-                    self.tolerate(&error)?;
-                    continue;
-                }
-            };
-            let (partition, offset) = (message.partition(), message.offset());
-            let next = u32::try_from(partition).ok().and_then(|partition| self.next.get_mut(&partition));
-            // Of a former assignment, or before the start.
-            let Some(next) = next.filter(|next| u64::try_from(offset).is_ok_and(|offset| offset >= **next)) else {
-                continue;
-            };
-            let entry = entry(&message);
-            *next = entry.position.offset + 1;
-            bytes += entry.record.size();
-            batch.push(entry);
-        }
+        let changes = self.consumer.context();
+        let has_change = || !changes.queue().is_empty();
+        let mut batch = self.next.poll(&self.consumer, STEP, wait, BATCH_RECORDS_MAX, has_change)?;
         if self.has_change() {
             // With range every change begins with the revocation of all: the new owner reads these again.
             batch.clear();
@@ -162,8 +143,8 @@ impl Member {
     }
 
     /// The current positions, to find one that is out of range.
-    pub(super) fn places(&self) -> Vec<Position> {
-        self.next.iter().map(|(partition, offset)| Position { partition: *partition, offset: *offset }).collect()
+    pub(super) fn positions(&self) -> Vec<Position> {
+        self.next.all()
     }
 
     fn has_change(&self) -> bool {
@@ -171,7 +152,7 @@ impl Member {
     }
 
     fn tolerate(&self, error: &KafkaError) -> Result<(), EventLogError> {
-        tolerate("read raw", error, self.consumer.client().fatal_error())
+        tolerate(STEP, error, self.consumer.client().fatal_error())
     }
 
     fn judge(&self, step: &str, error: &KafkaError) -> EventLogError {
@@ -192,24 +173,6 @@ impl Drop for Member {
             drop(self.consumer.poll(Duration::ZERO));
         }
     }
-}
-
-/// Whether to go on after an error of a poll. The client recovers from most of them by itself.
-pub(super) fn tolerate(
-    step: &str,
-    error: &KafkaError,
-    fatal: Option<(RDKafkaErrorCode, String)>,
-) -> Result<(), EventLogError> {
-    if fatal.is_some() {
-        return Err(judge(step, error, fatal));
-    }
-    let code = error.rdkafka_error_code();
-    let gone = [RDKafkaErrorCode::AutoOffsetReset, RDKafkaErrorCode::OffsetOutOfRange, RDKafkaErrorCode::LogTruncation];
-    if code.is_some_and(|code| gone.contains(&code)) {
-        return Err(EventLogError::Fatal(format!("{step}: {error}")));
-    }
-    tracing::debug!("{step}: {error}");
-    Ok(())
 }
 
 enum Change {

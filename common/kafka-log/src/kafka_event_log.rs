@@ -208,8 +208,8 @@ impl Clients {
     /// all are in range by now, as after a change of leaders.
     fn explain(&self, error: EventLogError) -> EventLogError {
         let EventLogError::Fatal(reason) = error else { return error };
-        let raw = self.reader.out_of_range(Topic::Raw, &self.member.places());
-        match raw.or_else(|| self.reader.out_of_range(Topic::Facts, &self.follower.places())) {
+        let raw = self.reader.out_of_range(Topic::Raw, &self.member.positions());
+        match raw.or_else(|| self.reader.out_of_range(Topic::Facts, &self.follower.positions())) {
             Some(found) => EventLogError::Reopen(format!("{reason}: {found}")),
             None => EventLogError::Reopen(reason),
         }

@@ -14,6 +14,7 @@ mod hanging;
 mod kafka_event_log;
 mod log_reader;
 mod member_assignment;
+mod positions;
 mod producer;
 mod raw_writer;
 mod reader;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::reader::Reader;
 use event_log::contract::Topic;
-use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position};
+use event_log::{Entry, EventLogError, LogReader, Position};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
@@ -84,46 +84,4 @@ impl LogReader for KafkaLogReader {
     fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError> {
         self.reader.offset_at(partition, at)
     }
-}
-
-impl EventLog for KafkaLogReader {
-    fn recover(&mut self, _: &[Applied]) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn join(&mut self) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn next(&mut self, _wait: Duration) -> Result<LogEvent, EventLogError> {
-        Ok(LogEvent::Quiet)
-    }
-
-    fn start(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
-        Err(only_looks())
-    }
-
-    fn follow(&mut self, _starts: &[Position]) -> Result<(), EventLogError> {
-        Err(only_looks())
-    }
-
-    fn unowned(&mut self) -> Option<usize> {
-        None
-    }
-
-    fn lost_a_broker(&mut self) -> bool {
-        false
-    }
-
-    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
-        Ok(Vec::new())
-    }
-
-    fn publish(&mut self, _outputs: Vec<Output>, _read: &[Position]) -> Result<Vec<Position>, EventLogError> {
-        Err(only_looks())
-    }
-}
-
-fn only_looks() -> EventLogError {
-    EventLogError::Fatal("these logs were opened read-only".to_owned())
 }

@@ -12,8 +12,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 
 use super::client::{PlainContext, Role};
 use super::facts::plain_consumer;
-use super::group::tolerate;
 use super::member_assignment::assigned;
+use super::positions::tolerate;
 use super::record::{entry, kafka_offset, kafka_partition};
 use super::transaction::{judge, stopping};
 use event_log::contract::Topic;

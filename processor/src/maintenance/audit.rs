@@ -11,7 +11,7 @@ use std::path::Path;
 
 use bitrix24::Installation;
 use event_log::contract::{Topic, partition_of_installation};
-use event_log::{Entry, EventId, EventLog, EventLogError, Position, RawEvent, Record};
+use event_log::{Entry, EventId, EventLog, EventLogError, LogReader, Position, RawEvent, Record};
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
@@ -87,65 +87,46 @@ impl fmt::Display for Difference {
     }
 }
 
-struct Auditor<'a> {
-    event_log: &'a mut dyn EventLog,
-    store: Store,
-    now: Timestamp,
-    audit: Audit,
-    /// Collected only if corrections are published.
-    repairs: Option<Repairs>,
+/// What an audit needs besides the logs.
+pub struct Auditing<'a> {
+    /// A directory for a temporary state.
+    pub scratch: &'a Path,
+    pub trusts: Trusts,
+    pub now: Timestamp,
+    pub stop: &'a Stop,
+    pub report: &'a mut dyn FnMut(Progress),
 }
 
-impl Audit {
-    /// Compares everything. `scratch` is a directory for a temporary state.
-    pub fn of(
-        event_log: &mut dyn EventLog,
-        scratch: &Path,
-        trusts: Trusts,
-        now: Timestamp,
-        stop: &Stop,
-        report: &mut dyn FnMut(Progress),
-    ) -> Result<Self, Failure> {
-        Self::with(event_log, scratch, trusts, now, stop, report, None)
+impl Auditing<'_> {
+    /// Compares everything.
+    pub fn compare(self, logs: &mut dyn LogReader) -> Result<Audit, Failure> {
+        self.run(Logs::Compared(logs))
     }
 
     /// Compares everything and publishes corrections: facts first, then the records that follow from them. The caller
     /// must be the only owner of all partitions until the event log is dropped.
-    pub fn repairing(
-        event_log: &mut dyn EventLog,
-        scratch: &Path,
-        trusts: Trusts,
-        now: Timestamp,
-        stop: &Stop,
-        report: &mut dyn FnMut(Progress),
-    ) -> Result<Self, Failure> {
-        Self::with(event_log, scratch, trusts, now, stop, report, Some(Repairs::default()))
+    pub fn repair(self, event_log: &mut dyn EventLog) -> Result<Audit, Failure> {
+        self.run(Logs::Repaired(event_log, Repairs::default()))
     }
 
-    fn with(
-        event_log: &mut dyn EventLog,
-        scratch: &Path,
-        trusts: Trusts,
-        now: Timestamp,
-        stop: &Stop,
-        report: &mut dyn FnMut(Progress),
-        repairs: Option<Repairs>,
-    ) -> Result<Self, Failure> {
+    fn run(self, mut logs: Logs<'_>) -> Result<Audit, Failure> {
+        let Self { scratch, trusts, now, stop, report } = self;
         let mut committed = Vec::new();
-        if repairs.is_some() {
+        if logs.are_repaired() {
             // Before facts are read: the answer means that no transaction of a former owner is open.
-            for partition in 0..event_log.partitions() {
-                committed.push(event_log.committed(partition)?);
+            for partition in 0..logs.reader().partitions() {
+                committed.push(logs.reader().committed(partition)?);
             }
         }
-        let before = ends(event_log)?;
-        let store = opening::open(scratch, event_log.identity(), event_log.partitions(), trusts)?;
+        let before = ends(logs.reader())?;
+        let reader = logs.reader();
+        let store = opening::open(scratch, reader.identity(), reader.partitions(), trusts)?;
         store.begin_bulk_load();
-        read_all(event_log, &store, stop, report)?;
+        read_all(reader, &store, stop, report)?;
         store.finish_bulk_load()?;
-        let audit = Self { has_moved: ends(event_log)? != before, ..Self::default() };
-        let mut auditor = Auditor { event_log, store, now, audit, repairs };
-        for partition in 0..auditor.event_log.partitions() {
+        let audit = Audit { has_moved: ends(reader)? != before, ..Audit::default() };
+        let mut auditor = Auditor { logs, store, now, audit };
+        for partition in 0..auditor.logs.reader().partitions() {
             if stop.requested() {
                 return Err(EventLogError::Reopen("asked to stop".to_owned()).into());
             }
@@ -153,16 +134,42 @@ impl Audit {
             auditor.facts(partition)?;
             auditor.repair(partition, committed)?;
             // Without a broker there are no subscribers and no compacted topics.
-            if auditor.event_log.tells_progress() {
+            if auditor.logs.reader().tells_progress() {
                 auditor.records(partition)?;
                 auditor.repair(partition, committed)?;
             }
         }
-        let Auditor { event_log, mut audit, repairs, .. } = auditor;
+        let Auditor { mut logs, mut audit, .. } = auditor;
         // Own corrections do not count.
-        audit.has_moved |= repairs.is_none() && ends(event_log)? != before;
+        audit.has_moved |= !logs.are_repaired() && ends(logs.reader())? != before;
         Ok(audit)
     }
+}
+
+enum Logs<'a> {
+    Compared(&'a mut dyn LogReader),
+    /// With the corrections to be published.
+    Repaired(&'a mut dyn EventLog, Repairs),
+}
+
+impl Logs<'_> {
+    fn reader(&mut self) -> &mut dyn LogReader {
+        match self {
+            Self::Compared(logs) => *logs,
+            Self::Repaired(logs, _) => *logs,
+        }
+    }
+
+    fn are_repaired(&self) -> bool {
+        matches!(self, Self::Repaired(..))
+    }
+}
+
+struct Auditor<'a> {
+    logs: Logs<'a>,
+    store: Store,
+    now: Timestamp,
+    audit: Audit,
 }
 
 impl Auditor<'_> {
@@ -171,16 +178,16 @@ impl Auditor<'_> {
         if self.audit.differences.len() < NAMED_MAX {
             self.audit.differences.push(difference);
         }
-        if let (Some(repairs), Some(correction)) = (&mut self.repairs, correction) {
+        if let (Logs::Repaired(_, repairs), Some(correction)) = (&mut self.logs, correction) {
             repairs.add(correction);
         }
     }
 
     /// Publishes the corrections of a partition, and reads the facts among them.
     fn repair(&mut self, partition: u32, committed: Option<u64>) -> Result<(), Failure> {
-        let Some(repairs) = &mut self.repairs else { return Ok(()) };
+        let Logs::Repaired(event_log, repairs) = &mut self.logs else { return Ok(()) };
         let progressed = self.store.checkpoint(partition).raw;
-        if self.event_log.tells_progress() && committed.is_some_and(|committed| Some(committed) != progressed) {
+        if event_log.tells_progress() && committed.is_some_and(|committed| Some(committed) != progressed) {
             return Err(EventLogError::Fatal(format!(
                 "facts of partition {partition} record raw up to {progressed:?}, but the group has committed \
                  {committed:?}: a processor explains that at its start"
@@ -188,24 +195,24 @@ impl Auditor<'_> {
             .into());
         }
         let Some(read) = committed.or(progressed) else { return Ok(()) };
-        self.audit.repaired += repairs.publish(self.event_log, Position { partition, offset: read }, self.now)?;
+        self.audit.repaired += repairs.publish(*event_log, Position { partition, offset: read }, self.now)?;
         let from = Position { partition, offset: self.store.checkpoint(partition).facts };
-        let end = self.event_log.bounds(Topic::Facts, partition)?.1;
-        read_facts(self.event_log, &self.store, &RecentEvents::default(), from, end)
+        let end = event_log.bounds(Topic::Facts, partition)?.1;
+        read_facts(*event_log, &self.store, &RecentEvents::default(), from, end)
     }
 
     /// Compares facts of a partition with `raw`, in both directions.
     fn facts(&mut self, partition: u32) -> Result<(), Failure> {
-        let (first, end) = self.event_log.bounds(Topic::Raw, partition)?;
+        let (first, end) = self.logs.reader().bounds(Topic::Raw, partition)?;
         let mut read = self.store.checkpoint(partition).raw;
-        if !self.event_log.tells_progress() {
-            read = read.max(self.event_log.committed(partition)?);
+        if !self.logs.reader().tells_progress() {
+            read = read.max(self.logs.reader().committed(partition)?);
         }
         let read = read.unwrap_or(first).min(end);
-        let (mut explained, mut found, mut failed) = (BTreeSet::new(), Found::of(self.repairs.is_some()), Ok(()));
+        let (mut explained, mut found, mut failed) = (BTreeSet::new(), Found::of(self.logs.are_repaired()), Ok(()));
         let from = Position { partition, offset: first };
         let (store, events) = (&self.store, &mut self.audit.events);
-        self.event_log.read(Topic::Raw, from, read, &mut |entry| {
+        self.logs.reader().read(Topic::Raw, from, read, &mut |entry| {
             *events += 1;
             match event(store, &entry, &mut explained) {
                 Ok(different) => different.into_iter().for_each(|(what, correction)| found.add(what, correction)),
@@ -215,11 +222,11 @@ impl Auditor<'_> {
         })?;
         failed?;
 
-        let (first_fact, end) = self.event_log.bounds(Topic::Facts, partition)?;
+        let (first_fact, end) = self.logs.reader().bounds(Topic::Facts, partition)?;
         let end = end.min(self.store.checkpoint(partition).facts);
         let from = Position { partition, offset: first_fact };
         let facts = &mut self.audit.facts;
-        self.event_log.read(Topic::Facts, from, end, &mut |entry| {
+        self.logs.reader().read(Topic::Facts, from, end, &mut |entry| {
             if let Some(fact) = fact(&entry)
                 && (first..read).contains(&fact.raw.offset)
             {
@@ -288,8 +295,8 @@ impl Auditor<'_> {
     /// The hash of the last record of each key; keys that end in a tombstone are left out.
     fn found(&mut self, topic: Topic, partition: u32) -> Result<BTreeMap<String, Fingerprint>, Failure> {
         let mut found: BTreeMap<String, Fingerprint> = BTreeMap::new();
-        let (first, end) = self.event_log.bounds(topic, partition)?;
-        self.event_log.read(topic, Position { partition, offset: first }, end, &mut |entry| {
+        let (first, end) = self.logs.reader().bounds(topic, partition)?;
+        self.logs.reader().read(topic, Position { partition, offset: first }, end, &mut |entry| {
             let key = entry.record.key.unwrap_or_default();
             match entry.record.value.as_deref() {
                 Some(value) => found.insert(key, hash(&serde_json::from_slice(value).unwrap_or(Value::Null))),
@@ -307,7 +314,7 @@ impl Auditor<'_> {
         shown: &Shown,
         because: Because,
     ) -> Result<Option<Correction>, Failure> {
-        if self.repairs.is_none() {
+        if !self.logs.are_repaired() {
             return Ok(None);
         }
         let (about, trust) = (&shown.about, self.store.trust(&shown.about.app));
@@ -428,6 +435,6 @@ fn fact(entry: &Entry) -> Option<Fact> {
     }
 }
 
-fn ends(event_log: &mut dyn EventLog) -> Result<Vec<u64>, Failure> {
-    (0..event_log.partitions()).map(|partition| Ok(event_log.bounds(Topic::Facts, partition)?.1)).collect()
+fn ends(logs: &mut dyn LogReader) -> Result<Vec<u64>, Failure> {
+    (0..logs.partitions()).map(|partition| Ok(logs.bounds(Topic::Facts, partition)?.1)).collect()
 }

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use disk_log::Disk;
 
-use super::medium::Medium;
 use super::mutation::Mutation;
 use super::stage::Handle;
 use crate::baton::{Go, Port};
 use crate::being::INJECTED;
+use tests::medium::Medium;
 
 mod torn;
 

@@ -3,8 +3,9 @@
 //!
 //! Files consist of pages, pages of sectors. The kernel writes whole pages, of which the disk may have written any
 //! sectors. A page in a failed sync counts as clean: whether it reached the disk is open, until it is written and
-//! synced again. Names change one by one, in order as on ext4, or in any order. The power-loss tests of the disk log
-//! assume the same for the recorded writes of a real log; here a log runs on it.
+//! synced again. Names change one by one, in order as on ext4, or in any order.
+//!
+//! The simulator runs a log on it; the power-loss tests of the disk log repeat the recorded writes of a real log on it.
 
 use std::collections::BTreeMap;
 
@@ -51,14 +52,17 @@ struct Page {
 }
 
 impl Medium {
+    /// The names of its files.
     pub fn names(&self) -> Vec<String> {
         self.names.keys().cloned().collect()
     }
 
+    /// The file of a name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.names.get(name).copied()
     }
 
+    /// Creates an empty file.
     pub fn create(&mut self, name: &str) -> usize {
         self.files.push(Image::default());
         let file = self.files.len() - 1;
@@ -67,22 +71,27 @@ impl Medium {
         file
     }
 
+    /// The content that a reader sees.
     pub fn bytes(&self, file: usize) -> &[u8] {
         &self.files[file].cached
     }
 
+    /// Cuts a file, or fills it up with zeros.
     pub fn resize(&mut self, file: usize, bytes: usize) {
         self.files[file].resize(bytes);
     }
 
+    /// Writes, not yet synced.
     pub fn write(&mut self, file: usize, at: usize, bytes: &[u8]) {
         self.files[file].write(at, bytes);
     }
 
+    /// A sync that succeeds.
     pub fn sync(&mut self, file: usize) {
         self.files[file].sync();
     }
 
+    /// A sync that fails.
     pub fn fail_sync(&mut self, file: usize) {
         // The kernel marks its pages as clean, although their content is uncertain.
         self.files[file].pages.values_mut().for_each(|page| page.is_dirty = false);
@@ -102,6 +111,7 @@ impl Medium {
         self.names.remove(name).is_some()
     }
 
+    /// Syncs the directory.
     pub fn sync_names(&mut self) {
         self.names_synced = self.names.clone();
         self.changes.clear();
