@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command};
 
 use primitives::plain;
 use primitives::secret::Fingerprint;
@@ -13,8 +13,7 @@ use crate::client::block_on;
 use crate::outcome::{Outcome, Usage};
 use crate::output::{complain, print, print_json, shown};
 use crate::query::{self, Query};
-
-const TOKEN_BYTES_MAX: u64 = 4_096;
+use crate::token_file::{self, TOKEN_BYTES_MAX};
 
 /// A token is no argument: other users of the machine could read it.
 pub fn command() -> Command {
@@ -33,14 +32,7 @@ pub fn command() -> Command {
                 .value_parser(|text: &str| Fingerprint::parse(text).ok_or("a fingerprint is 64 hex digits"))
                 .help("The SHA-256 of the token"),
         )
-        .arg(
-            Arg::new("token-file")
-                .long("token-file")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .conflicts_with("token-fingerprint")
-                .help("A file that holds the token"),
-        )
+        .arg(token_file::argument().conflicts_with("token-fingerprint"))
         .args(query::question_arguments())
 }
 
@@ -71,17 +63,14 @@ fn token(arguments: &ArgMatches) -> anyhow::Result<Fingerprint> {
     if let Some(fingerprint) = arguments.get_one::<Fingerprint>("token-fingerprint") {
         return Ok(*fingerprint);
     }
-    let mut text = String::new();
     if let Some(file) = arguments.get_one::<PathBuf>("token-file") {
-        let opened = std::fs::File::open(file);
-        let file = opened.map_err(|error| Usage(format!("open {}: {error}", file.display())))?;
-        file.take(TOKEN_BYTES_MAX).read_to_string(&mut text).context("read the token")?;
-    } else {
-        if io::stdin().is_terminal() {
-            complain("The token, then Enter and Ctrl-D:");
-        }
-        io::stdin().lock().take(TOKEN_BYTES_MAX).read_to_string(&mut text).context("read the token from stdin")?;
+        return Ok(Fingerprint::of(token_file::read(file)?.reveal()));
     }
+    if io::stdin().is_terminal() {
+        complain("The token, then Enter and Ctrl-D:");
+    }
+    let mut text = String::new();
+    io::stdin().lock().take(TOKEN_BYTES_MAX).read_to_string(&mut text).context("read the token from stdin")?;
     match text.trim() {
         "" => {
             Err(Usage("there is no token: give it on stdin, or use --token-file or --token-fingerprint".into()).into())

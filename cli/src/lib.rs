@@ -23,5 +23,8 @@ mod send;
 mod show;
 mod standalone;
 mod state;
+mod token_file;
+mod trust;
 mod urlencode;
 mod verify;
+mod verify_token;

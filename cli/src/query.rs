@@ -133,6 +133,21 @@ impl Query {
         self.read(answer)
     }
 
+    /// Whether a token is the portal's `application_token`.
+    pub async fn verify(
+        &mut self,
+        installation: &Installation,
+        token: &Secret,
+        parameters: &[(&str, Option<&str>)],
+    ) -> Result<Value, QueryError> {
+        let question = json!({
+            "app": installation.app, "member_id": installation.member_id, "application_token": token.reveal(),
+        });
+        let path = with("/v1/verify", parameters);
+        let answer = self.client.post(&path, portal::JSON, Bytes::from(question.to_string())).await;
+        self.read(answer)
+    }
+
     fn read(&self, answer: Result<Answer, ClientError>) -> Result<Value, QueryError> {
         let url = || self.url.clone();
         let answer = answer.map_err(|source| QueryError::Unreachable { url: url(), source })?;

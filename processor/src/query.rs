@@ -33,6 +33,7 @@ mod parameters;
 mod problem;
 mod stale;
 pub mod tokens;
+mod verify;
 mod wait;
 
 #[derive(Clone)]
@@ -125,7 +126,9 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/v1/installations/{app}/{member_id}", installations::show))
         .service(read("/v1/installations/{app}/{member_id}/history", installations::history))
         .service(read("/v1/installations/{app}/{member_id}/methods", installations::methods))
+        .service(read("/v1/installations/{app}/{member_id}/principals", verify::principals))
         .service(ask("/v1/check", check::check))
+        .service(ask("/v1/verify", verify::verify))
         .default_service(web::to(problem::no_such_page));
 }
 
