@@ -80,10 +80,11 @@ mod tests {
         assert_eq!(of("oncrmcontactadd"), 4_000 - 1_060);
 
         let portal = Portal::nth("seed", 350);
-        let versions = (0..1_000).filter_map(|nth| match event(&portal, 350, nth) {
-            Event::Install { version } | Event::Update { version, .. } => Some(version),
-            _ => None,
-        });
+        let version = |nth| {
+            let body = portal.body(&event(&portal, 350, nth), Timestamp::default(), Encoding::Form);
+            Form::parse(&body).text("data[VERSION]").map(str::to_owned)
+        };
+        let versions = (0..1_000).filter_map(version);
         assert_eq!(versions.collect::<Vec<_>>(), ["1", "2", "3", "4", "5", "6"]);
     }
 
