@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command};
 
 use primitives::plain;
 use primitives::secret::Fingerprint;
@@ -12,9 +12,8 @@ use primitives::secret::Fingerprint;
 use crate::outcome::{Outcome, Usage};
 use crate::output::{complain, print, print_json, shown};
 use crate::query::{self, Query};
+use crate::token_file::{self, TOKEN_BYTES_MAX};
 use portal_sim::client::block_on;
-
-const TOKEN_BYTES_MAX: u64 = 4_096;
 
 /// A token is no argument: other users of the machine could read it.
 pub fn command() -> Command {
@@ -33,14 +32,7 @@ pub fn command() -> Command {
                 .value_parser(|text: &str| Fingerprint::parse(text).ok_or("a fingerprint is 64 hex digits"))
                 .help("The SHA-256 of the token"),
         )
-        .arg(
-            Arg::new("token-file")
-                .long("token-file")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .conflicts_with("token-fingerprint")
-                .help("A file that holds the token"),
-        )
+        .arg(token_file::argument().conflicts_with("token-fingerprint"))
         .args(query::question_arguments())
 }
 
@@ -72,7 +64,7 @@ fn token(arguments: &ArgMatches) -> anyhow::Result<Fingerprint> {
         return Ok(*fingerprint);
     }
     if let Some(file) = arguments.get_one::<PathBuf>("token-file") {
-        return query::token_in(file);
+        return Ok(Fingerprint::of(token_file::read(file)?.reveal()));
     }
     if io::stdin().is_terminal() {
         complain("The token, then Enter and Ctrl-D:");

@@ -9,7 +9,7 @@ use runtime::private;
 use crate::outcome::Outcome;
 use crate::{
     audit, check, drain, history, import, installations, output, rebuild, resume, salvage, send, show, standalone,
-    trust, verify,
+    trust, verify, verify_token,
 };
 
 struct Entry {
@@ -17,13 +17,14 @@ struct Entry {
     run: fn(&ArgMatches) -> anyhow::Result<Outcome>,
 }
 
-const COMMANDS: [Entry; 14] = [
+const COMMANDS: [Entry; 15] = [
     Entry { command: standalone::command, run: |arguments| standalone::run(arguments).map(|()| Outcome::Done) },
     Entry { command: send::command, run: send::run },
     Entry { command: installations::command, run: installations::run },
     Entry { command: show::command, run: show::run },
     Entry { command: history::command, run: history::run },
     Entry { command: check::command, run: check::run },
+    Entry { command: verify_token::command, run: verify_token::run },
     Entry { command: trust::command, run: trust::run },
     Entry { command: import::command, run: import::run },
     Entry { command: verify::command, run: verify::run },

@@ -22,5 +22,7 @@ mod send;
 mod show;
 mod standalone;
 mod state;
+mod token_file;
 mod trust;
 mod verify;
+mod verify_token;

@@ -1,11 +1,8 @@
 //! The client of the query API, and the meaning of its answers for a command.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use bytes::Bytes;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
@@ -21,7 +18,6 @@ use portal_sim::{portal, urlencode};
 
 /// The content type of commands.
 pub const NDJSON: &str = "application/x-ndjson";
-const TOKEN_BYTES_MAX: u64 = 4_096;
 
 /// The default address of a processor or `standalone`.
 pub const URL: &str = "http://127.0.0.1:8081";
@@ -140,6 +136,19 @@ impl Query {
         self.read(answer)
     }
 
+    /// Whether a token is the portal's `application_token`.
+    pub async fn verify(
+        &mut self,
+        installation: &Installation,
+        token: &Secret,
+        parameters: &[(&str, Option<&str>)],
+    ) -> Result<Value, QueryError> {
+        let question = json!({
+            "app": installation.app, "member_id": installation.member_id, "application_token": token.reveal(),
+        });
+        self.post(&with("/v1/verify", parameters), portal::JSON, Bytes::from(question.to_string())).await
+    }
+
     pub async fn post(&mut self, path: &str, content_type: &str, body: Bytes) -> Result<Value, QueryError> {
         let answer = self.client.post(path, content_type, body).await;
         self.read(answer)
@@ -180,17 +189,6 @@ fn with(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
         }
     }
     path
-}
-
-/// The fingerprint of the token in a file.
-pub fn token_in(file: &Path) -> anyhow::Result<Fingerprint> {
-    let opened = File::open(file).map_err(|error| Usage(format!("open {}: {error}", file.display())))?;
-    let mut text = String::new();
-    opened.take(TOKEN_BYTES_MAX).read_to_string(&mut text).context("read the token")?;
-    match text.trim() {
-        "" => Err(Usage(format!("{} is empty", file.display())).into()),
-        token => Ok(Fingerprint::of(token)),
-    }
 }
 
 fn token(arguments: &ArgMatches) -> anyhow::Result<Option<Secret>> {

@@ -1,16 +1,19 @@
-//! `hookledger trust`: an operator's word about a principal of an installation.
+//! `hookledger trust`: an operator's word about a principal of an installation, and a list of principals.
 
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use primitives::secret::Fingerprint;
 use serde_json::{Value, json};
 
 use crate::outcome::{Outcome, Usage};
 use crate::output::{print, print_json, shown};
 use crate::query::{self, Query};
+use crate::token_file;
 use portal_sim::client::block_on;
+
+mod list;
 
 /// How long the command may take to be folded, until the record is shown as it is.
 const FOLDED_WITHIN: &str = "10s";
@@ -31,24 +34,23 @@ pub fn command() -> Command {
                 .value_parser(|text: &str| Fingerprint::parse(text).ok_or("a principal is 64 hex digits"))
                 .help("The SHA-256 of the application_token"),
         )
-        .arg(
-            Arg::new("token-file")
-                .long("token-file")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .conflicts_with("principal")
-                .help("A file that holds the application_token"),
-        )
+        .arg(token_file::argument().conflicts_with("principal"))
         .arg(Arg::new("revoke").long("revoke").action(ArgAction::SetTrue).help("Do not trust it any longer"))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON, for programs"))
         .args(query::server_arguments())
+        .subcommand(list::command())
+        .subcommand_negates_reqs(true)
+        .args_conflicts_with_subcommands(true)
 }
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
+    if let Some((_, arguments)) = arguments.subcommand() {
+        return list::run(arguments);
+    }
     let installation = query::installation(arguments);
     let principal = match (arguments.get_one::<Fingerprint>("principal"), arguments.get_one::<PathBuf>("token-file")) {
         (Some(principal), _) => *principal,
-        (None, Some(file)) => query::token_in(file)?,
+        (None, Some(file)) => Fingerprint::of(token_file::read(file)?.reveal()),
         (None, None) => return Err(Usage("give --token-file or --principal".into()).into()),
     };
     let line = json!({ "command": "trust", "app": installation.app, "member_id": installation.member_id,

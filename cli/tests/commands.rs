@@ -263,6 +263,61 @@ fn the_bearer_token_is_sent_and_never_shown() {
 }
 
 #[test]
+fn a_token_is_verified_by_an_exit_code_and_never_shown() {
+    let dir = TempDir::new().expect("a directory");
+    let (token, empty) = (dir.path().join("token"), dir.path().join("empty"));
+    fs::write(&token, "hidden-token\n").expect("written");
+    fs::write(&empty, "\n").expect("written");
+    let file = token.to_str().expect("a plain path");
+    for (verified, code, said) in [
+        (json!(true), 0, "yes: trusted, first-install"),
+        (json!(false), 3, "no: trusted, first-install"),
+        (json!(null), 4, "not known: trusted, first-install"),
+    ] {
+        let answer = json!({"verified": verified, "basis": "first-install", "reason": "trusted"});
+        let server = Server::start(move |_| Answer::new(200, &answer));
+        let ask = ["verify-token", "crm-sync", MEMBER, "--query", &server.url, "--token-file", file];
+        let ended = run(&ask);
+        assert_eq!((ended.code, ended.stdout.trim_end()), (code, said), "{ended:?}");
+        assert!(!format!("{ended:?}").contains("hidden-token"));
+        let request = &server.requests()[0];
+        assert_eq!(request.line, "POST /v1/verify HTTP/1.1");
+        let sent: Value = serde_json::from_slice(&request.body).expect("JSON");
+        assert_eq!(sent["application_token"], "hidden-token");
+        assert_eq!(run(&[&ask[..6], &[empty.to_str().expect("a plain path")]].concat()).code, 2);
+    }
+}
+
+#[test]
+fn principals_are_listed_for_one_portal_or_all_of_an_app() {
+    let server = Server::start(|request| {
+        let principal = |held: u64| json!({"principal": "ab", "trusted": true, "basis": null, "held_events": held});
+        let document = if request.line.contains("/a/principals") {
+            json!({"items": [principal(1), principal(2)], "next": null})
+        } else if request.line.contains("/b/principals") {
+            json!({"items": [principal(3)], "next": null})
+        } else {
+            json!({"items": [{"member_id": "a"}, {"member_id": "b"}], "next": "crm-sync/b"})
+        };
+        Answer::new(200, &document)
+    });
+    let list = |more: &[&str]| run(&[&["trust", "list", "crm-sync", "--query", &server.url], more].concat());
+    let rows = |ended: &Ended| {
+        ended
+            .stdout
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+    };
+    let one = list(&["b"]);
+    assert_eq!((one.code, rows(&one)), (0, vec!["b ab true - - - 3".to_owned()]), "{one:?}");
+    let all = list(&[]);
+    assert_eq!(rows(&all), ["a ab true - - - 1", "a ab true - - - 2", "b ab true - - - 3"], "{all:?}");
+    assert!(all.stderr.contains("--cursor crm-sync/b"), "{all:?}");
+}
+
+#[test]
 fn a_list_is_filtered_by_the_server() {
     let server = Server::start(|_| Answer::new(200, &json!({"items": [], "next": null})));
     let ask = ["installations", "--query", &server.url, "--domain", "A.example", "--unfinished", "--silent-for", "1d"];

@@ -35,6 +35,7 @@ mod parameters;
 mod problem;
 mod stale;
 pub mod tokens;
+mod verify;
 mod wait;
 
 #[derive(Clone)]
@@ -139,7 +140,9 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/v1/installations/{app}/{member_id}", installations::show))
         .service(read("/v1/installations/{app}/{member_id}/history", installations::history))
         .service(read("/v1/installations/{app}/{member_id}/methods", installations::methods))
+        .service(read("/v1/installations/{app}/{member_id}/principals", verify::principals))
         .service(ask("/v1/check", check::check))
+        .service(ask("/v1/verify", verify::verify))
         .service(command("/v1/commands", commands::take))
         .default_service(web::to(problem::no_such_page));
 }

@@ -54,6 +54,11 @@ impl Fingerprint {
         Some(Self(bytes))
     }
 
+    /// Takes the same time wherever the two differ.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.iter().zip(other.0).fold(0, |differences, (one, other)| differences | (one ^ other)) == 0
+    }
+
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -107,6 +112,17 @@ mod tests {
     fn only_64_hex_digits_are_a_fingerprint() {
         for text in ["", "ab", &"g".repeat(64), &"+1".repeat(32), &"é".repeat(32)] {
             assert_eq!(Fingerprint::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_byte_of_a_fingerprint_counts() {
+        let one = Fingerprint::of("abc");
+        assert!(one.is_same(&Fingerprint::of("abc")));
+        for index in 0..32 {
+            let mut other = one;
+            other.0[index] ^= 1;
+            assert!(!one.is_same(&other), "{index}");
         }
     }
 

@@ -16,6 +16,7 @@ mod permission;
 mod record;
 mod stamp;
 mod trust;
+mod verify;
 
 pub use claims::{Claims, DECISIONS_KEPT, Profile, ProfileField};
 pub use command::{Attest, interpret_command, parse_command};
@@ -29,3 +30,4 @@ pub use permission::{Answer, Decision, permits};
 pub use record::{InstallationRecord, PermissionRecord, RecordStatus, Rules};
 pub use stamp::{Latest, Stamp};
 pub use trust::{Attestation, Basis, Trusted, Verdict};
+pub use verify::{PrincipalRecord, TokenStatus, Verification};

@@ -20,6 +20,7 @@ use domain::{Change, Decision, Fact, FactKind, Method, Profile, Revision, Stamp}
 
 mod mistakes;
 mod scopes;
+mod verify;
 
 const MEMBER: &str = "a223c6b3710f85df22e9377d6c4f7553";
 const EVENT: EventId = EventId::from_u128(7);

@@ -73,7 +73,14 @@ async fn a_path_says_which_methods_it_takes() {
         (response.status().as_u16(), allow)
     };
     let read = Some("GET, HEAD, OPTIONS".to_owned());
-    for path in ["/", "/v1/installations", &one, &format!("{one}/history"), &format!("{one}/methods")] {
+    for path in [
+        "/",
+        "/v1/installations",
+        &one,
+        &format!("{one}/history"),
+        &format!("{one}/methods"),
+        &format!("{one}/principals"),
+    ] {
         assert_eq!(asked(Method::HEAD, path).await, (200, None), "{path}");
         assert_eq!(asked(Method::OPTIONS, path).await, (204, read.clone()), "{path}");
         for method in [Method::POST, Method::PUT, Method::DELETE] {

@@ -12,7 +12,14 @@ async fn asked(scopes: &str, request: TestRequest) -> (u16, Value) {
 #[actix_web::test]
 async fn a_token_without_the_scope_read_reads_nothing() {
     let one = format!("/v1/installations/crm-sync/{MEMBER}");
-    for path in ["/", "/v1/installations", &one, &format!("{one}/history"), &format!("{one}/methods")] {
+    for path in [
+        "/",
+        "/v1/installations",
+        &one,
+        &format!("{one}/history"),
+        &format!("{one}/methods"),
+        &format!("{one}/principals"),
+    ] {
         assert_eq!(asked("", get(path)).await.0, 200, "{path}");
         for scopes in ["operate", "tokens operate"] {
             let (status, problem) = asked(scopes, get(path)).await;
@@ -26,7 +33,7 @@ async fn a_token_without_the_scope_read_reads_nothing() {
 async fn a_token_of_other_apps_sees_nothing_of_this_one() {
     let one = format!("/v1/installations/crm-sync/{MEMBER}");
     let queries = || {
-        let paths = [one.clone(), format!("{one}/history"), format!("{one}/methods")];
+        let paths = [one.clone(), format!("{one}/history"), format!("{one}/methods"), format!("{one}/principals")];
         let unknown = "/v1/installations/crm-sync/nobody".to_owned();
         let listed = "/v1/installations?app=crm-sync".to_owned();
         paths.into_iter().chain([unknown, listed]).map(|path| get(&path)).chain([question()])

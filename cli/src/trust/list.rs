@@ -1,0 +1,86 @@
+//! `hookledger trust list APP [MEMBER]`: who speaks for an installation.
+
+use bitrix24::{AppName, Installation, MemberId};
+use clap::{Arg, ArgMatches, Command, value_parser};
+use serde_json::{Value, json};
+
+use crate::outcome::Outcome;
+use crate::output::{aligned, complain, print, print_json, shown};
+use crate::query::{self, Query};
+use crate::query_error::QueryError;
+use portal_sim::client::block_on;
+
+/// More than an installation has principals.
+const PAGE: &str = "1000";
+const COLUMNS: [&str; 7] =
+    ["member_id", "principal", "trusted", "basis", "first_heard_at", "last_heard_at", "held_events"];
+
+pub fn command() -> Command {
+    let app = Arg::new("app").value_name("APP").required(true).value_parser(query::app);
+    let member = Arg::new("member").value_name("MEMBER").value_parser(query::member);
+    Command::new("list")
+        .about("Lists the principals of an installation, or of all installations of an app")
+        .arg(app.help("The app, as in the handler's URL"))
+        .arg(member.help("The portal's member_id [default: every portal]"))
+        .arg(
+            Arg::new("limit")
+                .long("limit")
+                .value_name("N")
+                .default_value("100")
+                .value_parser(value_parser!(u64).range(1..=1_000))
+                .help("Without MEMBER, the most installations to list"),
+        )
+        .arg(Arg::new("cursor").long("cursor").value_name("CURSOR").help("Go on behind a former list's end"))
+        .args(query::question_arguments())
+}
+
+pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
+    let mut query = Query::from_arguments(arguments)?;
+    let (items, next) = block_on(async { Ok(all(&mut query, arguments).await?) })?;
+    if arguments.get_flag("json") {
+        print_json(&json!({ "items": items, "next": next }))?;
+        return Ok(Outcome::Done);
+    }
+    let mut rows = vec![COLUMNS.map(str::to_owned).to_vec()];
+    rows.extend(items.iter().map(|item| COLUMNS.map(|column| shown(&item[column])).to_vec()));
+    print(&aligned(&rows))?;
+    if let Some(next) = next {
+        complain(&format!("There are more: --cursor {next}"));
+    }
+    Ok(Outcome::Done)
+}
+
+async fn all(query: &mut Query, arguments: &ArgMatches) -> Result<(Vec<Value>, Option<String>), QueryError> {
+    let app = arguments.get_one::<AppName>("app").expect("clap requires it").clone();
+    let text = |name: &str| arguments.get_one::<String>(name).map(String::as_str);
+    let waiting = query::waiting(arguments);
+    if let Some(member_id) = arguments.get_one::<MemberId>("member").cloned() {
+        return Ok((of(query, &Installation { app, member_id }, &waiting).await?, None));
+    }
+    let limit = arguments.get_one::<u64>("limit").expect("a default").to_string();
+    let mut parameters = vec![("app", Some(app.as_str())), ("limit", Some(&limit)), ("cursor", text("cursor"))];
+    parameters.extend(waiting);
+    let listed = query.get("/v1/installations", &parameters).await?;
+    let mut items = Vec::new();
+    for record in listed["items"].as_array().into_iter().flatten() {
+        if let Some(member_id) = record["member_id"].as_str().and_then(MemberId::parse) {
+            items.extend(of(query, &Installation { app: app.clone(), member_id }, &[]).await?);
+        }
+    }
+    Ok((items, listed["next"].as_str().map(str::to_owned)))
+}
+
+/// The principals of one installation, each with its portal.
+async fn of(
+    query: &mut Query,
+    installation: &Installation,
+    waiting: &[(&str, Option<&str>)],
+) -> Result<Vec<Value>, QueryError> {
+    let parameters = [&[("limit", Some(PAGE))], waiting].concat();
+    let mut document = query.about(installation, "/principals", &parameters).await?;
+    let Value::Array(mut items) = document["items"].take() else { return Ok(Vec::new()) };
+    for item in items.iter_mut().filter_map(Value::as_object_mut) {
+        item.insert("member_id".to_owned(), json!(installation.member_id));
+    }
+    Ok(items)
+}
