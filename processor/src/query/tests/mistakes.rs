@@ -9,7 +9,7 @@ async fn a_wrong_parameter_is_named_with_what_it_takes() {
     let one = format!("/v1/installations/crm-sync/{MEMBER}");
     for (path, named) in [
         ("/v1/installations?stauts=installed", "stauts is not known here; known are app, domain, status,"),
-        ("/v1/installations?status=instaled", "status takes one of installed, uninstalled, untrusted"),
+        ("/v1/installations?status=instaled", "status takes one of installed, uninstalled, trusted, untrusted"),
         ("/v1/installations?app=CRM", "app takes"),
         ("/v1/installations?domain=", "domain takes"),
         ("/v1/installations?silent_for=30", "silent_for takes a duration"),
