@@ -2,7 +2,8 @@
 //!
 //! A field has a name such as `auth[member_id]`. Forms are read as PHP reads them into `$_POST`, because PHP is what
 //! Bitrix24 speaks (`tests/php.rs` compares the two): the last of two equal names wins, and a plain field and a bracketed
-//! one of the same name replace each other. Three things differ. PHP stops after `max_input_vars` fields, by default
+//! one of the same name replace each other. Four things differ. A byte order mark before a body, and line breaks behind
+//! a form, are left out. PHP stops after `max_input_vars` fields, by default
 //! 1,000; here no field is read of a body that has more than 10,000, lists among them. Bytes that are not UTF-8 become
 //! U+FFFD. Ingress reads a few fields only, and finds them with any number of others.
 
@@ -17,11 +18,13 @@ use primitives::time::Timestamp;
 
 mod json;
 mod name;
+mod request;
 mod scan;
 mod tree;
 
+pub use request::Request;
 pub use scan::Scan;
-pub use tree::Key;
+pub use tree::{Key, Shape};
 
 /// Longer names are not names of events.
 const KIND_BYTES_MAX: usize = 128;
@@ -51,7 +54,11 @@ impl<'a> Field<'a> {
         self.tree.text(self.node)
     }
 
-    /// The list's fields: indexes first, in their order. A list is never empty.
+    pub fn shape(self) -> Shape {
+        self.tree.shape(self.node)
+    }
+
+    /// The list's fields: indexes first, in their order.
     pub fn below(self) -> impl Iterator<Item = (&'a Key, Self)> {
         self.tree.below(self.node).map(move |(key, node)| (key, Self { node, ..self }))
     }
@@ -71,11 +78,17 @@ impl Form {
     ///
     /// A JSON object is read as such with any content type: no form begins with `{`, and curl users forget the header.
     pub fn parse(body: &[u8]) -> Self {
+        let body = without_mark(body);
         if let Some(tree) = json::read(body) {
             return Self { tree: tree.finish() };
         }
+        Self::parse_query(without_line_end(body))
+    }
+
+    /// Reads the query of a URL, which is a form.
+    pub fn parse_query(query: &[u8]) -> Self {
         let mut tree = Builder::default();
-        for (name, value) in fields(body) {
+        for (name, value) in fields(query) {
             if let Some(name) = Name::parse(&decode(name)) {
                 tree.set(&name, &decode(value));
             }
@@ -88,7 +101,18 @@ impl Form {
 
     /// Reads only the fields that ingress needs.
     pub fn scan(body: &[u8]) -> Scan {
-        json::scan(body).unwrap_or_else(|| scan::form(body))
+        let body = without_mark(body);
+        json::scan(body).unwrap_or_else(|| scan::form(without_line_end(body)))
+    }
+
+    pub fn scan_query(query: &[u8]) -> Scan {
+        scan::form(query)
+    }
+
+    /// Whether it has the fields of an event's envelope: `event`, a portal, or `auth` with anything in it.
+    pub fn is_like_an_event(&self) -> bool {
+        let has_auth = self.variable("auth").is_some_and(|auth| auth.below().next().is_some());
+        has_auth || Scan::of(self).says_something()
     }
 
     pub fn has_too_many_fields(&self) -> bool {
@@ -151,6 +175,17 @@ fn head<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Head {
         kind: text("event").and_then(kind),
         occurred_at: text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s),
     }
+}
+
+/// Some clients begin UTF-8 with a byte order mark.
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
+/// Some clients end a form with a line break, which no form has unescaped.
+fn without_line_end(form: &[u8]) -> &[u8] {
+    let end = form.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+    &form[..end]
 }
 
 /// Names and values, not decoded.
@@ -255,7 +290,7 @@ mod tests {
         let json =
             r#" {"event":"ONX","ts":5,"data":{"L":[1,true],"N":null,"E":[]},"auth":{"member_id":"m","a[b]":"c"}}"#;
         let fields = [
-            ("auth[a_b_]", "c"),
+            ("auth[a[b]]", "c"),
             ("auth[member_id]", "m"),
             ("data[L][0]", "1"),
             ("data[L][1]", "1"),
@@ -281,7 +316,10 @@ mod tests {
     fn of_a_json_key_that_stands_twice_the_last_one_wins_with_all_below_it() {
         check(r#"{"auth":{"member_id":"a"},"auth":{"x":1}}"#, &[("auth[x]", "1")]);
         check(r#"{"auth":{"member_id":"a"},"auth":5}"#, &[("auth", "5")]);
-        check(r#"{"auth":{"member[id":{"x":"a"},"member_id":"b"}}"#, &[("auth[member_id]", "b")]);
+        check(
+            r#"{"auth":{"member[id":{"x":"a"},"member_id":"b"}}"#,
+            &[("auth[member[id][x]", "a"), ("auth[member_id]", "b")],
+        );
     }
 
     #[test]
@@ -301,6 +339,55 @@ mod tests {
     fn what_is_not_utf_8_is_shown_as_such() {
         let body = b"event=\xff%fe&a\xff=\xc3\xa9";
         assert_eq!(flat(body), owned(&[("a\u{fffd}", "é"), ("event", "\u{fffd}\u{fffd}")]));
+    }
+
+    #[test]
+    fn flat_json_names_mean_what_they_mean_in_a_form() {
+        check(
+            r#"{"event":"x","auth[member_id]":"a","data[F][ID]":7,"data[L][]":1,"data":{"x":1},"data[y]":{"z":[2]}}"#,
+            &[("auth[member_id]", "a"), ("data[x]", "1"), ("data[y][z][0]", "2"), ("event", "x")],
+        );
+        check(
+            r#"{"data[L][]":1,"data[L][1]":2,"data[":3}"#,
+            &[("data[", "3"), ("data[L][0]", "1"), ("data[L][1]", "2")],
+        );
+        let deep = format!(r#"{{"a{}":1,"b":2}}"#, "[]".repeat(65));
+        check(&deep, &[("b", "2")]);
+    }
+
+    #[test]
+    fn a_mark_before_a_body_and_line_breaks_behind_a_form_are_none_of_it() {
+        let mark = "\u{feff}";
+        for body in
+            [format!("{mark}event=x&ts=5"), "event=x&ts=5\r\n".to_owned(), format!(r#"{mark} {{"event":"x","ts":5}}"#)]
+        {
+            check(&body, &[("event", "x"), ("ts", "5")]);
+            assert_eq!(Form::scan(body.as_bytes()).head(), Form::parse(body.as_bytes()).head());
+        }
+        check("a=1%0A\n\n", &[("a", "1\n")]);
+        check("\n", &[]);
+    }
+
+    #[test]
+    fn what_json_says_is_empty_or_null_is_told_from_what_is_absent() {
+        let form = Form::parse(br#"{"a":{},"b":[],"c":null,"d":{"0":"x"},"e":["x"]}"#);
+        let shapes: Vec<_> = form.variables().map(|(name, field)| (name.to_string(), field.shape())).collect();
+        let expected =
+            [("a", Shape::Map), ("b", Shape::List), ("c", Shape::Null), ("d", Shape::Map), ("e", Shape::List)];
+        assert_eq!(shapes, expected.map(|(name, shape)| (name.to_owned(), shape)));
+        assert_eq!(Form::parse(b"a[0]=x").variable("a").map(Field::shape), Some(Shape::Fields));
+        assert!(form.variable("z").is_none());
+    }
+
+    #[test]
+    fn an_envelope_in_a_query_is_like_an_event() {
+        let is_like = |query: &str| Form::parse_query(query.as_bytes()).is_like_an_event();
+        for query in ["event=x", "auth[member_id]=a", "member_id=a", "auth%5Bdomain%5D=x", "a=1&event=ONX"] {
+            assert!(is_like(query), "{query}");
+        }
+        for query in ["", "event=", "auth=x", "DOMAIN=x&APP_SID=y", "{\"event\":\"x\"}", "member_id[]=a"] {
+            assert!(!is_like(query), "{query}");
+        }
     }
 
     #[test]
@@ -336,7 +423,7 @@ mod tests {
 
         #[test]
         fn a_scan_finds_the_same_head_in_json(fields in vec((
-            "(\"(event|ts|auth|member_id|memb\\[er_id|x)\"):", JSON_VALUE,
+            "(\"(event|ts|auth|member_id|memb\\[er_id|x|event\\[x\\]|auth\\[\\]|auth\\[x\\]|auth\\[member_id\\](\\[x\\])?)\"):", JSON_VALUE,
         ), 0..6), end in "(}|\\]|} x)?") {
             let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}{value}")).collect();
             scan_and_parse(format!("{{{}{end}", fields.join(",")).as_bytes());

@@ -26,6 +26,10 @@ pub struct RawEvent {
     pub occurred_at: Option<Timestamp>,
     pub received_at: Timestamp,
     pub content_type: Option<String>,
+    /// The query of the request's URL, as sent, with bytes that a URL must not have escaped.
+    pub query: Option<String>,
+    /// The compression of the body, which is not read then.
+    pub compression: Option<String>,
     pub source: Option<IpAddr>,
     pub traceparent: Option<String>,
     /// Whether ingress refused the sender: the event is kept, but not folded.
@@ -53,6 +57,8 @@ impl RawEvent {
             occurred_at: head.occurred_at,
             received_at,
             content_type: None,
+            query: None,
+            compression: None,
             source: None,
             traceparent: None,
             unknown_source: false,
@@ -94,6 +100,12 @@ impl RawEvent {
         if let Some(content_type) = self.content_type.filter(short) {
             headers.push((header::CONTENT_TYPE.into(), text(content_type)));
         }
+        if let Some(query) = self.query {
+            headers.push((header::QUERY.into(), text(query)));
+        }
+        if let Some(compression) = self.compression.filter(short) {
+            headers.push((header::COMPRESSION.into(), text(compression)));
+        }
         if let Some(source) = self.source {
             headers.push((header::SOURCE_ADDRESS.into(), text(source.to_string())));
         }
@@ -130,6 +142,8 @@ impl RawEvent {
             occurred_at: text(header::TIME).and_then(Timestamp::parse),
             received_at,
             content_type: text(header::CONTENT_TYPE).map(str::to_owned),
+            query: text(header::QUERY).map(str::to_owned),
+            compression: text(header::COMPRESSION).map(str::to_owned),
             source: text(header::SOURCE_ADDRESS).and_then(|text| text.parse().ok()),
             traceparent: text(header::TRACEPARENT).map(str::to_owned),
             unknown_source: record.header(header::UNKNOWN_SOURCE) == Some(b"1"),
@@ -153,6 +167,8 @@ mod tests {
         };
         let mut event = RawEvent::new(app, head, Bytes::from_static(b"\0\xff"), Timestamp::from_ms(7_001));
         event.content_type = Some("application/x-www-form-urlencoded".into());
+        event.query = Some(format!("deal_id=42&title={}", "%D0%AF".repeat(2_000)));
+        event.compression = Some("gzip".into());
         event.source = Some([10, 0, 0, 1].into());
         event.resent = true;
         event.unknown_source = true;

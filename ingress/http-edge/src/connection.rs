@@ -52,6 +52,10 @@ pub(super) struct Connection {
     blocked_until: Cell<Option<Instant>>,
     /// The current body's share of the memory for bodies.
     pub(super) held: Cell<usize>,
+    /// The length of the current request's body, if it was announced.
+    body_bytes: Cell<Option<usize>>,
+    /// The same of a request that was answered, until the stream has seen it.
+    answered: Cell<Option<Option<usize>>>,
     /// The body of the current request has not been received to its end.
     has_body_left: Cell<bool>,
     /// The proxy opened it for itself, by its own header.
@@ -81,6 +85,8 @@ impl Connection {
             paused: Cell::new(None),
             blocked_until: Cell::new(None),
             held: Cell::new(0),
+            body_bytes: Cell::new(None),
+            answered: Cell::new(None),
             has_body_left: Cell::new(false),
             is_proxys_own: Cell::new(false),
             body_is_lost: Cell::new(false),
@@ -125,8 +131,10 @@ impl Connection {
         self.is_proxys_own.get()
     }
 
-    pub(super) fn begin(&self, has_body: bool) {
-        self.has_body_left.set(has_body);
+    /// A head is complete; its body has this length, if that was announced.
+    pub(super) fn begin(&self, body_bytes: Option<usize>) {
+        self.body_bytes.set(body_bytes);
+        self.has_body_left.set(body_bytes != Some(0));
         self.enter(Phase::Work, self.since.get());
     }
 
@@ -142,6 +150,7 @@ impl Connection {
 
     /// The request is answered; `last` ends the connection.
     pub(super) fn answered(&self, last: bool) {
+        self.answered.set(Some(self.body_bytes.get()));
         self.of_request.set(0);
         self.promised.set(0);
         self.enter(if last { Phase::Closing } else { Phase::Idle }, Instant::now());
@@ -158,6 +167,11 @@ impl Connection {
     }
 
     // Called by the stream.
+
+    /// The length of the last request's body, once after its answer.
+    pub(super) fn take_answered(&self) -> Option<Option<usize>> {
+        self.answered.take()
+    }
 
     /// Whether more may be read. A pipelined request waits for the answer before it.
     pub(super) fn may_read(&self) -> bool {

@@ -49,12 +49,13 @@ mod observer;
 mod pace;
 pub mod proxied;
 pub mod proxy;
+mod request_line;
 pub mod site;
 mod throttled_stream;
 mod tls;
 mod watch;
 
-pub use body::{Body, BodyError, receive};
+pub use body::{Body, BodyError, compression, receive, receive_compressed};
 pub use handshake::{is_proxys_own, peer};
 pub use limits::{Limits, fit_open_files};
 pub use observer::{Ended, Observer};
@@ -303,9 +304,9 @@ where
     A::Error: Into<Error>,
 {
     let connection = request.conn_data::<Rc<Connection>>().cloned();
-    let has_body = !matches!(request.payload(), Payload::None);
     if let Some(connection) = &connection {
-        connection.begin(has_body);
+        let has_body = !matches!(request.payload(), Payload::None);
+        connection.begin(if has_body { body::announced(request.head().headers()) } else { Some(0) });
     }
     let answering = app.call(request);
     async move {

@@ -19,13 +19,24 @@ pub struct Scan {
 }
 
 impl Scan {
-    fn of(form: &Form) -> Self {
+    pub(super) fn of(form: &Form) -> Self {
         let text = |name| form.text(name).map(str::to_owned);
         Self {
             event: text("event"),
             ts: text("ts"),
             member_id: text(MEMBER_ID),
             auth_member_id: text("auth[member_id]"),
+        }
+    }
+
+    /// The fields of a request: those of its body, and those of its query that the body does not have.
+    #[must_use]
+    pub fn or(self, query: Self) -> Self {
+        Self {
+            event: self.event.or(query.event),
+            ts: self.ts.or(query.ts),
+            member_id: self.member_id.or(query.member_id),
+            auth_member_id: self.auth_member_id.or(query.auth_member_id),
         }
     }
 
