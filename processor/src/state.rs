@@ -121,7 +121,7 @@ struct Owner {
 
 /// Raised when the same facts would now fold into other rows. State of an older version keeps answering, marked as
 /// stale, until facts are read again.
-pub const FOLD_VERSION: u32 = 3;
+pub const FOLD_VERSION: u32 = 4;
 
 /// The trust setting of each app, and the endpoint hosts of records.
 #[derive(Clone, Debug, Default)]

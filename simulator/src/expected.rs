@@ -67,7 +67,14 @@ impl Expected {
                 Ok(raw) => interpret(raw, place).expect_err("it is no event"),
                 Err(_) => domain::Reason::NotARawEvent,
             };
-            self.publish(place, None, Topic::Rejected, publisher.rejected(reason).record);
+            let call = raw.ok().filter(|_| reason == domain::Reason::MissingToken);
+            match call.and_then(|raw| domain::unsigned_call(&raw, place)) {
+                Some(call) => {
+                    let output = publisher.event(Topic::Unverified, &call, place);
+                    self.publish(place, None, Topic::Unverified, output.record);
+                }
+                None => self.publish(place, None, Topic::Rejected, publisher.rejected(reason).record),
+            }
             return;
         };
         let history = self.history.entry(event.installation.clone()).or_default();

@@ -38,6 +38,46 @@ pub enum ProfileField {
     Licence,
     Language,
     Scope,
+    // Of facts alone.
+    PreviousVersion,
+    Code,
+    Days,
+    UserId,
+    ClientId,
+}
+
+impl ProfileField {
+    pub const ALL: [Self; 12] = [
+        Self::Domain,
+        Self::ClientEndpoint,
+        Self::ServerEndpoint,
+        Self::Version,
+        Self::Licence,
+        Self::Language,
+        Self::Scope,
+        Self::PreviousVersion,
+        Self::Code,
+        Self::Days,
+        Self::UserId,
+        Self::ClientId,
+    ];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Domain => "domain",
+            Self::ClientEndpoint => "client_endpoint",
+            Self::ServerEndpoint => "server_endpoint",
+            Self::Version => "version",
+            Self::Licence => "licence",
+            Self::Language => "language",
+            Self::Scope => "scope",
+            Self::PreviousVersion => "previous_version",
+            Self::Code => "code",
+            Self::Days => "days",
+            Self::UserId => "user_id",
+            Self::ClientId => "client_id",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +85,8 @@ pub enum ProfileField {
 pub(crate) enum Status {
     Installed,
     Uninstalled {
-        /// The portal asked for removal of the app's data.
-        clean: bool,
+        /// Whether the portal asked for removal of the app's data, if it said so.
+        clean: Option<bool>,
     },
 }
 

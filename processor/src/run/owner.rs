@@ -19,7 +19,9 @@ use crate::run::publish::{Progress, Publisher, progress};
 use crate::run::recent_events::{Recent, RecentEvents};
 use crate::state::{Progressed, Store, StoreError};
 use domain::fold::{Effect, Outcome, fold, forget};
-use domain::{Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Reason, interpret};
+use domain::{
+    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Place, Public, Reason, interpret, unsigned_call,
+};
 
 /// Limits of an owner. A step is one transaction.
 #[derive(Clone, Copy, Debug)]
@@ -215,8 +217,12 @@ impl<'a> Owner<'a> {
             self.make_room(place.partition, &publisher, batch)?;
         }
 
+        let unsigned = |reason| {
+            let call = raw.as_ref().ok().filter(|_| reason == Reason::MissingToken);
+            call.and_then(|raw| unsigned_call(raw, place)).ok_or(reason)
+        };
         let folded = match &event {
-            Err(reason) => Err(*reason),
+            Err(reason) => unsigned(*reason).map(|call| (Outcome::Unverified, vec![Effect::Unverified(call)])),
             Ok(event) if self.is_repeated(event_log, entry, event, batch)? => Ok((Outcome::Repeated, Vec::new())),
             Ok(event) => {
                 let rules = self.store.rules(&event.installation.app);
@@ -275,6 +281,9 @@ impl<'a> Owner<'a> {
 
     /// Adds an effect to the step, with its records.
     fn put(&self, effect: Effect, publisher: &Publisher<'_>, batch: &mut Batch) {
+        if let Effect::Verified(public) | Effect::Unverified(public) = &effect {
+            self.count_omitted(public);
+        }
         if let Effect::Release(held) = &effect {
             match event_of(&self.held, publisher.partition(), held) {
                 Some(event) => batch.put(publisher.event(Topic::Events, &event.public, event.raw)),
@@ -287,6 +296,9 @@ impl<'a> Owner<'a> {
         let Effect::Changed(change) = effect else { return };
         match &change {
             Change::Fact(fact) => {
+                for field in fact.kind.profile().into_iter().flat_map(|profile| &profile.omitted) {
+                    self.metrics.omitted.with_label_values(&[field.label()]).inc();
+                }
                 batch.facts.insert(fact.stamp.id);
             }
             Change::Held(held, HeldDetails { fact: Some(fact), .. }) => {
@@ -295,6 +307,12 @@ impl<'a> Owner<'a> {
             Change::Held(_, HeldDetails { fact: None, .. }) | Change::NoLongerHeld(_) => {}
         }
         batch.partitions.entry(publisher.partition()).or_default().changes.push(change);
+    }
+
+    fn count_omitted(&self, public: &Public) {
+        for part in &public.omitted {
+            self.metrics.omitted.with_label_values(&[part.label()]).inc();
+        }
     }
 
     /// Forgets the oldest installations without facts, above the limit.

@@ -141,7 +141,7 @@ enum FactKindRow {
         profile: Profile,
     },
     Uninstalled {
-        clean: bool,
+        clean: Option<bool>,
         #[serde(with = "ProfileRow")]
         profile: Profile,
     },
