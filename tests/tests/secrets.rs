@@ -116,7 +116,7 @@ fn odd() -> Vec<Webhook> {
 
 /// Answered with a problem, which must not repeat what it is about.
 fn refuse(webhooks: &mut Client, search: &mut Search) {
-    let long = format!("event=ONAPPTEST&auth[application_token]={ODD_SECRET}&x={}", "a".repeat(70_000));
+    let long = format!("event=ONAPPTEST&auth[application_token]={ODD_SECRET}&x={}", "a".repeat(600_000));
     let cases: [(&str, &str, &str); 5] = [
         ("/v1/events/crm-sync", FORM, &long),
         ("/v1/events/crm-sync", FORM, &format!("auth[application_token]={ODD_SECRET}")),
