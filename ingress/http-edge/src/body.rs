@@ -14,6 +14,7 @@ use futures_core::Stream;
 
 use crate::connection::Connection;
 use crate::connections::BODY_BYTES_FREE;
+use crate::request_line::BodyLength;
 
 /// A body with its reserved memory, which is to be held as long.
 #[derive(Debug)]
@@ -119,11 +120,15 @@ fn is_websocket(headers: &HeaderMap) -> bool {
     headers.get_all(UPGRADE).any(|protocol| protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// The length of the body, where that is what ends it.
-pub(crate) fn announced(headers: &HeaderMap) -> Option<usize> {
-    if is_websocket(headers) || headers.contains_key(TRANSFER_ENCODING) {
-        return None;
+/// The length of a body that there is.
+pub(crate) fn length(headers: &HeaderMap) -> BodyLength {
+    match announced(headers) {
+        Some(bytes) if !is_websocket(headers) && !headers.contains_key(TRANSFER_ENCODING) => BodyLength::Bytes(bytes),
+        _ => BodyLength::Unknown,
     }
+}
+
+fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse().ok())
 }
 

@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::connections::Connections;
 use crate::pace::{PORTION_BYTES, SMALL_REQUEST_BYTES};
+use crate::request_line::BodyLength;
 use crate::{Ended, Limits};
 
 /// All fields together. Bitrix24's heads have some 500 bytes.
@@ -52,10 +53,9 @@ pub(super) struct Connection {
     blocked_until: Cell<Option<Instant>>,
     /// The current body's share of the memory for bodies.
     pub(super) held: Cell<usize>,
-    /// The length of the current request's body, if it was announced.
-    body_bytes: Cell<Option<usize>>,
-    /// The same of a request that was answered, until the stream has seen it.
-    answered: Cell<Option<Option<usize>>>,
+    body_length: Cell<BodyLength>,
+    /// The length of an answered request's body, until the stream has seen it.
+    answered: Cell<Option<BodyLength>>,
     /// The body of the current request has not been received to its end.
     has_body_left: Cell<bool>,
     /// The proxy opened it for itself, by its own header.
@@ -85,7 +85,7 @@ impl Connection {
             paused: Cell::new(None),
             blocked_until: Cell::new(None),
             held: Cell::new(0),
-            body_bytes: Cell::new(None),
+            body_length: Cell::new(BodyLength::Unknown),
             answered: Cell::new(None),
             has_body_left: Cell::new(false),
             is_proxys_own: Cell::new(false),
@@ -131,10 +131,10 @@ impl Connection {
         self.is_proxys_own.get()
     }
 
-    /// A head is complete; its body has this length, if that was announced.
-    pub(super) fn begin(&self, body_bytes: Option<usize>) {
-        self.body_bytes.set(body_bytes);
-        self.has_body_left.set(body_bytes != Some(0));
+    /// A head is complete.
+    pub(super) fn begin(&self, body: BodyLength) {
+        self.body_length.set(body);
+        self.has_body_left.set(body != BodyLength::Bytes(0));
         self.enter(Phase::Work, self.since.get());
     }
 
@@ -150,7 +150,7 @@ impl Connection {
 
     /// The request is answered; `last` ends the connection.
     pub(super) fn answered(&self, last: bool) {
-        self.answered.set(Some(self.body_bytes.get()));
+        self.answered.set(Some(self.body_length.get()));
         self.of_request.set(0);
         self.promised.set(0);
         self.enter(if last { Phase::Closing } else { Phase::Idle }, Instant::now());
@@ -169,7 +169,7 @@ impl Connection {
     // Called by the stream.
 
     /// The length of the last request's body, once after its answer.
-    pub(super) fn take_answered(&self) -> Option<Option<usize>> {
+    pub(super) fn take_answered(&self) -> Option<BodyLength> {
         self.answered.take()
     }
 

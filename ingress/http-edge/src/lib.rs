@@ -32,6 +32,7 @@ use connections::Connections;
 use graceful_shutdown::{GracefulShutdown, InFlight};
 use handshake::Handshake;
 use networks::Networks;
+use request_line::BodyLength;
 use throttled_stream::ThrottledStream;
 use tls::Tls;
 use watch::watch;
@@ -306,7 +307,7 @@ where
     let connection = request.conn_data::<Rc<Connection>>().cloned();
     if let Some(connection) = &connection {
         let has_body = !matches!(request.payload(), Payload::None);
-        connection.begin(if has_body { body::announced(request.head().headers()) } else { Some(0) });
+        connection.begin(if has_body { body::length(request.head().headers()) } else { BodyLength::Bytes(0) });
     }
     let answering = app.call(request);
     async move {

@@ -29,6 +29,14 @@ enum Place {
     Lost,
 }
 
+/// The length of a body, as the server reads the head before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyLength {
+    Bytes(usize),
+    /// The body itself says where it ends.
+    Unknown,
+}
+
 pub(super) struct RequestLine(Place);
 
 impl RequestLine {
@@ -36,10 +44,10 @@ impl RequestLine {
         Self(Place::Before)
     }
 
-    /// The request is answered, and its body had this length, if that is known.
-    pub(super) fn answered(&mut self, body_bytes: Option<usize>) {
-        self.0 = match (self.0, body_bytes) {
-            (Place::Behind(passed), Some(bytes)) if passed == bytes => Place::Before,
+    /// The request is answered, and its body had this length.
+    pub(super) fn answered(&mut self, body: BodyLength) {
+        self.0 = match (self.0, body) {
+            (Place::Behind(passed), BodyLength::Bytes(bytes)) if passed == bytes => Place::Before,
             _ => Place::Lost,
         };
     }
@@ -63,7 +71,9 @@ impl RequestLine {
                     escaped.extend_from_slice(format!("%{byte:02X}").as_bytes());
                     continue;
                 }
-                place => self.0 = after(place, byte),
+                place @ (Place::Before | Place::Method | Place::Path | Place::Query | Place::Head { .. }) => {
+                    self.0 = after(place, byte);
+                }
             }
             if let Some(escaped) = &mut escaped {
                 escaped.put_u8(byte);
@@ -129,15 +139,17 @@ mod tests {
     fn a_later_request_line_is_one_only_where_every_byte_before_it_was_counted() {
         let request = b"POST /?\" HTTP/1.1\r\n\r\nbody";
         let seen = b"POST /?%22 HTTP/1.1\r\n\r\nbody";
-        for (body_bytes, is_escaped) in [(Some(4), true), (Some(3), false), (Some(5), false), (None, false)] {
+        let bytes = BodyLength::Bytes;
+        let unknown = BodyLength::Unknown;
+        for (length, is_escaped) in [(bytes(4), true), (bytes(3), false), (bytes(5), false), (unknown, false)] {
             let mut line = RequestLine::new();
             assert_eq!(escaped(&mut line, request), seen);
-            line.answered(body_bytes);
-            assert_eq!(escaped(&mut line, request), if is_escaped { &seen[..] } else { request }, "{body_bytes:?}");
+            line.answered(length);
+            assert_eq!(escaped(&mut line, request), if is_escaped { &seen[..] } else { request }, "{length:?}");
         }
         let mut early = RequestLine::new();
         early.escape(b"POST /?a HTTP/1.1\r\nhost:");
-        early.answered(Some(0));
+        early.answered(bytes(0));
         assert_eq!(escaped(&mut early, request), request);
     }
 

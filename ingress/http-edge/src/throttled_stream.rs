@@ -168,8 +168,8 @@ impl AsyncRead for ThrottledStream {
             this.turn = Turn::default();
             return Poll::Pending;
         };
-        if let Some(body_bytes) = this.connection.take_answered() {
-            this.request_line.answered(body_bytes);
+        if let Some(body) = this.connection.take_answered() {
+            this.request_line.answered(body);
         }
         let before = buffer.filled().len();
         if this.rest.is_empty() {
@@ -266,6 +266,7 @@ mod tests {
     use crate::networks::Networks;
     use crate::observer;
     use crate::pace::SMALL_REQUEST_BYTES;
+    use crate::request_line::BodyLength;
     use crate::watch::watch;
 
     /// A stream, its connection and the client at the other end.
@@ -335,7 +336,7 @@ mod tests {
         let (mut stream, guard, mut client) = stream(Limits::default()).await;
         client.write_all(b"GET / HTTP/1.1\r\n").await.expect("a part");
         assert_eq!(turn(&mut stream).await, 16);
-        guard.connection.begin(Some(0));
+        guard.connection.begin(BodyLength::Bytes(0));
         client.write_all(&[b'x'; 1000]).await.expect("more");
         assert_eq!(turn(&mut stream).await, 1000, "who is there already may say a little more");
         client.write_all(&[b'x'; 1000]).await.expect("even more");

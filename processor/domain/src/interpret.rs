@@ -138,7 +138,7 @@ fn read(raw: &RawEvent) -> Result<Read, Reason> {
     };
     let member_id = member_id.and_then(MemberId::parse).ok_or(Reason::NoMember)?;
     let token = token.filter(|text| printable(text, APPLICATION_TOKEN_BYTES_MAX)).map(str::to_owned);
-    Ok(Read { subject, member_id, token, request })
+    Ok(Read { request, subject, member_id, token })
 }
 
 fn subject(request: &Request) -> Option<Subject> {

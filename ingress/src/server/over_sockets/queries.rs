@@ -1,5 +1,7 @@
 //! Queries as they come over real sockets: kept with the event, also with bytes that a URL must not have.
 
+use primitives::time::Timestamp;
+
 use super::*;
 
 fn post_to(query: &str, fields: &str) -> Vec<u8> {
@@ -128,6 +130,6 @@ fn an_event_may_be_split_between_query_and_body() {
     assert_eq!(statuses(&server.say(request("event=ONX&ts=6&auth[member_id]=a223"))), ["200"]);
     assert_eq!(statuses(&server.say(request("x=1"))), ["400"]);
     let event = server.events().remove(0);
-    assert_eq!((event.kind.as_deref(), event.occurred_at.map(|at| at.s())), (Some("onx"), Some(5)));
+    assert_eq!((event.kind.as_deref(), event.occurred_at.map(Timestamp::s)), (Some("onx"), Some(5)));
     assert_eq!(event.key().as_deref(), Some("a/a223"));
 }
