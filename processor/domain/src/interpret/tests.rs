@@ -93,7 +93,9 @@ fn what_cannot_be_understood_is_rejected_for_a_reason() {
 #[test]
 fn every_one_of_many_secrets_is_hidden_and_nothing_else() {
     let secret = |nth: usize| format!("secret-number-{nth:05}");
-    let secrets: String = (0..900).map(|nth| format!("&data[token][]={0}&data[note][]=n+{0}", secret(nth))).collect();
+    let secrets: Vec<String> =
+        (0..900).map(|nth| format!("&data[token][]={0}&data[note][]=n+{0}", secret(nth))).collect();
+    let secrets = secrets.concat();
     let shown = event(&format!("event=ONX&{AUTH}&data[x]=1{secrets}")).expect("understood").public;
     assert_eq!(shown.data.value()["x"], "1");
     assert_eq!(shown.data.value()["note"][899], "n [secret]");
@@ -238,9 +240,10 @@ fn a_fact_names_its_own_values_that_it_does_not_take() {
 
 #[test]
 fn what_is_not_known_is_not_no() {
-    let clean = |fields: &str| match kind(&format!("event=ONAPPUNINSTALL&{AUTH}&{fields}")) {
-        FactKind::Uninstalled { clean, .. } => clean,
-        other => panic!("{other:?}"),
+    let clean = |fields: &str| {
+        let kind = kind(&format!("event=ONAPPUNINSTALL&{AUTH}&{fields}"));
+        let FactKind::Uninstalled { clean, .. } = kind else { panic!("{kind:?}") };
+        clean
     };
     for (value, expected) in
         [("1", Some(true)), ("0", Some(false)), ("Y", Some(true)), ("N", Some(false)), ("", None), ("maybe", None)]
@@ -265,9 +268,10 @@ fn what_is_not_known_is_not_no() {
     assert!(matches!(uninstall("true"), FactKind::Uninstalled { clean: Some(true), .. }));
     assert!(matches!(uninstall("0"), FactKind::Uninstalled { clean: Some(false), .. }));
     assert!(matches!(uninstall("null"), FactKind::Uninstalled { clean: None, .. }));
-    let paid = |fields: &str| match kind(&format!("event=ONAPPPAYMENT&{AUTH}&{fields}")) {
-        FactKind::Paid { expired, .. } => expired,
-        other => panic!("{other:?}"),
+    let paid = |fields: &str| {
+        let kind = kind(&format!("event=ONAPPPAYMENT&{AUTH}&{fields}"));
+        let FactKind::Paid { expired, .. } = kind else { panic!("{kind:?}") };
+        expired
     };
     assert_eq!(["data[PAYMENT_EXPIRED]=N", "data[PAYMENT_EXPIRED]=Y", ""].map(paid), [Some(false), Some(true), None]);
 }
