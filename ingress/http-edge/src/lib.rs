@@ -2,8 +2,9 @@
 //!
 //! A connection is accepted (`connections` closes one when there are too many), passes the PROXY protocol and TLS where
 //! enabled (`handshake`, `proxy`, `tls`), and then speaks HTTP/1. The `stream` lies between the socket and the HTTP/1
-//! server, `connection` holds the state, and `watch` enforces deadlines: the server itself has a time limit for
-//! the first head only, none for its output, and reads on while it works.
+//! server and escapes what the server would refuse in a query (`request_line`), `connection` holds the state, and `watch`
+//! enforces deadlines: the server itself has a time limit for the first head only, none for its output, and reads on
+//! while it works.
 //!
 //! Every port of every program uses this crate to serve an app of actix-web. An answer to a request whose body was
 //! not read to its end closes the connection.

@@ -88,7 +88,7 @@ pub(super) fn form(body: &[u8]) -> Scan {
             if name.may_be_too_deep() && name.keys().any(|key| key == Key::TooDeep) {
                 // It replaces all of `auth`, except where PHP stops before, at a list that has used the last index.
                 if *may_count_to_the_end.get_or_insert_with(|| names_a_last_index(body)) {
-                    let form = Form::parse(body);
+                    let form = Form::parse_query(body);
                     if !form.has_too_many_fields() {
                         return Scan::of(&form);
                     }
