@@ -9,11 +9,11 @@ use primitives::time::Timestamp;
 use serde_json::Value;
 
 /// Shorter values are not looked for: they would be found everywhere.
-const SECRET_BYTES_MIN: usize = 8;
+const SECRET_BYTES_MIN: usize = 16;
 /// What Kafka takes unless it is told otherwise, without room for a key and headers.
 const RECORD_BYTES_MAX: usize = 1_040_000;
 /// A fact is small, whatever it was made of.
-const FACT_BYTES_MAX: usize = 32 * 1024;
+const FACT_BYTES_MAX: usize = 512 * 1024;
 /// What stands in a secret's place. A secret that is a part of it cannot be looked for.
 const HIDDEN: &str = "[secret]";
 /// The fields that hold secrets, whatever else does.

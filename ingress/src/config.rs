@@ -67,7 +67,7 @@ pub const WEBHOOKS: &[Setting] = &[
         kind: Kind::Plain,
     },
     Setting { name: "body-timeout", help: "The timeout of a request's body.", default: Some("10s"), kind: Kind::Plain },
-    Setting { name: "body-limit", help: "Larger bodies are refused.", default: Some("64KiB"), kind: Kind::Plain },
+    Setting { name: "body-limit", help: "Larger bodies are refused.", default: Some("512KiB"), kind: Kind::Plain },
     Setting {
         name: "connections-limit",
         help: "The most connections at a time; beyond it, the longest idle one is closed.",
@@ -454,7 +454,7 @@ mod tests {
     #[test]
     fn with_kafka_alone_every_other_setting_has_a_sensible_default() {
         let config = read(&["--kafka", "localhost:9092"]).expect("valid settings");
-        assert_eq!(config.webhooks.body_bytes_max, 64 * 1024);
+        assert_eq!(config.webhooks.body_bytes_max, 512 * 1024);
         assert_eq!(config.rules.deadline, Duration::from_millis(300));
         assert!(!config.rules.disk_first);
     }

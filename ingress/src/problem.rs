@@ -15,7 +15,7 @@ impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TooLarge { limit } => Self::TooLarge { limit },
-            BodyError::Encoded => Self::Encoded,
+            BodyError::Encoded => Self::Encoded(None),
             BodyError::Unreadable => Self::UnreadableBody,
             BodyError::TooSlow { wait } => Self::BodyTooSlow { wait },
             BodyError::Overloaded => Self::Overloaded,
@@ -43,8 +43,10 @@ pub enum Refusal {
     WrongMethod,
     /// The body ended early, or was not encoded as its headers say.
     UnreadableBody,
-    /// The body is compressed, or encoded otherwise.
-    Encoded,
+    /// The body is compressed. Kept all the same under this id, within a budget.
+    Encoded(Option<Uuid>),
+    /// An event in the query of a GET: whoever fetches a link sends it again.
+    EventInGet,
     BodyTooSlow {
         wait: Duration,
     },
@@ -58,8 +60,9 @@ impl Refusal {
             Self::StorageUnavailable | Self::Overloaded => {
                 _ = response.insert_header((RETRY_AFTER, RETRY_AFTER_S.to_string()));
             }
-            Self::Encoded => _ = response.insert_header((ACCEPT_ENCODING, "identity")),
+            Self::Encoded(_) => _ = response.insert_header((ACCEPT_ENCODING, "identity")),
             Self::WrongMethod => _ = response.insert_header((ALLOW, "GET, HEAD, POST")),
+            Self::EventInGet => _ = response.insert_header((ALLOW, "POST")),
             Self::NotAnEvent(_)
             | Self::UnknownApp
             | Self::UnknownSource(_)
@@ -79,7 +82,7 @@ impl Refusal {
             "status": self.status().as_u16(),
             "detail": self.detail(),
         });
-        if let Self::NotAnEvent(Some(id)) | Self::UnknownSource(Some(id)) = self {
+        if let Self::NotAnEvent(Some(id)) | Self::UnknownSource(Some(id)) | Self::Encoded(Some(id)) = self {
             document["id"] = json!(id);
         }
         document.to_string()
@@ -92,8 +95,8 @@ impl Refusal {
             Self::UnknownSource(_) | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StorageUnavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Encoded(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::WrongMethod | Self::EventInGet => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
         }
     }
@@ -107,9 +110,9 @@ impl Refusal {
             Self::TooLarge { .. } => "too-large",
             Self::StorageUnavailable => "storage-unavailable",
             Self::Overloaded => "overloaded",
-            Self::Encoded => "encoded",
+            Self::Encoded(_) => "encoded",
             Self::UnknownPath => "unknown-path",
-            Self::WrongMethod => "wrong-method",
+            Self::WrongMethod | Self::EventInGet => "wrong-method",
             Self::UnreadableBody => "unreadable-body",
             Self::BodyTooSlow { .. } => "body-too-slow",
         }
@@ -124,9 +127,10 @@ impl Refusal {
             Self::TooLarge { .. } => "The body is too large",
             Self::StorageUnavailable => "The event cannot be kept right now",
             Self::Overloaded => "There are too many large bodies at a time",
-            Self::Encoded => "The body is compressed",
+            Self::Encoded(_) => "The body is compressed",
             Self::UnknownPath => "There is nothing here",
             Self::WrongMethod => "This takes POST, and GET or HEAD to see that it is there",
+            Self::EventInGet => "An event is sent with POST",
             Self::UnreadableBody => "The body cannot be read",
             Self::BodyTooSlow { .. } => "The body did not come in time",
         }
@@ -158,9 +162,13 @@ impl Refusal {
                 "No room was left for it in memory (`request-memory-limit` in the settings). Send the event again."
                     .into()
             }
-            Self::Encoded => "Bodies are taken as they are, without `Content-Encoding`.".into(),
+            Self::Encoded(id) => {
+                let kept = if id.is_some() { "It is kept aside, under `id`." } else { "It was not kept." };
+                format!("Send it without the compression that `Content-Encoding` names. {kept}")
+            }
             Self::UnknownPath => "Webhooks go to `/v1/events/{app}`.".into(),
             Self::WrongMethod => "Webhooks are sent with POST.".into(),
+            Self::EventInGet => "The query names an event, and nothing was kept. Send it with POST.".into(),
             Self::UnreadableBody => "It ended early, or is not encoded as the request's headers say.".into(),
             Self::BodyTooSlow { wait } => format!("It has to be there within {} seconds.", wait.as_secs()),
         }

@@ -12,7 +12,7 @@ use bitrix24::form::{Form, Scan};
 use bytes::Bytes;
 use event_log::RawEvent;
 use http_edge::proxied::is_proxied;
-use http_edge::{is_proxys_own, peer, receive};
+use http_edge::{compression, is_proxys_own, peer, receive_compressed};
 use primitives::time::Timestamp;
 use prometheus::Registry;
 use uuid::Uuid;
@@ -59,7 +59,10 @@ impl WebhookHandler {
     /// Answers an unknown path, a wrong method, or a GET that probes for a handler.
     pub fn probe(&self, request: &HttpRequest) -> Answer {
         match self.apps.owner(request.path()) {
-            Ok(_) if matches!(request.method().as_str(), "GET" | "HEAD") => Answer::Here,
+            Ok(_) if matches!(request.method().as_str(), "GET" | "HEAD") => {
+                let is_event = Form::parse_query(request.query_string().as_bytes()).is_like_an_event();
+                if is_event { Answer::Refused(Refusal::EventInGet) } else { Answer::Here }
+            }
             Ok(_) => Answer::Refused(Refusal::WrongMethod),
             Err(refusal) => Answer::Refused(refusal),
         }
@@ -99,15 +102,19 @@ impl WebhookHandler {
         }
         let source = self.source(request);
         let is_unknown = self.sources.refuses(source);
-        let received = receive(request, payload, self.body_bytes_max).await?;
-        let scan = Form::scan(&received.bytes);
-        let refusal: Option<fn(Option<Uuid>) -> Refusal> = match (is_unknown, scan.says_something()) {
-            (true, _) => Some(Refusal::UnknownSource),
-            (false, false) => Some(Refusal::NotAnEvent),
-            (false, true) => None,
+        let received = receive_compressed(request, payload, self.body_bytes_max).await?;
+        let compression = compression(request.headers());
+        let body = if compression.is_some() { Scan::default() } else { Form::scan(&received.bytes) };
+        let scan = body.or(Form::scan_query(request.query_string().as_bytes()));
+        let refusal: Option<fn(Option<Uuid>) -> Refusal> = match (is_unknown, compression, scan.says_something()) {
+            (true, _, _) => Some(Refusal::UnknownSource),
+            (false, Some(_), _) => Some(Refusal::Encoded),
+            (false, None, false) => Some(Refusal::NotAnEvent),
+            (false, None, true) => None,
         };
         let mut event = raw_event(app, &scan, received.bytes.clone(), request);
         (event.source, event.unknown_source) = (source, is_unknown);
+        event.compression = compression.map(str::to_owned);
         let (id, record) = (event.id, event.into_record());
         // A refused event is kept all the same, within the budget.
         if let Some(refusal) = refusal
@@ -168,8 +175,10 @@ impl Answer {
                 Refusal::TooLarge { .. } => Some(Outcome::TooLarge),
                 Refusal::StorageUnavailable => Some(Outcome::StorageUnavailable),
                 Refusal::Overloaded => Some(Outcome::Overloaded),
-                Refusal::UnreadableBody | Refusal::BodyTooSlow { .. } | Refusal::Encoded => Some(Outcome::Unreadable),
-                Refusal::UnknownPath | Refusal::WrongMethod => None,
+                Refusal::UnreadableBody | Refusal::BodyTooSlow { .. } | Refusal::Encoded(_) => {
+                    Some(Outcome::Unreadable)
+                }
+                Refusal::UnknownPath | Refusal::WrongMethod | Refusal::EventInGet => None,
             },
         }
     }
@@ -185,6 +194,7 @@ fn raw_event(app: AppName, scan: &Scan, body: Bytes, request: &HttpRequest) -> R
     let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut event = RawEvent::new(app, scan.head(), body, Timestamp::now());
     event.content_type = text(CONTENT_TYPE);
+    event.query = Some(request.query_string()).filter(|query| !query.is_empty()).map(str::to_owned);
     event.traceparent = text(TRACEPARENT);
     // A list may be split into several fields.
     let states: Vec<_> = request.headers().get_all(TRACESTATE).filter_map(|value| value.to_str().ok()).collect();

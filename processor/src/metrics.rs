@@ -7,7 +7,7 @@ use runtime::telemetry::registered;
 use crate::run::inconsistency::What;
 use crate::state::{PrincipalState, Store};
 use domain::fold::Outcome;
-use domain::{Decision, Reason, RecordStatus};
+use domain::{Decision, Part, ProfileField, Reason, RecordStatus};
 
 mod lag;
 
@@ -17,6 +17,7 @@ pub use lag::Lag;
 pub struct Metrics {
     events: IntCounterVec,
     rejected: IntCounterVec,
+    pub(crate) omitted: IntCounterVec,
     pub(crate) released_lost: IntCounter,
     pub(crate) gave_way: IntCounter,
     reopens: IntCounter,
@@ -71,6 +72,11 @@ impl Metrics {
         let metrics = Self {
             events: counters("processor_events_total", "Events read from raw, by outcome.", "outcome"),
             rejected: counters("processor_rejected_total", "Events rejected, by reason.", "reason"),
+            omitted: counters(
+                "processor_omitted_total",
+                "Values of facts and parts of events that were too large to be kept, or cannot be shown, by field.",
+                "field",
+            ),
             released_lost: counter(
                 "processor_released_lost_total",
                 "Held events that could not be released, because raw no longer had them.",
@@ -122,6 +128,9 @@ impl Metrics {
         metrics.events.with_label_values(&["rejected"]);
         for reason in Reason::ALL {
             metrics.rejected.with_label_values(&[reason.label()]);
+        }
+        for field in ProfileField::ALL.map(ProfileField::label).into_iter().chain(Part::ALL.map(Part::label)) {
+            metrics.omitted.with_label_values(&[field]);
         }
         metrics
     }

@@ -205,7 +205,7 @@ fn what_differs_from_raw_is_found_and_put_right_as_what_it_is() {
     let mut wrong = right.clone();
     let mut fact: Fact = serde_json::from_slice(wrong.value.as_deref().expect("a value")).expect("a fact");
     let installation = fact.installation.clone();
-    fact.kind = FactKind::Uninstalled { clean: true, profile: Profile::default() };
+    fact.kind = FactKind::Uninstalled { clean: Some(true), profile: Profile::default() };
     fact.revision.correction = 1;
     wrong.value = Some(serde_json::to_vec(&fact).expect("JSON").into());
     wrong.headers.push(("hl_correction".to_owned(), b"other".to_vec()));

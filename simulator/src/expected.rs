@@ -66,11 +66,18 @@ impl Expected {
         let raw = RawEvent::from_record(record);
         let publisher = Publisher::new(record, place);
         let was_seen = id_of(record).is_some_and(|id| !self.seen.insert(id));
-        let meaning = raw.map_err(|_| Reason::NotARawEvent).and_then(|raw| Meaning::of(&raw, place));
+        let meaning = raw.as_ref().map_err(|_| Reason::NotARawEvent).and_then(|raw| Meaning::of(raw, place));
         let meaning = match meaning {
             Ok(meaning) => meaning,
             Err(reason) => {
-                self.publish(place, None, Topic::Rejected, publisher.rejected(reason).record);
+                let call = raw.ok().filter(|_| reason == Reason::MissingToken);
+                match call.and_then(|raw| domain::unsigned_call(&raw, place)) {
+                    Some(call) => {
+                        let output = publisher.event(Topic::Unverified, &call, place);
+                        self.publish(place, None, Topic::Unverified, output.record);
+                    }
+                    None => self.publish(place, None, Topic::Rejected, publisher.rejected(reason).record),
+                }
                 return;
             }
         };

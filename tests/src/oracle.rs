@@ -24,13 +24,13 @@ const HELD_MAX: usize = 100;
 const DECISIONS_MAX: usize = 1_000;
 
 /// How long a decision about a method can hold: an access token lives no longer.
-const CONSENT_S: u64 = 3_600;
+const CONSENT_MS: u64 = 3_600_000;
 
 /// Decisions that are so much older than the newest one are forgotten.
-const DECISIONS_KEPT_S: u64 = 7 * 24 * 3_600;
+const DECISIONS_KEPT_MS: u64 = 7 * 24 * 3_600_000;
 
-/// A `ts` that is further ahead of its receipt is not used.
-const AHEAD_S_MAX: u64 = 24 * 3_600;
+/// No event occurred so much later than it was received.
+const AHEAD_MS_MAX: u64 = 5 * 60_000;
 
 /// What must be known.
 #[derive(Default)]
@@ -61,10 +61,10 @@ struct Principal {
     /// By name in the record: when it occurred, and the value.
     latest: BTreeMap<&'static str, (Stamp, Value)>,
     /// When it occurred, and whether data were to be removed; none for an install.
-    status: Option<(Stamp, Option<bool>)>,
+    status: Option<(Stamp, Option<Value>)>,
     uninstalled: Option<Stamp>,
     decisions: BTreeMap<(String, String), (Stamp, &'static str)>,
-    last_decision_s: u64,
+    last_decision_ms: u64,
     last_fact: Value,
     position: Value,
     /// When, and what an operator or another one said about it.
@@ -99,7 +99,7 @@ impl Lifecycle {
     }
 }
 
-/// `ts`, received, id.
+/// When it occurred in milliseconds, received, id.
 type Stamp = (u64, String, String);
 
 impl Oracle {
@@ -166,7 +166,7 @@ impl Oracle {
             Some((since, removed)) => {
                 record["since"] = at(since.0);
                 record["status"] = if removed.is_some() { json!("uninstalled") } else { json!("installed") };
-                record["cleaned"] = removed.map_or(Value::Null, |clean| json!(clean));
+                record["cleaned"] = removed.clone().unwrap_or_default();
             }
             None => record["status"] = json!("trusted"),
         }
@@ -187,7 +187,7 @@ impl Oracle {
         }
         let record = |((method, token), (made, decision)): (&(String, String), &(Stamp, &str))| {
             json!({ "method": method, "token": token, "decision": decision,
-                "decided_at": at(made.0), "expires_at": at(made.0 + CONSENT_S) })
+                "decided_at": at(made.0), "expires_at": at(made.0.min(milliseconds(&made.1)) + CONSENT_MS) })
         };
         decisions.into_iter().map(record).collect()
     }
@@ -203,26 +203,36 @@ impl Oracle {
             return self.command(record);
         }
         let fields = Fields::read(record.value.as_deref().unwrap_or_default());
-        let (Some(key), Some(event), Some(token)) =
-            (&record.key, fields.get("event"), fields.get("auth[application_token]"))
-        else {
+        // Ingress refused it, and kept it aside.
+        let is_aside = record.header("hl_unknown_source").is_some() || record.header("hl_compression").is_some();
+        let (Some(key), true) = (&record.key, !is_aside && fields.is_whole()) else {
             self.rejected.insert((record.partition, record.offset));
             return;
         };
-        // Ingress refused it, and kept it aside.
-        if record.header("hl_unknown_source").is_some() || !fields.is_whole() {
-            self.rejected.insert((record.partition, record.offset));
+        let event = fields.get("event").unwrap_or_default();
+        let token = match fields.get("auth[application_token]") {
+            None if fields.is_call() => fields.get("APPLICATION_TOKEN"),
+            token => token,
+        };
+        let Some(token) = token else {
+            // A call without a token is shown, and nobody's.
+            if fields.is_call() {
+                self.unverified.insert(id);
+            } else {
+                self.rejected.insert((record.partition, record.offset));
+            }
             return;
-        }
+        };
         let received = record.header("hl_received").expect("a time of receipt").to_owned();
         let known = self.portals.entry(key.clone()).or_default();
         let principal = fingerprint(token);
-        let ts = fields.get("ts").and_then(|ts| ts.parse().ok()).unwrap_or(0);
-        let received_s = seconds(&received);
-        let told_s = if ts == 0 || ts > received_s + AHEAD_S_MAX { received_s } else { ts };
+        let ts: Option<u64> = fields.get("ts").and_then(|ts| ts.parse().ok());
+        let received_ms = milliseconds(&received);
+        let latest_ms = received_ms + AHEAD_MS_MAX;
+        let occurred_ms = ts.map_or(received_ms, |ts| ts.saturating_mul(1_000).min(latest_ms));
         let lifecycle = Lifecycle {
             event: if fields.is_lifecycle() { event.to_owned() } else { "com.hookledger.described".to_owned() },
-            stamp: (told_s, received, id.clone()),
+            stamp: (occurred_ms, received, id.clone()),
             place: (record.partition, record.offset),
             fields,
         };
@@ -263,7 +273,7 @@ impl Oracle {
         let attestation = said["attestation"].as_str().expect("an attestation");
         let received = record.header("hl_received").expect("a time of receipt").to_owned();
         let id = record.header("ce_id").expect("an id").to_owned();
-        let stamp = (seconds(&received), received, id.clone());
+        let stamp = (milliseconds(&received), received, id.clone());
         let known = self.portals.entry(key.clone()).or_default();
         let known_principal = known
             .principals
@@ -409,7 +419,7 @@ impl Principal {
             "ONAPPINSTALL" if fields.is_complete() && newer => self.status = Some((stamp.clone(), None)),
             "ONAPPUNINSTALL" => {
                 if newer {
-                    self.status = Some((stamp.clone(), Some(fields.get("data[CLEAN]") == Some("1"))));
+                    self.status = Some((stamp.clone(), Some(fields.clean())));
                 }
                 self.uninstalled = self.uninstalled.take().max(Some(stamp.clone()));
             }
@@ -420,14 +430,14 @@ impl Principal {
                 if self.decisions.get(&place).is_none_or(|(made, _)| made < stamp) {
                     self.decisions.insert(place, (stamp.clone(), decision));
                 }
-                self.last_decision_s = self.last_decision_s.max(stamp.0);
+                self.last_decision_ms = self.last_decision_ms.max(stamp.0);
             }
             _ => {}
         }
-        let oldest_s = self.last_decision_s.saturating_sub(DECISIONS_KEPT_S);
+        let oldest_ms = self.last_decision_ms.saturating_sub(DECISIONS_KEPT_MS);
         let uninstalled = self.uninstalled.clone();
         self.decisions
-            .retain(|_, (made, _)| made.0 >= oldest_s && uninstalled.as_ref().is_none_or(|removed| *made > *removed));
+            .retain(|_, (made, _)| made.0 >= oldest_ms && uninstalled.as_ref().is_none_or(|removed| *made > *removed));
         while self.decisions.len() > DECISIONS_MAX {
             let oldest = self.decisions.iter().min_by_key(|(_, (made, _))| made.clone());
             let oldest = oldest.map(|(place, _)| place.clone()).expect("there are some");
@@ -464,12 +474,13 @@ pub fn fingerprint(secret: &str) -> String {
     format!("{:x}", Sha256::digest(secret))
 }
 
-fn at(seconds: u64) -> Value {
-    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
-    json!(humantime::format_rfc3339_seconds(at).to_string())
+fn at(ms: u64) -> Value {
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms);
+    json!(humantime::format_rfc3339_millis(at).to_string())
 }
 
-fn seconds(at: &str) -> u64 {
+fn milliseconds(at: &str) -> u64 {
     let at = humantime::parse_rfc3339(at).expect("RFC 3339");
-    at.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs()
+    let since = at.duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    u64::try_from(since.as_millis()).expect("a year of four digits")
 }

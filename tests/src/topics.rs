@@ -115,7 +115,7 @@ pub fn visit(servers: &str, topic: &str, isolation: Isolation, mut look: impl Fn
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let found = Found::of(&message);
-                if found.header("ce_type") != Some(NOOP) {
+                if found.header("hl_type") != Some(NOOP) {
                     look(found);
                 }
             }

@@ -183,7 +183,7 @@ fn raw_place(record: &Found) -> String {
 
 /// Whether a record of `facts` is a fact, and neither progress nor a note about what waits.
 fn is_fact(record: &Found) -> bool {
-    record.key.as_ref().is_some_and(|key| key.split('/').count() == 3)
+    record.key.as_ref().is_some_and(|key| key.split('/').count() == 3 && !key.ends_with("/heard"))
 }
 
 /// Everything that is expected is there; more may be.

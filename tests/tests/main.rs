@@ -19,6 +19,7 @@ mod payloads;
 mod processor_faults;
 mod proxied;
 mod rebuilt;
+mod reports;
 mod restarts;
 mod room;
 mod secrets;

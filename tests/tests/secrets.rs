@@ -22,6 +22,9 @@ const EACH: usize = 14;
 /// A body that is not understood, or not taken, may hold secrets too.
 const ODD_SECRET: &str = "5ecre7a5d0c4f1b2e3d4c5b6a7980fed";
 
+/// Sent to with queries.
+const QUERIED: &str = "0e000000000000000000000000000000";
+
 const EVERYTHING: &[(&str, &str)] = &[("RUST_LOG", "trace")];
 
 #[test]
@@ -33,6 +36,7 @@ fn no_secret_is_found_behind_the_raw_topic() {
     let raw = raw_of(cluster.names(), &acked);
     let oracle = Oracle::of(&raw);
     answers_agree(&mut cluster.processors[0].queries(), &oracle);
+    in_queries(&cluster.ingress, &mut cluster.processors[0].queries());
     assert!(oracle.rejected.len() >= 4, "odd bodies were set aside, not lost");
 
     search.look_at_answers(&cluster.processors[0], &oracle);
@@ -65,6 +69,7 @@ fn no_secret_is_found_in_what_a_standalone_process_says() {
     let acked = send_all(&standalone.process, &mut search);
     let oracle = Oracle::of_acked(&acked);
     answers_agree(&mut standalone.process.queries(), &oracle);
+    in_queries(&standalone.process, &mut standalone.process.queries());
     search.look_at_answers(&standalone.process, &oracle);
     search.look_at("metrics", &standalone.process.admin().get("/metrics").expect("metrics").body);
     standalone.process.terminate();
@@ -91,6 +96,7 @@ fn send_all(process: &Process, search: &mut Search) -> Vec<Acked> {
         acked.extend((0..EACH).map(|_| send(&mut webhooks, portal.next_webhook())));
         search.secrets.extend(portal.secrets().iter().cloned());
     }
+    search.secrets.push("0f".repeat(35));
     search.secrets.push(ODD_SECRET.to_owned());
     acked.extend(odd().into_iter().map(|webhook| send(&mut webhooks, webhook)));
     refuse(&mut webhooks, search);
@@ -114,9 +120,35 @@ fn odd() -> Vec<Webhook> {
     ]
 }
 
+/// Secrets in the query: of an event, of calls, of a page, and repeated in what is no secret.
+fn in_queries(process: &Process, queries: &mut Client) {
+    let mut webhooks = process.webhooks();
+    let auth = format!("auth[member_id]={QUERIED}&auth[application_token]=a-token-of-another-kind");
+    let page = format!("AUTH_ID={ODD_SECRET}&member_id={QUERIED}&PLACEMENT=DEFAULT");
+    for (query, body) in [
+        (format!("APP_SID={ODD_SECRET}&note=see+{ODD_SECRET}"), format!("event=ONX&data[x]={ODD_SECRET}&{auth}")),
+        (format!("event=ONX&auth[access_token]={ODD_SECRET}&auth[unknown]={ODD_SECRET}&{auth}"), "x=1".to_owned()),
+        (format!("token={ODD_SECRET}&x[{ODD_SECRET}]=1"), format!("document_id[0]=crm&auth[member_id]={QUERIED}")),
+        (format!("auth={ODD_SECRET}"), format!("document_id[0]={ODD_SECRET}&{auth}")),
+        (format!("DOMAIN=x.bitrix24.com&APP_SID={ODD_SECRET}"), page),
+        (format!("hook=https://x/rest/1/{ODD_SECRET}/&Я=\"{}\"", "0f".repeat(35)), format!("event=ONX&{auth}")),
+    ] {
+        let answer = webhooks.post(&format!("/v1/events/queried?{query}"), FORM, body.as_bytes()).expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let id = answer.json()["id"].as_str().expect("an id").to_owned();
+        let path = format!("/v1/installations/queried/{QUERIED}?after={id}&wait=30s");
+        assert_ne!(queries.get(&path).expect("an answer").status, 504, "it is folded");
+    }
+    // Answered before it is looked at.
+    let answer =
+        webhooks.get(&format!("/v1/events/queried?event=ONX&auth[access_token]={ODD_SECRET}")).expect("an answer");
+    assert_eq!(answer.status, 405);
+    assert!(!answer.text().contains(ODD_SECRET));
+}
+
 /// Answered with a problem, which must not repeat what it is about.
 fn refuse(webhooks: &mut Client, search: &mut Search) {
-    let long = format!("event=ONAPPTEST&auth[application_token]={ODD_SECRET}&x={}", "a".repeat(70_000));
+    let long = format!("event=ONAPPTEST&auth[application_token]={ODD_SECRET}&x={}", "a".repeat(600_000));
     let cases: [(&str, &str, &str); 5] = [
         ("/v1/events/crm-sync", FORM, &long),
         ("/v1/events/crm-sync", FORM, &format!("auth[application_token]={ODD_SECRET}")),

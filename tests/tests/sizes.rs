@@ -115,7 +115,7 @@ fn a_record_shows_no_secret_no_strangers_endpoint_and_no_older_word() {
     assert_eq!(record["scope"], json!(["crm", "user"]));
     assert_eq!(record["omitted"], Value::Null);
 
-    let scope = vec!["crm"; 300].join(",");
+    let scope = vec!["crm"; 3_000].join(",");
     let evil = format!(
         "auth[domain]=some.bitrix24.com&auth[client_endpoint]=https://evil.example/rest/&auth[scope]={scope}\
          &auth[server_endpoint]=https://evil.example/rest/&data[VERSION]=51856fefc120afa4b628cc82d3935cce"

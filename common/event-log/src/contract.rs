@@ -96,6 +96,10 @@ pub mod header {
     pub const TIME: &str = "ce_time";
     /// Of the body in `raw`; `application/json` in every derived topic.
     pub const CONTENT_TYPE: &str = "content-type";
+    /// The query of the request's URL, where it had one.
+    pub const QUERY: &str = "hl_query";
+    /// The compression of the body, which is therefore not read.
+    pub const COMPRESSION: &str = "hl_compression";
     /// W3C trace context as it came in.
     pub const TRACEPARENT: &str = "traceparent";
     pub const TRACESTATE: &str = "tracestate";
@@ -110,6 +114,11 @@ pub mod header {
     /// The partition of the raw event that a derived record was made from.
     pub const RAW_PARTITION: &str = "hl_raw_partition";
     pub const RAW_OFFSET: &str = "hl_raw_offset";
+    /// The place of the raw event itself, where another one released it.
+    pub const BODY_PARTITION: &str = "hl_body_partition";
+    pub const BODY_OFFSET: &str = "hl_body_offset";
+    /// What a record is that is no `CloudEvent`.
+    pub const KIND: &str = "hl_type";
     pub const REASON: &str = "hl_reason";
     /// `missing`, `other` or `surplus`: the record follows from no new event, but corrects what an audit found.
     pub const CORRECTION: &str = "hl_correction";

@@ -231,7 +231,7 @@ fn applied_of(partition: u32, published: &[Published], applied: &[Applied]) -> u
 fn cause(logs: &impl Recovering, published: &Published) -> Result<Option<u64>, EventLogError> {
     let mut cause = None;
     logs.open(published, &mut |entry| {
-        if entry.record.header(header::TYPE) == Some(NOOP_TYPE.as_bytes()) {
+        if entry.record.header(header::KIND) == Some(NOOP_TYPE.as_bytes()) {
             return ControlFlow::Continue(());
         }
         cause = raw_offset(entry);
@@ -247,7 +247,7 @@ fn raw_offset(entry: &Entry) -> Option<u64> {
 /// A noop record that carries how far `raw` was read.
 fn noop(topic: Topic, partition: u32, read: u64) -> Output {
     let headers = vec![
-        (header::TYPE.to_owned(), NOOP_TYPE.as_bytes().to_vec()),
+        (header::KIND.to_owned(), NOOP_TYPE.as_bytes().to_vec()),
         (header::RAW_PARTITION.to_owned(), partition.to_string().into_bytes()),
         (header::RAW_OFFSET.to_owned(), read.saturating_sub(1).to_string().into_bytes()),
     ];

@@ -28,6 +28,10 @@ pub struct RawEvent {
     pub occurred_at: Option<Timestamp>,
     pub received_at: Timestamp,
     pub content_type: Option<String>,
+    /// The query of the request's URL, as sent, with bytes that a URL must not have escaped.
+    pub query: Option<String>,
+    /// The compression of the body, which is not read then.
+    pub compression: Option<String>,
     pub source: Option<IpAddr>,
     pub traceparent: Option<String>,
     /// Only together with `traceparent`.
@@ -64,6 +68,8 @@ impl RawEvent {
             occurred_at: head.occurred_at,
             received_at,
             content_type: None,
+            query: None,
+            compression: None,
             source: None,
             traceparent: None,
             tracestate: None,
@@ -107,6 +113,12 @@ impl RawEvent {
         if let Some(content_type) = self.content_type.filter(short) {
             headers.push((header::CONTENT_TYPE.into(), text(content_type)));
         }
+        if let Some(query) = self.query {
+            headers.push((header::QUERY.into(), text(query)));
+        }
+        if let Some(compression) = self.compression.filter(short) {
+            headers.push((header::COMPRESSION.into(), text(compression)));
+        }
         if let Some(source) = self.source {
             headers.push((header::SOURCE_ADDRESS.into(), text(source.to_string())));
         }
@@ -149,6 +161,8 @@ impl RawEvent {
             occurred_at: text(header::TIME).and_then(Timestamp::parse),
             received_at,
             content_type: text(header::CONTENT_TYPE).map(str::to_owned),
+            query: text(header::QUERY).map(str::to_owned),
+            compression: text(header::COMPRESSION).map(str::to_owned),
             source: text(header::SOURCE_ADDRESS).and_then(|text| text.parse().ok()),
             traceparent: text(header::TRACEPARENT).map(str::to_owned),
             tracestate: text(header::TRACESTATE).map(str::to_owned),
@@ -173,6 +187,8 @@ mod tests {
         };
         let mut event = RawEvent::new(app, head, Bytes::from_static(b"\0\xff"), Timestamp::from_ms(7_001));
         event.content_type = Some("application/x-www-form-urlencoded".into());
+        event.query = Some(format!("deal_id=42&title={}", "%D0%AF".repeat(2_000)));
+        event.compression = Some("gzip".into());
         event.source = Some([10, 0, 0, 1].into());
         event.traceparent = Some("00-1-2-00".into());
         event.tracestate = Some("a=1".into());

@@ -90,14 +90,9 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 impl fmt::Display for Timestamp {
-    /// With milliseconds only where there are any.
+    /// Always with milliseconds, so that texts sort as times do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = UNIX_EPOCH + Duration::from_millis(self.0);
-        if self.0.is_multiple_of(1_000) {
-            humantime::format_rfc3339_seconds(at).fmt(f)
-        } else {
-            humantime::format_rfc3339_millis(at).fmt(f)
-        }
+        humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(self.0)).fmt(f)
     }
 }
 
@@ -123,8 +118,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_rfc_3339_with_milliseconds_only_where_there_are_any() {
-        assert_eq!(Timestamp::from_s(1_696_527_000).to_string(), "2023-10-05T17:30:00Z");
+    fn times_are_rfc_3339_with_milliseconds() {
+        assert_eq!(Timestamp::from_s(1_696_527_000).to_string(), "2023-10-05T17:30:00.000Z");
         assert_eq!(Timestamp::from_ms(1_696_527_000_120).to_string(), "2023-10-05T17:30:00.120Z");
     }
 

@@ -7,12 +7,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, UPGRADE};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use actix_web::web::Payload;
 use bytes::Bytes;
 use futures_core::Stream;
 
 use crate::connections::{BODY_BYTES_FREE, Guard};
+use crate::request_line::BodyLength;
 
 /// A body with its reserved memory, which is to be held as long.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub enum BodyError {
         /// In bytes.
         limit: usize,
     },
-    #[error("the body is encoded")]
+    #[error("the body is compressed")]
     Encoded,
     /// It ended early, or was not encoded as its headers say.
     #[error("the body cannot be read")]
@@ -43,14 +44,48 @@ pub enum BodyError {
     Overloaded,
 }
 
+/// Content codings that change the bytes of a body: those of IANA's registry, and some that are none of it.
+const COMPRESSIONS: [&str; 16] = [
+    "aes128gcm",
+    "br",
+    "brotli",
+    "bzip2",
+    "compress",
+    "dcb",
+    "dcz",
+    "deflate",
+    "exi",
+    "gzip",
+    "lzma",
+    "pack200-gzip",
+    "x-compress",
+    "x-gzip",
+    "xz",
+    "zstd",
+];
+
+/// The compression that `Content-Encoding` names. Other words there, such as `utf-8`, change no byte of the body.
+pub fn compression(headers: &HeaderMap) -> Option<&'static str> {
+    let codings = headers.get_all(CONTENT_ENCODING).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let known = |coding: &[u8]| {
+        COMPRESSIONS.into_iter().find(|known| coding.trim_ascii().eq_ignore_ascii_case(known.as_bytes()))
+    };
+    codings.into_iter().find_map(known)
+}
+
+/// Receives a body that is not compressed.
 pub async fn receive(request: &HttpRequest, payload: Payload, bytes_max: usize) -> Result<Body, BodyError> {
-    let too_large = BodyError::TooLarge { limit: bytes_max };
-    let headers = request.headers();
-    if !headers.get_all(CONTENT_ENCODING).all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    if compression(request.headers()).is_some() {
         return Err(BodyError::Encoded);
     }
-    // For actix-web everything that follows is the body then, whatever length was announced.
-    if headers.get_all(UPGRADE).any(|protocol| protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket")) {
+    receive_compressed(request, payload, bytes_max).await
+}
+
+/// Receives a body as it was sent, compressed or not.
+pub async fn receive_compressed(request: &HttpRequest, payload: Payload, bytes_max: usize) -> Result<Body, BodyError> {
+    let too_large = BodyError::TooLarge { limit: bytes_max };
+    let headers = request.headers();
+    if is_websocket(headers) {
         return Err(BodyError::Unreadable);
     }
     let announced = announced(headers);
@@ -77,6 +112,19 @@ pub async fn receive(request: &HttpRequest, payload: Payload, bytes_max: usize) 
     }
     body.shrink_to_fit();
     Ok(Body { bytes: body.into(), _held: coming.held })
+}
+
+/// For actix-web everything that follows is the body then, whatever length was announced.
+fn is_websocket(headers: &HeaderMap) -> bool {
+    headers.get_all(UPGRADE).any(|protocol| protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// The length of a body that there is.
+pub(crate) fn length(headers: &HeaderMap) -> BodyLength {
+    match announced(headers) {
+        Some(bytes) if !is_websocket(headers) && !headers.contains_key(TRANSFER_ENCODING) => BodyLength::Bytes(bytes),
+        _ => BodyLength::Unknown,
+    }
 }
 
 fn announced(headers: &HeaderMap) -> Option<usize> {

@@ -13,6 +13,7 @@ use tokio::time::{Duration, Instant};
 use crate::limits::Limits;
 use crate::observer::{Ended, Observer};
 use crate::pace::{PORTION_BYTES, Pace, SMALL_REQUEST_BYTES};
+use crate::request_line::BodyLength;
 
 /// All fields together. Bitrix24's heads have some 500 bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -54,6 +55,9 @@ pub(super) struct Connection {
     blocked_until: Cell<Option<Instant>>,
     /// The current body's share of the memory for bodies.
     pub(super) held: Cell<usize>,
+    body_length: Cell<BodyLength>,
+    /// The length of an answered request's body, until the stream has seen it.
+    answered: Cell<Option<BodyLength>>,
     /// The body of the current request has not been received to its end.
     has_body_left: Cell<bool>,
     /// The proxy opened it for itself, by its own header.
@@ -84,6 +88,8 @@ impl Connection {
             paused: Cell::new(None),
             blocked_until: Cell::new(None),
             held: Cell::new(0),
+            body_length: Cell::new(BodyLength::Unknown),
+            answered: Cell::new(None),
             has_body_left: Cell::new(false),
             is_proxys_own: Cell::new(false),
             body_is_lost: Cell::new(false),
@@ -124,8 +130,10 @@ impl Connection {
         self.is_proxys_own.get()
     }
 
-    pub(super) fn begin(&self, has_body: bool) {
-        self.has_body_left.set(has_body);
+    /// A head is complete.
+    pub(super) fn begin(&self, body: BodyLength) {
+        self.body_length.set(body);
+        self.has_body_left.set(body != BodyLength::Bytes(0));
         self.enter(Phase::Work, self.since.get());
     }
 
@@ -141,6 +149,7 @@ impl Connection {
 
     /// The request is answered; `last` ends the connection.
     pub(super) fn answered(&self, last: bool) {
+        self.answered.set(Some(self.body_length.get()));
         self.of_request.set(0);
         self.promised.set(0);
         self.enter(if last { Phase::Closing } else { Phase::Idle }, Instant::now());
@@ -157,6 +166,11 @@ impl Connection {
     }
 
     // Called by the stream.
+
+    /// The length of the last request's body, once after its answer.
+    pub(super) fn take_answered(&self) -> Option<BodyLength> {
+        self.answered.take()
+    }
 
     /// Whether more may be read. A pipelined request waits for the answer before it.
     pub(super) fn may_read(&self) -> bool {

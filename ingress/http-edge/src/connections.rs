@@ -239,10 +239,10 @@ mod tests {
     fn a_request_that_waits_for_us_is_never_given_up() {
         let connections = connections(2, &[]);
         let guarded = enter(&connections, [EVE, EVE]);
-        guarded[0].connection.begin(false);
+        guarded[0].connection.begin(crate::request_line::BodyLength::Bytes(0));
         let late = enter(&connections, [ANN]);
         assert_eq!(sent_away(&guarded), [false, true]);
-        late[0].connection.begin(false);
+        late[0].connection.begin(crate::request_line::BodyLength::Bytes(0));
         let _later = connections.enter(BOB.into());
         assert_eq!((sent_away(&guarded), sent_away(&late)), ([false, true], [false]));
     }

@@ -2,8 +2,9 @@
 //!
 //! A connection is accepted (`connections` closes one when there are too many), passes the PROXY protocol and TLS where
 //! enabled (`handshake`, `proxy`, `tls`), and then speaks HTTP/1. The `stream` lies between the socket and the HTTP/1
-//! server, `connection` holds the state, and `watch` enforces deadlines: the server itself has a time limit for
-//! the first head only, none for its output, and reads on while it works.
+//! server and escapes what the server would refuse in a query (`request_line`), `connection` holds the state, and `watch`
+//! enforces deadlines: the server itself has a time limit for the first head only, none for its output, and reads on
+//! while it works.
 //!
 //! Every port of every program uses this crate to serve an app of actix-web. An answer to a request whose body was
 //! not read to its end closes the connection.
@@ -31,6 +32,7 @@ use connections::{Connections, Guard};
 use graceful_shutdown::{GracefulShutdown, InFlight};
 use handshake::Handshake;
 use networks::Networks;
+use request_line::BodyLength;
 use throttled_stream::ThrottledStream;
 use tls::Tls;
 use watch::watch;
@@ -48,12 +50,13 @@ mod observer;
 mod pace;
 pub mod proxied;
 pub mod proxy;
+mod request_line;
 pub mod site;
 mod throttled_stream;
 mod tls;
 mod watch;
 
-pub use body::{Body, BodyError, receive};
+pub use body::{Body, BodyError, compression, receive, receive_compressed};
 pub use handshake::{is_proxys_own, peer};
 pub use limits::{Limits, fit_open_files};
 pub use observer::{Ended, Observer};
@@ -302,9 +305,9 @@ where
     A::Error: Into<Error>,
 {
     let connection = request.conn_data::<Rc<Guard>>().map(|guard| Rc::clone(&guard.connection));
-    let has_body = !matches!(request.payload(), Payload::None);
     if let Some(connection) = &connection {
-        connection.begin(has_body);
+        let has_body = !matches!(request.payload(), Payload::None);
+        connection.begin(if has_body { body::length(request.head().headers()) } else { BodyLength::Bytes(0) });
     }
     let answering = app.call(request);
     async move {

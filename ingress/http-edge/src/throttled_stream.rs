@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::connection::Connection;
 use crate::connections::Guard;
+use crate::request_line::RequestLine;
 
 /// The most bytes that the server gets in one turn.
 const PORTION_BYTES: usize = 16 * 1024;
@@ -41,6 +42,7 @@ pub(super) struct ThrottledStream {
     turn: Turn,
     /// Input for later turns.
     rest: BytesMut,
+    request_line: RequestLine,
     /// The final response has been sent.
     is_final: bool,
 }
@@ -77,8 +79,8 @@ impl Turn {
 
 impl ThrottledStream {
     pub(super) fn new(line: Line, guard: Rc<Guard>) -> Self {
-        let connection = Rc::clone(&guard.connection);
-        Self { line, connection, guard, turn: Turn::default(), rest: BytesMut::new(), is_final: false }
+        let (connection, request_line) = (Rc::clone(&guard.connection), RequestLine::new());
+        Self { line, connection, guard, turn: Turn::default(), rest: BytesMut::new(), request_line, is_final: false }
     }
 
     pub(super) fn guard(&self) -> &Rc<Guard> {
@@ -114,8 +116,13 @@ impl ThrottledStream {
     }
 
     /// Keeps bytes beyond this turn for later; `before` is the buffer's former length.
-    fn portion(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
+    fn portion(&mut self, buffer: &mut ReadBuf<'_>, before: usize, most: usize) {
         let new = &buffer.filled()[before..];
+        if let Some(escaped) = self.request_line.escape(new) {
+            self.rest = escaped;
+            buffer.set_filled(before);
+            return self.hand_rest(buffer, most);
+        }
         let taken = self.turn.take(new);
         self.rest.extend_from_slice(&new[taken..]);
         buffer.set_filled(before + taken);
@@ -163,6 +170,9 @@ impl AsyncRead for ThrottledStream {
             this.turn = Turn::default();
             return Poll::Pending;
         };
+        if let Some(body) = this.connection.take_answered() {
+            this.request_line.answered(body);
+        }
         let before = buffer.filled().len();
         if this.rest.is_empty() {
             let read = if most >= buffer.remaining() {
@@ -174,7 +184,7 @@ impl AsyncRead for ThrottledStream {
                 this.turn = Turn::default();
             }
             ready!(read)?;
-            this.portion(buffer, before);
+            this.portion(buffer, before, most);
         } else {
             this.hand_rest(buffer, most);
         }
@@ -258,6 +268,7 @@ mod tests {
     use crate::networks::Networks;
     use crate::observer;
     use crate::pace::SMALL_REQUEST_BYTES;
+    use crate::request_line::BodyLength;
     use crate::watch::watch;
 
     /// A stream, its connection and the client at the other end.
@@ -327,7 +338,7 @@ mod tests {
         let (mut stream, guard, mut client) = stream(Limits::default()).await;
         client.write_all(b"GET / HTTP/1.1\r\n").await.expect("a part");
         assert_eq!(turn(&mut stream).await, 16);
-        guard.connection.begin(false);
+        guard.connection.begin(BodyLength::Bytes(0));
         client.write_all(&[b'x'; 1000]).await.expect("more");
         assert_eq!(turn(&mut stream).await, 1000, "who is there already may say a little more");
         client.write_all(&[b'x'; 1000]).await.expect("even more");

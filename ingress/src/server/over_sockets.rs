@@ -19,6 +19,8 @@ use super::*;
 use crate::config;
 use crate::metrics::Metrics;
 
+mod queries;
+
 const BODY: &str = "event=ONAPPINSTALL&auth%5Bmember_id%5D=a223";
 /// Longer than any test takes: what waits for this is never ended by us.
 const NEVER: Duration = Duration::from_secs(60);
@@ -400,16 +402,22 @@ fn who_asks_before_sending_a_body_is_told_to_go_on() {
 #[test]
 fn a_compressed_body_is_refused_with_what_to_do() {
     let server = Running::start(&[]);
-    for encoding in ["gzip", "deflate", "br", "identity, gzip"] {
-        let answer = server.say(post_with(&format!("content-encoding: {encoding}\r\n"), BODY));
+    let compressions = ["gzip", "deflate", "br", "zstd", "compress", "identity, gzip", "X-GZIP"];
+    for encoding in compressions {
+        let answer = server.say(post_with(&format!("connection: close\r\ncontent-encoding: {encoding}\r\n"), BODY));
         assert_eq!(statuses(&answer), ["415"], "{encoding}");
         assert!(answer.contains("accept-encoding: identity"), "{answer}");
+        let kept = server.events().pop().expect("it is kept aside");
+        assert!(answer.contains(&kept.id.to_string()) && kept.compression.is_some(), "{answer}");
+        assert_eq!((kept.member_id, kept.kind), (None, None), "it was not read");
     }
-    assert_eq!(
-        statuses(&server.say(last_post(BODY).replace("host: h", "host: h\r\ncontent-encoding: identity"))),
-        ["200"]
-    );
-    assert_eq!(server.events().len(), 1);
+    let others = ["identity", "utf-8", "", "identity, identity", "none", "UTF-8, 8bit"];
+    for encoding in others {
+        let answer = server.say(post_with(&format!("connection: close\r\ncontent-encoding: {encoding}\r\n"), BODY));
+        assert_eq!(statuses(&answer), ["200"], "{encoding}");
+        assert_eq!(server.events().pop().and_then(|event| event.compression), None);
+    }
+    assert_eq!(server.events().len(), compressions.len() + others.len());
 }
 
 #[test]

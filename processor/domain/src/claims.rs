@@ -38,6 +38,60 @@ pub enum ProfileField {
     Licence,
     Language,
     Scope,
+    // Of facts alone.
+    PreviousVersion,
+    Code,
+    Days,
+    UserId,
+    ClientId,
+}
+
+impl ProfileField {
+    pub const ALL: [Self; 12] = [
+        Self::Domain,
+        Self::ClientEndpoint,
+        Self::ServerEndpoint,
+        Self::Version,
+        Self::Licence,
+        Self::Language,
+        Self::Scope,
+        Self::PreviousVersion,
+        Self::Code,
+        Self::Days,
+        Self::UserId,
+        Self::ClientId,
+    ];
+
+    /// Whether records show it; others are of facts alone.
+    fn is_of_records(self) -> bool {
+        match self {
+            Self::Domain
+            | Self::ClientEndpoint
+            | Self::ServerEndpoint
+            | Self::Version
+            | Self::Licence
+            | Self::Language
+            | Self::Scope => true,
+            Self::PreviousVersion | Self::Code | Self::Days | Self::UserId | Self::ClientId => false,
+        }
+    }
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Domain => "domain",
+            Self::ClientEndpoint => "client_endpoint",
+            Self::ServerEndpoint => "server_endpoint",
+            Self::Version => "version",
+            Self::Licence => "licence",
+            Self::Language => "language",
+            Self::Scope => "scope",
+            Self::PreviousVersion => "previous_version",
+            Self::Code => "code",
+            Self::Days => "days",
+            Self::UserId => "user_id",
+            Self::ClientId => "client_id",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +99,8 @@ pub enum ProfileField {
 pub(crate) enum Status {
     Installed,
     Uninstalled {
-        /// The portal asked for removal of the app's data.
-        clean: bool,
+        /// Whether the portal asked for removal of the app's data, if it said so.
+        clean: Option<bool>,
     },
 }
 
@@ -250,7 +304,7 @@ impl Description {
         join(&mut self.licence, profile.licence.as_ref(), since);
         join(&mut self.language, profile.language.as_ref(), since);
         join(&mut self.scope, profile.scope.as_ref(), since);
-        for field in &profile.omitted {
+        for field in profile.omitted.iter().filter(|field| field.is_of_records()) {
             let last = self.omitted.entry(*field).or_insert(since);
             *last = since.max(*last);
         }
@@ -297,7 +351,10 @@ impl Description {
             || text(ProfileField::Licence, &profile.licence)
             || text(ProfileField::Language, &profile.language)
             || (profile.scope.as_ref().is_some_and(scope) && self.is_before(ProfileField::Scope, now))
-            || profile.omitted.iter().any(|field| !self.is_omitted(*field) && self.is_before(*field, now))
+            || profile
+                .omitted
+                .iter()
+                .any(|field| field.is_of_records() && !self.is_omitted(*field) && self.is_before(*field, now))
     }
 
     /// Whether all that is known of a field is older.
@@ -322,7 +379,12 @@ impl Description {
             ProfileField::Version => self.version.as_ref(),
             ProfileField::Licence => self.licence.as_ref(),
             ProfileField::Language => self.language.as_ref(),
-            ProfileField::Scope => None,
+            ProfileField::Scope
+            | ProfileField::PreviousVersion
+            | ProfileField::Code
+            | ProfileField::Days
+            | ProfileField::UserId
+            | ProfileField::ClientId => None,
         }
     }
 }

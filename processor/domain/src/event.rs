@@ -30,30 +30,76 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Public {
     pub id: EventId,
-    /// Bitrix24's name of the event, in upper case.
-    pub event: String,
+    /// Bitrix24's name of the event, in upper case. None for a call.
+    pub event: Option<String>,
+    /// Of a request that is no event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<Call>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_handler_id: Option<String>,
     #[serde(flatten)]
     pub installation: Installation,
     pub occurred_at: Timestamp,
     pub received_at: Timestamp,
-    pub principal: Fingerprint,
-    /// `data`, with secrets replaced by `[secret]`.
+    /// None for a call without a token.
+    pub principal: Option<Fingerprint>,
+    /// `data`, with secrets replaced by `[secret]`; `null` without one.
     pub data: Json,
     /// The harmless fields of `auth`: endpoints, domain, scope, status, user.
     pub auth: Json,
+    /// The other fields of the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Json>,
+    /// The fields of the URL's query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<Json>,
     /// Parts that are too large to be shown: they are `null` above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub omitted: Vec<Part>,
-    /// The position of the raw event, if something is omitted.
+    /// The position of the raw event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw: Option<Position>,
 }
 
+/// A request of Bitrix24 that is no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Call {
+    /// Of a robot or an activity of an automation rule or a workflow.
+    Robot,
+    /// Of a page that Bitrix24 opens: the app's own, its installation page, or a widget.
+    Placement,
+}
+
+impl Call {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Robot => "robot",
+            Self::Placement => "placement",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
     Data,
     Auth,
+    Fields,
+    Query,
+}
+
+impl Part {
+    pub const ALL: [Self; 4] = [Self::Data, Self::Auth, Self::Fields, Self::Query];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Auth => "auth",
+            Self::Fields => "fields",
+            Self::Query => "query",
+        }
+    }
 }
 
 /// JSON as text: a tree of values would take many times its size.
@@ -98,24 +144,38 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
-/// Approximate size of the fields around `data` and `auth`.
-const AROUND_BYTES: usize = 400;
+/// Approximate size of the fields around the parts.
+const AROUND_BYTES: usize = 500;
 
 impl Public {
-    /// The same without `data`, which consumers find at `place`.
-    #[must_use]
-    pub fn without_data(mut self, place: Position) -> Self {
-        self.data = Json::null();
-        if !self.omitted.contains(&Part::Data) {
-            self.omitted.insert(0, Part::Data);
+    /// `com.bitrix24.` and the event's name in lower case, or what kind of call it is.
+    pub fn type_name(&self) -> String {
+        match (&self.event, self.call) {
+            (Some(event), _) => format!("com.bitrix24.{}", event.to_ascii_lowercase()),
+            (None, call) => format!("com.bitrix24.{}", call.map_or("unknown", Call::label)),
         }
-        self.raw = Some(place);
+    }
+
+    /// The same without the parts that may be large, which consumers find in `raw`.
+    #[must_use]
+    pub fn without_data(mut self) -> Self {
+        self.data = Json::null();
+        self.omitted.push(Part::Data);
+        for (part, shown) in [(Part::Fields, &mut self.fields), (Part::Query, &mut self.query)] {
+            if shown.is_some() {
+                *shown = Some(Json::null());
+                self.omitted.push(part);
+            }
+        }
+        self.omitted.sort_unstable();
+        self.omitted.dedup();
         self
     }
 
     /// Approximate size as JSON, in bytes.
     pub fn size(&self) -> u32 {
-        let text = self.data.text().len() + self.auth.text().len() + AROUND_BYTES;
+        let more = [&self.fields, &self.query].into_iter().flatten().map(|json| json.text().len()).sum::<usize>();
+        let text = self.data.text().len() + self.auth.text().len() + more + AROUND_BYTES;
         u32::try_from(text).unwrap_or(u32::MAX)
     }
 }

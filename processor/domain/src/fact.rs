@@ -49,7 +49,7 @@ pub struct Fact {
 }
 
 /// Raised when the same raw event would now be interpreted as another fact.
-pub const INTERPRETATION: u32 = 2;
+pub const INTERPRETATION: u32 = 3;
 
 /// The interpretation that a fact is based on: of two facts with one key, the higher revision wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -103,8 +103,8 @@ pub enum FactKind {
     Updated { previous_version: Option<String>, profile: Profile },
     #[serde(rename = "ONAPPUNINSTALL")]
     Uninstalled {
-        /// Whether the portal asked for removal of the app's data.
-        clean: bool,
+        /// Whether the portal asked for removal of the app's data, if it said so.
+        clean: Option<bool>,
         profile: Profile,
     },
     #[serde(rename = "ONAPPPAYMENT")]
@@ -166,7 +166,7 @@ impl FactKind {
         }
     }
 
-    pub(crate) fn profile(&self) -> Option<&Profile> {
+    pub fn profile(&self) -> Option<&Profile> {
         match self {
             Self::Installed { profile, .. }
             | Self::Updated { profile, .. }

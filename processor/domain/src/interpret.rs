@@ -1,18 +1,24 @@
 //! Interprets a raw event. Secrets end here: everything behind it has fingerprints only.
+//!
+//! An event names itself. A call does not: a robot or an activity has an `auth`, a page of the app has `AUTH_ID` and
+//! other fields in place of it.
 
 use std::collections::BTreeSet;
 
-use bitrix24::form::{Form, gives_away};
+use bitrix24::form::{Request, gives_away};
 use bitrix24::{Installation, MemberId};
 use event_log::RawEvent;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 
-use self::redact::{Redacted, Secrets};
+use self::redact::Redacted;
+use self::secrets::Secrets;
 use super::endpoint;
+use crate::event::Call;
 use crate::{Decision, Event, FactKind, Method, Position, Profile, ProfileField, Public, Stamp};
 
 mod redact;
+mod secrets;
 
 /// Why an event was rejected: it stays in `raw` and is not folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,9 +27,11 @@ pub enum Reason {
     NotARawEvent,
     /// The sender's address is in no source list.
     UnknownSource,
+    /// The body is compressed and was not read.
+    Compressed,
     /// The body has more fields than any event; none was read.
     TooManyFields,
-    /// The body has no `event`: the form of an install page, or junk.
+    /// The body has no `event`, and is no call either.
     NoEvent,
     /// The body has no valid `auth[member_id]`.
     NoMember,
@@ -38,9 +46,10 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NotARawEvent,
         Self::UnknownSource,
+        Self::Compressed,
         Self::TooManyFields,
         Self::NoEvent,
         Self::NoMember,
@@ -55,6 +64,7 @@ impl Reason {
         match self {
             Self::NotARawEvent => "not_a_raw_event",
             Self::UnknownSource => "unknown_source",
+            Self::Compressed => "compressed",
             Self::TooManyFields => "too_many_fields",
             Self::NoEvent => "no_event",
             Self::NoMember => "no_member",
@@ -67,74 +77,159 @@ impl Reason {
     }
 }
 
-/// Longer values are not kept: they are not what the field is for.
-const TEXT_BYTES_MAX: usize = 256;
-/// Bitrix24 has some 70 scopes, of 3 to 30 letters each.
-const SCOPE_BYTES_MAX: usize = 4 * 1024;
-const SCOPES_MAX: usize = 256;
+/// Longer values are omitted: they are not what the field is for. All of Bitrix24's scopes take less than 1 KiB.
+const TEXT_BYTES_MAX: usize = 8 * 1024;
+/// So many need more than the bytes above, unless they are not names.
+const SCOPES_MAX: usize = 1_024;
 const APPLICATION_TOKEN_BYTES_MAX: usize = 128;
 const TOKEN_BYTES_MAX: usize = 512;
 
-/// Interprets a raw event. Total: every body is an event, or is rejected for a reason.
+/// Interprets a raw event. Total: every request is an event or a call, or is rejected for a reason.
+///
+/// A call without a token is [`Reason::MissingToken`], too, and can be read with [`unsigned_call`].
 pub fn interpret(raw: &RawEvent, place: Position) -> Result<Event, Reason> {
+    let Read { request, secrets, subject, member_id, token } = read(raw)?;
+    let principal = Fingerprint::of(token.as_deref().ok_or(Reason::MissingToken)?);
+    let installation = Installation { app: raw.app.clone(), member_id };
+    let reader = Reader { request: &request, secrets: &secrets };
+    let kind = match &subject {
+        Subject::Event(name) => fact_kind(name, &reader)?,
+        Subject::Call(_) => None,
+    };
+    let profile = if kind.is_none() { profile("", &reader) } else { Profile::default() };
+    let stamp = stamp(raw, &request);
+    let redacted = redact::redact(&request, &secrets);
+    let public = public(place, stamp, &installation, Some(principal), &subject, redacted);
+    let body_bytes = u32::try_from(raw.body.len()).unwrap_or(u32::MAX);
+    Ok(Event { installation, stamp, principal, raw: place, body_bytes, kind, profile, public })
+}
+
+/// A call of a robot or a page that has no token, so that nobody can be trusted with it: it is shown, and no more.
+pub fn unsigned_call(raw: &RawEvent, place: Position) -> Option<Public> {
+    let Read { request, secrets, subject, member_id, token: None } = read(raw).ok()? else { return None };
+    let Subject::Call(_) = subject else { return None };
+    let installation = Installation { app: raw.app.clone(), member_id };
+    let redacted = redact::redact(&request, &secrets);
+    Some(public(place, stamp(raw, &request), &installation, None, &subject, redacted))
+}
+
+struct Read {
+    request: Request,
+    secrets: Secrets,
+    subject: Subject,
+    member_id: MemberId,
+    token: Option<String>,
+}
+
+enum Subject {
+    /// In lower case.
+    Event(String),
+    Call(Call),
+}
+
+fn read(raw: &RawEvent) -> Result<Read, Reason> {
     if raw.unknown_source {
         return Err(Reason::UnknownSource);
     }
-    let form = Form::parse(&raw.body);
-    if form.has_too_many_fields() {
+    if raw.compression.is_some() {
+        return Err(Reason::Compressed);
+    }
+    let request = Request::parse(&raw.body, raw.query.as_deref());
+    if request.has_too_many_fields() {
         return Err(Reason::TooManyFields);
     }
-    let secrets = Secrets::of(&form);
-    if names_a_secret(&form, &secrets) {
+    let secrets = Secrets::of(&request);
+    if names_a_secret(&request, &secrets) {
         return Err(Reason::SecretInName);
     }
-    let name = form.head().kind.ok_or(Reason::NoEvent)?;
-    let member_id = form.text("auth[member_id]").and_then(MemberId::parse).ok_or(Reason::NoMember)?;
-    let token = form.text("auth[application_token]").filter(|text| printable(text, APPLICATION_TOKEN_BYTES_MAX));
-    let principal = Fingerprint::of(token.ok_or(Reason::MissingToken)?);
+    let subject = subject(&request).ok_or(Reason::NoEvent)?;
+    let (member_id, token) = match subject {
+        Subject::Event(_) => (request.text("auth[member_id]"), request.text("auth[application_token]")),
+        Subject::Call(_) => (
+            request.text("auth[member_id]").or_else(|| request.text("member_id")),
+            request.text("auth[application_token]").or_else(|| request.text("APPLICATION_TOKEN")),
+        ),
+    };
+    let member_id = member_id.and_then(MemberId::parse).ok_or(Reason::NoMember)?;
+    let token = token.filter(|text| printable(text, APPLICATION_TOKEN_BYTES_MAX)).map(str::to_owned);
+    Ok(Read { request, secrets, subject, member_id, token })
+}
 
-    let installation = Installation { app: raw.app.clone(), member_id };
-    let ts = form.text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s);
-    let stamp = Stamp::new(ts, raw.received_at, raw.id);
-    let reader = Reader { form: &form, secrets: &secrets };
-    let kind = fact_kind(&name, &reader)?;
-    let profile = if kind.is_none() { profile("", &reader) } else { Profile::default() };
-    let Redacted { data, auth, omitted } = redact::redact(&form, &secrets);
-    let lies_at = (!omitted.is_empty()).then_some(place);
-    let public = Public {
-        id: raw.id,
-        event: name.to_ascii_uppercase(),
+fn names_a_secret(request: &Request, secrets: &Secrets) -> bool {
+    let token = request.text("auth[application_token]");
+    let names = ["event", "auth[member_id]", "member_id"].into_iter().filter_map(|name| request.text(name));
+    names
+        .filter(|name| !name.is_empty())
+        .any(|name| secrets.are_in(name) || token.is_some_and(|token| gives_away(name, token)))
+}
+
+fn subject(request: &Request) -> Option<Subject> {
+    if request.text("event").is_some_and(|event| !event.is_empty()) {
+        return request.head().kind.map(Subject::Event);
+    }
+    let has = |name: &str| request.text(name).is_some_and(|text| !text.is_empty());
+    if has("auth[member_id]") {
+        return Some(Subject::Call(Call::Robot));
+    }
+    let is_page = has("member_id") && ["AUTH_ID", "APPLICATION_TOKEN", "PLACEMENT"].into_iter().any(has);
+    is_page.then_some(Subject::Call(Call::Placement))
+}
+
+fn stamp(raw: &RawEvent, request: &Request) -> Stamp {
+    let ts = request.text("ts").and_then(|ts| ts.parse().ok()).map(Timestamp::from_s);
+    Stamp::new(ts, raw.received_at, raw.id)
+}
+
+fn public(
+    place: Position,
+    stamp: Stamp,
+    installation: &Installation,
+    principal: Option<Fingerprint>,
+    subject: &Subject,
+    redacted: Redacted,
+) -> Public {
+    let Redacted { event_handler_id, data, auth, fields, query, omitted } = redacted;
+    let (event, call) = match subject {
+        Subject::Event(name) => (Some(name.to_ascii_uppercase()), None),
+        Subject::Call(call) => (None, Some(*call)),
+    };
+    Public {
+        id: stamp.id,
+        event,
+        call,
+        event_handler_id,
         installation: installation.clone(),
         occurred_at: stamp.occurred_at,
         received_at: stamp.received_at,
         principal,
         data,
         auth,
+        fields,
+        query,
         omitted,
-        raw: lies_at,
-    };
-    let body_bytes = u32::try_from(raw.body.len()).unwrap_or(u32::MAX);
-    Ok(Event { installation, stamp, principal, raw: place, body_bytes, kind, profile, public })
-}
-
-fn names_a_secret(form: &Form, secrets: &Secrets<'_>) -> bool {
-    let token = form.text("auth[application_token]");
-    let names = ["event", "auth[member_id]", "member_id"].into_iter().filter_map(|name| form.text(name));
-    names
-        .filter(|name| !name.is_empty())
-        .any(|name| secrets.hold(name) || token.is_some_and(|token| gives_away(name, token)))
+        raw: Some(place),
+    }
 }
 
 /// Reads fields of facts. Values that contain a secret of the body are left out.
 struct Reader<'a> {
-    form: &'a Form,
-    secrets: &'a Secrets<'a>,
+    request: &'a Request,
+    secrets: &'a Secrets,
 }
 
 impl Reader<'_> {
     /// The value of a field, unless it is empty.
     fn text(&self, name: &str) -> Option<&str> {
-        self.form.text(name).filter(|text| !text.is_empty())
+        self.request.text(name).filter(|text| !text.is_empty())
+    }
+
+    /// `None` where the field is missing, or says neither.
+    fn flag(&self, name: &str) -> Option<bool> {
+        match self.text(name)? {
+            "1" | "Y" | "y" | "true" => Some(true),
+            "0" | "N" | "n" | "false" => Some(false),
+            _ => None,
+        }
     }
 
     fn need(&self, name: &str) -> Result<&str, Reason> {
@@ -152,20 +247,34 @@ impl Reader<'_> {
     }
 }
 
+fn is_no(flag: Option<bool>) -> bool {
+    flag == Some(false)
+}
+
 /// The fact of a lifecycle event; `None` for an event that is only passed on.
 fn fact_kind(event: &str, reader: &Reader<'_>) -> Result<Option<FactKind>, Reason> {
-    let profile = profile(event, reader);
+    let mut profile = profile(event, reader);
+    let mut short = |field, name| {
+        let value = reader.short(name);
+        if value.is_none() && reader.text(name).is_some() {
+            profile.omitted.insert(field);
+        }
+        value
+    };
     let kind = match event {
         "onappinstall" => FactKind::Installed {
-            complete: reader.text("data[INSTALLED]") != Some("N") && reader.text("data[ACTIVE]") != Some("N"),
+            complete: !is_no(reader.flag("data[INSTALLED]")) && !is_no(reader.flag("data[ACTIVE]")),
             profile,
         },
-        "onappupdate" => FactKind::Updated { previous_version: reader.short("data[PREVIOUS_VERSION]"), profile },
-        "onappuninstall" => FactKind::Uninstalled { clean: reader.text("data[CLEAN]") == Some("1"), profile },
+        "onappupdate" => FactKind::Updated {
+            previous_version: short(ProfileField::PreviousVersion, "data[PREVIOUS_VERSION]"),
+            profile,
+        },
+        "onappuninstall" => FactKind::Uninstalled { clean: reader.flag("data[CLEAN]"), profile },
         "onapppayment" => FactKind::Paid {
-            code: reader.short("data[CODE]"),
-            days: reader.text("data[DAYS]").and_then(|days| days.parse().ok()),
-            expired: reader.form.text("data[PAYMENT_EXPIRED]").map(|expired| expired == "Y"),
+            code: short(ProfileField::Code, "data[CODE]"),
+            days: short(ProfileField::Days, "data[DAYS]").and_then(|days| days.parse().ok()),
+            expired: reader.flag("data[PAYMENT_EXPIRED]"),
             profile,
         },
         "onappmethodconfirm" => {
@@ -187,8 +296,8 @@ fn fact_kind(event: &str, reader: &Reader<'_>) -> Result<Option<FactKind>, Reaso
             }
         }
         "onappuserready" => FactKind::UserReady {
-            user_id: reader.short("data[user_id]"),
-            client_id: reader.short("data[client_id]"),
+            user_id: short(ProfileField::UserId, "data[user_id]"),
+            client_id: short(ProfileField::ClientId, "data[client_id]"),
             profile,
         },
         _ => return Ok(None),
@@ -212,11 +321,13 @@ fn profile(kind: &str, reader: &Reader<'_>) -> Profile {
     let short = |text: &str| reader.sensible(text, TEXT_BYTES_MAX);
     let address = |text: &str| short(text).filter(|text| endpoint::is_address(text));
     let url = |text: &str| endpoint::cut(text).and_then(|url| short(&url));
-    let scope = |text: &str| reader.sensible(text, SCOPE_BYTES_MAX).filter(|text| scopes(text).count() <= SCOPES_MAX);
+    let scope = |text: &str| reader.sensible(text, TEXT_BYTES_MAX).filter(|text| scopes(text).count() <= SCOPES_MAX);
 
+    // The body may leave it to the query.
+    let domain = if reader.text("auth[domain]").is_some() { "auth[domain]" } else { "DOMAIN" };
     let licence = if kind == "onapppayment" { "data[STATUS]" } else { "auth[status]" };
     let mut profile = Profile {
-        domain: read(ProfileField::Domain, "auth[domain]", &address),
+        domain: read(ProfileField::Domain, domain, &address),
         client_endpoint: read(ProfileField::ClientEndpoint, "auth[client_endpoint]", &url),
         server_endpoint: read(ProfileField::ServerEndpoint, "auth[server_endpoint]", &url),
         version: read(ProfileField::Version, "data[VERSION]", &short),

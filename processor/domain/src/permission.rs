@@ -7,10 +7,16 @@ use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{InstallationState, Method, RecordStatus};
+use crate::{InstallationState, Method, RecordStatus, Stamp};
 
 /// A decision applies to one token, and no token lives longer.
-pub(crate) const CONSENT: Duration = Duration::from_secs(60 * 60);
+const CONSENT: Duration = Duration::from_secs(60 * 60);
+
+/// The latest possible expiry of a token that a decision applies to: it was issued before the decision occurred, and
+/// before it was received.
+pub(crate) fn consent_ends(decided: Stamp) -> Timestamp {
+    decided.occurred_at.min(decided.received_at).plus(CONSENT)
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -60,7 +66,7 @@ pub fn permits(state: &InstallationState, trust: Trust, method: &Method, token: 
     let Some(latest) = state.decision(&verdict, method, token) else {
         return Answer::Unanswered;
     };
-    let until = latest.since.occurred_at.plus(CONSENT);
+    let until = consent_ends(latest.since);
     match latest.value {
         Decision::Denied => Answer::Denied(Denial::Refused),
         Decision::Granted if now >= until => Answer::Denied(Denial::Expired),
@@ -73,7 +79,7 @@ mod tests {
     use bitrix24::Installation;
     use event_log::EventId;
 
-    use super::super::{Change, Fact, FactKind, Position, Profile, Revision, Stamp};
+    use super::super::{Change, Fact, FactKind, Position, Profile, Revision};
     use super::*;
 
     const HOUR: u64 = 3_600;
@@ -81,10 +87,11 @@ mod tests {
     fn state(facts: &[(u64, FactKind)]) -> InstallationState {
         let mut state = InstallationState::default();
         for (offset, (at, kind)) in (0..).zip(facts) {
-            let at = Timestamp::from_s(*at);
+            // The portal's clock is two minutes ahead.
+            let (at, ahead) = (Timestamp::from_s(*at), Timestamp::from_s(*at + 120));
             state.apply(&Change::Fact(Box::new(Fact {
                 installation: Installation::parse("crm-sync", "a223").expect("valid"),
-                stamp: Stamp::new(Some(at), at, EventId::from_u128(offset.into())),
+                stamp: Stamp::new(Some(ahead), at, EventId::from_u128(offset.into())),
                 principal: Fingerprint::of("application token"),
                 raw: Position { partition: 0, offset },
                 revision: Revision::default(),
@@ -125,7 +132,7 @@ mod tests {
         assert_eq!(ask(&[], 5), Answer::Denied(Denial::UnknownInstallation));
         assert_eq!(ask(&[(1, installed())], 5), Answer::Unanswered);
         assert_eq!(ask(&[(1, installed()), (2, decided(Decision::Denied))], 5), Answer::Denied(Denial::Refused));
-        let gone = FactKind::Uninstalled { clean: true, profile: Profile::default() };
+        let gone = FactKind::Uninstalled { clean: Some(true), profile: Profile::default() };
         let facts = [(1, installed()), (2, decided(Decision::Granted)), (3, gone)];
         assert_eq!(ask(&facts, 5), Answer::Denied(Denial::NotInstalled));
     }

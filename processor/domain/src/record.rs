@@ -11,7 +11,7 @@ use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::claims::{Description, Status};
-use crate::permission::CONSENT;
+use crate::permission::consent_ends;
 use crate::trust::{Trusted, Verdict};
 use crate::{Decision, EndpointHosts, InstallationState, Latest, Method, Position, Profile};
 
@@ -45,8 +45,8 @@ pub struct InstallationRecord {
     #[serde(flatten)]
     pub installation: Installation,
     pub status: RecordStatus,
-    /// Only if uninstalled: whether the portal asked for removal of the app's data.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// Whether the portal asked for removal of the app's data; not known while it is installed, and where it did not say.
+    #[serde(default)]
     pub cleaned: Option<bool>,
     /// The start of the current status.
     pub since: Option<Timestamp>,
@@ -89,7 +89,7 @@ impl PermissionRecord {
             token: *token,
             decision: latest.value,
             decided_at: latest.since.occurred_at,
-            expires_at: latest.since.occurred_at.plus(CONSENT),
+            expires_at: consent_ends(latest.since),
         }
     }
 }
@@ -138,7 +138,7 @@ impl InstallationState {
             installation: installation.clone(),
             status,
             cleaned: match last_word.map(|status| status.value) {
-                Some(Status::Uninstalled { clean }) => Some(clean),
+                Some(Status::Uninstalled { clean }) => clean,
                 Some(Status::Installed) | None => None,
             },
             since: last_word.map(|status| status.since.occurred_at),

@@ -137,7 +137,7 @@ mod tests {
             let profile = Profile::default();
             let kind = match *what {
                 "install" => FactKind::Installed { complete: true, profile },
-                "uninstall" => FactKind::Uninstalled { clean: true, profile },
+                "uninstall" => FactKind::Uninstalled { clean: Some(true), profile },
                 _ => {
                     let id = EventId::from_u128((u128::from(at.ms()) << 80) | (7 << 76) | (2 << 62));
                     let held = HeldEvent { installation: installation(), id, principal, offset };

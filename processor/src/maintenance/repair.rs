@@ -6,7 +6,9 @@ use event_log::contract::{Topic, header};
 use event_log::{EventId, EventLog, EventLogError, Output, Position, Record};
 use primitives::time::Timestamp;
 
-use crate::run::publish::{Publisher, json_bytes, permission_key, permission_value};
+use crate::run::publish::{
+    INSTALLATION, PERMISSION, Publisher, json_bytes, permission_key, permission_value, plain_headers, set,
+};
 use domain::fold::Effect;
 use domain::{Change, Fact, InstallationRecord, PermissionRecord};
 
@@ -63,22 +65,25 @@ impl Correction {
         let (mut output, because) = match self {
             Self::Fact(fact, raw, because) => {
                 let effect = Effect::Changed(Change::Fact(fact.clone()));
-                (Publisher::new(raw, fact.raw).output(&effect)?, because.label())
+                let mut output = Publisher::new(raw, fact.raw).output(&effect)?;
+                // The topic may have the fact's own id already.
+                let (id, revision) = (fact.stamp.id, fact.revision);
+                let id = format!("{id}/{}.{}", revision.interpretation, revision.correction);
+                set(&mut output.record, header::ID, id);
+                (output, because.label())
             }
             Self::Installation(record, partition, because) => {
                 let about = &record.installation;
-                let value = Some(json_bytes(record));
-                let made = made(Topic::Installations, *partition, about.to_string(), value, now);
-                let id = record.last_fact.as_ref().map(|last| last.id);
-                (from(made, about, id, record.position.map(|place| place.offset)), because.label())
+                let value = json_bytes(record);
+                let offset = record.position.map(|place| place.offset);
+                (made(Topic::Installations, *partition, about, about.to_string(), value, offset, now), because.label())
             }
             Self::Permission(about, record, partition, because) => {
-                let value = permission_value(about, record).to_string();
+                let value = json_bytes(&permission_value(about, record));
                 let key = permission_key(about, record);
-                let made = made(Topic::Permissions, *partition, key, Some(value.into()), now);
-                (from(made, about, None, None), because.label())
+                (made(Topic::Permissions, *partition, about, key, value, None, now), because.label())
             }
-            Self::NoRecord(topic, partition, key) => (made(*topic, *partition, key.clone(), None, now), "surplus"),
+            Self::NoRecord(topic, partition, key) => (tombstone(*topic, *partition, key.clone(), now), "surplus"),
         };
         output.record.headers.push((header::CORRECTION.to_owned(), because.as_bytes().to_vec()));
         Some(output)
@@ -94,27 +99,36 @@ impl Because {
     }
 }
 
-/// A record that follows from no raw event.
-fn made(topic: Topic, partition: u32, key: String, value: Option<Bytes>, at: Timestamp) -> Output {
-    let kind = if topic == Topic::Installations { "com.hookledger.installation" } else { "com.hookledger.permission" };
+/// A record that follows from no raw event: it has an id of its own, and the place of its source as far as it is known.
+fn made(
+    topic: Topic,
+    partition: u32,
+    about: &Installation,
+    key: String,
+    value: Bytes,
+    offset: Option<u64>,
+    at: Timestamp,
+) -> Output {
     let known = [
-        (header::SPEC_VERSION, "1.0"),
-        (header::TYPE, kind),
-        (header::CONTENT_TYPE, "application/json"),
-        (header::RAW_PARTITION, &partition.to_string()),
+        (header::SPEC_VERSION, "1.0".to_owned()),
+        (header::ID, EventId::now_v7().to_string()),
+        (header::SOURCE, format!("/{about}")),
+        (header::TYPE, kind(topic).to_owned()),
+        (header::TIME, at.to_string()),
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::RAW_PARTITION, partition.to_string()),
     ];
-    let headers = known.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).into();
-    Output { topic, partition, record: Record { key: Some(key), value, headers, at } }
+    let offset = offset.map(|offset| (header::RAW_OFFSET, offset.to_string()));
+    let headers = known.into_iter().chain(offset).map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
+    Output { topic, partition, record: Record { key: Some(key), value: Some(value), headers, at } }
 }
 
-/// Adds headers for the origin, if known.
-fn from(mut output: Output, about: &Installation, id: Option<EventId>, offset: Option<u64>) -> Output {
-    let known = [
-        Some((header::SOURCE, format!("/{about}"))),
-        id.map(|id| (header::ID, id.to_string())),
-        offset.map(|offset| (header::RAW_OFFSET, offset.to_string())),
-    ];
-    let known = known.into_iter().flatten().map(|(name, value)| (name.to_owned(), value.into_bytes()));
-    output.record.headers.extend(known);
-    output
+fn tombstone(topic: Topic, partition: u32, key: String, at: Timestamp) -> Output {
+    let mut headers = plain_headers(kind(topic), Position { partition, offset: 0 });
+    headers.retain(|(name, _)| name != header::RAW_OFFSET);
+    Output { topic, partition, record: Record { key: Some(key), value: None, headers, at } }
+}
+
+fn kind(topic: Topic) -> &'static str {
+    if topic == Topic::Installations { INSTALLATION } else { PERMISSION }
 }

@@ -103,7 +103,7 @@ async fn an_installation_is_shown_with_null_for_what_is_not_known() {
     assert_eq!(record["trusted"][0]["basis"], "first-install");
     assert_eq!(record["last_fact"]["type"], "ONAPPMETHODCONFIRM");
     assert_eq!(record["position"], json!({ "partition": 0, "offset": 1 }));
-    assert!(record.get("cleaned").is_none());
+    assert_eq!(record["cleaned"], Value::Null);
 }
 
 #[actix_web::test]

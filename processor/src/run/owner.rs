@@ -21,8 +21,8 @@ use crate::state::{Progressed, Store, StoreError};
 use crate::vouch::Vouching;
 use domain::fold::{Effect, Outcome, fold, fold_attestation, forget};
 use domain::{
-    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Principal, Reason, Stamp, interpret,
-    interpret_command,
+    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Principal, Public, Reason, Stamp, interpret,
+    interpret_command, unsigned_call,
 };
 
 /// Limits of an owner. A step is one transaction.
@@ -227,8 +227,15 @@ impl<'a> Owner<'a> {
             self.make_room(place.partition, &publisher, batch)?;
         }
 
+        let unsigned = |reason| {
+            let call = raw.as_ref().ok().filter(|_| reason == Reason::MissingToken);
+            call.and_then(|raw| unsigned_call(raw, place)).ok_or(reason)
+        };
         let (outcome, effects) = match meaning {
-            Err(reason) => (Outcome::Rejected(reason), Vec::new()),
+            Err(reason) => match unsigned(reason) {
+                Ok(call) => (Outcome::Unverified, vec![Effect::Unverified(call)]),
+                Err(reason) => (Outcome::Rejected(reason), Vec::new()),
+            },
             Ok(meaning) if self.is_repeated(event_log, entry, &meaning, batch)? => (Outcome::Repeated, Vec::new()),
             Ok(meaning) => {
                 let installation = meaning.installation().clone();
@@ -292,6 +299,9 @@ impl<'a> Owner<'a> {
 
     /// Adds an effect to the step, with its records.
     fn put(&self, effect: Effect, publisher: &Publisher<'_>, batch: &mut Batch) {
+        if let Effect::Verified(public) | Effect::Unverified(public) = &effect {
+            self.count_omitted(public);
+        }
         if let Effect::Release(held) = &effect {
             match event_of(&self.held, publisher.partition(), held) {
                 Some(event) => batch.put(publisher.event(Topic::Events, &event.public, event.raw)),
@@ -304,6 +314,9 @@ impl<'a> Owner<'a> {
         let Effect::Changed(change) = effect else { return };
         match &change {
             Change::Fact(fact) => {
+                for field in fact.kind.profile().into_iter().flat_map(|profile| &profile.omitted) {
+                    self.metrics.omitted.with_label_values(&[field.label()]).inc();
+                }
                 batch.facts.insert(fact.stamp.id);
             }
             Change::Held(held, HeldDetails { fact: Some(fact), .. }) => {
@@ -312,6 +325,12 @@ impl<'a> Owner<'a> {
             Change::Held(_, HeldDetails { fact: None, .. }) | Change::NoLongerHeld(_) | Change::Heard(..) => {}
         }
         batch.partitions.entry(publisher.partition()).or_default().changes.push(change);
+    }
+
+    fn count_omitted(&self, public: &Public) {
+        for part in &public.omitted {
+            self.metrics.omitted.with_label_values(&[part.label()]).inc();
+        }
     }
 
     /// Forgets the oldest installations without facts, above the limit.

@@ -12,6 +12,10 @@ use crate::run::inconsistency::What;
 use domain::fold::Effect;
 use domain::{Change, FactKey, PermissionRecord, Public, Reason};
 
+pub(crate) const INSTALLATION: &str = "com.hookledger.installation";
+pub(crate) const PERMISSION: &str = "com.hookledger.permission";
+const HELD: &str = "com.hookledger.unverified";
+
 /// The progress record of a partition, in the same transaction as the records that follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -87,20 +91,21 @@ impl<'a> Publisher<'a> {
             Effect::Unverified(public) => self.event(Topic::Unverified, public, self.place),
             Effect::Release(_) => return None,
             Effect::Installation(record) => {
-                self.made(Topic::Installations, record.installation.to_string(), "com.hookledger.installation", record)
+                self.made(Topic::Installations, record.installation.to_string(), INSTALLATION, record)
             }
             Effect::InstallationGone(installation) => {
-                let key = Some(installation.to_string());
-                self.record(Topic::Installations, key, None, "com.hookledger.installation")
+                self.tombstone(Topic::Installations, installation.to_string(), INSTALLATION)
             }
             Effect::Permission(record) => {
                 let about = self.about()?;
                 let value = permission_value(&about, record);
-                self.made(Topic::Permissions, permission_key(&about, record), "com.hookledger.permission", &value)
+                let mut output = self.made(Topic::Permissions, permission_key(&about, record), PERMISSION, &value);
+                // One event may change several permissions.
+                self.name(&mut output.record, &format!("{}/{}", record.method, record.token));
+                output
             }
             Effect::PermissionGone(record) => {
-                let key = permission_key(&self.about()?, record);
-                self.record(Topic::Permissions, Some(key), None, "com.hookledger.permission")
+                self.tombstone(Topic::Permissions, permission_key(&self.about()?, record), PERMISSION)
             }
         };
         Some(output)
@@ -108,22 +113,50 @@ impl<'a> Publisher<'a> {
 
     /// An event as published; `lies_at` is its own position, which differs for a released event.
     pub fn event(&self, topic: Topic, public: &Public, lies_at: Position) -> Output {
-        let kind = format!("com.bitrix24.{}", public.event.to_ascii_lowercase());
-        let without_data = (public.size() as usize > self.event_bytes).then(|| public.clone().without_data(lies_at));
+        let without_data = (public.size() as usize > self.event_bytes).then(|| public.clone().without_data());
         let public = without_data.as_ref().unwrap_or(public);
-        let mut output = self.made(topic, public.installation.to_string(), &kind, public);
-        set(&mut output.record, header::ID, public.id.to_string());
-        set(&mut output.record, header::TIME, public.occurred_at.to_string());
+        let mut output = self.made(topic, public.installation.to_string(), &public.type_name(), public);
+        let record = &mut output.record;
+        set(record, header::ID, public.id.to_string());
+        set(record, header::TIME, public.occurred_at.to_string());
+        if lies_at != self.place {
+            set(record, header::BODY_PARTITION, lies_at.partition.to_string());
+            set(record, header::BODY_OFFSET, lies_at.offset.to_string());
+        }
         output
     }
 
-    /// Without a value, since `raw` has the body; without a portal, if its name is a secret.
+    /// Without the body, which `raw` has; without a portal, if its name is a secret.
     pub fn rejected(&self, reason: Reason) -> Output {
+        let raw = RawEvent::from_record(self.raw).ok();
         let is_secret = reason == Reason::SecretInName;
-        let key = self.raw.key.clone().filter(|_| !is_secret);
-        let mut output = self.record(Topic::Rejected, key, None, "com.hookledger.rejected");
-        if is_secret && let Ok(raw) = RawEvent::from_record(self.raw) {
+        let member_id = raw.as_ref().and_then(|raw| raw.member_id.as_ref()).filter(|_| !is_secret);
+        let value = json!({
+            "id": raw.as_ref().map(|raw| raw.id),
+            "reason": reason.label(),
+            "app": raw.as_ref().map(|raw| &raw.app),
+            "member_id": member_id,
+            "received_at": raw.as_ref().map_or(self.at, |raw| raw.received_at),
+            "size": self.raw.value.as_ref().map_or(0, Bytes::len),
+            "raw": self.place,
+        });
+        let (key, value) = (self.raw.key.clone().filter(|_| !is_secret), Some(json_bytes(&value)));
+        let mut output = self.record(Topic::Rejected, key, value, "com.hookledger.rejected");
+        let Position { partition, offset } = self.place;
+        if let Some(raw) = raw.as_ref().filter(|_| is_secret) {
             set(&mut output.record, header::SOURCE, format!("/{}", raw.app));
+        }
+        match raw {
+            // A second copy is rejected once more.
+            Some(raw) if raw.resent => self.name(&mut output.record, &format!("{partition}/{offset}")),
+            Some(_) => {}
+            None => {
+                let record = &mut output.record;
+                set(record, header::SPEC_VERSION, "1.0".to_owned());
+                set(record, header::ID, format!("raw/{partition}/{offset}"));
+                set(record, header::SOURCE, "/".to_owned());
+                set(record, header::TIME, self.at.to_string());
+            }
         }
         set(&mut output.record, header::REASON, reason.label().to_owned());
         output
@@ -145,15 +178,12 @@ impl<'a> Publisher<'a> {
             }
             Change::Held(held, details) => {
                 let key = FactKey::Held(held.clone()).to_string();
-                self.made(Topic::Facts, key, "com.hookledger.unverified", details)
+                self.plain(Topic::Facts, key, Some(json_bytes(details)), HELD)
             }
-            Change::NoLongerHeld(held) => {
-                let key = FactKey::Held(held.clone()).to_string();
-                self.record(Topic::Facts, Some(key), None, "com.hookledger.unverified")
-            }
+            Change::NoLongerHeld(held) => self.tombstone(Topic::Facts, FactKey::Held(held.clone()).to_string(), HELD),
             Change::Heard(installation, at) => {
                 let key = FactKey::Heard(installation.clone()).to_string();
-                self.made(Topic::Facts, key, "com.hookledger.heard", &Heard { heard_at: *at })
+                self.plain(Topic::Facts, key, Some(json_bytes(&Heard { heard_at: *at })), "com.hookledger.heard")
             }
         }
     }
@@ -167,14 +197,32 @@ impl<'a> Publisher<'a> {
         self.record(topic, Some(key), Some(json_bytes(value)), kind)
     }
 
-    /// With the headers of the raw event that still apply.
+    /// A `CloudEvent`, with the headers of the raw event that still apply.
     fn record(&self, topic: Topic, key: Option<String>, value: Option<Bytes>, kind: &str) -> Output {
         let kept =
             [header::SPEC_VERSION, header::ID, header::SOURCE, header::TIME, header::TRACEPARENT, header::TRACESTATE];
         let kept = self.raw.headers.iter().filter(|(name, _)| kept.contains(&name.as_str()));
         let mut headers: Vec<(String, Vec<u8>)> = kept.cloned().collect();
-        headers.extend(self::headers(kind, self.place));
+        headers.push((header::TYPE.to_owned(), kind.as_bytes().to_vec()));
+        headers.push((header::CONTENT_TYPE.to_owned(), b"application/json".to_vec()));
+        headers.extend(raw_place(self.place));
         Output { topic, partition: self.place.partition, record: Record { key, value, headers, at: self.at } }
+    }
+
+    /// A record that is no `CloudEvent`.
+    fn plain(&self, topic: Topic, key: String, value: Option<Bytes>, kind: &str) -> Output {
+        let record = Record { key: Some(key), value, headers: plain_headers(kind, self.place), at: self.at };
+        Output { topic, partition: self.place.partition, record }
+    }
+
+    fn tombstone(&self, topic: Topic, key: String, kind: &str) -> Output {
+        self.plain(topic, key, None, kind)
+    }
+
+    /// Appends to the id of a record, so that it is unique in its topic.
+    fn name(&self, record: &mut Record, suffix: &str) {
+        let id = self.raw.header(header::ID).map(String::from_utf8_lossy).unwrap_or_default();
+        set(record, header::ID, format!("{id}/{suffix}"));
     }
 }
 
@@ -191,17 +239,22 @@ pub fn accepted(accepted: &Accepted, id: EventId, partition: u32) -> Output {
 fn of_partition(key: &FactKey, value: &impl Serialize, kind: &str, partition: u32, raw: u64, at: Timestamp) -> Output {
     let place = Position { partition, offset: raw.saturating_sub(1) };
     let (key, value) = (Some(key.to_string()), Some(json_bytes(value)));
-    Output { topic: Topic::Facts, partition, record: Record { key, value, headers: headers(kind, place).into(), at } }
+    let headers = plain_headers(kind, place);
+    Output { topic: Topic::Facts, partition, record: Record { key, value, headers, at } }
 }
 
 pub(crate) fn json_bytes(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).expect("our own types have a JSON form").into()
 }
 
-fn headers(kind: &str, place: Position) -> [(String, Vec<u8>); 4] {
+/// The headers of a record that is no `CloudEvent`.
+pub(crate) fn plain_headers(kind: &str, place: Position) -> Vec<(String, Vec<u8>)> {
+    let kind = (header::KIND.to_owned(), kind.as_bytes().to_vec());
+    [kind].into_iter().chain(raw_place(place)).collect()
+}
+
+fn raw_place(place: Position) -> [(String, Vec<u8>); 2] {
     [
-        (header::TYPE.to_owned(), kind.as_bytes().to_vec()),
-        (header::CONTENT_TYPE.to_owned(), b"application/json".to_vec()),
         (header::RAW_PARTITION.to_owned(), place.partition.to_string().into_bytes()),
         (header::RAW_OFFSET.to_owned(), place.offset.to_string().into_bytes()),
     ]
@@ -219,7 +272,7 @@ pub(crate) fn permission_key(about: &Installation, record: &PermissionRecord) ->
     format!("{about}/{}/{}", record.method, record.token)
 }
 
-fn set(record: &mut Record, name: &str, value: String) {
+pub(crate) fn set(record: &mut Record, name: &str, value: String) {
     match record.headers.iter_mut().find(|(header, _)| header == name) {
         Some((_, old)) => *old = value.into_bytes(),
         None => record.headers.push((name.to_owned(), value.into_bytes())),

@@ -140,7 +140,7 @@ enum FactKindRow {
         profile: Profile,
     },
     Uninstalled {
-        clean: bool,
+        clean: Option<bool>,
         #[serde(with = "ProfileRow")]
         profile: Profile,
     },

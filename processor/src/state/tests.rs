@@ -39,7 +39,7 @@ fn kind() -> impl Strategy<Value = FactKind> {
         Just(FactKind::Installed { complete: true, profile: profile.clone() }),
         Just(FactKind::Installed { complete: false, profile: language }),
         Just(FactKind::Updated { previous_version: None, profile: omitting }),
-        any::<bool>().prop_map(move |clean| FactKind::Uninstalled { clean, profile: profile.clone() }),
+        any::<Option<bool>>().prop_map(move |clean| FactKind::Uninstalled { clean, profile: profile.clone() }),
         any::<bool>().prop_map(decided),
     ]
 }

@@ -99,7 +99,7 @@ fn fact(random: &mut Rng, installation: Installation, offset: u64) -> Fact {
     let profile = Profile { domain: Some(format!("portal{}.bitrix24.com", random.u8(..))), ..Profile::default() };
     let kind = match random.u32(..6) {
         0 => FactKind::Installed { complete: random.bool(), profile },
-        1 => FactKind::Uninstalled { clean: random.bool(), profile },
+        1 => FactKind::Uninstalled { clean: Some(random.bool()), profile },
         2 => FactKind::Updated { previous_version: Some("1".to_owned()), profile },
         3 => FactKind::Paid { code: None, days: Some(30), expired: Some(false), profile },
         _ => FactKind::MethodDecided {

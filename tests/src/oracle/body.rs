@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Longer words of a portal about itself are not kept, but for scopes.
-const TEXT_BYTES_MAX: usize = 256;
-const SCOPE_BYTES_MAX: usize = 4096;
-const SCOPES_MAX: usize = 256;
+/// Longer words of a portal about itself are not kept.
+const TEXT_BYTES_MAX: usize = 8 * 1024;
+const SCOPES_MAX: usize = 1024;
 
 /// What names a secret, in lower case and without anything but letters and digits.
-const SECRETS: [&str; 6] = ["token", "secret", "password", "authid", "refreshid", "signature"];
+const SECRETS: [&str; 5] = ["token", "secret", "password", "authid", "refreshid"];
+/// Shorter ones are hidden in their own place only.
+const SECRET_BYTES_MIN: usize = 16;
 
 const LIFECYCLE: [&str; 6] =
     ["ONAPPINSTALL", "ONAPPUPDATE", "ONAPPUNINSTALL", "ONAPPPAYMENT", "ONAPPMETHODCONFIRM", "ONAPPUSERREADY"];
@@ -44,6 +45,9 @@ impl Fields {
 
     /// Whether nothing is missing without which the event means nothing.
     pub fn is_whole(&self) -> bool {
+        if self.get("event").is_none() {
+            return self.is_call();
+        }
         if self.get("event") != Some("ONAPPMETHODCONFIRM") {
             return true;
         }
@@ -53,9 +57,26 @@ impl Fields {
             && matches!(self.get("data[CONFIRMED]"), Some("0" | "1"))
     }
 
+    /// Whether it is a call of a robot or a page, which has no `event`.
+    pub fn is_call(&self) -> bool {
+        let has = |name: &str| self.get(name).is_some();
+        let is_page = has("member_id") && (has("AUTH_ID") || has("APPLICATION_TOKEN") || has("PLACEMENT"));
+        !has("event") && (has("auth[member_id]") || is_page)
+    }
+
+    /// Whether data were to be removed; `null` where that was not said.
+    pub fn clean(&self) -> Value {
+        match self.get("data[CLEAN]") {
+            Some("1" | "true") => json!(true),
+            Some("0" | "false") => json!(false),
+            _ => Value::Null,
+        }
+    }
+
     /// Whether an install was finished and the app is active; older portals could say that it is not.
     pub fn is_complete(&self) -> bool {
-        self.get("data[INSTALLED]") != Some("N") && self.get("data[ACTIVE]") != Some("N")
+        let is_no = |name: &str| matches!(self.get(name), Some("N" | "false" | "0"));
+        !is_no("data[INSTALLED]") && !is_no("data[ACTIVE]")
     }
 
     /// How the portal describes itself, by names of the installation record; `null` for what cannot be shown.
@@ -80,7 +101,7 @@ impl Fields {
         }
         if let Some(scope) = self.get("auth[scope]") {
             let scopes: Vec<_> = scope.split([',', ' ']).filter(|scope| !scope.is_empty()).collect();
-            let fits = scope.len() <= SCOPE_BYTES_MAX && scopes.len() <= SCOPES_MAX && self.is_harmless(scope);
+            let fits = scope.len() <= TEXT_BYTES_MAX && scopes.len() <= SCOPES_MAX && self.is_harmless(scope);
             profile.push(("scope", if fits { json!(scopes) } else { Value::Null }));
         }
         // This event alone gives the authorisation server's domain.
@@ -101,7 +122,7 @@ impl Fields {
     fn is_harmless(&self, text: &str) -> bool {
         let letters = |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
         let is_secret = |name: &str| SECRETS.iter().any(|secret| letters(name).contains(secret));
-        let mut secrets = self.0.iter().filter(|(name, value)| value.len() >= 8 && is_secret(name));
+        let mut secrets = self.0.iter().filter(|(name, value)| value.len() >= SECRET_BYTES_MIN && is_secret(name));
         !text.chars().any(char::is_control) && !secrets.any(|(_, secret)| text.contains(secret.as_str()))
     }
 }

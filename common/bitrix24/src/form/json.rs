@@ -5,9 +5,9 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::name::DEPTH_MAX;
+use super::name::{self, DEPTH_MAX, Name};
 use super::scan::{AUTH, MEMBER_ID, Scan, TOKEN};
-use super::tree::{Builder, Id, Key, ROOT};
+use super::tree::{Builder, Id, Key, ROOT, Shape};
 use primitives::secret::Secret;
 
 /// A form spells out every name, JSON does not: with longer ones, a small body would become a large one.
@@ -40,9 +40,14 @@ fn object<'de>(body: &'de [u8], visitor: impl Visitor<'de, Value = ()>) -> Optio
     json.deserialize_map(visitor).and_then(|()| json.end()).ok()
 }
 
-/// A bracket in a key would be one in the field's name.
-fn mended(key: &str) -> String {
-    key.replace(['[', ']'], "_")
+/// A key of the body with keys in brackets, as automation tools write what was a form: `auth[member_id]`.
+fn flat(key: &str) -> Option<Name<'_>> {
+    Name::parse(key.as_bytes()).filter(|name| name.keys().next().is_some())
+}
+
+/// Whether a field of this name is left out.
+fn is_left_out(key: &str, name: &Name<'_>) -> bool {
+    key.len() > NAME_BYTES_MAX || name.keys().any(|key| key == name::Key::TooDeep)
 }
 
 /// As PHP writes it; none for a number that is not exact.
@@ -148,6 +153,14 @@ impl List<'_> {
         let is_taken = name_bytes <= NAME_BYTES_MAX && self.depth <= DEPTH_MAX && !self.tree.is_full();
         is_taken.then(|| Field { tree: self.tree, list: self.node, key, name_bytes, depth: self.depth + 1 })
     }
+
+    fn flat_field(&mut self, key: &str, name: &Name<'_>) -> Option<Field<'_>> {
+        if is_left_out(key, name) || self.tree.is_full() {
+            return None;
+        }
+        let (list, last) = self.tree.list_of(name)?;
+        Some(Field { tree: self.tree, list, key: last, name_bytes: key.len(), depth: name.keys().count() + 1 })
+    }
 }
 
 impl<'de> Visitor<'de> for List<'_> {
@@ -159,8 +172,11 @@ impl<'de> Visitor<'de> for List<'_> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<(), A::Error> {
         while let Some(key) = fields.next_key::<String>()? {
-            let key = mended(&key);
-            match self.field(Key::of(key.as_bytes()), key.len()) {
+            let field = match flat(&key).filter(|_| self.node == ROOT) {
+                Some(name) => self.flat_field(&key, &name),
+                None => self.field(Key::of(key.as_bytes()), key.len()),
+            };
+            match field {
                 Some(field) => fields.next_value_seed(Any(field))?,
                 None => fields.next_value_seed(Any(Nothing))?,
             }
@@ -179,33 +195,26 @@ struct Field<'t> {
 }
 
 impl Field<'_> {
-    /// An empty list is removed again.
-    fn fill<E>(self, fill: impl FnOnce(List<'_>) -> Result<(), E>) -> Result<(), E> {
+    fn fill<E>(self, shape: Shape, fill: impl FnOnce(List<'_>) -> Result<(), E>) -> Result<(), E> {
         let Self { tree, list, key, name_bytes, depth } = self;
         // Where there is no room, nothing below is taken either.
-        let node = tree.replace(list, key.clone()).unwrap_or(ROOT);
-        let filled = fill(List { tree, node, name_bytes, depth });
-        if tree.is_empty(node) {
-            tree.remove(list, &key);
-        }
-        filled
+        let node = tree.replace(list, key).unwrap_or(ROOT);
+        tree.set_shape(node, shape);
+        fill(List { tree, node, name_bytes, depth })
     }
 }
 
 impl<'de> Take<'de> for Field<'_> {
     fn text(self, text: Option<&str>) {
+        let Some(node) = self.tree.replace(self.list, self.key) else { return };
         match text {
-            None => self.tree.remove(self.list, &self.key),
-            Some(text) => {
-                if let Some(node) = self.tree.replace(self.list, self.key) {
-                    self.tree.put(node, text);
-                }
-            }
+            None => self.tree.set_shape(node, Shape::Null),
+            Some(text) => self.tree.put(node, text),
         }
     }
 
     fn array<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        self.fill(|mut list| {
+        self.fill(Shape::List, |mut list| {
             for index in 0_i64.. {
                 let key_bytes = index.checked_ilog10().map_or(1, |digits| digits as usize + 1);
                 let item = match list.field(Key::Index(index), key_bytes) {
@@ -221,7 +230,7 @@ impl<'de> Take<'de> for Field<'_> {
     }
 
     fn object<A: MapAccess<'de>>(self, fields: A) -> Result<(), A::Error> {
-        self.fill(|list| list.visit_map(fields))
+        self.fill(Shape::Map, |list| list.visit_map(fields))
     }
 }
 
@@ -234,10 +243,11 @@ impl<'de> Visitor<'de> for Variables<'_> {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<(), A::Error> {
         while let Some(key) = fields.next_key::<String>()? {
-            let key = mended(&key);
-            if key == AUTH {
+            if let Some(name) = flat(&key) {
+                self.flat(&key, &name, &mut fields)?;
+            } else if key == AUTH {
                 self.0.forget_auth();
                 fields.next_value_seed(Any(Auth(self.0)))?;
             } else if let Some(variable) = self.0.variable(key.as_bytes()) {
@@ -247,6 +257,33 @@ impl<'de> Visitor<'de> for Variables<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Variables<'_> {
+    /// The value of a key such as `auth[member_id]`.
+    fn flat<'de, A: MapAccess<'de>>(&mut self, key: &str, name: &Name<'_>, fields: &mut A) -> Result<(), A::Error> {
+        if is_left_out(key, name) {
+            return fields.next_value_seed(Any(Nothing));
+        }
+        let mut keys = name.keys();
+        let (key, is_last) = (keys.next(), keys.next().is_none());
+        let is_auth = |wanted: &str| *name.base == *AUTH.as_bytes() && key == Some(name::Key::Named(wanted.as_bytes()));
+        if is_auth(MEMBER_ID) {
+            self.0.auth_member_id = None;
+            if is_last {
+                return fields.next_value_seed(Any(Text(&mut self.0.auth_member_id)));
+            }
+        } else if is_auth(TOKEN) {
+            self.0.auth_token = None;
+            if is_last {
+                return fields.next_value_seed(Any(Token(self.0)));
+            }
+        } else if let Some(variable) = self.0.variable(&name.base) {
+            // A variable with keys has no text.
+            *variable = None;
+        }
+        fields.next_value_seed(Any(Nothing))
     }
 }
 
@@ -269,6 +306,25 @@ impl<'de> Take<'de> for Text<'_> {
     }
 }
 
+/// The token, if the value is a text.
+struct Token<'s>(&'s mut Scan);
+
+impl<'de> Take<'de> for Token<'_> {
+    fn text(self, text: Option<&str>) {
+        self.0.auth_token = text.map(Secret::new);
+    }
+
+    fn array<A: SeqAccess<'de>>(self, items: A) -> Result<(), A::Error> {
+        self.0.auth_token = None;
+        Nothing.array(items)
+    }
+
+    fn object<A: MapAccess<'de>>(self, fields: A) -> Result<(), A::Error> {
+        self.0.auth_token = None;
+        Nothing.object(fields)
+    }
+}
+
 /// Of `auth` only the `member_id` and the `application_token` are kept.
 struct Auth<'s>(&'s mut Scan);
 
@@ -281,13 +337,10 @@ impl<'de> Take<'de> for Auth<'_> {
 
     fn object<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         while let Some(key) = fields.next_key::<String>()? {
-            let key = mended(&key);
             if key == MEMBER_ID {
                 fields.next_value_seed(Any(Text(&mut self.0.auth_member_id)))?;
             } else if key == TOKEN {
-                let mut token = None;
-                fields.next_value_seed(Any(Text(&mut token)))?;
-                self.0.auth_token = token.map(Secret::new);
+                fields.next_value_seed(Any(Token(self.0)))?;
             } else {
                 fields.next_value_seed(Any(Nothing))?;
             }

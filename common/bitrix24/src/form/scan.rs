@@ -23,7 +23,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    fn of(form: &Form) -> Self {
+    pub(super) fn of(form: &Form) -> Self {
         let text = |name| form.text(name).map(str::to_owned);
         Self {
             event: text("event"),
@@ -31,6 +31,18 @@ impl Scan {
             member_id: text(MEMBER_ID),
             auth_member_id: text("auth[member_id]"),
             auth_token: text("auth[application_token]").map(Secret::new),
+        }
+    }
+
+    /// The fields of a request: those of its body, and those of its query that the body does not have.
+    #[must_use]
+    pub fn or(self, query: Self) -> Self {
+        Self {
+            event: self.event.or(query.event),
+            ts: self.ts.or(query.ts),
+            member_id: self.member_id.or(query.member_id),
+            auth_member_id: self.auth_member_id.or(query.auth_member_id),
+            auth_token: self.auth_token.or(query.auth_token),
         }
     }
 
@@ -87,7 +99,7 @@ pub(super) fn form(body: &[u8]) -> Scan {
             if name.may_be_too_deep() && name.keys().any(|key| key == Key::TooDeep) {
                 // It replaces all of `auth`, except where PHP stops before, at a list that has used the last index.
                 if *may_count_to_the_end.get_or_insert_with(|| names_a_last_index(body)) {
-                    let form = Form::parse(body);
+                    let form = Form::parse_query(body);
                     if !form.has_too_many_fields() {
                         return Scan::of(&form);
                     }

@@ -49,7 +49,18 @@ impl fmt::Display for Key {
     }
 }
 
-/// Every list has a text somewhere below it.
+/// What a field is. A form tells texts from fields with keys, JSON says more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    Text,
+    Null,
+    List,
+    Map,
+    /// A list or a map: a form does not tell.
+    #[default]
+    Fields,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
@@ -63,6 +74,7 @@ pub(super) struct Tree {
 #[derive(Clone, Debug, Default)]
 struct Node {
     text: Option<Range<u32>>,
+    shape: Shape,
     /// The list's range in the entries.
     below: Range<u32>,
 }
@@ -90,6 +102,10 @@ impl Tree {
         Some(&self.texts[start as usize..end as usize])
     }
 
+    pub fn shape(&self, node: Id) -> Shape {
+        self.nodes[node as usize].shape
+    }
+
     /// Indexes first, in their order.
     pub fn below(&self, list: Id) -> impl Iterator<Item = (&Key, Id)> {
         self.entries(list).iter().map(|(key, node)| (key, *node))
@@ -113,6 +129,7 @@ pub(super) struct Builder {
 #[derive(Clone, Debug, Default)]
 struct Building {
     text: Option<Range<u32>>,
+    shape: Shape,
     count: u32,
     /// The highest index that the list has used.
     last_index: Option<i64>,
@@ -141,8 +158,11 @@ impl Builder {
         if self.is_full {
             return Tree { is_full: true, ..Self::default().finish() };
         }
-        let mut nodes: Vec<Node> =
-            self.nodes.into_iter().map(|node| Node { text: node.text, below: Range::default() }).collect();
+        let mut nodes: Vec<Node> = self
+            .nodes
+            .into_iter()
+            .map(|Building { text, shape, .. }| Node { text, shape, below: Range::default() })
+            .collect();
         let mut entries = Vec::with_capacity(self.below.len());
         for ((list, key), node) in self.below {
             let at = offset(entries.len());
@@ -185,7 +205,13 @@ impl Builder {
         self.clear(node);
         let from = self.texts.len();
         self.texts.push_str(text);
-        self.nodes[node as usize].text = Some(offset(from)..offset(self.texts.len()));
+        let node = &mut self.nodes[node as usize];
+        (node.text, node.shape) = (Some(offset(from)..offset(self.texts.len())), Shape::Text);
+    }
+
+    /// Of a node without a text.
+    pub fn set_shape(&mut self, node: Id, shape: Shape) {
+        self.nodes[node as usize].shape = shape;
     }
 
     /// Removes all nodes below it, too.
@@ -195,8 +221,39 @@ impl Builder {
         }
     }
 
-    pub fn is_empty(&self, list: Id) -> bool {
+    fn is_empty(&self, list: Id) -> bool {
         self.nodes[list as usize].count == 0
+    }
+
+    /// The list of a name, with the key there. Creates missing lists. None if the field is lost.
+    pub fn list_of(&mut self, name: &Name<'_>) -> Option<(Id, Key)> {
+        let (mut list, mut key) = (ROOT, Key::of(&name.base));
+        for next in name.keys() {
+            let Ok(node) = self.named(list, key) else {
+                self.is_full = true;
+                return None;
+            };
+            list = self.open(node);
+            key = match next {
+                name::Key::Named(key) => Key::of(key),
+                name::Key::Next => Key::Index(self.next_index(list)?),
+                name::Key::TooDeep => return None,
+            };
+        }
+        Some((list, key))
+    }
+
+    /// A text gives way to fields.
+    fn open(&mut self, node: Id) -> Id {
+        let building = &mut self.nodes[node as usize];
+        if matches!(building.shape, Shape::Text | Shape::Null) {
+            (building.text, building.shape) = (None, Shape::Fields);
+        }
+        node
+    }
+
+    fn next_index(&self, list: Id) -> Option<i64> {
+        self.nodes[list as usize].last_index.map_or(Some(0), |last| last.checked_add(1))
     }
 
     fn get(&self, list: Id, key: &Key) -> Option<Id> {
@@ -240,12 +297,11 @@ impl Builder {
     fn place(&mut self, name: &Name<'_>) -> Result<Id, Lost> {
         let mut node = self.named(ROOT, Key::of(&name.base))?;
         for key in name.keys() {
-            self.nodes[node as usize].text = None;
+            self.open(node);
             node = match key {
                 name::Key::Named(key) => self.named(node, Key::of(key))?,
                 name::Key::Next => {
-                    let last = self.nodes[node as usize].last_index;
-                    let index = last.map_or(Some(0), |last| last.checked_add(1)).ok_or(Lost::NoIndexLeft)?;
+                    let index = self.next_index(node).ok_or(Lost::NoIndexLeft)?;
                     self.named(node, Key::Index(index))?
                 }
                 name::Key::TooDeep => break,
