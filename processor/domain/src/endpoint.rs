@@ -111,6 +111,11 @@ fn name(address: &str) -> String {
     name.to_lowercase()
 }
 
+/// Whether two addresses belong to one portal.
+pub(crate) fn is_of_portal(one: &str, other: &str) -> bool {
+    is_same_portal(&name(one), &name(other))
+}
+
 /// Whether two names belong to one portal: equal, or the same subdomain under two of Bitrix24's domains.
 fn is_same_portal(one: &str, other: &str) -> bool {
     let portal = |name: &str| CLOUD.iter().find_map(|cloud| name.strip_suffix(cloud)).map(str::to_owned);

@@ -311,7 +311,7 @@ fn fact_kind(event: &str, reader: &Reader<'_>) -> Result<Option<FactKind>, Reaso
 fn profile(kind: &str, reader: &Reader<'_>) -> Profile {
     let mut omitted = BTreeSet::new();
     let mut read = |field, name: &str, value: &dyn Fn(&str) -> Option<String>| {
-        let text = reader.text(name).filter(|_| !kind.is_empty() || name.starts_with("auth["))?;
+        let text = reader.text(name).filter(|_| !kind.is_empty() || !name.starts_with("data["))?;
         let value = value(text);
         if value.is_none() {
             omitted.insert(field);
@@ -341,9 +341,14 @@ fn profile(kind: &str, reader: &Reader<'_>) -> Profile {
     let is_server = |domain: &String| {
         endpoint::is_authorisation_server(domain) || server.is_some_and(|server| server.eq_ignore_ascii_case(domain))
     };
-    profile.domain = profile.domain.take().filter(|domain| !is_server(domain));
-    if profile.domain.is_none() && !omitted.contains(&ProfileField::Domain) {
-        profile.domain = profile.client_endpoint.as_deref().and_then(endpoint::host).map(str::to_owned);
+    let domain = profile.domain.take().filter(|domain| !is_server(domain));
+    if !omitted.contains(&ProfileField::Domain) {
+        // A portal may be named by two of Bitrix24's domains: the one that is called counts.
+        let called = profile.client_endpoint.as_deref().and_then(endpoint::host);
+        let is_of_portal =
+            |called: &&str| domain.as_deref().is_none_or(|domain| endpoint::is_of_portal(called, domain));
+        let called = called.filter(is_of_portal).map(str::to_owned);
+        profile.domain = called.or(domain).map(|domain| domain.to_lowercase());
     }
     profile.omitted = omitted;
     profile

@@ -105,15 +105,14 @@ impl Fields {
             profile.push(("scope", if fits { json!(scopes) } else { Value::Null }));
         }
         // This event alone gives the authorisation server's domain.
-        let domain = if self.get("event") == Some("ONAPPUSERREADY") {
-            self.get("auth[client_endpoint]").and_then(|url| url.split('/').nth(2))
-        } else {
-            self.get("auth[domain]")
-        };
-        if let Some(domain) = domain {
+        let called = self.get("auth[client_endpoint]").and_then(|url| url.split('/').nth(2));
+        let named = self.get("auth[domain]").filter(|_| self.get("event") != Some("ONAPPUSERREADY"));
+        let portal = |host: &str| host.to_lowercase().replace(".bitrix24.com", ".bitrix24.ru");
+        let is_same = |called: &&str| named.is_none_or(|named| portal(called) == portal(named));
+        if let Some(domain) = called.filter(is_same).or(named) {
             let is_kept =
                 domain.len() <= TEXT_BYTES_MAX && !domain.contains(['/', '@', '?', '#']) && self.is_harmless(domain);
-            profile.push(("domain", if is_kept { json!(domain) } else { Value::Null }));
+            profile.push(("domain", if is_kept { json!(domain.to_lowercase()) } else { Value::Null }));
         }
         profile
     }

@@ -398,3 +398,24 @@ fn a_compressed_body_is_rejected_as_such() {
     let compressed = RawEvent { compression: Some("gzip".into()), ..raw(&format!("event=ONX&{AUTH}"), "") };
     assert_eq!(interpret(&compressed, PLACE), Err(Reason::Compressed));
 }
+
+#[test]
+fn the_address_is_the_one_that_is_called() {
+    let domain = |auth: &str| match kind(&format!("event=ONAPPUPDATE&{AUTH}&{auth}")) {
+        FactKind::Updated { profile, .. } => profile.domain,
+        other => panic!("{other:?}"),
+    };
+    for (auth, expected) in [
+        ("auth[domain]=Firma.Bitrix24.RU", Some("firma.bitrix24.ru")),
+        (
+            "auth[domain]=firma.bitrix24.ru&auth[client_endpoint]=https://firma.bitrix24.com/rest/",
+            Some("firma.bitrix24.com"),
+        ),
+        ("auth[client_endpoint]=https://Portal.example.org/rest/", Some("portal.example.org")),
+        ("auth[domain]=oauth.bitrix.info&auth[client_endpoint]=https://a.bitrix24.de/rest/", Some("a.bitrix24.de")),
+        ("auth[domain]=a.bitrix24.de&auth[client_endpoint]=https://evil.example.org/rest/", Some("a.bitrix24.de")),
+        ("auth[domain]=oauth.bitrix.info", None),
+    ] {
+        assert_eq!(domain(auth).as_deref(), expected, "{auth}");
+    }
+}
