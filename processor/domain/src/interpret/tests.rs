@@ -401,9 +401,9 @@ fn a_compressed_body_is_rejected_as_such() {
 
 #[test]
 fn the_address_is_the_one_that_is_called() {
-    let domain = |auth: &str| match kind(&format!("event=ONAPPUPDATE&{AUTH}&{auth}")) {
-        FactKind::Updated { profile, .. } => profile.domain,
-        other => panic!("{other:?}"),
+    let domain = |auth: &str| {
+        let kind = kind(&format!("event=ONAPPUPDATE&{AUTH}&{auth}"));
+        kind.profile().expect("a profile").domain.clone()
     };
     for (auth, expected) in [
         ("auth[domain]=Firma.Bitrix24.RU", Some("firma.bitrix24.ru")),
