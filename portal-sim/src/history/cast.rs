@@ -169,13 +169,16 @@ fn write(form: &mut String, name: &str, tree: &Value) {
     match tree {
         Value::Object(fields) => fields.iter().for_each(|(key, value)| write(form, &inner(key), value)),
         Value::Array(items) => {
-            (0..).zip(items).for_each(|(index, item): (u64, _)| write(form, &inner(&index.to_string()), item))
+            for (index, item) in items.iter().enumerate() {
+                write(form, &inner(&index.to_string()), item);
+            }
         }
         Value::Null => {}
         Value::String(_) | Value::Number(_) | Value::Bool(_) => {
             let text = tree.as_str().map_or_else(|| tree.to_string(), str::to_owned);
             let and = if form.is_empty() { "" } else { "&" };
-            form.push_str(&format!("{and}{}={}", urlencode::encoded(name), urlencode::encoded(&text)));
+            let pair = [and, &urlencode::encoded(name), "=", &urlencode::encoded(&text)].concat();
+            form.push_str(&pair);
         }
     }
 }
