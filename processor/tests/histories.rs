@@ -9,8 +9,8 @@ use bitrix24::{AppName, Installation, Trust};
 use bytes::Bytes;
 use disk_log::{DiskEventLog, DiskLog, Options};
 use domain::parse_command;
-use event_log::RawEvent;
 use event_log::contract::Retention;
+use event_log::{EventLogError, RawEvent};
 use portal_sim::history::{Cast, History, Message, Seen};
 use primitives::time::Timestamp;
 use processor::metrics::Metrics;
@@ -93,7 +93,10 @@ fn run(dir: &Path, raw: &DiskLog, limits: Limits) -> Arc<Store> {
         stop: stop.clone(),
     };
     let (logs, log) = (dir.join("logs"), raw.clone());
-    let open = move || DiskEventLog::open(&logs, log.clone(), Retention::default());
+    let open = move || {
+        DiskEventLog::open(&logs, log.clone(), Retention::default())
+            .map_err(|error| EventLogError::Fatal(format!("{error:#}")))
+    };
     let thread = std::thread::spawn(move || processor.run(open, Readiness::default().pending("facts")));
     let end = raw.bounds().1;
     let store = loop {
