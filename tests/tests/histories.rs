@@ -41,7 +41,7 @@ fn the_histories_of_the_table_end_alike_from_outside() {
     assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), table.len(), failed.join("\n"));
 }
 
-/// Returns the id of the last event. Each is awaited, so that events and commands have the order of the table.
+/// Returns the id of the last event. Each is kept before the next is sent, so that `raw` has the order of the table.
 fn play(webhooks: &mut Client, queries: &mut Client, cast: &Cast, history: &History, as_json: bool) -> String {
     let mut last = String::new();
     for message in history.steps.iter().flat_map(|step| cast.messages(step)) {
