@@ -4,6 +4,7 @@
 //! which are written with it share no mistake with what they test.
 
 pub mod client;
+pub mod history;
 pub mod load;
 pub mod player;
 pub mod portal;

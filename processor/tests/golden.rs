@@ -58,7 +58,7 @@ fn a_fact_and_a_record_name_what_is_omitted() {
 #[test]
 fn a_fact_that_was_read_otherwise_or_put_right_says_so() {
     let revision = Revision { interpretation: 2, correction: 1 };
-    both("fact-revised", &Fact { revision, ..fact(FactKind::Spoke) });
+    both("fact-revised", &Fact { revision, ..fact(FactKind::Described { profile: profile() }) });
 }
 
 #[test]
@@ -199,8 +199,7 @@ fn kind_after(kind: &FactKind) -> Option<FactKind> {
         FactKind::MethodDecided { .. } => {
             Some(FactKind::UserReady { user_id: Some("1".into()), client_id: Some("app.1".into()), profile })
         }
-        FactKind::UserReady { .. } => Some(FactKind::Spoke),
-        FactKind::Spoke => Some(FactKind::Described { profile }),
+        FactKind::UserReady { .. } => Some(FactKind::Described { profile }),
         FactKind::Described { .. } => {
             let (attestation, installed_at) = (Attestation::Imported, Some(Timestamp::from_s(1_696_527_000)));
             Some(FactKind::Attested { attestation, installed_at, profile })

@@ -79,7 +79,9 @@ struct Principal {
 /// An event that is released once its principal is trusted.
 struct Held {
     id: String,
-    fact: Option<Lifecycle>,
+    /// It is the first that was heard of its principal.
+    is_first: bool,
+    fact: Lifecycle,
 }
 
 /// What may be a fact: a lifecycle event, or what another one says about the portal.
@@ -257,8 +259,7 @@ impl Oracle {
             self.unverified.insert(id.clone());
             let held = &mut known.principals.get_mut(&principal).expect("put in above").held;
             // What is first heard of a principal says when that was.
-            let is_fact = lifecycle.fields.is_lifecycle() || is_first;
-            held.push(Held { id, fact: is_fact.then_some(lifecycle) });
+            held.push(Held { id, is_first, fact: lifecycle });
             if held.len() > HELD_MAX {
                 held.remove(1);
             }
@@ -301,9 +302,12 @@ impl Oracle {
             let holding =
                 known.trusted().into_iter().find(|trusted| !known.principals[&trusted.principal].held.is_empty());
             let Some(Trusted { principal, .. }) = holding else { return };
-            let known_principal = known.principals.get_mut(&principal).expect("a trusted one");
-            for Held { id, fact } in std::mem::take(&mut known_principal.held) {
-                self.facts.extend(fact.map(|fact| known_principal.add(&fact)));
+            let held = std::mem::take(&mut known.principals.get_mut(&principal).expect("a trusted one").held);
+            for Held { id, is_first, fact } in held {
+                if is_first || fact.fields.is_lifecycle() || known.learns(&fact) {
+                    let known_principal = known.principals.get_mut(&principal).expect("a trusted one");
+                    self.facts.insert(known_principal.add(&fact));
+                }
                 self.events.insert(id);
             }
         }

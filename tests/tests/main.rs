@@ -8,6 +8,7 @@ mod disk;
 mod drain;
 mod every_port;
 mod full;
+mod histories;
 mod inconsistency;
 mod kafka_faults;
 mod kept;

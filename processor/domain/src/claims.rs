@@ -232,8 +232,7 @@ impl Claims {
             | FactKind::Paid { .. }
             | FactKind::UserReady { .. }
             | FactKind::Described { .. }
-            | FactKind::Attested { .. }
-            | FactKind::Spoke => {}
+            | FactKind::Attested { .. } => {}
         }
         if let Some(profile) = fact.kind.profile() {
             self.description.join(profile, fact.stamp);

@@ -120,10 +120,8 @@ pub enum FactKind {
     MethodDecided { method: Method, token: Fingerprint, decision: Decision, profile: Profile },
     #[serde(rename = "ONAPPUSERREADY")]
     UserReady { user_id: Option<String>, client_id: Option<String>, profile: Profile },
-    /// The principal's first event, of any kind. Only for apps that trust the first principal with any event.
-    #[serde(rename = "com.hookledger.spoke")]
-    Spoke,
-    /// An event of a trusted principal that has no fact of its own described the portal differently.
+    /// What an event without a fact of its own says about the portal: of a trusted principal if it is news, and of any
+    /// principal if it is the first.
     #[serde(rename = "com.hookledger.described")]
     Described { profile: Profile },
     #[serde(rename = "com.hookledger.attested")]
@@ -145,7 +143,6 @@ impl FactKind {
             Self::Paid { .. } => "ONAPPPAYMENT",
             Self::MethodDecided { .. } => "ONAPPMETHODCONFIRM",
             Self::UserReady { .. } => "ONAPPUSERREADY",
-            Self::Spoke => "com.hookledger.spoke",
             Self::Described { .. } => "com.hookledger.described",
             Self::Attested { .. } => "com.hookledger.attested",
         }
@@ -160,7 +157,6 @@ impl FactKind {
             | Self::Paid { .. }
             | Self::MethodDecided { .. }
             | Self::UserReady { .. }
-            | Self::Spoke
             | Self::Described { .. }
             | Self::Attested { .. } => false,
         }
@@ -176,7 +172,6 @@ impl FactKind {
             | Self::UserReady { profile, .. }
             | Self::Described { profile }
             | Self::Attested { profile, .. } => Some(profile),
-            Self::Spoke => None,
         }
     }
 }

@@ -143,7 +143,7 @@ fn fact_of(state: &InstallationState, event: &Event, trust: Trust, verdict: &Ver
     }
     if trust == Trust::FirstEvent && state.first_heard().is_none() && verdict.trusted.is_empty() {
         // The first principal has to be recorded, whatever its event is.
-        return event.fact().or_else(|| Some(event.fact_of(FactKind::Spoke)));
+        return event.fact().or_else(|| Some(event.described()));
     }
     // Where principals are attested, or have to be, installs of others decide nothing.
     let is_open = trust != Trust::Known && !state.principals.values().any(Principal::is_attested);
@@ -185,7 +185,7 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
                 return Ok(verdict);
             }
             for principal in holding {
-                self.release(principal)?;
+                self.release(principal, &verdict)?;
             }
             verdict = self.state.verdict(trust);
         }
@@ -197,10 +197,18 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
         if has_fact { (self.read)(held) } else { Ok(None) }
     }
 
+    /// Whether the fact of a held event says something that is not known.
+    fn is_news(&self, fact: &Fact, verdict: &Verdict) -> bool {
+        let FactKind::Described { profile } = &fact.kind else { return true };
+        let first_word = self.state.principals.get(&fact.principal).and_then(|known| known.claims.first_word);
+        first_word.is_none_or(|(first, _)| fact.raw.offset < first)
+            || self.state.description_by(verdict).learns(profile, fact.stamp)
+    }
+
     /// Releases the held events of a principal, in the order of arrival.
-    fn release(&mut self, principal: Fingerprint) -> Result<(), E> {
+    fn release(&mut self, principal: Fingerprint, verdict: &Verdict) -> Result<(), E> {
         for held in self.state.held_of(self.installation, principal) {
-            if let Some(fact) = self.held_fact(&held)? {
+            if let Some(fact) = self.held_fact(&held)?.filter(|fact| self.is_news(fact, verdict)) {
                 self.make(Change::Fact(Box::new(fact)));
             }
             self.effects.push(Effect::Release(held.clone()));
@@ -216,8 +224,6 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
         let bytes = event.public.size().max(event.body_bytes);
         let first = self.state.first_heard().unwrap_or((event.raw.offset, event.principal));
         let own = self.state.held_of(self.installation, event.principal);
-        let known = self.state.principals.get(&event.principal);
-        let is_new = known.is_none_or(|known| known.first_heard().is_none());
         self.limit_strangers([first.1, event.principal]);
         let known = self.state.principals.get(&event.principal);
         let (mut number, mut taken) = (own.len(), known.map_or(0, Principal::held_bytes));
@@ -241,9 +247,9 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
             number -= 1;
         }
         let (installation, id, offset) = (event.installation.clone(), event.stamp.id, event.raw.offset);
-        // Of its first event there is always a fact, which tells when the principal was first heard of.
-        let fact = event.fact().or_else(|| is_new.then(|| event.described()));
-        let details = HeldDetails { raw: event.raw, bytes, fact: fact.map(Box::new) };
+        // Every event describes the portal; that of the first one also tells when the principal was first heard of.
+        let fact = Some(Box::new(event.fact().unwrap_or_else(|| event.described())));
+        let details = HeldDetails { raw: event.raw, bytes, fact };
         self.make(Change::Held(HeldEvent { installation, id, principal: event.principal, offset }, details));
     }
 

@@ -24,7 +24,7 @@ use crate::run::failure::Failure;
 use crate::run::publish::{permission_key, permission_value};
 use crate::run::recent_events::RecentEvents;
 use crate::state::{Store, StoreError, Trusts, opening};
-use domain::{DECISIONS_KEPT, Event, Fact, FactKey, FactKind, INTERPRETATION, Revision, interpret, interpret_command};
+use domain::{DECISIONS_KEPT, Event, Fact, FactKey, INTERPRETATION, Revision, interpret, interpret_command};
 
 /// Further differences are counted but not listed.
 const NAMED_MAX: usize = 1_000;
@@ -397,9 +397,7 @@ fn event(
         Some(known) if known.raw.offset < place.offset => None,
         Some(known) => {
             explained.insert((place.offset, id));
-            let expected = event.fact().unwrap_or_else(|| {
-                if known.kind == FactKind::Spoke { event.fact_of(FactKind::Spoke) } else { event.described() }
-            });
+            let expected = event.fact().unwrap_or_else(|| event.described());
             let expected = Fact { revision: known.revision, ..expected };
             if known == expected {
                 None

@@ -164,7 +164,6 @@ enum FactKindRow {
         #[serde(with = "ProfileRow")]
         profile: Profile,
     },
-    Spoke,
     Described {
         #[serde(with = "ProfileRow")]
         profile: Profile,

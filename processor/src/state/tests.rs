@@ -236,7 +236,11 @@ fn a_row_that_was_changed_behind_our_back_is_damage() {
 #[test]
 fn rows_without_the_one_that_says_whose_they_are_are_damage() {
     let rows = Memory::default();
-    apply(&open(rows.clone()).expect("open"), &[fact(installation(1), 1, 5, 0, FactKind::Spoke)], 1);
+    apply(
+        &open(rows.clone()).expect("open"),
+        &[fact(installation(1), 1, 5, 0, FactKind::Described { profile: Profile::default() })],
+        1,
+    );
     rows.write(vec![(keys::OWNER.to_vec(), None)]).expect("written");
     assert!(matches!(open(rows), Err(StoreError::Damaged(_))));
 }

@@ -41,7 +41,7 @@ async fn who_speaks_for_an_installation_is_listed_page_by_page() {
             principal: Fingerprint::of("another"),
             raw: Position { partition: 0, offset },
             revision: Revision::default(),
-            kind: FactKind::Spoke,
+            kind: FactKind::Described { profile: Profile::default() },
         }))
     };
     context.store().expect("open").apply(0, &[other(5), other(9)], None, 5).expect("applied");
