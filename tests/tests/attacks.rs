@@ -265,7 +265,7 @@ fn attacks() -> Vec<Attack> {
         )
         .or(says(&head(&numbered(10_000, |n| format!("x-{n}: y\r\n"))), "")),
         attack("bodies too long", 40, &[413], says(&(announced(9_999_999) + &"x".repeat(80_000)), ""))
-            .or(says(&(chunked.clone() + &format!("1000\r\n{}\r\n", "x".repeat(0x1000)).repeat(40)), "")),
+            .or(says(&(chunked.clone() + &format!("1000\r\n{}\r\n", "x".repeat(0x1000)).repeat(140)), "")),
         attack(
             "bodies announced and not sent",
             100,

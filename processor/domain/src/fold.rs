@@ -141,7 +141,8 @@ fn fact_of(state: &InstallationState, event: &Event, trust: Trust, verdict: &Ver
         let is_news = || state.description_by(verdict).learns(&event.profile, event.stamp);
         return event.fact().or_else(|| is_news().then(|| event.described()));
     }
-    if trust == Trust::FirstEvent && state.first_heard().is_none() && verdict.trusted.is_empty() {
+    let is_first = || state.holder().is_none_or(|holder| holder == event.principal);
+    if trust == Trust::FirstEvent && verdict.trusted.is_empty() && is_first() {
         // The first principal has to be recorded, whatever its event is.
         return event.fact().or_else(|| Some(event.described()));
     }

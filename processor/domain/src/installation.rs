@@ -248,6 +248,11 @@ impl InstallationState {
         self.heard_at.max(last_fact).is_none_or(|heard| heard.plus(HEARD_EVERY) <= event.stamp.received_at)
     }
 
+    /// The principal that holds the place on first use.
+    pub(crate) fn holder(&self) -> Option<Fingerprint> {
+        holder(&self.principals).map(|holder| holder.principal)
+    }
+
     /// The first principal heard of, and the offset in `raw` of its first event.
     pub(crate) fn first_heard(&self) -> Option<(u64, Fingerprint)> {
         self.principals.iter().filter_map(|(principal, known)| Some((known.first_heard()?, *principal))).min()

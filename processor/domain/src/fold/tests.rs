@@ -146,6 +146,21 @@ fn where_the_first_word_counts_any_event_takes_the_place() {
 }
 
 #[test]
+fn a_portal_that_was_held_is_trusted_once_its_app_trusts_first_events() {
+    let events = [event(0, "t", 1, "contact"), event(1, "x", 2, "contact"), event(2, "t", 3, "contact")];
+    let mut state = InstallationState::default();
+    for event in &events[..2] {
+        fold_one(&mut state, &events, event, Trust::FirstInstall);
+    }
+    let (_, effects) = fold_one(&mut state, &events, &event(3, "x", 4, "contact"), Trust::FirstEvent);
+    assert!(effects.iter().all(|effect| !matches!(effect, Effect::Verified(_))), "the place is taken");
+    let (_, effects) = fold_one(&mut state, &events, &events[2], Trust::FirstEvent);
+    assert_eq!(trusted(&state, Trust::FirstEvent), Some(Fingerprint::of("t")));
+    let released = effects.iter().filter(|effect| matches!(effect, Effect::Release(_))).count();
+    assert_eq!(released, 1, "{effects:?}");
+}
+
+#[test]
 fn events_from_before_the_install_are_released_once_in_their_order() {
     let steps = [("t", 1, "contact"), ("x", 1, "contact"), ("t", 2, "grant"), ("t", 3, "install"), ("t", 4, "contact")];
     let (state, results) = fold_all(Trust::FirstInstall, &steps);

@@ -61,6 +61,24 @@ async fn the_page_of_a_limited_token_has_no_numbers() {
     }
 }
 
+#[actix_web::test]
+async fn commands_take_the_scope_operate_and_the_apps_of_the_token() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = DiskLog::open(dir.path(), Options::source()).expect("a log");
+    for (scopes, expected, kind) in [
+        ("", 403, "/docs/problems#missing-scope"),
+        ("read tokens", 403, "/docs/problems#missing-scope"),
+        ("operate app=other", 403, "/docs/problems#other-app"),
+    ] {
+        let (status, problem) = asked(scopes, command(COMMAND)).await;
+        assert_eq!((status, &problem["type"]), (expected, &json!(kind)), "{scopes}");
+    }
+    let commands = Arc::new(CommandLog::Disk(log.clone()));
+    let context = QueryContext { commands, ..context(&["right operate app=crm-sync"]) };
+    let (status, answer) = ask(context, command(COMMAND).insert_header(("authorization", "Bearer right"))).await;
+    assert_eq!((status, &answer["accepted"]), (StatusCode::OK, &json!(1)), "{answer}");
+}
+
 fn question() -> TestRequest {
     let question = json!({ "app": "crm-sync", "member_id": MEMBER, "method": "user.get", "token": "token" });
     TestRequest::post().uri("/v1/check").insert_header(("host", "localhost")).set_json(question)
