@@ -142,7 +142,10 @@ fn a_former_holder_takes_the_place_back_with_its_next_install() {
 fn where_the_first_word_counts_any_event_takes_the_place() {
     let (state, results) = fold_all(Trust::FirstEvent, &[("t", 1, "contact"), ("x", 2, "install")]);
     assert_eq!(trusted(&state, Trust::FirstEvent), Some(Fingerprint::of("t")));
-    assert_eq!(results.iter().map(|(outcome, _)| *outcome).collect::<Vec<_>>(), [Outcome::PassedOn, Outcome::Unverified]);
+    assert_eq!(
+        results.iter().map(|(outcome, _)| *outcome).collect::<Vec<_>>(),
+        [Outcome::PassedOn, Outcome::Unverified]
+    );
 }
 
 #[test]
