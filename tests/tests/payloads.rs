@@ -120,7 +120,8 @@ fn the_seeds_end_as_the_right_records(queries: &mut Client) {
                 "app": app, "member_id": "a223c6b3710f85df22e9377d6c4f7553", "status": "installed", "since": "2023-10-05T17:30:00.000Z",
                 "domain": domain, "client_endpoint": format!("https://{domain}/rest/"), "server_endpoint": server,
                 "version": "1.0.0", "licence": "F", "language": language, "scope": null,
-                "trusted": { "principal": fingerprint("51856fefc120afa4b628cc82d3935cce"), "basis": "first-install" },
+                "trusted": [{ "principal": fingerprint("51856fefc120afa4b628cc82d3935cce"), "basis": "first-install",
+                    "since": "2023-10-05T17:30:00.000Z" }],
             })
         };
         let english = format!("seed-onappinstall-en-{form}");
