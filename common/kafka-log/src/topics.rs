@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, ConfigResourceResult, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
 use super::client::{self, ConfigError, LoggingContext, PlainContext, RECORD_BYTES_MAX, Role};
@@ -22,8 +24,11 @@ const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How far ahead of the broker's clock a record may be. With Kafka's default of an hour, the events of an ingress whose
 /// clock is ahead would be refused until the broker's clock gets there, and block all behind them.
 const AHEAD_MAX: &str = "message.timestamp.after.max.ms";
-/// The interval of checks for the leaders of new topics.
+/// The interval of checks for the leaders and the settings of new topics.
 const CHECK_WAIT: Duration = Duration::from_millis(50);
+/// How long a broker may not know a topic's settings yet. A user without the right to describe them waits as long, since
+/// rdkafka tells neither reason: such a topic has no entries.
+const DESCRIBE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TopicsError {
@@ -266,7 +271,9 @@ impl<'a> Topics<'a> {
     fn check_policies(&self) -> Result<RawTopic, TopicsError> {
         let names: Vec<String> = Topic::ALL.iter().map(|topic| self.settings.topic(*topic)).collect();
         let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        let results = match block_on(self.admin.describe_configs(&asked, &self.options())) {
+        let until = self.until.min(Instant::now() + DESCRIBE_WAIT_MAX);
+        let ask = || block_on(self.admin.describe_configs(&asked, &self.options()));
+        let results = match ask_until_described(ask, until) {
             Ok(results) => results,
             Err(KafkaError::AdminOp(code)) if cannot_be_asked(code) => asked.iter().map(|_| Err(code)).collect(),
             Err(error) => return Err(TopicsError::Unreachable(error.to_string())),
@@ -275,6 +282,13 @@ impl<'a> Topics<'a> {
         for (topic, result) in Topic::ALL.into_iter().zip(results) {
             let name = self.settings.topic(topic);
             match result {
+                Ok(config) if config.entries.is_empty() => {
+                    tracing::warn!(
+                        topic = name,
+                        "the settings of topic {name} are not checked: the broker does not describe them (the Kafka \
+                         user needs DescribeConfigs on the topic)"
+                    );
+                }
                 Ok(config) => {
                     self.check_policy(topic, &name, &config)?;
                     if topic == Topic::Raw {
@@ -328,6 +342,21 @@ impl<'a> Topics<'a> {
     /// At least a second, so that a short wait still sends one request.
     fn remaining(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now()).clamp(Duration::from_secs(1), REQUEST_WAIT_MAX)
+    }
+}
+
+/// A broker that does not know a new topic yet answers without entries: it is asked again, and what it says last counts.
+fn ask_until_described(
+    mut ask: impl FnMut() -> KafkaResult<Vec<ConfigResourceResult>>,
+    until: Instant,
+) -> KafkaResult<Vec<ConfigResourceResult>> {
+    loop {
+        let results = ask()?;
+        let is_unknown = |result: &ConfigResourceResult| result.as_ref().is_ok_and(|config| config.entries.is_empty());
+        if !results.iter().any(is_unknown) || Instant::now() >= until {
+            return Ok(results);
+        }
+        thread::sleep(CHECK_WAIT);
     }
 }
 
@@ -418,6 +447,8 @@ fn wanted(topic: Topic, retention: Retention) -> Vec<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::admin::{ConfigEntry, ConfigSource, OwnedResourceSpecifier};
+
     use super::*;
 
     fn settings() -> KafkaSettings {
@@ -453,6 +484,30 @@ mod tests {
             assert_eq!(broken_policy(topic, "compact"), None);
         }
         assert_eq!(broken_policy(Topic::Events, "compact"), None);
+    }
+
+    #[test]
+    fn a_topic_that_a_broker_does_not_know_yet_is_asked_for_again() {
+        let entry = || ConfigEntry {
+            name: "cleanup.policy".into(),
+            value: Some("compact".into()),
+            source: ConfigSource::DynamicTopic,
+            is_read_only: false,
+            is_default: false,
+            is_sensitive: false,
+        };
+        let topic =
+            |entries| Ok(ConfigResource { specifier: OwnedResourceSpecifier::Topic("p.facts".into()), entries });
+        let entries = |results: Vec<ConfigResourceResult>| -> Vec<_> {
+            results.into_iter().map(|result| result.expect("described").entries).collect()
+        };
+        let mut answers = vec![vec![entry()], vec![], vec![]];
+        let ask = || Ok(vec![topic(answers.pop().expect("not asked after that"))]);
+        let described = ask_until_described(ask, Instant::now() + Duration::from_secs(60)).expect("answers");
+        assert_eq!(entries(described), [vec![entry()]]);
+
+        let never = ask_until_described(|| Ok(vec![topic(vec![])]), Instant::now()).expect("answers");
+        assert_eq!(entries(never), [vec![]], "it is not waited for for ever");
     }
 
     #[test]
