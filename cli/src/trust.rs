@@ -66,7 +66,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     } else {
         let trusted = record["trusted"].as_array().into_iter().flatten();
         let trusted: Vec<String> = trusted.map(|trusted| shown(&trusted["principal"])).collect();
-        let trusted = if trusted.is_empty() { "nobody".to_owned() } else { trusted.join(", ") };
+        let trusted = if trusted.is_empty() { "no principal".to_owned() } else { trusted.join(", ") };
         print(&format!("{installation} is {}; trusted: {trusted}\n", shown(&record["status"])))?;
     }
     Ok(Outcome::Done)

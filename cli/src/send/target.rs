@@ -1,4 +1,4 @@
-//! Where events are sent: the arguments that the kinds of `send` share, and the check of a port that nobody named.
+//! Where events are sent: the arguments that the kinds of `send` share, and the check of a default port.
 
 use std::path::PathBuf;
 
