@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use primitives::plain;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub fn print(text: &str) -> anyhow::Result<()> {
     Ok(show(io::stdout().lock(), &plain::lines(text))?)
@@ -28,6 +28,25 @@ fn show(mut to: impl Write, harmless: &str) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
+}
+
+/// One page of a list, as JSON or as rows of these columns, and how to get the next.
+pub fn print_page<const N: usize>(
+    as_json: bool,
+    columns: [&str; N],
+    items: &[Value],
+    next: Option<&str>,
+) -> anyhow::Result<()> {
+    if as_json {
+        return print_json(&json!({ "items": items, "next": next }));
+    }
+    let mut rows = vec![columns.map(str::to_owned).to_vec()];
+    rows.extend(items.iter().map(|item| columns.map(|column| shown(&item[column])).to_vec()));
+    print(&aligned(&rows))?;
+    if let Some(next) = next {
+        complain(&format!("There are more: --cursor {next}"));
+    }
+    Ok(())
 }
 
 /// Each column is as wide as its widest cell, except the last.

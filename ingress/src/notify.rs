@@ -38,7 +38,7 @@ mod tests {
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
         let by_name = (UnixDatagram::bind_addr(&address).expect("a socket"), format!("@{name}").into());
         for (systemd, socket) in [by_path, by_name] {
-            send(&socket, b"READY=1").expect("somebody listens");
+            send(&socket, b"READY=1").expect("the socket is open");
             let mut heard = [0; 16];
             let length = systemd.recv(&mut heard).expect("a message");
             assert_eq!(&heard[..length], b"READY=1");

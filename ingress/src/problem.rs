@@ -45,7 +45,7 @@ pub enum Refusal {
     UnreadableBody,
     /// The body is compressed. Kept all the same under this id, within a budget.
     Encoded(Option<Uuid>),
-    /// An event in the query of a GET: whoever fetches a link sends it again.
+    /// An event in the query of a GET: each fetch of the link sends it again.
     EventInGet,
     BodyTooSlow {
         wait: Duration,

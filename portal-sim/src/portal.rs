@@ -145,7 +145,7 @@ fn server_endpoint() -> String {
     format!("https://{AUTHORISATION_SERVER}/rest/")
 }
 
-/// A token that a log does not show, even if somebody plays a portal with a real one.
+/// A token that a log does not show, even when the simulated portal has a real one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -170,7 +170,7 @@ pub fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Hex digits that nobody could guess, but that are the same in every run.
+/// Hex digits that cannot be guessed, but are the same in every run.
 pub(crate) fn digits(seed: &str, length: usize) -> String {
     let mut text = String::with_capacity(length + 64);
     let mut block = Sha256::digest(seed);

@@ -5,7 +5,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::{Value, json};
 
 use crate::outcome::Outcome;
-use crate::output::{aligned, complain, print, print_json, shown};
+use crate::output::print_page;
 use crate::query::{self, Query};
 use crate::query_error::QueryError;
 use portal_sim::client::block_on;
@@ -37,16 +37,7 @@ pub fn command() -> Command {
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let mut query = Query::from_arguments(arguments)?;
     let (items, next) = block_on(async { Ok(all(&mut query, arguments).await?) })?;
-    if arguments.get_flag("json") {
-        print_json(&json!({ "items": items, "next": next }))?;
-        return Ok(Outcome::Done);
-    }
-    let mut rows = vec![COLUMNS.map(str::to_owned).to_vec()];
-    rows.extend(items.iter().map(|item| COLUMNS.map(|column| shown(&item[column])).to_vec()));
-    print(&aligned(&rows))?;
-    if let Some(next) = next {
-        complain(&format!("There are more: --cursor {next}"));
-    }
+    print_page(arguments.get_flag("json"), COLUMNS, &items, next.as_deref())?;
     Ok(Outcome::Done)
 }
 

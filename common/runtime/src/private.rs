@@ -117,7 +117,7 @@ impl Entries {
 }
 
 impl Lax {
-    /// A directory before what lies in it: once it is closed, nobody else can put a link there.
+    /// A directory before what lies in it: once it is closed, no other user can put a link there.
     fn tighten_all(&mut self, path: &Path, depth: usize) {
         if !self.tighten(path) || depth == 0 {
             return;

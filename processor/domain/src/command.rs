@@ -51,7 +51,7 @@ pub fn interpret_command(raw: &RawEvent, place: Position) -> Result<Fact, Reason
     let attest = attest.filter(|attest| attest.is_valid() && raw.kind.as_deref() == Some(ATTEST));
     let Attest { principal, attestation, domain, version, installed_at } = attest.ok_or(Reason::BadValue)?;
     let profile = Profile { domain: domain.map(|domain| domain.to_lowercase()), version, ..Profile::default() };
-    // Nobody claims the future.
+    // An attestation may not hold from a time in the future.
     let installed_at = installed_at.map(|at| at.min(raw.received_at));
     Ok(Fact {
         installation: Installation { app: raw.app.clone(), member_id },

@@ -104,7 +104,7 @@ pub fn interpret(raw: &RawEvent, place: Position) -> Result<Event, Reason> {
     Ok(Event { installation, stamp, principal, raw: place, body_bytes, kind, profile, public })
 }
 
-/// A call of a robot or a page that has no token, so that nobody can be trusted with it: it is shown, and no more.
+/// A call of a robot or a page without a token. No principal can be trusted with it: it is shown, and no more.
 pub fn unsigned_call(raw: &RawEvent, place: Position) -> Option<Public> {
     let Read { request, secrets, subject, member_id, token: None } = read(raw).ok()? else { return None };
     let Subject::Call(_) = subject else { return None };
