@@ -15,6 +15,7 @@ mod cpu;
 mod fold;
 mod handlers;
 mod load;
+mod path;
 mod server;
 mod table;
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let done = match arguments.subcommand() {
         Some(("handler", arguments)) => handlers::run(arguments),
         Some(("load", arguments)) => load::run(arguments),
+        Some(("path", arguments)) => path::run(arguments),
         _ => run(&arguments),
     };
     match done {
@@ -51,6 +53,7 @@ fn command() -> Command {
         .arg(number("broker-pid", "The process of a running broker", ""))
         .subcommand(handlers::command())
         .subcommand(load::command())
+        .subcommand(path::command())
 }
 
 /// A flag with a whole number.

@@ -47,7 +47,7 @@ pub fn interpret(body: &[u8]) {
             assert!(!fact.iter().any(|value| value.contains(secret)), "a fact tells {name}");
         }
     }
-    let written = serde_json::to_string(&event.public).expect("it can be written");
+    let written = serde_json::to_string(&*event.public).expect("it can be written");
     assert!(written.len() < RECORD_BYTES_MAX, "{} bytes", written.len());
     let fact = serde_json::to_string(&event.kind).expect("it can be written");
     assert!(fact.len() < FACT_BYTES_MAX, "{} bytes", fact.len());

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bitrix24::Installation;
 use domain::fold::{Effect, fold, fold_attestation};
@@ -17,7 +18,7 @@ use processor::state::Trusts;
 pub struct Expected {
     /// By offset.
     pub raw: Vec<Record>,
-    pub installations: BTreeMap<Installation, InstallationState>,
+    pub installations: BTreeMap<Installation, Arc<InstallationState>>,
     pub history: BTreeMap<Installation, BTreeMap<EventId, Fact>>,
     partition: u32,
     trusts: Trusts,

@@ -258,10 +258,10 @@ impl Judge {
         let mut known = BTreeSet::new();
         for expected in &self.expected {
             for (installation, state) in &expected.installations {
-                if *state != InstallationState::default() {
+                if **state != InstallationState::default() {
                     known.insert(installation.clone());
                 }
-                if *store.installation(installation).map_err(failed)? != *state {
+                if *store.installation(installation).map_err(failed)? != **state {
                     return Err(format!("I2: the state of {installation} is not what raw means"));
                 }
                 let facts = store.history(installation, None, usize::MAX).map_err(failed)?;

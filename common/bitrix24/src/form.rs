@@ -11,6 +11,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use memchr::{memchr, memchr_iter, memchr2};
+
 use self::name::Name;
 use self::tree::{Builder, Id, ROOT, Tree};
 use crate::MemberId;
@@ -60,6 +62,12 @@ impl<'a> Field<'a> {
         self.tree.shape(self.node)
     }
 
+    /// The field of this key in the list.
+    pub fn get(self, key: &str) -> Option<Self> {
+        let node = self.tree.get(self.node, key.as_bytes())?;
+        Some(Self { node, ..self })
+    }
+
     /// The list's fields: indexes first, in their order.
     pub fn below(self) -> impl Iterator<Item = (&'a Key, Self)> {
         self.tree.below(self.node).map(move |(key, node)| (key, Self { node, ..self }))
@@ -89,10 +97,11 @@ impl Form {
 
     /// Reads the query of a URL, which is a form.
     pub fn parse_query(query: &[u8]) -> Self {
-        let mut tree = Builder::default();
+        let mut tree = Builder::for_texts(query.len());
+        let (mut name_bytes, mut value_bytes) = (Vec::new(), Vec::new());
         for (name, value) in fields(query) {
-            if let Some(name) = Name::parse(&decode(name)) {
-                tree.set(&name, &decode(value));
+            if let Some(name) = Name::parse(decode_into(name, &mut name_bytes)) {
+                tree.set(&name, decode_into(value, &mut value_bytes));
             }
             if tree.is_full() {
                 break;
@@ -123,11 +132,15 @@ impl Form {
 
     /// By the field's full name.
     pub fn text(&self, name: &str) -> Option<&str> {
+        if let Some((variable, key)) = plain(name) {
+            let variable = self.variable(variable)?;
+            return key.map_or(Some(variable), |key| variable.get(key))?.text();
+        }
         let name = Name::parse(name.as_bytes())?;
-        let mut node = self.tree.get(ROOT, &Key::of(&name.base))?;
+        let mut node = self.tree.get(ROOT, &name.base)?;
         for key in name.keys() {
             let name::Key::Named(key) = key else { return None };
-            node = self.tree.get(node, &Key::of(key))?;
+            node = self.tree.get(node, key)?;
         }
         self.tree.text(node)
     }
@@ -138,8 +151,7 @@ impl Form {
     }
 
     pub fn variable(&self, name: &str) -> Option<Field<'_>> {
-        let node = self.tree.get(ROOT, &Key::of(name.as_bytes()))?;
-        Some(Field { tree: &self.tree, node })
+        Field { tree: &self.tree, node: ROOT }.get(name)
     }
 
     /// All fields by their full names; takes far more memory than the fields themselves.
@@ -168,6 +180,15 @@ impl fmt::Debug for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.flat().fmt(f)
     }
+}
+
+/// A name as most are, `event` or `auth[member_id]`, which means the same however it is read: its variable and its key.
+fn plain(name: &str) -> Option<(&str, Option<&str>)> {
+    let is_plain =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let Some(inside) = name.strip_suffix(']') else { return is_plain(name).then_some((name, None)) };
+    let (variable, key) = inside.split_once('[')?;
+    (is_plain(variable) && is_plain(key)).then_some((variable, Some(key)))
 }
 
 /// A name that gives away the token counts as none: names become keys and headers.
@@ -201,8 +222,11 @@ fn without_line_end(form: &[u8]) -> &[u8] {
 
 /// Names and values, not decoded.
 fn fields(body: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    body.split(|byte| *byte == b'&').filter(|field| !field.is_empty()).map(|field| {
-        let at = field.iter().position(|byte| *byte == b'=');
+    let mut start = 0;
+    let ends = memchr_iter(b'&', body).chain([body.len()]);
+    let fields = ends.map(move |end| &body[std::mem::replace(&mut start, end + 1)..end]);
+    fields.filter(|field| !field.is_empty()).map(|field| {
+        let at = memchr(b'=', field);
         at.map_or((field, &b""[..]), |at| (&field[..at], &field[at + 1..]))
     })
 }
@@ -215,24 +239,45 @@ fn kind(text: &str) -> Option<String> {
 
 /// Undoes `+` and `%41`; an invalid escape stands for itself, as in PHP.
 fn decode(encoded: &[u8]) -> Cow<'_, [u8]> {
-    if !encoded.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+    if memchr2(b'%', b'+', encoded).is_none() {
         return Cow::Borrowed(encoded);
     }
-    let digit = |at: usize| encoded.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let mut decoded = Vec::with_capacity(encoded.len());
-    let mut at = 0;
-    while at < encoded.len() {
-        match (encoded[at], digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(u8::try_from(high * 16 + low).expect("two hex digits"));
-                at += 2;
-            }
-            (b'+', _, _) => decoded.push(b' '),
-            (byte, _, _) => decoded.push(byte),
-        }
-        at += 1;
-    }
+    let mut decoded = Vec::new();
+    decode_into(encoded, &mut decoded);
     Cow::Owned(decoded)
+}
+
+/// The same; `decoded` is used if there is something to undo.
+fn decode_into<'a>(encoded: &'a [u8], decoded: &'a mut Vec<u8>) -> &'a [u8] {
+    let Some(mut next) = memchr2(b'%', b'+', encoded) else { return encoded };
+    decoded.clear();
+    decoded.reserve(encoded.len());
+    let mut rest = encoded;
+    loop {
+        decoded.extend_from_slice(&rest[..next]);
+        rest = &rest[next..];
+        match *rest {
+            [] => return decoded,
+            [b'+', ..] => {
+                decoded.push(b' ');
+                rest = &rest[1..];
+            }
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                decoded.push(hex_digit(high) << 4 | hex_digit(low));
+                rest = &rest[3..];
+            }
+            [byte, ..] => {
+                decoded.push(byte);
+                rest = &rest[1..];
+            }
+        }
+        // Escapes often follow each other.
+        next = rest.iter().position(|byte| matches!(byte, b'%' | b'+')).unwrap_or(rest.len());
+    }
+}
+
+fn hex_digit(digit: u8) -> u8 {
+    if digit.is_ascii_digit() { digit - b'0' } else { (digit | 0x20) - b'a' + 10 }
 }
 
 /// Bytes that are not UTF-8 become U+FFFD.

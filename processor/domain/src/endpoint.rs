@@ -62,15 +62,17 @@ impl EndpointHosts {
 
 /// An endpoint without user, password, query and fragment, which may hold secrets. `None` if it is not an HTTP URL.
 pub(crate) fn cut(url: &str) -> Option<String> {
-    let (scheme, rest) = url.split_once("://")?;
+    let (scheme, rest) = url.split_once(':')?;
+    let rest = rest.strip_prefix("//")?;
     if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {
         return None;
     }
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let end = rest.bytes().position(|byte| matches!(byte, b'?' | b'#'));
+    let rest = &rest[..end.unwrap_or(rest.len())];
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let address = authority.rsplit('@').next().unwrap_or_default();
+    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
     // Some clients read a backslash as a slash, which would change the host.
-    (is_address(address) && !rest.contains('\\')).then(|| format!("{scheme}://{address}{path}"))
+    (is_address(address) && !rest.contains('\\')).then(|| [scheme, "://", address, path].concat())
 }
 
 /// The host of an endpoint, including the port.
@@ -80,8 +82,13 @@ pub(crate) fn host(url: &str) -> Option<&str> {
 
 /// Whether a text is a host name with an optional port.
 pub(crate) fn is_address(text: &str) -> bool {
-    let is_bad = |sign: char| sign.is_whitespace() || sign.is_control() || "/\\?#@&=%\"'<>".contains(sign);
-    !text.is_empty() && !text.chars().any(is_bad)
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
+    let is_bad = |sign: char| {
+        matches!(sign, '/' | '\\' | '?' | '#' | '@' | '&' | '=' | '%' | '"' | '\'' | '<' | '>')
+            || sign.is_whitespace()
+            || sign.is_control()
+    };
+    !text.is_empty() && (text.bytes().all(is_plain) || !text.chars().any(is_bad))
 }
 
 pub(crate) fn is_authorisation_server(address: &str) -> bool {

@@ -23,7 +23,7 @@ pub struct Event {
     pub kind: Option<FactKind>,
     /// What an event that is only passed on says about the portal.
     pub profile: Profile,
-    pub public: Public,
+    pub public: Arc<Public>,
 }
 
 /// An event as published in `events` and `unverified`: without secrets.

@@ -1,5 +1,7 @@
 //! One event and the known state → changes and records to publish. Pure.
 
+use std::sync::Arc;
+
 use bitrix24::{Installation, Trust};
 use primitives::secret::Fingerprint;
 
@@ -15,9 +17,9 @@ use crate::{
 pub enum Effect {
     Changed(Change),
     /// For `events`: the principal is trusted.
-    Verified(Public),
+    Verified(Arc<Public>),
     /// For `unverified`: the principal is not trusted.
-    Unverified(Public),
+    Unverified(Arc<Public>),
     /// For `events`, once the principal is trusted: the event at this offset of `raw`.
     Release(HeldEvent),
     Installation(Box<InstallationRecord>),
@@ -60,7 +62,7 @@ impl Outcome {
 /// something for the installation, and the installs and uninstalls that decide which principal is trusted. `read` returns the fact of a held event, unless it
 /// is already folded.
 pub fn fold<'a, E>(
-    state: &mut InstallationState,
+    state: &mut Arc<InstallationState>,
     event: &Event,
     rules: impl Into<Rules<'a>>,
     read: impl FnMut(&HeldEvent) -> Result<Option<Fact>, E>,
@@ -78,6 +80,7 @@ pub fn fold<'a, E>(
         return Ok((Outcome::PassedOn, vec![Effect::Verified(event.public.clone())]));
     }
     let before = Shown::of(state, &event.installation, event.raw.partition, verdict, fact.as_ref(), rules);
+    let state = Arc::make_mut(state);
     let mut changes = Changes { state, installation: &event.installation, read, effects: vec![], forgotten: vec![] };
 
     let is_fact = fact.is_some();
@@ -100,7 +103,7 @@ pub fn fold<'a, E>(
 
 /// Folds an attestation, which is a command, not an event of a portal. One that changes nothing has no effect.
 pub fn fold_attestation<'a, E>(
-    state: &mut InstallationState,
+    state: &mut Arc<InstallationState>,
     fact: Fact,
     rules: impl Into<Rules<'a>>,
     read: impl FnMut(&HeldEvent) -> Result<Option<Fact>, E>,
@@ -116,6 +119,7 @@ pub fn fold_attestation<'a, E>(
     }
     let installation = fact.installation.clone();
     let before = Shown::of(state, &installation, fact.raw.partition, state.verdict(rules.trust), Some(&fact), rules);
+    let state = Arc::make_mut(state);
     let mut changes = Changes { state, installation: &installation, read, effects: vec![], forgotten: vec![] };
     let verdict = changes.take(Some(fact), &before.verdict, rules.trust)?;
     let Changes { mut effects, forgotten, .. } = changes;
@@ -124,10 +128,11 @@ pub fn fold_attestation<'a, E>(
 }
 
 /// Removes an installation without facts, to make room for others.
-pub fn forget(state: &mut InstallationState, installation: &Installation) -> Vec<Effect> {
+pub fn forget(state: &mut Arc<InstallationState>, installation: &Installation) -> Vec<Effect> {
     let principals: Vec<Fingerprint> = state.principals.keys().copied().collect();
     let held = principals.into_iter().flat_map(|principal| state.held_of(installation, principal));
     let changes: Vec<Change> = held.map(Change::NoLongerHeld).collect();
+    let state = Arc::make_mut(state);
     for change in &changes {
         state.apply(change);
     }

@@ -4,6 +4,7 @@
 //! other fields in place of it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bitrix24::form::{Request, gives_away};
 use bitrix24::{Installation, MemberId};
@@ -101,6 +102,7 @@ pub fn interpret(raw: &RawEvent, place: Position) -> Result<Event, Reason> {
     let redacted = redact::redact(&request, &secrets);
     let public = public(place, stamp, &installation, Some(principal), &subject, redacted);
     let body_bytes = u32::try_from(raw.body.len()).unwrap_or(u32::MAX);
+    let public = Arc::new(public);
     Ok(Event { installation, stamp, principal, raw: place, body_bytes, kind, profile, public })
 }
 

@@ -111,7 +111,7 @@ fn a_follower_has_the_state_of_the_owner_however_much_it_reads_at_once() {
                     follower.apply(change);
                 }
             }
-            if follower != owner.state {
+            if follower != *owner.state {
                 return vec![format!("differs when read {size} at once")];
             }
         }

@@ -1,6 +1,7 @@
 //! Folds raw events of owned partitions in steps: interpret → fold → publish → apply.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitrix24::Installation;
@@ -69,7 +70,7 @@ pub(crate) struct Owner<'a> {
 #[derive(Default)]
 struct Batch {
     /// The state of the installations in this step, including its changes.
-    installations: HashMap<Installation, InstallationState>,
+    installations: HashMap<Installation, Arc<InstallationState>>,
     /// Facts of this step, which the store does not have yet.
     facts: HashSet<EventId>,
     held_facts: BTreeMap<HeldEvent, Fact>,
@@ -233,7 +234,7 @@ impl<'a> Owner<'a> {
         };
         let (outcome, effects) = match meaning {
             Err(reason) => match unsigned(reason) {
-                Ok(call) => (Outcome::Unverified, vec![Effect::Unverified(call)]),
+                Ok(call) => (Outcome::Unverified, vec![Effect::Unverified(Arc::new(call))]),
                 Err(reason) => (Outcome::Rejected(reason), Vec::new()),
             },
             Ok(meaning) if self.is_repeated(event_log, entry, &meaning, batch)? => (Outcome::Repeated, Vec::new()),
@@ -412,11 +413,11 @@ fn vouch(vouching: &Vouching, state: &InstallationState, raw: &RawEvent, event: 
 /// The state of an installation, from the batch or else from the store.
 fn known<'b>(
     store: &Store,
-    installations: &'b mut HashMap<Installation, InstallationState>,
+    installations: &'b mut HashMap<Installation, Arc<InstallationState>>,
     installation: &Installation,
-) -> Result<&'b mut InstallationState, StoreError> {
+) -> Result<&'b mut Arc<InstallationState>, StoreError> {
     if !installations.contains_key(installation) {
-        installations.insert(installation.clone(), InstallationState::clone(&*store.installation(installation)?));
+        installations.insert(installation.clone(), store.installation(installation)?);
     }
     Ok(installations.get_mut(installation).expect("inserted above"))
 }

@@ -113,7 +113,7 @@ impl<'a> Publisher<'a> {
 
     /// An event as published; `lies_at` is its own position, which differs for a released event.
     pub fn event(&self, topic: Topic, public: &Public, lies_at: Position) -> Output {
-        let without_data = (public.size() as usize > self.event_bytes).then(|| public.clone().without_data());
+        let without_data = (public.size() as usize > self.event_bytes).then(|| Public::clone(public).without_data());
         let public = without_data.as_ref().unwrap_or(public);
         let mut output = self.made(topic, public.installation.to_string(), &public.type_name(), public);
         let record = &mut output.record;

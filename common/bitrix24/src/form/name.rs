@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr3};
+
 /// PHP's `max_input_nesting_level`: a field with more brackets takes all fields of its base away.
 pub(super) const DEPTH_MAX: usize = 64;
 
@@ -28,10 +30,10 @@ impl<'a> Name<'a> {
     /// None where PHP drops the field.
     pub fn parse(decoded: &'a [u8]) -> Option<Self> {
         // For PHP a name is a C string.
-        let name = decoded.split(|byte| *byte == 0).next().unwrap_or_default();
+        let name = memchr(0, decoded).map_or(decoded, |end| &decoded[..end]);
         let blanks = name.iter().take_while(|byte| **byte == b' ').count();
         let name = &name[blanks..];
-        let opening = name.iter().position(|byte| *byte == b'[').unwrap_or(name.len());
+        let opening = memchr(b'[', name).unwrap_or(name.len());
         let (base, brackets) = name.split_at(opening);
         if base.is_empty() {
             return None;
@@ -54,10 +56,10 @@ impl<'a> Name<'a> {
 
 /// Blanks, dots and open brackets cannot be in the name of a PHP variable.
 fn mended(base: &[u8]) -> Cow<'_, [u8]> {
-    let is_bad = |byte: u8| matches!(byte, b' ' | b'.' | b'[');
-    if !base.iter().any(|byte| is_bad(*byte)) {
+    if memchr3(b' ', b'.', b'[', base).is_none() {
         return Cow::Borrowed(base);
     }
+    let is_bad = |byte: u8| matches!(byte, b' ' | b'.' | b'[');
     base.iter().map(|byte| if is_bad(*byte) { b'_' } else { *byte }).collect()
 }
 
@@ -77,7 +79,7 @@ impl<'a> Iterator for Keys<'a> {
             return Some(Key::TooDeep);
         }
         self.depth += 1;
-        let end = inside.iter().position(|byte| *byte == b']')?;
+        let end = memchr(b']', inside)?;
         self.rest = &inside[end + 1..];
         // A single blank does not make a key.
         let is_next = matches!(&inside[..end], [] | [b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r']);

@@ -152,9 +152,9 @@ fn a_mark_before_a_body_and_line_breaks_behind_a_form_are_none_of_it() {
 #[test]
 fn what_json_says_is_empty_or_null_is_told_from_what_is_absent() {
     let form = Form::parse(br#"{"a":{},"b":[],"c":null,"d":{"0":"x"},"e":["x"]}"#);
-    let shapes: Vec<_> = form.variables().map(|(name, field)| (name.to_string(), field.shape())).collect();
+    let shapes: Vec<_> = form.variables().map(|(name, field)| (name.text(), field.shape())).collect();
     let expected = [("a", Shape::Map), ("b", Shape::List), ("c", Shape::Null), ("d", Shape::Map), ("e", Shape::List)];
-    assert_eq!(shapes, expected.map(|(name, shape)| (name.to_owned(), shape)));
+    assert_eq!(shapes, expected.map(|(name, shape)| (name.into(), shape)));
     assert_eq!(Form::parse(b"a[0]=x").variable("a").map(Field::shape), Some(Shape::Fields));
     assert!(form.variable("z").is_none());
 }

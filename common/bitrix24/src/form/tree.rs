@@ -4,9 +4,9 @@
 //! parts, not a map of its own. A complete tree is a sorted list, in which each node has a range.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fmt;
 use std::ops::Range;
 
 use super::name::{self, Name};
@@ -31,20 +31,28 @@ impl Key {
         index(key).map_or_else(|| Self::Name(key.into()), Self::Index)
     }
 
+    /// In the order of keys; `index` is what the bytes mean.
+    fn cmp_bytes(&self, key: &[u8], index: Option<i64>) -> Ordering {
+        match (self, index) {
+            (Self::Index(known), Some(index)) => known.cmp(&index),
+            (Self::Index(_), None) => Ordering::Less,
+            (Self::Name(_), Some(_)) => Ordering::Greater,
+            (Self::Name(known), None) => (**known).cmp(key),
+        }
+    }
+
+    /// Bytes that are not UTF-8 become U+FFFD.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Index(index) => index.to_string().into(),
+            Self::Name(name) => String::from_utf8_lossy(name),
+        }
+    }
+
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         match self {
             Self::Index(index) => index.to_string().into_bytes().into(),
             Self::Name(name) => Cow::Borrowed(name),
-        }
-    }
-}
-
-impl fmt::Display for Key {
-    /// Bytes that are not UTF-8 become U+FFFD.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Index(index) => write!(f, "{index}"),
-            Self::Name(name) => f.write_str(&String::from_utf8_lossy(name)),
         }
     }
 }
@@ -91,9 +99,9 @@ impl Tree {
         self.is_full
     }
 
-    pub fn get(&self, list: Id, key: &Key) -> Option<Id> {
-        let entries = self.entries(list);
-        let at = entries.binary_search_by(|(known, _)| known.cmp(key)).ok()?;
+    pub fn get(&self, list: Id, key: &[u8]) -> Option<Id> {
+        let (entries, index) = (self.entries(list), index(key));
+        let at = entries.binary_search_by(|(known, _)| known.cmp_bytes(key, index)).ok()?;
         Some(entries[at].1)
     }
 
@@ -124,6 +132,9 @@ pub(super) struct Builder {
     /// Replaced texts included.
     texts: String,
     is_full: bool,
+    /// The variable of the last name, unless it was removed: fields of one list follow each other.
+    last_variable: Option<Id>,
+    last_base: Vec<u8>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -143,11 +154,23 @@ enum Lost {
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { nodes: vec![Building::default()], below: BTreeMap::new(), texts: String::new(), is_full: false }
+        Self {
+            nodes: vec![Building::default()],
+            below: BTreeMap::new(),
+            texts: String::new(),
+            is_full: false,
+            last_variable: None,
+            last_base: Vec::new(),
+        }
     }
 }
 
 impl Builder {
+    /// For texts of so many bytes in all.
+    pub fn for_texts(bytes: usize) -> Self {
+        Self { texts: String::with_capacity(bytes), ..Self::default() }
+    }
+
     /// More nodes than the limit: then some are missing.
     pub fn is_full(&self) -> bool {
         self.is_full
@@ -216,6 +239,7 @@ impl Builder {
 
     /// Removes all nodes below it, too.
     pub fn remove(&mut self, list: Id, key: &Key) {
+        self.last_variable = None;
         if self.below.remove(&(list, key.clone())).is_some() {
             self.nodes[list as usize].count -= 1;
         }
@@ -263,6 +287,7 @@ impl Builder {
     /// Removes the text and all nodes below.
     fn clear(&mut self, node: Id) {
         if !self.is_empty(node) {
+            self.last_variable = None;
             let below: Vec<(Id, Key)> = self.below.range(span(node)).map(|(place, _)| place.clone()).collect();
             for place in below {
                 self.below.remove(&place);
@@ -295,7 +320,7 @@ impl Builder {
 
     /// Creates missing lists.
     fn place(&mut self, name: &Name<'_>) -> Result<Id, Lost> {
-        let mut node = self.named(ROOT, Key::of(&name.base))?;
+        let mut node = self.variable(&name.base)?;
         for key in name.keys() {
             self.open(node);
             node = match key {
@@ -308,6 +333,17 @@ impl Builder {
             };
         }
         Ok(node)
+    }
+
+    fn variable(&mut self, base: &[u8]) -> Result<Id, Lost> {
+        if let Some(variable) = self.last_variable.filter(|_| self.last_base == base) {
+            return Ok(variable);
+        }
+        let variable = self.named(ROOT, Key::of(base))?;
+        self.last_variable = Some(variable);
+        self.last_base.clear();
+        self.last_base.extend_from_slice(base);
+        Ok(variable)
     }
 
     fn named(&mut self, list: Id, key: Key) -> Result<Id, Lost> {

@@ -12,16 +12,16 @@ use crate::installation::CLAIMANTS_MAX;
 use crate::{Attest, Attestation, Position, ProfileField, RecordStatus, interpret, interpret_command};
 
 /// A line a step: principal, `ts` and what happened.
-fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (InstallationState, Vec<(Outcome, Vec<Effect>)>) {
+fn fold_all(trust: Trust, steps: &[(&str, u64, &str)]) -> (Arc<InstallationState>, Vec<(Outcome, Vec<Effect>)>) {
     let event = |(offset, (principal, ts, tells)): (u64, &(&str, u64, &str))| event(offset, principal, *ts, tells);
     let events: Vec<Event> = (0..).zip(steps).map(event).collect();
-    let mut state = InstallationState::default();
+    let mut state = Arc::default();
     let results = events.iter().map(|event| fold_one(&mut state, &events, event, trust)).collect();
     (state, results)
 }
 
 /// Folds one of these events; the others are what `raw` holds.
-fn fold_one(state: &mut InstallationState, raw: &[Event], event: &Event, trust: Trust) -> (Outcome, Vec<Effect>) {
+fn fold_one(state: &mut Arc<InstallationState>, raw: &[Event], event: &Event, trust: Trust) -> (Outcome, Vec<Effect>) {
     let folded = facts_in(state);
     let read = |held: &HeldEvent| -> Result<_, Infallible> { Ok(held_fact(raw, held, &folded)) };
     let Ok(folded) = super::fold(state, event, trust, read);
@@ -47,7 +47,7 @@ fn trusted(state: &InstallationState, trust: Trust) -> Option<Fingerprint> {
 }
 
 fn attest(
-    state: &mut InstallationState,
+    state: &mut Arc<InstallationState>,
     raw: &[Event],
     offset: u64,
     principal: &str,
@@ -151,7 +151,7 @@ fn where_the_first_word_counts_any_event_takes_the_place() {
 #[test]
 fn a_portal_that_was_held_is_trusted_once_its_app_trusts_first_events() {
     let events = [event(0, "t", 1, "contact"), event(1, "x", 2, "contact"), event(2, "t", 3, "contact")];
-    let mut state = InstallationState::default();
+    let mut state = Arc::default();
     for event in &events[..2] {
         fold_one(&mut state, &events, event, Trust::FirstInstall);
     }
@@ -201,7 +201,7 @@ fn what_waited_for_a_fact_that_was_put_right_is_released_with_the_next_event() {
     let mut corrected = state.only_held();
     let fact = event(1, "t", 2, "install").fact().expect("a fact");
     corrected.apply(&Change::Fact(Box::new(fact)));
-    state = corrected;
+    state = corrected.into();
     let raw = [event(0, "t", 1, "contact"), event(1, "t", 2, "begin to install")];
     let (outcome, effects) = fold_one(&mut state, &raw, &event(2, "t", 3, "contact"), Trust::FirstInstall);
     assert_eq!(outcome, Outcome::PassedOn);
@@ -223,7 +223,7 @@ fn only_the_last_hundred_places_are_remembered() {
 #[test]
 fn what_waits_for_one_principal_is_limited_in_bytes() {
     let large = |offset: u64| Event { body_bytes: 3 * 1024 * 1024, ..event(offset, "t", 1, "contact") };
-    let mut state = InstallationState::default();
+    let mut state = Arc::default();
     for offset in 0..5 {
         fold_one(&mut state, &[], &large(offset), Trust::FirstInstall);
     }
@@ -234,7 +234,7 @@ fn what_waits_for_one_principal_is_limited_in_bytes() {
 
 #[test]
 fn what_waits_at_one_installation_is_limited_in_bytes_and_the_fullest_gives_way() {
-    let mut state = InstallationState::default();
+    let mut state = Arc::default();
     fold_one(&mut state, &[], &event(0, "honest", 1, "contact"), Trust::FirstInstall);
     for offset in 1..100 {
         let forger = format!("forger{}", offset % 7);
@@ -336,7 +336,7 @@ fn of_very_many_decisions_the_newest_are_known() {
 
 #[test]
 fn a_decision_that_gives_way_is_shown_to_be_gone() {
-    let mut state = InstallationState::default();
+    let mut state = Arc::default();
     let mut shown = std::collections::BTreeSet::new();
     let mut take = |event: &Event| {
         for effect in fold_one(&mut state, &[], event, Trust::FirstInstall).1 {
@@ -382,7 +382,7 @@ fn an_installation_of_which_nothing_is_known_is_forgotten_without_a_trace() {
     for change in changes_of(&effects).iter().chain(&changes_of(&gone)) {
         follower.apply(change);
     }
-    assert_eq!((state, follower), (InstallationState::default(), InstallationState::default()));
+    assert_eq!((&*state, &follower), (&InstallationState::default(), &InstallationState::default()));
 }
 
 #[test]
@@ -437,7 +437,7 @@ fn trusts() -> impl Strategy<Value = Trust> {
     prop_oneof![Just(Trust::FirstInstall), Just(Trust::FirstEvent), Just(Trust::Known)]
 }
 
-fn effects_of(state: &mut InstallationState, events: &[Event], trust: Trust) -> Vec<Effect> {
+fn effects_of(state: &mut Arc<InstallationState>, events: &[Event], trust: Trust) -> Vec<Effect> {
     events.iter().flat_map(|event| fold_one(state, events, event, trust).1).collect()
 }
 
@@ -458,14 +458,14 @@ fn changes_of(effects: &[Effect]) -> Vec<Change> {
 proptest! {
     #[test]
     fn the_same_events_have_the_same_effects((events, trust) in (histories(), trusts())) {
-        let (mut one, mut other) = (InstallationState::default(), InstallationState::default());
+        let (mut one, mut other) = (Arc::default(), Arc::default());
         prop_assert_eq!(effects_of(&mut one, &events, trust), effects_of(&mut other, &events, trust));
         prop_assert_eq!(one, other);
     }
 
     #[test]
     fn what_is_published_for_facts_is_all_that_a_follower_needs((events, trust) in (histories(), trusts())) {
-        let mut owned = InstallationState::default();
+        let mut owned = Arc::default();
         let effects = effects_of(&mut owned, &events, trust);
         let mut followed = InstallationState::default();
         for change in changes_of(&effects) {
@@ -473,14 +473,14 @@ proptest! {
             // A record of facts may be read twice.
             followed.apply(&change);
         }
-        prop_assert_eq!(owned, followed);
+        prop_assert_eq!(&*owned, &followed);
     }
 
     #[test]
     fn facts_in_any_order_and_number_are_the_same_knowledge(
         (events, trust, seed) in (histories(), trusts(), any::<u64>())
     ) {
-        let mut owned = InstallationState::default();
+        let mut owned = Arc::default();
         let effects = effects_of(&mut owned, &events, trust);
         // An event is held before it is released, and that order is the log's; all else has none.
         let facts: Vec<Change> =
@@ -506,7 +506,7 @@ proptest! {
     #[test]
     fn no_event_is_shown_as_verified_twice((events, trust) in (histories(), trusts())) {
         let mut shown = std::collections::BTreeSet::new();
-        for effect in effects_of(&mut InstallationState::default(), &events, trust) {
+        for effect in effects_of(&mut Arc::default(), &events, trust) {
             let id = match effect {
                 Effect::Verified(public) => public.id,
                 Effect::Release(held) => held.id,

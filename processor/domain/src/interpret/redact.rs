@@ -1,5 +1,6 @@
 //! Redaction: the fields of a request as JSON, without secrets and within a size limit.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use bitrix24::form::{Field, Key, Request, Shape};
@@ -29,6 +30,9 @@ const AUTH_BYTES_MAX: usize = 32 * 1024;
 /// The query alone; a request's head has at most some 32 KiB.
 const QUERY_BYTES_MAX: usize = 128 * 1024;
 
+/// Most parts take less, so that their texts never grow.
+const PART_BYTES: usize = 512;
+
 pub struct Redacted {
     pub event_handler_id: Option<String>,
     pub data: Json,
@@ -46,7 +50,8 @@ pub fn redact(request: &Request, secrets: &Secrets) -> Redacted {
     let json = |text| Json::new(text).expect("what was written as JSON is JSON");
     let (mut omitted, mut left) = (Vec::new(), PUBLIC_BYTES_MAX);
     let mut shown = |part, bytes_max: usize, write: &dyn Fn(&mut Writer<'_>) -> Result<(), TooLarge>| {
-        let mut writer = Writer { secrets, text: String::new(), bytes_max: bytes_max.min(left) };
+        let text = String::with_capacity(PART_BYTES);
+        let mut writer = Writer { secrets, text, bytes_max: bytes_max.min(left) };
         if write(&mut writer).is_err() {
             omitted.push(part);
             return Json::null();
@@ -106,14 +111,16 @@ struct Writer<'s> {
 
 impl Writer<'_> {
     fn auth(&mut self, request: &Request) -> Result<(), TooLarge> {
+        let auths = [&request.body, &request.query].map(|form| form.variable("auth"));
+        let of_auth = |name: &str| auths.iter().flatten().find_map(|auth| auth.get(name)?.text());
         let bare =
             |name| BARE.into_iter().find(|(of_auth, _)| *of_auth == name).and_then(|(_, bare)| request.text(bare));
         let mut names = AUTH_SHOWN;
         names.sort_unstable();
         let mut sign = "{";
         for name in names {
-            let Some(text) = request.text(&format!("auth[{name}]")).or_else(|| bare(name)) else { continue };
-            let text = if ENDPOINTS.contains(&name) { endpoint::cut(text) } else { Some(text.to_owned()) };
+            let Some(text) = of_auth(name).or_else(|| bare(name)) else { continue };
+            let text = if ENDPOINTS.contains(&name) { endpoint::cut(text).map(Cow::Owned) } else { Some(text.into()) };
             // A value that is not an address may hold anything.
             let text = text.filter(|text| name != "domain" || endpoint::is_address(text));
             self.write(sign)?;
@@ -175,12 +182,12 @@ impl Writer<'_> {
     }
 
     /// Unique display names of an array's keys.
-    fn names(&self, fields: &[(&Key, Field<'_>)]) -> Vec<String> {
-        let mut names: Vec<String> = fields.iter().map(|(name, _)| name.to_string()).collect();
+    fn names<'f>(&self, fields: &[(&'f Key, Field<'_>)]) -> Vec<Cow<'f, str>> {
+        let mut names: Vec<Cow<'f, str>> = fields.iter().map(|(name, _)| name.text()).collect();
         let mut is_plain = fields.iter().zip(&names).all(|((key, _), name)| key.bytes() == name.as_bytes());
         for name in &mut names {
             if self.secrets.are_in(name) {
-                *name = self.secrets.hidden(name).into_owned();
+                *name = self.secrets.hidden(name).into_owned().into();
                 is_plain = false;
             }
         }
@@ -190,7 +197,7 @@ impl Writer<'_> {
                 let shown = name.clone();
                 while !taken.insert(name.clone()) {
                     nth += 1;
-                    *name = format!("{shown} {nth}");
+                    *name = format!("{shown} {nth}").into();
                 }
             }
         }
@@ -207,7 +214,12 @@ impl Writer<'_> {
         if text.len() > self.bytes_max {
             return Err(TooLarge);
         }
-        self.write(&serde_json::to_string(text).expect("a text has a JSON form"))
+        if text.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+            return self.write(&serde_json::to_string(text).expect("a text has a JSON form"));
+        }
+        self.write("\"")?;
+        self.write(text)?;
+        self.write("\"")
     }
 
     fn write(&mut self, json: &str) -> Result<(), TooLarge> {

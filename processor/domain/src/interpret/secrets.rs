@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::iter;
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
@@ -11,6 +12,8 @@ use bitrix24::form::{Field, Form, Key, Request};
 pub(super) const SECRET: &str = "[secret]";
 /// A name with one of these words names a secret.
 const SECRET_WORDS: [&str; 6] = ["token", "secret", "password", "passwd", "sessid", "phpsessid"];
+/// The shortest of these words.
+const SECRET_NAME_BYTES_MIN: usize = "token".len();
 /// A name that consists of these names a secret, with any separators or none.
 const SECRET_NAMES: [&str; 10] = [
     "authid",
@@ -44,13 +47,20 @@ const SECRET_BYTES_MIN: usize = 16;
 const TOKEN_DIGITS: usize = 70;
 /// The shortest code in the URL of an inbound webhook, `/rest/1/{code}/`.
 const CODE_BYTES_MIN: usize = 8;
+/// The shortest text that looks like a secret: `rest/1/` and a code.
+const SHAPE_BYTES_MIN: usize = "rest/1/".len() + CODE_BYTES_MIN;
 /// A text with more secrets in it is hidden as a whole, so that overlapping ones cost no more.
 const SHOWN_SECRETS_MAX: usize = 1_000;
 
+/// So many, none longer than this, are searched for one by one: an event of Bitrix24 has three or four, and to build an
+/// automaton takes longer than to search all of its fields for them.
+const FEW_SECRETS: usize = 8;
+const SHORT_SECRET_BYTES: usize = 256;
+
 /// The secrets of a request: values of secret names. They are hidden wherever they occur.
-pub(super) struct Secrets {
-    /// None without secrets.
-    known: Option<AhoCorasick>,
+pub(super) enum Secrets {
+    Few(Vec<Box<str>>),
+    Many(AhoCorasick),
 }
 
 impl Secrets {
@@ -59,12 +69,12 @@ impl Secrets {
         for form in [&request.body, &request.query] {
             collect_all(form, &mut found);
         }
-        let automaton = |found| {
-            // Its size is that of the secrets; the other kinds would take many times as much.
-            AhoCorasick::builder().kind(Some(AhoCorasickKind::NoncontiguousNFA)).build(found)
-        };
-        let known = (!found.is_empty()).then(|| automaton(found).expect("a request is far smaller than the limit"));
-        Self { known }
+        if found.len() <= FEW_SECRETS && found.iter().all(|secret| secret.len() <= SHORT_SECRET_BYTES) {
+            return Self::Few(found.into_iter().map(Box::from).collect());
+        }
+        // Its size is that of the secrets; the other kinds would take many times as much.
+        let automaton = AhoCorasick::builder().kind(Some(AhoCorasickKind::NoncontiguousNFA)).build(found);
+        Self::Many(automaton.expect("a request is far smaller than the limit"))
     }
 
     pub fn are_in(&self, text: &str) -> bool {
@@ -74,8 +84,13 @@ impl Secrets {
     /// The text with each secret replaced.
     pub fn hidden<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut places = shapes(text);
-        if let Some(known) = &self.known {
-            places.extend(known.find_overlapping_iter(text).take(SHOWN_SECRETS_MAX + 1).map(|found| found.range()));
+        match self {
+            Self::Few(known) => {
+                places.extend(known.iter().flat_map(|secret| overlapping(text, secret)).take(SHOWN_SECRETS_MAX + 1))
+            }
+            Self::Many(known) => {
+                places.extend(known.find_overlapping_iter(text).take(SHOWN_SECRETS_MAX + 1).map(|found| found.range()));
+            }
         }
         if places.is_empty() {
             return Cow::Borrowed(text);
@@ -99,8 +114,27 @@ impl Secrets {
     }
 
     fn has_known(&self, text: &str) -> bool {
-        self.known.as_ref().is_some_and(|known| known.is_match(text))
+        match self {
+            Self::Few(known) => known.iter().any(|secret| has(text, secret)),
+            Self::Many(known) => known.is_match(text),
+        }
     }
+}
+
+/// Most texts are shorter than any secret.
+fn has(text: &str, secret: &str) -> bool {
+    text.len() >= secret.len() && text.contains(secret)
+}
+
+/// The places of one text in another, also where they overlap.
+fn overlapping<'t>(text: &'t str, secret: &'t str) -> impl Iterator<Item = Range<usize>> + 't {
+    let mut from = 0;
+    iter::from_fn(move || {
+        let rest = Some(&text[from..]).filter(|rest| rest.len() >= secret.len())?;
+        let start = from + rest.find(secret)?;
+        from = start + secret.chars().next().map_or(1, char::len_utf8);
+        Some(start..start + secret.len())
+    })
 }
 
 fn collect_all<'a>(form: &'a Form, found: &mut BTreeSet<&'a str>) {
@@ -137,38 +171,73 @@ pub(super) fn is_shown_of_auth(name: &Key) -> bool {
 }
 
 fn is_secret_name(name: &str) -> bool {
-    let words = words(name);
-    words.iter().any(|word| SECRET_WORDS.contains(&word.as_str())) || SECRET_NAMES.contains(&words.concat().as_str())
-}
-
-/// The words of a name in lower case: they end at separators, at digits, and where the case changes.
-fn words(name: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
+    if name.len() < SECRET_NAME_BYTES_MIN {
+        return false;
+    }
+    // Words end at separators, at digits, and where the case changes.
+    let (mut word, mut all) = (Word::default(), Word::default());
     let mut signs = name.chars().peekable();
-    let mut before = None;
+    let mut before: Option<char> = None;
     while let Some(sign) = signs.next() {
-        if !sign.is_alphabetic() {
-            words.push(String::new());
-            before = None;
-            continue;
-        }
         let is_next_lower = signs.peek().is_some_and(|next| next.is_lowercase());
         let begins = |before: char| sign.is_uppercase() && (before.is_lowercase() || is_next_lower);
-        if before.is_some_and(begins) {
-            words.push(String::new());
+        if !sign.is_alphabetic() || before.is_some_and(begins) {
+            if word.is_one_of(&SECRET_WORDS) {
+                return true;
+            }
+            word = Word::default();
         }
-        if let Some(word) = words.last_mut() {
-            word.extend(sign.to_lowercase());
+        before = Some(sign).filter(|sign| sign.is_alphabetic());
+        if sign.is_ascii_alphabetic() {
+            word.push(sign.to_ascii_lowercase());
+            all.push(sign.to_ascii_lowercase());
+            continue;
         }
-        before = Some(sign);
+        for lower in before.into_iter().flat_map(char::to_lowercase) {
+            word.push(lower);
+            all.push(lower);
+        }
     }
-    words.retain(|word| !word.is_empty());
-    words
+    word.is_one_of(&SECRET_WORDS) || all.is_one_of(&SECRET_NAMES)
+}
+
+/// A word in lower case, up to the length of the longest name of a secret.
+#[derive(Default)]
+struct Word {
+    text: [u8; 16],
+    /// Of the whole word.
+    length: usize,
+}
+
+impl Word {
+    #[inline]
+    fn push(&mut self, sign: char) {
+        let mut bytes = [0; 4];
+        for byte in sign.encode_utf8(&mut bytes).bytes() {
+            if let Some(place) = self.text.get_mut(self.length) {
+                *place = byte;
+            }
+            self.length += 1;
+        }
+    }
+
+    fn is_one_of(&self, words: &[&str]) -> bool {
+        self.text.get(..self.length).is_some_and(|text| words.iter().any(|word| word.as_bytes() == text))
+    }
 }
 
 /// The places of what looks like a secret of Bitrix24, whatever its field is called.
 fn shapes(text: &str) -> Vec<Range<usize>> {
     let mut places = Vec::new();
+    if text.len() < SHAPE_BYTES_MIN {
+        return places;
+    }
+    if text.contains('/') {
+        places.extend(text.match_indices("rest").filter_map(|(at, rest)| webhook_code(text, at + rest.len())));
+    }
+    if text.len() < TOKEN_DIGITS {
+        return places;
+    }
     let mut at = 0;
     for run in text.split(|sign: char| !sign.is_ascii_alphanumeric()) {
         let is_hex = || run.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -178,7 +247,6 @@ fn shapes(text: &str) -> Vec<Range<usize>> {
         at += run.len();
         at += text[at..].chars().next().map_or(0, char::len_utf8);
     }
-    places.extend(text.match_indices("rest").filter_map(|(at, rest)| webhook_code(text, at + rest.len())));
     places
 }
 

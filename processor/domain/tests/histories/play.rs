@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitrix24::form::Form;
@@ -35,7 +36,7 @@ impl Sent {
 /// What became of a history.
 #[derive(Default)]
 pub struct Played {
-    pub state: InstallationState,
+    pub state: Arc<InstallationState>,
     pub effects: Vec<Effect>,
     /// Step and reason.
     pub rejected: Vec<(String, String)>,
