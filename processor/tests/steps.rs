@@ -308,7 +308,7 @@ impl EventLog for Spy {
         Ok(Vec::new())
     }
 
-    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {
+    fn begin_publication(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<(), EventLogError> {
         if let Some(large) = outputs.iter().find(|output| output.record.size() > self.takes) {
             return Err(EventLogError::TooLarge(format!("{} bytes", large.record.size())));
         }
@@ -323,6 +323,10 @@ impl EventLog for Spy {
             ids: events.iter().map(id).collect(),
         };
         self.seen.lock().expect("no panic").published.push(step);
-        self.event_log.publish(outputs, read)
+        self.event_log.begin_publication(outputs, read)
+    }
+
+    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
+        self.event_log.end_publication()
     }
 }

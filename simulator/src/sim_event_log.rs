@@ -45,6 +45,9 @@ pub struct SimEventLog {
     doubts: Doubts,
     /// A commit that was acknowledged before it was tried: a deliberate bug.
     owed: bool,
+    publication: Option<Publication>,
+    /// How many there were.
+    publications: u32,
     /// Facts are not read: a deliberate bug.
     is_taking_over: bool,
 }
@@ -75,6 +78,8 @@ impl SimEventLog {
             restarts,
             doubts: Doubts::default(),
             owed: false,
+            publication: None,
+            publications: 0,
             is_taking_over: false,
         })
     }
@@ -382,7 +387,9 @@ impl EventLog for SimEventLog {
         Ok(old)
     }
 
-    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {
+    /// Every second publication is over before anything else happens, as a fast broker would have it; of the others, the
+    /// commit is still to come.
+    fn begin_publication(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<(), EventLogError> {
         self.pay()?;
         self.make_sure(&outputs)?;
         self.being.pause("begin");
@@ -401,8 +408,34 @@ impl EventLog for SimEventLog {
             outputs
         };
         self.producer.produce(outputs, self.restarts, &mut ends)?;
+        let ends = ends.into_iter().map(|(partition, offset)| Position { partition, offset }).collect();
+        // The generation is that of the beginning.
+        let member = self.member.id().zip(self.member.generation());
+        self.publications += 1;
+        let mut publication = Publication { read: read.to_vec(), member, ends, is_over: false };
+        if self.publications.is_multiple_of(2) {
+            self.commit(&mut publication)?;
+        }
+        self.publication = Some(publication);
+        Ok(())
+    }
+
+    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
+        let Some(mut publication) = self.publication.take() else { return Ok(Vec::new()) };
+        self.commit(&mut publication)?;
+        Ok(publication.ends)
+    }
+}
+
+impl SimEventLog {
+    fn commit(&mut self, publication: &mut Publication) -> Result<(), EventLogError> {
+        if std::mem::replace(&mut publication.is_over, true) {
+            return Ok(());
+        }
+        let mutation = self.being.world.lock().mutation;
+        let read = &publication.read;
         if !read.is_empty() && mutation != Some(Mutation::OffsetsOutsideTransaction) {
-            let (Some(id), Some(generation)) = (self.member.id(), self.member.generation()) else {
+            let Some((id, generation)) = publication.member else {
                 return Err(EventLogError::Reopen("publish without being a member".into()));
             };
             let member = (self.being.instance.as_str(), id, generation);
@@ -414,8 +447,17 @@ impl EventLog for SimEventLog {
         } else {
             self.producer.commit()?;
         }
-        Ok(ends.into_iter().map(|(partition, offset)| Position { partition, offset }).collect())
+        Ok(())
     }
+}
+
+/// A publication that is under way.
+struct Publication {
+    read: Vec<Position>,
+    /// Its id and generation.
+    member: Option<(u64, u32)>,
+    ends: Vec<Position>,
+    is_over: bool,
 }
 
 impl Drop for SimEventLog {

@@ -49,6 +49,8 @@ pub struct DiskEventLog {
     progress: DiskLog,
     /// `K`: all of `raw` below was published. None if nothing was published.
     read_until: Option<u64>,
+    /// Of the publication that was begun, if it had facts.
+    facts_end: Option<Position>,
     reader: Option<Reader>,
     /// Read records that are not published yet: offset, and the place behind each.
     brought: VecDeque<(u64, Place)>,
@@ -102,6 +104,7 @@ impl DiskEventLog {
             published,
             progress,
             read_until,
+            facts_end: None,
             reader,
             brought,
             was_assigned,
@@ -328,7 +331,8 @@ impl EventLog for DiskEventLog {
         Ok(Vec::new())
     }
 
-    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {
+    /// All of it: what waits for the disk is the batch of the next step.
+    fn begin_publication(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<(), EventLogError> {
         let [Position { partition: PARTITION, offset: read_until }] = *read else {
             return Err(EventLogError::Fatal(format!("publish what follows from partition {PARTITION}, not {read:?}")));
         };
@@ -356,7 +360,12 @@ impl EventLog for DiskEventLog {
             warn!(%error, "delete old segments of {PROGRESS}: {error}");
         }
         let end = Position { partition: PARTITION, offset: self.published[3].log.bounds().1 };
-        Ok(if has_facts { vec![end] } else { vec![] })
+        self.facts_end = has_facts.then_some(end);
+        Ok(())
+    }
+
+    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
+        Ok(self.facts_end.take().into_iter().collect())
     }
 }
 

@@ -100,7 +100,16 @@ pub trait EventLog: LogReader {
     /// which an open transaction of ours may move the group's offset.
     fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError>;
 
-    /// Publishes all of these or none, with how far `raw` has been read. Returns for each partition of
-    /// `facts` with new records the offset behind the last of them.
-    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError>;
+    /// Begins to publish all of these or none, with how far `raw` has been read. Only one publication is under way at a
+    /// time; raw records may be read meanwhile.
+    fn begin_publication(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<(), EventLogError>;
+
+    /// Waits for the publication that is under way. Returns for each partition of `facts` with new records the offset
+    /// behind the last of them.
+    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError>;
+
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {
+        self.begin_publication(outputs, read)?;
+        self.end_publication()
+    }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -36,7 +36,7 @@ pub(super) struct Member {
     /// The next offset of each started partition.
     next: Positions,
     /// The generation of our assignment: a publication with it is refused once there is a newer one.
-    generation: Option<ConsumerGroupMetadata>,
+    generation: Option<Arc<ConsumerGroupMetadata>>,
 }
 
 impl Member {
@@ -76,7 +76,7 @@ impl Member {
             Change::Assigned(partitions) => {
                 self.owned.extend(&partitions);
                 // Not in the callback: while the consumer is closed, librdkafka never answers there.
-                self.generation = self.consumer.group_metadata();
+                self.generation = self.consumer.group_metadata().map(Arc::new);
                 Some(LogEvent::Assigned(partitions))
             }
             Change::Revoked(partitions) => {
@@ -138,8 +138,8 @@ impl Member {
         }
     }
 
-    pub(super) fn generation(&self) -> Option<&ConsumerGroupMetadata> {
-        self.generation.as_ref()
+    pub(super) fn generation(&self) -> Option<Arc<ConsumerGroupMetadata>> {
+        self.generation.clone()
     }
 
     /// The current positions, to find one that is out of range.

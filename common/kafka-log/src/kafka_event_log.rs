@@ -2,9 +2,11 @@
 //! transaction. One thread uses it; after an error it is dropped and opened again.
 
 use std::ops::ControlFlow;
-use std::sync::mpsc;
-use std::thread;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use rdkafka::consumer::ConsumerGroupMetadata;
 
 use super::client::TRANSACTION_TIMEOUT;
 use super::facts::Follower;
@@ -58,10 +60,37 @@ struct Instance<'a> {
 }
 
 struct Clients {
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
+    publication: Option<Publication>,
     member: Member,
     follower: Follower,
     reader: Reader,
+}
+
+/// A publication that is under way, on a thread of its own.
+struct Publication {
+    began: Instant,
+    thread: JoinHandle<Result<Vec<Position>, EventLogError>>,
+}
+
+impl Publication {
+    fn begin(
+        publisher: &Arc<Publisher>,
+        outputs: Vec<Output>,
+        read: &[Position],
+        member: Option<Arc<ConsumerGroupMetadata>>,
+        stop: &Stop,
+    ) -> Result<Self, EventLogError> {
+        let (publisher, read, stop) = (Arc::clone(publisher), read.to_vec(), stop.clone());
+        let publish = move || publisher.publish(&outputs, &read, member.as_deref(), &stop);
+        let thread = thread::Builder::new().name("kafka-publish".into()).spawn(publish);
+        let thread = thread.map_err(|error| EventLogError::Reopen(format!("start a thread: {error}")))?;
+        Ok(Self { began: Instant::now(), thread })
+    }
+
+    fn end(self) -> Result<Vec<Position>, EventLogError> {
+        self.thread.join().unwrap_or_else(|_| Err(EventLogError::Reopen("a publication panicked".into())))
+    }
 }
 
 impl KafkaEventLog {
@@ -89,7 +118,7 @@ impl KafkaEventLog {
         stop: Stop,
     ) -> Result<Self, EventLogError> {
         // Before anything is read: this decides a transaction that our former process left open.
-        let publisher = Publisher::open(settings, &format!("{group}-{}", instance.id), &stop)?;
+        let publisher = Arc::new(Publisher::open(settings, &format!("{group}-{}", instance.id), &stop)?);
         let cluster = loop {
             if let Some(cluster) = publisher.cluster_id() {
                 break cluster;
@@ -100,6 +129,7 @@ impl KafkaEventLog {
         };
         let clients = Clients {
             publisher,
+            publication: None,
             follower: Follower::new(settings, group)?,
             reader: Reader::new(settings, group, stop.clone())?,
             member: Member::new(settings, group, instance.is_lasting.then_some(instance.id))?,
@@ -128,10 +158,14 @@ impl KafkaEventLog {
 
     /// Closing a client waits for its threads, and for a broker that may never answer: so it runs on another thread.
     fn let_go(&mut self) -> bool {
-        let Some(clients) = self.clients.take() else { return true };
+        let Some(mut clients) = self.clients.take() else { return true };
         let (gone, went) = mpsc::channel();
         let began = Instant::now();
         let parting = thread::Builder::new().name("kafka-close".into()).spawn(move || {
+            if let Some(publication) = clients.publication.take() {
+                // Its outcome is for the next to find out, as after a crash.
+                drop(publication.end());
+            }
             drop(clients);
             // The receiver may be gone.
             let _ = gone.send(());
@@ -330,14 +364,21 @@ impl EventLog for KafkaEventLog {
         Ok(open)
     }
 
-    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {
-        let stop = self.stop.clone();
+    fn begin_publication(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<(), EventLogError> {
         self.make_sure(&outputs)?;
-        let began = Instant::now();
-        let Clients { publisher, member, .. } = self.clients();
-        let published = publisher.publish(&outputs, read, member.generation(), &stop);
-        match published {
-            Err(error) if began.elapsed() >= TRANSACTION_TIMEOUT => Err(self.clients().tell_apart(error, &stop)),
+        let stop = self.stop.clone();
+        let Clients { publisher, publication, member, .. } = self.clients();
+        *publication = Some(Publication::begin(publisher, outputs, read, member.generation(), &stop)?);
+        Ok(())
+    }
+
+    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
+        let stop = self.stop.clone();
+        let clients = self.clients();
+        let Some(publication) = clients.publication.take() else { return Ok(Vec::new()) };
+        let began = publication.began;
+        match publication.end() {
+            Err(error) if began.elapsed() >= TRANSACTION_TIMEOUT => Err(clients.tell_apart(error, &stop)),
             published => published,
         }
     }

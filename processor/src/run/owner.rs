@@ -46,7 +46,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             step_bytes: 8 * 1024 * 1024,
-            step_records: 1_000,
+            step_records: 5_000,
             step_time: Duration::from_secs(1),
             batch_time: Duration::from_secs(10),
             event_bytes: 1024 * 1024,
@@ -56,6 +56,9 @@ impl Default for Limits {
 }
 
 /// Folds and publishes owned partitions. Its caches may be dropped at any time.
+///
+/// While a step is published, the next one is folded: from the state, and from the step before, which is applied only once
+/// it is published.
 pub(crate) struct Owner<'a> {
     store: &'a Store,
     recent_events: &'a RecentEvents,
@@ -65,6 +68,14 @@ pub(crate) struct Owner<'a> {
     vouching: Option<&'a Vouching>,
     dedup: Dedup,
     held: HeldEvents,
+    /// The step that is being published.
+    published: Option<Publishing>,
+}
+
+struct Publishing {
+    batch: Batch,
+    logs: BTreeMap<u32, EventId>,
+    began: Instant,
 }
 
 #[derive(Default)]
@@ -112,7 +123,7 @@ impl<'a> Owner<'a> {
         stop: &'a Stop,
     ) -> Self {
         let (dedup, held) = (Dedup::default(), HeldEvents::default());
-        Self { store, recent_events, metrics, limits, stop, vouching: None, dedup, held }
+        Self { store, recent_events, metrics, limits, stop, vouching: None, dedup, held, published: None }
     }
 
     /// Offers events of principals without an attestation.
@@ -127,8 +138,13 @@ impl<'a> Owner<'a> {
         self.held.forget();
     }
 
-    /// Folds a batch step by step: publishes each, then applies it to the state. After [`Limits::batch_time`] the rest
-    /// is returned and fetched again.
+    /// Whether a step is being published.
+    pub fn is_publishing(&self) -> bool {
+        self.published.is_some()
+    }
+
+    /// Folds a batch step by step: publishes each, then applies it to the state. The last step is left to [`Self::finish`]
+    /// or the next batch. After [`Limits::batch_time`] the rest is returned and fetched again.
     pub fn take(&mut self, event_log: &mut dyn EventLog, entries: &[Entry]) -> Result<(), Failure> {
         let began = Instant::now();
         let is_new = |entry: &&Entry| {
@@ -168,11 +184,12 @@ impl<'a> Owner<'a> {
             }
         }
         self.metrics.took(Step::Fold, began.elapsed());
+        self.finish(event_log)?;
         self.publish(event_log, batch)?;
         Ok(taken)
     }
 
-    fn publish(&self, event_log: &mut dyn EventLog, mut batch: Batch) -> Result<(), Failure> {
+    fn publish(&mut self, event_log: &mut dyn EventLog, mut batch: Batch) -> Result<(), Failure> {
         let began = Instant::now();
         let mut logs = BTreeMap::new();
         for (partition, done) in &batch.partitions {
@@ -192,7 +209,15 @@ impl<'a> Owner<'a> {
             .iter()
             .map(|(partition, done)| Position { partition: *partition, offset: done.raw })
             .collect();
-        let ends = event_log.publish(batch.outputs, &read)?;
+        event_log.begin_publication(std::mem::take(&mut batch.outputs), &read)?;
+        self.published = Some(Publishing { batch, logs, began });
+        Ok(())
+    }
+
+    /// Waits until the step is published, and applies it.
+    pub fn finish(&mut self, event_log: &mut dyn EventLog) -> Result<(), Failure> {
+        let Some(Publishing { batch, logs, began }) = self.published.take() else { return Ok(()) };
+        let ends = event_log.end_publication()?;
         self.metrics.took(Step::Publish, began.elapsed());
 
         let began = Instant::now();
@@ -241,17 +266,18 @@ impl<'a> Owner<'a> {
             Ok(meaning) => {
                 let installation = meaning.installation().clone();
                 let rules = self.store.rules(&installation.app);
+                let known = self.known();
                 let Batch { installations, facts, held_facts, .. } = batch;
                 let read = |held: &HeldEvent| -> Result<Option<Fact>, StoreError> {
-                    if facts.contains(&held.id) || self.store.has_fact(&held.installation, held.id)? {
+                    if facts.contains(&held.id) || known.has_fact(&held.installation, held.id)? {
                         return Ok(None);
                     }
                     match held_facts.get(held) {
                         Some(fact) => Ok(Some(fact.clone())),
-                        None => self.store.held_fact(held),
+                        None => known.held_fact(held),
                     }
                 };
-                let state = known(self.store, installations, &installation)?;
+                let state = known.get(installations, &installation)?;
                 match meaning {
                     Meaning::Event(event) => {
                         let folded = fold(state, &event, rules, read)?;
@@ -341,7 +367,12 @@ impl<'a> Owner<'a> {
             if batch.is_full(&self.limits) {
                 break;
             }
-            for effect in forget(known(self.store, &mut batch.installations, &installation)?, &installation) {
+            let state = self.known().get(&mut batch.installations, &installation)?;
+            if state.principals.is_empty() || !state.is_unclaimed() {
+                // The step that is being published has changed it.
+                continue;
+            }
+            for effect in forget(state, &installation) {
                 self.put(effect, publisher, batch);
             }
             self.metrics.gave_way.inc();
@@ -358,13 +389,17 @@ impl<'a> Owner<'a> {
         batch: &Batch,
     ) -> Result<bool, Failure> {
         let (id, received_at) = (meaning.stamp().id, meaning.stamp().received_at);
-        if batch.facts.contains(&id) || self.store.has_fact(meaning.installation(), id)? {
+        if batch.facts.contains(&id) || self.known().has_fact(meaning.installation(), id)? {
             return Ok(true);
         }
         if entry.record.header(header::RESENT) != Some(b"1") {
             return Ok(false);
         }
         Ok(self.dedup.has_first_copy(event_log, entry.position, received_at, id)?)
+    }
+
+    fn known(&self) -> Known<'_> {
+        Known { store: self.store, published: self.published.as_ref().map(|publishing| &publishing.batch) }
     }
 
     fn lost(&self, held: &HeldEvent) {
@@ -410,16 +445,40 @@ fn vouch(vouching: &Vouching, state: &InstallationState, raw: &RawEvent, event: 
     }
 }
 
-/// The state of an installation, from the batch or else from the store.
-fn known<'b>(
-    store: &Store,
-    installations: &'b mut HashMap<Installation, Arc<InstallationState>>,
-    installation: &Installation,
-) -> Result<&'b mut Arc<InstallationState>, StoreError> {
-    if !installations.contains_key(installation) {
-        installations.insert(installation.clone(), store.installation(installation)?);
+/// What was folded before a step: the state, and above it the step that is being published.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    store: &'a Store,
+    published: Option<&'a Batch>,
+}
+
+impl Known<'_> {
+    fn has_fact(self, installation: &Installation, id: EventId) -> Result<bool, StoreError> {
+        let is_published = self.published.is_some_and(|batch| batch.facts.contains(&id));
+        Ok(is_published || self.store.has_fact(installation, id)?)
     }
-    Ok(installations.get_mut(installation).expect("inserted above"))
+
+    fn held_fact(self, held: &HeldEvent) -> Result<Option<Fact>, StoreError> {
+        match self.published.and_then(|batch| batch.held_facts.get(held)) {
+            Some(fact) => Ok(Some(fact.clone())),
+            None => self.store.held_fact(held),
+        }
+    }
+
+    /// The state of an installation, from this step, or else from before it.
+    fn get<'b>(
+        self,
+        installations: &'b mut HashMap<Installation, Arc<InstallationState>>,
+        installation: &Installation,
+    ) -> Result<&'b mut Arc<InstallationState>, StoreError> {
+        if !installations.contains_key(installation) {
+            let published = self.published.and_then(|batch| batch.installations.get(installation));
+            let state =
+                published.map_or_else(|| self.store.installation(installation), |state| Ok(Arc::clone(state)))?;
+            installations.insert(installation.clone(), state);
+        }
+        Ok(installations.get_mut(installation).expect("inserted above"))
+    }
 }
 
 /// The held event, as it is in `raw`.

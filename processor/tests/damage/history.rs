@@ -221,7 +221,11 @@ impl EventLog for Facts {
         Ok(Vec::new())
     }
 
-    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, EventLogError> {
+    fn begin_publication(&mut self, _: Vec<Output>, _: &[Position]) -> Result<(), EventLogError> {
         Err(EventLogError::Fatal("nothing is published here".into()))
+    }
+
+    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
+        Ok(Vec::new())
     }
 }

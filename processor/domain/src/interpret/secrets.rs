@@ -86,7 +86,7 @@ impl Secrets {
         let mut places = shapes(text);
         match self {
             Self::Few(known) => {
-                places.extend(known.iter().flat_map(|secret| overlapping(text, secret)).take(SHOWN_SECRETS_MAX + 1))
+                places.extend(known.iter().flat_map(|secret| overlapping(text, secret)).take(SHOWN_SECRETS_MAX + 1));
             }
             Self::Many(known) => {
                 places.extend(known.find_overlapping_iter(text).take(SHOWN_SECRETS_MAX + 1).map(|found| found.range()));

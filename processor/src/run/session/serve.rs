@@ -57,29 +57,41 @@ impl Processor {
         };
         serving.follow_others()?;
         let mut measured = serving.began;
-        while !self.stop.requested() {
+        let mut go_on = || {
             serving.take_next(run_state)?;
             if measured.elapsed() >= self.timings.measure_every {
+                serving.finish()?;
                 serving.measure()?;
                 serving.check_owners()?;
                 serving.check_transactions(run_state)?;
                 measured = Instant::now();
             }
+            Ok(())
+        };
+        let mut served = Ok(());
+        while served.is_ok() && !self.stop.requested() {
+            served = go_on();
         }
-        Ok(())
+        // What is being published is published, however the session ends.
+        let finished = serving.finish();
+        served.and(finished)
     }
 }
 
 impl Serving<'_> {
     fn take_next(&mut self, run_state: &mut RunState) -> Result<(), Failure> {
-        match self.event_log.next(POLL)? {
+        let wait = if self.owner.is_publishing() { Duration::ZERO } else { POLL };
+        let event = self.event_log.next(wait)?;
+        if !matches!(event, LogEvent::Raw(_)) {
+            self.finish()?;
+        }
+        match event {
             LogEvent::Raw(_) | LogEvent::Facts(_) if !self.processor.state_dir.has_room() => {
                 return Err(self.processor.no_room(self.event_log));
             }
             LogEvent::Raw(entries) => {
                 run_state.waiting = None;
                 self.owner.take(self.event_log, &entries)?;
-                self.processor.metrics.records(self.store);
                 self.newest.extend(entries.iter().map(|entry| (entry.position.partition, entry.record.at)));
             }
             LogEvent::Facts(entries) => {
@@ -96,6 +108,14 @@ impl Serving<'_> {
                 self.ownership_changed()?;
             }
             LogEvent::Quiet => {}
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Failure> {
+        if self.owner.is_publishing() {
+            self.owner.finish(self.event_log)?;
+            self.processor.metrics.records(self.store);
         }
         Ok(())
     }

@@ -265,7 +265,11 @@ impl EventLog for Logs<'_> {
         Ok(self.play().undecided.map(place).into_iter().collect())
     }
 
-    fn publish(&mut self, _: Vec<Output>, _: &[Position]) -> Result<Vec<Position>, EventLogError> {
+    fn begin_publication(&mut self, _: Vec<Output>, _: &[Position]) -> Result<(), EventLogError> {
+        Ok(())
+    }
+
+    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
         Ok(Vec::new())
     }
 }
