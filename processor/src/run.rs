@@ -1,6 +1,7 @@
 //! The run loop: restores the state, is assigned partitions, folds the owned ones and publishes what follows.
 
 pub(crate) mod assignment;
+pub(crate) mod batch;
 pub mod clock;
 pub(crate) mod dedup;
 pub mod exclusive;
@@ -9,6 +10,7 @@ pub(crate) mod hanging;
 pub(crate) mod held;
 pub mod identity;
 pub mod inconsistency;
+pub(crate) mod meaning;
 pub mod owner;
 pub mod publish;
 pub mod recent_events;

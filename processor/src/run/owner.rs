@@ -1,30 +1,27 @@
 //! Folds raw events of owned partitions in steps: interpret → fold → publish → apply.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bitrix24::Installation;
 use event_log::contract::{Topic, header};
-use event_log::{Entry, EventId, EventLog, Output, Position, RawEvent};
-use primitives::time::Timestamp;
+use event_log::{Entry, EventId, EventLog, Position, RawEvent};
 use runtime::lifecycle::Stop;
 use tracing::warn;
 
 use crate::metrics::{Metrics, Step};
+use crate::run::batch::{Batch, Known};
 use crate::run::dedup::Dedup;
 use crate::run::failure::Failure;
 use crate::run::held::HeldEvents;
 use crate::run::inconsistency::Inconsistency;
+use crate::run::meaning::{Interpreted, Meaning, Subject, interpret_all};
 use crate::run::publish::{Progress, Publisher, progress};
 use crate::run::recent_events::{Recent, RecentEvents};
 use crate::state::{Progressed, Store, StoreError};
 use crate::vouch::Vouching;
 use domain::fold::{Effect, Outcome, fold, fold_attestation, forget};
-use domain::{
-    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Principal, Public, Reason, Stamp, interpret,
-    interpret_command, unsigned_call,
-};
+use domain::{Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Principal, Public, interpret};
 
 /// Limits of an owner. A step is one transaction.
 #[derive(Clone, Copy, Debug)]
@@ -78,42 +75,6 @@ struct Publishing {
     began: Instant,
 }
 
-#[derive(Default)]
-struct Batch {
-    /// The state of the installations in this step, including its changes.
-    installations: HashMap<Installation, Arc<InstallationState>>,
-    /// Facts of this step, which the store does not have yet.
-    facts: HashSet<EventId>,
-    held_facts: BTreeMap<HeldEvent, Fact>,
-    outputs: Vec<Output>,
-    bytes: usize,
-    partitions: BTreeMap<u32, Done>,
-    recent: Vec<Recent>,
-}
-
-#[derive(Default)]
-struct Done {
-    /// `K` behind the step.
-    raw: u64,
-    /// The time of the record before `K`.
-    at: Timestamp,
-    /// The event before `K`, if it has an id.
-    last: Option<EventId>,
-    changes: Vec<Change>,
-    ids: Vec<EventId>,
-}
-
-impl Batch {
-    fn put(&mut self, output: Output) {
-        self.bytes += output.record.size();
-        self.outputs.push(output);
-    }
-
-    fn is_full(&self, limits: &Limits) -> bool {
-        self.bytes >= limits.step_bytes || self.outputs.len() >= limits.step_records
-    }
-}
-
 impl<'a> Owner<'a> {
     pub fn new(
         store: &'a Store,
@@ -153,8 +114,9 @@ impl<'a> Owner<'a> {
         };
         let entries: Vec<&Entry> = entries.iter().filter(is_new).collect();
         let mut rest = &entries[..];
+        let mut interpreted = interpret_all(rest).into_iter();
         while !rest.is_empty() {
-            let taken = self.step(event_log, rest)?;
+            let taken = self.step(event_log, rest, &mut interpreted)?;
             rest = &rest[taken..];
             if self.stop.requested() {
                 break;
@@ -172,12 +134,17 @@ impl<'a> Owner<'a> {
     }
 
     /// Folds entries up to the limits of a step, at least one. Returns their number.
-    fn step(&mut self, event_log: &mut dyn EventLog, entries: &[&Entry]) -> Result<usize, Failure> {
+    fn step(
+        &mut self,
+        event_log: &mut dyn EventLog,
+        entries: &[&Entry],
+        interpreted: &mut impl Iterator<Item = Interpreted>,
+    ) -> Result<usize, Failure> {
         let began = Instant::now();
         let (mut batch, mut taken) = (Batch::default(), 0);
-        for entry in entries {
+        for (entry, interpreted) in entries.iter().zip(interpreted) {
             taken += 1;
-            let outcome = self.fold(event_log, entry, &entries[taken..], &mut batch)?;
+            let outcome = self.fold(event_log, entry, interpreted, &entries[taken..], &mut batch)?;
             self.metrics.count(outcome);
             if batch.is_full(&self.limits) || began.elapsed() >= self.limits.step_time || self.stop.requested() {
                 break;
@@ -242,29 +209,25 @@ impl<'a> Owner<'a> {
         &mut self,
         event_log: &mut dyn EventLog,
         entry: &Entry,
+        interpreted: Interpreted,
         next: &[&Entry],
         batch: &mut Batch,
     ) -> Result<Outcome, Failure> {
         let place = entry.position;
-        let raw = RawEvent::from_record(&entry.record);
-        let meaning = raw.as_ref().map_err(|_| Reason::NotARawEvent).and_then(|raw| meaning(raw, place));
+        let Interpreted { raw, meaning } = interpreted;
         let publisher = Publisher::new(&entry.record, place).showing(self.limits.event_bytes);
         if !batch.partitions.contains_key(&place.partition) {
             self.make_room(place.partition, &publisher, batch)?;
         }
 
-        let unsigned = |reason| {
-            let call = raw.as_ref().ok().filter(|_| reason == Reason::MissingToken);
-            call.and_then(|raw| unsigned_call(raw, place)).ok_or(reason)
-        };
         let (outcome, effects) = match meaning {
-            Err(reason) => match unsigned(reason) {
-                Ok(call) => (Outcome::Unverified, vec![Effect::Unverified(Arc::new(call))]),
-                Err(reason) => (Outcome::Rejected(reason), Vec::new()),
-            },
-            Ok(meaning) if self.is_repeated(event_log, entry, &meaning, batch)? => (Outcome::Repeated, Vec::new()),
-            Ok(meaning) => {
-                let installation = meaning.installation().clone();
+            Meaning::Unsigned(call) => (Outcome::Unverified, vec![Effect::Unverified(call)]),
+            Meaning::Rejected(reason) => (Outcome::Rejected(reason), Vec::new()),
+            Meaning::Subject(subject) if self.is_repeated(event_log, entry, &subject, batch)? => {
+                (Outcome::Repeated, Vec::new())
+            }
+            Meaning::Subject(subject) => {
+                let installation = subject.installation().clone();
                 let rules = self.store.rules(&installation.app);
                 let known = self.known();
                 let Batch { installations, facts, held_facts, .. } = batch;
@@ -278,22 +241,22 @@ impl<'a> Owner<'a> {
                     }
                 };
                 let state = known.get(installations, &installation)?;
-                match meaning {
-                    Meaning::Event(event) => {
+                match subject {
+                    Subject::Event(event) => {
                         let folded = fold(state, &event, rules, read)?;
-                        if let (Some(vouching), Ok(raw)) = (self.vouching, &raw) {
+                        if let (Some(vouching), Some(raw)) = (self.vouching, &raw) {
                             vouch(vouching, state, raw, &event);
                         }
                         folded
                     }
-                    Meaning::Attestation(fact) => fold_attestation(state, *fact, rules, read)?,
+                    Subject::Attestation(fact) => fold_attestation(state, *fact, rules, read)?,
                 }
             }
         };
         let done = batch.partitions.entry(place.partition).or_default();
         (done.raw, done.at) = (place.offset + 1, entry.record.at);
-        done.last = raw.as_ref().ok().map(|raw| raw.id);
-        if let Ok(raw) = &raw {
+        done.last = raw.as_ref().map(|raw| raw.id);
+        if let Some(raw) = &raw {
             done.ids.push(raw.id);
         }
         let released = effects
@@ -311,11 +274,11 @@ impl<'a> Owner<'a> {
         if let Outcome::Rejected(reason) = outcome {
             batch.put(publisher.rejected(reason));
         }
-        if let Ok(raw) = &raw {
+        if let Some(raw) = raw {
             self.dedup.pass(entry.position, raw.id);
             batch.recent.push(Recent {
                 received_at: raw.received_at,
-                installation: raw.member_id.clone().map(|member_id| Installation { app: raw.app.clone(), member_id }),
+                installation: raw.member_id.map(|member_id| Installation { app: raw.app, member_id }),
                 event: raw.kind.as_ref().map(|kind| kind.to_ascii_uppercase()),
                 id: raw.id,
                 outcome,
@@ -385,11 +348,11 @@ impl<'a> Owner<'a> {
         &mut self,
         event_log: &mut dyn EventLog,
         entry: &Entry,
-        meaning: &Meaning,
+        subject: &Subject,
         batch: &Batch,
     ) -> Result<bool, Failure> {
-        let (id, received_at) = (meaning.stamp().id, meaning.stamp().received_at);
-        if batch.facts.contains(&id) || self.known().has_fact(meaning.installation(), id)? {
+        let (id, received_at) = (subject.id(), subject.received_at());
+        if batch.facts.contains(&id) || self.known().has_fact(subject.installation(), id)? {
             return Ok(true);
         }
         if entry.record.header(header::RESENT) != Some(b"1") {
@@ -409,75 +372,10 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// What a raw event means.
-enum Meaning {
-    Event(Box<Event>),
-    Attestation(Box<Fact>),
-}
-
-impl Meaning {
-    fn installation(&self) -> &Installation {
-        match self {
-            Self::Event(event) => &event.installation,
-            Self::Attestation(fact) => &fact.installation,
-        }
-    }
-
-    fn stamp(&self) -> &Stamp {
-        match self {
-            Self::Event(event) => &event.stamp,
-            Self::Attestation(fact) => &fact.stamp,
-        }
-    }
-}
-
-fn meaning(raw: &RawEvent, place: Position) -> Result<Meaning, Reason> {
-    if raw.is_command {
-        return interpret_command(raw, place).map(|fact| Meaning::Attestation(Box::new(fact)));
-    }
-    interpret(raw, place).map(|event| Meaning::Event(Box::new(event)))
-}
-
 fn vouch(vouching: &Vouching, state: &InstallationState, raw: &RawEvent, event: &Event) {
     let is_attested = || state.principals.get(&event.principal).is_some_and(Principal::is_attested);
     if vouching.asks_about(&event.installation.app) && !is_attested() {
         vouching.offer(raw, event);
-    }
-}
-
-/// What was folded before a step: the state, and above it the step that is being published.
-#[derive(Clone, Copy)]
-struct Known<'a> {
-    store: &'a Store,
-    published: Option<&'a Batch>,
-}
-
-impl Known<'_> {
-    fn has_fact(self, installation: &Installation, id: EventId) -> Result<bool, StoreError> {
-        let is_published = self.published.is_some_and(|batch| batch.facts.contains(&id));
-        Ok(is_published || self.store.has_fact(installation, id)?)
-    }
-
-    fn held_fact(self, held: &HeldEvent) -> Result<Option<Fact>, StoreError> {
-        match self.published.and_then(|batch| batch.held_facts.get(held)) {
-            Some(fact) => Ok(Some(fact.clone())),
-            None => self.store.held_fact(held),
-        }
-    }
-
-    /// The state of an installation, from this step, or else from before it.
-    fn get<'b>(
-        self,
-        installations: &'b mut HashMap<Installation, Arc<InstallationState>>,
-        installation: &Installation,
-    ) -> Result<&'b mut Arc<InstallationState>, StoreError> {
-        if !installations.contains_key(installation) {
-            let published = self.published.and_then(|batch| batch.installations.get(installation));
-            let state =
-                published.map_or_else(|| self.store.installation(installation), |state| Ok(Arc::clone(state)))?;
-            installations.insert(installation.clone(), state);
-        }
-        Ok(installations.get_mut(installation).expect("inserted above"))
     }
 }
 

@@ -1,0 +1,128 @@
+//! What raw records mean. Nothing of it depends on the state, so a batch is interpreted on all cores.
+
+use std::num::NonZero;
+use std::panic;
+use std::sync::Arc;
+use std::thread;
+
+use event_log::{Entry, EventId, Position, RawEvent};
+use primitives::time::Timestamp;
+
+use bitrix24::Installation;
+use domain::{Event, Fact, Public, Reason, interpret, interpret_command, unsigned_call};
+
+/// Fewer are not worth a thread.
+const SHARE_MIN: usize = 64;
+
+/// A raw record, interpreted.
+pub(crate) struct Interpreted {
+    /// None if ingress did not write it.
+    pub raw: Option<RawEvent>,
+    pub meaning: Meaning,
+}
+
+pub(crate) enum Meaning {
+    Subject(Subject),
+    /// A call without a token.
+    Unsigned(Arc<Public>),
+    Rejected(Reason),
+}
+
+/// What is folded.
+pub(crate) enum Subject {
+    Event(Box<Event>),
+    Attestation(Box<Fact>),
+}
+
+impl Subject {
+    pub fn installation(&self) -> &Installation {
+        match self {
+            Self::Event(event) => &event.installation,
+            Self::Attestation(fact) => &fact.installation,
+        }
+    }
+
+    pub fn id(&self) -> EventId {
+        match self {
+            Self::Event(event) => event.stamp.id,
+            Self::Attestation(fact) => fact.stamp.id,
+        }
+    }
+
+    pub fn received_at(&self) -> Timestamp {
+        match self {
+            Self::Event(event) => event.stamp.received_at,
+            Self::Attestation(fact) => fact.stamp.received_at,
+        }
+    }
+}
+
+/// Interprets records, in their order.
+pub(crate) fn interpret_all(entries: &[&Entry]) -> Vec<Interpreted> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let share = entries.len().div_ceil(cores).max(SHARE_MIN);
+    let mut shares = entries.chunks(share);
+    let Some(own) = shares.next() else { return Vec::new() };
+    thread::scope(|scope| {
+        let others: Vec<_> = shares.map(|share| scope.spawn(|| of_share(share))).collect();
+        let mut all = of_share(own);
+        for other in others {
+            all.extend(other.join().unwrap_or_else(|why| panic::resume_unwind(why)));
+        }
+        all
+    })
+}
+
+fn of_share(entries: &[&Entry]) -> Vec<Interpreted> {
+    entries.iter().map(|entry| of(entry)).collect()
+}
+
+fn of(entry: &Entry) -> Interpreted {
+    let place = entry.position;
+    let Ok(raw) = RawEvent::from_record(&entry.record) else {
+        return Interpreted { raw: None, meaning: Meaning::Rejected(Reason::NotARawEvent) };
+    };
+    let meaning = meaning(&raw, place).unwrap_or_else(|reason| {
+        let call = (reason == Reason::MissingToken).then(|| unsigned_call(&raw, place)).flatten();
+        call.map_or(Meaning::Rejected(reason), |call| Meaning::Unsigned(Arc::new(call)))
+    });
+    Interpreted { raw: Some(raw), meaning }
+}
+
+fn meaning(raw: &RawEvent, place: Position) -> Result<Meaning, Reason> {
+    let subject = if raw.is_command {
+        Subject::Attestation(Box::new(interpret_command(raw, place)?))
+    } else {
+        Subject::Event(Box::new(interpret(raw, place)?))
+    };
+    Ok(Meaning::Subject(subject))
+}
+
+#[cfg(test)]
+mod tests {
+    use bitrix24::AppName;
+    use bitrix24::form::Form;
+
+    use super::*;
+
+    #[test]
+    fn records_are_interpreted_in_their_order_on_any_number_of_threads() {
+        for count in [0, 1, SHARE_MIN, 3 * SHARE_MIN + 1] {
+            let entries: Vec<Entry> = (0..count).map(entry).collect();
+            let interpreted = interpret_all(&entries.iter().collect::<Vec<_>>());
+            let ids: Vec<_> = interpreted.iter().filter_map(|one| one.raw.as_ref()).map(|raw| raw.id).collect();
+            let sent = entries.iter().filter_map(|entry| RawEvent::from_record(&entry.record).ok()).map(|raw| raw.id);
+            assert_eq!(ids, sent.collect::<Vec<_>>());
+            let subjects = interpreted.iter().filter(|one| matches!(one.meaning, Meaning::Subject(_))).count();
+            assert_eq!(subjects, count.div_ceil(2), "every second one has no token");
+        }
+    }
+
+    fn entry(number: usize) -> Entry {
+        let app = AppName::parse("crm-sync").expect("a name");
+        let token = if number.is_multiple_of(2) { "&auth[application_token]=t" } else { "" };
+        let body = format!("event=ONX&auth[member_id]=a{number}{token}");
+        let raw = RawEvent::new(app, Form::parse(body.as_bytes()).head(), body.into(), Timestamp::from_s(1));
+        Entry { position: Position { partition: 0, offset: number as u64 }, record: raw.into_record() }
+    }
+}
