@@ -1,7 +1,7 @@
 //! The paths of an event through memory, one at a time: what each costs without a broker or a disk.
 //!
 //! `bench path NAME` runs one path over the same events as the tables about folding, and prints the time for each event.
-//! `bench/guard` counts its instructions instead, which do not depend on what else the machine does.
+//! `tests/instructions.rs` counts its instructions instead, which do not depend on what else the machine does.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,7 +23,8 @@ use processor::run::publish::Publisher;
 
 /// Portals that play: few, so that most events are passed on, as in real life.
 const PORTALS: u64 = 100;
-const PATHS: [&str; 5] = ["scan", "append", "interpret", "fold", "encode"];
+/// `nothing` makes the events, and does nothing with them.
+const PATHS: [&str; 6] = ["nothing", "scan", "append", "interpret", "fold", "encode"];
 
 pub fn command() -> Command {
     Command::new("path")
@@ -38,6 +39,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     let records = raw_records(count)?;
     let began = Instant::now();
     match name.as_str() {
+        "nothing" => drop(black_box(records)),
         "scan" => scan(&records),
         "append" => append(&records),
         "interpret" => interpret_all(&records),
