@@ -133,7 +133,7 @@ fn record(number: u64) -> Record {
     Record {
         key: (!number.is_multiple_of(3)).then(|| format!("app/{number}")),
         value: Some(Bytes::from(format!("value {number} {}", "x".repeat(length)))),
-        headers: vec![("ce_id".to_owned(), number.to_string().into_bytes())],
+        headers: vec![("ce_id".into(), number.to_string().into_bytes())],
         at: Timestamp::from_s(number),
     }
 }

@@ -77,7 +77,7 @@ fn made(input: &mut Input<'_>) -> Record {
     while !input.is_empty() {
         let name = NAMES[usize::from(input.byte()) % NAMES.len()];
         let length = usize::from(input.byte());
-        headers.push((name.to_owned(), input.take(length).to_vec()));
+        headers.push((name.to_owned().into(), input.take(length).to_vec()));
     }
     let value = key.as_ref().map(|key| Bytes::copy_from_slice(key.as_bytes()));
     Record { key, value, headers, at }

@@ -208,7 +208,7 @@ fn what_differs_from_raw_is_found_and_put_right_as_what_it_is() {
     fact.kind = FactKind::Uninstalled { clean: Some(true), profile: Profile::default() };
     fact.revision.correction = 1;
     wrong.value = Some(serde_json::to_vec(&fact).expect("JSON").into());
-    wrong.headers.push(("hl_correction".to_owned(), b"other".to_vec()));
+    wrong.headers.push(("hl_correction".into(), b"other".to_vec()));
     send(&raw, &body("genuine-token", GRANT));
     let read = [Position { partition: 0, offset: raw.bounds().1 }];
     let mut event_log =

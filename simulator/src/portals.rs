@@ -129,7 +129,7 @@ fn command(random: &mut Rng, portal: &Portal, token: &str, now: Timestamp) -> Re
 pub fn second_copy(record: &Record) -> Record {
     let mut copy = record.clone();
     if copy.header(header::RESENT).is_none() {
-        copy.headers.push((header::RESENT.to_owned(), b"1".to_vec()));
+        copy.headers.push((header::RESENT.into(), b"1".to_vec()));
     }
     copy
 }

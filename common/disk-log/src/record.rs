@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use event_log::Record;
+use event_log::contract::header;
 use primitives::time::Timestamp;
 
 /// The only version that is written or read.
@@ -50,7 +51,8 @@ pub fn decode(bytes: &Bytes) -> Result<Record, Malformed> {
     for _ in 0..rest.number()? {
         let name = rest.length().and_then(|length| rest.take(length))?;
         let value = rest.length().and_then(|length| rest.take(length))?;
-        headers.push((text(&name)?, value.to_vec()));
+        let name = std::str::from_utf8(&name).map_err(|_| Malformed::Text)?;
+        headers.push((header::name(name), value.to_vec()));
     }
     if rest.at == bytes.len() { Ok(Record { key, value, headers, at }) } else { Err(Malformed::Long) }
 }
@@ -136,11 +138,14 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use event_log::HeaderName;
+
     use super::*;
 
     fn records() -> impl Strategy<Value = Record> {
         let value = proptest::option::of(vec(any::<u8>(), 0..300));
-        let headers = vec((".{0,20}", vec(any::<u8>(), 0..40)), 0..6);
+        let name = ".{0,20}".prop_map(HeaderName::from);
+        let headers = vec((name, vec(any::<u8>(), 0..40)), 0..6);
         (proptest::option::of(".{0,40}"), value, headers, any::<u64>()).prop_map(|(key, value, headers, ms)| Record {
             key,
             value: value.map(Bytes::from),

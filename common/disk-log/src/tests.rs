@@ -33,7 +33,7 @@ pub(super) fn record(number: u64) -> Record {
             "value {number} {}",
             "x".repeat(usize::try_from(number % 50).expect("small"))
         ))),
-        headers: vec![("ce_id".to_owned(), number.to_string().into_bytes())],
+        headers: vec![("ce_id".into(), number.to_string().into_bytes())],
         at: Timestamp::from_s(number),
     }
 }

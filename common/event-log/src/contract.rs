@@ -1,7 +1,10 @@
 //! The topics as one table, and the partition of a key: the contract with subscribers.
 
-use bitrix24::Installation;
 use std::time::Duration;
+
+use bitrix24::Installation;
+
+use crate::record::HeaderName;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
@@ -122,6 +125,28 @@ pub mod header {
     pub const REASON: &str = "hl_reason";
     /// `missing`, `other` or `surplus`: the record follows from no new event, but corrects what an audit found.
     pub const CORRECTION: &str = "hl_correction";
+
+    /// Those that most records have.
+    const USUAL: [&str; 12] = [
+        SPEC_VERSION,
+        ID,
+        SOURCE,
+        TYPE,
+        TIME,
+        RECEIVED,
+        CONTENT_TYPE,
+        SOURCE_ADDRESS,
+        RAW_PARTITION,
+        RAW_OFFSET,
+        KIND,
+        QUERY,
+    ];
+
+    /// A name that was read; a usual one is not copied.
+    pub fn name(text: &str) -> super::HeaderName {
+        let usual = USUAL.into_iter().find(|usual| *usual == text);
+        usual.map_or_else(|| text.to_owned().into(), Into::into)
+    }
 }
 
 /// The key and the type of a noop record. Where Kafka accepted a commit but did not apply it to a partition, a noop

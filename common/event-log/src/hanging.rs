@@ -247,9 +247,9 @@ fn raw_offset(entry: &Entry) -> Option<u64> {
 /// A noop record that carries how far `raw` was read.
 fn noop(topic: Topic, partition: u32, read: u64) -> Output {
     let headers = vec![
-        (header::KIND.to_owned(), NOOP_TYPE.as_bytes().to_vec()),
-        (header::RAW_PARTITION.to_owned(), partition.to_string().into_bytes()),
-        (header::RAW_OFFSET.to_owned(), read.saturating_sub(1).to_string().into_bytes()),
+        (header::KIND.into(), NOOP_TYPE.as_bytes().to_vec()),
+        (header::RAW_PARTITION.into(), partition.to_string().into_bytes()),
+        (header::RAW_OFFSET.into(), read.saturating_sub(1).to_string().into_bytes()),
     ];
     let record = Record { key: Some(NOOP.to_owned()), value: None, headers, at: Timestamp::now() };
     Output { topic, partition, record }

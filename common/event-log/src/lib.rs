@@ -13,7 +13,7 @@ mod record;
 
 pub use log::{EventLog, EventLogError, LogEvent, LogReader};
 pub use raw_event::{EventId, NotARawEvent, RawEvent, TRACESTATE_BYTES_MAX};
-pub use record::{Applied, Entry, Output, Position, Record};
+pub use record::{Applied, Entry, HeaderName, Output, Position, Record};
 
 /// The longest that a transaction of ours is open: its timeout, the broker's interval, and as much again.
 pub const OPEN_MAX: Duration = Duration::from_secs(40);

@@ -1,5 +1,7 @@
 //! Records and their positions.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,9 @@ pub struct Position {
     pub offset: u64,
 }
 
+/// Borrowed, if it is one of [`crate::contract::header`].
+pub type HeaderName = Cow<'static, str>;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// None for events of unknown portals.
@@ -20,7 +25,7 @@ pub struct Record {
     /// None is a tombstone.
     pub value: Option<Bytes>,
     /// Name and value, in order.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Vec<(HeaderName, Vec<u8>)>,
     pub at: Timestamp,
 }
 

@@ -4,12 +4,13 @@ use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
+use event_log::contract::header;
 use event_log::{Entry, Position, Record};
 use primitives::time::Timestamp;
 
 /// Invalid UTF-8 in a key, which none of ours has, becomes replacement characters.
 pub(super) fn entry(message: &BorrowedMessage<'_>) -> Entry {
-    let header = |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.unwrap_or_default().to_vec());
+    let named = |header: Header<'_, &[u8]>| (header::name(header.key), header.value.unwrap_or_default().to_vec());
     let at = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default();
     Entry {
         position: Position {
@@ -19,7 +20,7 @@ pub(super) fn entry(message: &BorrowedMessage<'_>) -> Entry {
         record: Record {
             key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
             value: message.payload().map(Bytes::copy_from_slice),
-            headers: message.headers().map(|headers| headers.iter().map(header).collect()).unwrap_or_default(),
+            headers: message.headers().map(|headers| headers.iter().map(named).collect()).unwrap_or_default(),
             at: Timestamp::from_ms(at),
         },
     }

@@ -85,7 +85,7 @@ impl Correction {
             }
             Self::NoRecord(topic, partition, key) => (tombstone(*topic, *partition, key.clone(), now), "surplus"),
         };
-        output.record.headers.push((header::CORRECTION.to_owned(), because.as_bytes().to_vec()));
+        output.record.headers.push((header::CORRECTION.into(), because.as_bytes().to_vec()));
         Some(output)
     }
 }
@@ -119,7 +119,7 @@ fn made(
         (header::RAW_PARTITION, partition.to_string()),
     ];
     let offset = offset.map(|offset| (header::RAW_OFFSET, offset.to_string()));
-    let headers = known.into_iter().chain(offset).map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
+    let headers = known.into_iter().chain(offset).map(|(name, value)| (name.into(), value.into_bytes())).collect();
     Output { topic, partition, record: Record { key: Some(key), value: Some(value), headers, at } }
 }
 

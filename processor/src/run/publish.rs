@@ -3,7 +3,7 @@
 use bitrix24::Installation;
 use bytes::Bytes;
 use event_log::contract::{Topic, header};
-use event_log::{EventId, Output, Position, RawEvent, Record};
+use event_log::{EventId, HeaderName, Output, Position, RawEvent, Record};
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -201,10 +201,10 @@ impl<'a> Publisher<'a> {
     fn record(&self, topic: Topic, key: Option<String>, value: Option<Bytes>, kind: &str) -> Output {
         let kept =
             [header::SPEC_VERSION, header::ID, header::SOURCE, header::TIME, header::TRACEPARENT, header::TRACESTATE];
-        let kept = self.raw.headers.iter().filter(|(name, _)| kept.contains(&name.as_str()));
-        let mut headers: Vec<(String, Vec<u8>)> = kept.cloned().collect();
-        headers.push((header::TYPE.to_owned(), kind.as_bytes().to_vec()));
-        headers.push((header::CONTENT_TYPE.to_owned(), b"application/json".to_vec()));
+        let kept = self.raw.headers.iter().filter(|(name, _)| kept.contains(&&**name));
+        let mut headers: Vec<(HeaderName, Vec<u8>)> = kept.cloned().collect();
+        headers.push((header::TYPE.into(), kind.as_bytes().to_vec()));
+        headers.push((header::CONTENT_TYPE.into(), b"application/json".to_vec()));
         headers.extend(raw_place(self.place));
         Output { topic, partition: self.place.partition, record: Record { key, value, headers, at: self.at } }
     }
@@ -248,15 +248,15 @@ pub(crate) fn json_bytes(value: &impl Serialize) -> Bytes {
 }
 
 /// The headers of a record that is no `CloudEvent`.
-pub(crate) fn plain_headers(kind: &str, place: Position) -> Vec<(String, Vec<u8>)> {
-    let kind = (header::KIND.to_owned(), kind.as_bytes().to_vec());
+pub(crate) fn plain_headers(kind: &str, place: Position) -> Vec<(HeaderName, Vec<u8>)> {
+    let kind = (header::KIND.into(), kind.as_bytes().to_vec());
     [kind].into_iter().chain(raw_place(place)).collect()
 }
 
-fn raw_place(place: Position) -> [(String, Vec<u8>); 2] {
+fn raw_place(place: Position) -> [(HeaderName, Vec<u8>); 2] {
     [
-        (header::RAW_PARTITION.to_owned(), place.partition.to_string().into_bytes()),
-        (header::RAW_OFFSET.to_owned(), place.offset.to_string().into_bytes()),
+        (header::RAW_PARTITION.into(), place.partition.to_string().into_bytes()),
+        (header::RAW_OFFSET.into(), place.offset.to_string().into_bytes()),
     ]
 }
 
@@ -272,10 +272,10 @@ pub(crate) fn permission_key(about: &Installation, record: &PermissionRecord) ->
     format!("{about}/{}/{}", record.method, record.token)
 }
 
-pub(crate) fn set(record: &mut Record, name: &str, value: String) {
+pub(crate) fn set(record: &mut Record, name: &'static str, value: String) {
     match record.headers.iter_mut().find(|(header, _)| header == name) {
         Some((_, old)) => *old = value.into_bytes(),
-        None => record.headers.push((name.to_owned(), value.into_bytes())),
+        None => record.headers.push((name.into(), value.into_bytes())),
     }
 }
 

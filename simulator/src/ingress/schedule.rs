@@ -71,7 +71,7 @@ impl Schedule {
         let key = (self.random.u32(..15) > 0).then(|| format!("app/m{}", self.random.u32(..self.portals)));
         let bytes = if self.random.u32(..12) == 0 { LARGE_BYTES } else { self.random.usize(..200) };
         let value: Vec<u8> = (0..bytes).map(|_| self.random.u8(1..)).collect();
-        let headers = vec![(header::ID.to_owned(), self.events.to_string().into_bytes())];
+        let headers = vec![(header::ID.into(), self.events.to_string().into_bytes())];
         let now_ms = self.company.stage().lock().now_ms;
         Record { key, value: Some(Bytes::from(value)), headers, at: Timestamp::from_ms(now_ms) }
     }

@@ -83,7 +83,8 @@ fn found(partition: u32, offset: u64, record: &Record) -> Option<Found> {
     let raw = RawEvent::from_record(record).ok().filter(|raw| raw.app.as_str() != FIRST_EVENT_APP)?;
     let (partition, offset) = place(partition, offset);
     let headers = record.headers.iter();
-    let headers = headers.map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into_owned())).collect();
+    let headers =
+        headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value).into_owned())).collect();
     Some(Found { partition, offset, key: raw.key(), value: record.value.as_ref().map(|value| value.to_vec()), headers })
 }
 

@@ -11,7 +11,7 @@ const RAW_RECORDS: u64 = 40;
 fn outputs(raw: u64) -> Vec<Output> {
     let output = |topic, part: u64| {
         let value = Some(Bytes::from(format!("{raw}/{part}")));
-        let headers = vec![(header::RAW_OFFSET.to_owned(), raw.to_string().into_bytes())];
+        let headers = vec![(header::RAW_OFFSET.into(), raw.to_string().into_bytes())];
         Output { topic, partition: PARTITION, record: Record { key: None, value, headers, at: Timestamp::now() } }
     };
     let mut outputs = vec![];
@@ -253,7 +253,7 @@ fn a_correction_of_what_lies_far_behind_is_kept_and_moves_nothing() {
     let mut event_log = open(&Files::default(), dir.path());
     process(&mut event_log, 7).expect("published");
     let corrected = Some(Bytes::from("corrected"));
-    let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let header = |name: &'static str, value: &str| (name.into(), value.as_bytes().to_vec());
     let headers = vec![header(header::RAW_OFFSET, "3"), header(header::CORRECTION, "other")];
     let record = Record { key: None, value: corrected.clone(), headers, at: Timestamp::now() };
     let read = [Position { partition: PARTITION, offset: RAW_RECORDS }];
@@ -282,7 +282,7 @@ fn waiting(files: &Files, dir: &Path) -> (DiskEventLog, Upkeep, runtime::lifecyc
 /// What follows from all of `raw`, each record too large for what is left of any segment.
 fn large() -> Vec<Output> {
     let mut all: Vec<_> = (0..RAW_RECORDS).flat_map(outputs).collect();
-    let filler = ("filler".to_owned(), vec![0; 64 * 1024]);
+    let filler = ("filler".into(), vec![0; 64 * 1024]);
     for output in &mut all {
         output.record.headers.push(filler.clone());
     }
@@ -348,7 +348,7 @@ fn what_is_old_enough_makes_room_while_something_waits() {
     let old = |number: u64| Record {
         key: None,
         value: Some(vec![0; 100 * 1024].into()),
-        headers: vec![(header::RAW_OFFSET.to_owned(), number.to_string().into_bytes())],
+        headers: vec![(header::RAW_OFFSET.into(), number.to_string().into_bytes())],
         at: Timestamp::from_s(number),
     };
     let events = event_log.log(Topic::Events).expect("a log").clone();

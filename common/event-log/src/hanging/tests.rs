@@ -166,7 +166,7 @@ fn because_of(cause: u64) -> Entry {
         let Output { record, .. } = noop(FACTS, 0, 4);
         return Entry { position: Position { partition: 0, offset: 0 }, record };
     }
-    let headers = vec![(header::RAW_OFFSET.to_owned(), cause.to_string().into_bytes())];
+    let headers = vec![(header::RAW_OFFSET.into(), cause.to_string().into_bytes())];
     let record = Record { key: None, value: None, headers, at: Timestamp::from_s(0) };
     Entry { position: Position { partition: 0, offset: 0 }, record }
 }

@@ -237,7 +237,7 @@ fn record(number: u64) -> Arc<Record> {
 }
 
 fn flagged_record(number: u64) -> Arc<Record> {
-    let headers = vec![("hl_resent".to_owned(), b"1".to_vec())];
+    let headers = vec![("hl_resent".into(), b"1".to_vec())];
     Arc::new(Record { headers, ..(*record(number)).clone() })
 }
 
