@@ -21,7 +21,7 @@ use crate::state::{Progressed, Store, StoreError};
 use crate::vouch::Vouching;
 use domain::fold::{Effect, Outcome, fold, fold_attestation, forget};
 use domain::{
-    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Principal, Public, Reason, Stamp, interpret,
+    Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Principal, Public, Reason, interpret,
     interpret_command, unsigned_call,
 };
 
@@ -227,15 +227,8 @@ impl<'a> Owner<'a> {
             self.make_room(place.partition, &publisher, batch)?;
         }
 
-        let unsigned = |reason| {
-            let call = raw.as_ref().ok().filter(|_| reason == Reason::MissingToken);
-            call.and_then(|raw| unsigned_call(raw, place)).ok_or(reason)
-        };
         let (outcome, effects) = match meaning {
-            Err(reason) => match unsigned(reason) {
-                Ok(call) => (Outcome::Unverified, vec![Effect::Unverified(call)]),
-                Err(reason) => (Outcome::Rejected(reason), Vec::new()),
-            },
+            Err(reason) => (Outcome::Rejected(reason), Vec::new()),
             Ok(meaning) if self.is_repeated(event_log, entry, &meaning, batch)? => (Outcome::Repeated, Vec::new()),
             Ok(meaning) => {
                 let installation = meaning.installation().clone();
@@ -260,6 +253,7 @@ impl<'a> Owner<'a> {
                         folded
                     }
                     Meaning::Attestation(fact) => fold_attestation(state, *fact, rules, read)?,
+                    Meaning::UnsignedCall(call) => (Outcome::Unverified, vec![Effect::Unverified(*call)]),
                 }
             }
         };
@@ -356,7 +350,7 @@ impl<'a> Owner<'a> {
         meaning: &Meaning,
         batch: &Batch,
     ) -> Result<bool, Failure> {
-        let (id, received_at) = (meaning.stamp().id, meaning.stamp().received_at);
+        let (id, received_at) = meaning.id();
         if batch.facts.contains(&id) || self.store.has_fact(meaning.installation(), id)? {
             return Ok(true);
         }
@@ -377,6 +371,8 @@ impl<'a> Owner<'a> {
 enum Meaning {
     Event(Box<Event>),
     Attestation(Box<Fact>),
+    /// A call without a principal: there is nothing to fold.
+    UnsignedCall(Box<Public>),
 }
 
 impl Meaning {
@@ -384,13 +380,16 @@ impl Meaning {
         match self {
             Self::Event(event) => &event.installation,
             Self::Attestation(fact) => &fact.installation,
+            Self::UnsignedCall(call) => &call.installation,
         }
     }
 
-    fn stamp(&self) -> &Stamp {
+    /// The id, and the time of receipt.
+    fn id(&self) -> (EventId, Timestamp) {
         match self {
-            Self::Event(event) => &event.stamp,
-            Self::Attestation(fact) => &fact.stamp,
+            Self::Event(event) => (event.stamp.id, event.stamp.received_at),
+            Self::Attestation(fact) => (fact.stamp.id, fact.stamp.received_at),
+            Self::UnsignedCall(call) => (call.id, call.received_at),
         }
     }
 }
@@ -399,7 +398,13 @@ fn meaning(raw: &RawEvent, place: Position) -> Result<Meaning, Reason> {
     if raw.is_command {
         return interpret_command(raw, place).map(|fact| Meaning::Attestation(Box::new(fact)));
     }
-    interpret(raw, place).map(|event| Meaning::Event(Box::new(event)))
+    match interpret(raw, place) {
+        Ok(event) => Ok(Meaning::Event(Box::new(event))),
+        Err(reason @ Reason::MissingToken) => {
+            unsigned_call(raw, place).map(|call| Meaning::UnsignedCall(Box::new(call))).ok_or(reason)
+        }
+        Err(reason) => Err(reason),
+    }
 }
 
 fn vouch(vouching: &Vouching, state: &InstallationState, raw: &RawEvent, event: &Event) {
