@@ -11,9 +11,10 @@ use bitrix24::form::Form;
 use bitrix24::{AppName, Installation};
 use bytes::Bytes;
 use disk_log::{DiskEventLog, DiskLog, Options};
-use domain::{DECISIONS_MAX, HELD_BYTES_MAX, RecordStatus};
+use domain::{Attest, Attestation, DECISIONS_MAX, HELD_BYTES_MAX, RecordStatus};
 use event_log::contract::{Retention, Topic};
 use event_log::{Applied, Entry, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, RawEvent};
+use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use processor::metrics::Metrics;
 use processor::run::owner::Limits;
@@ -51,6 +52,27 @@ fn what_waited_is_released_in_steps_of_a_bounded_size_and_read_in_few_passes() {
     for portal in 0..portals {
         assert_eq!(status(&store, portal), RecordStatus::Installed);
     }
+}
+
+#[test]
+fn an_import_reads_what_it_releases_in_few_passes() {
+    let portals = 400;
+    let world = World::new();
+    world.send((0..2 * portals).map(|number| body(number % portals, "t", "event=ONCRMLEADADD")));
+    // The processor keeps none of the events.
+    drop(world.run(Limits::default()));
+    let imported = |portal| {
+        let principal = Fingerprint::of("t");
+        let attest =
+            Attest { principal, attestation: Attestation::Imported, domain: None, version: None, installed_at: None };
+        attest.into_raw(installation(portal), Timestamp::now())
+    };
+    // In another order than that of the events.
+    world.keep((0..portals).rev().map(imported));
+    let (store, seen) = world.run(Limits::default());
+    assert_eq!(seen.published.iter().map(|step| step.events).sum::<usize>(), 2 * portals);
+    assert!((1..=portals / 20).contains(&seen.reads), "raw was read {} times", seen.reads);
+    assert_eq!(status(&store, 0), RecordStatus::Trusted);
 }
 
 #[test]
@@ -168,12 +190,15 @@ impl World {
     }
 
     fn send(&self, bodies: impl IntoIterator<Item = String>) {
-        let record = |body: String| {
+        self.keep(bodies.into_iter().map(|body| {
             let app = AppName::parse("crm-sync").expect("a name");
             let head = Form::parse(body.as_bytes()).head();
-            RawEvent::new(app, head, Bytes::from(body), Timestamp::now()).into_record()
-        };
-        self.raw.append_blocking(bodies.into_iter().map(record).collect()).expect("kept");
+            RawEvent::new(app, head, Bytes::from(body), Timestamp::now())
+        }));
+    }
+
+    fn keep(&self, events: impl IntoIterator<Item = RawEvent>) {
+        self.raw.append_blocking(events.into_iter().map(RawEvent::into_record).collect()).expect("kept");
     }
 
     /// Folds all of it, and ends.

@@ -67,12 +67,14 @@ impl Expected {
         let raw = RawEvent::from_record(record);
         let publisher = Publisher::new(record, place);
         let was_seen = id_of(record).is_some_and(|id| !self.seen.insert(id));
+        let is_resent = record.header(header::RESENT) == Some(b"1");
         let meaning = raw.as_ref().map_err(|_| Reason::NotARawEvent).and_then(|raw| Meaning::of(raw, place));
         let meaning = match meaning {
             Ok(meaning) => meaning,
             Err(reason) => {
                 let call = raw.ok().filter(|_| reason == Reason::MissingToken);
                 match call.and_then(|raw| domain::unsigned_call(&raw, place)) {
+                    Some(_) if was_seen && is_resent => {}
                     Some(call) => {
                         let output = publisher.event(Topic::Unverified, &call, place);
                         self.publish(place, None, Topic::Unverified, output.record);
@@ -85,7 +87,7 @@ impl Expected {
         let (installation, stamp) = meaning.about();
         let history = self.history.entry(installation.clone()).or_default();
         let is_known = history.contains_key(&stamp.id);
-        if is_known || (was_seen && record.header(header::RESENT) == Some(b"1")) {
+        if is_known || (was_seen && is_resent) {
             return;
         }
         let known: BTreeSet<EventId> = history.keys().copied().collect();

@@ -75,6 +75,7 @@ impl Portals {
         match random.u32(..40) {
             // Without a sender.
             0 => {}
+            3 => body = format!("hello=world&auth[member_id]={member}"),
             1 => body = format!("hello=world&auth[member_id]={member}&auth[application_token]={token}"),
             2 => "junk".clone_into(&mut body),
             _ => body.extend(["&auth[application_token]=", &token]),

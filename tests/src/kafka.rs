@@ -6,6 +6,7 @@
 
 use std::sync::OnceLock;
 
+use crate::cache;
 use crate::wait::not_run;
 
 mod broker;
@@ -75,7 +76,7 @@ enum Shared {
 }
 
 fn can_start() -> bool {
-    jars::runs("java", "-version") && (jars::cached() || jars::runs("mvn", "-version"))
+    cache::runs("java", "-version") && (jars::cached() || cache::runs("mvn", "-version"))
 }
 
 fn why_not() -> String {

@@ -3,7 +3,9 @@
 //! The harness of the files in `tests/`, one of which stands for one promise each. It knows the programs
 //! by their commands, their answers, their topics and their logs only, never by their code.
 
+pub mod cache;
 pub mod clock;
+pub mod cloudevents;
 pub mod cluster;
 pub mod flood;
 pub mod group;

@@ -10,7 +10,7 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -58,7 +58,8 @@ impl Found {
         serde_json::from_slice(value).expect("the value is JSON")
     }
 
-    fn of(message: &BorrowedMessage<'_>) -> Self {
+    /// As it came to a consumer.
+    pub fn of(message: &BorrowedMessage<'_>) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let headers = message.headers().into_iter().flat_map(Headers::iter);
         Self {
@@ -154,6 +155,21 @@ pub fn append(servers: &str, topic: &str, partition: i32, key: &str, value: Opti
         record = record.payload(value);
     }
     producer.send(record).map_err(|(error, _)| error).expect("taken");
+    producer.flush(ANSWER_WITHIN).expect("kept");
+}
+
+/// Appends records once more, with further headers.
+pub fn append_copies(servers: &str, topic: &str, records: &[Found], more: &[(&str, &str)]) {
+    let producer: BaseProducer = client(servers).set("acks", "all").create().expect("a producer");
+    for record in records {
+        let own = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers = own
+            .chain(more.iter().copied())
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+        let mut copy = BaseRecord::<str, [u8]>::to(topic).partition(record.partition).headers(headers);
+        (copy.key, copy.payload) = (record.key.as_deref(), record.value.as_deref());
+        producer.send(copy).map_err(|(error, _)| error).expect("taken");
+    }
     producer.flush(ANSWER_WITHIN).expect("kept");
 }
 

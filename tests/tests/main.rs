@@ -2,11 +2,13 @@
 
 mod answers;
 mod broker;
+mod cloudevents;
 mod cluster_of_brokers;
 mod crashes;
 mod disk;
 mod drain;
 mod every_port;
+mod fleet;
 mod full;
 mod histories;
 mod inconsistency;

@@ -6,6 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use portal_sim::player::Player;
+use tests::cloudevents::{DERIVED, all, sdks_agree};
 use tests::cluster::{Cluster, Names, PARTITIONS};
 use tests::group::digests;
 use tests::kafka;
@@ -19,7 +20,6 @@ use tests::wait::eventually;
 const PORTALS: u64 = 100;
 const CONNECTIONS: usize = 8;
 const EACH: usize = 6;
-const DERIVED: [&str; 6] = ["facts", "events", "installations", "permissions", "unverified", "rejected"];
 
 #[test]
 fn state_that_was_followed_taken_over_deleted_or_rebuilt_is_the_same_and_publishes_nothing() {
@@ -120,6 +120,7 @@ fn what_an_audit_finds_altered_is_put_right_with_exactly_what_differs_marked_for
     .map(|(topic, key, why)| (topic, key, why.to_owned()));
     expected.sort();
     assert_eq!(corrections(&cluster), expected);
+    sdks_agree(test, &all(cluster.names()));
     let again = audit(&cluster, &[]);
     assert!(again.code == Some(0) && again.stdout.contains(": 0 differences"), "{again:?}");
 

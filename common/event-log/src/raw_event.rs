@@ -110,7 +110,7 @@ impl RawEvent {
         ];
         let short = |value: &String| value.len() <= HEADER_BYTES_MAX;
         let key = self.key();
-        if let Some(content_type) = self.content_type.filter(short) {
+        if let Some(content_type) = self.content_type.filter(short).filter(|value| !claims_to_be_whole(value)) {
             headers.push((header::CONTENT_TYPE.into(), text(content_type)));
         }
         if let Some(query) = self.query {
@@ -173,6 +173,13 @@ impl RawEvent {
     }
 }
 
+/// Whether a content type claims, to a reader in Kafka's binding of `CloudEvents`, that the value is a whole event or a
+/// batch of them. Anyone can send it.
+fn claims_to_be_whole(content_type: &str) -> bool {
+    const WHOLE: &str = "application/cloudevents";
+    content_type.trim_start().get(..WHOLE.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(WHOLE))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +224,21 @@ mod tests {
         assert_eq!(header(Some("00-1-2-00"), &"a".repeat(512)), Some(512));
         assert_eq!(header(Some("00-1-2-00"), &"a".repeat(513)), None);
         assert_eq!(header(None, "a=1"), None);
+    }
+
+    #[test]
+    fn no_content_type_says_that_the_body_is_a_whole_cloudevent() {
+        let kept = |content_type: &str| {
+            let app = AppName::parse("crm-sync").expect("a name");
+            let mut event = RawEvent::new(app, Head::default(), Bytes::new(), Timestamp::from_s(1));
+            event.content_type = Some(content_type.to_owned());
+            event.into_record().header(header::CONTENT_TYPE).is_some()
+        };
+        for whole in ["application/cloudevents+json", "application/cloudevents-batch+json", " Application/CloudEvents"]
+        {
+            assert!(!kept(whole), "{whole}");
+        }
+        assert!(kept("application/json") && kept("application/cloud") && kept("é"));
     }
 
     #[test]

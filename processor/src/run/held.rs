@@ -1,7 +1,7 @@
 //! Held events, read again from `raw`.
 //!
-//! Installs often come in series, each with events held until then: the events of the next installs are read in the
-//! same pass. Recently held events are cached, since most are held for a moment only. Memory is limited.
+//! Installs and attestations often come in series, each with events held until then: the events that the next ones
+//! release are read in the same pass. Recently held events are cached, since most are held for a moment only. Memory is limited.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -64,7 +64,7 @@ impl HeldEvents {
         self.make_room();
         let mut wanted: BTreeSet<u64> = released.iter().copied().filter(|offset| is_missing(self, *offset)).collect();
         let mut ahead = 0;
-        for installation in next.iter().filter_map(|entry| about_to_install(entry, partition)) {
+        for installation in next.iter().filter_map(|entry| about_to_release(entry, partition)) {
             if ahead >= KEPT_BYTES_MAX {
                 break;
             }
@@ -123,8 +123,9 @@ impl HeldEvents {
     }
 }
 
-fn about_to_install(entry: &Entry, partition: u32) -> Option<Installation> {
-    let is_install = entry.record.header(header::TYPE) == Some(b"com.bitrix24.onappinstall");
+fn about_to_release(entry: &Entry, partition: u32) -> Option<Installation> {
+    let kind = entry.record.header(header::TYPE)?;
+    let releases = kind == b"com.bitrix24.onappinstall" || kind == b"com.hookledger.attest";
     let (app, member_id) = entry.record.key.as_deref()?.split_once('/')?;
-    (is_install && entry.position.partition == partition).then(|| Installation::parse(app, member_id)).flatten()
+    (releases && entry.position.partition == partition).then(|| Installation::parse(app, member_id)).flatten()
 }

@@ -23,15 +23,14 @@ pub(crate) struct Interpreted {
 
 pub(crate) enum Meaning {
     Subject(Subject),
-    /// A call without a token.
-    Unsigned(Arc<Public>),
     Rejected(Reason),
 }
 
-/// What is folded.
 pub(crate) enum Subject {
     Event(Box<Event>),
     Attestation(Box<Fact>),
+    /// A call without a principal: there is nothing to fold.
+    UnsignedCall(Arc<Public>),
 }
 
 impl Subject {
@@ -39,20 +38,16 @@ impl Subject {
         match self {
             Self::Event(event) => &event.installation,
             Self::Attestation(fact) => &fact.installation,
+            Self::UnsignedCall(call) => &call.installation,
         }
     }
 
-    pub fn id(&self) -> EventId {
+    /// The id, and the time of receipt.
+    pub fn id(&self) -> (EventId, Timestamp) {
         match self {
-            Self::Event(event) => event.stamp.id,
-            Self::Attestation(fact) => fact.stamp.id,
-        }
-    }
-
-    pub fn received_at(&self) -> Timestamp {
-        match self {
-            Self::Event(event) => event.stamp.received_at,
-            Self::Attestation(fact) => fact.stamp.received_at,
+            Self::Event(event) => (event.stamp.id, event.stamp.received_at),
+            Self::Attestation(fact) => (fact.stamp.id, fact.stamp.received_at),
+            Self::UnsignedCall(call) => (call.id, call.received_at),
         }
     }
 }
@@ -82,20 +77,21 @@ fn of(entry: &Entry) -> Interpreted {
     let Ok(raw) = RawEvent::from_record(&entry.record) else {
         return Interpreted { raw: None, meaning: Meaning::Rejected(Reason::NotARawEvent) };
     };
-    let meaning = meaning(&raw, place).unwrap_or_else(|reason| {
-        let call = (reason == Reason::MissingToken).then(|| unsigned_call(&raw, place)).flatten();
-        call.map_or(Meaning::Rejected(reason), |call| Meaning::Unsigned(Arc::new(call)))
-    });
+    let meaning = subject(&raw, place).map_or_else(Meaning::Rejected, Meaning::Subject);
     Interpreted { raw: Some(raw), meaning }
 }
 
-fn meaning(raw: &RawEvent, place: Position) -> Result<Meaning, Reason> {
-    let subject = if raw.is_command {
-        Subject::Attestation(Box::new(interpret_command(raw, place)?))
-    } else {
-        Subject::Event(Box::new(interpret(raw, place)?))
-    };
-    Ok(Meaning::Subject(subject))
+fn subject(raw: &RawEvent, place: Position) -> Result<Subject, Reason> {
+    if raw.is_command {
+        return interpret_command(raw, place).map(|fact| Subject::Attestation(Box::new(fact)));
+    }
+    match interpret(raw, place) {
+        Ok(event) => Ok(Subject::Event(Box::new(event))),
+        Err(reason @ Reason::MissingToken) => {
+            unsigned_call(raw, place).map(|call| Subject::UnsignedCall(Arc::new(call))).ok_or(reason)
+        }
+        Err(reason) => Err(reason),
+    }
 }
 
 #[cfg(test)]

@@ -221,7 +221,6 @@ impl<'a> Owner<'a> {
         }
 
         let (outcome, effects) = match meaning {
-            Meaning::Unsigned(call) => (Outcome::Unverified, vec![Effect::Unverified(call)]),
             Meaning::Rejected(reason) => (Outcome::Rejected(reason), Vec::new()),
             Meaning::Subject(subject) if self.is_repeated(event_log, entry, &subject, batch)? => {
                 (Outcome::Repeated, Vec::new())
@@ -250,6 +249,7 @@ impl<'a> Owner<'a> {
                         folded
                     }
                     Subject::Attestation(fact) => fold_attestation(state, *fact, rules, read)?,
+                    Subject::UnsignedCall(call) => (Outcome::Unverified, vec![Effect::Unverified(call)]),
                 }
             }
         };
@@ -351,7 +351,7 @@ impl<'a> Owner<'a> {
         subject: &Subject,
         batch: &Batch,
     ) -> Result<bool, Failure> {
-        let (id, received_at) = (subject.id(), subject.received_at());
+        let (id, received_at) = subject.id();
         if batch.facts.contains(&id) || self.known().has_fact(subject.installation(), id)? {
             return Ok(true);
         }

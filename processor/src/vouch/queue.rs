@@ -1,6 +1,6 @@
 //! What waits to be asked: bounded, one request for each principal, at the rate of the budget.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bitrix24::Installation;
@@ -10,6 +10,8 @@ use primitives::secret::{Fingerprint, Secret};
 const WAITING_MAX: usize = 10_000;
 /// Tokens that were answered, and are not asked about again.
 const ANSWERED_MAX: usize = 10_000;
+/// A full queue looks no more often for dead tokens, so that what a flood offers costs little.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
@@ -50,17 +52,28 @@ type Key = (Installation, Fingerprint);
 pub struct Queue {
     waiting: BTreeMap<Key, Request>,
     order: VecDeque<Key>,
-    /// Fingerprints of tokens, oldest first.
-    answered: VecDeque<Fingerprint>,
+    /// Fingerprints of tokens, and the same, oldest first.
+    answered: BTreeSet<Fingerprint>,
+    answered_order: VecDeque<Fingerprint>,
     /// The time between two calls; none while this processor may make none.
     interval: Option<Duration>,
     /// No call before.
     slot: Instant,
+    /// When a full queue last dropped dead tokens.
+    swept: Option<Instant>,
 }
 
 impl Queue {
     pub fn new(now: Instant) -> Self {
-        Self { waiting: BTreeMap::new(), order: VecDeque::new(), answered: VecDeque::new(), interval: None, slot: now }
+        Self {
+            waiting: BTreeMap::new(),
+            order: VecDeque::new(),
+            answered: BTreeSet::new(),
+            answered_order: VecDeque::new(),
+            interval: None,
+            slot: now,
+            swept: None,
+        }
     }
 
     /// Calls a second. The first one comes an interval later, so that no change of rates makes more calls.
@@ -86,7 +99,8 @@ impl Queue {
             (known.token, known.until, known.server) = (request.token, request.until, request.server);
             return Offered::Known;
         }
-        if self.waiting.len() >= WAITING_MAX {
+        let is_swept = || self.swept.is_some_and(|swept| now < swept + SWEEP_EVERY);
+        if self.waiting.len() >= WAITING_MAX && !is_swept() {
             self.drop_dead(now);
         }
         if self.waiting.len() >= WAITING_MAX {
@@ -118,9 +132,12 @@ impl Queue {
         None
     }
 
-    /// How long until a request may be taken.
+    /// How long until it is worth to look for a request again.
     pub fn next(&self, now: Instant) -> Option<Duration> {
         self.interval?;
+        if now < self.slot {
+            return Some(self.slot - now);
+        }
         let first = self.waiting.values().map(|request| request.next).min()?;
         Some(first.max(self.slot).saturating_duration_since(now))
     }
@@ -137,13 +154,19 @@ impl Queue {
 
     /// A final answer: the token is not asked about again.
     pub fn answered(&mut self, request: &Request) {
-        if self.answered.len() >= ANSWERED_MAX {
-            self.answered.pop_front();
+        let token = Fingerprint::of(request.token.reveal());
+        if self.answered.insert(token) {
+            self.answered_order.push_back(token);
         }
-        self.answered.push_back(Fingerprint::of(request.token.reveal()));
+        if self.answered_order.len() > ANSWERED_MAX
+            && let Some(oldest) = self.answered_order.pop_front()
+        {
+            self.answered.remove(&oldest);
+        }
     }
 
     fn drop_dead(&mut self, now: Instant) {
+        self.swept = Some(now);
         self.waiting.retain(|_, request| request.until > now);
         let waiting = &self.waiting;
         self.order.retain(|key| waiting.contains_key(key));
@@ -232,5 +255,33 @@ mod tests {
         let dead = now + Duration::from_secs(3_601);
         assert_eq!(queue.offer(request(u32::MAX, "token", dead), dead), Offered::Queued, "dead tokens give way");
         assert_eq!(queue.waiting(), 1);
+    }
+
+    #[test]
+    fn a_full_queue_looks_for_dead_tokens_once_a_second() {
+        let now = Instant::now();
+        let mut queue = Queue::new(now);
+        let dies = now + Duration::from_millis(100);
+        queue.offer(Request { until: dies, ..request(0, "token", now) }, now);
+        for number in 1..WAITING_MAX {
+            queue.offer(request(u32::try_from(number).expect("small"), "token", now), now);
+        }
+        assert_eq!(queue.offer(request(u32::MAX, "token", now), now), Offered::Full);
+        assert_eq!(queue.offer(request(u32::MAX, "token", dies), dies), Offered::Full, "it has just looked");
+        let later = now + SWEEP_EVERY;
+        assert_eq!(queue.offer(request(u32::MAX, "token", later), later), Offered::Queued);
+    }
+
+    #[test]
+    fn the_oldest_answers_are_forgotten() {
+        let now = Instant::now();
+        let mut queue = Queue::new(now);
+        let answered = |number: usize| request(0, &format!("token{number}"), now);
+        for number in 0..=ANSWERED_MAX {
+            queue.answered(&answered(number));
+            queue.answered(&answered(number));
+        }
+        assert_eq!(queue.offer(answered(1), now), Offered::Known);
+        assert_eq!(queue.offer(answered(0), now), Offered::Queued);
     }
 }

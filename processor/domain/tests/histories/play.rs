@@ -61,6 +61,23 @@ pub fn play(history: &History, sent: &[Sent], as_json: bool) -> Played {
     played
 }
 
+/// How a history ends otherwise than the table says.
+pub fn complaints(history: &History) -> Vec<String> {
+    let played = play(history, &send(history), false);
+    let mut complaints = played.differences(history);
+    for (what, seen, expected) in
+        [("events", played.events(), &history.expected.events), ("held", played.held(), &history.expected.held)]
+    {
+        if seen != *expected {
+            complaints.push(format!("{what}: {}, not {}", seen.join(" "), expected.join(" ")));
+        }
+    }
+    if played.rejected != history.expected.rejected {
+        complaints.push(format!("rejected: {:?}, not {:?}", played.rejected, history.expected.rejected));
+    }
+    complaints
+}
+
 impl Played {
     pub fn take(&mut self, history: &History, sent: &Sent, offset: u64, as_json: bool) {
         let raw = raw_event(sent, offset, as_json);
