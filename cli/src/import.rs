@@ -1,8 +1,10 @@
 //! `hookledger import FILE --app APP`: the installations of an app that existed before.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bitrix24::AppName;
@@ -16,6 +18,7 @@ use serde_json::{Map, Value, json};
 use crate::outcome::{Outcome, Usage};
 use crate::output::{complain, print, print_json};
 use crate::query::{self, Query};
+use crate::query_error::QueryError;
 use portal_sim::client::block_on;
 
 /// A fleet of a million portals takes about half of this.
@@ -24,6 +27,11 @@ const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const LINES_AT_ONCE: usize = 500;
 /// Mistakes that are named.
 const MISTAKES_MAX: usize = 20;
+/// One question waits so long, and all of them.
+const FOLDED_WITHIN: &str = "30s";
+const FOLDED_PATIENCE: Duration = Duration::from_secs(600);
+/// The title of the problem that the last command is not folded.
+const NOT_YET: &str = "not yet";
 const FIELDS: [&str; 6] =
     ["member_id", "application_token", "application_token_sha256", "domain", "version", "installed_at"];
 
@@ -153,16 +161,34 @@ fn as_command(mut row: Map<String, Value>, app: &AppName) -> Result<String, Stri
 }
 
 async fn send(query: &mut Query, commands: &[String]) -> anyhow::Result<()> {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} installations, {per_sec}").expect("a template");
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} installations, {per_sec}{msg}").expect("a template");
     // Hidden by indicatif unless stderr is a terminal.
     let bar = ProgressBar::new(commands.len() as u64).with_style(style);
+    let mut last_of_partitions = BTreeMap::new();
     for lines in commands.chunks(LINES_AT_ONCE) {
         let body = Bytes::from(lines.join("\n"));
-        query.post("/v1/commands", query::NDJSON, body).await?;
+        let answer = query.post("/v1/commands", query::NDJSON, body).await?;
+        let last = answer["last_of_partitions"].as_object().into_iter().flatten();
+        last_of_partitions.extend(last.map(|(partition, id)| (partition.clone(), id.clone())));
         bar.inc(lines.len() as u64);
+    }
+    bar.set_message(", until they are folded");
+    let began = Instant::now();
+    for last in last_of_partitions.values().filter_map(Value::as_str) {
+        while let Err(error) = query.get("/v1/installations", &wait_for(last)).await {
+            let is_late = began.elapsed() >= FOLDED_PATIENCE;
+            if is_late || !matches!(&error, QueryError::Problem { title, .. } if title == NOT_YET) {
+                return Err(error)
+                    .context("all are accepted, but not known to be folded yet; to import again is harmless");
+            }
+        }
     }
     bar.finish_and_clear();
     Ok(())
+}
+
+fn wait_for(last: &str) -> [(&'static str, Option<&str>); 3] {
+    [("limit", Some("1")), ("after", Some(last)), ("wait", Some(FOLDED_WITHIN))]
 }
 
 #[cfg(test)]

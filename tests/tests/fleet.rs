@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use portal_sim::player::{Player, Step};
+use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tests::cluster::{Cluster, PARTITIONS};
@@ -55,11 +56,12 @@ fn a_fleet_is_imported_and_all_of_its_held_events_flow_once_and_in_order() {
         run(Program::Hookledger, &["import", &list.display().to_string(), "--app", "crm-sync", "--query", &query]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let imported = began.elapsed();
+    let ends = topics::ends(servers, &topic);
     let (found, last) = reader.join().expect("all of them");
-    report(&format!(
-        "fleet: {fleet} portals imported in {imported:?}; {events} held events in `events` {:?} after that",
-        last.saturating_duration_since(began + imported),
-    ));
+    report(&format!("fleet: {fleet} portals imported, and their {events} held events in `events`, in {imported:?}"));
+    for (partition, offset) in last {
+        assert!(offset < ends[&partition].1, "the import ended before {partition}/{offset} was in `events`");
+    }
 
     assert_eq!(found.len(), portals.len(), "of each portal");
     for (key, types) in found {
@@ -101,19 +103,20 @@ fn subscribe(servers: &str, topic: &str) -> BaseConsumer {
     subscriber
 }
 
-/// Reads so many events: their types by key, and when the last one came.
-fn read(subscriber: &BaseConsumer, events: usize) -> (HashMap<String, Vec<String>>, Instant) {
-    let (began, mut number) = (Instant::now(), 0);
+/// Reads so many events: their types by key, and the offset of the last one in each partition.
+fn read(subscriber: &BaseConsumer, events: usize) -> (HashMap<String, Vec<String>>, HashMap<i32, i64>) {
+    let (began, mut number, mut last) = (Instant::now(), 0, HashMap::new());
     let mut found: HashMap<String, Vec<String>> = HashMap::new();
     while number < events {
         assert!(began.elapsed() < WITHIN, "{number} of {events} events came");
         let Some(Ok(message)) = subscriber.poll(Duration::from_millis(100)) else { continue };
+        last.insert(message.partition(), message.offset());
         let record = topics::Found::of(&message);
         let Some(kind) = record.header("ce_type") else { continue };
         found.entry(record.key.clone().expect("a key")).or_default().push(kind.to_owned());
         number += 1;
     }
-    (found, Instant::now())
+    (found, last)
 }
 
 fn as_f64(number: usize) -> f64 {

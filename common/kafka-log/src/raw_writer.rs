@@ -23,6 +23,10 @@ impl RawWriter {
         Self { settings, current: Mutex::new(None) }
     }
 
+    pub fn partitions(&self) -> u32 {
+        self.settings.partitions
+    }
+
     /// Blocks until Kafka has acknowledged all of these. After an error some of them may be in `raw`.
     pub fn append(&self, events: Vec<RawEvent>, wait: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + wait;

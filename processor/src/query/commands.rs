@@ -1,5 +1,6 @@
 //! `POST /v1/commands`: what an operator says about principals. Commands are events of `raw`, folded like all others.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,13 @@ pub enum CommandLog {
 }
 
 impl CommandLog {
+    fn partitions(&self) -> u32 {
+        match self {
+            Self::Disk(_) => 1,
+            Self::Kafka(writer) => writer.partitions(),
+        }
+    }
+
     /// Blocks until all are durable. After an error some may be in `raw`; a command that is repeated changes nothing.
     pub fn append(&self, events: Vec<RawEvent>) -> anyhow::Result<()> {
         match self {
@@ -56,6 +64,8 @@ pub async fn take(
     let events = read(&body.bytes, &caller)?;
     drop(body);
     let (accepted, last) = (events.len(), events.last().map(|event| event.id));
+    let partitions = context.commands.partitions();
+    let last_of: BTreeMap<u32, EventId> = events.iter().map(|event| (event.partition(partitions), event.id)).collect();
     let _permit = context.writes.acquire().await.map_err(|_| Problem::TooManyWait)?;
     let log = Arc::clone(&context.commands);
     let appended = web::block(move || log.append(events)).await;
@@ -65,7 +75,7 @@ pub async fn take(
         Problem::NotKept
     })?;
     tracing::info!(accepted, last = last.as_ref().map(EventId::to_string), "took {accepted} commands");
-    Ok(HttpResponse::Ok().json(json!({ "accepted": accepted, "last": last })))
+    Ok(HttpResponse::Ok().json(json!({ "accepted": accepted, "last": last, "last_of_partitions": last_of })))
 }
 
 /// The commands of a body, one a line; empty lines are skipped.
