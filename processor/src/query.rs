@@ -12,6 +12,7 @@ use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, FromRequest, Handler, HttpResponse, Resource, Responder, web};
 use admin::Connections;
 use anyhow::Context;
+use event_log::LogQuery;
 use http_edge::networks::Networks;
 use http_edge::{Limits, Options, listener};
 use prometheus::Registry;
@@ -33,6 +34,7 @@ mod installations;
 mod page;
 mod parameters;
 mod problem;
+mod rejected;
 mod stale;
 pub mod tokens;
 mod verify;
@@ -49,7 +51,9 @@ pub struct QueryContext {
     /// Where commands go, and the permit to write there.
     pub commands: Arc<CommandLog>,
     pub writes: Arc<Semaphore>,
-    /// Permits for queries that scan many installations.
+    /// The logs, for queries about what is not in the state.
+    pub logs: Arc<dyn LogQuery>,
+    /// Permits for queries that scan many installations or read the logs.
     pub scans: Arc<Semaphore>,
 }
 
@@ -61,9 +65,11 @@ impl QueryContext {
         tokens: Vec<QueryToken>,
         connections_max: usize,
         commands: Arc<CommandLog>,
+        logs: Arc<dyn LogQuery>,
     ) -> Self {
         Self {
             commands,
+            logs,
             writes: Arc::new(Semaphore::new(1)),
             shared,
             recent_events,
@@ -144,6 +150,9 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(ask("/v1/check", check::check))
         .service(ask("/v1/verify", verify::verify))
         .service(command("/v1/commands", commands::take))
+        .service(read("/v1/rejected", rejected::list))
+        .service(command("/v1/rejected/redrive", rejected::redrive))
+        .service(read("/v1/rejected/{id}", rejected::show))
         .default_service(web::to(problem::no_such_page));
 }
 

@@ -12,6 +12,7 @@ pub mod inconsistency;
 pub mod owner;
 pub mod publish;
 pub mod recent_events;
+mod rejected_counts;
 pub(crate) mod resume_offsets;
 pub mod session;
 pub mod shared;

@@ -160,8 +160,7 @@ impl<'a> Owner<'a> {
         let (mut batch, mut taken) = (Batch::default(), 0);
         for entry in entries {
             taken += 1;
-            let outcome = self.fold(event_log, entry, &entries[taken..], &mut batch)?;
-            self.metrics.count(outcome);
+            self.fold(event_log, entry, &entries[taken..], &mut batch)?;
             if batch.is_full(&self.limits) || began.elapsed() >= self.limits.step_time || self.stop.requested() {
                 break;
             }
@@ -218,7 +217,7 @@ impl<'a> Owner<'a> {
         entry: &Entry,
         next: &[&Entry],
         batch: &mut Batch,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<(), Failure> {
         let place = entry.position;
         let raw = RawEvent::from_record(&entry.record);
         let meaning = raw.as_ref().map_err(|_| Reason::NotARawEvent).and_then(|raw| meaning(raw, place));
@@ -284,17 +283,19 @@ impl<'a> Owner<'a> {
         if let Outcome::Rejected(reason) = outcome {
             batch.put(publisher.rejected(reason));
         }
+        self.metrics.count(outcome, raw.as_ref().ok().map(|raw| &raw.app));
         if let Ok(raw) = &raw {
             self.dedup.pass(entry.position, raw.id);
             batch.recent.push(Recent {
                 received_at: raw.received_at,
+                app: raw.app.clone(),
                 installation: raw.member_id.clone().map(|member_id| Installation { app: raw.app.clone(), member_id }),
                 event: raw.kind.as_ref().map(|kind| kind.to_ascii_uppercase()),
                 id: raw.id,
                 outcome,
             });
         }
-        Ok(outcome)
+        Ok(())
     }
 
     /// Adds an effect to the step, with its records.
