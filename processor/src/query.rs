@@ -53,8 +53,10 @@ pub struct QueryContext {
     pub writes: Arc<Semaphore>,
     /// The logs, for queries about what is not in the state.
     pub logs: Arc<dyn LogQuery>,
-    /// Permits for queries that scan many installations or read the logs.
+    /// Permits for queries that scan many installations.
     pub scans: Arc<Semaphore>,
+    /// Permits for queries that read the logs, which may take long to answer.
+    pub log_reads: Arc<Semaphore>,
 }
 
 impl QueryContext {
@@ -76,6 +78,7 @@ impl QueryContext {
             tokens: Arc::new(tokens),
             waits: Arc::new(Semaphore::new((connections_max / 2).clamp(1, Semaphore::MAX_PERMITS))),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
+            log_reads: Arc::new(Semaphore::new(LOG_READS_MAX)),
         }
     }
 
@@ -92,6 +95,8 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Concurrent scans of many installations; further ones queue.
 const SCANS_MAX: usize = 4;
+/// Concurrent reads of the logs; further ones queue.
+const LOG_READS_MAX: usize = 2;
 /// How long a shutdown waits for queries in flight.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 const WORKERS: usize = 2;

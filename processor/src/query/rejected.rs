@@ -132,7 +132,7 @@ async fn read<T: Send + 'static>(
     context: &QueryContext,
     read: impl FnOnce(&dyn LogQuery) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Problem> {
-    let place = Arc::clone(&context.scans).acquire_owned().await.map_err(|_| Problem::NotReadable)?;
+    let place = Arc::clone(&context.log_reads).acquire_owned().await.map_err(|_| Problem::NotReadable)?;
     let logs = Arc::clone(&context.logs);
     let found = web::block(move || {
         let _place = place;
