@@ -67,6 +67,7 @@ pub async fn show(
     let html = match (app, member_id, list) {
         (Some(app), Some(member_id), None) => one(&context, &caller, &Installation { app, member_id })?,
         (None, None, Some(list)) => some(&context, caller, list, cursor).await?,
+        (None, None, None) if cursor.is_some() => return Err(wrong("cursor", "a list beside it")),
         (None, None, None) => overview(&context, &caller)?,
         (Some(_), None, _) => return Err(wrong("app", "a member_id beside it")),
         (None, Some(_), _) => return Err(wrong("member_id", "an app beside it")),
