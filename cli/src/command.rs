@@ -8,8 +8,8 @@ use runtime::private;
 
 use crate::outcome::Outcome;
 use crate::{
-    audit, check, drain, history, import, installations, output, rebuild, resume, salvage, send, show, standalone,
-    trust, verify, verify_token,
+    audit, check, drain, history, import, installations, output, rebuild, rejected, resume, salvage, send, show,
+    standalone, trust, verify, verify_token,
 };
 
 struct Entry {
@@ -17,7 +17,7 @@ struct Entry {
     run: fn(&ArgMatches) -> anyhow::Result<Outcome>,
 }
 
-const COMMANDS: [Entry; 15] = [
+const COMMANDS: [Entry; 16] = [
     Entry { command: standalone::command, run: |arguments| standalone::run(arguments).map(|()| Outcome::Done) },
     Entry { command: send::command, run: send::run },
     Entry { command: installations::command, run: installations::run },
@@ -27,6 +27,7 @@ const COMMANDS: [Entry; 15] = [
     Entry { command: verify_token::command, run: verify_token::run },
     Entry { command: trust::command, run: trust::run },
     Entry { command: import::command, run: import::run },
+    Entry { command: rejected::command, run: rejected::run },
     Entry { command: verify::command, run: verify::run },
     Entry { command: rebuild::command, run: rebuild::run },
     Entry { command: audit::command, run: audit::run },

@@ -16,6 +16,7 @@ mod output;
 mod query;
 mod query_error;
 mod rebuild;
+mod rejected;
 mod resume;
 mod salvage;
 mod send;

@@ -43,7 +43,11 @@ impl Outcome {
 
     fn of_query(error: &QueryError) -> Self {
         match error {
-            QueryError::Problem { status: 404, title, .. } if title == "unknown installation" => Self::No,
+            QueryError::Problem { status: 404, title, .. }
+                if ["unknown installation", "unknown rejected event"].contains(&title.as_str()) =>
+            {
+                Self::No
+            }
             QueryError::Problem { status: 400, .. } => Self::Wrong,
             // The event was not folded in time, or the state is still being read.
             QueryError::Problem { status: 503 | 504, .. } => Self::NotYet,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{ArgMatches, Command};
-use disk_log::{DiskEventLog, DiskLog, Options, Upkeep};
+use disk_log::{DiskEventLog, DiskLog, DiskLogQuery, Options, Upkeep};
 use event_log::EventLogError;
 use event_log::contract::Retention;
 use http_edge::fit_open_files;
@@ -18,7 +18,7 @@ use ingress::{Delivery, Metrics, WebhookHandler, Webhooks, notify, supervisor};
 use processor::CommandLog;
 use processor::config::{FOLDING, QUERIES, ServiceConfig};
 use processor::run::identity::Identity;
-use processor::service;
+use processor::service::{self, QueryLogs};
 use runtime::lifecycle::{Readiness, Stop};
 use runtime::private;
 use runtime::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
@@ -157,13 +157,15 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         move |queries| Welcome { webhooks, queries, admin, apps, is_tls, has_tokens, data_dir: config.data_dir }.print()
     };
     let stop_all = stop.clone();
-    let commands = CommandLog::Disk(raw.clone());
+    let queried = DiskLogQuery::new(raw.clone());
+    let query_logs = QueryLogs { commands: CommandLog::Disk(raw.clone()), read: Arc::new(queried.clone()) };
     let open = move || {
+        queried.close();
         let event_log = DiskEventLog::open_with(&logs, raw.clone(), upkeep.clone());
-        event_log.map_err(|error| EventLogError::Fatal(format!("{error:#}")))
+        event_log.inspect(|logs| queried.open(logs)).map_err(|error| EventLogError::Fatal(format!("{error:#}")))
     };
     let folding = async {
-        let folded = service::run(config.service, &registry, &readiness, stop.clone(), commands, open, welcome).await;
+        let folded = service::run(config.service, &registry, &readiness, stop.clone(), query_logs, open, welcome).await;
         // The first thread to end stops the others.
         stop_all.request();
         folded

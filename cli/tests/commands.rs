@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 use server::{Answer, Request, Server};
 
+#[path = "commands/rejected.rs"]
+mod rejected;
 #[path = "commands/server.rs"]
 mod server;
 
@@ -311,9 +313,9 @@ fn principals_are_listed_for_one_portal_or_all_of_an_app() {
             .collect::<Vec<_>>()
     };
     let one = list(&["b"]);
-    assert_eq!((one.code, rows(&one)), (0, vec!["b ab true - - - 3".to_owned()]), "{one:?}");
+    assert_eq!((one.code, rows(&one)), (0, vec!["b ab true - - - - 3".to_owned()]), "{one:?}");
     let all = list(&[]);
-    assert_eq!(rows(&all), ["a ab true - - - 1", "a ab true - - - 2", "b ab true - - - 3"], "{all:?}");
+    assert_eq!(rows(&all), ["a ab true - - - - 1", "a ab true - - - - 2", "b ab true - - - - 3"], "{all:?}");
     assert!(all.stderr.contains("--cursor crm-sync/b"), "{all:?}");
 }
 

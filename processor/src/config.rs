@@ -1,5 +1,6 @@
 //! The settings of the processor, read once.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -114,6 +115,8 @@ pub struct Config {
 pub struct ServiceConfig {
     pub dir: PathBuf,
     pub trusts: Trusts,
+    /// The table of apps; empty where any app is taken.
+    pub apps: BTreeSet<AppName>,
     /// Limit of installations without facts, per app.
     pub untrusted_limit: usize,
     pub query_listen: SocketAddr,
@@ -193,6 +196,7 @@ impl ServiceConfig {
             dir: settings.path("data-dir")?.join("processor"),
             trusts: Trusts::new(settings.apps().iter().map(|(name, app)| (name.clone(), app.trust)))
                 .with_endpoint_hosts(endpoint_hosts(settings)?),
+            apps: settings.apps().keys().cloned().collect(),
             untrusted_limit: settings
                 .number("untrusted-installations-limit")?
                 .map_or(usize::MAX, |limit| limit as usize),

@@ -1,6 +1,8 @@
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bitrix24::AppName;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use runtime::telemetry::registered;
 
@@ -16,7 +18,10 @@ pub use lag::Lag;
 #[derive(Clone)]
 pub struct Metrics {
     events: IntCounterVec,
+    app_events: IntCounterVec,
     rejected: IntCounterVec,
+    /// Those that are labels.
+    apps: Arc<BTreeSet<AppName>>,
     pub(crate) omitted: IntCounterVec,
     pub(crate) released_lost: IntCounter,
     pub(crate) gave_way: IntCounter,
@@ -55,6 +60,9 @@ impl Step {
     }
 }
 
+/// The label of apps that are not in the table, whose names anyone can make up. No app has this name.
+const OTHER_APPS: &str = "_other";
+
 impl Metrics {
     /// Registers all metrics and creates every series with its first value.
     pub fn new(registry: &Registry) -> Self {
@@ -71,7 +79,15 @@ impl Metrics {
 
         let metrics = Self {
             events: counters("processor_events_total", "Events read from raw, by outcome.", "outcome"),
-            rejected: counters("processor_rejected_total", "Events rejected, by reason.", "reason"),
+            app_events: counters("processor_app_events_total", "Events read from raw, by app.", "app"),
+            rejected: registered(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("processor_rejected_total", "Events rejected, by app and reason."),
+                    &["app", "reason"],
+                ),
+            ),
+            apps: Arc::default(),
             omitted: counters(
                 "processor_omitted_total",
                 "Values of facts and parts of events that were too large to be kept, or cannot be shown, by field.",
@@ -126,19 +142,36 @@ impl Metrics {
             metrics.events.with_label_values(&[outcome.label()]);
         }
         metrics.events.with_label_values(&["rejected"]);
-        for reason in Reason::ALL {
-            metrics.rejected.with_label_values(&[reason.label()]);
-        }
+        metrics.create_series(OTHER_APPS);
         for field in ProfileField::ALL.map(ProfileField::label).into_iter().chain(Part::ALL.map(Part::label)) {
             metrics.omitted.with_label_values(&[field]);
         }
         metrics
     }
 
-    pub fn count(&self, outcome: Outcome) {
+    /// Counts events and rejected events of these apps by their names.
+    #[must_use]
+    pub fn with_apps(self, apps: BTreeSet<AppName>) -> Self {
+        for app in &apps {
+            self.create_series(app.as_str());
+        }
+        Self { apps: Arc::new(apps), ..self }
+    }
+
+    fn create_series(&self, app: &str) {
+        self.app_events.with_label_values(&[app]);
+        // What gave way was counted as unverified.
+        for reason in Reason::ALL.into_iter().filter(|reason| *reason != Reason::GaveWay) {
+            self.rejected.with_label_values(&[app, reason.label()]);
+        }
+    }
+
+    pub fn count(&self, outcome: Outcome, app: Option<&AppName>) {
+        let app = app.filter(|app| self.apps.contains(*app)).map_or(OTHER_APPS, AppName::as_str);
         self.events.with_label_values(&[outcome.label()]).inc();
+        self.app_events.with_label_values(&[app]).inc();
         if let Outcome::Rejected(reason) = outcome {
-            self.rejected.with_label_values(&[reason.label()]).inc();
+            self.rejected.with_label_values(&[app, reason.label()]).inc();
         }
     }
 
@@ -211,5 +244,28 @@ impl Metrics {
 
     pub fn state(&self, store: &Store) {
         self.state_bytes.set(i64::try_from(store.bytes()).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_apps_of_the_table_are_labels() {
+        let app = |name: &str| AppName::parse(name).expect("a name");
+        let metrics = Metrics::new(&runtime::telemetry::registry()).with_apps([app("crm-sync")].into());
+        let rejected = Outcome::Rejected(Reason::NoEvent);
+        for name in ["crm-sync", "made-up-1", "made-up-2"] {
+            metrics.count(rejected, Some(&app(name)));
+        }
+        metrics.count(Outcome::Fact, Some(&app("crm-sync")));
+        metrics.count(Outcome::Rejected(Reason::NotARawEvent), None);
+        let rejected = |app: &str, reason| metrics.rejected.with_label_values(&[app, reason]).get();
+        assert_eq!((rejected("crm-sync", "no_event"), rejected(OTHER_APPS, "no_event")), (1, 2));
+        assert_eq!(rejected(OTHER_APPS, "not_a_raw_event"), 1);
+        let events = |app: &str| metrics.app_events.with_label_values(&[app]).get();
+        assert_eq!((events("crm-sync"), events(OTHER_APPS)), (2, 3));
+        assert_eq!(AppName::parse(OTHER_APPS), None, "no app has the name of the others");
     }
 }

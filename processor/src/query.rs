@@ -12,6 +12,7 @@ use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, FromRequest, Handler, HttpResponse, Resource, Responder, web};
 use admin::Connections;
 use anyhow::Context;
+use event_log::LogQuery;
 use http_edge::networks::Networks;
 use http_edge::{Limits, Options, listener};
 use prometheus::Registry;
@@ -33,6 +34,7 @@ mod installations;
 mod page;
 mod parameters;
 mod problem;
+mod rejected;
 mod stale;
 pub mod tokens;
 mod verify;
@@ -49,8 +51,12 @@ pub struct QueryContext {
     /// Where commands go, and the permit to write there.
     pub commands: Arc<CommandLog>,
     pub writes: Arc<Semaphore>,
+    /// The logs, for queries about what is not in the state.
+    pub logs: Arc<dyn LogQuery>,
     /// Permits for queries that scan many installations.
     pub scans: Arc<Semaphore>,
+    /// Permits for queries that read the logs, which may take long to answer.
+    pub log_reads: Arc<Semaphore>,
 }
 
 impl QueryContext {
@@ -61,15 +67,18 @@ impl QueryContext {
         tokens: Vec<QueryToken>,
         connections_max: usize,
         commands: Arc<CommandLog>,
+        logs: Arc<dyn LogQuery>,
     ) -> Self {
         Self {
             commands,
+            logs,
             writes: Arc::new(Semaphore::new(1)),
             shared,
             recent_events,
             tokens: Arc::new(tokens),
             waits: Arc::new(Semaphore::new((connections_max / 2).clamp(1, Semaphore::MAX_PERMITS))),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
+            log_reads: Arc::new(Semaphore::new(LOG_READS_MAX)),
         }
     }
 
@@ -86,6 +95,8 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Concurrent scans of many installations; further ones queue.
 const SCANS_MAX: usize = 4;
+/// Concurrent reads of the logs; further ones queue.
+const LOG_READS_MAX: usize = 2;
 /// How long a shutdown waits for queries in flight.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 const WORKERS: usize = 2;
@@ -144,6 +155,9 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(ask("/v1/check", check::check))
         .service(ask("/v1/verify", verify::verify))
         .service(command("/v1/commands", commands::take))
+        .service(read("/v1/rejected", rejected::list))
+        .service(command("/v1/rejected/redrive", rejected::redrive))
+        .service(read("/v1/rejected/{id}", rejected::show))
         .default_service(web::to(problem::no_such_page));
 }
 

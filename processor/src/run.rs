@@ -14,6 +14,7 @@ pub(crate) mod meaning;
 pub mod owner;
 pub mod publish;
 pub mod recent_events;
+mod rejected_counts;
 pub(crate) mod resume_offsets;
 pub mod session;
 pub mod shared;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use event_log::{EventLog, EventLogError};
+use event_log::{EventLog, EventLogError, LogQuery};
 use prometheus::Registry;
 use runtime::lifecycle::{Readiness, Stop};
 use tokio::task::spawn_blocking;
@@ -22,6 +22,12 @@ use crate::run::shared::Shared;
 use crate::state::watchdog;
 use crate::vouch::Vouching;
 
+/// The logs as the query server uses them.
+pub struct QueryLogs {
+    pub commands: CommandLog,
+    pub read: Arc<dyn LogQuery>,
+}
+
 /// Runs until asked to stop; the first of the two to end stops the other. `listening` is called with the address of the
 /// query server.
 pub async fn run<L: EventLog>(
@@ -29,13 +35,13 @@ pub async fn run<L: EventLog>(
     registry: &Registry,
     readiness: &Readiness,
     stop: Stop,
-    commands: CommandLog,
+    logs: QueryLogs,
     open: impl FnMut() -> Result<L, EventLogError> + Send + 'static,
     listening: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let dir = config.dir.join("state");
     watchdog::end_with(&dir);
-    let commands = Arc::new(commands);
+    let commands = Arc::new(logs.commands);
     let vouching = Vouching::start(config.vouch, Arc::clone(&commands), registry, stop.clone())?;
     let processor = Processor {
         vouching,
@@ -45,12 +51,13 @@ pub async fn run<L: EventLog>(
         trusts: config.trusts,
         shared: Shared::default(),
         recent_events: RecentEvents::default(),
-        metrics: Metrics::new(registry),
+        metrics: Metrics::new(registry).with_apps(config.apps),
         stop: stop.clone(),
     };
     let limits = config.query_limits;
     let (shared, recent_events) = (processor.shared.clone(), processor.recent_events.clone());
-    let context = QueryContext::new(shared, recent_events, config.query_tokens, limits.connections_max, commands);
+    let tokens = config.query_tokens;
+    let context = QueryContext::new(shared, recent_events, tokens, limits.connections_max, commands, logs.read);
     readiness.unless(processor.metrics.standing_still());
     let (address, serving) = serve(config.query_listen, limits, context, registry, stop.clone())?;
     info!(what = "queries", address = %address, "listening");

@@ -296,10 +296,12 @@ impl Store {
 
     /// Installations of a partition without facts, above `limit` for each app: up to `most`, the least recently active.
     pub fn surplus(&self, partition: u32, limit: usize, most: usize) -> Vec<Installation> {
-        lock(&self.untrusted)
-            .get(partition as usize)
-            .map(|untrusted| untrusted.surplus(limit, most))
-            .unwrap_or_default()
+        lock(&self.untrusted).get(partition as usize).map_or_else(Vec::new, |known| known.surplus(limit, most))
+    }
+
+    /// Installations without facts that were heard of last, of all partitions alike: up to `most`.
+    pub fn newest_untrusted(&self, most: usize, takes: impl Fn(&Installation) -> bool) -> Vec<Installation> {
+        untrusted::newest(&lock(&self.untrusted), most, takes)
     }
 
     /// Starts an empty partition at this offset of `facts`.

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use disk_log::{DiskEventLog, DiskLog, Options};
 use domain::{Attest, Attestation, DECISIONS_MAX, HELD_BYTES_MAX, RecordStatus};
 use event_log::contract::{Retention, Topic};
-use event_log::{Applied, Entry, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, RawEvent};
+use event_log::{
+    Applied, Entry, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, RawEvent, redrive_id,
+};
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use processor::metrics::Metrics;
@@ -153,6 +155,36 @@ fn a_record_that_a_topic_refuses_for_its_size_is_shown_without_its_data() {
     let shown: Vec<&EventId> = seen.published.iter().flat_map(|step| &step.ids).collect();
     assert_eq!(shown.len(), 3, "the partition goes on, and each is there once");
     assert!(seen.opened > 1, "the logs were opened again for it");
+}
+
+#[test]
+fn a_redriven_event_is_folded_once_however_often_it_is_redriven() {
+    let world = World::new();
+    let event = |tells: &str| {
+        let body = body(0, "t", tells);
+        let app = AppName::parse("crm-sync").expect("a name");
+        RawEvent::new(app, Form::parse(body.as_bytes()).head(), Bytes::from(body), Timestamp::now())
+    };
+    let redrive = |event: &RawEvent| {
+        let again = event.clone().redriven(Timestamp::now()).into_record();
+        world.raw.append_blocking(vec![again]).expect("kept");
+    };
+    // Of a principal that is not trusted yet, and then of one that is: with a fact of its own, and without.
+    let (held, installed, passed_on) =
+        (event("event=ONCRMLEADADD"), event("event=ONAPPINSTALL"), event("event=ONCRMLEADUPDATE"));
+    let redriven: Vec<&RawEvent> =
+        vec![&held, &held, &installed, &held, &installed, &passed_on, &passed_on, &passed_on];
+    redriven.into_iter().for_each(redrive);
+    let (store, seen) = world.run(Limits { step_records: 1, ..Limits::default() });
+    let shown: Vec<EventId> = seen.published.iter().flat_map(|step| step.ids.clone()).collect();
+    assert_eq!(shown, [&held, &installed, &passed_on].map(|event| redrive_id(event.id)), "each once");
+    assert_eq!(store.history(&installation(0), None, 100).expect("read").len(), 3, "by its fact a copy is recognised");
+    // Also by a processor that remembers nothing.
+    drop(store);
+    redrive(&held);
+    redrive(&passed_on);
+    let (_, seen) = world.run(Limits::default());
+    assert_eq!(seen.published.iter().map(|step| step.events).sum::<usize>(), 0);
 }
 
 /// A log `raw`, and a processor on it.

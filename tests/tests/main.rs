@@ -22,6 +22,7 @@ mod payloads;
 mod processor_faults;
 mod proxied;
 mod rebuilt;
+mod rejected;
 mod reports;
 mod restarts;
 mod room;

@@ -25,8 +25,9 @@ const INGRESS: [&str; 4] = [
     "hookledger_disk_log_fsync_duration_seconds",
 ];
 
-const PROCESSOR: [&str; 10] = [
+const PROCESSOR: [&str; 11] = [
     "hookledger_processor_events_total",
+    "hookledger_processor_app_events_total",
     "hookledger_processor_rejected_total",
     "hookledger_processor_lag_events",
     "hookledger_processor_lag_seconds",
@@ -114,18 +115,51 @@ const REJECTED: [(&str, Minute, &[&str]); 6] = [
     ("somebody else writes to raw", &[("fact", 1000), ("rejected not_a_raw_event", 1)], &["not_a_raw_event"]),
 ];
 
+/// What comes in each minute of an app with so many events besides, and whether `HookledgerAppEventsRejected` fires.
+const REJECTED_OF_APP: [(&str, u32, u32, bool); 4] = [
+    ("a stranger's one request an hour beside nothing else", 0, 0, false),
+    ("a flood that is small beside the app's events", 100, 10, false),
+    ("a third of the app's events", 2, 1, true),
+    ("everything", 0, 5, true),
+];
+
+#[test]
+fn the_alert_of_an_app_is_about_the_share_of_its_own_events() {
+    let mut cases = Vec::new();
+    for (what, others, rejected, fires) in REJECTED_OF_APP {
+        let rejected_now = if rejected == 0 { "0x50 1x40".to_owned() } else { format!("0+{rejected}x90") };
+        let all = if rejected == 0 { "0x50 1x40".to_owned() } else { format!("0+{}x90", rejected + others) };
+        let series = json!([
+            {"series": "hookledger_processor_rejected_total{app='crm-sync',reason='bad_value'}", "values": rejected_now},
+            {"series": "hookledger_processor_rejected_total{app='_other',reason='bad_value'}", "values": "0+99x90"},
+            {"series": "hookledger_processor_app_events_total{app='crm-sync'}", "values": all},
+            {"series": "hookledger_processor_app_events_total{app='_other'}", "values": "0+99x90"},
+        ]);
+        let alert = json!({
+            "exp_labels": {"app": "crm-sync", "reason": "bad_value", "severity": "ticket"},
+            "exp_annotations": {
+                "summary": "A fifth of the events of crm-sync were rejected: bad_value",
+                "description": "`hookledger rejected list --app crm-sync --reason bad_value` lists them; \
+                    docs/operations.md, \"Rejected events\".",
+            },
+        });
+        let alerts: Vec<_> = fires.then_some(alert).into_iter().collect();
+        let asked = json!([{"eval_time": "80m", "alertname": "HookledgerAppEventsRejected", "exp_alerts": alerts}]);
+        cases.push(json!({"name": what, "interval": "1m", "input_series": series, "alert_rule_test": asked}));
+    }
+    rules_agree(&cases);
+}
+
 #[test]
 fn the_alert_of_rejected_events_is_about_a_share_of_them() {
-    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus/alerts.yml");
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut tests = json!({"rule_files": [rules], "evaluation_interval": "1m", "tests": []});
+    let mut cases = Vec::new();
     for (what, minute, fires) in REJECTED {
         let mut all = BTreeMap::<String, u32>::new();
         for (outcome, count) in minute {
             let (outcome, reason) = outcome.split_once(' ').unwrap_or((outcome, ""));
             *all.entry(format!("hookledger_processor_events_total{{outcome='{outcome}'}}")).or_default() += count;
             if !reason.is_empty() {
-                all.insert(format!("hookledger_processor_rejected_total{{reason='{reason}'}}"), *count);
+                all.insert(format!("hookledger_processor_rejected_total{{app='_other',reason='{reason}'}}"), *count);
             }
         }
         let series: Vec<_> =
@@ -143,9 +177,16 @@ fn the_alert_of_rejected_events_is_about_a_share_of_them() {
             })
             .collect();
         let asked = json!([{"eval_time": "20m", "alertname": "HookledgerEventsRejected", "exp_alerts": alerts}]);
-        let test = json!({"name": what, "interval": "1m", "input_series": series, "alert_rule_test": asked});
-        tests["tests"].as_array_mut().expect("a list").push(test);
+        cases.push(json!({"name": what, "interval": "1m", "input_series": series, "alert_rule_test": asked}));
     }
+    rules_agree(&cases);
+}
+
+/// Prometheus' own tool finds that the rules do what these cases say.
+fn rules_agree(cases: &[serde_json::Value]) {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus/alerts.yml");
+    let directory = tempfile::tempdir().expect("a directory");
+    let tests = json!({"rule_files": [rules], "evaluation_interval": "1m", "tests": cases});
     // JSON is YAML.
     let file = directory.path().join("tests.yml");
     fs::write(&file, tests.to_string()).expect("write the tests");

@@ -12,8 +12,8 @@ use portal_sim::client::block_on;
 
 /// More than an installation has principals.
 const PAGE: &str = "1000";
-const COLUMNS: [&str; 7] =
-    ["member_id", "principal", "trusted", "basis", "first_heard_at", "last_heard_at", "held_events"];
+const COLUMNS: [&str; 8] =
+    ["member_id", "principal", "trusted", "basis", "since", "first_heard_at", "last_heard_at", "held_events"];
 
 pub fn command() -> Command {
     let app = Arg::new("app").value_name("APP").required(true).value_parser(query::app);

@@ -36,6 +36,7 @@ use primitives::time::Timestamp;
 mod cursor;
 mod delivered;
 mod disk_event_log;
+mod disk_log_query;
 mod files;
 mod frame;
 mod group;
@@ -55,6 +56,7 @@ mod writer;
 
 pub use self::delivered::Delivered;
 pub use self::disk_event_log::{DiskEventLog, Upkeep};
+pub use self::disk_log_query::DiskLogQuery;
 pub use self::inspection::{Contents, Inspection, InspectionError};
 pub use self::options::{AppendError, Leaves, Options, Place};
 pub use self::reader::Reader;

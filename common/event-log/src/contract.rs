@@ -112,6 +112,10 @@ pub mod header {
     pub const SOURCE_ADDRESS: &str = "hl_source_address";
     /// `1` where a crash made ingress hand a record over a second time.
     pub const RESENT: &str = "hl_resent";
+    /// The id of the event that an operator brought in again with this record.
+    pub const REDRIVE_OF: &str = "hl_redrive_of";
+    /// When that was, RFC 3339.
+    pub const REDRIVEN: &str = "hl_redriven";
     /// `1` where ingress refused the sender, which is in no source list: kept, but not folded.
     pub const UNKNOWN_SOURCE: &str = "hl_unknown_source";
     /// The partition of the raw event that a derived record was made from.

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::contract::{header, partition_of};
 use crate::record::Record;
+use crate::redrive::Redrive;
 use bitrix24::form::Head;
 use primitives::time::Timestamp;
 
@@ -40,6 +41,8 @@ pub struct RawEvent {
     pub unknown_source: bool,
     /// Whether a crash may have made this the second copy in the log.
     pub resent: bool,
+    /// Of which event an operator made this one.
+    pub redrive: Option<Redrive>,
     pub body: Bytes,
 }
 
@@ -75,6 +78,7 @@ impl RawEvent {
             tracestate: None,
             unknown_source: false,
             resent: false,
+            redrive: None,
             body,
         }
     }
@@ -134,6 +138,10 @@ impl RawEvent {
         if self.resent {
             headers.push((header::RESENT.into(), b"1".to_vec()));
         }
+        if let Some(Redrive { of, at }) = self.redrive {
+            headers.push((header::REDRIVE_OF.into(), text(of.to_string())));
+            headers.push((header::REDRIVEN.into(), text(at.to_string())));
+        }
         Record { key, value: Some(self.body), headers, at: self.received_at }
     }
 
@@ -168,6 +176,9 @@ impl RawEvent {
             tracestate: text(header::TRACESTATE).map(str::to_owned),
             unknown_source: record.header(header::UNKNOWN_SOURCE) == Some(b"1"),
             resent: record.header(header::RESENT) == Some(b"1"),
+            redrive: text(header::REDRIVE_OF)
+                .and_then(|of| Uuid::parse_str(of).ok())
+                .map(|of| Redrive { of, at: text(header::REDRIVEN).and_then(Timestamp::parse).unwrap_or(received_at) }),
             body: record.value.clone().unwrap_or_default(),
         })
     }
@@ -201,6 +212,7 @@ mod tests {
         event.tracestate = Some("a=1".into());
         event.resent = true;
         event.unknown_source = true;
+        event.redrive = Some(Redrive { of: Uuid::from_u128(7), at: Timestamp::from_ms(9_001) });
         assert_eq!(RawEvent::from_record(&event.clone().into_record()), Ok(event.clone()));
 
         event.is_command = true;

@@ -56,6 +56,8 @@ pub(super) enum Role<'a> {
     Reader {
         group: &'a str,
     },
+    /// Reads a few records for a query.
+    Query,
     /// Queries offsets, open transactions included.
     Uncommitted,
     Peeker,
@@ -70,6 +72,7 @@ impl Role<'_> {
             Self::Member { .. } => "group member",
             Self::Follower { .. } => "follower",
             Self::Reader { .. } => "reader",
+            Self::Query => "query",
             Self::Uncommitted => "offsets",
             Self::Peeker => "peeker",
             Self::Admin => "admin",
@@ -108,6 +111,12 @@ impl Role<'_> {
                 config.set("enable.partition.eof", "true");
                 // The end of a partition is reported when a fetch comes back empty.
                 config.set("fetch.wait.max.ms", "10");
+            }
+            Self::Query => {
+                Self::Reader { group: "hookledger-query" }.set(config);
+                // A query reads a stretch, and the client reads ahead.
+                config.set("fetch.message.max.bytes", "262144");
+                config.set("queued.max.messages.kbytes", "1024");
             }
             Self::Uncommitted => {
                 config.set("isolation.level", "read_uncommitted");
@@ -210,6 +219,7 @@ pub(super) fn check(settings: &KafkaSettings) -> Result<(), ConfigError> {
         Role::Member { group: "check", instance: Some("check") },
         Role::Follower { group: "check" },
         Role::Reader { group: "check" },
+        Role::Query,
         Role::Uncommitted,
         Role::Peeker,
         Role::Admin,

@@ -1,7 +1,7 @@
 //! Topics of Apache Kafka as logs: the only place that knows rdkafka.
 //!
 //! [`RawProducer`] writes `raw` for ingress; [`KafkaEventLog`] reads and publishes all topics for a processor.
-//! [`RawWriter`] appends commands to it. Each of them checks the topics first: see `topics`.
+//! [`RawWriter`] appends commands to it, [`KafkaLogQuery`] reads a few records for a query. Each of them checks the topics first: see `topics`.
 
 use runtime::settings::KafkaSettings;
 
@@ -12,6 +12,7 @@ mod faults;
 mod group;
 mod hanging;
 mod kafka_event_log;
+mod log_query;
 mod log_reader;
 mod member_assignment;
 mod positions;
@@ -24,6 +25,7 @@ mod transaction;
 
 pub use faults::{Fault, FaultReport, FaultReports};
 pub use kafka_event_log::KafkaEventLog;
+pub use log_query::KafkaLogQuery;
 pub use log_reader::KafkaLogReader;
 pub use producer::{Batches, FaultScope, RawProducer, ReportError, Reports, SendError};
 pub use raw_writer::RawWriter;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bitrix24::{Installation, Trust};
+use event_log::is_redriven;
 use primitives::secret::Fingerprint;
 
 use crate::installation::{ATTESTED_MAX, HELD_MAX, INSTALLATION_HELD_BYTES_MAX, INSTALLATION_HELD_MAX, STRANGERS_MAX};
@@ -22,6 +23,8 @@ pub enum Effect {
     Unverified(Arc<Public>),
     /// For `events`, once the principal is trusted: the event at this offset of `raw`.
     Release(HeldEvent),
+    /// For `rejected`: the event is held no longer, although its principal is not trusted. With its size.
+    GaveWay(HeldEvent, u32),
     Installation(Box<InstallationRecord>),
     /// The state of the installation is empty again.
     InstallationGone(Installation),
@@ -71,8 +74,7 @@ pub fn fold<'a, E>(
     let verdict = state.verdict(rules.trust);
     let is_trusted = verdict.trusts(event.principal);
     let known = state.principals.get(&event.principal);
-    let held = known.and_then(|known| known.held.get(&event.raw.offset));
-    if held.is_some_and(|held| held.id == event.stamp.id) {
+    if known.is_some_and(|known| is_held(known, event)) {
         return Ok((Outcome::Repeated, Vec::new()));
     }
     let fact = fact_of(state, event, rules.trust, &verdict);
@@ -130,20 +132,32 @@ pub fn fold_attestation<'a, E>(
 /// Removes an installation without facts, to make room for others.
 pub fn forget(state: &mut Arc<InstallationState>, installation: &Installation) -> Vec<Effect> {
     let principals: Vec<Fingerprint> = state.principals.keys().copied().collect();
-    let held = principals.into_iter().flat_map(|principal| state.held_of(installation, principal));
-    let changes: Vec<Change> = held.map(Change::NoLongerHeld).collect();
-    let state = Arc::make_mut(state);
-    for change in &changes {
-        state.apply(change);
+    let held: Vec<_> = principals.into_iter().flat_map(|principal| state.held_of(installation, principal)).collect();
+    let (state, mut effects) = (Arc::make_mut(state), Vec::new());
+    for held in held {
+        effects.push(Effect::GaveWay(held.clone(), held_bytes(state, &held)));
+        let change = Change::NoLongerHeld(held);
+        state.apply(&change);
+        effects.push(Effect::Changed(change));
     }
-    let gone = state.principals.is_empty().then(|| Effect::InstallationGone(installation.clone()));
-    changes.into_iter().map(Effect::Changed).chain(gone).collect()
+    if state.principals.is_empty() {
+        effects.push(Effect::InstallationGone(installation.clone()));
+    }
+    effects
 }
 
-/// The fact that follows from an event immediately.
+/// Whether this event is held already; a redriven one may be in `raw` several times.
+fn is_held(known: &Principal, event: &Event) -> bool {
+    let id = event.stamp.id;
+    known.held.get(&event.raw.offset).is_some_and(|held| held.id == id)
+        || is_redriven(id) && known.held.values().any(|held| held.id == id)
+}
+
+/// The fact that follows from an event immediately. A redriven event always has one: by it the next copy is recognised.
 fn fact_of(state: &InstallationState, event: &Event, trust: Trust, verdict: &Verdict) -> Option<Fact> {
     if verdict.trusts(event.principal) {
-        let is_news = || state.description_by(verdict).learns(&event.profile, event.stamp);
+        let is_news =
+            || is_redriven(event.stamp.id) || state.description_by(verdict).learns(&event.profile, event.stamp);
         return event.fact().or_else(|| is_news().then(|| event.described()));
     }
     let is_first = || state.holder().is_none_or(|holder| holder == event.principal);
@@ -154,6 +168,11 @@ fn fact_of(state: &InstallationState, event: &Event, trust: Trust, verdict: &Ver
     // Where principals are attested, or have to be, installs of others decide nothing.
     let is_open = trust != Trust::Known && !state.principals.values().any(Principal::is_attested);
     event.fact().filter(|fact| is_open && fact.kind.is_turn())
+}
+
+fn held_bytes(state: &InstallationState, held: &HeldEvent) -> u32 {
+    let known = state.principals.get(&held.principal).and_then(|known| known.held.get(&held.offset));
+    known.map_or(0, |held| held.bytes)
 }
 
 struct Changes<'a, R> {
@@ -207,7 +226,8 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
     fn is_news(&self, fact: &Fact, verdict: &Verdict) -> bool {
         let FactKind::Described { profile } = &fact.kind else { return true };
         let first_word = self.state.principals.get(&fact.principal).and_then(|known| known.claims.first_word);
-        first_word.is_none_or(|(first, _)| fact.raw.offset < first)
+        is_redriven(fact.stamp.id)
+            || first_word.is_none_or(|(first, _)| fact.raw.offset < first)
             || self.state.description_by(verdict).learns(profile, fact.stamp)
     }
 
@@ -279,8 +299,8 @@ impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
 
     /// Stops holding an event. Returns its size.
     fn let_go(&mut self, held: HeldEvent) -> u64 {
-        let known = self.state.principals.get(&held.principal);
-        let bytes = known.and_then(|known| known.held.get(&held.offset)).map_or(0, |held| held.bytes);
+        let bytes = held_bytes(self.state, &held);
+        self.effects.push(Effect::GaveWay(held.clone(), bytes));
         self.make(Change::NoLongerHeld(held));
         u64::from(bytes)
     }

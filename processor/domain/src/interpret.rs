@@ -18,8 +18,11 @@ use super::endpoint;
 use crate::event::Call;
 use crate::{Decision, Event, FactKind, Method, Position, Profile, ProfileField, Public, Stamp};
 
+mod preview;
 mod redact;
 mod secrets;
+
+pub use preview::{Preview, preview};
 
 /// Why an event was rejected: it stays in `raw` and is not folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,10 +47,12 @@ pub enum Reason {
     TooManyPrincipals,
     /// `event` or `member_id` is or holds a secret of the same body, and would become a key.
     SecretInName,
+    /// It was held, and gave way to others before its principal was trusted.
+    GaveWay,
 }
 
 impl Reason {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NotARawEvent,
         Self::UnknownSource,
         Self::Compressed,
@@ -59,7 +64,12 @@ impl Reason {
         Self::BadValue,
         Self::TooManyPrincipals,
         Self::SecretInName,
+        Self::GaveWay,
     ];
+
+    pub fn parse(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.label() == label)
+    }
 
     pub fn label(self) -> &'static str {
         match self {
@@ -74,6 +84,7 @@ impl Reason {
             Self::BadValue => "bad_value",
             Self::TooManyPrincipals => "too_many_principals",
             Self::SecretInName => "secret_in_name",
+            Self::GaveWay => "gave_way",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Who speaks for an installation: whether a token is trusted, and what is known of each principal.
 
 use bitrix24::Trust;
-use event_log::EventId;
+use event_log::made_at;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde::Serialize;
@@ -40,6 +40,8 @@ pub struct PrincipalRecord {
     pub principal: Fingerprint,
     pub trusted: bool,
     pub basis: Option<Basis>,
+    /// When that occurred for which it is trusted.
+    pub since: Option<Timestamp>,
     /// When the first of its known events was received.
     pub first_heard_at: Option<Timestamp>,
     pub last_heard_at: Option<Timestamp>,
@@ -79,6 +81,7 @@ impl InstallationState {
                 principal: *principal,
                 trusted: trusted.is_some(),
                 basis: trusted.map(|trusted| trusted.basis),
+                since: trusted.map(|trusted| trusted.since),
                 first_heard_at: known.first_heard_at(),
                 last_heard_at: known.last_heard_at(),
                 held_events: known.held.len(),
@@ -110,15 +113,10 @@ impl Principal {
     }
 }
 
-/// Ingress makes an event's id when it has received the event.
-fn made_at(id: EventId) -> Option<Timestamp> {
-    let (seconds, nanos) = id.get_timestamp()?.to_unix();
-    Some(Timestamp::from_ms(seconds.saturating_mul(1_000).saturating_add(u64::from(nanos / 1_000_000))))
-}
-
 #[cfg(test)]
 mod tests {
     use bitrix24::Installation;
+    use event_log::EventId;
 
     use super::*;
     use crate::{Change, Fact, FactKind, HeldDetails, HeldEvent, Position, Profile, Revision, Stamp};

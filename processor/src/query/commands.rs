@@ -66,16 +66,20 @@ pub async fn take(
     let (accepted, last) = (events.len(), events.last().map(|event| event.id));
     let partitions = context.commands.partitions();
     let last_of: BTreeMap<u32, EventId> = events.iter().map(|event| (event.partition(partitions), event.id)).collect();
+    append(&context, events).await?;
+    tracing::info!(accepted, last = last.as_ref().map(EventId::to_string), "took {accepted} commands");
+    Ok(HttpResponse::Ok().json(json!({ "accepted": accepted, "last": last, "last_of_partitions": last_of })))
+}
+
+/// Returns once all are durable.
+pub async fn append(context: &QueryContext, events: Vec<RawEvent>) -> Result<(), Problem> {
     let _permit = context.writes.acquire().await.map_err(|_| Problem::TooManyWait)?;
     let log = Arc::clone(&context.commands);
     let appended = web::block(move || log.append(events)).await;
-    let appended = appended.unwrap_or_else(|error| Err(anyhow::anyhow!("append commands: {error}")));
-    appended.map_err(|error| {
+    appended.unwrap_or_else(|error| Err(anyhow::anyhow!("append to raw: {error}"))).map_err(|error| {
         tracing::error!("commands cannot be kept: {error:#}");
         Problem::NotKept
-    })?;
-    tracing::info!(accepted, last = last.as_ref().map(EventId::to_string), "took {accepted} commands");
-    Ok(HttpResponse::Ok().json(json!({ "accepted": accepted, "last": last, "last_of_partitions": last_of })))
+    })
 }
 
 /// The commands of a body, one a line; empty lines are skipped.

@@ -45,6 +45,16 @@ impl Filter {
         })
     }
 
+    /// Installations without a trusted principal.
+    pub fn untrusted() -> Self {
+        Self { status: Some(RecordStatus::Untrusted), ..Self::default() }
+    }
+
+    /// Installations that more than one principal claims.
+    pub fn contested() -> Self {
+        Self { contested: Some(true), ..Self::default() }
+    }
+
     pub fn passes(&self, record: &InstallationRecord, now: Timestamp) -> bool {
         let heard = record.last_heard_at;
         let is_at = |wanted: &String| {

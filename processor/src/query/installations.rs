@@ -95,7 +95,7 @@ pub async fn methods(
 }
 
 /// The installations behind the cursor that pass the filter, and the next cursor.
-fn page(
+pub(super) fn page(
     store: &Store,
     caller: &Caller,
     filter: &Filter,
@@ -144,7 +144,7 @@ fn record(store: &Store, installation: &Installation, state: &InstallationState)
     )
 }
 
-fn installation_cursor(text: &str) -> Option<Installation> {
+pub(super) fn installation_cursor(text: &str) -> Option<Installation> {
     let (app, member_id) = text.split_once('/')?;
     Installation::parse(app, member_id)
 }

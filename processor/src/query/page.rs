@@ -1,36 +1,32 @@
-//! `GET /`: a status page of recent events.
+//! `GET /`: pages for people. What came in, what was rejected, and who is to be trusted.
 
-use std::fmt::Write;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use actix_web::http::header::CONTENT_SECURITY_POLICY;
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use bitrix24::{AppName, Installation, MemberId};
+use primitives::time::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::QueryContext;
 use super::access::Caller;
-use super::parameters::Parameters;
+use super::filter::Filter;
+use super::installations::{find, installation_cursor, page};
+use super::parameters::{Parameters, wrong};
 use super::problem::Problem;
-use crate::state::Counts;
-use domain::fold::Outcome;
-use domain::{Decision, RecordStatus};
+use html::{Html, STYLE};
 
-const HEAD: &str = r#"<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Hookledger</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><meta http-equiv="refresh" content="5">
-<style>"#;
+mod html;
+mod overview;
+mod principals;
 
-const STYLE: &str = "
-body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1d2430;background:#fff}
-h1{font-size:1.4rem}p.numbers b{font-size:1.3rem;margin-right:.3rem}p.numbers span{margin-right:2rem}
-table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .8rem .35rem 0;border-bottom:1px solid #e3e6ea;
-vertical-align:top}td{font-variant-numeric:tabular-nums}.rejected,.unverified{color:#a4341f}.muted{color:#68707c}
-@media(prefers-color-scheme:dark){body{background:#14181e;color:#dde3ea}th,td{border-color:#2a313a}.rejected,.unverified{color:#f0947f}}
-";
-
-const BODY: &str = "</style></head><body><h1>Hookledger</h1>\n";
+/// Installations on one page.
+const LISTED: usize = 50;
+/// Installations on the first page.
+const NEWEST: usize = 20;
+const PARAMETERS: [&str; 4] = ["app", "member_id", "list", "cursor"];
 
 /// Allows only the page's own style: no scripts, files, forms or frames.
 static CONTENT_POLICY: LazyLock<String> = LazyLock::new(|| {
@@ -40,65 +36,100 @@ static CONTENT_POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Shows the newest events and the number of installations. Reloads itself without a script.
-/// A token that is limited to apps sees their events only, and no numbers, which are of all apps.
+/// A list of installations that somebody has to decide about.
+#[derive(Clone, Copy)]
+enum List {
+    Untrusted,
+    Contested,
+}
+
+impl List {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "untrusted" => Some(Self::Untrusted),
+            "contested" => Some(Self::Contested),
+            _ => None,
+        }
+    }
+}
+
+/// `/?app=&member_id=` shows one installation, `/?list=` some of them, `/` what came in.
 pub async fn show(
     context: web::Data<QueryContext>,
     caller: Caller,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    Parameters::read(&request, &[])?;
-    let counts = context.store()?.counts();
-    let mut page = [HEAD, STYLE, BODY].concat();
-    page.push_str(r#"<p class="numbers">"#);
+    let parameters = Parameters::read(&request, &PARAMETERS)?;
+    let app = parameters.parsed("app", "an app's name", AppName::parse)?;
+    let member_id = parameters.parsed("member_id", "a portal's member_id", MemberId::parse)?;
+    let list = parameters.parsed("list", "untrusted or contested", List::parse)?;
+    let cursor = parameters.cursor(installation_cursor)?;
+    let html = match (app, member_id, list) {
+        (Some(app), Some(member_id), None) => one(&context, &caller, &Installation { app, member_id })?,
+        (None, None, Some(list)) => some(&context, caller, list, cursor).await?,
+        (None, None, None) if cursor.is_some() => return Err(wrong("cursor", "a list beside it")),
+        (None, None, None) => overview(&context, &caller)?,
+        (Some(_), None, _) => return Err(wrong("app", "a member_id beside it")),
+        (None, Some(_), _) => return Err(wrong("member_id", "an app beside it")),
+        (Some(_), Some(_), Some(_)) => return Err(wrong("list", "no installation beside it")),
+    };
+    let mut answer = HttpResponse::Ok();
+    answer.content_type("text/html; charset=utf-8").insert_header((CONTENT_SECURITY_POLICY, CONTENT_POLICY.as_str()));
+    Ok(answer.body(html.end()))
+}
+
+/// A token that is limited to apps sees their events only, and no numbers, which are of all apps.
+fn overview(context: &QueryContext, caller: &Caller) -> Result<Html, Problem> {
+    let store = context.store()?;
+    let mut html = Html::begin_reloading();
     if !caller.is_limited() {
-        numbers(&mut page, &counts);
+        overview::numbers(&mut html, &store.counts());
     }
-    page.push_str("</p>\n<table><tr><th>received</th><th>app</th><th>portal</th><th>event</th><th>became</th></tr>\n");
+    let newest = store.newest_untrusted(NEWEST, |installation| caller.sees(&installation.app));
+    principals::newest(&mut html, &store, &newest)?;
+    let mut rejected = context.recent_events.rejected(Timestamp::now());
+    rejected.retain(|(app, _), _| app.as_ref().map_or(!caller.is_limited(), |app| caller.sees(app)));
+    overview::rejected(&mut html, &rejected);
     let mut recent = context.recent_events.recent();
     if caller.is_limited() {
         recent.retain(|event| event.installation.as_ref().is_some_and(|about| caller.sees(&about.app)));
     }
-    for event in &recent {
-        let (app, member_id) = match &event.installation {
-            Some(installation) => (installation.app.as_str(), installation.member_id.as_str()),
-            None => ("", "unknown"),
-        };
-        let became = match event.outcome {
-            Outcome::Rejected(reason) => format!("rejected: {}", reason.label().replace('_', " ")),
-            outcome @ (Outcome::Fact | Outcome::PassedOn | Outcome::Unverified | Outcome::Repeated) => {
-                outcome.label().to_owned()
-            }
-        };
-        let class = event.outcome.label();
-        // Each value is an identifier without HTML characters, as a test verifies: nothing needs escaping.
-        let (received_at, kind) = (event.received_at, event.event.as_deref().unwrap_or("none"));
-        let row = writeln!(
-            page,
-            r#"<tr class="{class}"><td>{received_at}</td><td>{app}</td><td>{member_id}</td><td>{kind}</td><td>{became}</td></tr>"#
-        );
-        row.expect("a String takes everything");
-    }
-    page.push_str("</table>");
-    if recent.is_empty() {
-        page.push_str(r#"<p class="muted">Nothing came in since this process started. Send something: <code>hookledger send life</code></p>"#);
-    }
-    page.push_str("</body></html>\n");
-    let mut answer = HttpResponse::Ok();
-    answer.content_type("text/html; charset=utf-8").insert_header((CONTENT_SECURITY_POLICY, CONTENT_POLICY.as_str()));
-    Ok(answer.body(page))
+    overview::recent(&mut html, &recent);
+    Ok(html)
 }
 
-fn numbers(page: &mut String, counts: &Counts) {
-    for status in RecordStatus::ALL {
-        number(page, counts.installations.get(&status), status.label());
-    }
-    number(page, Some(&counts.contested), "contested");
-    number(page, counts.permissions.get(&Decision::Granted), "methods granted");
-    number(page, counts.permissions.get(&Decision::Denied), "methods denied");
+fn one(context: &QueryContext, caller: &Caller, installation: &Installation) -> Result<Html, Problem> {
+    let store = context.store()?;
+    let path = (installation.app.to_string(), installation.member_id.to_string());
+    let (installation, state) = find(&store, caller, &path)?;
+    let mut html = Html::begin();
+    principals::one(&mut html, &store, &installation, &state);
+    Ok(html)
 }
 
-fn number(page: &mut String, number: Option<&i64>, name: &str) {
-    let number = number.copied().unwrap_or(0);
-    write!(page, "<span><b>{number}</b>{name}</span>").expect("a String takes everything");
+async fn some(
+    context: &QueryContext,
+    caller: Caller,
+    list: List,
+    cursor: Option<Installation>,
+) -> Result<Html, Problem> {
+    let store = context.store()?;
+    let place = Arc::clone(&context.scans).acquire_owned().await.map_err(|_| Problem::NotOpen)?;
+    let listed = web::block(move || {
+        let _place = place;
+        let (filter, title, name) = match list {
+            List::Untrusted => (Filter::untrusted(), "Nobody is trusted", "untrusted"),
+            List::Contested => (Filter::contested(), "More than one principal claims these", "contested"),
+        };
+        let (records, next) = page(&store, &caller, &filter, cursor, LISTED)?;
+        let mut html = Html::begin();
+        html.title(title);
+        let installations: Vec<Installation> = records.into_iter().map(|record| record.installation).collect();
+        principals::some(&mut html, &store, &installations)?;
+        if let Some(next) = next {
+            html.link(&format!("/?list={name}&cursor={next}"), "more");
+        }
+        Ok(html)
+    });
+    listed.await.map_err(|_| Problem::NotOpen)?
 }

@@ -85,6 +85,32 @@ impl Body {
         Ok(Self(object))
     }
 
+    /// The fields of this name as parameters, for a filter in a body; `null` is absent.
+    pub fn parameters(&self, names: &[&'static str]) -> Result<Parameters, Problem> {
+        let mut values = BTreeMap::new();
+        for name in names {
+            let value = match self.0.get(*name) {
+                Some(Value::Number(number)) => Some(number.to_string()),
+                _ => self.text(name)?.map(str::to_owned),
+            };
+            values.extend(value.map(|value| (*name, value)));
+        }
+        Ok(Parameters(values))
+    }
+
+    /// A list of texts; `null` is absent.
+    pub fn texts(&self, name: &str) -> Result<Option<Vec<&str>>, Problem> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Array(items)) => items
+                .iter()
+                .map(|item| item.as_str().ok_or_else(|| wrong(name, "a list of texts")))
+                .collect::<Result<_, _>>()
+                .map(Some),
+            Some(_) => Err(wrong(name, "a list of texts")),
+        }
+    }
+
     /// `null` is absent.
     pub fn text(&self, name: &str) -> Result<Option<&str>, Problem> {
         match self.0.get(name) {

@@ -39,6 +39,10 @@ pub enum Problem {
     TooManyWait,
     #[error("nothing is known of this installation")]
     UnknownInstallation,
+    #[error("no rejected event with this id was found")]
+    UnknownRejectedEvent,
+    #[error("the logs cannot be read now; retry")]
+    NotReadable,
     #[error("the event has not been folded yet; retry, or wait longer")]
     NotYet,
     #[error("the state is not open yet")]
@@ -69,6 +73,8 @@ impl Problem {
             Self::Body(BodyError::Overloaded) => "overloaded",
             Self::TooManyWait => "too-many-wait",
             Self::UnknownInstallation => "unknown-installation",
+            Self::UnknownRejectedEvent => "unknown-rejected-event",
+            Self::NotReadable => "logs-unavailable",
             Self::NotYet => "not-yet",
             Self::NotOpen => "not-open",
             Self::State(_) => "state",
@@ -79,7 +85,7 @@ impl Problem {
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::NoSuchPage | Self::UnknownInstallation => StatusCode::NOT_FOUND,
+            Self::NoSuchPage | Self::UnknownInstallation | Self::UnknownRejectedEvent => StatusCode::NOT_FOUND,
             Self::Malformed(_) | Self::Body(BodyError::Unreadable) => StatusCode::BAD_REQUEST,
             Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::WrongHost => StatusCode::MISDIRECTED_REQUEST,
@@ -89,9 +95,11 @@ impl ResponseError for Problem {
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::TokensNeeded | Self::MissingScope(_) | Self::OtherApp => StatusCode::FORBIDDEN,
             Self::NotYet => StatusCode::GATEWAY_TIMEOUT,
-            Self::NotOpen | Self::TooManyWait | Self::NotKept | Self::Body(BodyError::Overloaded) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotOpen
+            | Self::NotReadable
+            | Self::TooManyWait
+            | Self::NotKept
+            | Self::Body(BodyError::Overloaded) => StatusCode::SERVICE_UNAVAILABLE,
             Self::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -107,7 +115,12 @@ impl ResponseError for Problem {
                 // Basic makes a browser prompt for the token.
                 response.insert_header((header::WWW_AUTHENTICATE, "Bearer, Basic realm=\"Hookledger\""));
             }
-            Self::NotYet | Self::NotOpen | Self::TooManyWait | Self::NotKept | Self::Body(BodyError::Overloaded) => {
+            Self::NotYet
+            | Self::NotOpen
+            | Self::NotReadable
+            | Self::TooManyWait
+            | Self::NotKept
+            | Self::Body(BodyError::Overloaded) => {
                 response.insert_header((header::RETRY_AFTER, "1"));
             }
             Self::WrongMethod(allow) => {
@@ -130,6 +143,7 @@ impl ResponseError for Problem {
             | Self::WrongHost
             | Self::Body(BodyError::TooLarge { .. } | BodyError::Unreadable | BodyError::TooSlow { .. })
             | Self::UnknownInstallation
+            | Self::UnknownRejectedEvent
             | Self::State(_) => {}
         }
         response.content_type("application/problem+json").json(json!({

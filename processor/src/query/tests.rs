@@ -6,7 +6,7 @@ use bitrix24::Installation;
 use disk_log::{DiskLog, Options};
 use event_log::contract::Retention;
 use event_log::{EventId, Position};
-use kafka_log::RawWriter;
+use kafka_log::{KafkaLogQuery, RawWriter};
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use runtime::settings::KafkaSettings;
@@ -19,6 +19,8 @@ use crate::state::{Progressed, Trusts};
 use domain::{Change, Decision, Fact, FactKind, Method, Profile, Revision, Stamp};
 
 mod mistakes;
+mod page;
+mod rejected;
 mod scopes;
 mod verify;
 
@@ -56,10 +58,11 @@ fn context(tokens: &[&str]) -> QueryContext {
         tokens,
         2,
         Arc::new(CommandLog::Kafka(Box::new(RawWriter::new(no_kafka())))),
+        Arc::new(KafkaLogQuery::new(no_kafka())),
     )
 }
 
-/// Not reached until a command comes.
+/// Not reached until a command comes, or a query about the logs.
 fn no_kafka() -> KafkaSettings {
     KafkaSettings {
         servers: "127.0.0.1:1".into(),

@@ -144,8 +144,7 @@ impl<'a> Owner<'a> {
         let (mut batch, mut taken) = (Batch::default(), 0);
         for (entry, interpreted) in entries.iter().zip(interpreted) {
             taken += 1;
-            let outcome = self.fold(event_log, entry, interpreted, &entries[taken..], &mut batch)?;
-            self.metrics.count(outcome);
+            self.fold(event_log, entry, interpreted, &entries[taken..], &mut batch)?;
             if batch.is_full(&self.limits) || began.elapsed() >= self.limits.step_time || self.stop.requested() {
                 break;
             }
@@ -212,7 +211,7 @@ impl<'a> Owner<'a> {
         interpreted: Interpreted,
         next: &[&Entry],
         batch: &mut Batch,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<(), Failure> {
         let place = entry.position;
         let Interpreted { raw, meaning } = interpreted;
         let publisher = Publisher::new(&entry.record, place).showing(self.limits.event_bytes);
@@ -274,17 +273,19 @@ impl<'a> Owner<'a> {
         if let Outcome::Rejected(reason) = outcome {
             batch.put(publisher.rejected(reason));
         }
+        self.metrics.count(outcome, raw.as_ref().map(|raw| &raw.app));
         if let Some(raw) = raw {
             self.dedup.pass(entry.position, raw.id);
             batch.recent.push(Recent {
                 received_at: raw.received_at,
+                app: raw.app.clone(),
                 installation: raw.member_id.map(|member_id| Installation { app: raw.app, member_id }),
                 event: raw.kind.as_ref().map(|kind| kind.to_ascii_uppercase()),
                 id: raw.id,
                 outcome,
             });
         }
-        Ok(outcome)
+        Ok(())
     }
 
     /// Adds an effect to the step, with its records.

@@ -3,17 +3,18 @@
 use bitrix24::Installation;
 use bytes::Bytes;
 use event_log::contract::{Topic, header};
-use event_log::{EventId, HeaderName, Output, Position, RawEvent, Record};
+use event_log::{EventId, HeaderName, Output, Position, RawEvent, Record, is_redriven, made_at, redriven_from};
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::run::inconsistency::What;
 use domain::fold::Effect;
-use domain::{Change, FactKey, PermissionRecord, Public, Reason};
+use domain::{Change, FactKey, HeldEvent, PermissionRecord, Public, Reason};
 
 pub(crate) const INSTALLATION: &str = "com.hookledger.installation";
 pub(crate) const PERMISSION: &str = "com.hookledger.permission";
+const REJECTED: &str = "com.hookledger.rejected";
 const HELD: &str = "com.hookledger.unverified";
 
 /// The progress record of a partition, in the same transaction as the records that follow.
@@ -90,6 +91,7 @@ impl<'a> Publisher<'a> {
             Effect::Verified(public) => self.event(Topic::Events, public, self.place),
             Effect::Unverified(public) => self.event(Topic::Unverified, public, self.place),
             Effect::Release(_) => return None,
+            Effect::GaveWay(held, bytes) => self.gave_way(held, *bytes),
             Effect::Installation(record) => {
                 self.made(Topic::Installations, record.installation.to_string(), INSTALLATION, record)
             }
@@ -118,6 +120,7 @@ impl<'a> Publisher<'a> {
         let mut output = self.made(topic, public.installation.to_string(), &public.type_name(), public);
         let record = &mut output.record;
         set(record, header::ID, public.id.to_string());
+        tell_redrive(record, public.id);
         set(record, header::TIME, public.occurred_at.to_string());
         if lies_at != self.place {
             set(record, header::BODY_PARTITION, lies_at.partition.to_string());
@@ -131,7 +134,7 @@ impl<'a> Publisher<'a> {
         let raw = RawEvent::from_record(self.raw).ok();
         let is_secret = reason == Reason::SecretInName;
         let member_id = raw.as_ref().and_then(|raw| raw.member_id.as_ref()).filter(|_| !is_secret);
-        let value = json!({
+        let mut value = json!({
             "id": raw.as_ref().map(|raw| raw.id),
             "reason": reason.label(),
             "app": raw.as_ref().map(|raw| &raw.app),
@@ -140,15 +143,23 @@ impl<'a> Publisher<'a> {
             "size": self.raw.value.as_ref().map_or(0, Bytes::len),
             "raw": self.place,
         });
+        if let Some(of) = raw.as_ref().and_then(|raw| redriven_from(raw.id)) {
+            value["redrive_of"] = json!(of);
+        }
         let (key, value) = (self.raw.key.clone().filter(|_| !is_secret), Some(json_bytes(&value)));
-        let mut output = self.record(Topic::Rejected, key, value, "com.hookledger.rejected");
+        let mut output = self.record(Topic::Rejected, key, value, REJECTED);
         let Position { partition, offset } = self.place;
         if let Some(raw) = raw.as_ref().filter(|_| is_secret) {
             set(&mut output.record, header::SOURCE, format!("/{}", raw.app));
         }
+        if let Some(raw) = &raw {
+            tell_redrive(&mut output.record, raw.id);
+        }
         match raw {
-            // A second copy is rejected once more.
-            Some(raw) if raw.resent => self.name(&mut output.record, &format!("{partition}/{offset}")),
+            // A second copy is rejected once more, and so is an event that is redriven.
+            Some(raw) if raw.resent || raw.redrive.is_some() => {
+                self.name(&mut output.record, &format!("{partition}/{offset}"));
+            }
             Some(_) => {}
             None => {
                 let record = &mut output.record;
@@ -159,6 +170,39 @@ impl<'a> Publisher<'a> {
             }
         }
         set(&mut output.record, header::REASON, reason.label().to_owned());
+        output
+    }
+
+    /// An event that is held no longer, although its principal is not trusted. Its size is that which was held.
+    fn gave_way(&self, held: &HeldEvent, bytes: u32) -> Output {
+        let HeldEvent { installation, id, offset, .. } = held;
+        let (raw, received_at) = (Position { offset: *offset, ..self.place }, made_at(*id).unwrap_or(self.at));
+        let mut value = json!({
+            "id": id,
+            "reason": Reason::GaveWay.label(),
+            "app": installation.app,
+            "member_id": installation.member_id,
+            "received_at": received_at,
+            "size": bytes,
+            "raw": raw,
+        });
+        if let Some(of) = redriven_from(*id) {
+            value["redrive_of"] = json!(of);
+        }
+        let mut output = self.made(Topic::Rejected, installation.to_string(), REJECTED, &value);
+        let record = &mut output.record;
+        // The cause may be an event of another installation.
+        let others = [header::TRACEPARENT, header::TRACESTATE];
+        record.headers.retain(|(name, _)| !others.contains(&&**name));
+        // An event that is redriven may give way again.
+        let suffix = if is_redriven(*id) { format!("/{}/{offset}", raw.partition) } else { String::new() };
+        set(record, header::ID, format!("{id}{suffix}"));
+        set(record, header::SOURCE, format!("/{installation}"));
+        set(record, header::TIME, received_at.to_string());
+        set(record, header::BODY_PARTITION, raw.partition.to_string());
+        set(record, header::BODY_OFFSET, offset.to_string());
+        set(record, header::REASON, Reason::GaveWay.label().to_owned());
+        tell_redrive(record, *id);
         output
     }
 
@@ -173,6 +217,7 @@ impl<'a> Publisher<'a> {
                 let mut output = self.made(Topic::Facts, key.to_string(), &kind, fact);
                 // A released fact has the id of its own event, not of the one that released it.
                 set(&mut output.record, header::ID, fact.stamp.id.to_string());
+                tell_redrive(&mut output.record, fact.stamp.id);
                 set(&mut output.record, header::TIME, fact.stamp.occurred_at.to_string());
                 output
             }
@@ -270,6 +315,13 @@ pub(crate) fn permission_value(about: &Installation, record: &PermissionRecord) 
 
 pub(crate) fn permission_key(about: &Installation, record: &PermissionRecord) -> String {
     format!("{about}/{}/{}", record.method, record.token)
+}
+
+/// Of the event itself: what it releases, for example, was not redriven.
+fn tell_redrive(record: &mut Record, id: EventId) {
+    if let Some(of) = redriven_from(id) {
+        set(record, header::REDRIVE_OF, of.to_string());
+    }
 }
 
 pub(crate) fn set(record: &mut Record, name: &'static str, value: String) {

@@ -1,17 +1,19 @@
 //! Recently folded events, for queries that wait for one, and for the page.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bitrix24::Installation;
+use bitrix24::{AppName, Installation};
 use event_log::EventId;
 use primitives::time::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use crate::run::rejected_counts::RejectedCounts;
+use domain::Reason;
 use domain::fold::Outcome;
 
 const IDS_MAX: usize = 100_000;
@@ -22,6 +24,7 @@ const RECENT_MAX: usize = 100;
 #[derive(Clone, Debug)]
 pub struct Recent {
     pub received_at: Timestamp,
+    pub app: AppName,
     pub installation: Option<Installation>,
     /// Bitrix24's name of the event.
     pub event: Option<String>,
@@ -50,6 +53,7 @@ struct Known {
     ids: HashSet<EventId>,
     order: VecDeque<EventId>,
     recent: VecDeque<Recent>,
+    rejected: RejectedCounts,
 }
 
 impl RecentEvents {
@@ -66,7 +70,12 @@ impl RecentEvents {
                 known.ids.remove(&id);
             }
         }
-        known.recent.extend(recent);
+        for event in recent {
+            if let Outcome::Rejected(reason) = event.outcome {
+                known.rejected.add(event.received_at, &event.app, reason);
+            }
+            known.recent.push_back(event);
+        }
         let surplus = known.recent.len().saturating_sub(RECENT_MAX);
         known.recent.drain(..surplus);
         drop(known);
@@ -120,6 +129,12 @@ impl RecentEvents {
     /// Newest first.
     pub(crate) fn recent(&self) -> Vec<Recent> {
         self.known().recent.iter().rev().cloned().collect()
+    }
+
+    /// How many events were rejected within the day before `now`, by app and reason; an app is none where there are too
+    /// many.
+    pub(crate) fn rejected(&self, now: Timestamp) -> BTreeMap<(Option<AppName>, Reason), u64> {
+        self.known().rejected.since(now)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -44,6 +44,11 @@ impl Untrusted {
         }
     }
 
+    /// The one heard of last comes first.
+    fn newest(&self) -> impl Iterator<Item = &Installation> {
+        self.all.iter().rev().map(|(_, installation)| installation)
+    }
+
     /// Installations above the limit for each app, and above that for all apps; up to `most`, the oldest first.
     pub fn surplus(&self, limit: usize, most: usize) -> Vec<Installation> {
         if self.all.len() <= limit {
@@ -61,6 +66,21 @@ impl Untrusted {
         surplus.extend(oldest.take(beyond_all.min(most - surplus.len())).cloned());
         surplus
     }
+}
+
+/// The ones heard of last, of all partitions alike: up to `most`.
+pub fn newest(partitions: &[Untrusted], most: usize, takes: impl Fn(&Installation) -> bool) -> Vec<Installation> {
+    let mut rest: Vec<_> = partitions.iter().map(|untrusted| untrusted.newest().filter(|found| takes(found))).collect();
+    let mut found = Vec::new();
+    while found.len() < most {
+        let before = found.len();
+        found.extend(rest.iter_mut().filter_map(Iterator::next).cloned());
+        if found.len() == before {
+            break;
+        }
+    }
+    found.truncate(most);
+    found
 }
 
 #[cfg(test)]
@@ -83,6 +103,18 @@ mod tests {
         untrusted.replace(&installation("tasks", 4), Some(4), None);
         assert_eq!(untrusted.surplus(4, 100), [installation("crm", 1)]);
         assert_eq!(untrusted.surplus(3, 2), [installation("crm", 1), installation("crm", 2)]);
+    }
+
+    #[test]
+    fn the_ones_heard_of_last_are_of_all_partitions() {
+        let mut partitions = [Untrusted::default(), Untrusted::default()];
+        for at in 0..4 {
+            partitions[0].replace(&installation("crm", at), None, Some(at as u64));
+        }
+        partitions[1].replace(&installation("tasks", 0), None, Some(9));
+        let found = newest(&partitions, 3, |_| true);
+        assert_eq!(found, [installation("crm", 3), installation("tasks", 0), installation("crm", 2)]);
+        assert_eq!(newest(&partitions, 9, |found| found.app.as_str() == "tasks"), [installation("tasks", 0)]);
     }
 
     #[test]

@@ -182,6 +182,7 @@ fn events_from_before_the_install_are_released_once_in_their_order() {
                 Effect::Changed(_)
                 | Effect::Unverified(_)
                 | Effect::Installation(_)
+                | Effect::GaveWay(..)
                 | Effect::InstallationGone(_)
                 | Effect::Permission(_)
                 | Effect::PermissionGone(_) => None,
@@ -214,9 +215,12 @@ fn what_waited_for_a_fact_that_was_put_right_is_released_with_the_next_event() {
 #[test]
 fn only_the_last_hundred_places_are_remembered() {
     let steps = vec![("t", 1, "contact"); HELD_MAX + 3];
-    let (state, _) = fold_all(Trust::FirstInstall, &steps);
+    let (state, results) = fold_all(Trust::FirstInstall, &steps);
     let held = &state.principals[&Fingerprint::of("t")].held;
     assert_eq!((held.len(), held.keys().nth(1)), (HELD_MAX, Some(&4)));
+    let gave_way = |effect: &Effect| if let Effect::GaveWay(held, _) = effect { Some(held.offset) } else { None };
+    let gave_way: Vec<u64> = results.iter().flat_map(|(_, effects)| effects.iter().filter_map(gave_way)).collect();
+    assert_eq!(gave_way, [1, 2, 3], "each is told once");
     assert_eq!(held.keys().next(), Some(&0), "the first one says who holds the place");
 }
 
@@ -348,6 +352,7 @@ fn a_decision_that_gives_way_is_shown_to_be_gone() {
                 | Effect::Unverified(_)
                 | Effect::Release(_)
                 | Effect::Installation(_)
+                | Effect::GaveWay(..)
                 | Effect::InstallationGone(_) => {}
             }
         }
@@ -448,6 +453,7 @@ fn changes_of(effects: &[Effect]) -> Vec<Change> {
         | Effect::Unverified(_)
         | Effect::Release(_)
         | Effect::Installation(_)
+        | Effect::GaveWay(..)
         | Effect::InstallationGone(_)
         | Effect::Permission(_)
         | Effect::PermissionGone(_) => None,
@@ -513,6 +519,7 @@ proptest! {
                 Effect::Changed(_)
                 | Effect::Unverified(_)
                 | Effect::Installation(_)
+                | Effect::GaveWay(..)
                 | Effect::InstallationGone(_)
                 | Effect::Permission(_)
                 | Effect::PermissionGone(_) => continue,

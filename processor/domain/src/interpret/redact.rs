@@ -44,11 +44,15 @@ pub struct Redacted {
     pub omitted: Vec<Part>,
 }
 
-/// Writes `data`, the harmless part of `auth`, the query, and the other fields of the body. A value is hidden if its name
-/// is secret; a secret within a value is replaced there.
 pub fn redact(request: &Request, secrets: &Secrets) -> Redacted {
+    redact_within(request, secrets, PUBLIC_BYTES_MAX)
+}
+
+/// Writes `data`, the harmless part of `auth`, the query, and the other fields of the body. A value is hidden if its name
+/// is secret; a secret within a value is replaced there. A part that does not fit any more is omitted.
+pub fn redact_within(request: &Request, secrets: &Secrets, bytes_max: usize) -> Redacted {
     let json = |text| Json::new(text).expect("what was written as JSON is JSON");
-    let (mut omitted, mut left) = (Vec::new(), PUBLIC_BYTES_MAX);
+    let (mut omitted, mut left) = (Vec::new(), bytes_max);
     let mut shown = |part, bytes_max: usize, write: &dyn Fn(&mut Writer<'_>) -> Result<(), TooLarge>| {
         let text = String::with_capacity(PART_BYTES);
         let mut writer = Writer { secrets, text, bytes_max: bytes_max.min(left) };

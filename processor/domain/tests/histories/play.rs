@@ -124,6 +124,7 @@ impl Played {
             Effect::Release(held) => Some(held.id),
             Effect::Changed(_)
             | Effect::Unverified(_)
+            | Effect::GaveWay(..)
             | Effect::Installation(_)
             | Effect::InstallationGone(_)
             | Effect::Permission(_)
