@@ -109,6 +109,13 @@ fn schedules(is_calm: bool) -> impl Strategy<Value = Schedule> {
     })
 }
 
+/// Pasted from a run in which `Appends::producer_failed` was broken.
+#[test]
+fn what_waits_for_the_disk_when_the_producer_fails_is_flagged() {
+    let steps = vec![Connect, Offer, Poll(Send), Done(Send, true), LoseReport];
+    Schedule { disk_first: true, records_max: 2, earlier: 0, steps }.loses_nothing();
+}
+
 proptest! {
     #[test]
     fn whatever_happens_what_was_answered_is_in_kafka_and_twice_only_if_flagged(schedule in schedules(false)) {
