@@ -151,10 +151,12 @@ impl<C: Client> Dispatcher<C> {
 
     /// Sends entries of the disk log, those that still need it.
     pub fn drain(&self, entries: Vec<(u64, Record)>) {
-        // Under the lock: an entry in flight may be delivered at any time.
-        self.handle(entries.into_iter().map(|(offset, record)| match self.delivered.is_delivered(offset) {
-            true => Input::Passed { offset },
-            false => Input::Drained { offset, partition: self.partition_of(&record), record: Arc::new(record) },
+        self.handle(entries.into_iter().map(|(offset, record)| {
+            // Under the lock: an entry in flight may be delivered at any time.
+            if self.delivered.is_delivered(offset) {
+                return Input::Passed { offset };
+            }
+            Input::Drained { offset, partition: self.partition_of(&record), record: Arc::new(record) }
         }));
     }
 

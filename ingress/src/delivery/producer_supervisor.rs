@@ -371,13 +371,13 @@ impl ProducerSupervisor {
     /// Waits for reports a while, then leaves the rest to the disk log.
     fn flush(&mut self) {
         let started = Instant::now();
-        let mut left = self.dispatcher.status();
-        while left.open > 0 && started.elapsed() < FLUSH_WAIT_MAX && left.silence < FLUSH_SILENCE_MAX {
+        let mut status = self.dispatcher.status();
+        while status.open > 0 && started.elapsed() < FLUSH_WAIT_MAX && status.silence < FLUSH_SILENCE_MAX {
             std::thread::sleep(FLUSH_CHECK_WAIT);
             self.dispatcher.handle([Input::Tick]);
-            left = self.dispatcher.status();
+            status = self.dispatcher.status();
         }
-        let left = left.open;
+        let left = status.open;
         if left > 0 {
             tracing::warn!(left, "Kafka has not acknowledged {left} records; the next start sends them again");
         }

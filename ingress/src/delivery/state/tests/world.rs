@@ -184,7 +184,6 @@ impl World {
 
     fn done(&mut self, role: Role, succeeds: bool) -> bool {
         match self.work.remove(&thread(role)) {
-            None => false,
             Some(Work::Send(Batch { partition, mut records })) => {
                 if succeeds {
                     self.client.extend(records.drain(..).map(|(ticket, record)| taken(ticket, partition, &record)));
@@ -201,20 +200,14 @@ impl World {
             Some(Work::Append(group)) => self.handle(Input::NotAppended(group)),
             Some(Work::Drain(Span { next, end, count_max })) if succeeds => {
                 let end = end.min(next + count_max as u64);
-                (next..end).fold(false, |may_send, offset| {
-                    let record = self.entry(offset);
-                    self.handle(match self.delivered.contains(&offset) {
-                        true => Input::Passed { offset },
-                        false => Input::Drained { offset, partition: partition(number_of(&record)), record },
-                    }) || may_send
-                })
+                (next..end).filter(|offset| self.drain_entry(*offset)).count() > 0
             }
             Some(Work::Retry(offset)) if succeeds => {
                 let record = self.entry(offset);
                 self.handle(Input::Retried { offset, partition: partition(number_of(&record)), record })
             }
             Some(Work::Move(offset)) if succeeds => self.handle(Input::Moved { offset, record: self.entry(offset) }),
-            Some(Work::Drain(_) | Work::Retry(_) | Work::Move(_)) => false,
+            Some(Work::Drain(_) | Work::Retry(_) | Work::Move(_)) | None => false,
         }
     }
 
@@ -234,6 +227,14 @@ impl World {
         }
         let first = (0..self.disk_end()).find(|offset| !self.delivered.contains(offset));
         self.handle(Input::Connected { first_undelivered: first.unwrap_or(self.disk_end()) })
+    }
+
+    fn drain_entry(&mut self, offset: u64) -> bool {
+        if self.delivered.contains(&offset) {
+            return self.handle(Input::Passed { offset });
+        }
+        let record = self.entry(offset);
+        self.handle(Input::Drained { offset, partition: partition(number_of(&record)), record })
     }
 
     fn entry(&self, offset: u64) -> Arc<Record> {
