@@ -21,9 +21,9 @@ use runtime::lifecycle::Stop;
 use runtime::private;
 use runtime::settings::KafkaSettings;
 
-use crate::delivery::dispatcher::{Dispatcher, Status};
+use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::producer_supervisor::ProducerSupervisor;
-use crate::delivery::state::Rules;
+use crate::delivery::state::{Input, ProducerState, Rules, Status};
 
 mod vacancy;
 mod watch;
@@ -168,7 +168,7 @@ impl Adoption {
     fn wait(&self, stop: &Stop, over: impl Fn() -> bool, report: &mut impl FnMut(Progress)) -> Ending {
         let (mut checked_at, mut silence) = (Instant::now(), Silence::default());
         loop {
-            self.dispatcher.tick();
+            self.dispatcher.handle([Input::Tick]);
             let progress = self.progress();
             report(progress);
             if progress.left == 0 {
@@ -179,12 +179,11 @@ impl Adoption {
                 if !self.mark.is_there() {
                     return Ending::AskedBack;
                 }
-                let Status { connected, parked, .. } = self.dispatcher.status();
-                let open = self.dispatcher.open();
+                let Status { producer, open, parked, .. } = self.dispatcher.status();
                 if parked as u64 == progress.left && open == 0 {
                     return Ending::Refused;
                 }
-                silence.observe(&self.dispatcher, progress.brought, !connected || open > 0);
+                silence.observe(&self.dispatcher, progress.brought, producer != ProducerState::Up || open > 0);
             }
             if over() || stop.sleep(TICK) {
                 return Ending::Stopped;

@@ -324,7 +324,7 @@ impl Collector for Gauges {
         let status = self.dispatcher.status();
         self.kafka_up.set(i64::from(status.kafka_up));
         self.refused.set(whole(status.parked as u64));
-        raise(&self.renewed, self.dispatcher.producers_renewed());
+        raise(&self.renewed, status.renewed);
         for kind in Fault::ALL {
             raise(&self.faults.with_label_values(&[kind.label()]), self.dispatcher.fault_reports().count(kind));
         }

@@ -8,7 +8,7 @@
 //!
 //! [`company`] holds several ingresses with their disks; [`schedule`] draws their actions and faults from a seed, and
 //! [`crate::schedule`] lets processors read what they write to `raw`. [`judge`] compares what was sent, answered and
-//! written.
+//! written. A trace has each input of the delivery state machine.
 //!
 //! Not simulated: sockets and reply slots, connecting and its backoff, the decision before an adoption, and threads of
 //! the disk log: the appending thread does its writer's work. Records of a closed producer are in `raw` before its

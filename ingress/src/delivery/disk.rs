@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use event_log::Record;
 
-use crate::delivery::dispatcher::{Client, Dispatcher, flag};
+use crate::delivery::dispatcher::{Client, Dispatcher};
+use crate::delivery::state::{Group, Input, flag};
 
 pub fn run(dispatcher: &Dispatcher) {
     let mut failing = false;
@@ -14,13 +15,13 @@ pub fn run(dispatcher: &Dispatcher) {
 }
 
 /// Writes one group and passes the result to the dispatcher.
-pub fn write<C: Client>(dispatcher: &Dispatcher<C>, group: Vec<(Arc<Record>, bool)>, failing: &mut bool) {
+pub fn write<C: Client>(dispatcher: &Dispatcher<C>, group: Group, failing: &mut bool) {
     match dispatcher.log().append_blocking(group.iter().map(copy).collect()) {
         Ok(first) => {
             if std::mem::replace(failing, false) {
                 tracing::info!("the disk log takes events again");
             }
-            dispatcher.appended(first);
+            dispatcher.handle([Input::Appended { first }]);
         }
         Err(error) => {
             if !std::mem::replace(failing, true) {
@@ -30,7 +31,7 @@ pub fn write<C: Client>(dispatcher: &Dispatcher<C>, group: Vec<(Arc<Record>, boo
                      lost: bring Kafka back, make room where the disk log lies, or raise disk-log-limit"
                 );
             }
-            dispatcher.not_appended(group);
+            dispatcher.handle([Input::NotAppended(group)]);
         }
     }
 }

@@ -3,9 +3,9 @@
 //!
 //! Only decisions are made under the lock. Records are sent, written and answered outside it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use disk_log::{Delivered, DiskLog};
 use event_log::Record;
@@ -15,7 +15,8 @@ use primitives::clock::Clock;
 
 use crate::delivery::reply::ReplyQueue;
 use crate::delivery::state::{
-    Batch, DeliveryState, Effects, Offer, ProducerState, QueuedRecord, Reply, Reported, Rules, Waiter,
+    Batch, DeliveryState, Effects, Group, Input, ProducerState, Reply, Reported, Role, Rules, Span, Status, Waiter,
+    Work,
 };
 
 mod client;
@@ -24,7 +25,11 @@ mod parked;
 pub use client::Client;
 
 /// Without news about the disk log, the supervisor checks other things this often.
-const LINK_WAIT_MAX: Duration = Duration::from_millis(100);
+const DRAIN_WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// Gets each input before the state machine does.
+pub type Trace = Box<dyn Fn(&Input) + Send + Sync>;
+
 /// The delivery state machine with the client, the disk log and the workers that it drives.
 pub struct Dispatcher<C = RawProducer> {
     partitions: u32,
@@ -37,24 +42,13 @@ pub struct Dispatcher<C = RawProducer> {
     fault_reports: Arc<FaultReports>,
     /// Why the producer failed, until it is taken.
     failure: Mutex<Option<(Fault, String)>>,
-    producers_renewed: AtomicU64,
     reply_queues: RwLock<Vec<Arc<ReplyQueue>>>,
     /// Signals records for the disk log.
     to_write: Condvar,
     /// Signals entries to read from the disk log.
     to_drain: Condvar,
     closed: AtomicBool,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Status {
-    /// Whether Kafka acknowledges what is sent.
-    pub kafka_up: bool,
-    /// Whether new events go straight to Kafka.
-    pub direct: bool,
-    pub connected: bool,
-    /// Events that Kafka rejects permanently; they stay on disk.
-    pub parked: usize,
+    trace: Option<Trace>,
 }
 
 impl Dispatcher {
@@ -86,12 +80,17 @@ impl<C: Client> Dispatcher<C> {
             producer: RwLock::new(None),
             fault_reports: Arc::default(),
             failure: Mutex::default(),
-            producers_renewed: AtomicU64::new(0),
             reply_queues: RwLock::default(),
             to_write: Condvar::new(),
             to_drain: Condvar::new(),
             closed: AtomicBool::new(false),
+            trace: None,
         }
+    }
+
+    #[must_use]
+    pub fn traced(self, trace: Trace) -> Self {
+        Self { trace: Some(trace), ..self }
     }
 
     pub fn register_worker(&self) -> (u32, Arc<ReplyQueue>) {
@@ -107,116 +106,64 @@ impl<C: Client> Dispatcher<C> {
         record.key.as_deref().or_else(id).map_or(0, |text| partition_of(text, self.partitions))
     }
 
-    pub fn offer(&self, offers: &mut Vec<Offer>) {
-        let now = self.clock.now();
-        let mut state = self.lock();
-        for offer in offers.drain(..) {
-            state.offer(now, offer);
-        }
-        self.go_on(state, now);
-    }
-
-    pub fn tick(&self) {
-        let now = self.clock.now();
+    /// Passes inputs to the state machine, and carries out what follows. They are made under the lock.
+    ///
+    /// The next batch is sent before replies are delivered, so that broker and workers are busy together.
+    pub fn handle(&self, inputs: impl IntoIterator<Item = Input>) {
         let mut effects = Effects::default();
-        let mut state = self.lock();
-        state.tick(now, &mut effects);
-        self.deliver(&effects);
-        self.go_on(state, now);
+        let mut next = self.decide(inputs, &mut effects);
+        while let Some(Work::Send(batch)) = next {
+            next = self.decide(self.pass_on(batch), &mut effects);
+        }
         self.post_replies(effects.replies);
-        self.wake_workers();
+        if effects.announce {
+            self.wake_workers();
+        }
     }
 
-    /// The group to write now, if there is one and none is being written.
-    pub fn group(&self) -> Option<Vec<(Arc<Record>, bool)>> {
-        self.lock().next_append()
+    pub fn poll(&self, role: Role) -> Option<Work> {
+        self.lock().poll(self.clock.now(), role)
     }
 
     /// Waits for a group; none once the dispatcher is closed and all is written.
-    pub fn next_group(&self) -> Option<Vec<(Arc<Record>, bool)>> {
+    pub fn next_group(&self) -> Option<Group> {
         let mut state = self.lock();
         loop {
-            if let Some(group) = state.next_append() {
+            let now = self.clock.now();
+            if let Some(Work::Append(group)) = state.poll(now, Role::Append) {
                 return Some(group);
             }
-            if self.closed.load(Ordering::Acquire) && state.nothing_to_write() {
+            if self.closed.load(Ordering::Acquire) && state.status(now).appends == 0 {
                 return None;
             }
             state = self.to_write.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// The group is in the disk log, its first record at `first`.
-    pub fn appended(&self, first: u64) {
-        self.written(|state, effects| state.appended(first, effects));
-        self.to_drain.notify_one();
-    }
-
-    pub fn not_appended(&self, group: Vec<(Arc<Record>, bool)>) {
-        self.written(|state, effects| state.not_appended(group, effects));
-    }
-
-    /// Where to read on in the disk log, how many entries may be sent now, and where to stop. Waits
-    /// a moment if there is nothing to do.
-    pub fn drainable(&self) -> Option<(u64, usize, u64)> {
-        let drainable = |state: &DeliveryState| state.drainable().map(|(next, room)| (next, room, state.known_end()));
-        let state = self.lock();
-        if let Some(found) = drainable(&state) {
-            return Some(found);
-        }
-        let waited = self.to_drain.wait_timeout(state, LINK_WAIT_MAX);
-        drainable(&waited.unwrap_or_else(PoisonError::into_inner).0)
-    }
-
-    /// Whether [`Self::drainable`] has an answer now.
-    pub fn is_drainable(&self) -> bool {
-        self.lock().drainable().is_some()
+    /// Waits a moment if there is nothing to drain.
+    pub fn next_span(&self) -> Option<Span> {
+        let is_idle = |state: &mut DeliveryState| state.poll(self.clock.now(), Role::Drain).is_none();
+        let waited = self.to_drain.wait_timeout_while(self.lock(), DRAIN_WAIT_MAX, is_idle);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let Some(Work::Drain(span)) = state.poll(self.clock.now(), Role::Drain) else { return None };
+        Some(span)
     }
 
     /// Sends entries of the disk log, those that still need it.
     pub fn drain(&self, entries: Vec<(u64, Record)>) {
-        let now = self.clock.now();
-        let mut state = self.lock();
-        for (offset, mut record) in entries {
-            let wanted = if self.delivered.is_delivered(offset) { None } else { state.wants(offset) };
-            let Some(resent) = wanted else {
-                state.pass(offset);
-                continue;
-            };
-            if resent {
-                flag(&mut record);
+        self.handle(entries.into_iter().map(|(offset, record)| {
+            // Under the lock: an entry in flight may be delivered at any time.
+            if self.delivered.is_delivered(offset) {
+                return Input::Passed { offset };
             }
-            let partition = self.partition_of(&record);
-            state.drain(now, offset, partition, Arc::new(record));
-        }
-        self.go_on(state, now);
+            Input::Drained { offset, partition: self.partition_of(&record), record: Arc::new(record) }
+        }));
     }
 
     /// From now on records go to this producer.
     pub fn connected(&self, producer: Arc<C>) {
         *self.producer.write().unwrap_or_else(PoisonError::into_inner) = Some(producer);
-        let mut state = self.lock();
-        match state.producer() {
-            ProducerState::Connecting => state.connected(),
-            ProducerState::Failing => {
-                self.producers_renewed.fetch_add(1, Ordering::Relaxed);
-                state.renewed(self.delivered.watermark());
-            }
-            ProducerState::Up => {}
-        }
-        drop(state);
-        self.to_drain.notify_one();
-    }
-
-    /// Stops sending; the disk log takes the waiting records.
-    pub fn fail(&self) {
-        let mut state = self.lock();
-        state.fail();
-        self.go_on(state, self.clock.now());
-    }
-
-    pub fn is_empty_after_failure(&self) -> bool {
-        self.lock().is_empty_after_failure()
+        self.handle([Input::Connected { first_undelivered: self.delivered.watermark() }]);
     }
 
     /// Makes a failed producer report the records that it holds.
@@ -235,11 +182,11 @@ impl<C: Client> Dispatcher<C> {
     pub fn failure(&self) -> Option<(Fault, String)> {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(fatal) = producer.and_then(|producer| producer.fatal()) {
-            self.fail();
+            self.handle([Input::Failed]);
             self.fault_reports.note(fatal.0, fatal.1.clone());
             return Some(fatal);
         }
-        let failing = self.lock().producer() == ProducerState::Failing;
+        let failing = self.status().producer == ProducerState::Failing;
         let reason = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         failing.then(|| reason.unwrap_or_else(|| (Fault::Other, "a record was not taken".to_owned())))
     }
@@ -248,25 +195,8 @@ impl<C: Client> Dispatcher<C> {
         &self.fault_reports
     }
 
-    pub fn producers_renewed(&self) -> u64 {
-        self.producers_renewed.load(Ordering::Relaxed)
-    }
-
-    pub fn open(&self) -> usize {
-        self.lock().open()
-    }
-
     pub fn status(&self) -> Status {
-        let now = self.clock.now();
-        let state = self.lock();
-        let connected = state.producer() == ProducerState::Up;
-        let kafka_up = connected && !state.is_stalled(now) && !state.on_probation();
-        Status { kafka_up, direct: kafka_up && state.is_direct(), connected, parked: state.parked() }
-    }
-
-    /// How long the oldest record in flight has not been reported.
-    pub fn silence(&self) -> Duration {
-        self.lock().silence(self.clock.now())
+        self.lock().status(self.clock.now())
     }
 
     pub fn log(&self) -> &DiskLog {
@@ -285,73 +215,47 @@ impl<C: Client> Dispatcher<C> {
         self.to_write.notify_all();
     }
 
-    fn written(&self, what: impl FnOnce(&mut DeliveryState, &mut Effects)) {
-        let mut effects = Effects::default();
+    /// Returns what is to be sent next.
+    fn decide(&self, inputs: impl IntoIterator<Item = Input>, effects: &mut Effects) -> Option<Work> {
+        let now = self.clock.now();
         let mut state = self.lock();
-        what(&mut state, &mut effects);
-        self.deliver(&effects);
+        for input in inputs {
+            if let Some(trace) = &self.trace {
+                trace(&input);
+            }
+            state.handle(now, input, effects);
+        }
+        // Under the lock: the drain must never see an entry that is neither in flight nor delivered.
+        effects.delivered.drain(..).for_each(|offset| self.delivered.deliver(offset));
+        let next = if std::mem::take(&mut effects.send) { state.poll(now, Role::Send) } else { None };
         drop(state);
-        self.post_replies(effects.replies);
-        self.wake_workers();
-    }
-
-    fn go_on(&self, mut state: MutexGuard<'_, DeliveryState>, now: Instant) {
-        let (batch, write) = (state.next_batch(now), state.has_appends());
-        drop(state);
-        if write {
+        if std::mem::take(&mut effects.append) {
             self.to_write.notify_one();
         }
-        self.send(batch);
-    }
-
-    fn send(&self, mut next: Option<Batch>) {
-        while let Some(Batch { partition, records }) = next {
-            let Passed { back, too_large, error } = self.pass_on(partition, records);
-            let mut state = self.lock();
-            state.sent(partition, back);
-            if !too_large.is_empty() {
-                drop(state);
-                for ticket in too_large {
-                    self.reported(ticket, Err(refused_by_client()));
-                }
-                state = self.lock();
-            }
-            match error {
-                None => next = state.next_batch(self.clock.now()),
-                // The next tick tries again.
-                Some(SendError::Full | SendError::TooLarge) => return,
-                Some(SendError::Fatal) => {
-                    state.fail();
-                    return self.go_on(state, self.clock.now());
-                }
-            }
+        if std::mem::take(&mut effects.drain) {
+            self.to_drain.notify_one();
         }
+        next
     }
 
-    fn pass_on(&self, partition: u32, records: Vec<QueuedRecord>) -> Passed {
+    /// Passes a batch to the client and returns what became of it.
+    fn pass_on(&self, Batch { partition, records }: Batch) -> impl Iterator<Item = Input> {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut passed = Passed::default();
-        let mut records = records.into_iter();
-        let Some(producer) = producer else {
-            return Passed { back: records.collect(), error: Some(SendError::Full), ..passed };
-        };
+        let (mut records, mut refused, mut too_large, mut failed) = (records.into_iter(), vec![], vec![], None);
         while let Some((ticket, record)) = records.next() {
-            match producer.send(partition, &record, ticket) {
+            match producer.as_ref().map_or(Err(SendError::Full), |producer| producer.send(partition, &record, ticket)) {
                 Ok(()) => {}
-                Err(SendError::TooLarge) => passed.too_large.push(ticket),
+                Err(SendError::TooLarge) => {
+                    too_large.push(Input::Reported { ticket, reported: self.report_fault(refused_by_client()) });
+                }
                 Err(error @ (SendError::Full | SendError::Fatal)) => {
-                    passed.back = std::iter::once((ticket, record)).chain(records).collect();
-                    passed.error = Some(error);
+                    failed = (error == SendError::Fatal).then_some(Input::Failed);
+                    refused = std::iter::once((ticket, record)).chain(records).collect();
                     break;
                 }
             }
         }
-        passed
-    }
-
-    /// Under the lock: the drain must never see an entry that is neither in flight nor delivered.
-    fn deliver(&self, effects: &Effects) {
-        effects.delivered.iter().for_each(|offset| self.delivered.deliver(*offset));
+        std::iter::once(Input::Sent { partition, refused }).chain(too_large).chain(failed)
     }
 
     fn post_replies(&self, replies: Vec<(Waiter, Reply)>) {
@@ -389,47 +293,17 @@ impl<C: Client> Dispatcher<C> {
 }
 
 impl<C: Client> Reports for Dispatcher<C> {
-    /// The next batch is sent before replies are delivered, so that broker and workers are busy together.
     /// Workers are woken when a batch is complete; their tick finds the replies of an incomplete batch.
     fn reported(&self, ticket: u64, outcome: Result<(), ReportError>) {
-        let now = self.clock.now();
         let reported = match outcome {
             Ok(()) => Reported::Kept,
             Err(error) => self.report_fault(error),
         };
-        let mut effects = Effects::default();
-        let mut state = self.lock();
-        let last = state.reported(now, ticket, reported, &mut effects);
-        self.deliver(&effects);
-        if last || reported == Reported::Failed {
-            self.go_on(state, now);
-        } else {
-            drop(state);
-        }
-        self.post_replies(effects.replies);
-        if last {
-            self.wake_workers();
-        }
+        self.handle([Input::Reported { ticket, reported }]);
     }
-}
-
-#[derive(Default)]
-struct Passed {
-    /// Records that did not fit into the client's queue.
-    back: Vec<QueuedRecord>,
-    /// Tickets of records that the client never takes.
-    too_large: Vec<u64>,
-    error: Option<SendError>,
 }
 
 fn refused_by_client() -> ReportError {
     let reason = "the record is larger than the client's message.max.bytes".to_owned();
     ReportError { scope: FaultScope::Record, fault: Fault::TooLarge, reason }
-}
-
-/// Marks a record as a possible second copy.
-pub fn flag(record: &mut Record) {
-    if record.header(header::RESENT).is_none() {
-        record.headers.push((header::RESENT.into(), b"1".to_vec()));
-    }
 }

@@ -4,6 +4,7 @@ use disk_log::Reader;
 use event_log::Record;
 
 use crate::delivery::dispatcher::{Client, Dispatcher};
+use crate::delivery::state::Span;
 
 /// Entries that are sent under one lock.
 const STEP_RECORDS_MAX: usize = 64;
@@ -16,9 +17,9 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Sends some entries, or waits a moment if there are none.
-    pub fn step<C: Client>(&mut self, dispatcher: &Dispatcher<C>) -> std::io::Result<()> {
-        let Some((next, room, end)) = dispatcher.drainable() else {
+    /// Sends some entries.
+    pub fn step<C: Client>(&mut self, dispatcher: &Dispatcher<C>, span: Option<Span>) -> std::io::Result<()> {
+        let Some(Span { next, end, count_max }) = span else {
             self.reader = None;
             return Ok(());
         };
@@ -26,7 +27,7 @@ impl Drain {
             Some(reader) if reader.position() == next => reader,
             Some(_) | None => dispatcher.log().reader(next)?,
         };
-        let entries = read(&mut reader, room.min(STEP_RECORDS_MAX), end)?;
+        let entries = read(&mut reader, count_max.min(STEP_RECORDS_MAX), end)?;
         if entries.is_empty() {
             let text = format!("the disk log has no entry {next}, although it ends at {end}");
             return Err(std::io::Error::other(text));

@@ -11,9 +11,10 @@ use kafka_log::{Batches, Fault, MayCreate, RawProducer, RawTopic};
 use runtime::lifecycle::{Pending, Stop};
 use runtime::settings::KafkaSettings;
 
-use crate::delivery::dispatcher::{Dispatcher, Status};
+use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::drain::Drain;
 use crate::delivery::outage_log::{KafkaHealth, Observation, OutageLog, OutageNotice};
+use crate::delivery::state::{Input, ProducerState, Status};
 
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(3);
 const DIAGNOSIS_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -119,7 +120,7 @@ impl ProducerSupervisor {
             if let Some((fault, reason)) = self.dispatcher.failure() {
                 self.renew(fault, &reason)?;
             }
-            if let Err(error) = self.drain.step(&self.dispatcher) {
+            if let Err(error) = self.drain.step(&self.dispatcher, self.dispatcher.next_span()) {
                 if self.adopted {
                     return Err(error).context("read the disk log");
                 }
@@ -221,7 +222,7 @@ impl ProducerSupervisor {
         }
         self.batch_refused = fault == Fault::TooLarge;
         let began = Instant::now();
-        while !self.dispatcher.is_empty_after_failure() {
+        while !self.dispatcher.status().replaceable {
             self.observe();
             self.dispatcher.give_up(began.elapsed() >= ANSWER_WAIT_MAX);
             if self.stop.sleep(RENEW_CHECK_WAIT) {
@@ -256,7 +257,7 @@ impl ProducerSupervisor {
             self.saved_at = Instant::now();
             self.save();
         }
-        let Status { kafka_up, direct, connected, .. } = self.dispatcher.status();
+        let Status { producer, kafka_up, direct, .. } = self.dispatcher.status();
         if kafka_up {
             self.failures = 0;
         }
@@ -264,7 +265,7 @@ impl ProducerSupervisor {
             return;
         }
         let now = Instant::now();
-        if connected && !kafka_up && self.outage_log.wants_cause(now) {
+        if producer == ProducerState::Up && !kafka_up && self.outage_log.wants_cause(now) {
             RawTopic::diagnose(&self.kafka, self.dispatcher.fault_reports(), DIAGNOSIS_WAIT_MAX);
         }
         let cause = self.dispatcher.fault_reports().most_specific(self.outage_log.cause_since(now));
@@ -370,18 +371,17 @@ impl ProducerSupervisor {
     /// Waits for reports a while, then leaves the rest to the disk log.
     fn flush(&mut self) {
         let started = Instant::now();
-        while self.dispatcher.open() > 0
-            && started.elapsed() < FLUSH_WAIT_MAX
-            && self.dispatcher.silence() < FLUSH_SILENCE_MAX
-        {
+        let mut status = self.dispatcher.status();
+        while status.open > 0 && started.elapsed() < FLUSH_WAIT_MAX && status.silence < FLUSH_SILENCE_MAX {
             std::thread::sleep(FLUSH_CHECK_WAIT);
-            self.dispatcher.tick();
+            self.dispatcher.handle([Input::Tick]);
+            status = self.dispatcher.status();
         }
-        let left = self.dispatcher.open();
+        let left = status.open;
         if left > 0 {
             tracing::warn!(left, "Kafka has not acknowledged {left} records; the next start sends them again");
         }
-        self.dispatcher.fail();
+        self.dispatcher.handle([Input::Failed]);
         self.let_go();
         self.save();
     }

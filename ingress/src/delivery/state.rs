@@ -7,7 +7,8 @@
 //! An entry that Kafka rejects permanently, because it is too large, is parked in the disk log and does not block the
 //! rest. After a producer that failed, its successor is tried with one record before it gets more.
 //!
-//! Pure: time comes in, replies and effects come out. Sockets, disk and client are outside.
+//! Pure: time and inputs come in, effects and work come out. Sockets, disk and client are outside: what happened to them is an
+//! [`Input`], what they have to do next is [`Work`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use event_log::Record;
 
 mod appends;
 mod cursor;
+mod entries;
 mod in_flight;
 mod parked;
-mod retry;
 mod send_queue;
 #[cfg(test)]
 mod tests;
@@ -31,9 +32,10 @@ use in_flight::{InFlight, InFlightRecord, Place};
 use parked::Parked;
 use send_queue::SendQueue;
 
+pub use entries::flag;
 pub use in_flight::Reported;
 pub use send_queue::{Batch, QueuedRecord};
-pub use types::{Effects, Offer, ProducerState, Reply, Rules, Waiter};
+pub use types::{Effects, Group, Input, Offer, ProducerState, Reply, Role, Rules, Span, Status, Waiter, Work};
 
 #[derive(Debug)]
 pub struct DeliveryState {
@@ -46,27 +48,115 @@ pub struct DeliveryState {
     appends: Appends,
     /// The producer replaced a failed one, and has no acknowledgement yet.
     probation: bool,
+    renewed: u64,
     /// Records that only a report can save, oldest first.
     without_room: VecDeque<u64>,
 }
 
 impl DeliveryState {
-    /// Entries of the disk log before `first_unsettled` are in Kafka.
-    pub fn new(rules: Rules, partitions: u32, first_unsettled: u64, end: u64) -> Self {
+    /// Entries of the disk log before `first_undelivered` are in Kafka.
+    pub fn new(rules: Rules, partitions: u32, first_undelivered: u64, end: u64) -> Self {
         Self {
             rules,
             producer: ProducerState::Connecting,
             in_flight: InFlight::default(),
             send_queue: SendQueue::new(partitions),
-            cursor: Cursor::new(first_unsettled, end),
+            cursor: Cursor::new(first_undelivered, end),
             parked: Parked::default(),
             appends: Appends::default(),
             probation: false,
+            renewed: 0,
             without_room: VecDeque::new(),
         }
     }
 
-    pub fn offer(&mut self, now: Instant, offer: Offer) {
+    pub fn handle(&mut self, now: Instant, input: Input, effects: &mut Effects) {
+        match input {
+            Input::Offered(offer) => {
+                self.offer(now, offer);
+                effects.send = true;
+            }
+            Input::Tick => {
+                self.tick(now, effects);
+                (effects.send, effects.announce) = (true, true);
+            }
+            Input::Connected { first_undelivered } => {
+                self.connected(first_undelivered);
+                effects.drain = true;
+            }
+            Input::Failed => self.fail(),
+            Input::Reported { ticket, reported } => {
+                let is_last = self.reported(now, ticket, reported, effects);
+                effects.send |= is_last;
+                effects.announce |= is_last;
+            }
+            Input::Sent { partition, refused } => {
+                // A client without room is tried again at the next tick.
+                effects.send |= refused.is_empty();
+                self.sent(partition, refused);
+            }
+            Input::Appended { first } => {
+                self.appended(first, effects);
+                (effects.drain, effects.announce) = (true, true);
+            }
+            Input::NotAppended(group) => {
+                self.not_appended(group, effects);
+                effects.announce = true;
+            }
+            Input::Drained { offset, partition, record } => {
+                self.drained(now, offset, partition, record);
+                effects.send = true;
+            }
+            Input::Passed { offset } => {
+                self.pass(offset);
+                effects.send = true;
+            }
+            Input::Retried { offset, partition, record } => {
+                self.retried(now, offset, partition, record);
+                effects.send = true;
+            }
+            Input::Moved { offset, record } => {
+                self.moved(offset, record);
+                effects.send = true;
+            }
+        }
+        effects.append |= self.appends.ready();
+    }
+
+    /// The work of a role now, if there is some.
+    pub fn poll(&mut self, now: Instant, role: Role) -> Option<Work> {
+        match role {
+            Role::Send if self.producer != ProducerState::Up => None,
+            Role::Send => self.send_queue.next(now).map(Work::Send),
+            Role::Append => {
+                let in_flight = &mut self.in_flight;
+                self.appends.next_group(|origin| is_kept_by_now(in_flight, origin)).map(Work::Append)
+            }
+            Role::Drain => self.span().map(Work::Drain),
+            // Only while Kafka takes other records.
+            Role::Retry => {
+                self.parked.smallest().filter(|_| self.is_direct() && !self.is_stalled(now)).map(Work::Retry)
+            }
+            Role::Move => self.parked.oldest().map(Work::Move),
+        }
+    }
+
+    pub fn status(&self, now: Instant) -> Status {
+        let kafka_up = self.producer == ProducerState::Up && !self.is_stalled(now) && !self.on_probation();
+        Status {
+            producer: self.producer,
+            kafka_up,
+            direct: kafka_up && self.is_direct(),
+            replaceable: self.producer == ProducerState::Failing && !self.send_queue.is_sending(),
+            renewed: self.renewed,
+            open: self.in_flight.open(),
+            silence: self.silence(now),
+            appends: self.appends.len(),
+            parked: self.parked.len(),
+        }
+    }
+
+    fn offer(&mut self, now: Instant, offer: Offer) {
         let Offer { waiter, partition, record } = offer;
         if !self.is_direct() {
             self.appends.push(record, false, Origin::Request(Some(waiter)));
@@ -81,24 +171,15 @@ impl DeliveryState {
         self.send_queue.push(partition, (ticket, record));
     }
 
-    /// The batch to send now. The caller sends it and then calls [`Self::sent`].
-    pub fn next_batch(&mut self, now: Instant) -> Option<Batch> {
-        match self.producer {
-            ProducerState::Up => self.send_queue.next(now),
-            ProducerState::Connecting | ProducerState::Failing => None,
-        }
-    }
-
-    /// A batch was passed to the client, except for the refused records.
-    pub fn sent(&mut self, partition: u32, refused: Vec<QueuedRecord>) {
+    fn sent(&mut self, partition: u32, refused: Vec<QueuedRecord>) {
         self.send_queue.sent(partition, refused);
         if self.producer == ProducerState::Failing {
             self.recall();
         }
     }
 
-    /// Kafka reported a record. Returns whether it was the last of its partition in flight.
-    pub fn reported(&mut self, now: Instant, ticket: u64, reported: Reported, effects: &mut Effects) -> bool {
+    /// Returns whether the record was the last of its partition in flight.
+    fn reported(&mut self, now: Instant, ticket: u64, reported: Reported, effects: &mut Effects) -> bool {
         let reported = if self.parked.is_full() { reported.or_failed() } else { reported };
         match reported {
             Reported::Failed => self.fail(),
@@ -120,7 +201,7 @@ impl DeliveryState {
     }
 
     /// Records past the deadline go to the disk log.
-    pub fn tick(&mut self, now: Instant, effects: &mut Effects) {
+    fn tick(&mut self, now: Instant, effects: &mut Effects) {
         if let Some(at) = now.checked_sub(self.rules.deadline) {
             while let Some(ticket) = self.in_flight.next_due(at) {
                 self.save(ticket);
@@ -138,14 +219,7 @@ impl DeliveryState {
         }
     }
 
-    /// The group to write to the disk log now, one at a time. The caller writes it and then calls [`Self::appended`].
-    pub fn next_append(&mut self) -> Option<Vec<(Arc<Record>, bool)>> {
-        let in_flight = &mut self.in_flight;
-        self.appends.next_group(|origin| is_kept_by_now(in_flight, origin))
-    }
-
-    /// The group is durable, its first record at this offset.
-    pub fn appended(&mut self, first: u64, effects: &mut Effects) {
+    fn appended(&mut self, first: u64, effects: &mut Effects) {
         let (group, failed_meanwhile) = self.appends.group_ended();
         let end = first + group.len() as u64;
         let mut delivered = Vec::new();
@@ -174,7 +248,7 @@ impl DeliveryState {
         effects.delivered.append(&mut delivered);
     }
 
-    pub fn not_appended(&mut self, records: Vec<(Arc<Record>, bool)>, effects: &mut Effects) {
+    fn not_appended(&mut self, records: Group, effects: &mut Effects) {
         let (group, _) = self.appends.group_ended();
         for (Written { origin, .. }, (record, _)) in group.into_iter().zip(records) {
             match origin {
@@ -187,15 +261,18 @@ impl DeliveryState {
         }
     }
 
-    /// Kafka was reached for the first time.
-    pub fn connected(&mut self) {
-        if self.producer == ProducerState::Connecting {
-            self.producer = ProducerState::Up;
+    /// The successor of a failed producer sends undelivered entries again.
+    fn connected(&mut self, first_undelivered: u64) {
+        if self.producer == ProducerState::Failing {
+            self.cursor.rewind(first_undelivered);
+            self.probation = true;
+            self.renewed += 1;
         }
+        self.producer = ProducerState::Up;
     }
 
     /// The producer failed: nothing more is sent, and the disk log takes the waiting records.
-    pub fn fail(&mut self) {
+    fn fail(&mut self) {
         if self.producer != ProducerState::Up {
             return;
         }
@@ -207,86 +284,22 @@ impl DeliveryState {
         self.appends.producer_failed();
     }
 
-    /// Whether the failed producer has no record left, so that it can be replaced.
-    pub fn is_empty_after_failure(&self) -> bool {
-        self.producer == ProducerState::Failing && self.send_queue.out() == 0 && !self.send_queue.sending()
-    }
-
-    /// There is a new producer: undelivered entries are sent again.
-    pub fn renewed(&mut self, first_unsettled: u64) {
-        self.cursor.rewind(first_unsettled);
-        self.producer = ProducerState::Up;
-        self.probation = true;
-    }
-
     /// Whether the producer replaced a failed one, and has no acknowledgement yet.
-    pub fn on_probation(&self) -> bool {
+    fn on_probation(&self) -> bool {
         let none_to_try = self.cursor.at_end() && self.in_flight.open() == 0;
         self.probation && !none_to_try
     }
 
-    /// Where to read on in the disk log, and how many entries may be sent now.
-    pub fn drainable(&self) -> Option<(u64, usize)> {
-        let records_max = if self.on_probation() { 1 } else { self.rules.records_max };
-        let room = records_max.saturating_sub(self.in_flight.open());
-        let wanted = self.producer == ProducerState::Up && !self.cursor.at_end() && room > 0 && !self.is_full();
-        wanted.then(|| (self.cursor.next(), room))
-    }
-
-    /// Entries from here on are not known yet and must not be drained.
-    pub fn known_end(&self) -> u64 {
-        self.cursor.end()
-    }
-
-    /// Whether an entry has to be sent, and whether as a possible second copy.
-    pub fn wants(&self, offset: u64) -> Option<bool> {
-        let needs_nobody = self.cursor.is_queued(offset) || self.parked.contains(offset);
-        let wanted = self.producer == ProducerState::Up && offset >= self.cursor.next() && !needs_nobody;
-        wanted.then(|| self.cursor.is_resent(offset))
-    }
-
-    pub fn drain(&mut self, now: Instant, offset: u64, partition: u32, record: Arc<Record>) {
-        let ticket = self.track(now, partition, &record, None, Place::Disk(offset));
-        self.cursor.queue(offset);
-        self.cursor.pass(offset);
-        self.send_queue.push(partition, (ticket, record));
-    }
-
-    /// Skips an entry that needs no sending.
-    pub fn pass(&mut self, offset: u64) {
-        if self.producer == ProducerState::Up {
-            self.cursor.pass(offset);
-        }
-    }
-
-    pub fn is_direct(&self) -> bool {
+    fn is_direct(&self) -> bool {
         self.producer == ProducerState::Up && self.cursor.at_end() && !self.is_full() && !self.on_probation()
     }
 
-    pub fn is_stalled(&self, now: Instant) -> bool {
+    fn is_stalled(&self, now: Instant) -> bool {
         self.silence(now) > self.rules.deadline
     }
 
-    /// How long the oldest record in flight has not been reported.
-    pub fn silence(&self, now: Instant) -> Duration {
+    fn silence(&self, now: Instant) -> Duration {
         self.in_flight.oldest_open().map_or(Duration::ZERO, |entered| now.saturating_duration_since(entered))
-    }
-
-    pub fn producer(&self) -> ProducerState {
-        self.producer
-    }
-
-    pub fn open(&self) -> usize {
-        self.in_flight.open()
-    }
-
-    pub fn has_appends(&self) -> bool {
-        self.appends.ready()
-    }
-
-    /// Whether all records for the disk log were written, or had no room.
-    pub fn nothing_to_write(&self) -> bool {
-        self.appends.is_empty()
     }
 
     fn is_full(&self) -> bool {

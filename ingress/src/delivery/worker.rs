@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::reply::{ReplyQueue, ReplySlots};
-use crate::delivery::state::{Offer, Reply, Waiter};
+use crate::delivery::state::{Input, Offer, Reply, Waiter};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -58,7 +58,7 @@ impl Worker {
         loop {
             tokio::select! {
                 () = self.reply_queue.worker.notified() => {}
-                _ = tick.tick() => self.dispatcher.tick(),
+                _ = tick.tick() => self.dispatcher.handle([Input::Tick]),
             }
             self.reply_queue.take(&mut replies);
             for (waiter, reply) in replies.drain(..) {
@@ -66,7 +66,7 @@ impl Worker {
             }
             let mut turn = self.turn.borrow_mut();
             if !turn.is_empty() {
-                self.dispatcher.offer(&mut turn);
+                self.dispatcher.handle(turn.drain(..).map(Input::Offered));
             }
         }
     }

@@ -149,11 +149,14 @@ impl Company {
     pub fn is_at_rest(&self) -> bool {
         let is_idle = |seat: &Seat| {
             let dispatcher = seat.lives.first().and_then(|life| life.dispatcher.upgrade());
+            let is_through = |dispatcher: Arc<SimDispatcher>| {
+                let status = dispatcher.status();
+                status.open == 0 && status.direct && dispatcher.delivered().undelivered() == 0
+            };
             seat.inbox().is_empty()
                 // A failed sync holds up only those that wait for it.
                 && seat.lives.iter().all(|life| life.crew.signs.waiting.load(Ordering::SeqCst) == 0)
-                && dispatcher
-                    .is_some_and(|dispatcher| dispatcher.open() == 0 && dispatcher.delivered().undelivered() == 0 && dispatcher.status().direct)
+                && dispatcher.is_some_and(is_through)
         };
         self.stage.lock().broker.is_quiet() && self.seats.iter().all(is_idle)
     }
@@ -173,8 +176,7 @@ impl Company {
             .map(|life| {
                 let at: Vec<_> = life.runners.iter().map(Runner::at).collect();
                 let dispatcher = life.dispatcher.upgrade();
-                let left = dispatcher
-                    .map(|dispatcher| (dispatcher.open(), dispatcher.delivered().undelivered(), dispatcher.status()));
+                let left = dispatcher.map(|dispatcher| (dispatcher.delivered().undelivered(), dispatcher.status()));
                 format!("life {} at {at:?} with {left:?}", life.crew.life)
             })
             .collect();

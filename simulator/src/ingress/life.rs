@@ -12,7 +12,7 @@ use event_log::Record;
 use ingress::delivery::disk::write;
 use ingress::delivery::dispatcher::Dispatcher;
 use ingress::delivery::drain::Drain;
-use ingress::delivery::state::{Offer, Rules, Waiter};
+use ingress::delivery::state::{Input, Offer, Role, Rules, Waiter, Work};
 use kafka_log::Reports;
 use primitives::clock::Clock;
 
@@ -21,6 +21,7 @@ use super::disk::{Shelf, SimDisk, pause, wait_at};
 use super::judge::{Id, id};
 use super::mutation::Mutation;
 use super::stage::Handle;
+use super::stage::broker::name;
 use crate::baton::{Port, Runner};
 use crate::being::INJECTED;
 
@@ -121,7 +122,8 @@ impl Crew {
         }
         let partitions = stage.broker.partitions();
         drop(stage);
-        Ok(Dispatcher::new(log, delivered, partitions, self.rules))
+        let (stage, dispatcher) = (self.stage.clone(), Dispatcher::new(log, delivered, partitions, self.rules));
+        Ok(dispatcher.traced(Box::new(move |input| stage.lock().note(|| format!("life {life} <- {}", told(input))))))
     }
 
     fn clock(&self) -> Clock {
@@ -146,7 +148,7 @@ impl Crew {
             self.signs.waiting.store(waiting.len(), Ordering::SeqCst);
             if clock.since(ticked_at) >= TICK {
                 ticked_at = clock.now();
-                dispatcher.tick();
+                dispatcher.handle([Input::Tick]);
             }
             if Signs::is_set(&self.signs.stop) {
                 if waiting.is_empty() {
@@ -161,11 +163,12 @@ impl Crew {
                 waiting.insert(slot, id(&record));
                 self.stage.lock().judge.sent(self.seat, &record);
                 let waiter = Waiter { worker, slot, generation: 0 };
-                turn.push(Offer { waiter, partition: dispatcher.partition_of(&record), record: Arc::new(record) });
+                let partition = dispatcher.partition_of(&record);
+                turn.push(Input::Offered(Offer { waiter, partition, record: Arc::new(record) }));
             }
             self.signs.waiting.store(waiting.len(), Ordering::SeqCst);
             if !turn.is_empty() {
-                dispatcher.offer(&mut turn);
+                dispatcher.handle(turn);
             }
         }
     }
@@ -176,15 +179,16 @@ impl Crew {
         loop {
             pause("disk");
             let lies = self.stage.lock().has(Mutation::AnswersFailedWrites);
-            match dispatcher.group() {
-                Some(group) if lies => {
+            match dispatcher.poll(Role::Append) {
+                Some(Work::Append(group)) if lies => {
                     let records = group.iter().map(|(record, _)| Record::clone(record)).collect();
                     let kept = dispatcher.log().append_blocking(records);
-                    dispatcher.appended(kept.unwrap_or_else(|_: AppendError| dispatcher.log().bounds().1));
+                    let first = kept.unwrap_or_else(|_: AppendError| dispatcher.log().bounds().1);
+                    dispatcher.handle([Input::Appended { first }]);
                 }
-                Some(group) => write(dispatcher, group, &mut failing),
-                None if Signs::is_set(&self.signs.flushed) => return Ok(()),
-                None => {
+                Some(Work::Append(group)) => write(dispatcher, group, &mut failing),
+                _ if Signs::is_set(&self.signs.flushed) => return Ok(()),
+                _ => {
                     if self.stage.lock().chance(300) {
                         dispatcher.log().idle();
                     }
@@ -237,8 +241,8 @@ impl Supervisor {
                 self.connect();
             } else if self.dispatcher.failure().is_some() {
                 self.renew();
-            } else if self.dispatcher.is_drainable() {
-                self.drain.step(&self.dispatcher).context("read the disk log")?;
+            } else if let Some(Work::Drain(span)) = self.dispatcher.poll(Role::Drain) {
+                self.drain.step(&self.dispatcher, Some(span)).context("read the disk log")?;
             }
             if self.clock.since(self.saved_at) >= SAVE_EVERY {
                 self.saved_at = self.clock.now();
@@ -265,7 +269,7 @@ impl Supervisor {
 
     fn renew(&mut self) {
         let broke_at = *self.broke_at.get_or_insert(self.clock.now());
-        if self.dispatcher.is_empty_after_failure() {
+        if self.dispatcher.status().replaceable {
             self.let_go();
             (self.is_connected, self.broke_at) = (false, None);
         } else {
@@ -306,17 +310,35 @@ impl Supervisor {
 
     fn flush(self) -> anyhow::Result<()> {
         for _ in 0..FLUSH_TURNS_MAX {
-            if self.dispatcher.open() == 0 {
+            if self.dispatcher.status().open == 0 {
                 break;
             }
             pause("flush");
-            self.dispatcher.tick();
+            self.dispatcher.handle([Input::Tick]);
         }
-        self.dispatcher.fail();
+        self.dispatcher.handle([Input::Failed]);
         self.let_go();
         self.save()?;
         self.crew.signs.flushed.store(true, Ordering::SeqCst);
         Ok(())
+    }
+}
+
+/// An input of the delivery state machine, as in traces.
+fn told(input: &Input) -> String {
+    match input {
+        Input::Offered(Offer { partition, record, .. }) => format!("Offered({partition}, {})", name(record)),
+        Input::Drained { offset, record, .. } => format!("Drained({offset}, {})", name(record)),
+        Input::Retried { offset, record, .. } => format!("Retried({offset}, {})", name(record)),
+        Input::Moved { offset, record } => format!("Moved({offset}, {})", name(record)),
+        Input::Sent { partition, refused } => format!("Sent({partition}, refused: {})", refused.len()),
+        Input::NotAppended(group) => format!("NotAppended({})", group.len()),
+        Input::Tick
+        | Input::Failed
+        | Input::Connected { .. }
+        | Input::Reported { .. }
+        | Input::Appended { .. }
+        | Input::Passed { .. } => format!("{input:?}"),
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use event_log::Record;
 
-use super::{Client, Dispatcher, flag};
+use super::{Client, Dispatcher};
+use crate::delivery::state::{Input, Role, Work};
 
 /// Parked entries that are moved to the end of the disk log at a time.
 const MOVE_RECORDS_MAX: usize = 64;
@@ -13,12 +14,9 @@ const MOVE_RECORDS_MAX: usize = 64;
 impl<C: Client> Dispatcher<C> {
     /// Sends the smallest parked entry again and returns its offset, if there is one.
     pub fn retry_parked(&self) -> io::Result<Option<u64>> {
-        let now = self.clock.now();
-        let Some((offset, resent)) = self.lock().next_parked(now) else { return Ok(None) };
-        let record = self.entry(offset, resent)?;
-        let mut state = self.lock();
-        state.retry_parked(now, offset, self.partition_of(&record), Arc::new(record));
-        self.go_on(state, now);
+        let Some(Work::Retry(offset)) = self.poll(Role::Retry) else { return Ok(None) };
+        let record = self.entry(offset)?;
+        self.handle([Input::Retried { offset, partition: self.partition_of(&record), record }]);
         Ok(Some(offset))
     }
 
@@ -28,11 +26,8 @@ impl<C: Client> Dispatcher<C> {
             if !self.is_kept_for_parked() {
                 return Ok(());
             }
-            let Some((offset, resent)) = self.lock().oldest_parked() else { return Ok(()) };
-            let record = self.entry(offset, resent)?;
-            let mut state = self.lock();
-            state.move_to_end(offset, resent, Arc::new(record));
-            self.go_on(state, self.clock.now());
+            let Some(Work::Move(offset)) = self.poll(Role::Move) else { return Ok(()) };
+            self.handle([Input::Moved { offset, record: self.entry(offset)? }]);
         }
         Ok(())
     }
@@ -44,12 +39,9 @@ impl<C: Client> Dispatcher<C> {
         long && self.delivered.undelivered() < length / 2
     }
 
-    fn entry(&self, offset: u64, resent: bool) -> io::Result<Record> {
+    fn entry(&self, offset: u64) -> io::Result<Arc<Record>> {
         let found = self.log.reader(offset)?.next()?.filter(|(at, _)| *at == offset);
-        let (_, mut record) = found.ok_or_else(|| io::Error::other(format!("the disk log has no entry {offset}")))?;
-        if resent {
-            flag(&mut record);
-        }
-        Ok(record)
+        let (_, record) = found.ok_or_else(|| io::Error::other(format!("the disk log has no entry {offset}")))?;
+        Ok(Arc::new(record))
     }
 }

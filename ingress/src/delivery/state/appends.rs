@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use event_log::Record;
 
-use super::Waiter;
+use super::{Group, Waiter};
 
 const GROUP_RECORDS_MAX: usize = 1_024;
 /// Approximate.
@@ -53,7 +53,7 @@ impl Appends {
     }
 
     /// The next group, one at a time, without records that are `spared` by now.
-    pub fn next_group(&mut self, mut spared: impl FnMut(Origin) -> bool) -> Option<Vec<(Arc<Record>, bool)>> {
+    pub fn next_group(&mut self, mut spared: impl FnMut(Origin) -> bool) -> Option<Group> {
         if !self.writing.is_empty() {
             return None;
         }
@@ -87,7 +87,7 @@ impl Appends {
         self.writing.is_empty() && !self.waiting.is_empty()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.writing.is_empty()
+    pub fn len(&self) -> usize {
+        self.waiting.len() + self.writing.len()
     }
 }

@@ -50,7 +50,7 @@ impl SendQueue {
         self.queue(partition).waiting.push(record);
     }
 
-    /// The batch to send now. The caller sends it and then calls [`Self::sent`].
+    /// The batch to send now. There is no other until [`Self::sent`].
     pub fn next(&mut self, now: Instant) -> Option<Batch> {
         if self.partitions.iter().any(|queue| queue.blocks(now)) {
             return None;
@@ -89,12 +89,9 @@ impl SendQueue {
         queue.out == 0
     }
 
-    pub fn out(&self) -> usize {
-        self.out
-    }
-
-    pub fn sending(&self) -> bool {
-        self.partitions.iter().any(|queue| queue.sending)
+    /// Whether records are with the client, or being passed to it.
+    pub fn is_sending(&self) -> bool {
+        self.out > 0 || self.partitions.iter().any(|queue| queue.sending)
     }
 
     pub fn clear(&mut self) -> Vec<QueuedRecord> {
@@ -176,7 +173,7 @@ mod tests {
         send_queue.push(0, record(2));
         assert_eq!(send_queue.next(now), None, "a batch is being passed on");
         send_queue.sent(0, batch.records.into_iter().skip(1).collect());
-        assert_eq!(send_queue.out(), 1);
+        assert_eq!(send_queue.out, 1);
         assert!(send_queue.reported(0, now));
         assert_eq!(go(&mut send_queue, now), Some((0, vec![1, 2])));
     }

@@ -1,9 +1,11 @@
-//! Inputs, limits and effects of the delivery state machine.
+//! Inputs, work, limits and effects of the delivery state machine.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use event_log::Record;
+
+use super::{Batch, QueuedRecord, Reported};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Waiter {
@@ -43,11 +45,106 @@ pub struct Rules {
     pub move_parked_above_bytes: u64,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+/// Records for the disk log, and whether each may have been sent without an acknowledgement.
+pub type Group = Vec<(Arc<Record>, bool)>;
+
+#[derive(Clone, Debug)]
+pub enum Input {
+    Offered(Offer),
+    Tick,
+    /// There is a producer. Entries of the disk log before this offset are in Kafka.
+    Connected {
+        first_undelivered: u64,
+    },
+    /// The producer failed: it gets no further record, and its successor is connected once it holds none.
+    Failed,
+    Reported {
+        ticket: u64,
+        reported: Reported,
+    },
+    /// [`Work::Send`] is done: the client took the batch, except for the refused records.
+    Sent {
+        partition: u32,
+        refused: Vec<QueuedRecord>,
+    },
+    /// [`Work::Append`] is done: the group is durable, its first record at this offset.
+    Appended {
+        first: u64,
+    },
+    /// [`Work::Append`] failed.
+    NotAppended(Group),
+    /// An entry that [`Work::Drain`] asked for.
+    Drained {
+        offset: u64,
+        partition: u32,
+        record: Arc<Record>,
+    },
+    /// As [`Self::Drained`], but the entry is in Kafka.
+    Passed {
+        offset: u64,
+    },
+    /// [`Work::Retry`] is done: the parked entry was read.
+    Retried {
+        offset: u64,
+        partition: u32,
+        record: Arc<Record>,
+    },
+    /// [`Work::Move`] is done: the parked entry was read.
+    Moved {
+        offset: u64,
+        record: Arc<Record>,
+    },
+}
+
+/// What follows from inputs.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each wakes another thread")]
 pub struct Effects {
     pub replies: Vec<(Waiter, Reply)>,
     /// Entries of the disk log that are in Kafka now.
     pub delivered: Vec<u64>,
+    /// There may be work to send, for whoever made the input.
+    pub send: bool,
+    /// There is work for the disk log.
+    pub append: bool,
+    /// There may be entries to drain.
+    pub drain: bool,
+    /// The workers are woken for their replies, also those of earlier inputs.
+    pub announce: bool,
+}
+
+/// `Drain`, `Retry` and `Move` belong to the thread that connects producers, which does one after the other: from the
+/// poll to the last input of the work, it polls for no other work and connects no producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Send,
+    Append,
+    Drain,
+    Retry,
+    Move,
+}
+
+/// The work of a [`Role`]. What became of it is an [`Input`].
+#[derive(Debug)]
+pub enum Work {
+    /// There is no other batch until [`Input::Sent`].
+    Send(Batch),
+    /// There is no other group until [`Input::Appended`] or [`Input::NotAppended`].
+    Append(Group),
+    Drain(Span),
+    /// The offset of a parked entry to send again.
+    Retry(u64),
+    /// The offset of the parked entry that keeps the oldest segment of the disk log.
+    Move(u64),
+}
+
+/// Entries of the disk log to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub next: u64,
+    /// Later entries may be in flight already, which is not known yet.
+    pub end: u64,
+    pub count_max: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,4 +153,25 @@ pub enum ProducerState {
     Up,
     /// The producer failed. It is replaced once all of its records are reported.
     Failing,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    pub producer: ProducerState,
+    /// Whether Kafka acknowledges what is sent.
+    pub kafka_up: bool,
+    /// Whether new events go straight to Kafka.
+    pub direct: bool,
+    /// Whether the failed producer has no record left, so that it can be replaced.
+    pub replaceable: bool,
+    /// Producers that replaced a failed one.
+    pub renewed: u64,
+    /// Records in flight.
+    pub open: usize,
+    /// How long the oldest of them has not been reported.
+    pub silence: Duration,
+    /// Records that wait for the disk log, or are being written to it.
+    pub appends: usize,
+    /// Events that Kafka rejects permanently; they stay on disk.
+    pub parked: usize,
 }
