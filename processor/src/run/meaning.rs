@@ -13,6 +13,10 @@ use domain::{Event, Fact, Public, Reason, interpret, interpret_command, unsigned
 
 /// Fewer are not worth a thread.
 const SHARE_MIN: usize = 64;
+/// The search for secrets takes many times the size of a request: requests beyond this are interpreted one after the other,
+/// and no more threads than these work at a time.
+const LARGE_BYTES: usize = 64 * 1024;
+const THREADS_MAX: usize = 16;
 
 /// A raw record, interpreted.
 pub(crate) struct Interpreted {
@@ -54,8 +58,9 @@ impl Subject {
 
 /// Interprets records, in their order.
 pub(crate) fn interpret_all(entries: &[&Entry]) -> Vec<Interpreted> {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let share = entries.len().div_ceil(cores).max(SHARE_MIN);
+    let has_large = entries.iter().any(|entry| entry.record.size() > LARGE_BYTES);
+    let cores = if has_large { 1 } else { thread::available_parallelism().map_or(1, NonZero::get) };
+    let share = entries.len().div_ceil(cores.min(THREADS_MAX)).max(SHARE_MIN);
     let mut shares = entries.chunks(share);
     let Some(own) = shares.next() else { return Vec::new() };
     thread::scope(|scope| {
