@@ -132,6 +132,9 @@ impl Form {
 
     /// By the field's full name.
     pub fn text(&self, name: &str) -> Option<&str> {
+        if self.tree.is_empty() {
+            return None;
+        }
         if let Some((variable, key)) = plain(name) {
             let variable = self.variable(variable)?;
             return key.map_or(Some(variable), |key| variable.get(key))?.text();

@@ -26,6 +26,8 @@ impl fmt::Debug for Secret {
     }
 }
 
+const HEX: [u8; 16] = *b"0123456789abcdef";
+
 /// What remains of a secret: enough to recognise it, too little to use it.
 ///
 /// The SHA-256 of its bytes; shown and serialised as 64 lower-case hex digits, in binary formats as the 32 bytes.
@@ -71,7 +73,11 @@ impl Fingerprint {
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
+        }
+        f.write_str(std::str::from_utf8(&digits).expect("digits are ASCII"))
     }
 }
 

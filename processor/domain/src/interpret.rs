@@ -255,7 +255,9 @@ impl Reader<'_> {
     }
 
     fn sensible(&self, text: &str, bytes_max: usize) -> Option<String> {
-        let is_sensible = text.len() <= bytes_max && !text.chars().any(char::is_control) && !self.secrets.are_in(text);
+        let is_plain = || text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let is_printable = || is_plain() || !text.chars().any(char::is_control);
+        let is_sensible = text.len() <= bytes_max && is_printable() && !self.secrets.are_in(text);
         is_sensible.then(|| text.to_owned())
     }
 }

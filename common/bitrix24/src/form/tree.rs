@@ -99,6 +99,10 @@ impl Tree {
         self.is_full
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     pub fn get(&self, list: Id, key: &[u8]) -> Option<Id> {
         let (entries, index) = (self.entries(list), index(key));
         let at = entries.binary_search_by(|(known, _)| known.cmp_bytes(key, index)).ok()?;
