@@ -273,7 +273,7 @@ fn fold(store: &Store, history: &History, thirds: usize) {
                         progressed = Some(Progressed { raw: told["raw"].as_u64().expect("a number"), log, last });
                     }
                     (FactKey::Fact(..) | FactKey::Progress, None)
-                    | (FactKey::Heard(_) | FactKey::Accepted(_) | FactKey::Noop, _) => {
+                    | (FactKey::Heard(_) | FactKey::Accepted(_), _) => {
                         panic!("no history has this")
                     }
                 }

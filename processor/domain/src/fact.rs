@@ -4,7 +4,6 @@ use std::fmt;
 
 use bitrix24::Installation;
 use event_log::EventId;
-use event_log::contract::NOOP;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -231,7 +230,6 @@ pub enum FactKey {
     /// `accepted/{id}`: an operator accepted an inconsistency. State depends on it only where it gives up deleted
     /// facts.
     Accepted(EventId),
-    Noop,
 }
 
 const PROGRESS: &str = "progress";
@@ -242,9 +240,6 @@ impl FactKey {
     pub fn parse(key: &str) -> Option<Self> {
         if key == PROGRESS {
             return Some(Self::Progress);
-        }
-        if key == NOOP {
-            return Some(Self::Noop);
         }
         if let Some(id) = key.strip_prefix(ACCEPTED).and_then(|id| EventId::parse_str(id).ok()) {
             return Some(Self::Accepted(id));
@@ -278,7 +273,6 @@ impl fmt::Display for FactKey {
             Self::Heard(installation) => write!(f, "{installation}/{HEARD}"),
             Self::Progress => f.write_str(PROGRESS),
             Self::Accepted(id) => write!(f, "{ACCEPTED}{id}"),
-            Self::Noop => f.write_str(NOOP),
         }
     }
 }
@@ -298,7 +292,6 @@ mod tests {
             FactKey::Heard(installation),
             FactKey::Progress,
             FactKey::Accepted(id),
-            FactKey::Noop,
         ];
         for key in keys {
             assert_eq!(FactKey::parse(&key.to_string()), Some(key));

@@ -429,7 +429,7 @@ fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
 fn fact(entry: &Entry) -> Option<Fact> {
     match FactKey::parse(entry.record.key.as_deref()?)? {
         FactKey::Fact(..) => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
-        FactKey::Held(_) | FactKey::Heard(_) | FactKey::Progress | FactKey::Accepted(_) | FactKey::Noop => None,
+        FactKey::Held(_) | FactKey::Heard(_) | FactKey::Progress | FactKey::Accepted(_) => None,
     }
 }
 

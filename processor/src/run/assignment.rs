@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::panic;
 use std::thread::{self, ScopedJoinHandle};
 
-use event_log::contract::Topic;
+use event_log::contract::{NOOP, Topic};
 use event_log::{Entry, EventId, EventLogError, LogReader, Position};
 use tracing::warn;
 
@@ -128,7 +128,7 @@ fn newest_log(
 pub fn progress_of(entry: &Entry) -> Option<Progress> {
     match entry.record.key.as_deref().and_then(FactKey::parse)? {
         FactKey::Progress => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
-        FactKey::Fact(..) | FactKey::Held(_) | FactKey::Heard(_) | FactKey::Accepted(_) | FactKey::Noop => None,
+        FactKey::Fact(..) | FactKey::Held(_) | FactKey::Heard(_) | FactKey::Accepted(_) => None,
     }
 }
 
@@ -272,6 +272,9 @@ impl<'a> Step<'a> {
     fn take(&mut self, entry: &Entry) -> Result<(), Failure> {
         self.changes.end = Some(entry.position.offset + 1);
         self.bytes += entry.record.size();
+        if entry.record.key.as_deref() == Some(NOOP) {
+            return Ok(());
+        }
         let key = entry.record.key.as_deref().and_then(FactKey::parse);
         match (key, &entry.record.value) {
             (Some(FactKey::Progress), Some(value)) => self.progress(value, entry.position)?,
@@ -288,7 +291,6 @@ impl<'a> Step<'a> {
                 Ok(heard) => self.changes.list.push(Change::Heard(installation, heard.heard_at)),
                 Err(error) => return Err(unreadable(entry.position, &error.to_string())),
             },
-            (Some(FactKey::Noop), _) => {}
             (Some(FactKey::Accepted(_)), _) => {
                 let begins = self.store.checkpoint(self.partition).begin;
                 // After facts were restored, a state that was folded from all of them is valid.

@@ -77,7 +77,7 @@ fn accepted_begin_of(facts: u64) -> Record {
 }
 
 fn said_nothing() -> Record {
-    Record { key: Some(FactKey::Noop.to_string()), value: None, headers: vec![], at: Timestamp::from_s(0) }
+    Record { key: Some(NOOP.to_owned()), value: None, headers: vec![], at: Timestamp::from_s(0) }
 }
 
 /// One partition of facts.
