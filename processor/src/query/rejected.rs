@@ -119,12 +119,19 @@ pub async fn show(
         Ok(Some(Shown {
             redrive_id: item.redrive_of.or(item.id).map(redrive_id),
             in_raw: record.is_some(),
-            content_type: raw.as_ref().and_then(|raw| raw.content_type.clone()),
+            content_type: raw.as_ref().and_then(|raw| media_type(raw.content_type.as_deref()?)),
             preview: raw.as_ref().and_then(preview),
             item,
         }))
     });
     Ok(HttpResponse::Ok().json(found.await?.ok_or(Problem::UnknownRejectedEvent)?))
+}
+
+/// Without parameters, which may be anything. A secret has digits, and a media type that matters here has none.
+fn media_type(content_type: &str) -> Option<String> {
+    let name = content_type.split(';').next()?.trim();
+    let is_sign = |byte: u8| byte.is_ascii_alphabetic() || b"/+-.".contains(&byte);
+    name.bytes().all(is_sign).then(|| name.to_ascii_lowercase())
 }
 
 /// Reads the logs on a thread that may block. The reading goes on after a disconnect, so it holds the permit itself.

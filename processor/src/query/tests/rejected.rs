@@ -152,7 +152,7 @@ async fn a_mistake_in_a_question_about_rejected_events_is_named() {
 async fn one_event_is_shown_with_what_it_says_and_without_its_secrets() {
     let mut world = World::with(&[]);
     let mut event = World::event("crm-sync", BODY, 5);
-    event.content_type = Some("application/x-www-form-urlencoded".to_owned());
+    event.content_type = Some("application/x-www-form-urlencoded; boundary=hidden-token-1234".to_owned());
     let id = world.reject(event, Reason::MissingToken);
     for name in [id.to_string(), "0-0".to_owned()] {
         let (status, shown) = world.asks(&format!("/v1/rejected/{name}")).await;
@@ -163,7 +163,11 @@ async fn one_event_is_shown_with_what_it_says_and_without_its_secrets() {
         assert_eq!(shown["redrive_id"], json!(redrive_id(id)));
         assert!(!shown.to_string().contains("hidden-token"), "{shown}");
     }
-    for name in ["0-1", "1-0", &EventId::now_v7().to_string(), "nonsense"] {
+    let mut named = World::event("crm-sync", BODY, 5);
+    named.content_type = Some("text/hidden-token-1234".to_owned());
+    world.reject(named, Reason::MissingToken);
+    assert_eq!(world.asks("/v1/rejected/0-1").await.1["content_type"], Value::Null);
+    for name in ["0-2", "1-0", &EventId::now_v7().to_string(), "nonsense"] {
         let (status, problem) = world.asks(&format!("/v1/rejected/{name}")).await;
         assert_eq!(
             (status, &problem["type"]),
