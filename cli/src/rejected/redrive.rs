@@ -38,7 +38,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let filter: Map<String, Value> =
         filter(arguments).into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value?)))).collect();
     if ids.is_empty() && filter.is_empty() {
-        return Err(Usage("name what to redrive: IDs, or --app, --reason or --since".into()).into());
+        return Err(Usage("name what to redrive: IDs, or --app, --member, --reason or --since".into()).into());
     }
     let mut query = Query::from_arguments(arguments)?;
     let (items, last) = block_on(async {
