@@ -28,11 +28,12 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
 }
 
 /// Names of parameters and flags.
-const FILTERS: [&str; 3] = ["app", "reason", "since"];
+const FILTERS: [&str; 4] = ["app", "member_id", "reason", "since"];
 
-fn filters() -> [Arg; 3] {
+fn filters() -> [Arg; 4] {
     [
         Arg::new("app").long("app").value_name("APP").help("Only of this app"),
+        Arg::new("member_id").long("member").value_name("MEMBER").help("Only of this portal, by its member_id"),
         Arg::new("reason").long("reason").value_parser(Reason::ALL.map(Reason::label)).help("Only for this reason"),
         Arg::new("since")
             .long("since")
@@ -41,7 +42,7 @@ fn filters() -> [Arg; 3] {
     ]
 }
 
-fn filter(arguments: &ArgMatches) -> [(&'static str, Option<&str>); 3] {
+fn filter(arguments: &ArgMatches) -> [(&'static str, Option<&str>); 4] {
     FILTERS.map(|name| (name, arguments.get_one::<String>(name).map(String::as_str)))
 }
 

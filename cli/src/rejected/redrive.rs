@@ -38,7 +38,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let filter: Map<String, Value> =
         filter(arguments).into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value?)))).collect();
     if ids.is_empty() && filter.is_empty() {
-        return Err(Usage("name what to redrive: IDs, or --app, --reason or --since".into()).into());
+        return Err(Usage("name what to redrive: IDs, or --app, --member, --reason or --since".into()).into());
     }
     let mut query = Query::from_arguments(arguments)?;
     let (items, last) = block_on(async {
@@ -52,13 +52,10 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
         let mut rows = vec![COLUMNS.map(str::to_owned).to_vec()];
         rows.extend(items.iter().map(|item| COLUMNS.map(|column| shown(&item[column])).to_vec()));
         print(&aligned(&rows))?;
-        complain(&format!("{redriven} events are redriven"));
+        let why = if left > 0 { "; see the outcome of the others" } else { "" };
+        complain(&format!("redriven: {redriven} of {}{why}", items.len()));
     }
-    if left > 0 {
-        complain(&format!("{left} events could not be redriven: see their outcome"));
-        return Ok(Outcome::No);
-    }
-    Ok(Outcome::Done)
+    Ok(if left > 0 { Outcome::No } else { Outcome::Done })
 }
 
 fn is_redriven(item: &Value) -> bool {

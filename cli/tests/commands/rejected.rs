@@ -15,12 +15,12 @@ fn rejected_events_are_redriven_page_by_page_and_what_is_gone_is_told() {
         let next = if *asked == 1 { json!("7.5") } else { Value::Null };
         Answer::new(200, &json!({"items": [item], "redriven": 1, "last": ID, "next": next}))
     });
-    let ended = run(&["rejected", "redrive", "--query", &server.url, "--app", "crm-sync", "--since", "2h"]);
+    let ended = run(&["rejected", "redrive", "--query", &server.url, "--member", "a223", "--since", "2h"]);
     assert_eq!(ended.code, 3, "{ended:?}");
-    assert!(ended.stdout.contains("gone") && ended.stderr.contains("1 events could not be redriven"), "{ended:?}");
+    assert!(ended.stdout.contains("gone") && ended.stderr.contains("redriven: 1 of 2"), "{ended:?}");
     let sent = |nth: usize| serde_json::from_slice::<Value>(&server.requests()[nth].body).expect("JSON");
-    assert_eq!(sent(0), json!({"app": "crm-sync", "since": "2h", "limit": 100}));
-    assert_eq!(sent(1), json!({"app": "crm-sync", "since": "2h", "limit": 100, "cursor": "7.5"}));
+    assert_eq!(sent(0), json!({"member_id": "a223", "since": "2h", "limit": 100}));
+    assert_eq!(sent(1), json!({"member_id": "a223", "since": "2h", "limit": 100, "cursor": "7.5"}));
 
     let ended = run(&["rejected", "redrive", "--query", &server.url, "--json", "0-15", ID]);
     assert_eq!((ended.code, sent(2)), (0, json!({"ids": ["0-15", ID]})), "{ended:?}");

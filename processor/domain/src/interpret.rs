@@ -176,6 +176,18 @@ fn names_a_secret(request: &Request, secrets: &Secrets) -> bool {
         .any(|name| secrets.are_in(name) || token.is_some_and(|token| gives_away(name, token)))
 }
 
+/// Whether the names of a rejected event may hold a secret of its body. Where the body is not read, nobody knows.
+pub fn names_may_be_secret(raw: &RawEvent, reason: Reason) -> bool {
+    if reason != Reason::UnknownSource {
+        return matches!(reason, Reason::SecretInName | Reason::Compressed | Reason::TooManyFields);
+    }
+    if raw.compression.is_some() {
+        return true;
+    }
+    let request = Request::parse(&raw.body, raw.query.as_deref());
+    request.has_too_many_fields() || names_a_secret(&request, &Secrets::of(&request))
+}
+
 fn subject(request: &Request) -> Option<Subject> {
     if request.text("event").is_some_and(|event| !event.is_empty()) {
         return request.head().kind.map(Subject::Event);

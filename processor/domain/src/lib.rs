@@ -25,7 +25,7 @@ pub use event::{Call, Event, Json, Part, Public};
 pub use event_log::Position;
 pub use fact::{Change, Fact, FactKey, FactKind, HeldDetails, HeldEvent, INTERPRETATION, Method, Revision};
 pub use installation::{ATTESTED_MAX, DECISIONS_MAX, HELD_BYTES_MAX, Held, InstallationState, Principal};
-pub use interpret::{Preview, Reason, interpret, preview, unsigned_call};
+pub use interpret::{Preview, Reason, interpret, names_may_be_secret, preview, unsigned_call};
 pub use permission::{Answer, Decision, permits};
 pub use record::{InstallationRecord, PermissionRecord, RecordStatus, Rules};
 pub use stamp::{Latest, Stamp};

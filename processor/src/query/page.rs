@@ -92,7 +92,7 @@ fn overview(context: &QueryContext, caller: &Caller) -> Result<Html, Problem> {
     overview::rejected(&mut html, &rejected);
     let mut recent = context.recent_events.recent();
     if caller.is_limited() {
-        recent.retain(|event| event.installation.as_ref().is_some_and(|about| caller.sees(&about.app)));
+        recent.retain(|event| caller.sees(&event.app));
     }
     overview::recent(&mut html, &recent);
     Ok(html)

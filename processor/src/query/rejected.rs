@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use bitrix24::AppName;
+use bitrix24::{AppName, MemberId};
 use domain::{Preview, Reason, preview};
 use event_log::contract::Topic;
 use event_log::{EventLogError, LogQuery, RawEvent, redrive_id};
@@ -29,12 +29,13 @@ mod redrive;
 
 pub use redrive::redrive;
 
-const FILTERS: [&str; 3] = ["app", "reason", "since"];
+const FILTERS: [&str; 4] = ["app", "member_id", "reason", "since"];
 
 /// Which rejected events are asked for.
 #[derive(Clone, Debug, Default)]
 struct Selection {
     app: Option<AppName>,
+    member_id: Option<MemberId>,
     reason: Option<Reason>,
     since: Option<Timestamp>,
 }
@@ -45,6 +46,7 @@ impl Selection {
         let since = "a time of RFC 3339 in UTC, such as 2026-01-31T10:00:00Z, or a duration, such as 2h";
         Ok(Self {
             app: parameters.parsed("app", "an app's name", AppName::parse)?,
+            member_id: parameters.parsed("member_id", "a portal's member_id", MemberId::parse)?,
             reason: parameters.parsed("reason", &reasons, Reason::parse)?,
             since: parameters.parsed("since", since, time_or_age)?,
         })
@@ -52,6 +54,7 @@ impl Selection {
 
     fn has(&self, item: &Item) -> bool {
         self.app.as_ref().is_none_or(|app| item.app.as_ref() == Some(app))
+            && self.member_id.as_ref().is_none_or(|member_id| item.member_id.as_ref() == Some(member_id))
             && self.reason.is_none_or(|reason| item.reason == reason.label())
             && self.since.is_none_or(|since| item.received_at >= since)
     }
@@ -119,12 +122,19 @@ pub async fn show(
         Ok(Some(Shown {
             redrive_id: item.redrive_of.or(item.id).map(redrive_id),
             in_raw: record.is_some(),
-            content_type: raw.as_ref().and_then(|raw| raw.content_type.clone()),
+            content_type: raw.as_ref().and_then(|raw| media_type(raw.content_type.as_deref()?)),
             preview: raw.as_ref().and_then(preview),
             item,
         }))
     });
     Ok(HttpResponse::Ok().json(found.await?.ok_or(Problem::UnknownRejectedEvent)?))
+}
+
+/// Without parameters, which may be anything. A secret has digits, and a media type that matters here has none.
+fn media_type(content_type: &str) -> Option<String> {
+    let name = content_type.split(';').next()?.trim();
+    let is_sign = |byte: u8| byte.is_ascii_alphabetic() || b"/+-.".contains(&byte);
+    name.bytes().all(is_sign).then(|| name.to_ascii_lowercase())
 }
 
 /// Reads the logs on a thread that may block. The reading goes on after a disconnect, so it holds the permit itself.

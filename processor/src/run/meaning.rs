@@ -9,7 +9,7 @@ use event_log::{Entry, EventId, Position, RawEvent};
 use primitives::time::Timestamp;
 
 use bitrix24::Installation;
-use domain::{Event, Fact, Public, Reason, interpret, interpret_command, unsigned_call};
+use domain::{Event, Fact, Public, Reason, interpret, interpret_command, names_may_be_secret, unsigned_call};
 
 /// Fewer are not worth a thread.
 const SHARE_MIN: usize = 64;
@@ -20,7 +20,7 @@ const THREADS_MAX: usize = 16;
 
 /// A raw record, interpreted.
 pub(crate) struct Interpreted {
-    /// None if ingress did not write it.
+    /// None if ingress did not write it. Without names that may be secrets.
     pub raw: Option<RawEvent>,
     pub meaning: Meaning,
 }
@@ -79,10 +79,15 @@ fn of_share(entries: &[&Entry]) -> Vec<Interpreted> {
 
 fn of(entry: &Entry) -> Interpreted {
     let place = entry.position;
-    let Ok(raw) = RawEvent::from_record(&entry.record) else {
+    let Ok(mut raw) = RawEvent::from_record(&entry.record) else {
         return Interpreted { raw: None, meaning: Meaning::Rejected(Reason::NotARawEvent) };
     };
     let meaning = subject(&raw, place).map_or_else(Meaning::Rejected, Meaning::Subject);
+    if let Meaning::Rejected(reason) = meaning
+        && names_may_be_secret(&raw, reason)
+    {
+        (raw.member_id, raw.kind) = (None, None);
+    }
     Interpreted { raw: Some(raw), meaning }
 }
 
@@ -119,10 +124,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_name_that_is_a_secret_goes_no_further() {
+        let secret = "0123456789abcdef0123456789abcdef";
+        for (event, member) in [(secret, "a223"), ("ONX", secret)] {
+            let body = format!("event={event}&auth[member_id]={member}&auth[access_token]={secret}");
+            let raw = of(&kept(0, body)).raw.expect("a raw event");
+            assert_eq!((raw.kind, raw.member_id), (None, None));
+        }
+        let raw = of(&kept(0, "event=ONX&auth[member_id]=a223".to_owned())).raw.expect("a raw event");
+        assert_eq!((raw.kind.as_deref(), raw.member_id.is_some()), (Some("onx"), true), "the token is missing");
+    }
+
     fn entry(number: usize) -> Entry {
-        let app = AppName::parse("crm-sync").expect("a name");
         let token = if number.is_multiple_of(2) { "&auth[application_token]=t" } else { "" };
-        let body = format!("event=ONX&auth[member_id]=a{number}{token}");
+        kept(number, format!("event=ONX&auth[member_id]=a{number}{token}"))
+    }
+
+    fn kept(number: usize, body: String) -> Entry {
+        let app = AppName::parse("crm-sync").expect("a name");
         let raw = RawEvent::new(app, Form::parse(body.as_bytes()).head(), body.into(), Timestamp::from_s(1));
         Entry { position: Position { partition: 0, offset: number as u64 }, record: raw.into_record() }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::run::inconsistency::What;
 use domain::fold::Effect;
-use domain::{Change, FactKey, HeldEvent, PermissionRecord, Public, Reason};
+use domain::{Change, FactKey, HeldEvent, PermissionRecord, Public, Reason, names_may_be_secret};
 
 pub(crate) const INSTALLATION: &str = "com.hookledger.installation";
 pub(crate) const PERMISSION: &str = "com.hookledger.permission";
@@ -129,10 +129,10 @@ impl<'a> Publisher<'a> {
         output
     }
 
-    /// Without the body, which `raw` has; without a portal, if its name is a secret.
+    /// Without the body, which `raw` has; without a portal, if its name may be a secret.
     pub fn rejected(&self, reason: Reason) -> Output {
         let raw = RawEvent::from_record(self.raw).ok();
-        let is_secret = reason == Reason::SecretInName;
+        let is_secret = raw.as_ref().is_some_and(|raw| names_may_be_secret(raw, reason));
         let member_id = raw.as_ref().and_then(|raw| raw.member_id.as_ref()).filter(|_| !is_secret);
         let mut value = json!({
             "id": raw.as_ref().map(|raw| raw.id),
@@ -340,22 +340,28 @@ mod tests {
 
     #[test]
     fn a_portal_named_by_a_secret_is_in_no_rejected_record() {
-        let rejected = |reason| {
+        let rejected = |reason, member: &str| {
             let app = AppName::parse("crm-sync").expect("a name");
-            let head = Form::parse(b"event=ONAPPTEST&auth[member_id]=hidden").head();
-            let mut raw = RawEvent::new(app, head, Bytes::new(), Timestamp::from_s(1));
+            let body = format!("event=ONAPPTEST&auth[member_id]={member}&auth[access_token]=hidden-0123456789");
+            let mut raw = RawEvent::new(app, Form::parse(body.as_bytes()).head(), body.into(), Timestamp::from_s(1));
             (raw.traceparent, raw.tracestate) = (Some("00-1-2-00".into()), Some("a=1".into()));
+            raw.unknown_source = reason == Reason::UnknownSource;
             let raw = raw.into_record();
             Publisher::new(&raw, Position { partition: 0, offset: 0 }).rejected(reason).record
         };
-        let ordinary = rejected(Reason::MissingToken);
-        assert_eq!(ordinary.key.as_deref(), Some("crm-sync/hidden"));
-        assert_eq!(ordinary.header(header::SOURCE), Some(&b"/crm-sync/hidden"[..]));
-        let trace = [header::TRACEPARENT, header::TRACESTATE].map(|name| ordinary.header(name));
-        assert_eq!(trace, [Some(&b"00-1-2-00"[..]), Some(b"a=1")]);
-        let secret = rejected(Reason::SecretInName);
-        assert_eq!((secret.key.as_deref(), secret.header(header::SOURCE)), (None, Some(&b"/crm-sync"[..])));
-        let is_hidden = |value: &[u8]| !value.windows(6).any(|part| part == b"hidden");
-        assert!(secret.headers.iter().all(|(_, value)| is_hidden(value)));
+        for reason in [Reason::MissingToken, Reason::UnknownSource] {
+            let ordinary = rejected(reason, "a223");
+            assert_eq!(ordinary.key.as_deref(), Some("crm-sync/a223"));
+            assert_eq!(ordinary.header(header::SOURCE), Some(&b"/crm-sync/a223"[..]));
+            let trace = [header::TRACEPARENT, header::TRACESTATE].map(|name| ordinary.header(name));
+            assert_eq!(trace, [Some(&b"00-1-2-00"[..]), Some(b"a=1")]);
+        }
+        for reason in [Reason::SecretInName, Reason::UnknownSource, Reason::TooManyFields, Reason::Compressed] {
+            let secret = rejected(reason, "hidden-0123456789");
+            assert_eq!((secret.key.as_deref(), secret.header(header::SOURCE)), (None, Some(&b"/crm-sync"[..])));
+            let is_hidden = |value: &[u8]| !value.windows(6).any(|part| part == b"hidden");
+            assert!(secret.headers.iter().all(|(_, value)| is_hidden(value)), "{reason:?}");
+            assert!(secret.value.as_deref().is_some_and(is_hidden), "{reason:?}");
+        }
     }
 }

@@ -240,6 +240,30 @@ fn a_name_that_holds_a_secret_of_its_body_is_rejected() {
 }
 
 #[test]
+fn the_names_of_what_was_rejected_unread_may_be_secret() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let ordinary = raw(&format!("event=ONX&{AUTH}&auth[access_token]={secret}"), "");
+    assert!(!names_may_be_secret(&ordinary, Reason::UnknownSource));
+    assert!(!names_may_be_secret(&ordinary, Reason::MissingField));
+    for reason in [Reason::Compressed, Reason::TooManyFields, Reason::SecretInName] {
+        assert!(names_may_be_secret(&ordinary, reason), "{reason:?}");
+    }
+    let compressed = RawEvent { compression: Some("gzip".to_owned()), ..ordinary };
+    assert!(names_may_be_secret(&compressed, Reason::UnknownSource));
+    for (body, query) in [
+        (format!("event=ONX&auth[member_id]={secret}&auth[access_token]={secret}"), String::new()),
+        (format!("event={secret}&{AUTH}&data[sessid]={secret}"), String::new()),
+        (format!("AUTH_ID={secret}"), format!("event=ONX&member_id={secret}")),
+        (
+            format!("event=ONX&auth[member_id]={secret}&auth[access_token]={secret}{}", "&x".repeat(10_001)),
+            String::new(),
+        ),
+    ] {
+        assert!(names_may_be_secret(&raw(&body, &query), Reason::UnknownSource), "{query}");
+    }
+}
+
+#[test]
 fn a_fact_names_its_own_values_that_it_does_not_take() {
     let long = "x".repeat(8 * 1024 + 1);
     for (kind, field, value, omitted) in [

@@ -66,10 +66,10 @@ pub fn recent(html: &mut Html, recent: &[Recent]) {
             }
         };
         html.raw("<tr class=\"").text(event.outcome.label()).raw("\">");
-        html.cell(event.received_at);
+        html.cell(event.received_at).cell(&event.app);
         match &event.installation {
-            Some(about) => html.cell(&about.app).cell(&about.member_id),
-            None => html.cell("").cell("unknown"),
+            Some(about) => html.cell(&about.member_id),
+            None => html.cell("unknown"),
         };
         html.cell(event.event.as_deref().unwrap_or("none")).cell(became).raw("</tr>\n");
     }

@@ -20,7 +20,7 @@ use crate::query::problem::Problem;
 use crate::state::Store;
 
 const IDS: &str = "ids";
-const FIELDS: [&str; 6] = [IDS, "app", "reason", "since", "limit", "cursor"];
+const FIELDS: [&str; 7] = [IDS, "app", "member_id", "reason", "since", "limit", "cursor"];
 /// Each may cost a search.
 pub const IDS_MAX: usize = 20;
 const LIMIT_MAX: usize = 100;
@@ -93,7 +93,7 @@ fn asked(body: &Body, caller: &Caller) -> Result<Asked, Problem> {
     let has_filter = FILTERS.iter().any(|name| parameters.text(name).is_some());
     let Some(ids) = body.texts(IDS)? else {
         if !has_filter {
-            return Err(Problem::Malformed("name what to redrive: ids, or app, reason or since".to_owned()));
+            return Err(Problem::Malformed("name what to redrive: ids, or app, member_id, reason or since".to_owned()));
         }
         let selection = Selection::read(&parameters)?;
         selection.app.as_ref().map_or(Ok(()), |app| caller.must_see(app))?;

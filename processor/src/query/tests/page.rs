@@ -103,6 +103,8 @@ async fn a_token_of_other_apps_sees_nobody_of_this_one() {
         assert_eq!(status, StatusCode::OK);
         assert!(!shown.contains("crm-sync"), "{path}: {shown}");
     }
+    let (_, shown) = page(undecided(&["right read app=other"]), "/").await;
+    assert!(shown.contains("<td>other</td><td>unknown</td>"), "its own app's, without a portal: {shown}");
     let one = page(undecided(&["right read app=other"]), "/?app=crm-sync&member_id=stranger").await;
     assert_eq!(one.0, StatusCode::FORBIDDEN);
 }

@@ -94,6 +94,8 @@ async fn what_was_rejected_is_listed_newest_first_and_filtered() {
 
     for (filter, expected) in [
         ("app=crm-sync", vec![&new, &old]),
+        ("member_id=a223&since=1h", vec![&new]),
+        ("member_id=b334", vec![]),
         ("reason=no_event", vec![&junk]),
         ("since=1h", vec![&new, &junk]),
         ("app=crm-sync&since=1h&reason=missing_token", vec![&new]),
@@ -111,6 +113,7 @@ async fn a_mistake_in_a_question_about_rejected_events_is_named() {
         ("colour=red", "colour"),
         ("reason=nonsense", "reason takes one of not_a_raw_event,"),
         ("app=Not%20An%20App", "app takes"),
+        ("member_id=a%20b", "member_id takes"),
         ("since=yesterday", "since takes"),
         ("limit=0", "limit takes"),
         ("limit=1001", "limit takes"),
@@ -152,7 +155,7 @@ async fn a_mistake_in_a_question_about_rejected_events_is_named() {
 async fn one_event_is_shown_with_what_it_says_and_without_its_secrets() {
     let mut world = World::with(&[]);
     let mut event = World::event("crm-sync", BODY, 5);
-    event.content_type = Some("application/x-www-form-urlencoded".to_owned());
+    event.content_type = Some("application/x-www-form-urlencoded; boundary=hidden-token-1234".to_owned());
     let id = world.reject(event, Reason::MissingToken);
     for name in [id.to_string(), "0-0".to_owned()] {
         let (status, shown) = world.asks(&format!("/v1/rejected/{name}")).await;
@@ -163,7 +166,11 @@ async fn one_event_is_shown_with_what_it_says_and_without_its_secrets() {
         assert_eq!(shown["redrive_id"], json!(redrive_id(id)));
         assert!(!shown.to_string().contains("hidden-token"), "{shown}");
     }
-    for name in ["0-1", "1-0", &EventId::now_v7().to_string(), "nonsense"] {
+    let mut named = World::event("crm-sync", BODY, 5);
+    named.content_type = Some("text/hidden-token-1234".to_owned());
+    world.reject(named, Reason::MissingToken);
+    assert_eq!(world.asks("/v1/rejected/0-1").await.1["content_type"], Value::Null);
+    for name in ["0-2", "1-0", &EventId::now_v7().to_string(), "nonsense"] {
         let (status, problem) = world.asks(&format!("/v1/rejected/{name}")).await;
         assert_eq!(
             (status, &problem["type"]),
@@ -205,9 +212,11 @@ async fn a_filter_redrives_page_by_page_and_lets_no_refused_sender_in_unless_ask
     let refused = RawEvent { unknown_source: true, ..World::event("crm-sync", BODY, 5) };
     world.reject(refused, Reason::UnknownSource);
 
+    let (_, answer) = world.redrives(json!({ "member_id": "b334" })).await;
+    assert_eq!((&answer["redriven"], &answer["items"]), (&json!(0), &json!([])), "another portal: {answer}");
     let (mut redriven, mut cursor) = (0, Value::Null);
     loop {
-        let (status, answer) = world.redrives(json!({ "app": "crm-sync", "limit": 2, "cursor": cursor })).await;
+        let (status, answer) = world.redrives(json!({ "member_id": "a223", "limit": 2, "cursor": cursor })).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         redriven += answer["redriven"].as_u64().expect("a number");
         cursor = answer["next"].clone();
