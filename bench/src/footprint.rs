@@ -58,7 +58,7 @@ mod tests {
         fs::create_dir_all(&deep).expect("folders");
         assert_eq!(disk_bytes(folder.path()).expect("readable"), 0);
         let file = fs::File::create(deep.join("file")).expect("a file");
-        io::Write::write_all(&mut &file, &[1; 100_000]).expect("written");
+        io::Write::write_all(&mut &file, &vec![1; 100_000]).expect("written");
         file.sync_all().expect("synced");
         assert!(disk_bytes(folder.path()).expect("readable") >= 100_000);
     }
