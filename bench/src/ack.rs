@@ -17,6 +17,7 @@ use tests::topics;
 use crate::broker::Kafka;
 use crate::cpu::per_event_us;
 use crate::load;
+use crate::peers::Peers;
 use crate::server::{self, Server};
 use crate::table::{Cell, markdown};
 
@@ -58,9 +59,9 @@ struct Measured {
 }
 
 /// Measures, and returns the table.
-pub fn run(broker: &Kafka, plan: &Plan) -> anyhow::Result<String> {
+pub fn run(broker: &Kafka, plan: &Plan, peers: &Peers) -> anyhow::Result<String> {
     let directory = TempDir::new().context("make a directory")?;
-    let mut contestants = contestants(broker, directory.path())?;
+    let mut contestants = contestants(broker, peers, directory.path())?;
     for contestant in &mut contestants {
         let summary = load::start(&contestant.address, plan.connections.first().copied().unwrap_or(64), WARM_UP)?;
         contestant.acked += acked(&summary);
@@ -80,7 +81,7 @@ pub fn run(broker: &Kafka, plan: &Plan) -> anyhow::Result<String> {
     Ok(describe(&contestants, &table, plan))
 }
 
-fn contestants(broker: &Kafka, directory: &Path) -> anyhow::Result<Vec<Contestant>> {
+fn contestants(broker: &Kafka, peers: &Peers, directory: &Path) -> anyhow::Result<Vec<Contestant>> {
     let prefix = format!("bench{}.", std::process::id());
     let bench = std::env::current_exe().context("find this program")?;
     let handler = |name: &'static str, more: &[&str], topic: Option<String>| {
@@ -95,12 +96,38 @@ fn contestants(broker: &Kafka, directory: &Path) -> anyhow::Result<Vec<Contestan
         let server = Server::start(&bench, &arguments, (&address, "/v1/events/bench"), &log)?;
         Ok::<_, anyhow::Error>(Contestant { name, address, server, topic, acked: 0 })
     };
-    Ok(vec![
+    let mut contestants = vec![
         ingress(broker, &prefix, directory)?,
         handler("handler that keeps nothing", &[], None)?,
         handler("one FutureProducer, linger 0", &["--linger-ms", "0"], Some(format!("{prefix}afternoon-0")))?,
         handler("one FutureProducer, default linger", &[], Some(format!("{prefix}afternoon-default")))?,
-    ])
+    ];
+    let handlers =
+        [("axum and rdkafka, linger 0", &peers.axum_rdkafka), ("Go and franz-go, linger 0", &peers.franz_go)];
+    for (name, program) in handlers {
+        if let Some(program) = program {
+            contestants.push(peer(broker, &prefix, name, program, directory)?);
+        }
+    }
+    Ok(contestants)
+}
+
+/// A handler from `bench/peers`.
+fn peer(
+    broker: &Kafka,
+    prefix: &str,
+    name: &'static str,
+    program: &Path,
+    directory: &Path,
+) -> anyhow::Result<Contestant> {
+    let address = server::address();
+    let file = program.file_name().context("a program has a name")?.to_string_lossy();
+    let topic = format!("{prefix}{file}");
+    topics::make(broker.servers(), &topic, PARTITIONS, &[]);
+    let arguments = [&address, broker.servers(), &topic].map(str::to_owned);
+    let log = directory.join(format!("{file}.log"));
+    let server = Server::start(program, &arguments, (&address, "/v1/events/bench"), &log)?;
+    Ok(Contestant { name, address, server, topic: Some(topic), acked: 0 })
 }
 
 fn ingress(broker: &Kafka, prefix: &str, directory: &Path) -> anyhow::Result<Contestant> {
@@ -170,13 +197,17 @@ fn describe(contestants: &[Contestant], table: &BTreeMap<(usize, u32), Measured>
         load::body_bytes(),
     );
     for connections in &plan.connections {
-        let head = ["handler", "acked/s", "p50 ms", "p99 ms", "CPU server", "CPU broker", "kept on disk", "not kept"];
-        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        let head = ["handler", "acked/s", "of ingress", "p50 ms", "p99 ms", "CPU server", "CPU broker"];
+        let mut rows: Vec<Vec<String>> =
+            vec![head.into_iter().chain(["kept on disk", "not kept"]).map(str::to_owned).collect()];
+        // Ingress is the first of the contestants.
+        let ingress = table.get(&(0, *connections));
         for (number, contestant) in contestants.iter().enumerate() {
             let Some(cell) = table.get(&(number, *connections)) else { continue };
             rows.push(vec![
                 contestant.name.to_owned(),
                 cell.acked_per_s.shown(0),
+                ingress.map(|ingress| cell.acked_per_s.ratio(&ingress.acked_per_s)).unwrap_or_default(),
                 cell.p50_ms.shown(1),
                 cell.p99_ms.shown(1),
                 cell.server_us.shown(1),

@@ -13,9 +13,11 @@ mod ack;
 mod broker;
 mod cpu;
 mod fold;
+mod footprint;
 mod handlers;
 mod load;
 mod path;
+mod peers;
 mod server;
 mod table;
 
@@ -50,6 +52,13 @@ fn command() -> Command {
                 .action(clap::ArgAction::Append),
         )
         .arg(number("fold-events", "Events that the processor folds, in each of its rows; 0 for none", "300000"))
+        .arg(number("fold-rounds", "Rounds of folding of which the median is shown", "1"))
+        .arg(
+            Arg::new("peers")
+                .long("peers")
+                .action(clap::ArgAction::SetTrue)
+                .help("Beside the peers of bench/peers too, which are fetched from registries and built"),
+        )
         .arg(number("broker-pid", "The process of a running broker", ""))
         .subcommand(handlers::command())
         .subcommand(load::command())
@@ -68,6 +77,7 @@ fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
         eprintln!("bench: a debug build: the figures say nothing; use cargo run --release -p bench");
     }
     server::build()?;
+    let peers = if arguments.get_flag("peers") { peers::Peers::build()? } else { peers::Peers::default() };
     let broker = broker::Kafka::find(number("broker-pid"))?;
     let connections: Vec<u32> = match arguments.get_many::<u32>("connections") {
         Some(connections) => connections.copied().collect(),
@@ -76,11 +86,15 @@ fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     let rounds = number("rounds").unwrap_or_default();
     if rounds > 0 {
         let plan = ack::Plan { rounds, seconds: number("seconds").unwrap_or_default().max(1), connections };
-        println!("{}", ack::run(&broker, &plan)?);
+        println!("{}", ack::run(&broker, &plan, &peers)?);
     }
     let events = number("fold-events").unwrap_or_default();
     if events > 0 {
-        println!("{}", fold::run(&broker, events.into())?);
+        let plan = fold::Plan { rounds: number("fold-rounds").unwrap_or_default().max(1), events: events.into() };
+        println!("{}", fold::run(&broker, &plan, peers.kafka_streams.as_deref())?);
+    }
+    if !peers.left_out.is_empty() {
+        println!("Left out: {}", peers.left_out.join(", "));
     }
     Ok(())
 }

@@ -4,31 +4,32 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
-use tests::guard::Guard;
+use tests::guard::{Guard, signal};
 use tests::http::Client;
 use tests::ports;
 use tests::wait::eventually;
 
-use crate::cpu;
+use crate::{cpu, footprint};
 
 /// From start to ready. The broker may still be coming up.
 const UP_WITHIN: Duration = Duration::from_secs(60);
+/// From the signal to the end: state is written meanwhile.
+const DOWN_WITHIN: Duration = Duration::from_secs(60);
 
 /// A running server. Dropping it ends it.
 pub struct Server {
     child: Child,
+    log: PathBuf,
     _guard: Guard,
 }
 
 /// Builds ingress and processor as this program was built.
 pub fn build() -> anyhow::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let folder = folder()?;
-    let target = folder.parent().context("a target directory")?;
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--bins", "-p", "ingress", "-p", "processor", "--target-dir"]).arg(target);
+    build.args(["build", "--quiet", "--bins", "-p", "ingress", "-p", "processor", "--target-dir"]).arg(target()?);
     build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     if !cfg!(debug_assertions) {
         build.arg("--release");
@@ -40,6 +41,11 @@ pub fn build() -> anyhow::Result<()> {
 /// Where our programs lie: beside this one.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     Ok(folder()?.join(name))
+}
+
+/// Where all that is built lies.
+pub fn target() -> anyhow::Result<PathBuf> {
+    Ok(folder()?.parent().context("a target directory")?.to_owned())
 }
 
 fn folder() -> anyhow::Result<PathBuf> {
@@ -65,6 +71,20 @@ impl Server {
         (address, path): (&str, &str),
         log: &Path,
     ) -> anyhow::Result<Self> {
+        let mut server = Self::spawn(program, arguments, log)?;
+        let mut client = Client::new(address.parse().context("an address")?);
+        let what = format!("{} is ready, see {}", program.display(), log.display());
+        eventually(UP_WITHIN, &what, || {
+            if let Err(ended) = server.ensure_runs() {
+                return Some(Err(ended));
+            }
+            client.get(path).is_ok_and(|answer| answer.status == 200).then_some(Ok(()))
+        })?;
+        Ok(server)
+    }
+
+    /// The same without waiting.
+    pub fn spawn(program: &Path, arguments: &[String], log: &Path) -> anyhow::Result<Self> {
         let log_file = std::fs::File::create(log).context("make a log file")?;
         let child = Command::new(program)
             .args(arguments)
@@ -74,23 +94,34 @@ impl Server {
             .spawn()
             .with_context(|| format!("start {}", program.display()))?;
         let guard = Guard::watch(child.id(), None)?;
-        let mut server = Self { child, _guard: guard };
-        let mut client = Client::new(address.parse().context("an address")?);
-        let what = format!("{} is ready, see {}", program.display(), log.display());
-        let came_up = eventually(UP_WITHIN, &what, || {
-            if server.child.try_wait().is_ok_and(|ended| ended.is_some()) {
-                return Some(false);
-            }
-            client.get(path).is_ok_and(|answer| answer.status == 200).then_some(true)
+        Ok(Self { child, log: log.to_owned(), _guard: guard })
+    }
+
+    /// What it said is the error when it has ended.
+    pub fn ensure_runs(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait().context("look at a program")? {
+            bail!("a program ended with {status}:\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Lets it end by itself, so that all it keeps is on the disk.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        signal(self.child.id(), "TERM")?;
+        eventually(DOWN_WITHIN, &format!("the program ends, see {}", self.log.display()), || {
+            self.child.try_wait().is_ok_and(|ended| ended.is_some()).then_some(())
         });
-        let said = || std::fs::read_to_string(log).unwrap_or_default();
-        ensure!(came_up, "{} ended:\n{}", program.display(), said());
-        Ok(server)
+        Ok(())
     }
 
     /// The CPU that it has taken so far.
     pub fn cpu_us(&self) -> Option<u64> {
         cpu::taken_us(self.child.id())
+    }
+
+    /// The most memory that it has had so far.
+    pub fn peak_bytes(&self) -> Option<u64> {
+        footprint::peak_bytes(self.child.id())
     }
 }
 

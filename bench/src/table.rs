@@ -14,21 +14,34 @@ impl Cell {
 
     /// Median, minimum and maximum with so many decimals; a dash where nothing was measured.
     pub fn shown(&self, decimals: usize) -> String {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        let (Some(min), Some(max)) = (sorted.first(), sorted.last()) else {
+        let Some((min, median, max)) = self.spread() else {
             return "–".to_owned();
         };
-        let middle = sorted.len() / 2;
-        let median = if sorted.len().is_multiple_of(2) {
-            f64::midpoint(sorted[middle - 1], sorted[middle])
-        } else {
-            sorted[middle]
-        };
-        if sorted.len() == 1 {
+        if self.0.len() == 1 {
             return format!("{median:.decimals$}");
         }
         format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
+    }
+
+    /// This median as a multiple of the other; a dash where one of them was not measured.
+    pub fn ratio(&self, other: &Self) -> String {
+        match (self.spread(), other.spread()) {
+            (Some((_, ours, _)), Some((_, theirs, _))) if theirs > 0.0 => format!("{:.2}", ours / theirs),
+            _ => "–".to_owned(),
+        }
+    }
+
+    /// Minimum, median and maximum.
+    fn spread(&self) -> Option<(f64, f64, f64)> {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let median = if sorted.len().is_multiple_of(2) {
+            f64::midpoint(*sorted.get(middle.checked_sub(1)?)?, sorted[middle])
+        } else {
+            sorted[middle]
+        };
+        Some((*sorted.first()?, median, *sorted.last()?))
     }
 }
 
@@ -58,5 +71,19 @@ mod tests {
         assert_eq!(cell.shown(1), "2.0 (1.0–3.0)");
         cell.add(9.0);
         assert_eq!(cell.shown(0), "3 (1–9)");
+    }
+    #[test]
+    fn a_ratio_is_that_of_the_medians() {
+        let (mut ours, mut theirs) = (Cell::default(), Cell::default());
+        assert_eq!(ours.ratio(&theirs), "–");
+        for value in [1.0, 3.0, 100.0] {
+            ours.add(value);
+        }
+        assert_eq!(ours.ratio(&theirs), "–");
+        theirs.add(2.0);
+        assert_eq!(ours.ratio(&theirs), "1.50");
+        theirs = Cell::default();
+        theirs.add(0.0);
+        assert_eq!(ours.ratio(&theirs), "–");
     }
 }

@@ -15,6 +15,7 @@ mod jars;
 
 pub use broker::{Broker, Place, QUICK};
 pub use brokers::Brokers;
+pub use jars::VERSION;
 
 /// Names a running Kafka: bootstrap servers.
 const RUNNING: &str = "HOOKLEDGER_TEST_KAFKA";

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use crate::cache;
 
-const VERSION: &str = "4.3.1";
+/// The version of the broker.
+pub const VERSION: &str = "4.3.1";
 
 const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
