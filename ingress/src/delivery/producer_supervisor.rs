@@ -370,14 +370,20 @@ impl ProducerSupervisor {
 
     /// Waits for reports a while, then leaves the rest to the disk log.
     fn flush(&mut self) {
+        if self.adopted {
+            // All of it is on disk: what the client does not have yet need not be sent first.
+            self.dispatcher.handle([Input::Failed]);
+        }
         let started = Instant::now();
-        let mut status = self.dispatcher.status();
-        while status.open > 0 && started.elapsed() < FLUSH_WAIT_MAX && status.silence < FLUSH_SILENCE_MAX {
+        let (mut left, mut reported_at) = (self.dispatcher.status().open, started);
+        while left > 0 && started.elapsed() < FLUSH_WAIT_MAX && reported_at.elapsed() < FLUSH_SILENCE_MAX {
             std::thread::sleep(FLUSH_CHECK_WAIT);
             self.dispatcher.handle([Input::Tick]);
-            status = self.dispatcher.status();
+            let now_left = self.dispatcher.status().open;
+            if now_left != left {
+                (left, reported_at) = (now_left, Instant::now());
+            }
         }
-        let left = status.open;
         if left > 0 {
             tracing::warn!(left, "Kafka has not acknowledged {left} records; the next start sends them again");
         }

@@ -150,7 +150,6 @@ impl DeliveryState {
             replaceable: self.producer == ProducerState::Failing && !self.send_queue.is_sending(),
             renewed: self.renewed,
             open: self.in_flight.open(),
-            silence: self.silence(now),
             appends: self.appends.len(),
             parked: self.parked.len(),
         }

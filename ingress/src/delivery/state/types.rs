@@ -168,8 +168,6 @@ pub struct Status {
     pub renewed: u64,
     /// Records in flight.
     pub open: usize,
-    /// How long the oldest of them has not been reported.
-    pub silence: Duration,
     /// Records that wait for the disk log, or are being written to it.
     pub appends: usize,
     /// Events that Kafka rejects permanently; they stay on disk.
