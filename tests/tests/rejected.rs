@@ -197,7 +197,7 @@ impl Refusing {
 
         let unknown = self.command(asked, &["redrive", &id, "01a204a0-601c-743a-94e1-00d5cccf9488"]);
         assert_eq!(unknown.code, Some(3), "{}", unknown.stderr);
-        assert!(unknown.stdout.contains("unknown") && unknown.stderr.contains("1 events could not"), "{unknown:?}");
+        assert!(unknown.stdout.contains("unknown") && unknown.stderr.contains("redriven: 1 of 2"), "{unknown:?}");
         redriven
     }
 }
