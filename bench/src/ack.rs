@@ -175,7 +175,7 @@ fn acked(summary: &Value) -> u64 {
     ["kafka", "disk"].iter().filter_map(|kept| summary["kept"][kept].as_u64()).sum()
 }
 
-/// Whoever acknowledged without keeping is not measured, but disqualified.
+/// A handler that acknowledged without keeping is not measured, but disqualified.
 fn check(broker: &Kafka, contestant: &Contestant) -> anyhow::Result<()> {
     let Some(topic) = &contestant.topic else {
         return Ok(());

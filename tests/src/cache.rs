@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 use fs4::fs_std::FileExt;
 
-/// The folder of this name, which `fill` fills if nobody has. Processes that ask at the same time wait for each other.
+/// The folder of this name, which `fill` fills if it is not there. Processes that ask at the same time wait for each other.
 pub fn folder(name: &str, fill: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<PathBuf> {
     let cache = cache()?;
     fs::create_dir_all(&cache).context("make the cache")?;

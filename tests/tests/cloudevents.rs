@@ -112,7 +112,7 @@ fn post(webhooks: &mut Client, content_type: &str, body: &str, status: u16) {
     assert_eq!(answer.status, status, "{body}: {}", answer.text());
 }
 
-/// As ingress repeats it after a crash, and a record of nobody beside it. Returns how many rejections must follow.
+/// As ingress repeats it after a crash, and a record of another program beside it. Returns how many rejections must follow.
 fn everything_comes_twice(cluster: &Cluster) -> usize {
     let names = cluster.names();
     let rejected = eventually(CAUGHT_UP_WITHIN, "each kind of rejection", || {

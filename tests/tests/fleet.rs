@@ -69,7 +69,7 @@ fn a_fleet_is_imported_and_all_of_its_held_events_flow_once_and_in_order() {
     }
 }
 
-/// Each portal sends its events, which nobody trusts yet.
+/// Each portal sends its events, before its principal is trusted.
 fn send_events(ingress: &Process, fleet: u64) -> Vec<Player> {
     let mut portals: Vec<Player> = (0..fleet).map(|number| Player::new("crm-sync", number)).collect();
     let share = portals.len().div_ceil(CONNECTIONS);

@@ -77,7 +77,7 @@ async fn by_ids(query: &mut Query, ids: &[&String]) -> anyhow::Result<Redriven> 
 }
 
 async fn by_filter(query: &mut Query, mut filter: Map<String, Value>) -> anyhow::Result<Redriven> {
-    // Nobody knows how many there are. Hidden by indicatif unless stderr is a terminal.
+    // Their number is not known. Hidden by indicatif unless stderr is a terminal.
     let bar = ProgressBar::new_spinner();
     let (mut items, mut last) = (Vec::new(), Value::Null);
     filter.insert("limit".to_owned(), json!(PAGE));

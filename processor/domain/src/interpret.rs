@@ -176,7 +176,7 @@ fn names_a_secret(request: &Request, secrets: &Secrets) -> bool {
         .any(|name| secrets.are_in(name) || token.is_some_and(|token| gives_away(name, token)))
 }
 
-/// Whether the names of a rejected event may hold a secret of its body. Where the body is not read, nobody knows.
+/// Whether the names of a rejected event may hold a secret of its body. Where the body is not read, they may.
 pub fn names_may_be_secret(raw: &RawEvent, reason: Reason) -> bool {
     if reason != Reason::UnknownSource {
         return matches!(reason, Reason::SecretInName | Reason::Compressed | Reason::TooManyFields);

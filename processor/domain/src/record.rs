@@ -53,7 +53,7 @@ pub struct InstallationRecord {
     #[serde(flatten)]
     pub profile: Profile,
     pub trusted: Vec<Trusted>,
-    /// More than one principal claims to be the portal's, and nobody decided.
+    /// More than one principal claims to be the portal's, and no attestation decided.
     #[serde(skip_serializing_if = "is_false", default)]
     pub contested: bool,
     /// When a trusted principal was last heard of, to the day.

@@ -27,7 +27,7 @@ pub enum TokenStatus {
     /// The trusted principal has uninstalled: the token may be that of a new install, which has not come in.
     Uninstalled,
     NoTrustedPrincipal,
-    /// More than one principal claims the place, and nobody decided.
+    /// More than one principal claims the place, and no attestation decided.
     Contested,
     /// An operator revoked the trust in this one.
     Revoked,

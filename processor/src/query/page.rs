@@ -36,7 +36,7 @@ static CONTENT_POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// A list of installations that somebody has to decide about.
+/// A list of installations that an operator has to decide about.
 #[derive(Clone, Copy)]
 enum List {
     Untrusted,
@@ -118,7 +118,7 @@ async fn some(
     let listed = web::block(move || {
         let _place = place;
         let (filter, title, name) = match list {
-            List::Untrusted => (Filter::untrusted(), "Nobody is trusted", "untrusted"),
+            List::Untrusted => (Filter::untrusted(), "No principal is trusted", "untrusted"),
             List::Contested => (Filter::contested(), "More than one principal claims these", "contested"),
         };
         let (records, next) = page(&store, &caller, &filter, cursor, LISTED)?;

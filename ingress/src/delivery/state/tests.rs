@@ -242,7 +242,7 @@ fn a_parked_entry_is_moved_to_the_end_of_the_log_so_that_its_segment_can_go() {
     assert!(world.client.is_empty(), "it is on the move");
     world.work(Append, true);
     assert_eq!((world.state.status(world.now).parked, world.delivered.clone()), (1, [0].into()));
-    assert!(is_direct(&world), "nobody waits for it");
+    assert!(is_direct(&world), "no request waits for it");
     world.work(Retry, true);
     world.report_all();
     assert_eq!((world.kafka[&0].len(), world.delivered.len()), (1, 2));

@@ -103,7 +103,7 @@ pub struct Effects {
     pub replies: Vec<(Waiter, Reply)>,
     /// Entries of the disk log that are in Kafka now.
     pub delivered: Vec<u64>,
-    /// There may be work to send, for whoever made the input.
+    /// There may be work to send, for the thread that made the input.
     pub send: bool,
     /// There is work for the disk log.
     pub append: bool,

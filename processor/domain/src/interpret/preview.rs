@@ -28,7 +28,7 @@ pub struct Preview {
     pub omitted: Vec<Part>,
 }
 
-/// None for what is neither an event nor a call: nobody knows where in it a secret is. None, too, where a name is a
+/// None for what is neither an event nor a call: a secret may be anywhere in it. None, too, where a name is a
 /// secret.
 pub fn preview(raw: &RawEvent) -> Option<Preview> {
     if raw.is_command || raw.compression.is_some() {

@@ -18,7 +18,7 @@ pub fn newest(html: &mut Html, store: &Store, installations: &[Installation]) ->
     if installations.is_empty() {
         return Ok(());
     }
-    html.title("Nobody is trusted");
+    html.title("No principal is trusted");
     html.paragraph("muted", "Events came, but no install of the app. They are held until their principal is trusted.");
     table(html, store, installations)?;
     html.link("/?list=untrusted", "all");
@@ -39,11 +39,11 @@ pub fn one(html: &mut Html, store: &Store, installation: &Installation, state: &
     if verdict.contested {
         html.paragraph(
             "warning",
-            "More than one principal claims this installation, and nobody decided. The one that was first may be a \
+            "More than one principal claims this installation, and no operator decided. The one that was first may be a \
              stranger. Compare with the token that the portal sends your app: `hookledger verify-token`.",
         );
     } else if verdict.trusted.is_empty() {
-        html.paragraph("warning", "Nobody is trusted. Events are held until their principal is.");
+        html.paragraph("warning", "No principal is trusted. Events are held until their principal is.");
     }
     heads(html);
     rows(html, store, installation, state, SHOWN_ALONE);

@@ -61,7 +61,10 @@ fn decides(member: &str, token: &str) -> String {
 async fn the_first_page_shows_whom_to_decide_about_and_what_was_rejected() {
     let (status, shown) = page(undecided(&[]), "/").await;
     assert_eq!(status, StatusCode::OK);
-    assert!(shown.contains("Nobody is trusted") && shown.contains(&decides("stranger", "of a stranger")), "{shown}");
+    assert!(
+        shown.contains("No principal is trusted") && shown.contains(&decides("stranger", "of a stranger")),
+        "{shown}"
+    );
     assert!(shown.contains("More than one principal claims 1 installations"), "{shown}");
     assert!(shown.contains("<td>crm-sync</td><td>no event</td><td>3</td>"), "{shown}");
     assert!(
