@@ -1,6 +1,6 @@
 //! `hookledger installations`: the portals of each app, and since when.
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
 
 use bitrix24::AppName;
@@ -65,15 +65,7 @@ pub fn command() -> Command {
                 .value_name("TIME")
                 .help("Only those with an event of a trusted principal since, such as 2026-01-31T10:00:00Z"),
         )
-        .arg(
-            Arg::new("limit")
-                .long("limit")
-                .value_name("N")
-                .default_value("1000")
-                .value_parser(value_parser!(u64).range(1..=1_000_000))
-                .help("The most installations to list"),
-        )
-        .arg(Arg::new("cursor").long("cursor").value_name("CURSOR").help("Go on behind a former list's end"))
+        .args(query::page_arguments("1000", 1_000_000, "The most installations to list"))
         .args(query::question_arguments())
 }
 

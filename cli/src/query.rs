@@ -48,6 +48,13 @@ pub fn question_arguments() -> [Arg; 5] {
     [query, token, after, wait, json]
 }
 
+/// Arguments of a list that has pages.
+pub fn page_arguments(limit: &'static str, limit_max: u64, help: &'static str) -> [Arg; 2] {
+    let limit = Arg::new("limit").long("limit").value_name("N").default_value(limit);
+    let cursor = Arg::new("cursor").long("cursor").value_name("CURSOR").help("Go on behind a former list's end");
+    [limit.value_parser(value_parser!(u64).range(1..=limit_max)).help(help), cursor]
+}
+
 pub fn installation_arguments() -> [Arg; 2] {
     [
         Arg::new("app").value_name("APP").required(true).value_parser(app).help("The app, as in the handler's URL"),

@@ -1,6 +1,6 @@
 //! `hookledger rejected list`, newest first.
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{ArgMatches, Command};
 use serde_json::Value;
 
 use super::{filter, filters};
@@ -17,15 +17,7 @@ pub fn command() -> Command {
     Command::new("list")
         .about("Lists rejected events, newest first")
         .args(filters())
-        .arg(
-            Arg::new("limit")
-                .long("limit")
-                .value_name("N")
-                .default_value("100")
-                .value_parser(value_parser!(u64).range(1..=1_000_000))
-                .help("The most events to list"),
-        )
-        .arg(Arg::new("cursor").long("cursor").value_name("CURSOR").help("Go on behind a former list's end"))
+        .args(query::page_arguments("100", 1_000_000, "The most events to list"))
         .args(query::question_arguments())
 }
 

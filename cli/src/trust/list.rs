@@ -1,7 +1,7 @@
 //! `hookledger trust list APP [MEMBER]`: who speaks for an installation.
 
 use bitrix24::{AppName, Installation, MemberId};
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 
 use crate::outcome::Outcome;
@@ -22,15 +22,7 @@ pub fn command() -> Command {
         .about("Lists the principals of an installation, or of all installations of an app")
         .arg(app.help("The app, as in the handler's URL"))
         .arg(member.help("The portal's member_id [default: every portal]"))
-        .arg(
-            Arg::new("limit")
-                .long("limit")
-                .value_name("N")
-                .default_value("100")
-                .value_parser(value_parser!(u64).range(1..=1_000))
-                .help("Without MEMBER, the most installations to list"),
-        )
-        .arg(Arg::new("cursor").long("cursor").value_name("CURSOR").help("Go on behind a former list's end"))
+        .args(query::page_arguments("100", 1_000, "Without MEMBER, the most installations to list"))
         .args(query::question_arguments())
 }
 

@@ -20,7 +20,7 @@ const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
 </project>
 "#;
 
-/// The folder with all jars; fetches them if nobody has.
+/// The folder with all jars; fetches them if they are not there.
 pub fn fetch() -> anyhow::Result<PathBuf> {
     let folder = cache::folder(&name(), |folder| cache::maven(folder, &POM.replace("VERSION", VERSION)))?;
     Ok(folder.join("libs"))
