@@ -272,6 +272,11 @@ impl Reader<'_> {
         let is_sensible = text.len() <= bytes_max && is_printable() && !self.secrets.are_in(text);
         is_sensible.then(|| text.to_owned())
     }
+
+    /// A sensible text in lower case, which may be a secret that the text as received is not.
+    fn lowercase(&self, text: &str) -> Option<String> {
+        Some(text.to_lowercase()).filter(|text| !self.secrets.are_in(text))
+    }
 }
 
 fn is_no(flag: Option<bool>) -> bool {
@@ -375,7 +380,12 @@ fn profile(kind: &str, reader: &Reader<'_>) -> Profile {
         let is_of_portal =
             |called: &&str| domain.as_deref().is_none_or(|domain| endpoint::is_of_portal(called, domain));
         let called = called.filter(is_of_portal).map(str::to_owned);
-        profile.domain = called.or(domain).map(|domain| domain.to_lowercase());
+        if let Some(domain) = called.or(domain) {
+            profile.domain = reader.lowercase(&domain);
+            if profile.domain.is_none() {
+                omitted.insert(ProfileField::Domain);
+            }
+        }
     }
     profile.omitted = omitted;
     profile

@@ -214,6 +214,18 @@ fn a_fact_names_what_it_does_not_take_and_takes_no_secret() {
 }
 
 #[test]
+fn a_domain_that_holds_a_secret_in_lower_case_is_omitted() {
+    let token = "51856fefc120afa4b628cc82d3935cce";
+    let mixed = "51856FEFC120afa4b628cc82d3935cce";
+    for field in [format!("auth[domain]=some.{mixed}"), format!("auth[client_endpoint]=https://{mixed}.x.com/rest/")] {
+        let kind = kind(&format!("event=ONAPPINSTALL&auth[member_id]=a223&auth[application_token]={token}&{field}"));
+        let profile = kind.profile().expect("a profile");
+        assert_eq!(profile.domain, None, "{field}");
+        assert_eq!(profile.omitted, [ProfileField::Domain].into(), "{field}");
+    }
+}
+
+#[test]
 fn what_is_shown_of_endpoints_holds_no_user_and_no_query() {
     let body = format!(
         "event=ONX&{AUTH}&auth[client_endpoint]=https://u:pw@x.com/rest/?k=1&auth[server_endpoint]=nowhere?k=1&auth[domain]=u:pw@x"
