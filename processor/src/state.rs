@@ -21,7 +21,6 @@ use loading::{add_row, malformed, read_all};
 use untrusted::Untrusted;
 
 mod beside;
-mod bulk_load;
 mod cache;
 mod changeset;
 mod codec;
@@ -36,6 +35,7 @@ pub mod room;
 pub mod sled;
 mod untrusted;
 pub mod watchdog;
+mod write_behind;
 
 /// Rows of bytes, ordered by key.
 pub trait Rows: Send + Sync {
@@ -54,7 +54,7 @@ pub trait Rows: Send + Sync {
     /// Size on disk.
     fn bytes(&self) -> u64;
 
-    /// Rows may be buffered until [`Rows::finish_bulk_load`].
+    /// Rows may be buffered, and written in parts, until [`Rows::finish_bulk_load`].
     fn begin_bulk_load(&self) {}
 
     fn finish_bulk_load(&self) -> Result<(), StoreError> {

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use super::beside::beside;
-use super::bulk_load::BulkLoad;
 use super::room::Patience;
 use super::sled::Sled;
+use super::write_behind::WriteBehind;
 use super::{Store, StoreError, Trusts, crash_marker, watchdog};
 
 /// Crashes while opening, after which the state is quarantined. One may have had another cause.
@@ -37,7 +37,7 @@ pub(crate) fn open_patiently(
     patience: &Patience,
 ) -> Result<Store, StoreError> {
     patience.wait_to_open(dir, bytes(dir))?;
-    let open = |rows: Sled| Store::open(Box::new(BulkLoad::new(rows.with(patience))), log, partitions, trusts);
+    let open = |rows: Sled| Store::open(Box::new(WriteBehind::over(rows.with(patience))?), log, partitions, trusts);
     open_with(dir, open)
 }
 
