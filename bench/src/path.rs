@@ -21,8 +21,6 @@ use portal_sim::portal::{Encoding, FORM};
 use primitives::time::Timestamp;
 use processor::run::publish::Publisher;
 
-/// Portals that play: few, so that most events are passed on, as in real life.
-const PORTALS: u64 = 100;
 /// `nothing` makes the events, and does nothing with them.
 const PATHS: [&str; 6] = ["nothing", "scan", "append", "interpret", "fold", "encode"];
 
@@ -31,12 +29,21 @@ pub fn command() -> Command {
         .about("Runs one path of an event in memory, for a profiler or to count its instructions")
         .arg(Arg::new("name").required(true).value_parser(PATHS))
         .arg(Arg::new("events").long("events").value_name("N").default_value("20000").value_parser(value_parser!(u64)))
+        .arg(
+            Arg::new("portals")
+                .long("portals")
+                .value_name("N")
+                .default_value("100")
+                .value_parser(value_parser!(u64))
+                .help("Portals that take turns: the first event of each is its install, most others are passed on"),
+        )
 }
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     let name = arguments.get_one::<String>("name").context("a path's name")?;
     let count = *arguments.get_one::<u64>("events").context("a number of events")?;
-    let records = raw_records(count)?;
+    let portals = *arguments.get_one::<u64>("portals").context("a number of portals")?;
+    let records = raw_records(count, portals)?;
     let began = Instant::now();
     match name.as_str() {
         "nothing" => drop(black_box(records)),
@@ -52,8 +59,8 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn raw_records(count: u64) -> anyhow::Result<Vec<Record>> {
-    let bodies = events::of_portals("bench".to_owned(), PORTALS, 1, Encoding::Form);
+fn raw_records(count: u64, portals: u64) -> anyhow::Result<Vec<Record>> {
+    let bodies = events::of_portals("bench".to_owned(), portals, 1, Encoding::Form);
     let app = AppName::parse("bench").context("an app's name")?;
     let record = |nth| {
         let body = bodies(0, nth);

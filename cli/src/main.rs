@@ -4,12 +4,14 @@ use std::process::{self, ExitCode};
 
 use mimalloc::MiMalloc;
 use runtime::abort::on_abort;
+use runtime::memory;
 
 /// Folding allocates many small, short-lived objects.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    memory::without_huge_pages();
     on_abort(exit).expect("a thread at the start");
     cli::command::main(std::env::args_os())
 }

@@ -12,7 +12,7 @@ use processor::service::{self, QueryLogs};
 use runtime::abort::on_abort;
 use runtime::lifecycle::{Readiness, Stop};
 use runtime::settings::{Settings, read_from_process};
-use runtime::{private, telemetry};
+use runtime::{memory, private, telemetry};
 use tracing::{error, info};
 
 /// The fold makes many short-lived small allocations.
@@ -22,6 +22,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 const ABOUT: &str = "Folds Bitrix24 webhooks from Kafka into records, publishes what follows, and answers questions.";
 
 fn main() -> ExitCode {
+    memory::without_huge_pages();
     let settings = read_from_process("processor", ABOUT, &settings());
     let config = Config::read(&settings).unwrap_or_else(|error| error.exit());
     if settings.on("check-config") {

@@ -45,7 +45,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ureq", &["ingress/src/admission/source_list/place.rs", "processor/src/vouch/server.rs"]),
     ("command_fds", &["ingress/src/supervisor.rs"]),
     ("fs4", &["common/disk-log/src/storage/real.rs", "processor/src/run/identity.rs"]),
-    ("rustix", &["common/runtime/src/private.rs", "ingress/http-edge/src/limits.rs"]),
+    ("rustix", &["common/runtime/src/memory.rs", "common/runtime/src/private.rs", "ingress/http-edge/src/limits.rs"]),
     // Everyone registers metrics; there is one place where a registry is made.
     ("Registry::new_custom", &["common/runtime/src/telemetry.rs"]),
 ];

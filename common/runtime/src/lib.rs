@@ -1,7 +1,8 @@
-//! Shared by every process: settings, logs and metrics, an orderly end, private files.
+//! Shared by every process: settings, logs and metrics, an orderly end, memory, private files.
 
 pub mod abort;
 pub mod lifecycle;
+pub mod memory;
 pub mod private;
 pub mod settings;
 pub mod telemetry;

@@ -12,8 +12,6 @@ use bitrix24::form::{Field, Form, Key, Request};
 pub(super) const SECRET: &str = "[secret]";
 /// A name with one of these words names a secret.
 const SECRET_WORDS: [&str; 6] = ["token", "secret", "password", "passwd", "sessid", "phpsessid"];
-/// The shortest of these words.
-const SECRET_NAME_BYTES_MIN: usize = "token".len();
 /// A name that consists of these names a secret, with any separators or none.
 const SECRET_NAMES: [&str; 10] = [
     "authid",
@@ -27,6 +25,17 @@ const SECRET_NAMES: [&str; 10] = [
     "eventtoken",
     "clientsecret",
 ];
+/// The letters of each of them.
+const SECRET_LETTERS: [u32; SECRET_WORDS.len() + SECRET_NAMES.len()] = {
+    let mut all = [0; SECRET_WORDS.len() + SECRET_NAMES.len()];
+    let mut nth = 0;
+    while nth < all.len() {
+        let is_word = nth < SECRET_WORDS.len();
+        all[nth] = letters(if is_word { SECRET_WORDS[nth] } else { SECRET_NAMES[nth - SECRET_WORDS.len()] });
+        nth += 1;
+    }
+    all
+};
 /// Beside the other fields of a request, a text of this name is an access token, as in calls of the REST API.
 const AUTH: &str = "auth";
 /// The harmless fields of an event's `auth`.
@@ -171,7 +180,9 @@ pub(super) fn is_shown_of_auth(name: &Key) -> bool {
 }
 
 fn is_secret_name(name: &str) -> bool {
-    if name.len() < SECRET_NAME_BYTES_MIN {
+    // Most names lack a letter of each.
+    let known = letters(name);
+    if name.is_ascii() && !SECRET_LETTERS.iter().any(|letters| known & letters == *letters) {
         return false;
     }
     // Words end at separators, at digits, and where the case changes.
@@ -199,6 +210,18 @@ fn is_secret_name(name: &str) -> bool {
         }
     }
     word.is_one_of(&SECRET_WORDS) || all.is_one_of(&SECRET_NAMES)
+}
+
+/// A bit for each ASCII letter of a name, in any case.
+const fn letters(name: &str) -> u32 {
+    let (bytes, mut found, mut at) = (name.as_bytes(), 0, 0);
+    while at < bytes.len() {
+        if bytes[at].is_ascii_alphabetic() {
+            found |= 1 << (bytes[at] & 31);
+        }
+        at += 1;
+    }
+    found
 }
 
 /// A word in lower case, up to the length of the longest name of a secret.
