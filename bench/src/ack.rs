@@ -37,10 +37,10 @@ pub struct Plan {
 }
 
 /// A server that takes part.
-struct Contestant {
+pub struct Contestant {
     name: &'static str,
-    address: String,
-    server: Server,
+    pub address: String,
+    pub server: Server,
     /// Where what it acknowledged must lie.
     topic: Option<String>,
     acked: u64,
@@ -63,7 +63,7 @@ pub fn run(broker: &Kafka, plan: &Plan, peers: &Peers) -> anyhow::Result<String>
     let directory = TempDir::new().context("make a directory")?;
     let mut contestants = contestants(broker, peers, directory.path())?;
     for contestant in &mut contestants {
-        let summary = load::start(&contestant.address, plan.connections.first().copied().unwrap_or(64), WARM_UP)?;
+        let summary = load::start(&contestant.address, plan.connections.first().copied().unwrap_or(64), None, WARM_UP)?;
         contestant.acked += acked(&summary);
     }
     let mut table: BTreeMap<(usize, u32), Measured> = BTreeMap::new();
@@ -130,7 +130,7 @@ fn peer(
     Ok(Contestant { name, address, server, topic: Some(topic), acked: 0 })
 }
 
-fn ingress(broker: &Kafka, prefix: &str, directory: &Path) -> anyhow::Result<Contestant> {
+pub fn ingress(broker: &Kafka, prefix: &str, directory: &Path) -> anyhow::Result<Contestant> {
     let (address, admin) = (server::address(), server::address());
     let partitions = PARTITIONS.to_string();
     let data = directory.join("ingress").display().to_string();
@@ -156,7 +156,7 @@ fn measure(
     cell: &mut Measured,
 ) -> anyhow::Result<()> {
     let before = (contestant.server.cpu_us(), broker.cpu_us());
-    let summary = load::start(&contestant.address, connections, Duration::from_secs(seconds.into()))?;
+    let summary = load::start(&contestant.address, connections, None, Duration::from_secs(seconds.into()))?;
     let after = (contestant.server.cpu_us(), broker.cpu_us());
     let acked = acked(&summary);
     ensure!(acked > 0, "{} acknowledged nothing: {summary}", contestant.name);
@@ -171,7 +171,7 @@ fn measure(
     Ok(())
 }
 
-fn acked(summary: &Value) -> u64 {
+pub fn acked(summary: &Value) -> u64 {
     ["kafka", "disk"].iter().filter_map(|kept| summary["kept"][kept].as_u64()).sum()
 }
 

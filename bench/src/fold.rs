@@ -16,8 +16,8 @@ use crate::cpu::per_event_us;
 use crate::footprint::{disk_bytes, mb};
 use crate::table::{Cell, markdown};
 
-mod contestants;
-mod preload;
+pub mod contestants;
+pub mod preload;
 
 use contestants::Folding;
 
@@ -57,7 +57,7 @@ pub fn run(broker: &Kafka, plan: &Plan, peer: Option<&str>) -> anyhow::Result<St
             .map(str::to_owned)
             .collect(),
     ];
-    for (number, (name, bodies)) in preload::workloads().iter().enumerate() {
+    for (number, (name, bodies)) in preload::workloads(plan.events).iter().enumerate() {
         let (mut ours, mut theirs) = (Measured::default(), Measured::default());
         for round in 0..plan.rounds {
             let prefix = format!("fold{}-{number}-{round}.", std::process::id());

@@ -23,6 +23,11 @@ pub fn command() -> Command {
         .arg(Arg::new("url").long("url").required(true))
         .arg(crate::number("connections", "Connections", "64"))
         .arg(crate::number("milliseconds", "For how long", "1000"))
+        .arg(crate::number(
+            "rate",
+            "Events a second, due whether answers come or not; 0 for as many as are answered",
+            "0",
+        ))
 }
 
 /// Sends, and prints the summary as JSON.
@@ -34,7 +39,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
         path: "/v1/events/bench".to_owned(),
         content_type: FORM,
         connections: usize::try_from(number("connections")).context("so many connections")?,
-        rate: None,
+        rate: Some(number("rate")).filter(|rate| *rate > 0),
         duration: Duration::from_millis(number("milliseconds").into()),
         events: None,
         bodies: Arc::new(move |connection, _| bodies[connection % bodies.len()].clone()),
@@ -45,11 +50,12 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs it against `address`; its summary.
-pub fn start(address: &str, connections: u32, duration: Duration) -> anyhow::Result<Value> {
+/// Runs it against `address`; its summary. Without a rate each connection sends once it has its answer.
+pub fn start(address: &str, connections: u32, rate: Option<u32>, duration: Duration) -> anyhow::Result<Value> {
     let ended = Process::new(std::env::current_exe().context("find this program")?)
         .args(["load", "--url", &format!("http://{address}")])
         .args(["--connections", &connections.to_string(), "--milliseconds", &duration.as_millis().to_string()])
+        .args(["--rate", &rate.unwrap_or_default().to_string()])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

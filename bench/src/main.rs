@@ -14,10 +14,12 @@ mod broker;
 mod cpu;
 mod fold;
 mod footprint;
+mod growth;
 mod handlers;
 mod load;
 mod path;
 mod peers;
+mod plot;
 mod server;
 mod table;
 
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Some(("handler", arguments)) => handlers::run(arguments),
         Some(("load", arguments)) => load::run(arguments),
         Some(("path", arguments)) => path::run(arguments),
+        Some(("growth", arguments)) => growth::run(arguments),
         _ => run(&arguments),
     };
     match done {
@@ -63,6 +66,7 @@ fn command() -> Command {
         .subcommand(handlers::command())
         .subcommand(load::command())
         .subcommand(path::command())
+        .subcommand(growth::command())
 }
 
 /// A flag with a whole number.

@@ -9,7 +9,6 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset;
 
-use tests::http::Client;
 use tests::topics;
 
 use super::PARTITIONS;
@@ -21,11 +20,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// What the heap of Java may take. The default, a quarter of the machine, would say little about what is needed.
 const JAVA_HEAP: &str = "-Xmx512m";
 
+pub type Progress = Box<dyn FnMut() -> anyhow::Result<u64>>;
+
 /// A program that folds.
 pub struct Folding {
     pub server: Server,
     /// How many events it has folded, in transactions that are committed.
-    pub folded: Box<dyn FnMut() -> anyhow::Result<u64>>,
+    pub folded: Progress,
+    /// The addresses of its queries and of its admin port; empty for a peer.
+    pub queries: String,
+    pub admin: String,
 }
 
 /// Our processor. Its state lies in `data`.
@@ -45,18 +49,7 @@ pub fn processor(broker: &Kafka, prefix: &str, data: &Path, log: &Path) -> anyho
         ("--log-format", "json"),
     ]);
     let server = Server::start(&server::program("processor")?, &arguments, (&admin, "/livez"), log)?;
-    let mut metrics = Client::new(admin.parse().context("an address")?);
-    Ok(Folding { server, folded: Box::new(move || events_folded(&mut metrics)) })
-}
-
-/// The sum over all outcomes.
-fn events_folded(metrics: &mut Client) -> anyhow::Result<u64> {
-    let text = metrics.get("/metrics")?.text();
-    let values = text.lines().filter_map(|line| {
-        let (_, value) = line.strip_prefix("hookledger_processor_events_total{")?.rsplit_once(' ')?;
-        value.parse::<u64>().ok()
-    });
-    Ok(values.sum())
+    Ok(Folding { server, folded: progress(broker, prefix, group)?, queries, admin })
 }
 
 /// Where the peer puts each event that is verified.
@@ -80,14 +73,21 @@ pub fn kafka_streams(
     let arguments = [JAVA_HEAP, "-cp", class_path, "Peer", broker.servers(), prefix, &data, &threads];
     let server = Server::spawn(Path::new("java"), &arguments.map(str::to_owned), log)?;
 
+    // The name of the application is that of its group.
+    let folded = progress(broker, prefix, format!("{prefix}kafka-streams"))?;
+    Ok(Folding { server, folded, queries: String::new(), admin: String::new() })
+}
+
+/// How many events of `raw` a group has folded.
+fn progress(broker: &Kafka, prefix: &str, group: String) -> anyhow::Result<Progress> {
     let raw = format!("{prefix}raw");
     let mut asked = TopicPartitionList::new();
     asked.add_partition_range(&raw, 0, PARTITIONS - 1);
     let mut client = topics::client(broker.servers());
-    // The name of the application is that of its group. What an open transaction holds does not count yet.
-    client.set("group.id", format!("{prefix}kafka-streams")).set("isolation.level", "read_uncommitted");
+    // What an open transaction holds does not count yet.
+    client.set("group.id", group).set("isolation.level", "read_uncommitted");
     let consumer: BaseConsumer = client.create().context("make a consumer")?;
-    Ok(Folding { server, folded: Box::new(move || committed(&consumer, &asked)) })
+    Ok(Box::new(move || committed(&consumer, &asked)))
 }
 
 /// The sum of the committed offsets: nothing else lies in the topic.

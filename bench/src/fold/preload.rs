@@ -29,15 +29,29 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(60);
 pub type Bodies = Box<dyn Fn(u64) -> Bytes>;
 
 /// What is folded: names, and bodies.
-pub fn workloads() -> [(&'static str, Bodies); 2] {
+pub fn workloads(count: u64) -> [(&'static str, Bodies); 3] {
     let mixed = events::of_portals("bench".to_owned(), PORTALS, 1, Encoding::Form);
-    [("mostly CRM events", Box::new(move |nth| mixed(0, nth))), ("facts only", Box::new(fact))]
+    [
+        ("99 % CRM events", Box::new(move |nth| one_fact(nth, (count / 100).max(1)))),
+        ("mostly CRM events", Box::new(move |nth| mixed(0, nth))),
+        ("facts only", Box::new(|nth| fact(nth, PORTALS))),
+    ]
+}
+
+/// An install of each portal, and then nothing but events that are passed on.
+fn one_fact(nth: u64, portals: u64) -> Bytes {
+    let portal = Portal::nth("bench", nth % portals);
+    let event = match nth / portals {
+        0 => Event::Install { version: "1".to_owned() },
+        id => Event::Crm { name: "ONCRMCONTACTADD", id },
+    };
+    portal.body(&event, now_s(), Encoding::Form)
 }
 
 /// An install of each portal first, then answers of administrators and updates.
-fn fact(nth: u64) -> Bytes {
-    let portal = Portal::nth("bench", nth % PORTALS);
-    let round = nth / PORTALS;
+pub fn fact(nth: u64, portals: u64) -> Bytes {
+    let portal = Portal::nth("bench", nth % portals);
+    let round = nth / portals;
     let event = match round {
         0 => Event::Install { version: "1".to_owned() },
         _ if round.is_multiple_of(2) => {

@@ -40,6 +40,15 @@ struct Shared<R> {
     changed: Condvar,
 }
 
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Mode {
+    #[default]
+    Usual,
+    BulkLoad,
+    /// All is to be written, however little it is.
+    EndOfBulkLoad,
+}
+
 #[derive(Default)]
 struct Buffer {
     /// They hide the rows below.
@@ -48,9 +57,7 @@ struct Buffer {
     /// Rows in the writer: readable here until all are written.
     in_writer: Arc<Buffered>,
     is_writing: bool,
-    is_bulk_load: bool,
-    /// All is to be written, however little it is.
-    is_flushed: bool,
+    mode: Mode,
     is_closed: bool,
     /// Of the writer, which waits until it was reported.
     failure: Option<StoreError>,
@@ -58,11 +65,11 @@ struct Buffer {
 
 impl Buffer {
     fn bytes_max(&self) -> usize {
-        if self.is_bulk_load { BULK_LOAD_BYTES_MAX } else { BUFFERED_BYTES_MAX }
+        if self.mode == Mode::Usual { BUFFERED_BYTES_MAX } else { BULK_LOAD_BYTES_MAX }
     }
 
     fn is_due(&self) -> bool {
-        let is_enough = !self.is_bulk_load || self.is_flushed || self.is_closed || self.bytes >= self.bytes_max();
+        let is_enough = self.mode != Mode::BulkLoad || self.is_closed || self.bytes >= self.bytes_max();
         is_enough && !self.rows.is_empty() && self.failure.is_none()
     }
 
@@ -95,18 +102,6 @@ impl<R: Rows + 'static> WriteBehind<R> {
         let writer = writer.map_err(|error| StoreError::Rows(format!("start a thread: {error}")))?;
         Ok(Self { shared, writer: Some(writer) })
     }
-
-    /// Waits until every buffered row is written.
-    fn flush(&self) -> Result<(), StoreError> {
-        let mut buffer = lock(&self.shared.buffer);
-        buffer.is_flushed = true;
-        self.shared.changed.notify_all();
-        while buffer.failure.is_none() && (buffer.is_writing || !buffer.rows.is_empty()) {
-            buffer = self.shared.wait(buffer);
-        }
-        buffer.is_flushed = false;
-        buffer.failure.take().map_or(Ok(()), Err)
-    }
 }
 
 impl<R: Rows + 'static> Drop for WriteBehind<R> {
@@ -136,12 +131,15 @@ impl<R: Rows> Shared<R> {
                 }
                 buffer = self.wait(buffer);
             }
-            let (rows, is_bulk_load) = (Arc::new(std::mem::take(&mut buffer.rows)), buffer.is_bulk_load);
+            let (rows, mode) = (Arc::new(std::mem::take(&mut buffer.rows)), buffer.mode);
             (buffer.bytes, buffer.in_writer, buffer.is_writing) = (0, rows.clone(), true);
             drop(buffer);
             // Those who wait for room in the buffer.
             self.changed.notify_all();
-            let write = || if is_bulk_load { self.write_in_parts(&rows) } else { self.below.write(cloned(&*rows)) };
+            let write = || match mode {
+                Mode::Usual => self.below.write(cloned(&*rows)),
+                Mode::BulkLoad | Mode::EndOfBulkLoad => self.write_in_parts(&rows),
+            };
             let written = catch_unwind(AssertUnwindSafe(write));
             let written = written.unwrap_or_else(|_| Err(StoreError::Rows("a write panicked".to_owned())));
             buffer = lock(&self.buffer);
@@ -194,7 +192,9 @@ impl<R: Rows + 'static> Rows for WriteBehind<R> {
         }
         let failure = buffer.failure.take();
         if failure.is_none() {
-            rows.into_iter().for_each(|(key, value)| buffer.put(key, value));
+            for (key, value) in rows {
+                buffer.put(key, value);
+            }
         }
         drop(buffer);
         self.shared.changed.notify_all();
@@ -206,13 +206,19 @@ impl<R: Rows + 'static> Rows for WriteBehind<R> {
     }
 
     fn begin_bulk_load(&self) {
-        lock(&self.shared.buffer).is_bulk_load = true;
+        lock(&self.shared.buffer).mode = Mode::BulkLoad;
     }
 
+    /// Waits until every buffered row is written.
     fn finish_bulk_load(&self) -> Result<(), StoreError> {
-        self.flush()?;
-        lock(&self.shared.buffer).is_bulk_load = false;
-        Ok(())
+        let mut buffer = lock(&self.shared.buffer);
+        buffer.mode = Mode::EndOfBulkLoad;
+        self.shared.changed.notify_all();
+        while buffer.failure.is_none() && (buffer.is_writing || !buffer.rows.is_empty()) {
+            buffer = self.shared.wait(buffer);
+        }
+        buffer.mode = Mode::Usual;
+        buffer.failure.take().map_or(Ok(()), Err)
     }
 }
 
@@ -305,7 +311,7 @@ mod tests {
                 match what {
                     0 => rows.begin_bulk_load(),
                     1 => rows.finish_bulk_load().expect("finished"),
-                    2 => rows.flush().expect("flushed"),
+                    2 => thread::yield_now(),
                     _ => {}
                 }
                 rows.write(row).expect("written");
@@ -383,7 +389,7 @@ mod tests {
         }
         assert_eq!((all(&below), rows.get(b"a").expect("read")), (vec![], Some(vec![99])));
         below.tell(|told| told.allowed = 2);
-        rows.flush().expect("written");
+        rows.finish_bulk_load().expect("written");
         assert_eq!(all(&below), [(b"a".to_vec(), vec![99]), (b"b".to_vec(), vec![99])]);
         assert_eq!(lock(&below.1.0).writes, 2);
     }
@@ -394,7 +400,7 @@ mod tests {
         let rows = WriteBehind::over(below.clone()).expect("a thread");
         below.tell(|told| (told.is_full, told.allowed) = (true, 1));
         rows.write(row(b"a", 1)).expect("buffered");
-        assert!(matches!(rows.flush(), Err(StoreError::NoRoom)));
+        assert!(matches!(rows.finish_bulk_load(), Err(StoreError::NoRoom)));
         below.tell(|told| told.allowed = 1);
         rows.write(row(b"b", 1)).expect("buffered");
         below.wait_until(|told| told.begun == 2 && told.allowed == 0);
@@ -405,7 +411,7 @@ mod tests {
         assert!(matches!(rows.write(row(b"c", 1)), Err(StoreError::NoRoom)), "not buffered");
         assert_eq!(all(&rows), [(b"a".to_vec(), vec![1]), (b"b".to_vec(), vec![1])]);
         below.tell(|told| (told.is_full, told.allowed) = (false, 9));
-        rows.flush().expect("there is room");
+        rows.finish_bulk_load().expect("there is room");
         assert_eq!(all(&below), all(&rows));
         drop(rows);
         assert_eq!(all(&below).len(), 2);
@@ -424,7 +430,7 @@ mod tests {
             below.tell(|told| told.allowed = 9);
             waits.join().expect("no panic").expect("buffered");
         });
-        rows.flush().expect("written");
+        rows.finish_bulk_load().expect("written");
         assert_eq!(all(&below).len(), 3);
     }
 }
