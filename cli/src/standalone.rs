@@ -21,7 +21,7 @@ use processor::run::identity::Identity;
 use processor::service::{self, QueryLogs};
 use runtime::lifecycle::{Readiness, Stop};
 use runtime::private;
-use runtime::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
+use runtime::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError, admin_listen};
 use runtime::telemetry::{self, LogFormat};
 
 use crate::output::print;
@@ -52,12 +52,9 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     runtime.block_on(serve(config))
 }
 
-const UNVERIFIED_LIMIT: Setting = Setting {
-    name: "unverified-limit",
-    help: "How large the log unverified may become; beyond it the oldest give way.",
-    default: Some("256MiB"),
-    kind: Kind::Plain,
-};
+const UNVERIFIED_LIMIT: Setting =
+    Setting::new("unverified-limit", "How large the log unverified may become; beyond it the oldest give way.")
+        .default("256MiB");
 /// Only whole segments are deleted, and a large step has a segment of its own.
 const UNVERIFIED_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
@@ -191,7 +188,7 @@ mod tests {
         let tables = [ingress::config::table(), processor::config::settings(), settings()];
         let variable = |setting: &Setting| format!("HOOKLEDGER_{}", setting.name.replace('-', "_").to_uppercase());
         let own = [admin_listen("127.0.0.1:9080")];
-        for setting in tables.iter().flatten().filter(|setting| setting.kind != Kind::Switch) {
+        for setting in tables.iter().flatten().filter(|setting| setting.kind != runtime::settings::Kind::Switch) {
             let read = runtime::settings::read("other", "", &own, ["other".into()], &|_| None, [variable(setting)]);
             assert!(read.is_ok(), "{}: {}", setting.name, read.expect_err("refused"));
         }

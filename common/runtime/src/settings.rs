@@ -55,6 +55,32 @@ pub enum Kind {
     Switch,
 }
 
+impl Setting {
+    pub const fn new(name: &'static str, help: &'static str) -> Self {
+        Self { name, help, default: None, kind: Kind::Plain }
+    }
+
+    #[must_use]
+    pub const fn default(self, default: &'static str) -> Self {
+        Self { default: Some(default), ..self }
+    }
+
+    #[must_use]
+    pub const fn secret(self) -> Self {
+        Self { kind: Kind::Secret, ..self }
+    }
+
+    #[must_use]
+    pub const fn repeated(self) -> Self {
+        Self { kind: Kind::Repeated, ..self }
+    }
+
+    #[must_use]
+    pub const fn switch(self) -> Self {
+        Self { kind: Kind::Switch, ..self }
+    }
+}
+
 /// Names the setting and never shows a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
