@@ -5,17 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{ArgMatches, Command};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use processor::maintenance::rebuild::{Progress, rebuild};
 use processor::state::{opening, watchdog};
 use runtime::lifecycle::Stop;
-use runtime::settings::Settings;
-use runtime::telemetry;
 
 use crate::logs::{logs, settings};
 use crate::outcome::Outcome;
-use crate::output::{complain, print};
-use crate::state::{State, described};
+use crate::output::{bar, complain, print};
+use crate::state::{State, described, settings_of};
 
 /// Without a progress bar, a line shows the progress.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -29,9 +27,7 @@ pub fn command() -> Command {
 }
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
-    let settings = Settings::from_matches_and_process(&settings(), arguments)?;
-    telemetry::init_logs(settings.log_format()?);
-    settings.warn();
+    let settings = settings_of(&settings(), arguments)?;
     let stop = Stop::on_signals().context("listen for signals")?;
     let state = State::take(&settings)?;
     watchdog::end_with(&opening::beside(&state.dir, "rebuilding"));
@@ -63,10 +59,8 @@ pub struct Shown {
 
 impl Shown {
     pub fn new() -> Self {
-        let template = "{bar:40} {pos}/{len} places of facts, {per_sec}, {eta} left";
-        let style = ProgressStyle::with_template(template).expect("the template is well formed");
         let (is_terminal, now) = (io::stderr().is_terminal(), Instant::now());
-        let bar = ProgressBar::new(0).with_style(style);
+        let bar = bar(0, "{bar:40} {pos}/{len} places of facts, {per_sec}, {eta} left");
         Self { bar, is_terminal, began: now, said: now, progress: Progress::default() }
     }
 

@@ -3,6 +3,7 @@
 use clap::{Arg, ArgMatches, Command};
 use domain::Reason;
 
+use crate::arguments::{option, text};
 use crate::outcome::Outcome;
 
 mod list;
@@ -31,19 +32,18 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
 const FILTERS: [&str; 4] = ["app", "member_id", "reason", "since"];
 
 fn filters() -> [Arg; 4] {
+    let reasons = Reason::ALL.map(Reason::label);
+    let member = option("member_id", "MEMBER", "Only of this portal, by its member_id");
     [
-        Arg::new("app").long("app").value_name("APP").help("Only of this app"),
-        Arg::new("member_id").long("member").value_name("MEMBER").help("Only of this portal, by its member_id"),
-        Arg::new("reason").long("reason").value_parser(Reason::ALL.map(Reason::label)).help("Only for this reason"),
-        Arg::new("since")
-            .long("since")
-            .value_name("TIME")
-            .help("Only received since, such as 2h or 2026-01-31T10:00:00Z"),
+        option("app", "APP", "Only of this app"),
+        member.long("member"),
+        Arg::new("reason").long("reason").value_parser(reasons).help("Only for this reason"),
+        option("since", "TIME", "Only received since, such as 2h or 2026-01-31T10:00:00Z"),
     ]
 }
 
 fn filter(arguments: &ArgMatches) -> [(&'static str, Option<&str>); 4] {
-    FILTERS.map(|name| (name, arguments.get_one::<String>(name).map(String::as_str)))
+    FILTERS.map(|name| (name, text(arguments, name)))
 }
 
 fn id(arg: Arg) -> Arg {
