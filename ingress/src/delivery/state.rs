@@ -33,9 +33,10 @@ use parked::Parked;
 use send_queue::SendQueue;
 
 pub use entries::flag;
-pub use in_flight::Reported;
 pub use send_queue::{Batch, QueuedRecord};
-pub use types::{Effects, Group, Input, Offer, ProducerState, Reply, Role, Rules, Span, Status, Waiter, Work};
+pub use types::{
+    Effects, Group, Input, Offer, ProducerState, Reply, Reported, Role, Rules, Span, Status, Waiter, Work,
+};
 
 #[derive(Debug)]
 pub struct DeliveryState {

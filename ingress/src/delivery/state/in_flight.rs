@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use event_log::Record;
 
-use super::Waiter;
+use super::types::{Reported, Waiter};
 
 /// Bound on the tickets between the oldest open one and the newest: one stuck record keeps the slots of all later ones.
 const SPAN_MAX: usize = 160_000;
@@ -30,26 +30,6 @@ pub enum Place {
     Disk(u64),
     /// In memory only, because the disk log had no room.
     NoRoom(Arc<Record>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reported {
-    Kept,
-    /// Kafka may have it or not.
-    Failed,
-    /// Rejected permanently, because it is too large. The producer can go on.
-    Refused,
-}
-
-impl Reported {
-    /// Where no more entries can be parked, a rejection is a failure.
-    #[must_use]
-    pub fn or_failed(self) -> Self {
-        match self {
-            Self::Kept => Self::Kept,
-            Self::Failed | Self::Refused => Self::Failed,
-        }
-    }
 }
 
 /// The records in flight, by ticket. Tickets count up and are never reused.
