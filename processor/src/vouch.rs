@@ -19,7 +19,7 @@ use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use runtime::lifecycle::Stop;
 use tracing::{info, warn};
 
-use crate::CommandLog;
+use crate::command_log::CommandLog;
 use queue::{Offered, Queue, Request};
 pub use server::Servers;
 use server::{Answer, ask};

@@ -11,7 +11,7 @@ use event_log::{Position, Record};
 use fastrand::Rng;
 use primitives::time::Timestamp;
 use processor::metrics::Metrics;
-use processor::run::owner::Limits;
+use processor::run::limits::Limits;
 use processor::run::recent_events::RecentEvents;
 use processor::run::session::{Processor, Timings};
 use processor::run::shared::Shared;

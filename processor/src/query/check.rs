@@ -7,8 +7,8 @@ use primitives::time::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::QueryContext;
 use super::access::Caller;
+use super::context::QueryContext;
 use super::parameters::{AFTER, Body, Parameters, WAIT, wrong};
 use super::problem::Problem;
 use super::wait::{self, After};

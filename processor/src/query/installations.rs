@@ -8,8 +8,8 @@ use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde_json::json;
 
-use super::QueryContext;
 use super::access::Caller;
+use super::context::QueryContext;
 use super::filter::{self, Filter};
 use super::parameters::{AFTER, Parameters, WAIT};
 use super::problem::Problem;

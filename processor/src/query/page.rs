@@ -10,8 +10,8 @@ use bitrix24::{AppName, Installation, MemberId};
 use primitives::time::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::QueryContext;
 use super::access::Caller;
+use super::context::QueryContext;
 use super::filter::Filter;
 use super::installations::{find, installation_cursor, page};
 use super::parameters::{Parameters, wrong};

@@ -8,9 +8,7 @@ use actix_web::{HttpMessage, HttpRequest, web};
 use primitives::secret::Secret;
 use serde_json::{Map, Value};
 
-use super::BODY_BYTES_MAX;
 use super::problem::Problem;
-use super::wait::WAIT_MAX;
 
 /// Taken by every query for data.
 pub const AFTER: &str = "after";
@@ -18,6 +16,8 @@ pub const WAIT: &str = "wait";
 
 pub const LIMIT_MAX: usize = 1_000;
 const LIMIT: usize = 100;
+const WAIT_MAX: Duration = Duration::from_secs(30);
+pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Longer names are not repeated.
 const NAME_BYTES_MAX: usize = 32;
 /// A page of another site cannot make a browser send this content type.

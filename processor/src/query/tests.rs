@@ -13,7 +13,13 @@ use runtime::settings::KafkaSettings;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::parameters::BODY_BYTES_MAX;
+use super::tokens::QueryToken;
 use super::*;
+use crate::command_log::CommandLog;
+use crate::run::recent_events::RecentEvents;
+use crate::run::shared::Shared;
+use crate::state::Store;
 use crate::state::memory::Memory;
 use crate::state::{Progressed, Trusts};
 use domain::{Change, Decision, Fact, FactKind, Method, Profile, Revision, Stamp};

@@ -7,8 +7,8 @@ use bitrix24::{AppName, Installation, MemberId};
 use primitives::secret::{Fingerprint, Secret};
 use serde_json::json;
 
-use super::QueryContext;
 use super::access::Caller;
+use super::context::QueryContext;
 use super::installations::{PAGED, find};
 use super::parameters::{AFTER, Body, LIMIT_MAX, Parameters, WAIT};
 use super::problem::Problem;

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::run::failure::Failure;
 use crate::run::hanging::Hanging;
 use crate::run::inconsistency::Inconsistency;
-use crate::run::owner::Limits;
+use crate::run::limits::Limits;
 use crate::run::recent_events::RecentEvents;
 use crate::run::shared::Shared;
 use crate::state::room::{Patience, Waiting};

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use processor::metrics::Metrics;
-use processor::run::owner::Limits;
+use processor::run::limits::Limits;
 use processor::run::recent_events::RecentEvents;
 use processor::run::session::{Processor, Timings};
 use processor::run::shared::Shared;
