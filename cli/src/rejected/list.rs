@@ -2,7 +2,7 @@
 
 use clap::{ArgMatches, Command};
 
-use super::{filter, filters};
+use super::arguments::{filter, filters};
 use crate::arguments;
 use crate::outcome::Outcome;
 use crate::query;

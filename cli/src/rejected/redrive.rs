@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 
-use super::{filter, filters};
+use super::arguments::{filter, filters, id};
 use crate::arguments;
 use crate::outcome::{Outcome, Usage};
 use crate::output::{complain, print, print_json, table_of};
@@ -28,7 +28,7 @@ pub fn command() -> Command {
              unknown_source. Exit code 3: some could not be redriven.\n\
              Example: hookledger rejected redrive --app crm-sync --reason missing_field --since 2h",
         )
-        .arg(super::id(Arg::new("id")).num_args(0..).action(ArgAction::Append).help("Ids, or places in a list"))
+        .arg(id(Arg::new("id")).num_args(0..).action(ArgAction::Append).help("Ids, or places in a list"))
         .args(filters().map(|filter| filter.conflicts_with("id")))
         .arg(arguments::json())
         .args(query::server_arguments())

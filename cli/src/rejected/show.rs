@@ -3,6 +3,7 @@
 use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
 
+use super::arguments::id;
 use crate::outcome::Outcome;
 use crate::output::{aligned, print, print_json, row, shown};
 use crate::query::{self, Query};
@@ -11,7 +12,7 @@ use portal_sim::client::block_on;
 pub fn command() -> Command {
     Command::new("show")
         .about("Shows one rejected event: why, when, and what it says, without secrets")
-        .arg(super::id(Arg::new("id")).required(true).help("The event's id, or its place in a list"))
+        .arg(id(Arg::new("id")).required(true).help("The event's id, or its place in a list"))
         .args(query::question_arguments())
 }
 
