@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::Offset;
 use tests::http::Client;
 use tests::topics;
 
-use super::PARTITIONS;
+use super::preload::PARTITIONS;
 use crate::broker::Kafka;
 use crate::server::{self, Server};
 
