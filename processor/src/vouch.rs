@@ -17,6 +17,7 @@ use primitives::secret::{Fingerprint, Secret};
 use primitives::time::Timestamp;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use runtime::lifecycle::Stop;
+use runtime::telemetry::registered;
 use tracing::{info, warn};
 
 use crate::command_log::CommandLog;
@@ -66,17 +67,13 @@ impl Vouching {
             return Ok(None);
         }
         let outcomes = Opts::new("vouch_total", "Queries to the authorisation server, by outcome.");
-        let outcomes = IntCounterVec::new(outcomes, &["outcome"])?;
-        registry.register(Box::new(outcomes.clone()))?;
+        let outcomes = registered(registry, IntCounterVec::new(outcomes, &["outcome"]));
         for answer in Answer::ALL {
             outcomes.with_label_values(&[answer.label()]);
         }
         outcomes.with_label_values(&[Offered::Full.label()]);
-        let waiting = IntGauge::new(
-            "vouch_queue_events",
-            "Events whose access token waits to be shown to the authorisation server.",
-        )?;
-        registry.register(Box::new(waiting.clone()))?;
+        let about = "Events whose access token waits to be shown to the authorisation server.";
+        let waiting = registered(registry, IntGauge::new("vouch_queue_events", about));
         let vouching = Arc::new(Self {
             queue: Mutex::new(Queue::new(Instant::now())),
             config,

@@ -6,7 +6,8 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, Opts, Registry};
 use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
@@ -111,10 +112,40 @@ pub fn registry() -> Registry {
     registry
 }
 
+/// A metric whose name and labels stand in the code.
+pub fn valid<M>(metric: prometheus::Result<M>) -> M {
+    metric.expect("names and labels in the code are valid")
+}
+
 pub fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
-    let metric = metric.expect("names and labels in the code are valid");
+    let metric = valid(metric);
     registry.register(Box::new(metric.clone())).expect("each metric is registered once");
     metric
+}
+
+/// Registers metrics that `refresh` sets whenever they are collected.
+pub fn register_refreshed(
+    registry: &Registry,
+    metrics: Vec<Box<dyn Collector>>,
+    refresh: impl Fn() + Send + Sync + 'static,
+) {
+    registry.register(Box::new(Refreshed { metrics, refresh })).expect("each metric is registered once");
+}
+
+struct Refreshed<F> {
+    metrics: Vec<Box<dyn Collector>>,
+    refresh: F,
+}
+
+impl<F: Fn() + Send + Sync> Collector for Refreshed<F> {
+    fn desc(&self) -> Vec<&Desc> {
+        self.metrics.iter().flat_map(|metric| metric.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        (self.refresh)();
+        self.metrics.iter().flat_map(|metric| metric.collect()).collect()
+    }
 }
 
 #[cfg(test)]

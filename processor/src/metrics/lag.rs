@@ -9,6 +9,7 @@ use primitives::time::Timestamp;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts};
+use runtime::telemetry::valid;
 
 /// The lag of all owned partitions: measured by the loop, computed on each scrape.
 #[derive(Clone)]
@@ -48,9 +49,7 @@ impl Known {
 
 impl Default for Lag {
     fn default() -> Self {
-        let gauges = |name: &str, help: &str| {
-            IntGaugeVec::new(Opts::new(name, help), &["partition"]).expect("names in the code are valid")
-        };
+        let gauges = |name: &str, help: &str| valid(IntGaugeVec::new(Opts::new(name, help), &["partition"]));
         Self {
             events: gauges("processor_lag_events", "Events in raw that are not folded yet."),
             seconds: gauges("processor_lag_seconds", "How long the next event of raw has been waiting."),
