@@ -31,6 +31,7 @@ mod page;
 mod parameters;
 mod problem;
 mod rejected;
+mod request;
 mod stale;
 pub mod tokens;
 mod verify;
@@ -97,44 +98,31 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/v1/installations/{app}/{member_id}/history", installations::history))
         .service(read("/v1/installations/{app}/{member_id}/methods", installations::methods))
         .service(read("/v1/installations/{app}/{member_id}/principals", verify::principals))
-        .service(ask("/v1/check", check::check))
-        .service(ask("/v1/verify", verify::verify))
-        .service(command("/v1/commands", commands::take))
+        .service(post("/v1/check", Scope::Read, check::check))
+        .service(post("/v1/verify", Scope::Read, verify::verify))
+        .service(post("/v1/commands", Scope::Operate, commands::take))
         .service(read("/v1/rejected", rejected::list))
-        .service(command("/v1/rejected/redrive", rejected::redrive))
+        .service(post("/v1/rejected/redrive", Scope::Operate, rejected::redrive))
         .service(read("/v1/rejected/{id}", rejected::show))
         .default_service(web::to(problem::no_such_page));
 }
 
 /// A path that is read.
-fn read<F, Args>(path: &str, handler: F) -> impl HttpServiceFactory + 'static
-where
-    F: Handler<Args>,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
+fn read<Args: FromRequest + 'static>(
+    path: &str,
+    handler: impl Handler<Args, Output: Responder + 'static>,
+) -> impl HttpServiceFactory + 'static {
     let resource = web::resource(path).route(web::get().to(handler.clone())).route(web::head().to(handler));
     with_methods(resource, Scope::Read, "GET, HEAD, OPTIONS")
 }
 
-/// A path that takes a question in a body.
-fn ask<F, Args>(path: &str, handler: F) -> impl HttpServiceFactory + 'static
-where
-    F: Handler<Args>,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    with_methods(web::resource(path).route(web::post().to(handler)), Scope::Read, "POST, OPTIONS")
-}
-
-/// A path that takes something that changes what is known.
-fn command<F, Args>(path: &str, handler: F) -> impl HttpServiceFactory + 'static
-where
-    F: Handler<Args>,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    with_methods(web::resource(path).route(web::post().to(handler)), Scope::Operate, "POST, OPTIONS")
+/// A path that takes a body: a question, or what changes something.
+fn post<Args: FromRequest + 'static>(
+    path: &str,
+    scope: Scope,
+    handler: impl Handler<Args, Output: Responder + 'static>,
+) -> impl HttpServiceFactory + 'static {
+    with_methods(web::resource(path).route(web::post().to(handler)), scope, "POST, OPTIONS")
 }
 
 fn with_methods(resource: Resource, scope: Scope, allow: &'static str) -> impl HttpServiceFactory + 'static {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage, HttpResponse, web};
 use domain::parse_command;
 use event_log::{EventId, RawEvent};
 use primitives::time::Timestamp;
@@ -12,6 +12,7 @@ use serde_json::json;
 use super::access::Caller;
 use super::context::QueryContext;
 use super::problem::Problem;
+use super::request::QueryRequest;
 
 /// Lines of one request.
 pub const COMMANDS_MAX: usize = 1_000;
@@ -20,22 +21,17 @@ pub const COMMANDS_BYTES_MAX: usize = 512 * 1024;
 const NDJSON: &str = "application/x-ndjson";
 
 /// Takes all lines or none.
-pub async fn take(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> Result<HttpResponse, Problem> {
-    if !request.content_type().eq_ignore_ascii_case(NDJSON) {
+pub async fn take(query: QueryRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    if !query.http.content_type().eq_ignore_ascii_case(NDJSON) {
         return Err(Problem::NotNdjson);
     }
-    let body = http_edge::receive(&request, payload, COMMANDS_BYTES_MAX).await?;
-    let events = read(&body.bytes, &caller)?;
+    let body = http_edge::receive(&query.http, payload, COMMANDS_BYTES_MAX).await?;
+    let events = read(&body.bytes, &query.caller)?;
     drop(body);
     let (accepted, last) = (events.len(), events.last().map(|event| event.id));
-    let partitions = context.commands.partitions();
+    let partitions = query.context.commands.partitions();
     let last_of: BTreeMap<u32, EventId> = events.iter().map(|event| (event.partition(partitions), event.id)).collect();
-    append(&context, events).await?;
+    append(&query.context, events).await?;
     tracing::info!(accepted, last = last.as_ref().map(EventId::to_string), "took {accepted} commands");
     Ok(HttpResponse::Ok().json(json!({ "accepted": accepted, "last": last, "last_of_partitions": last_of })))
 }

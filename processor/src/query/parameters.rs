@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actix_web::{HttpMessage, HttpRequest, web};
+use bitrix24::{AppName, Installation, MemberId};
 use primitives::secret::Secret;
 use serde_json::{Map, Value};
 
@@ -124,6 +125,12 @@ impl Body {
         let text =
             self.text(name)?.ok_or_else(|| Problem::Malformed(format!("{name} is missing; it takes {takes}")))?;
         parse(text).ok_or_else(|| wrong(name, takes))
+    }
+
+    pub fn installation(&self) -> Result<Installation, Problem> {
+        let app = self.required("app", "an app's name", AppName::parse)?;
+        let member_id = self.required("member_id", "a portal's member_id", MemberId::parse)?;
+        Ok(Installation { app, member_id })
     }
 
     pub fn secret(&self, name: &str) -> Result<Option<Secret>, Problem> {

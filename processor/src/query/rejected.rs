@@ -1,17 +1,16 @@
 //! `/v1/rejected`: what was rejected, why, and bringing it in again.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use domain::{Preview, preview};
 use event_log::contract::Topic;
 use event_log::{RawEvent, redrive_id};
 use serde::Serialize;
 use serde_json::json;
 
-use super::access::Caller;
-use super::context::QueryContext;
 use super::installations::PAGED;
-use super::parameters::{AFTER, Parameters, WAIT};
+use super::parameters::{AFTER, WAIT};
 use super::problem::Problem;
+use super::request::QueryRequest;
 use super::wait::After;
 use find::{Name, find, raw_record};
 use item::Item;
@@ -29,16 +28,13 @@ mod selection;
 pub use redrive::redrive;
 
 /// `GET /v1/rejected`, newest first.
-pub async fn list(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    let parameters = Parameters::read(&request, &[&FILTERS[..], &PAGED].concat())?;
+pub async fn list(query: QueryRequest) -> Result<HttpResponse, Problem> {
+    let parameters = query.parameters(&[&FILTERS[..], &PAGED].concat())?;
     let selection = Selection::read(&parameters)?;
-    selection.app.as_ref().map_or(Ok(()), |app| caller.must_see(app))?;
+    selection.app.as_ref().map_or(Ok(()), |app| query.caller.must_see(app))?;
     let (limit, cursor) = (parameters.limit()?, parameters.cursor(Cursor::parse)?);
-    After::read(&parameters)?.wait(&context).await?;
+    After::read(&parameters)?.wait(&query.context).await?;
+    let QueryRequest { context, caller, .. } = query;
     let found = read(&context, move |logs| {
         let takes = |item: &Item| selection.has(item) && caller.sees_rejected(item.app.as_ref());
         page(logs, cursor, limit, selection.since, takes)
@@ -61,13 +57,9 @@ struct Shown {
 }
 
 /// `GET /v1/rejected/{id}`
-pub async fn show(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    path: web::Path<String>,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    After::read(&Parameters::read(&request, &[AFTER, WAIT])?)?.wait(&context).await?;
+pub async fn show(query: QueryRequest, path: web::Path<String>) -> Result<HttpResponse, Problem> {
+    After::read(&query.parameters(&[AFTER, WAIT])?)?.wait(&query.context).await?;
+    let QueryRequest { context, caller, .. } = query;
     let name = Name::parse(&path).ok_or(Problem::UnknownRejectedEvent)?;
     let found = read(&context, move |logs| {
         let Some(item) = find(logs, name)?.filter(|item| caller.sees_rejected(item.app.as_ref())) else {

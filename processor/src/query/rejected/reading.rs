@@ -2,52 +2,39 @@
 
 use std::sync::Arc;
 
-use actix_web::web;
 use event_log::{EventLogError, LogQuery};
 
 use crate::query::context::QueryContext;
 use crate::query::parameters::wrong;
 use crate::query::problem::Problem;
+use crate::query::request::block;
 use crate::state::StoreError;
 
-/// Reads the logs on a thread that may block. The reading goes on after a disconnect, so it holds the permit itself.
+/// Reads the logs on a thread that may block.
 pub async fn read<T: Send + 'static>(
     context: &QueryContext,
     read: impl FnOnce(&dyn LogQuery) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Problem> {
-    let place = Arc::clone(&context.log_reads).acquire_owned().await.map_err(|_| Problem::NotReadable)?;
     let logs = Arc::clone(&context.logs);
-    let found = web::block(move || {
-        let _place = place;
-        read(&*logs)
-    });
-    found.await.map_err(|_| Problem::NotReadable)?.map_err(Problem::from)
+    let found = block(&context.log_reads, || Problem::NotReadable, move || read(&*logs)).await?;
+    found.map_err(Problem::from)
 }
 
+#[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    Log(EventLogError),
-    State(StoreError),
-    /// The cursor is of logs with another number of partitions.
+    #[error("a query could not read the logs: {0}")]
+    Log(#[from] EventLogError),
+    #[error(transparent)]
+    State(#[from] StoreError),
+    #[error("the cursor is of logs with another number of partitions")]
     Cursor,
-}
-
-impl From<EventLogError> for Failure {
-    fn from(error: EventLogError) -> Self {
-        Self::Log(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::State(error)
-    }
 }
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Log(error) => {
-                tracing::warn!("a query could not read the logs: {error}");
+            Failure::Log(_) => {
+                tracing::warn!("{failure}");
                 Self::NotReadable
             }
             Failure::State(error) => Self::State(error),

@@ -1,6 +1,6 @@
 //! `POST /v1/rejected/redrive`: rejected events come into `raw` once more, and are folded like all others.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use domain::{Reason, interpret};
 use event_log::contract::Topic;
 use event_log::{EventId, LogQuery, RawEvent};
@@ -18,6 +18,7 @@ use crate::query::commands::append;
 use crate::query::context::QueryContext;
 use crate::query::parameters::{Body, wrong};
 use crate::query::problem::Problem;
+use crate::query::request::QueryRequest;
 use crate::state::Store;
 
 const IDS: &str = "ids";
@@ -60,15 +61,11 @@ enum Asked {
     Page { selection: Selection, limit: usize, cursor: Option<Cursor> },
 }
 
-pub async fn redrive(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> Result<HttpResponse, Problem> {
-    let body = Body::read(&request, payload, &FIELDS).await?;
-    let asked = asked(&body, &caller)?;
+pub async fn redrive(query: QueryRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    let body = Body::read(&query.http, payload, &FIELDS).await?;
+    let asked = asked(&body, &query.caller)?;
     drop(body);
+    let QueryRequest { context, caller, .. } = query;
     let found = read(&context, move |logs| items(logs, asked, &caller));
     let (mut items, next) = found.await?;
     // As they came.
