@@ -2,13 +2,12 @@
 //!
 //! Facts are made on the way, so that memory holds what the processor needs and nothing else.
 
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use bitrix24::Installation;
 use domain::{Decision, Fact, FactKey, FactKind, Method, Profile, Revision, Stamp};
 use event_log::contract::Topic;
-use event_log::{Entry, EventId, EventLogError, LogReader, Position, Record};
+use event_log::{Entry, EventId, EventLogError, LogReader, Position, Record, Visit};
 use fastrand::Rng;
 use mimalloc::MiMalloc;
 use primitives::secret::Fingerprint;
@@ -130,13 +129,7 @@ impl LogReader for Facts {
         Ok((0, self.0))
     }
 
-    fn read(
-        &mut self,
-        topic: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
+    fn read(&mut self, topic: Topic, from: Position, until: u64, visit: Visit<'_>) -> Result<(), EventLogError> {
         assert_eq!(topic, Topic::Facts, "nothing else is looked at");
         for offset in from.offset..until {
             if visit(self.entry(offset)).is_break() {

@@ -6,12 +6,11 @@
 //! [`Broker`]: crate::broker::Broker
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use event_log::contract::{Topic, header};
 use event_log::hanging::{Doubts, end_what_hangs};
-use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position};
+use event_log::{Applied, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Visit};
 use primitives::time::Timestamp;
 
 use crate::being::{Being, INJECTED};
@@ -242,13 +241,7 @@ impl LogReader for SimEventLog {
         Ok(world.broker.log(topic, partition).bounds())
     }
 
-    fn read(
-        &mut self,
-        topic: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
+    fn read(&mut self, topic: Topic, from: Position, until: u64, visit: Visit<'_>) -> Result<(), EventLogError> {
         let Position { partition, mut offset } = from;
         if offset >= until {
             return Ok(());

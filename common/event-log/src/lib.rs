@@ -14,7 +14,7 @@ mod record;
 mod redrive;
 
 pub use contract::HeaderName;
-pub use log::{EventLog, EventLogError, LogEvent, LogReader};
+pub use log::{EventLog, EventLogError, LogEvent, LogReader, Visit};
 pub use log_query::{LogQuery, Stretch};
 pub use raw_event::{EventId, NotARawEvent, RawEvent, Redrive, TRACESTATE_BYTES_MAX};
 pub use record::{Applied, Entry, Output, Position, Record};

@@ -1,7 +1,6 @@
 //! A history of `facts` out of a seed, and logs that hold nothing else.
 
 use event_log::contract::partition_of_installation;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +8,9 @@ use bitrix24::Installation;
 use bytes::Bytes;
 use domain::{Decision, Fact, FactKey, FactKind, HeldDetails, HeldEvent, Method, Profile, Revision, Stamp};
 use event_log::contract::Topic;
-use event_log::{Applied, Entry, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Record};
+use event_log::{
+    Applied, Entry, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Record, Visit,
+};
 use fastrand::Rng;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
@@ -156,13 +157,7 @@ impl LogReader for Facts {
         Ok(if topic == Topic::Facts { (0, self.history.end(partition)) } else { (0, 1 << 40) })
     }
 
-    fn read(
-        &mut self,
-        topic: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
+    fn read(&mut self, topic: Topic, from: Position, until: u64, visit: Visit<'_>) -> Result<(), EventLogError> {
         assert_eq!(topic, Topic::Facts);
         if let Some(store) = self.shared.get().filter(|store| store.is_outdated()) {
             assert!(store.next_installation(None).expect("it answers").is_some());

@@ -1,6 +1,6 @@
 //! What a state makes of facts that are not what it was folded from, on a log that only plays.
 
-use event_log::{LogReader, Record};
+use event_log::{LogReader, Record, Visit};
 use primitives::time::Timestamp;
 
 use super::*;
@@ -108,13 +108,7 @@ impl LogReader for Facts {
         Ok((self.first, self.end))
     }
 
-    fn read(
-        &mut self,
-        _: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
+    fn read(&mut self, _: Topic, from: Position, until: u64, visit: Visit<'_>) -> Result<(), EventLogError> {
         for (offset, record) in self.there.iter().filter(|(offset, _)| (from.offset..until).contains(offset)) {
             let entry = Entry { position: Position { partition: 0, offset: *offset }, record: record.clone() };
             if visit(entry).is_break() {

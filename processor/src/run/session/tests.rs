@@ -1,11 +1,10 @@
 //! What the loop does when the logs or the group do not let it go on, on logs that only play.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use event_log::contract::Topic;
-use event_log::{Applied, Entry, LogEvent, LogReader, Output, Position};
+use event_log::{Applied, LogEvent, LogReader, Output, Position, Visit};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Readiness;
 
@@ -207,13 +206,7 @@ impl LogReader for Logs<'_> {
         Ok(if topic == Topic::Raw { (0, 9) } else { (0, 0) })
     }
 
-    fn read(
-        &mut self,
-        _: Topic,
-        _: Position,
-        _: u64,
-        _: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
+    fn read(&mut self, _: Topic, _: Position, _: u64, _: Visit<'_>) -> Result<(), EventLogError> {
         Ok(())
     }
 
