@@ -19,39 +19,41 @@ use crate::vouch::{Servers, VouchConfig};
 use domain::EndpointHosts;
 
 pub const PROCESSOR: &[Setting] = &[
-    Setting::new("group", "The consumer group: processors of one group share the partitions.")
-        .default("hookledger-processor"),
-    Setting::new("instance-id", "The static member id in the group; generated once and stored in data-dir unless set."),
+    Setting::new("group")
+        .default("hookledger-processor")
+        .help("The consumer group: processors of one group share the partitions."),
+    Setting::new("instance-id")
+        .help("The static member id in the group; generated once and stored in data-dir unless set."),
 ];
 
 /// Limits of the fold, and vouching; standalone has them, too.
 pub const FOLDING: &[Setting] = &[
-    Setting::new("untrusted-installations-limit", "Limit of installations per app that have only unverified events.")
-        .default("10000"),
-    Setting::new("vouch-budget", "Calls to Bitrix24's authorisation server, of all processors of the group together.")
-        .default("5/s"),
-    Setting::new("vouch-servers", "The authorisation servers; others than Bitrix24's must be on this machine.")
-        .default("https://oauth.bitrix.info,https://oauth.bitrix24.tech"),
+    Setting::new("untrusted-installations-limit")
+        .default("10000")
+        .help("Limit of installations per app that have only unverified events."),
+    Setting::new("vouch-budget")
+        .default("5/s")
+        .help("Calls to Bitrix24's authorisation server, of all processors of the group together."),
+    Setting::new("vouch-servers")
+        .default("https://oauth.bitrix.info,https://oauth.bitrix24.tech")
+        .help("The authorisation servers; others than Bitrix24's must be on this machine."),
 ];
 const VOUCH_RATE_MAX: f64 = 100.0;
 
 /// Settings of the query server; standalone has them, too.
 pub const QUERIES: &[Setting] = &[
-    Setting::new("query-listen", "The address of the query API and the status page.").default("127.0.0.1:8081"),
-    Setting::new(
-        "query-tokens",
+    Setting::new("query-listen").default("127.0.0.1:8081").help("The address of the query API and the status page."),
+    Setting::new("query-tokens").secret().help(
         "Bearer tokens for queries, of 16 bytes or more, separated by commas or lines, each with its scopes and apps, \
                such as `TOKEN read app=crm-sync`; required unless query-listen is loopback.",
-    )
-    .secret(),
-    Setting::new(
-        "endpoint-hosts",
-        "Hosts of endpoints that records show besides the portal's own and Bitrix24's, such as `*.example.org`.",
-    )
-    .repeated(),
-    Setting::new("query-connections-limit", "Limit of query connections; above it, the longest idle one is closed.")
-        .default("256"),
-    Setting::new("query-idle-timeout", "How long a connection may be idle between two queries.").default("30s"),
+    ),
+    Setting::new("endpoint-hosts")
+        .repeated()
+        .help("Hosts of endpoints that records show besides the portal's own and Bitrix24's, such as `*.example.org`."),
+    Setting::new("query-connections-limit")
+        .default("256")
+        .help("Limit of query connections; above it, the longest idle one is closed."),
+    Setting::new("query-idle-timeout").default("30s").help("How long a connection may be idle between two queries."),
 ];
 
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);

@@ -21,8 +21,13 @@ pub enum Kind {
 }
 
 impl Setting {
-    pub const fn new(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, default: None, kind: Kind::Plain }
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, help: "", default: None, kind: Kind::Plain }
+    }
+
+    #[must_use]
+    pub const fn help(self, help: &'static str) -> Self {
+        Self { help, ..self }
     }
 
     #[must_use]

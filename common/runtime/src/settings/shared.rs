@@ -17,38 +17,35 @@ const TOPIC_BYTES_MAX: usize = 249;
 
 /// Settings of every process.
 pub const PROCESS: &[Setting] = &[
-    Setting::new("data-dir", "The directory of disk logs and state.").default("./hookledger-data"),
-    Setting::new(
-        "apps",
+    Setting::new("data-dir").default("./hookledger-data").help("The directory of disk logs and state."),
+    Setting::new("apps").repeated().help(
         "The known apps, by the names in their URLs, separated by commas. None means any name, on loopback only.",
-    )
-    .repeated(),
-    Setting::new("log-format", "`text` or `json`; unless set, text on a terminal, else JSON."),
-    Setting::new("check-config", "Prints the effective settings, tests what can be tested, and ends.").switch(),
+    ),
+    Setting::new("log-format").help("`text` or `json`; unless set, text on a terminal, else JSON."),
+    Setting::new("check-config").switch().help("Prints the effective settings, tests what can be tested, and ends."),
 ];
 
 /// Settings of every process with a Kafka client.
 pub const KAFKA: &[Setting] = &[
-    Setting::new("kafka", "Kafka's bootstrap servers."),
-    Setting::new("kafka-set", "Any librdkafka setting as `key=value`; it overrides ours.").repeated(),
-    Setting::new("kafka-set-file", "A file with `key=value` lines for kafka-set, which overrides it; for passwords."),
-    Setting::new("topic-prefix", "The prefix of every topic's name.").default("hookledger."),
-    Setting::new("partitions", "The number of partitions of every topic.").default("6"),
-    Setting::new("replication", "The number of replicas of new topics; the broker decides by default."),
-    Setting::new("raw-retention", "How long raw events are kept.").default("14d"),
-    Setting::new("events-retention", "How long the events for subscribers are kept.").default("30d"),
+    Setting::new("kafka").help("Kafka's bootstrap servers."),
+    Setting::new("kafka-set").repeated().help("Any librdkafka setting as `key=value`; it overrides ours."),
+    Setting::new("kafka-set-file")
+        .help("A file with `key=value` lines for kafka-set, which overrides it; for passwords."),
+    Setting::new("topic-prefix").default("hookledger.").help("The prefix of every topic's name."),
+    Setting::new("partitions").default("6").help("The number of partitions of every topic."),
+    Setting::new("replication").help("The number of replicas of new topics; the broker decides by default."),
+    Setting::new("raw-retention").default("14d").help("How long raw events are kept."),
+    Setting::new("events-retention").default("30d").help("How long the events for subscribers are kept."),
 ];
 
-pub const TRUSTED_PROXIES: Setting = Setting::new(
-    "trusted-proxies",
+pub const TRUSTED_PROXIES: Setting = Setting::new("trusted-proxies").repeated().help(
     "Networks of the proxies in front, such as `10.0.0.0/8`: they are trusted with the client's address. Needs \
            apps, and query-tokens where queries are answered.",
-)
-.repeated();
+);
 
 /// The port of `/livez`, `/readyz` and `/metrics`; each program has its own default.
 pub const fn admin_listen(default: &'static str) -> Setting {
-    Setting::new("admin-listen", "The address for `/livez`, `/readyz` and `/metrics`.").default(default)
+    Setting::new("admin-listen").default(default).help("The address for `/livez`, `/readyz` and `/metrics`.")
 }
 
 impl Settings {

@@ -19,9 +19,9 @@ struct World {
 impl World {
     fn new() -> Self {
         let own = [
-            Setting::new("kafka-deadline", "How long.").default("300ms"),
-            Setting::new("body-limit", "How much.").default("64KiB"),
-            Setting::new("query-tokens", "Who may ask.").secret(),
+            Setting::new("kafka-deadline").default("300ms").help("How long."),
+            Setting::new("body-limit").default("64KiB").help("How much."),
+            Setting::new("query-tokens").secret().help("Who may ask."),
         ];
         let known = [PROCESS, KAFKA, &[admin_listen("127.0.0.1:9080")], &own].concat();
         Self { known, env: BTreeMap::new(), dir: TempDir::new().expect("a directory") }
@@ -346,7 +346,7 @@ fn apps_are_names_anywhere_or_tables_in_the_file() {
 #[test]
 fn an_app_without_a_key_of_its_own_has_the_one_in_the_directory_of_keys() {
     let mut world = World::new();
-    world.known.push(Setting::new("path-keys-dir", "Keys."));
+    world.known.push(Setting::new("path-keys-dir").help("Keys."));
     let keys = world.dir.path().join("keys");
     fs::create_dir(&keys).expect("a directory");
     fs::write(keys.join("one"), format!("{HIDDEN}\n")).expect("a key");
