@@ -12,7 +12,7 @@ use fastrand::Rng;
 use mimalloc::MiMalloc;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
-use processor::maintenance::rebuild::{Progress, rebuild};
+use processor::maintenance::rebuild::{RebuildProgress, rebuild};
 use processor::state::{Trusts, opening};
 use runtime::lifecycle::Stop;
 
@@ -20,7 +20,7 @@ use runtime::lifecycle::Stop;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// How many facts are read unless told otherwise; the figure is a million.
+/// How many facts are read by default; the figure is a million.
 const FACTS: u64 = 8_000;
 /// So many facts has an installation.
 const FACTS_OF_ONE: u64 = 20;
@@ -50,10 +50,10 @@ fn read(facts: u64) -> Duration {
     let dir = tempfile::tempdir().expect("a directory");
     let state = dir.path().join("state");
     let mut event_log = Facts(facts);
-    let (began, mut told) = (Instant::now(), Progress::default());
+    let (began, mut reported) = (Instant::now(), RebuildProgress::default());
     let mut said = began;
-    let mut tell = |progress: Progress| {
-        told = progress;
+    let mut tell = |progress: RebuildProgress| {
+        reported = progress;
         if said.elapsed() >= Duration::from_secs(5) {
             said = Instant::now();
             eprintln!("facts read again: {} of {}", progress.read, progress.all);
@@ -61,7 +61,7 @@ fn read(facts: u64) -> Duration {
     };
     rebuild(&mut event_log, &state, Trusts::default(), &Stop::default(), &mut tell).expect("rebuilt");
     let took = began.elapsed();
-    assert_eq!(told, Progress { read: facts, all: facts });
+    assert_eq!(reported, RebuildProgress { read: facts, all: facts });
     let store = opening::open(&state, "facts", 1, Trusts::default()).expect("open");
     assert_eq!(store.checkpoint(0).facts, facts);
     assert_eq!(store.counts().installations.values().sum::<i64>(), i64::try_from(facts / FACTS_OF_ONE).expect("few"));

@@ -45,7 +45,7 @@ pub async fn list(query: QueryRequest) -> Result<HttpResponse, Problem> {
 
 /// An event, with what `raw` still has of it.
 #[derive(Serialize)]
-struct Shown {
+struct RejectedEvent {
     #[serde(flatten)]
     item: Item,
     /// The id that the event has, or would have, when it is brought in again.
@@ -68,7 +68,7 @@ pub async fn show(query: QueryRequest, path: web::Path<String>) -> Result<HttpRe
         let first = logs.bounds(Topic::Raw)?;
         let record = raw_record(logs, &first, &item)?;
         let raw = record.as_ref().and_then(|record| RawEvent::from_record(record).ok());
-        Ok(Some(Shown {
+        Ok(Some(RejectedEvent {
             redrive_id: item.redrive_of.or(item.id).map(redrive_id),
             in_raw: record.is_some(),
             content_type: raw.as_ref().and_then(|raw| media_type(raw.content_type.as_deref()?)),

@@ -19,11 +19,11 @@ pub struct InFlightRecord {
     pub size: usize,
     /// None once it was answered.
     pub waiter: Option<Waiter>,
-    pub place: Place,
+    pub place: Location,
 }
 
 #[derive(Debug)]
-pub enum Place {
+pub enum Location {
     Memory(Arc<Record>),
     /// Being written to the disk log, with Kafka's report if there was one.
     ToDisk(Option<Reported>),
@@ -75,7 +75,7 @@ impl InFlight {
         if let Some(pending) = self.get_mut(ticket)
             && pending.is_open()
         {
-            pending.place = Place::ToDisk(Some(reported));
+            pending.place = Location::ToDisk(Some(reported));
             let size = pending.size;
             self.close(size);
         }
@@ -128,7 +128,7 @@ impl InFlight {
 
 impl InFlightRecord {
     fn is_open(&self) -> bool {
-        !matches!(self.place, Place::ToDisk(Some(_)))
+        !matches!(self.place, Location::ToDisk(Some(_)))
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn record(entered: Instant) -> InFlightRecord {
-        InFlightRecord { partition: 0, entered, size: 10, waiter: None, place: Place::ToDisk(None) }
+        InFlightRecord { partition: 0, entered, size: 10, waiter: None, place: Location::ToDisk(None) }
     }
 
     #[test]

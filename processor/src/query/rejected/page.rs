@@ -11,7 +11,7 @@ use event_log::{LogQuery, Stretch};
 use primitives::time::Timestamp;
 
 use super::item::Item;
-use super::reading::Failure;
+use super::reading::ReadFailure;
 
 /// Records read for one page, but for the rest of the last chunks.
 const SCANNED_MAX: usize = 10_000;
@@ -68,7 +68,7 @@ pub fn page(
     limit: usize,
     since: Option<Timestamp>,
     mut takes: impl FnMut(&Item) -> bool,
-) -> Result<(Vec<Item>, Option<String>), Failure> {
+) -> Result<(Vec<Item>, Option<String>), ReadFailure> {
     let mut lanes = lanes(logs, cursor, since)?;
     let (mut items, mut scanned) = (Vec::new(), 0);
     let mut chunk = u64::try_from(limit).unwrap_or(CHUNK_MAX).clamp(CHUNK_MIN, CHUNK_MAX);
@@ -97,7 +97,7 @@ pub fn page(
     Ok((items, (!is_over).then(|| next.to_string())))
 }
 
-fn lanes(logs: &dyn LogQuery, cursor: Option<Cursor>, since: Option<Timestamp>) -> Result<Vec<Lane>, Failure> {
+fn lanes(logs: &dyn LogQuery, cursor: Option<Cursor>, since: Option<Timestamp>) -> Result<Vec<Lane>, ReadFailure> {
     let bounds = logs.bounds(Topic::Rejected)?;
     let begins = match since {
         Some(since) => logs.offsets_at(Topic::Rejected, since)?,
@@ -105,7 +105,7 @@ fn lanes(logs: &dyn LogQuery, cursor: Option<Cursor>, since: Option<Timestamp>) 
     };
     let Cursor(below) = cursor.unwrap_or_else(|| Cursor(vec![u64::MAX; bounds.len()]));
     if below.len() != bounds.len() {
-        return Err(Failure::Cursor);
+        return Err(ReadFailure::Cursor);
     }
     let mut lanes = Vec::new();
     for (partition, (((first, end), begin), below)) in (0..).zip(bounds.into_iter().zip(begins).zip(below)) {
@@ -117,7 +117,7 @@ fn lanes(logs: &dyn LogQuery, cursor: Option<Cursor>, since: Option<Timestamp>) 
 }
 
 /// Loads one more chunk of each lane that has nothing left. Returns the number of records.
-fn load(logs: &dyn LogQuery, lanes: &mut [Lane], chunk: u64) -> Result<usize, Failure> {
+fn load(logs: &dyn LogQuery, lanes: &mut [Lane], chunk: u64) -> Result<usize, ReadFailure> {
     let stretches: Vec<Stretch> =
         lanes.iter().filter(|lane| lane.needs_more()).map(|lane| lane.stretch(chunk)).collect();
     let mut read = 0;
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_cursor_of_other_logs_is_refused() {
         let refused = page(&Topics::of(2, 1), Cursor::parse("1.2.3"), 1, None, |_| true);
-        assert!(matches!(refused, Err(Failure::Cursor)));
+        assert!(matches!(refused, Err(ReadFailure::Cursor)));
         for text in ["", "x", "1.", "-1", "1.99999999999999999999"] {
             assert_eq!(Cursor::parse(text), None, "{text}");
         }

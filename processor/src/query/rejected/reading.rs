@@ -13,7 +13,7 @@ use crate::state::StoreError;
 /// Reads the logs on a thread that may block.
 pub async fn read<T: Send + 'static>(
     context: &QueryContext,
-    read: impl FnOnce(&dyn LogQuery) -> Result<T, Failure> + Send + 'static,
+    read: impl FnOnce(&dyn LogQuery) -> Result<T, ReadFailure> + Send + 'static,
 ) -> Result<T, Problem> {
     let logs = Arc::clone(&context.logs);
     let found = block(&context.log_reads, || Problem::NotReadable, move || read(&*logs)).await?;
@@ -21,7 +21,7 @@ pub async fn read<T: Send + 'static>(
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum ReadFailure {
     #[error("a query could not read the logs: {0}")]
     Log(#[from] EventLogError),
     #[error(transparent)]
@@ -30,15 +30,15 @@ pub enum Failure {
     Cursor,
 }
 
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Self {
+impl From<ReadFailure> for Problem {
+    fn from(failure: ReadFailure) -> Self {
         match failure {
-            Failure::Log(_) => {
+            ReadFailure::Log(_) => {
                 tracing::warn!("{failure}");
                 Self::NotReadable
             }
-            Failure::State(error) => Self::State(error),
-            Failure::Cursor => wrong("cursor", "the `next` of an earlier answer"),
+            ReadFailure::State(error) => Self::State(error),
+            ReadFailure::Cursor => wrong("cursor", "the `next` of an earlier answer"),
         }
     }
 }
