@@ -28,7 +28,7 @@ const PAGE: u64 = 1_000;
 /// More than the server's own limit for a query.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(40);
 
-/// Arguments that say where to ask, and as whom.
+/// The address of the query API, and the token.
 pub fn server_arguments() -> [Arg; 2] {
     [
         option("query", "URL", "The query API; also HOOKLEDGER_QUERY").default_value(URL),

@@ -34,7 +34,7 @@ const WORKERS: usize = 4;
 const TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
 const TOKEN_BYTES_MAX: usize = 512;
 /// How often workers look whether to stop.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// The settings; without a client id in any app nothing is asked.
 #[derive(Clone, Debug)]
@@ -163,7 +163,7 @@ impl Vouching {
         let request = queue.take(now);
         self.waiting.set(i64::try_from(queue.waiting()).unwrap_or(i64::MAX));
         if request.is_none() {
-            let wait = queue.next(now).map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY));
+            let wait = queue.next(now).map_or(CHECK_EVERY, |wait| wait.min(CHECK_EVERY));
             drop(self.changed.wait_timeout(queue, wait.max(Duration::from_millis(1))));
         }
         request

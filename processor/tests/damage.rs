@@ -6,7 +6,7 @@
 //!
 //! What a power loss leaves is modelled: of two moments of a state that is being written, every page of 4 KiB is as
 //! it was at the one or the other, every file as long as at the one or the other, and files that came or went are
-//! there or not. That is what a disk with a cache may do to writes that nobody synced. The moments are copies of the
+//! there or not. That is what a disk with a cache may do to writes that were not synced. The moments are copies of the
 //! directory that are made while it is written, file by file, so that one moment may itself be a little longer.
 //! Not modelled: pages that are neither old nor new, and what a file system does to its own tables.
 

@@ -400,7 +400,7 @@ impl Schedule {
         let timings = Timings {
             backoff: Duration::ZERO,
             measure_every,
-            look_again: None,
+            check_again: None,
             unowned_wait: Duration::MAX,
             // The event log reports only old transactions.
             open_max: Duration::ZERO,

@@ -239,7 +239,7 @@ mod tests {
             let _span = tracing::info_span!("span", host = %HOSTILE).entered();
             tracing::info!(text = HOSTILE, shown = %HOSTILE, "said {HOSTILE}");
         });
-        let written = String::from_utf8(written.lock().expect("nobody panicked").clone()).expect("text");
+        let written = String::from_utf8(written.lock().expect("no panic").clone()).expect("text");
         let mut line = written.trim_end_matches('\n').to_owned();
         for colour in ["0", "1", "2", "32"] {
             line = line.replace(&format!("\x1b[{colour}m"), "");
@@ -253,7 +253,7 @@ mod tests {
 
     impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("nobody panicked").extend(bytes);
+            self.0.lock().expect("no panic").extend(bytes);
             Ok(bytes.len())
         }
 

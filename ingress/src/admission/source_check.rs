@@ -1,7 +1,7 @@
 //! Checks senders against Bitrix24's published list, and counts or refuses others.
 //!
 //! A refused event is answered 403, but not thrown away: a list may be outdated, and Bitrix24 sends
-//! once. The event is kept in `raw` within the budget for junk and with a mark, so that it is folded nowhere.
+//! once. The event is kept in `raw` within the budget for junk and with a mark, so that no processor folds it.
 
 use std::io;
 use std::net::IpAddr;

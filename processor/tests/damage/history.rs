@@ -115,7 +115,7 @@ fn fact(random: &mut Rng, installation: Installation, offset: u64) -> Fact {
     Fact { installation, stamp, principal: principal(random), raw: place, revision: Revision::default(), kind }
 }
 
-/// Logs of a history: `facts` are there, `raw` has been read to its end, and whoever has taken over is asked to stop.
+/// Logs of a history: `facts` are there, `raw` has been read to its end, and a processor is asked to stop once it has restored the partitions.
 pub struct Facts {
     pub history: Arc<History>,
     pub shared: Shared,

@@ -104,7 +104,7 @@ fn start() -> Running {
     Running { child, orders, answers }
 }
 
-/// The other side: takes over whatever it is told to, until nobody tells it any more.
+/// The other side: restores each directory that it is given, until there are no more.
 pub fn serve() {
     runtime::abort::on_abort(|_| std::process::exit(1)).expect("a thread");
     let mut histories = HashMap::new();

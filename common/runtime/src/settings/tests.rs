@@ -209,12 +209,12 @@ fn secrets_among_flags_are_warned_about_and_other_ways_are_not() {
     let password = format!("sasl.password={HIDDEN}");
     let warnings = |settings: &Settings| settings.warnings.join("; ");
     let by_flag = world.set(&["--query-tokens", HIDDEN, "--kafka-set", &password, "--kafka-set", "linger.ms=5"]);
-    let told = warnings(&by_flag);
+    let warned = warnings(&by_flag);
     for part in ["query-tokens was given as a flag", "query-tokens-file", "HOOKLEDGER_QUERY_TOKENS", "kafka-set-file"] {
-        assert!(told.contains(part), "{part} is not in {told}");
+        assert!(warned.contains(part), "{part} is not in {warned}");
     }
     assert!(by_flag.describe().contains("# warning: query-tokens was given as a flag"), "{}", by_flag.describe());
-    assert!(!told.contains(HIDDEN) && !by_flag.describe().contains(HIDDEN), "{told}");
+    assert!(!warned.contains(HIDDEN) && !by_flag.describe().contains(HIDDEN), "{warned}");
 
     let files = ["--query-tokens-file", &tokens, "--kafka-set-file", &set, "--kafka-set", "ssl.key.location=/key.pem"];
     assert_eq!(warnings(&world.set(&files)), "");
@@ -439,14 +439,14 @@ fn files_with_secrets_are_told_of_if_others_may_read_them() {
     let key = world.file("key", HIDDEN);
     let allow = |file: &str, mode| fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("ours");
     let app = format!("[apps.crm-sync]\npath-key-file = '{key}'");
-    let told = |world: &World| world.set(&["--query-tokens-file", &tokens]).exposed().collect::<Vec<_>>();
+    let exposed = |world: &World| world.set(&["--query-tokens-file", &tokens]).exposed().collect::<Vec<_>>();
     let world = world.with_file(&app);
     allow(&key, 0o600);
     allow(&tokens, 0o600);
-    assert_eq!(told(&world), Vec::<String>::new(), "in the file of settings there is no secret");
+    assert_eq!(exposed(&world), Vec::<String>::new(), "in the file of settings there is no secret");
     allow(&key, 0o644);
     allow(&tokens, 0o640);
-    let both = told(&world);
+    let both = exposed(&world);
     assert_eq!(both.len(), 2, "{both:?}");
     assert!(both[0].contains(&tokens) && both[1].contains(&format!("chmod 600 {key}")), "{both:?}");
     assert!(!both.concat().contains(HIDDEN));

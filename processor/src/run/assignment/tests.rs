@@ -1,4 +1,4 @@
-//! What a state makes of facts that are not what it was folded from, on a log that only plays.
+//! What a state makes of facts that are not what it was folded from, on a log in memory.
 
 use event_log::{LogReader, Record, Visit};
 use primitives::time::Timestamp;
@@ -15,17 +15,26 @@ const LOG: EventId = EventId::from_u128(1);
 fn what_was_folded_and_is_there_no_more_makes_the_state_void_unless_compaction_took_it() {
     let store = folded_up_to(5);
     let mut facts = Facts { first: 0, end: 9, there: vec![(4, progress_to(3))] };
-    assert!(look_back(&mut facts, &store, 0).is_ok(), "it is there");
+    assert!(check_checkpoint(&mut facts, &store, 0).is_ok(), "it is there");
     facts.there = vec![(4, said_nothing())];
-    assert!(look_back(&mut facts, &store, 0).is_ok(), "it is no progress record, but there");
+    assert!(check_checkpoint(&mut facts, &store, 0).is_ok(), "it is no progress record, but there");
     facts.there = vec![(8, progress_to(7))];
-    assert!(look_back(&mut facts, &store, 0).is_ok(), "a newer progress record has replaced it");
+    assert!(check_checkpoint(&mut facts, &store, 0).is_ok(), "a newer progress record has replaced it");
     facts.there = vec![(8, said_nothing())];
-    assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "taken back");
+    assert!(
+        matches!(check_checkpoint(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))),
+        "taken back"
+    );
     facts.there = vec![(8, progress_to(3))];
-    assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "written again");
+    assert!(
+        matches!(check_checkpoint(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))),
+        "written again"
+    );
     facts.there = vec![(4, progress_to(4))];
-    assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "another one");
+    assert!(
+        matches!(check_checkpoint(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))),
+        "another one"
+    );
 }
 
 #[test]
@@ -48,7 +57,7 @@ fn facts_that_begin_behind_what_is_known_are_read_once_a_person_has_accepted_it_
         let void = catch_up(&mut facts, &folded_up_to(known), &recent_events, 0);
         assert!(matches!(void, Err(Failure::Store(StoreError::Foreign(_)))), "folded up to {known}: {void:?}");
     }
-    // Deleted once more: that was accepted by nobody.
+    // Deleted once more: no operator accepted that.
     (facts.first, facts.there) = (8, vec![(8, accepted_begin_of(7))]);
     assert!(matches!(catch_up(&mut facts, &folded_up_to(0), &recent_events, 0), Err(Failure::Inconsistent(_))));
     // Put back: then all is there to be read.

@@ -1,4 +1,4 @@
-//! What the loop does when the logs or the group do not let it go on, on logs that only play.
+//! What the loop does when the logs or the group do not let it go on, on logs in memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use crate::state::Store;
 use crate::state::memory::Memory;
 
 #[test]
-fn partitions_that_nobody_owns_for_too_long_make_us_leave_the_group_and_come_back() {
+fn partitions_without_an_owner_for_too_long_make_us_leave_the_group_and_come_back() {
     let world = World::default();
     world.run(&|opened, turns| Play { unowned: Some(2), ends: opened == 3 && turns == 1, ..Play::default() });
     assert_eq!(world.opened.load(Ordering::Relaxed), 3);
@@ -31,7 +31,7 @@ fn a_group_at_rest_or_between_two_generations_is_not_left() {
 }
 
 #[test]
-fn a_transaction_that_hangs_makes_us_open_the_logs_anew_once() {
+fn a_transaction_that_hangs_makes_us_open_the_logs_again_once() {
     let world = World::default();
     world.run(&|opened, turns| Play { undecided: Some(7), ends: opened == 2 && turns == 20, ..Play::default() });
     assert_eq!(world.opened.load(Ordering::Relaxed), 2);
@@ -58,10 +58,10 @@ fn what_hangs_is_ended_again_after_a_broker_went_away() {
 }
 
 #[test]
-fn whoever_stands_still_joins_no_group_says_why_and_goes_on_by_itself() {
+fn a_halted_processor_joins_no_group_says_why_and_resumes_by_itself() {
     let world = World::default();
     let why = world.processor().metrics.standing_still();
-    // The group has read what facts do not tell; somebody corrects that before the fourth look.
+    // The group has read what facts do not tell; that is corrected before the fourth check.
     world.run(&|opened, turns| {
         assert_eq!(why().is_some(), (2..5).contains(&opened) && turns == 0, "{opened} {turns}: {:?}", why());
         Play { committed: (opened < 4).then_some(7), ends: opened == 4 && turns == 3, ..Play::default() }
@@ -89,7 +89,7 @@ fn without_room_for_the_state_it_leaves_the_logs_to_others_until_there_is_some()
 
 #[test]
 fn a_loop_that_may_not_wait_ends_with_the_inconsistency() {
-    let world = World { timings: Timings { look_again: None, ..World::default().timings }, ..World::default() };
+    let world = World { timings: Timings { check_again: None, ..World::default().timings }, ..World::default() };
     let error = world.try_run(&|_, _| Play { committed: Some(7), ..Play::default() }).expect_err("it ends");
     let inconsistency = error.downcast_ref::<Inconsistency>().expect("it says how");
     assert_eq!(inconsistency.what, What::FactsLost);
@@ -129,7 +129,7 @@ impl Default for World {
                 make_room: Duration::from_millis(1),
                 backoff: none,
                 measure_every: none,
-                look_again: Some(none),
+                check_again: Some(none),
                 unowned_wait: Duration::from_millis(1),
                 away: none,
                 open_max: none,
