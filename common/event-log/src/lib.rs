@@ -9,6 +9,8 @@ pub mod contract;
 pub mod hanging;
 mod log;
 mod log_query;
+#[cfg(feature = "memory")]
+pub mod memory;
 mod raw_event;
 mod record;
 mod redrive;

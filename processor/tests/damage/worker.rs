@@ -17,7 +17,7 @@ use processor::run::shared::Shared;
 use processor::state::{Trusts, watchdog};
 use runtime::lifecycle::{Readiness, Stop};
 
-use crate::history::{Facts, History, Seen};
+use crate::history::{History, Restored, Seen, logs};
 
 /// Before each answer, to tell it from what the harness of tests prints.
 const ANSWER: &str = "answer:";
@@ -131,10 +131,10 @@ pub fn restore(dir: &Path, history: &Arc<History>) -> Seen {
         metrics: Metrics::new(&runtime::telemetry::registry()),
         stop: stop.clone(),
     };
-    let told = seen.clone();
+    let noted = seen.clone();
     let open = move || {
-        let (history, shared, stop, seen) = (history.clone(), shared.clone(), stop.clone(), told.clone());
-        Ok(Facts { history, shared, stop, seen, was_assigned: false })
+        let (shared, stop, seen) = (shared.clone(), stop.clone(), noted.clone());
+        Ok(logs(history, Restored { shared, stop, seen, was_assigned: false }))
     };
     processor.run(open, Readiness::default().pending("facts")).expect("an orderly end");
     let seen = seen.lock().expect("not poisoned");

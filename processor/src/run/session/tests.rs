@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use event_log::contract::Topic;
-use event_log::{Applied, LogEvent, LogReader, Output, Position, Visit};
-use primitives::time::Timestamp;
+use event_log::memory::{MemoryEventLog, MemoryFacts, Script};
+use event_log::{LogEvent, Position};
 use runtime::lifecycle::Readiness;
 
 use super::*;
@@ -165,84 +165,46 @@ impl World {
     fn try_run(&self, play: &(dyn Fn(usize, usize) -> Play + Sync)) -> anyhow::Result<()> {
         let open = || {
             let opened = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
-            Ok(Logs { world: self, play, opened, turns: 0 })
+            let turns = Turns { world: self, play, opened, taken: 0 };
+            Ok(MemoryEventLog::new(vec![MemoryFacts::of(0, 0, [])], true, turns))
         };
         self.processor().run(open, Readiness::default().pending("facts"))
     }
 }
 
 /// One empty partition, which is ours at the first turn.
-struct Logs<'a> {
+struct Turns<'a> {
     world: &'a World,
     play: &'a (dyn Fn(usize, usize) -> Play + Sync),
     opened: usize,
-    turns: usize,
+    taken: usize,
 }
 
-impl Logs<'_> {
+impl Turns<'_> {
     fn play(&self) -> Play {
-        (self.play)(self.opened, self.turns)
+        (self.play)(self.opened, self.taken)
     }
 }
 
-impl LogReader for Logs<'_> {
-    fn identity(&self) -> &'static str {
-        "played"
+impl Script for Turns<'_> {
+    fn committed(&mut self) -> Option<u64> {
+        self.play().committed
     }
 
-    fn partitions(&self) -> u32 {
-        1
-    }
-
-    fn tells_progress(&self) -> bool {
-        true
-    }
-
-    fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
-        Ok(self.play().committed)
-    }
-
-    fn bounds(&mut self, topic: Topic, _: u32) -> Result<(u64, u64), EventLogError> {
-        Ok(if topic == Topic::Raw { (0, 9) } else { (0, 0) })
-    }
-
-    fn read(&mut self, _: Topic, _: Position, _: u64, _: Visit<'_>) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
-        Ok(0)
-    }
-}
-
-impl EventLog for Logs<'_> {
-    fn recover(&mut self, _: &[Applied]) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn join(&mut self) -> Result<(), EventLogError> {
+    fn joined(&mut self) {
         self.world.joined.fetch_add(1, Ordering::Relaxed);
-        Ok(())
     }
 
-    fn next(&mut self, _: Duration) -> Result<LogEvent, EventLogError> {
-        self.turns += 1;
+    fn next(&mut self) -> LogEvent {
+        self.taken += 1;
         if self.play().ends {
             self.world.stop.request();
         }
-        Ok(match self.turns {
+        match self.taken {
             1 => LogEvent::Assigned(vec![0]),
             2 if self.play().brings => LogEvent::Raw(vec![]),
             _ => LogEvent::Quiet,
-        })
-    }
-
-    fn start(&mut self, _: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn follow(&mut self, _: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
+        }
     }
 
     fn unowned(&mut self) -> Option<usize> {
@@ -253,17 +215,9 @@ impl EventLog for Logs<'_> {
         self.play().lost_a_broker
     }
 
-    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
+    fn undecided(&mut self) -> Vec<(Topic, Position)> {
         let place = |offset| (Topic::Events, Position { partition: 0, offset });
-        Ok(self.play().undecided.map(place).into_iter().collect())
-    }
-
-    fn begin_publication(&mut self, _: Vec<Output>, _: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
-        Ok(Vec::new())
+        self.play().undecided.map(place).into_iter().collect()
     }
 }
 
