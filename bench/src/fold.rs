@@ -20,9 +20,8 @@ pub mod contestants;
 pub mod preload;
 
 use contestants::Folding;
+use preload::PARTITIONS;
 
-/// As many as our topics have unless set.
-const PARTITIONS: i32 = 6;
 /// How often a program is asked how far it is.
 const POLL: Duration = Duration::from_millis(20);
 /// A program that stalls for this long is broken.

@@ -13,13 +13,14 @@ use tempfile::TempDir;
 use portal_sim::portal::Portal;
 use tests::http::Client;
 
+use crate::arguments::number;
 use crate::broker::Kafka;
 use crate::cpu::per_event_us;
 use crate::fold::contestants::{self, Folding};
 use crate::fold::preload;
 use crate::footprint::{disk_bytes, mb};
 use crate::plot::Plot;
-use crate::{ack, load, number, server, table};
+use crate::{ack, load, server, table};
 
 const CONNECTIONS: [u32; 6] = [1, 4, 16, 64, 256, 1_024];
 /// Events a second that are due, over this many connections.

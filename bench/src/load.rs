@@ -9,6 +9,7 @@ use bytes::Bytes;
 use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
 
+use crate::arguments::number;
 use portal_sim::load::{LoadPlan, Watch};
 use portal_sim::portal::{Encoding, Event, FORM, Portal, now_s};
 
@@ -21,13 +22,9 @@ pub fn command() -> Command {
         .about("Sends installs of 64 portals as fast as they are answered")
         .hide(true)
         .arg(Arg::new("url").long("url").required(true))
-        .arg(crate::number("connections", "Connections", "64"))
-        .arg(crate::number("milliseconds", "For how long", "1000"))
-        .arg(crate::number(
-            "rate",
-            "Events a second, due whether answers come or not; 0 for as many as are answered",
-            "0",
-        ))
+        .arg(number("connections", "Connections", "64"))
+        .arg(number("milliseconds", "For how long", "1000"))
+        .arg(number("rate", "Events a second, due whether answers come or not; 0 for as many as are answered", "0"))
 }
 
 /// Sends, and prints the summary as JSON.

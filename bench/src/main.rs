@@ -7,9 +7,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use arguments::number;
+use clap::{Arg, ArgMatches, Command};
 
 mod ack;
+mod arguments;
 mod broker;
 mod cpu;
 mod fold;
@@ -67,12 +69,6 @@ fn command() -> Command {
         .subcommand(load::command())
         .subcommand(path::command())
         .subcommand(growth::command())
-}
-
-/// A flag with a whole number.
-fn number(name: &'static str, help: &'static str, default: &'static str) -> Arg {
-    let arg = Arg::new(name).long(name).value_name("N").value_parser(value_parser!(u32)).help(help);
-    if default.is_empty() { arg } else { arg.default_value(default) }
 }
 
 fn run(arguments: &ArgMatches) -> anyhow::Result<()> {

@@ -52,7 +52,7 @@ fn count(path: &str) -> u64 {
         .output()
         .expect("valgrind runs");
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    let told = String::from_utf8(run.stderr).expect("text");
-    let refs = told.lines().find_map(|line| line.split_once("refs:")).expect("a count").1;
+    let output = String::from_utf8(run.stderr).expect("text");
+    let refs = output.lines().find_map(|line| line.split_once("refs:")).expect("a count").1;
     refs.trim().replace(',', "").parse().expect("a number")
 }

@@ -4,20 +4,19 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{ArgMatches, Command};
 use primitives::plain;
 use primitives::time::Timestamp;
 use processor::maintenance::audit::{Audit, Auditing};
 use processor::state::{Trusts, opening, watchdog};
 use runtime::lifecycle::Stop;
-use runtime::settings::Settings;
-use runtime::telemetry;
 
+use crate::arguments::switch;
 use crate::logs::{logs, own_logs, settings};
 use crate::outcome::Outcome;
 use crate::output::print;
 use crate::rebuild::Shown;
-use crate::state::State;
+use crate::state::{State, settings_of};
 
 pub fn command() -> Command {
     runtime::settings::command("audit", "Compares facts with raw, and published records with facts", &settings())
@@ -32,18 +31,11 @@ pub fn command() -> Command {
              it reads the corrected facts and folds their installations again. Events are not published again. Ends \
              with 3 if a difference is left that it cannot repair.",
         )
-        .arg(
-            Arg::new("repair")
-                .long("repair")
-                .action(ArgAction::SetTrue)
-                .help("Publishes what differs, in transactions, marked as corrections"),
-        )
+        .arg(switch("repair", "Publishes what differs, in transactions, marked as corrections"))
 }
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
-    let settings = Settings::from_matches_and_process(&settings(), arguments)?;
-    telemetry::init_logs(settings.log_format()?);
-    settings.warn();
+    let settings = settings_of(&settings(), arguments)?;
     let stop = Stop::on_signals().context("listen for signals")?;
     let data_dir = settings.path("data-dir")?;
     // The logs of a standalone have one user; Kafka has many.

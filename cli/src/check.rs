@@ -9,8 +9,9 @@ use clap::{Arg, ArgMatches, Command};
 use primitives::plain;
 use primitives::secret::Fingerprint;
 
+use crate::arguments::{self, option};
 use crate::outcome::{Outcome, Usage};
-use crate::output::{complain, print, print_json, shown};
+use crate::output::{complain, print_answer, shown};
 use crate::query::{self, Query};
 use crate::token_file::{self, TOKEN_BYTES_MAX};
 use portal_sim::client::block_on;
@@ -23,21 +24,18 @@ pub fn command() -> Command {
             "The token is read from stdin unless --token-file or --token-fingerprint is given; only its SHA-256 \
              leaves this process.\nExit codes: 0 granted, 3 denied, 4 unanswered.",
         )
-        .args(query::installation_arguments())
+        .args(arguments::installation())
         .arg(Arg::new("method").value_name("METHOD").required(true).help("The REST method"))
         .arg(
-            Arg::new("token-fingerprint")
-                .long("token-fingerprint")
-                .value_name("HEX")
-                .value_parser(|text: &str| Fingerprint::parse(text).ok_or("a fingerprint is 64 hex digits"))
-                .help("The SHA-256 of the token"),
+            option("token-fingerprint", "HEX", "The SHA-256 of the token")
+                .value_parser(|text: &str| Fingerprint::parse(text).ok_or("a fingerprint is 64 hex digits")),
         )
         .arg(token_file::argument().conflicts_with("token-fingerprint"))
         .args(query::question_arguments())
 }
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
-    let installation = query::installation(arguments);
+    let installation = arguments::given_installation(arguments);
     let method = arguments.get_one::<String>("method").expect("clap requires it");
     let mut query = Query::from_arguments(arguments)?;
     let token = token(arguments)?;
@@ -49,13 +47,11 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
         "unanswered" => Outcome::NotYet,
         _ => anyhow::bail!("{} answers with a decision that is none", query.url()),
     };
-    if arguments.get_flag("json") {
-        print_json(&answer)?;
-    } else {
+    print_answer(arguments, &answer, || {
         let reason = answer.get("reason").map(|reason| format!(": {}", shown(reason))).unwrap_or_default();
         let until = answer.get("until").map(|until| format!(" until {}", shown(until))).unwrap_or_default();
-        print(&format!("{}\n", plain::line(&format!("{decision}{reason}{until}"))))?;
-    }
+        plain::line(&format!("{decision}{reason}{until}"))
+    })?;
     Ok(outcome)
 }
 

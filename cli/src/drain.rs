@@ -1,19 +1,20 @@
 //! `hookledger drain`: sends the disk log of an ingress that will not return to Kafka.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{ArgMatches, Command};
 use disk_log::{Contents, Inspection, InspectionError};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 use ingress::adopt::{AdoptError, Adoption, Ending, Progress, inspect};
 use runtime::lifecycle::Stop;
 use runtime::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError};
 use runtime::telemetry;
 
+use crate::arguments::{path, switch};
 use crate::outcome::{Outcome, Usage};
-use crate::output::print;
+use crate::output::{bar, print};
 
 /// Shorter times give no rate.
 const RATE_TIME_MIN: Duration = Duration::from_millis(1);
@@ -25,26 +26,14 @@ pub fn command() -> Command {
          saved in DIR: drain may be interrupted or killed, and resumes. The directory itself stays; at the end it \
          holds no events.",
         )
-        .arg(
-            Arg::new("dir")
-                .long("dir")
-                .value_name("DIR")
-                .required(true)
-                .value_parser(value_parser!(std::path::PathBuf))
-                .help("The data directory of that ingress, or `ingress` below it"),
-        )
-        .arg(
-            Arg::new("dry-run")
-                .long("dry-run")
-                .action(ArgAction::SetTrue)
-                .help("Only show the events; needs no Kafka and changes nothing"),
-        )
+        .arg(path("dir", "DIR", "The data directory of that ingress, or `ingress` below it").required(true))
+        .arg(switch("dry-run", "Only show the events; needs no Kafka and changes nothing"))
 }
 
 /// Runs until everything is in Kafka, or a stop is requested.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let settings = Settings::from_matches_and_process(&settings(), arguments)?;
-    let dir = arguments.get_one::<std::path::PathBuf>("dir").expect("clap requires it");
+    let dir = arguments.get_one::<PathBuf>("dir").expect("clap requires it");
     let inspection = inspect(dir).map_err(explained)?;
     let contents = inspection.read().map_err(|error| explained(error.into()))?;
     if arguments.get_flag("dry-run") {
@@ -73,7 +62,8 @@ fn bring(inspection: Inspection, kafka: &runtime::settings::KafkaSettings) -> an
     let stop = Stop::on_signals().context("listen for signals")?;
     let who = format!("hookledger drain (process {})", std::process::id());
     let adoption = Adoption::open(inspection, kafka.partitions, &who).map_err(explained)?;
-    let (bar, started) = (bar(adoption.events()), Instant::now());
+    let bar = bar(adoption.events(), "{bar:40} {pos}/{len} events, {per_sec}, {eta} left");
+    let started = Instant::now();
     let ended = adoption.run(kafka, &stop, |Progress { brought, .. }| bar.set_position(brought));
     bar.finish_and_clear();
     let Progress { brought, left } = adoption.progress();
@@ -125,12 +115,6 @@ fn described(dir: &Path, contents: &Contents) -> String {
 fn rate(events: u64, took: Duration) -> String {
     let per_second = u128::from(events) * 1_000 / took.max(RATE_TIME_MIN).as_millis();
     format!("{per_second} a second")
-}
-
-/// Hidden by indicatif unless stderr is a terminal.
-fn bar(events: u64) -> ProgressBar {
-    let template = "{bar:40} {pos}/{len} events, {per_sec}, {eta} left";
-    ProgressBar::new(events).with_style(ProgressStyle::with_template(template).expect("the template is well formed"))
 }
 
 #[cfg(test)]

@@ -3,17 +3,14 @@
 use clap::{ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
-use bitrix24::Installation;
-
+use crate::arguments;
 use crate::outcome::Outcome;
-use crate::output::{aligned, print, print_json, shown};
+use crate::output::{print, print_json, shown, table};
 use crate::query::{self, Query};
-use crate::query_error::QueryError;
 use portal_sim::client::block_on;
 
-const PAGE: &str = "1000";
 /// More facts are read in pages, by the API's cursor.
-const FACTS_MAX: usize = 100_000;
+const FACTS_MAX: u64 = 100_000;
 
 /// Fields that have a column of their own, or repeat the command line.
 const ELSEWHERE: [&str; 9] =
@@ -22,49 +19,28 @@ const ELSEWHERE: [&str; 9] =
 pub fn command() -> Command {
     Command::new("history")
         .about("Shows the facts about an installation, oldest first")
-        .args(query::installation_arguments())
+        .args(arguments::installation())
         .args(query::question_arguments())
 }
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
-    let installation = query::installation(arguments);
+    let installation = arguments::given_installation(arguments);
     let mut query = Query::from_arguments(arguments)?;
-    let (facts, next) = block_on(async { Ok(all(&mut query, &installation, arguments).await?) })?;
+    let path = query::path_of(&installation, "/history");
+    let waiting = query::waiting(arguments);
+    let (facts, next) = block_on(async { Ok(query.list(&path, &waiting, FACTS_MAX, None).await?) })?;
     if arguments.get_flag("json") {
         print_json(&json!({ "items": facts, "next": next }))?;
         return Ok(Outcome::Done);
     }
-    let header = ["occurred at", "what", "principal", "raw", "id", "more"].map(str::to_owned).to_vec();
-    let rows: Vec<Vec<String>> = std::iter::once(header).chain(facts.iter().map(row)).collect();
-    print(&aligned(&rows))?;
+    print(&table(["occurred at", "what", "principal", "raw", "id", "more"], facts.iter().map(row)))?;
     Ok(Outcome::Done)
 }
 
-async fn all(
-    query: &mut Query,
-    installation: &Installation,
-    arguments: &ArgMatches,
-) -> Result<(Vec<Value>, Option<String>), QueryError> {
-    let mut facts = Vec::new();
-    let mut next: Option<String> = None;
-    loop {
-        let mut parameters = vec![("limit", Some(PAGE)), ("cursor", next.as_deref())];
-        parameters.extend(query::waiting(arguments));
-        let mut document = query.about(installation, "/history", &parameters).await?;
-        if let Value::Array(more) = document["items"].take() {
-            facts.extend(more);
-        }
-        next = document["next"].as_str().map(str::to_owned);
-        if next.is_none() || facts.len() >= FACTS_MAX {
-            return Ok((facts, next));
-        }
-    }
-}
-
-fn row(fact: &Value) -> Vec<String> {
+fn row(fact: &Value) -> [String; 6] {
     let principal = shown(&fact["principal"]).chars().take(8).collect();
     let place = format!("{}/{}", shown(&fact["raw"]["partition"]), shown(&fact["raw"]["offset"]));
-    vec![shown(&fact["occurred_at"]), shown(&fact["type"]), principal, place, shown(&fact["id"]), more(fact)]
+    [shown(&fact["occurred_at"]), shown(&fact["type"]), principal, place, shown(&fact["id"]), more(fact)]
 }
 
 fn more(fact: &Value) -> String {

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bitrix24::AppName;
 use bytes::Bytes;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 use domain::parse_command;
-use indicatif::{ProgressBar, ProgressStyle};
 use primitives::secret::Fingerprint;
 use serde_json::{Map, Value, json};
 
+use crate::arguments::{self, option, switch};
 use crate::outcome::{Outcome, Usage};
-use crate::output::{complain, print, print_json};
+use crate::output::{bar, complain, print, print_json};
 use crate::query::{self, Query};
 use crate::query_error::QueryError;
 use portal_sim::client::block_on;
@@ -45,9 +45,9 @@ pub fn command() -> Command {
              Example: hookledger import portals.csv --app crm-sync --dry-run",
         )
         .arg(Arg::new("file").value_name("FILE").required(true).value_parser(value_parser!(PathBuf)).help("The list"))
-        .arg(Arg::new("app").long("app").value_name("APP").required(true).value_parser(query::app).help("The app"))
-        .arg(Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("Check the file and send nothing"))
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON, for programs"))
+        .arg(option("app", "APP", "The app").required(true).value_parser(arguments::app))
+        .arg(switch("dry-run", "Check the file and send nothing"))
+        .arg(arguments::json())
         .args(query::server_arguments())
 }
 
@@ -161,9 +161,7 @@ fn as_command(mut row: Map<String, Value>, app: &AppName) -> Result<String, Stri
 }
 
 async fn send(query: &mut Query, commands: &[String]) -> anyhow::Result<()> {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} installations, {per_sec}{msg}").expect("a template");
-    // Hidden by indicatif unless stderr is a terminal.
-    let bar = ProgressBar::new(commands.len() as u64).with_style(style);
+    let bar = bar(commands.len() as u64, "{bar:40} {pos}/{len} installations, {per_sec}{msg}");
     let mut last_of_partitions = BTreeMap::new();
     for lines in commands.chunks(LINES_AT_ONCE) {
         let body = Bytes::from(lines.join("\n"));

@@ -3,6 +3,7 @@
 //! One file per command; the client of the query API lies beside them. The portals, load and HTTP are in `portal_sim`, the
 //! meaning of an event in `domain`.
 
+mod arguments;
 mod audit;
 mod check;
 pub mod command;

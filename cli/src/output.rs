@@ -5,7 +5,10 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::iter;
 
+use clap::ArgMatches;
+use indicatif::{ProgressBar, ProgressStyle};
 use primitives::plain;
 use serde_json::{Value, json};
 
@@ -40,13 +43,36 @@ pub fn print_page<const N: usize>(
     if as_json {
         return print_json(&json!({ "items": items, "next": next }));
     }
-    let mut rows = vec![columns.map(str::to_owned).to_vec()];
-    rows.extend(items.iter().map(|item| columns.map(|column| shown(&item[column])).to_vec()));
-    print(&aligned(&rows))?;
+    print(&table_of(columns, items))?;
     if let Some(next) = next {
         complain(&format!("There are more: --cursor {next}"));
     }
     Ok(())
+}
+
+/// The answer to a question, as JSON or as one line.
+pub fn print_answer(arguments: &ArgMatches, answer: &Value, line: impl FnOnce() -> String) -> anyhow::Result<()> {
+    if arguments.get_flag("json") { print_json(answer) } else { print(&(line() + "\n")) }
+}
+
+/// A row for each item, with its fields of these names.
+pub fn table_of<const N: usize>(columns: [&str; N], items: &[Value]) -> String {
+    table(columns, items.iter().map(|item| columns.map(|column| shown(&item[column]))))
+}
+
+pub fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<_> = iter::once(header.map(str::to_owned)).chain(rows).map(|row| row.to_vec()).collect();
+    aligned(&rows)
+}
+
+pub fn row(name: &str, value: String) -> Vec<String> {
+    vec![name.to_owned(), value]
+}
+
+/// Shows how far a command is. Hidden by indicatif unless stderr is a terminal.
+pub fn bar(length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).expect("the template is well formed");
+    ProgressBar::new(length).with_style(style)
 }
 
 /// Each column is as wide as its widest cell, except the last.

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::{Arg, ArgMatches};
 use serde_json::{Value, json};
 
-use bitrix24::{AppName, Installation, MemberId};
+use bitrix24::Installation;
 use primitives::secret::{Fingerprint, Secret};
 
-use crate::outcome::Usage;
+use crate::arguments::{self, option, text};
+use crate::outcome::{Outcome, Usage};
+use crate::output::print_page;
 use crate::query_error::QueryError;
-use portal_sim::client::{Answer, Client, ClientError};
+use portal_sim::client::{Answer, Client, ClientError, block_on};
 use portal_sim::{portal, urlencode};
 
 /// The content type of commands.
@@ -21,60 +23,32 @@ pub const NDJSON: &str = "application/x-ndjson";
 
 /// The default address of a processor or `standalone`.
 pub const URL: &str = "http://127.0.0.1:8081";
+/// The server's limit for one page of a list.
+const PAGE: u64 = 1_000;
 /// More than the server's own limit for a query.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(40);
 
-/// Arguments that say where to ask, and as whom.
+/// The address of the query API, and the token.
 pub fn server_arguments() -> [Arg; 2] {
     [
-        Arg::new("query")
-            .long("query")
-            .value_name("URL")
-            .default_value(URL)
-            .help("The query API; also HOOKLEDGER_QUERY"),
-        Arg::new("query-token-file")
-            .long("query-token-file")
-            .value_name("FILE")
-            .value_parser(value_parser!(PathBuf))
-            .help("A file with the bearer token; else HOOKLEDGER_QUERY_TOKEN or HOOKLEDGER_QUERY_TOKEN_FILE"),
+        option("query", "URL", "The query API; also HOOKLEDGER_QUERY").default_value(URL),
+        arguments::path(
+            "query-token-file",
+            "FILE",
+            "A file with the bearer token; else HOOKLEDGER_QUERY_TOKEN or HOOKLEDGER_QUERY_TOKEN_FILE",
+        ),
     ]
 }
 
 pub fn question_arguments() -> [Arg; 5] {
     let [query, token] = server_arguments();
-    let after = Arg::new("after").long("after").value_name("EVENT-ID").help("Answer once this event has been folded");
-    let wait = Arg::new("wait").long("wait").value_name("DURATION").help("Wait so long for it, such as 5s");
-    let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON, for programs");
-    [query, token, after, wait, json]
+    let after = option("after", "EVENT-ID", "Answer once this event has been folded");
+    let wait = option("wait", "DURATION", "Wait so long for it, such as 5s");
+    [query, token, after, wait, arguments::json()]
 }
 
-/// Arguments of a list that has pages.
-pub fn page_arguments(limit: &'static str, limit_max: u64, help: &'static str) -> [Arg; 2] {
-    let limit = Arg::new("limit").long("limit").value_name("N").default_value(limit);
-    let cursor = Arg::new("cursor").long("cursor").value_name("CURSOR").help("Go on behind a former list's end");
-    [limit.value_parser(value_parser!(u64).range(1..=limit_max)).help(help), cursor]
-}
-
-pub fn installation_arguments() -> [Arg; 2] {
-    [
-        Arg::new("app").value_name("APP").required(true).value_parser(app).help("The app, as in the handler's URL"),
-        Arg::new("member").value_name("MEMBER").required(true).value_parser(member).help("The portal's member_id"),
-    ]
-}
-
-pub fn installation(arguments: &ArgMatches) -> Installation {
-    let app = arguments.get_one::<AppName>("app").expect("clap requires it").clone();
-    let member_id = arguments.get_one::<MemberId>("member").expect("clap requires it").clone();
-    Installation { app, member_id }
-}
-
-pub fn app(text: &str) -> Result<AppName, &'static str> {
-    AppName::parse(text).ok_or("an app's name is made of a-z, 0-9 and -, at most 63 of them")
-}
-
-pub fn member(text: &str) -> Result<MemberId, &'static str> {
-    MemberId::parse(text).ok_or("a member_id is made of letters, digits, -, _ and ., at most 64 of them")
-}
+/// Items of a list, and the cursor of what follows them.
+pub type Page = (Vec<Value>, Option<String>);
 
 pub struct Query {
     client: Client,
@@ -114,6 +88,30 @@ impl Query {
         self.read(answer)
     }
 
+    /// Items of a list from a cursor on, page by page up to a limit. A page may be empty although there are more.
+    pub async fn list(
+        &mut self,
+        path: &str,
+        parameters: &[(&str, Option<&str>)],
+        limit: u64,
+        cursor: Option<&str>,
+    ) -> Result<Page, QueryError> {
+        let mut items = Vec::new();
+        let mut next = cursor.map(str::to_owned);
+        loop {
+            let page = (limit - items.len() as u64).min(PAGE).to_string();
+            let place = [("limit", Some(page.as_str())), ("cursor", next.as_deref())];
+            let mut document = self.get(path, &[parameters, &place].concat()).await?;
+            if let Value::Array(more) = document["items"].take() {
+                items.extend(more);
+            }
+            next = document["next"].as_str().map(str::to_owned);
+            if next.is_none() || items.len() as u64 >= limit {
+                return Ok((items, next));
+            }
+        }
+    }
+
     /// The record of one installation, or a path below.
     pub async fn about(
         &mut self,
@@ -121,7 +119,7 @@ impl Query {
         below: &str,
         parameters: &[(&str, Option<&str>)],
     ) -> Result<Value, QueryError> {
-        self.get(&format!("/v1/installations/{installation}{below}"), parameters).await
+        self.get(&path_of(installation, below), parameters).await
     }
 
     /// Whether the holder of a token may call a method. Only the token's fingerprint is sent.
@@ -138,9 +136,7 @@ impl Query {
         if let Some(wait) = parameters.iter().find_map(|(name, value)| value.filter(|_| *name == "wait")) {
             question["wait"] = wait.into();
         }
-        let path = with("/v1/check", parameters);
-        let answer = self.client.post(&path, portal::JSON, Bytes::from(question.to_string())).await;
-        self.read(answer)
+        self.post(&with("/v1/check", parameters), portal::JSON, Bytes::from(question.to_string())).await
     }
 
     /// Whether a token is the portal's `application_token`.
@@ -179,8 +175,29 @@ impl Query {
     }
 }
 
+/// A command that prints a list, with the arguments of [`arguments::page`] and [`question_arguments`].
+pub fn print_list<'a, const N: usize>(
+    arguments: &'a ArgMatches,
+    path: &str,
+    mut parameters: Vec<(&'a str, Option<&'a str>)>,
+    columns: [&str; N],
+) -> anyhow::Result<Outcome> {
+    let limit = *arguments.get_one::<u64>("limit").expect("a default");
+    parameters.extend(waiting(arguments));
+    let mut query = Query::from_arguments(arguments)?;
+    let listed = query.list(path, &parameters, limit, text(arguments, "cursor"));
+    let (items, next) = block_on(async { Ok(listed.await?) })?;
+    print_page(arguments.get_flag("json"), columns, &items, next.as_deref())?;
+    Ok(Outcome::Done)
+}
+
+/// The path of one installation's record, or of what lies below.
+pub fn path_of(installation: &Installation, below: &str) -> String {
+    format!("/v1/installations/{installation}{below}")
+}
+
 pub fn waiting(arguments: &ArgMatches) -> [(&'static str, Option<&str>); 2] {
-    ["after", "wait"].map(|name| (name, arguments.get_one::<String>(name).map(String::as_str)))
+    ["after", "wait"].map(|name| (name, text(arguments, name)))
 }
 
 fn with(path: &str, parameters: &[(&str, Option<&str>)]) -> String {

@@ -5,17 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{ArgMatches, Command};
-use indicatif::{ProgressBar, ProgressStyle};
-use processor::maintenance::rebuild::{Progress, rebuild};
+use indicatif::ProgressBar;
+use processor::maintenance::rebuild::{RebuildProgress, rebuild};
 use processor::state::{opening, watchdog};
 use runtime::lifecycle::Stop;
-use runtime::settings::Settings;
-use runtime::telemetry;
 
 use crate::logs::{logs, settings};
 use crate::outcome::Outcome;
-use crate::output::{complain, print};
-use crate::state::{State, described};
+use crate::output::{bar, complain, print};
+use crate::state::{State, described, settings_of};
 
 /// Without a progress bar, a line shows the progress.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -29,9 +27,7 @@ pub fn command() -> Command {
 }
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
-    let settings = Settings::from_matches_and_process(&settings(), arguments)?;
-    telemetry::init_logs(settings.log_format()?);
-    settings.warn();
+    let settings = settings_of(&settings(), arguments)?;
     let stop = Stop::on_signals().context("listen for signals")?;
     let state = State::take(&settings)?;
     watchdog::end_with(&opening::beside(&state.dir, "rebuilding"));
@@ -58,19 +54,17 @@ pub struct Shown {
     is_terminal: bool,
     began: Instant,
     said: Instant,
-    progress: Progress,
+    progress: RebuildProgress,
 }
 
 impl Shown {
     pub fn new() -> Self {
-        let template = "{bar:40} {pos}/{len} places of facts, {per_sec}, {eta} left";
-        let style = ProgressStyle::with_template(template).expect("the template is well formed");
         let (is_terminal, now) = (io::stderr().is_terminal(), Instant::now());
-        let bar = ProgressBar::new(0).with_style(style);
-        Self { bar, is_terminal, began: now, said: now, progress: Progress::default() }
+        let bar = bar(0, "{bar:40} {pos}/{len} places of facts, {per_sec}, {eta} left");
+        Self { bar, is_terminal, began: now, said: now, progress: RebuildProgress::default() }
     }
 
-    pub fn report(&mut self, progress: Progress) {
+    pub fn report(&mut self, progress: RebuildProgress) {
         self.progress = progress;
         self.bar.set_length(progress.all);
         self.bar.set_position(progress.read);
@@ -87,13 +81,13 @@ impl Shown {
     }
 
     fn sentence(&self) -> String {
-        let (Progress { read, all }, took) = (self.progress, self.began.elapsed());
+        let (RebuildProgress { read, all }, took) = (self.progress, self.began.elapsed());
         let per_second = u128::from(read) * 1_000 / took.as_millis().max(1);
         format!("{read} of {all} places of facts are read in {:.1} s, {per_second} a second", took.as_secs_f64())
     }
 }
 
-fn left(Progress { read, all }: Progress, took: Duration) -> Duration {
+fn left(RebuildProgress { read, all }: RebuildProgress, took: Duration) -> Duration {
     let rest = u32::try_from(all.saturating_sub(read).saturating_mul(1_000) / read.max(1)).unwrap_or(u32::MAX);
     took.saturating_mul(rest) / 1_000
 }
@@ -105,7 +99,7 @@ mod tests {
     #[test]
     fn the_rest_takes_as_long_as_what_was_done_in_proportion() {
         let took = Duration::from_secs(10);
-        assert_eq!(left(Progress { read: 25, all: 100 }, took), Duration::from_secs(30));
-        assert_eq!(left(Progress { read: 100, all: 100 }, took), Duration::ZERO);
+        assert_eq!(left(RebuildProgress { read: 25, all: 100 }, took), Duration::from_secs(30));
+        assert_eq!(left(RebuildProgress { read: 100, all: 100 }, took), Duration::ZERO);
     }
 }

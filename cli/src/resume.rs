@@ -1,18 +1,17 @@
 //! `hookledger resume`: shows inconsistent logs that halt processors, and lets them continue on request.
 
 use anyhow::Context;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{ArgMatches, Command};
 use event_log::{EventLog, EventLogError};
 use primitives::time::Timestamp;
 use processor::maintenance::resume::{Obstacle, accept, obstacles};
 use runtime::lifecycle::Stop;
-use runtime::settings::Settings;
-use runtime::telemetry;
 
+use crate::arguments::switch;
 use crate::logs::{logs, own_logs, settings};
 use crate::outcome::Outcome;
 use crate::output::print;
-use crate::state::State;
+use crate::state::{State, settings_of};
 
 pub fn command() -> Command {
     runtime::settings::command("resume", "Shows inconsistent logs, and lets processors resume", &settings())
@@ -30,24 +29,12 @@ pub fn command() -> Command {
              their states from it.\n\nReads Kafka, or, where kafka is not set, the disk logs of a standalone in \
              data-dir, which must not be running.",
         )
-        .arg(
-            Arg::new("accept")
-                .long("accept")
-                .action(ArgAction::SetTrue)
-                .help("Resumes all partitions that are shown without it"),
-        )
-        .arg(
-            Arg::new("reinterpret-raw")
-                .long("reinterpret-raw")
-                .action(ArgAction::SetTrue)
-                .help("Where facts were lost, reads raw again from its first record"),
-        )
+        .arg(switch("accept", "Resumes all partitions that are shown without it"))
+        .arg(switch("reinterpret-raw", "Where facts were lost, reads raw again from its first record"))
 }
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
-    let settings = Settings::from_matches_and_process(&settings(), arguments)?;
-    telemetry::init_logs(settings.log_format()?);
-    settings.warn();
+    let settings = settings_of(&settings(), arguments)?;
     let stop = Stop::on_signals().context("listen for signals")?;
     let (accepts, again) = (arguments.get_flag("accept"), arguments.get_flag("reinterpret-raw"));
     let data_dir = settings.path("data-dir")?;

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{ArgMatches, Command};
 use disk_log::{Salvaged, salvage};
 
+use crate::arguments::path;
 use crate::outcome::Outcome;
 use crate::output::print;
 
@@ -16,14 +17,7 @@ pub fn command() -> Command {
             "Writes a new disk log with the readable records of a damaged one, each at its offset, and reports the \
              rest. Nothing is deleted: the damaged files are kept beside the directory. The log must not be in use.",
         )
-        .arg(
-            Arg::new("dir")
-                .long("dir")
-                .value_name("DIR")
-                .required(true)
-                .value_parser(value_parser!(PathBuf))
-                .help("The log's directory, as the error names it"),
-        )
+        .arg(path("dir", "DIR", "The log's directory, as the error names it").required(true))
 }
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {

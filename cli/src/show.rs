@@ -3,8 +3,9 @@
 use clap::{ArgMatches, Command};
 use serde_json::Value;
 
+use crate::arguments;
 use crate::outcome::Outcome;
-use crate::output::{aligned, print, print_json, shown};
+use crate::output::{aligned, print, print_json, row, shown, table_of};
 use crate::query::{self, Query};
 use crate::query_error::QueryError;
 use portal_sim::client::block_on;
@@ -34,13 +35,13 @@ const ALL_METHODS: [(&str, Option<&str>); 1] = [("limit", Some("1000"))];
 pub fn command() -> Command {
     Command::new("show")
         .about("Shows an installation's record and what its administrators allowed")
-        .args(query::installation_arguments())
+        .args(arguments::installation())
         .args(query::question_arguments())
 }
 
 /// With `--json` the record alone, as the API returns it.
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
-    let installation = query::installation(arguments);
+    let installation = arguments::given_installation(arguments);
     let mut query = Query::from_arguments(arguments)?;
     let json = arguments.get_flag("json");
     let (record, methods) = block_on(async {
@@ -53,14 +54,12 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let fields = FIELDS.iter().filter(|field| record.get(**field).is_some());
-    let mut text = aligned(&fields.map(|field| vec![(*field).to_owned(), shown(&record[*field])]).collect::<Vec<_>>());
+    let mut text = aligned(&fields.map(|field| row(field, shown(&record[*field]))).collect::<Vec<_>>());
     let methods = methods["items"].as_array().map_or(&[][..], Vec::as_slice);
     if !methods.is_empty() {
         let columns = ["method", "decision", "decided_at", "expires_at", "token"];
-        let mut rows = vec![columns.map(str::to_owned).to_vec()];
-        rows.extend(methods.iter().map(|method| columns.map(|column| shown(&method[column])).to_vec()));
         text.push('\n');
-        text.push_str(&aligned(&rows));
+        text.push_str(&table_of(columns, methods));
     }
     print(&text)?;
     Ok(Outcome::Done)

@@ -12,16 +12,14 @@ use disk_log::{DiskEventLog, DiskLog, DiskLogQuery, Options, Upkeep};
 use event_log::EventLogError;
 use event_log::contract::Retention;
 use http_edge::fit_open_files;
-use http_edge::listener::listener;
-use ingress::metrics::LogGauges;
-use ingress::{Delivery, Metrics, WebhookHandler, Webhooks, notify, supervisor};
+use ingress::{Delivery, Metrics, Webhooks, notify, supervisor};
 use processor::CommandLog;
 use processor::config::{FOLDING, QUERIES, ServiceConfig};
 use processor::run::identity::Identity;
 use processor::service::{self, QueryLogs};
 use runtime::lifecycle::{Readiness, Stop};
 use runtime::private;
-use runtime::settings::{KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, admin_listen};
+use runtime::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError, admin_listen};
 use runtime::telemetry::{self, LogFormat};
 
 use crate::output::print;
@@ -52,12 +50,9 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
     runtime.block_on(serve(config))
 }
 
-const UNVERIFIED_LIMIT: Setting = Setting {
-    name: "unverified-limit",
-    help: "How large the log unverified may become; beyond it the oldest give way.",
-    default: Some("256MiB"),
-    kind: Kind::Plain,
-};
+const UNVERIFIED_LIMIT: Setting = Setting::new("unverified-limit")
+    .default("256MiB")
+    .help("How large the log unverified may become; beyond it the oldest give way.");
 /// Only whole segments are deleted, and a large step has a segment of its own.
 const UNVERIFIED_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
@@ -92,9 +87,7 @@ impl Config {
             log_format: settings.log_format()?,
         })
     }
-}
 
-impl Config {
     /// What a start would refuse. It takes no lock: a supervisor checks settings while its server runs.
     fn check(&self) -> anyhow::Result<()> {
         self.webhooks.check()?;
@@ -127,21 +120,12 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let raw = logs.join("raw");
     let options = Options { on_sync: Some(metrics.on_sync()), ..Options::source() };
     let raw = DiskLog::open(&raw, options).with_context(|| format!("open the disk log in {}", raw.display()))?;
-    LogGauges::register(&registry, raw.clone());
+    ingress::metrics::register_disk_log(&registry, raw.clone());
     let log = raw.clone();
     readiness.unless(move || log.fault().is_some().then_some("the disk log takes no events"));
 
-    let handler = WebhookHandler::start(&config.webhooks, &registry, metrics).context("start the source check")?;
-    let handler = Arc::new(handler);
-    let listener = listener(config.webhooks.listen)
-        .with_context(|| format!("listen on {} for webhooks", config.webhooks.listen))?;
-    let bound = listener.local_addr().context("ask the socket where it listens")?;
-    config.webhooks.check_address(bound)?;
-    config.webhooks.warn_of_open_apps(bound);
-    let (webhooks, serving) =
-        ingress::serve(listener, &config.webhooks, handler, Delivery::Disk(raw.clone()), stop.clone())
-            .context("take webhooks")?;
-    tracing::info!(what = "webhooks", address = %webhooks, "listening");
+    let delivery = Delivery::Disk(raw.clone());
+    let (webhooks, serving) = ingress::take_webhooks(&config.webhooks, &registry, metrics, delivery, stop.clone())?;
     let (registered, ready) = (registry.clone(), readiness.clone());
     let (admin, administering) =
         admin::serve(config.admin_listen, admin_limits, registered, ready, || true, stop.clone())?;
@@ -191,7 +175,7 @@ mod tests {
         let tables = [ingress::config::table(), processor::config::settings(), settings()];
         let variable = |setting: &Setting| format!("HOOKLEDGER_{}", setting.name.replace('-', "_").to_uppercase());
         let own = [admin_listen("127.0.0.1:9080")];
-        for setting in tables.iter().flatten().filter(|setting| setting.kind != Kind::Switch) {
+        for setting in tables.iter().flatten().filter(|setting| setting.kind != runtime::settings::Kind::Switch) {
             let read = runtime::settings::read("other", "", &own, ["other".into()], &|_| None, [variable(setting)]);
             assert!(read.is_ok(), "{}: {}", setting.name, read.expect_err("refused"));
         }

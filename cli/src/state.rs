@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ArgMatches;
 use processor::run::identity::Identity;
 use processor::state::{Store, Trusts};
-use runtime::settings::{Settings, SettingsError};
+use runtime::settings::{Setting, Settings, SettingsError};
+use runtime::telemetry;
 
 use crate::outcome::Usage;
-use crate::output::aligned;
+use crate::output::table;
 
 /// Locked against processors while it lives.
 pub struct State {
@@ -35,21 +37,28 @@ impl State {
     }
 }
 
+/// Reads the settings of a command, and starts its log lines.
+pub fn settings_of(known: &[Setting], arguments: &ArgMatches) -> anyhow::Result<Settings> {
+    let settings = Settings::from_matches_and_process(known, arguments)?;
+    telemetry::init_logs(settings.log_format()?);
+    settings.warn();
+    Ok(settings)
+}
+
 pub fn setting_names() -> [&'static str; 3] {
     ["data-dir", "apps", "log-format"]
 }
 
 /// Positions and digests, a line for each partition.
 pub fn described(store: &Store) -> String {
-    let mut rows = vec![["partition", "facts", "raw", "digest"].map(str::to_owned).to_vec()];
-    for partition in 0..store.partitions() {
+    let row = |partition: u32| {
         let checkpoint = store.checkpoint(partition);
         let raw = checkpoint.raw.map_or_else(|| "-".to_owned(), |raw| raw.to_string());
-        rows.push(vec![partition.to_string(), checkpoint.facts.to_string(), raw, store.digest(partition)]);
-    }
+        [partition.to_string(), checkpoint.facts.to_string(), raw, store.digest(partition)]
+    };
     let installations: i64 = store.counts().installations.values().sum();
     let total = format!("{installations} installations, folded from {}\n", store.log());
-    aligned(&rows) + &total
+    table(["partition", "facts", "raw", "digest"], (0..store.partitions()).map(row)) + &total
 }
 
 pub fn is_missing(dir: &Path) -> anyhow::Error {

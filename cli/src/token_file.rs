@@ -2,23 +2,20 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
-use clap::{Arg, value_parser};
+use clap::Arg;
 use primitives::secret::Secret;
 
+use crate::arguments;
 use crate::outcome::Usage;
 
 /// More than any token.
 pub const TOKEN_BYTES_MAX: u64 = 4_096;
 
 pub fn argument() -> Arg {
-    Arg::new("token-file")
-        .long("token-file")
-        .value_name("FILE")
-        .value_parser(value_parser!(PathBuf))
-        .help("A file that holds the token")
+    arguments::path("token-file", "FILE", "A file that holds the token")
 }
 
 /// Without the whitespace around it.

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{ArgMatches, Command};
 use primitives::secret::Fingerprint;
 use serde_json::{Value, json};
 
+use crate::arguments::{self, option, switch};
 use crate::outcome::{Outcome, Usage};
-use crate::output::{print, print_json, shown};
+use crate::output::{print_answer, shown};
 use crate::query::{self, Query};
 use crate::token_file;
 use portal_sim::client::block_on;
@@ -26,17 +27,14 @@ pub fn command() -> Command {
              attested before stay trusted; use --revoke for those that should not.\n\
              Example: hookledger trust crm-sync a223c6b3710f85df22e9377d6c4f7553 --token-file token.txt",
         )
-        .args(query::installation_arguments())
+        .args(arguments::installation())
         .arg(
-            Arg::new("principal")
-                .long("principal")
-                .value_name("SHA256")
-                .value_parser(|text: &str| Fingerprint::parse(text).ok_or("a principal is 64 hex digits"))
-                .help("The SHA-256 of the application_token"),
+            option("principal", "SHA256", "The SHA-256 of the application_token")
+                .value_parser(|text: &str| Fingerprint::parse(text).ok_or("a principal is 64 hex digits")),
         )
         .arg(token_file::argument().conflicts_with("principal"))
-        .arg(Arg::new("revoke").long("revoke").action(ArgAction::SetTrue).help("Do not trust it any longer"))
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON, for programs"))
+        .arg(switch("revoke", "Do not trust it any longer"))
+        .arg(arguments::json())
         .args(query::server_arguments())
         .subcommand(list::command())
         .subcommand_negates_reqs(true)
@@ -47,7 +45,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     if let Some((_, arguments)) = arguments.subcommand() {
         return list::run(arguments);
     }
-    let installation = query::installation(arguments);
+    let installation = arguments::given_installation(arguments);
     let principal = match (arguments.get_one::<Fingerprint>("principal"), arguments.get_one::<PathBuf>("token-file")) {
         (Some(principal), _) => *principal,
         (None, Some(file)) => Fingerprint::of(token_file::read(file)?.reveal()),
@@ -61,13 +59,11 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
         let last = answer["last"].as_str().unwrap_or_default().to_owned();
         Ok(query.about(&installation, "", &[("after", Some(last.as_str())), ("wait", Some(FOLDED_WITHIN))]).await?)
     })?;
-    if arguments.get_flag("json") {
-        print_json(&record)?;
-    } else {
+    print_answer(arguments, &record, || {
         let trusted = record["trusted"].as_array().into_iter().flatten();
         let trusted: Vec<String> = trusted.map(|trusted| shown(&trusted["principal"])).collect();
         let trusted = if trusted.is_empty() { "no principal".to_owned() } else { trusted.join(", ") };
-        print(&format!("{installation} is {}; trusted: {trusted}\n", shown(&record["status"])))?;
-    }
+        format!("{installation} is {}; trusted: {trusted}", shown(&record["status"]))
+    })?;
     Ok(Outcome::Done)
 }

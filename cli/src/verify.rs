@@ -2,12 +2,11 @@
 
 use clap::{ArgMatches, Command};
 use processor::state::{StoreError, opening, watchdog};
-use runtime::settings::{PROCESS, Setting, Settings};
-use runtime::telemetry;
+use runtime::settings::{PROCESS, Setting};
 
 use crate::outcome::{Outcome, Usage};
 use crate::output::print;
-use crate::state::{State, described, setting_names};
+use crate::state::{State, described, setting_names, settings_of};
 
 pub fn command() -> Command {
     runtime::settings::command("verify", "Reads a processor's whole state and compares it with its digest", &settings())
@@ -19,9 +18,7 @@ pub fn command() -> Command {
 }
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
-    let settings = Settings::from_matches_and_process(&settings(), arguments)?;
-    telemetry::init_logs(settings.log_format()?);
-    settings.warn();
+    let settings = settings_of(&settings(), arguments)?;
     let state = State::take(&settings)?;
     let dir = state.dir.display();
     if !state.dir.is_dir() {

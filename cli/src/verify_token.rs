@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgMatches, Command};
 use primitives::plain;
 
+use crate::arguments;
 use crate::outcome::Outcome;
-use crate::output::{print, print_json, shown};
+use crate::output::{print_answer, shown};
 use crate::query::{self, Query};
 use crate::token_file;
 use portal_sim::client::block_on;
@@ -15,13 +16,13 @@ pub fn command() -> Command {
     Command::new("verify-token")
         .about("Asks whether a token is the portal's application_token")
         .after_help("Exit codes: 0 yes, 3 no, 4 not known.")
-        .args(query::installation_arguments())
+        .args(arguments::installation())
         .arg(token_file::argument().required(true))
         .args(query::question_arguments())
 }
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
-    let installation = query::installation(arguments);
+    let installation = arguments::given_installation(arguments);
     let token = token_file::read(arguments.get_one::<PathBuf>("token-file").expect("clap requires it"))?;
     let mut query = Query::from_arguments(arguments)?;
     let waiting = query::waiting(arguments);
@@ -32,11 +33,9 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
         Some(serde_json::Value::Null) => ("not known", Outcome::NotYet),
         _ => anyhow::bail!("{} does not say whether it is verified", query.url()),
     };
-    if arguments.get_flag("json") {
-        print_json(&answer)?;
-    } else {
+    print_answer(arguments, &answer, || {
         let basis = answer["basis"].as_str().map(|basis| format!(", {basis}")).unwrap_or_default();
-        print(&format!("{}\n", plain::line(&format!("{said}: {}{basis}", shown(&answer["reason"])))))?;
-    }
+        plain::line(&format!("{said}: {}{basis}", shown(&answer["reason"])))
+    })?;
     Ok(outcome)
 }

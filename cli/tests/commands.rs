@@ -363,8 +363,8 @@ fn a_life_is_compared_with_what_is_known_of_it() {
         let ended = run(&life);
         assert_eq!(ended.code, i32::from(forgetful), "{ended:?}");
         assert_eq!(ended.stdout.contains("status should be uninstalled"), forgetful, "{ended:?}");
-        let told = server.requests().iter().filter(|request| request.line.starts_with("POST /v1/events/")).count();
-        assert_eq!(told, 9);
+        let sent = server.requests().iter().filter(|request| request.line.starts_with("POST /v1/events/")).count();
+        assert_eq!(sent, 9);
     }
 }
 

@@ -17,7 +17,7 @@ use event_log::contract::{Retention, Topic};
 use primitives::time::Timestamp;
 use processor::metrics::Metrics;
 use processor::run::identity::Identity;
-use processor::run::owner::Limits;
+use processor::run::limits::Limits;
 use processor::run::recent_events::RecentEvents;
 use processor::run::session::{Processor, Timings};
 use processor::run::shared::Shared;

@@ -32,7 +32,7 @@ pub fn disk_log(data: &[u8]) {
     let is_whole = files == *written;
     let dir = lay(&files);
     let Some((log, first, end)) = open(dir.path()) else {
-        assert!(!is_whole, "what nobody touched opens");
+        assert!(!is_whole, "an unchanged log opens");
         return check_salvage(dir.path());
     };
     if is_whole {

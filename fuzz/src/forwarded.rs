@@ -1,4 +1,4 @@
-//! `X-Forwarded-For`: whom proxies name, and what strangers write into it.
+//! `X-Forwarded-For`: the clients that proxies name, and what strangers write into it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use runtime::settings::read;
 
 use crate::input::Input;
 
-/// A stranger is itself, whatever it says. Behind a proxy it is whoever the last of them names; what stands before
+/// A stranger is itself, whatever it says. Behind a proxy it is the client that the last of them names; what stands before
 /// that in the list changes nothing, and how it is spread over lines does not either.
 pub fn forwarded(data: &[u8]) {
     let mut input = Input(data);

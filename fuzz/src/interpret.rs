@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// Shorter values are not looked for: they would be found everywhere.
 const SECRET_BYTES_MIN: usize = 16;
-/// What Kafka takes unless it is told otherwise, without room for a key and headers.
+/// Kafka's default limit of a record, without room for a key and headers.
 const RECORD_BYTES_MAX: usize = 1_040_000;
 /// A fact is small, whatever it was made of.
 const FACT_BYTES_MAX: usize = 512 * 1024;

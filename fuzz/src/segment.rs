@@ -1,4 +1,4 @@
-//! Segments that somebody made up: every checksum is right, whatever is in them.
+//! Segments that were made up: every checksum is right, whatever is in them.
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,7 @@ use runtime::settings::{Setting, Settings, read};
 
 use crate::disk_log::{lay, log_in};
 
-/// Stands where a secret is; it is nowhere else.
+/// Stands in place of a secret, and in no other place.
 const SECRET: &str = "Xq7Zp2Vw9Lk4Rt8Bn3";
 /// What the input writes in its place.
 const SIGN: &str = "@";
@@ -64,7 +64,7 @@ pub fn settings(data: &[u8]) {
     fs::remove_file(path).expect("it is still there");
 }
 
-/// Everything that anybody is ever shown of settings that were read.
+/// Everything that is ever shown of settings that were read.
 fn shown(program: &str, table: &[Setting], settings: &Settings) -> String {
     let described = settings.describe();
     for setting in table {
@@ -92,7 +92,7 @@ fn with_secret(line: &str, beginnings: &[&str]) -> String {
     }
 }
 
-/// Files beside ours are nobody's business here.
+/// Files beside ours do not matter here.
 fn reads_a_file(line: &str) -> bool {
     line.contains("file") || line.contains("FILE") || line.contains("config") || line.contains("CONFIG")
 }

@@ -1,4 +1,4 @@
-//! Whom a webhook is from, and whether it is taken: the app of its path, the client's address, source lists, the budget for junk.
+//! The sender of a webhook, and whether it is taken: the app of its path, the client's address, source lists, the budget for junk.
 
 pub mod apps;
 pub mod budget;

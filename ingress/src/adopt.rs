@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_asks_for_its_directory_and_is_given_it() {
+    fn an_ingress_that_comes_back_is_given_its_directory() {
         let data_dir = tempfile::tempdir().expect("a directory");
         let dir = left_behind(data_dir.path(), 3);
         let adoption = Adoption::open(inspect(&dir).expect("a log"), 1, "a test").expect("adopted");
@@ -354,10 +354,10 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_of_one_that_was_killed_holds_nobody_up() {
+    fn the_mark_of_a_killed_adopter_delays_no_owner() {
         let data_dir = tempfile::tempdir().expect("a directory");
         let dir = left_behind(data_dir.path(), 1);
-        fs::write(dir.join(MARK), "somebody").expect("a mark");
+        fs::write(dir.join(MARK), "another ingress").expect("a mark");
         let log = open_own(&dir, &Options::spool(1 << 20), &Stop::default());
         assert!(log.is_ok() && !dir.join(MARK).exists());
         let stopped = Stop::default();

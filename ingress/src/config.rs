@@ -1,4 +1,4 @@
-//! The settings of ingress: their table, and their types once they are read.
+//! The settings of ingress, once they are read.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,8 +8,7 @@ use std::time::Duration;
 use bitrix24::AppName;
 use http_edge::listener::is_handed_over;
 use http_edge::{Limits, TlsFiles};
-use runtime::settings::KafkaSettings;
-use runtime::settings::{App, KAFKA, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen};
+use runtime::settings::{App, KafkaSettings, Settings, SettingsError};
 use runtime::telemetry::LogFormat;
 
 use crate::admission::budget::Allowance;
@@ -17,6 +16,10 @@ use crate::admission::proxies::Proxies;
 use crate::admission::source_check::{Check, Sources};
 use crate::admission::source_list::Place;
 use crate::delivery::state::Rules;
+
+mod table;
+
+pub use table::{WEBHOOKS, table};
 
 /// Kafka's default record limit is about a megabyte; a body leaves room for key and headers.
 const BODY_LIMIT_BYTES_MAX: u64 = 900 * 1024;
@@ -32,163 +35,6 @@ const HANDED_OVER_RECORDS_MAX: usize = 20_000;
 const HANDED_OVER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long an acknowledgement is awaited when the disk log has no room.
 const REPORT_WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// Settings of webhooks, in every form of Hookledger.
-pub const WEBHOOKS: &[Setting] = &[
-    Setting {
-        name: "ingress-listen",
-        help: "The address for webhooks, the only port that faces the internet.",
-        default: Some("127.0.0.1:8080"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "hold",
-        help: "A small parent holds the socket for webhooks: SIGHUP to it restarts the server without refusing a \
-               connection.",
-        default: None,
-        kind: Kind::Switch,
-    },
-    Setting {
-        name: "idle-timeout",
-        help: "The idle timeout between two requests; longer than that of a proxy in front.",
-        default: Some("5s"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "stop-notice",
-        help: "At shutdown, how long `/readyz` fails before connections are closed; for proxies that check it.",
-        default: Some("0s"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "head-timeout",
-        help: "The timeout of a request's head, with everything before it.",
-        default: Some("5s"),
-        kind: Kind::Plain,
-    },
-    Setting { name: "body-timeout", help: "The timeout of a request's body.", default: Some("10s"), kind: Kind::Plain },
-    Setting { name: "body-limit", help: "Larger bodies are refused.", default: Some("512KiB"), kind: Kind::Plain },
-    Setting {
-        name: "connections-limit",
-        help: "The most connections at a time; beyond it, the longest idle one is closed.",
-        default: Some("2048"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "request-memory-limit",
-        help: "The memory of all bodies, beyond 8KiB for each; beyond it, the slowest body is refused.",
-        default: Some("64MiB"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "large-request-bytes-per-second",
-        help: "The rate of reading requests beyond 4KiB of each, in total; small ones never wait. Or `off`.",
-        default: Some("8MiB"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "proxy-protocol",
-        help: "`v2`: every connection begins with the PROXY protocol, from trusted-proxies only; or `off`.",
-        default: Some("off"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "tls-cert-file",
-        help: "The certificate chain as PEM, for TLS on ingress-listen; read again when it changes.",
-        default: None,
-        kind: Kind::Plain,
-    },
-    Setting { name: "tls-key-file", help: "The certificate's private key as PEM.", default: None, kind: Kind::Plain },
-    TRUSTED_PROXIES,
-    Setting {
-        name: "path-keys-dir",
-        help: "A directory with a file for each app, by its name, that holds the secret last segment of its URL.",
-        default: None,
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "source-check",
-        help: "What happens to senders that are not in the source list: `off`, `observe` (counted) or `enforce` \
-               (refused).",
-        default: Some("off"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "source-list",
-        help: "Files and URLs with the addresses that Bitrix24 sends from: its JSON, or an address or network a line.",
-        default: Some("https://dl.bitrix24.com/webhook/app-world.json"),
-        kind: Kind::Repeated,
-    },
-    Setting {
-        name: "source-refresh",
-        help: "How often the source list is read again; a file also when it changes.",
-        default: Some("5m"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "junk-per-minute",
-        help: "The number of refused bodies that are kept in a minute; further ones are only counted.",
-        default: Some("600"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "junk-per-minute-per-source",
-        help: "The same from one address, with IPv6 from one /64.",
-        default: Some("60"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "junk-bytes-per-minute",
-        help: "The bytes of refused bodies that are kept in a minute.",
-        default: Some("1MiB"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "junk-bytes-per-minute-per-source",
-        help: "The same from one address, with IPv6 from one /64.",
-        default: Some("256KiB"),
-        kind: Kind::Plain,
-    },
-];
-
-/// Settings of the cluster form only.
-const KEEPING: &[Setting] = &[
-    Setting {
-        name: "keep",
-        help: "`kafka`: acknowledged by Kafka, or by the disk log after the deadline; `disk`: by the disk log first, always.",
-        default: Some("kafka"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "kafka-deadline",
-        help: "How long Kafka's acknowledgement is awaited before the disk log takes the event.",
-        default: Some("300ms"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "disk-log-limit",
-        help: "The size of the disk log; beyond it, and with Kafka down, webhooks are refused.",
-        default: Some("8GiB"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "adopt-dirs",
-        help: "Data directories of other ingresses, to send their events to Kafka when they stay away. The own one \
-               may be among them.",
-        default: None,
-        kind: Kind::Repeated,
-    },
-    Setting {
-        name: "adopt-after",
-        help: "How long such a directory must be without an owner before it is adopted.",
-        default: Some("2m"),
-        kind: Kind::Plain,
-    },
-];
-
-pub fn table() -> Vec<Setting> {
-    [&[admin_listen("127.0.0.1:9080")][..], WEBHOOKS, KEEPING, KAFKA, PROCESS].concat()
-}
 
 #[derive(Clone, Debug)]
 pub struct Webhooks {

@@ -13,7 +13,6 @@ use std::time::Duration;
 use anyhow::Context;
 use disk_log::{Delivered, Options};
 use http_edge::fit_open_files;
-use http_edge::listener::listener;
 use prometheus::Registry;
 use runtime::lifecycle::{Readiness, Stop};
 use runtime::telemetry;
@@ -33,7 +32,7 @@ mod webhook;
 pub use config::{Config, Webhooks};
 pub use delivery::handle::Delivery;
 pub use metrics::Metrics;
-pub use server::serve;
+pub use server::{serve, take_webhooks};
 pub use webhook::WebhookHandler;
 
 use delivery::disk;
@@ -57,16 +56,8 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
         move || dispatcher.upgrade().is_some_and(unavailable).then_some("neither Kafka nor the disk log takes events")
     });
 
-    let webhooks = &config.webhooks;
-    let handler = WebhookHandler::start(webhooks, &registry, metrics.clone()).context("start the source check")?;
-    let handler = Arc::new(handler);
-    let listener = listener(webhooks.listen).with_context(|| format!("listen on {} for webhooks", webhooks.listen))?;
-    let bound = listener.local_addr().context("ask the socket where it listens")?;
-    webhooks.check_address(bound)?;
-    webhooks.warn_of_open_apps(bound);
-    let serving = serve(listener, webhooks, handler, Delivery::Kafka(Arc::clone(&dispatcher)), stop.clone());
-    let (address, serving) = serving.context("take webhooks")?;
-    tracing::info!(what = "webhooks", %address, "listening");
+    let delivery = Delivery::Kafka(Arc::clone(&dispatcher));
+    let (_, serving) = take_webhooks(&config.webhooks, &registry, metrics.clone(), delivery, stop.clone())?;
 
     let alive = threads.alive();
     let admin = admin::serve(config.admin_listen, admin_limits, registry, readiness, alive, stop.clone());
@@ -128,7 +119,7 @@ fn open(config: &Config, metrics: &Metrics, registry: &Registry, stop: &Stop) ->
         tracing::info!(undelivered, "{undelivered} events of the last run are on disk and go to Kafka first");
     }
     let dispatcher = Arc::new(Dispatcher::new(log, delivered, config.kafka.partitions, config.rules));
-    metrics::Gauges::register(registry, Arc::clone(&dispatcher));
+    metrics::register_delivery(registry, Arc::clone(&dispatcher));
     Ok(dispatcher)
 }
 

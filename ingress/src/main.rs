@@ -1,4 +1,4 @@
-//! The program `ingress`: reads the settings, runs until told to stop, says how it ended.
+//! The program `ingress`: reads the settings, runs until a stop is requested, reports how it ended.
 
 use std::process::ExitCode;
 

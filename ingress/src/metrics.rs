@@ -6,22 +6,18 @@ use std::time::{Duration, Instant};
 
 use admin::Connections;
 use http_edge::{Ended, Observer};
-use kafka_log::Fault;
-use primitives::time::Timestamp;
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use runtime::telemetry::registered;
 
-use crate::admission::source_list::{Known, Verdict};
-use crate::delivery::dispatcher::Dispatcher;
+use crate::admission::source_list::Verdict;
 use crate::delivery::handle::Kept;
 
-mod disk_log;
+mod gauges;
 
-pub use disk_log::LogGauges;
+pub use gauges::register_disk_log;
+pub(crate) use gauges::{register_delivery, register_source_lists};
 
 /// From a fsync to what Bitrix24 may call slow, in seconds.
 const BUCKETS_S: &[f64] =
@@ -79,18 +75,7 @@ impl Outcome {
     }
 
     fn index(self) -> usize {
-        match self {
-            Self::Kept(Kept::Kafka) => 0,
-            Self::Kept(Kept::Disk) => 1,
-            Self::NotAnEvent => 2,
-            Self::UnknownApp => 3,
-            Self::UnknownSource => 4,
-            Self::TooLarge => 5,
-            Self::Unreadable => 6,
-            Self::StorageUnavailable => 7,
-            Self::Overloaded => 8,
-            Self::CrossSite => 9,
-        }
+        Self::ALL.iter().position(|outcome| *outcome == self).expect("all are listed")
     }
 }
 
@@ -191,12 +176,7 @@ impl Metrics {
     }
 
     pub fn judged(&self, verdict: Verdict) {
-        let counter = match verdict {
-            Verdict::Listed => &self.sources[0],
-            Verdict::Unlisted => &self.sources[1],
-            Verdict::NoList => &self.sources[2],
-        };
-        counter.inc();
+        self.sources[verdict as usize].inc();
     }
 
     pub fn adopted(&self, events: u64) {
@@ -258,112 +238,6 @@ impl Refused {
     fn lately(&self) -> bool {
         let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
         at.is_some_and(|at| at.elapsed() < REFUSED_LATELY)
-    }
-}
-
-/// Gauges that are read at collection: the disk log, and the state of Kafka.
-pub(crate) struct Gauges {
-    dispatcher: Arc<Dispatcher>,
-    events: IntGauge,
-    oldest_age_seconds: Gauge,
-    kafka_up: IntGauge,
-    refused: IntGauge,
-    renewed: IntCounter,
-    faults: IntCounterVec,
-}
-
-impl Gauges {
-    pub fn register(registry: &Registry, dispatcher: Arc<Dispatcher>) {
-        let whole = |name: &str, help: &str| IntGauge::new(name, help).expect("names in the code are valid");
-        LogGauges::register(registry, dispatcher.log().clone());
-        let age = Gauge::new("disk_log_oldest_age_seconds", "Age of the oldest event that is on disk only, or 0.");
-        let gauges = Self {
-            dispatcher,
-            events: whole("disk_log_events", "Events in the disk log that Kafka has not acknowledged."),
-            oldest_age_seconds: age.expect("names in the code are valid"),
-            kafka_up: whole("kafka_up", "Whether Kafka acknowledges records."),
-            refused: whole(
-                "ingress_refused_by_kafka_events",
-                "Events that Kafka refuses because they are too large for its topic. They are on disk.",
-            ),
-            renewed: IntCounter::new("ingress_producers_renewed_total", "Kafka producers that had to be replaced.")
-                .expect("names in the code are valid"),
-            faults: IntCounterVec::new(
-                Opts::new("kafka_errors_total", "Faults that Kafka or its client reported, by kind."),
-                &["kind"],
-            )
-            .expect("names in the code are valid"),
-        };
-        registry.register(Box::new(gauges)).expect("each metric is registered once");
-    }
-
-    fn all(&self) -> [&dyn Collector; 6] {
-        let Self { dispatcher: _, events, oldest_age_seconds, kafka_up, refused, renewed, faults } = self;
-        [events, oldest_age_seconds, kafka_up, refused, renewed, faults]
-    }
-
-    fn oldest_age(&self) -> Duration {
-        let first = self.dispatcher.delivered().watermark();
-        let oldest = self.dispatcher.log().reader(first).and_then(|mut reader| reader.next());
-        match oldest {
-            Ok(Some((_, record))) => Timestamp::now().since(record.at),
-            Ok(None) | Err(_) => Duration::ZERO,
-        }
-    }
-}
-
-impl Collector for Gauges {
-    fn desc(&self) -> Vec<&Desc> {
-        self.all().iter().flat_map(|one| one.desc()).collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.events.set(whole(self.dispatcher.delivered().undelivered()));
-        self.oldest_age_seconds.set(self.oldest_age().as_secs_f64());
-        let status = self.dispatcher.status();
-        self.kafka_up.set(i64::from(status.kafka_up));
-        self.refused.set(whole(status.parked as u64));
-        raise(&self.renewed, status.renewed);
-        for kind in Fault::ALL {
-            raise(&self.faults.with_label_values(&[kind.label()]), self.dispatcher.fault_reports().count(kind));
-        }
-        self.all().iter().flat_map(|one| one.collect()).collect()
-    }
-}
-
-/// Raises a counter to a value that was counted elsewhere.
-fn raise(counter: &IntCounter, to: u64) {
-    counter.inc_by(to.saturating_sub(counter.get()));
-}
-
-/// Gauges that are read at collection: the age of the source lists.
-pub(crate) struct ListGauges {
-    known: Arc<Known>,
-    age_seconds: Gauge,
-    addresses: IntGauge,
-}
-
-impl ListGauges {
-    pub fn register(registry: &Registry, known: Arc<Known>) {
-        let about = "How long ago the oldest source list was read, or the start where one never was.";
-        let age_seconds = Gauge::new("source_list_age_seconds", about).expect("names in the code are valid");
-        let about = "Addresses and networks in the source lists.";
-        let addresses = IntGauge::new("source_list_addresses", about).expect("names in the code are valid");
-        let gauges = Self { known, age_seconds, addresses };
-        registry.register(Box::new(gauges)).expect("each metric is registered once");
-    }
-}
-
-impl Collector for ListGauges {
-    fn desc(&self) -> Vec<&Desc> {
-        [self.age_seconds.desc(), self.addresses.desc()].concat()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        self.age_seconds.set(self.known.age(Instant::now()).as_secs_f64());
-        self.addresses.set(i64::try_from(self.known.entries()).unwrap_or(i64::MAX));
-        [self.age_seconds.collect(), self.addresses.collect()].concat()
     }
 }
 

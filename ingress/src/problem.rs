@@ -54,7 +54,7 @@ pub enum Refusal {
 
 impl Refusal {
     pub fn respond(&self) -> HttpResponseBuilder {
-        let mut response = HttpResponse::build(self.status());
+        let mut response = HttpResponse::build(self.kind().0);
         response.insert_header(("content-type", "application/problem+json"));
         match self {
             Self::StorageUnavailable | Self::Overloaded => {
@@ -76,10 +76,11 @@ impl Refusal {
     }
 
     pub fn document(&self) -> String {
+        let (status, name, title) = self.kind();
         let mut document = json!({
-            "type": format!("/docs/problems#{}", self.name()),
-            "title": self.title(),
-            "status": self.status().as_u16(),
+            "type": format!("/docs/problems#{name}"),
+            "title": title,
+            "status": status.as_u16(),
             "detail": self.detail(),
         });
         if let Self::NotAnEvent(Some(id)) | Self::UnknownSource(Some(id)) | Self::Encoded(Some(id)) = self {
@@ -88,51 +89,29 @@ impl Refusal {
         document.to_string()
     }
 
-    fn status(&self) -> StatusCode {
+    /// Status, section of `docs/problems.md`, and title.
+    fn kind(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::NotAnEvent(_) | Self::UnreadableBody => StatusCode::BAD_REQUEST,
-            Self::UnknownApp | Self::UnknownPath => StatusCode::NOT_FOUND,
-            Self::UnknownSource(_) | Self::CrossSite => StatusCode::FORBIDDEN,
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::StorageUnavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Encoded(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::WrongMethod | Self::EventInGet => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::NotAnEvent(_) => "not-an-event",
-            Self::UnknownApp => "unknown-app",
-            Self::UnknownSource(_) => "unknown-source",
-            Self::CrossSite => "cross-site",
-            Self::TooLarge { .. } => "too-large",
-            Self::StorageUnavailable => "storage-unavailable",
-            Self::Overloaded => "overloaded",
-            Self::Encoded(_) => "encoded",
-            Self::UnknownPath => "unknown-path",
-            Self::WrongMethod | Self::EventInGet => "wrong-method",
-            Self::UnreadableBody => "unreadable-body",
-            Self::BodyTooSlow { .. } => "body-too-slow",
-        }
-    }
-
-    fn title(&self) -> &'static str {
-        match self {
-            Self::NotAnEvent(_) => "The body is not a Bitrix24 event",
-            Self::UnknownApp => "There is no such app",
-            Self::UnknownSource(_) => "The sender is not one of Bitrix24's",
-            Self::CrossSite => "A web page of another site sent this",
-            Self::TooLarge { .. } => "The body is too large",
-            Self::StorageUnavailable => "The event cannot be kept right now",
-            Self::Overloaded => "There are too many large bodies at a time",
-            Self::Encoded(_) => "The body is compressed",
-            Self::UnknownPath => "There is nothing here",
-            Self::WrongMethod => "This takes POST, and GET or HEAD to see that it is there",
-            Self::EventInGet => "An event is sent with POST",
-            Self::UnreadableBody => "The body cannot be read",
-            Self::BodyTooSlow { .. } => "The body did not come in time",
+            Self::NotAnEvent(_) => (StatusCode::BAD_REQUEST, "not-an-event", "The body is not a Bitrix24 event"),
+            Self::UnreadableBody => (StatusCode::BAD_REQUEST, "unreadable-body", "The body cannot be read"),
+            Self::UnknownApp => (StatusCode::NOT_FOUND, "unknown-app", "There is no such app"),
+            Self::UnknownPath => (StatusCode::NOT_FOUND, "unknown-path", "There is nothing here"),
+            Self::UnknownSource(_) => (StatusCode::FORBIDDEN, "unknown-source", "The sender is not one of Bitrix24's"),
+            Self::CrossSite => (StatusCode::FORBIDDEN, "cross-site", "A web page of another site sent this"),
+            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
+            Self::StorageUnavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "storage-unavailable", "The event cannot be kept right now")
+            }
+            Self::Overloaded => {
+                (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "There are too many large bodies at a time")
+            }
+            Self::Encoded(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded", "The body is compressed"),
+            Self::WrongMethod => {
+                let title = "This takes POST, and GET or HEAD to see that it is there";
+                (StatusCode::METHOD_NOT_ALLOWED, "wrong-method", title)
+            }
+            Self::EventInGet => (StatusCode::METHOD_NOT_ALLOWED, "wrong-method", "An event is sent with POST"),
+            Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body-too-slow", "The body did not come in time"),
         }
     }
 

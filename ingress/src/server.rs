@@ -14,11 +14,14 @@ use actix_web::web::{Data, Payload};
 use actix_web::{App, HttpRequest, HttpResponse, web};
 use anyhow::Context;
 use http_edge::Options;
+use http_edge::listener::listener;
 use http_edge::site::is_cross_site;
+use prometheus::Registry;
 use runtime::lifecycle::Stop;
 
 use crate::config::Webhooks;
 use crate::delivery::handle::{Delivery, DeliveryHandle};
+use crate::metrics::Metrics;
 use crate::problem::Refusal;
 use crate::webhook::WebhookHandler;
 
@@ -27,6 +30,24 @@ mod over_sockets;
 
 /// How long shutdown waits for requests in flight, which is longer than any of their own waits.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Takes webhooks at the address of the settings, or on the socket that was handed over.
+pub fn take_webhooks(
+    webhooks: &Webhooks,
+    registry: &Registry,
+    metrics: Metrics,
+    delivery: Delivery,
+    stop: Stop,
+) -> anyhow::Result<(SocketAddr, impl Future<Output = io::Result<()>> + use<>)> {
+    let handler = WebhookHandler::start(webhooks, registry, metrics).context("start the source check")?;
+    let listener = listener(webhooks.listen).with_context(|| format!("listen on {} for webhooks", webhooks.listen))?;
+    let bound = listener.local_addr().context("ask the socket where it listens")?;
+    webhooks.check_address(bound)?;
+    webhooks.warn_of_open_apps(bound);
+    let serving = serve(listener, webhooks, Arc::new(handler), delivery, stop).context("take webhooks")?;
+    tracing::info!(what = "webhooks", address = %serving.0, "listening");
+    Ok(serving)
+}
 
 /// Serves webhooks until stopped. Returns the bound address; the future must be polled.
 pub fn serve(
@@ -101,8 +122,6 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::metrics::Metrics;
-    use http_edge::listener::listener;
 
     const BODY: &str = "event=ONAPPINSTALL&auth%5Bmember_id%5D=a223";
 

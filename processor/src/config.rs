@@ -8,7 +8,7 @@ use std::time::Duration;
 use bitrix24::AppName;
 use http_edge::Limits;
 use runtime::settings::{
-    App, KAFKA, KafkaSettings, Kind, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen,
+    App, KAFKA, KafkaSettings, PROCESS, Setting, Settings, SettingsError, TRUSTED_PROXIES, admin_listen,
 };
 use runtime::telemetry::LogFormat;
 
@@ -19,76 +19,41 @@ use crate::vouch::{Servers, VouchConfig};
 use domain::EndpointHosts;
 
 pub const PROCESSOR: &[Setting] = &[
-    Setting {
-        name: "group",
-        help: "The consumer group: processors of one group share the partitions.",
-        default: Some("hookledger-processor"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "instance-id",
-        help: "The static member id in the group; generated once and stored in data-dir unless set.",
-        default: None,
-        kind: Kind::Plain,
-    },
+    Setting::new("group")
+        .default("hookledger-processor")
+        .help("The consumer group: processors of one group share the partitions."),
+    Setting::new("instance-id")
+        .help("The static member id in the group; generated once and stored in data-dir unless set."),
 ];
 
 /// Limits of the fold, and vouching; standalone has them, too.
 pub const FOLDING: &[Setting] = &[
-    Setting {
-        name: "untrusted-installations-limit",
-        help: "Limit of installations per app that have only unverified events.",
-        default: Some("10000"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "vouch-budget",
-        help: "Calls to Bitrix24's authorisation server, of all processors of the group together.",
-        default: Some("5/s"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "vouch-servers",
-        help: "The authorisation servers; others than Bitrix24's must be on this machine.",
-        default: Some("https://oauth.bitrix.info,https://oauth.bitrix24.tech"),
-        kind: Kind::Plain,
-    },
+    Setting::new("untrusted-installations-limit")
+        .default("10000")
+        .help("Limit of installations per app that have only unverified events."),
+    Setting::new("vouch-budget")
+        .default("5/s")
+        .help("Calls to Bitrix24's authorisation server, of all processors of the group together."),
+    Setting::new("vouch-servers")
+        .default("https://oauth.bitrix.info,https://oauth.bitrix24.tech")
+        .help("The authorisation servers; others than Bitrix24's must be on this machine."),
 ];
 const VOUCH_RATE_MAX: f64 = 100.0;
 
 /// Settings of the query server; standalone has them, too.
 pub const QUERIES: &[Setting] = &[
-    Setting {
-        name: "query-listen",
-        help: "The address of the query API and the status page.",
-        default: Some("127.0.0.1:8081"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "query-tokens",
-        help: "Bearer tokens for queries, of 16 bytes or more, separated by commas or lines, each with its scopes and apps, \
+    Setting::new("query-listen").default("127.0.0.1:8081").help("The address of the query API and the status page."),
+    Setting::new("query-tokens").secret().help(
+        "Bearer tokens for queries, of 16 bytes or more, separated by commas or lines, each with its scopes and apps, \
                such as `TOKEN read app=crm-sync`; required unless query-listen is loopback.",
-        default: None,
-        kind: Kind::Secret,
-    },
-    Setting {
-        name: "endpoint-hosts",
-        help: "Hosts of endpoints that records show besides the portal's own and Bitrix24's, such as `*.example.org`.",
-        default: None,
-        kind: Kind::Repeated,
-    },
-    Setting {
-        name: "query-connections-limit",
-        help: "Limit of query connections; above it, the longest idle one is closed.",
-        default: Some("256"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "query-idle-timeout",
-        help: "How long a connection may be idle between two queries.",
-        default: Some("30s"),
-        kind: Kind::Plain,
-    },
+    ),
+    Setting::new("endpoint-hosts")
+        .repeated()
+        .help("Hosts of endpoints that records show besides the portal's own and Bitrix24's, such as `*.example.org`."),
+    Setting::new("query-connections-limit")
+        .default("256")
+        .help("Limit of query connections; above it, the longest idle one is closed."),
+    Setting::new("query-idle-timeout").default("30s").help("How long a connection may be idle between two queries."),
 ];
 
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);

@@ -3,6 +3,7 @@
 //! At `F` the state is the fold of `facts[0..F)`, and `facts` are the interpretation of `raw[0..K)`, after any crash.
 //! Webhooks are received by the crate `ingress`.
 
+mod command_log;
 pub mod config;
 pub mod maintenance;
 pub mod metrics;
@@ -13,4 +14,4 @@ pub mod state;
 pub mod state_dir;
 pub mod vouch;
 
-pub use query::commands::CommandLog;
+pub use command_log::CommandLog;

@@ -1,7 +1,6 @@
 //! Folding and the query server together, for any event log: one thread folds, a server responds.
 
 use std::net::SocketAddr;
-
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
@@ -11,11 +10,11 @@ use runtime::lifecycle::{Readiness, Stop};
 use tokio::task::spawn_blocking;
 use tracing::info;
 
+use crate::command_log::CommandLog;
 use crate::config::ServiceConfig;
 use crate::metrics::Metrics;
-use crate::query::commands::CommandLog;
 use crate::query::{QueryContext, serve};
-use crate::run::owner::Limits;
+use crate::run::limits::Limits;
 use crate::run::recent_events::RecentEvents;
 use crate::run::session::{Processor, Timings};
 use crate::run::shared::Shared;

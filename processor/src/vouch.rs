@@ -17,9 +17,10 @@ use primitives::secret::{Fingerprint, Secret};
 use primitives::time::Timestamp;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use runtime::lifecycle::Stop;
+use runtime::telemetry::registered;
 use tracing::{info, warn};
 
-use crate::CommandLog;
+use crate::command_log::CommandLog;
 use queue::{Offered, Queue, Request};
 pub use server::Servers;
 use server::{Answer, ask};
@@ -33,7 +34,7 @@ const WORKERS: usize = 4;
 const TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
 const TOKEN_BYTES_MAX: usize = 512;
 /// How often workers look whether to stop.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// The settings; without a client id in any app nothing is asked.
 #[derive(Clone, Debug)]
@@ -66,17 +67,13 @@ impl Vouching {
             return Ok(None);
         }
         let outcomes = Opts::new("vouch_total", "Queries to the authorisation server, by outcome.");
-        let outcomes = IntCounterVec::new(outcomes, &["outcome"])?;
-        registry.register(Box::new(outcomes.clone()))?;
+        let outcomes = registered(registry, IntCounterVec::new(outcomes, &["outcome"]));
         for answer in Answer::ALL {
             outcomes.with_label_values(&[answer.label()]);
         }
         outcomes.with_label_values(&[Offered::Full.label()]);
-        let waiting = IntGauge::new(
-            "vouch_queue_events",
-            "Events whose access token waits to be shown to the authorisation server.",
-        )?;
-        registry.register(Box::new(waiting.clone()))?;
+        let about = "Events whose access token waits to be shown to the authorisation server.";
+        let waiting = registered(registry, IntGauge::new("vouch_queue_events", about));
         let vouching = Arc::new(Self {
             queue: Mutex::new(Queue::new(Instant::now())),
             config,
@@ -166,7 +163,7 @@ impl Vouching {
         let request = queue.take(now);
         self.waiting.set(i64::try_from(queue.waiting()).unwrap_or(i64::MAX));
         if request.is_none() {
-            let wait = queue.next(now).map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY));
+            let wait = queue.next(now).map_or(CHECK_EVERY, |wait| wait.min(CHECK_EVERY));
             drop(self.changed.wait_timeout(queue, wait.max(Duration::from_millis(1))));
         }
         request

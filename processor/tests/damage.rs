@@ -6,7 +6,7 @@
 //!
 //! What a power loss leaves is modelled: of two moments of a state that is being written, every page of 4 KiB is as
 //! it was at the one or the other, every file as long as at the one or the other, and files that came or went are
-//! there or not. That is what a disk with a cache may do to writes that nobody synced. The moments are copies of the
+//! there or not. That is what a disk with a cache may do to writes that were not synced. The moments are copies of the
 //! directory that are made while it is written, file by file, so that one moment may itself be a little longer.
 //! Not modelled: pages that are neither old nor new, and what a file system does to its own tables.
 
@@ -26,7 +26,8 @@ use processor::state::sled::Sled;
 use processor::state::{Progressed, Store, Trusts, opening};
 use serde_json::Value;
 
-use history::{History, LOG, PARTITIONS};
+use event_log::memory::IDENTITY;
+use history::{History, PARTITIONS};
 use image::Image;
 use worker::Worker;
 
@@ -89,13 +90,13 @@ fn a_state_of_an_older_fold_answers_until_facts_were_read_again_into_a_new_one()
         let dir = tempfile::tempdir().expect("a directory");
         let (state, beside) = (dir.path().join("state"), dir.path().join("state.rebuilding"));
         let rows = Sled::open(&state).expect("open");
-        fold(&Store::open_as(1, Box::new(rows), LOG, PARTITIONS, Trusts::default()).expect("open"), &history, 2);
+        fold(&Store::open_as(1, Box::new(rows), IDENTITY, PARTITIONS, Trusts::default()).expect("open"), &history, 2);
         let begin = |log| opening::open(&beside, log, PARTITIONS, Trusts::default()).expect("open");
         match left {
-            "a third" => fold(&begin(LOG), &history, 1),
-            "all" => fold(&begin(LOG), &history, 3),
+            "a third" => fold(&begin(IDENTITY), &history, 1),
+            "all" => fold(&begin(IDENTITY), &history, 3),
             "half a swap" => {
-                fold(&begin(LOG), &history, 3);
+                fold(&begin(IDENTITY), &history, 3);
                 fs::remove_dir_all(&state).expect("quarantined");
             }
             "another log" => drop(begin("another log")),
@@ -109,7 +110,8 @@ fn a_state_of_an_older_fold_answers_until_facts_were_read_again_into_a_new_one()
         assert_eq!(seen.digests, expected, "{left}");
         assert_eq!(seen.stale > 0, left != "half a swap", "{left}");
         assert!(!beside.exists(), "{left}");
-        let whole = opening::open(&state, LOG, PARTITIONS, Trusts::default()).expect("what was put there is whole");
+        let whole =
+            opening::open(&state, IDENTITY, PARTITIONS, Trusts::default()).expect("what was put there is whole");
         assert!(!whole.is_outdated(), "{left}");
     }
 }
@@ -284,12 +286,12 @@ fn fold(store: &Store, history: &History, thirds: usize) {
 }
 
 fn open(dir: &Path) -> Store {
-    opening::open(&dir.join("state"), LOG, PARTITIONS, Trusts::default()).expect("open")
+    opening::open(&dir.join("state"), IDENTITY, PARTITIONS, Trusts::default()).expect("open")
 }
 
 /// The digests of a fold that never saw a disk.
 fn fresh(history: &History) -> Vec<String> {
-    let store = Store::open(Box::new(Memory::default()), LOG, PARTITIONS, Trusts::default()).expect("open");
+    let store = Store::open(Box::new(Memory::default()), IDENTITY, PARTITIONS, Trusts::default()).expect("open");
     fold(&store, history, 3);
     (0..PARTITIONS).map(|partition| store.digest(partition)).collect()
 }

@@ -18,7 +18,7 @@ use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use processor::maintenance::audit::{Audit, Auditing, Difference};
 use processor::metrics::Metrics;
-use processor::run::owner::Limits;
+use processor::run::limits::Limits;
 use processor::run::recent_events::RecentEvents;
 use processor::run::session::{Processor, Timings};
 use processor::run::shared::Shared;

@@ -2,18 +2,17 @@
 //!
 //! Facts are made on the way, so that memory holds what the processor needs and nothing else.
 
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use bitrix24::Installation;
 use domain::{Decision, Fact, FactKey, FactKind, Method, Profile, Revision, Stamp};
-use event_log::contract::Topic;
-use event_log::{Entry, EventId, EventLogError, LogReader, Position, Record};
+use event_log::memory::{IDENTITY, MemoryEventLog, MemoryFacts};
+use event_log::{EventId, Position, Record};
 use fastrand::Rng;
 use mimalloc::MiMalloc;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
-use processor::maintenance::rebuild::{Progress, rebuild};
+use processor::maintenance::rebuild::{RebuildProgress, rebuild};
 use processor::state::{Trusts, opening};
 use runtime::lifecycle::Stop;
 
@@ -21,7 +20,7 @@ use runtime::lifecycle::Stop;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// How many facts are read unless told otherwise; the figure is a million.
+/// How many facts are read by default; the figure is a million.
 const FACTS: u64 = 8_000;
 /// So many facts has an installation.
 const FACTS_OF_ONE: u64 = 20;
@@ -50,11 +49,12 @@ fn four_times_as_many_facts_take_four_times_as_long() {
 fn read(facts: u64) -> Duration {
     let dir = tempfile::tempdir().expect("a directory");
     let state = dir.path().join("state");
-    let mut event_log = Facts(facts);
-    let (began, mut told) = (Instant::now(), Progress::default());
+    let one = MemoryFacts::made(0, facts, move |offset| Some(record(facts, offset)));
+    let mut event_log = MemoryEventLog::new(vec![one], true, ());
+    let (began, mut reported) = (Instant::now(), RebuildProgress::default());
     let mut said = began;
-    let mut tell = |progress: Progress| {
-        told = progress;
+    let mut tell = |progress: RebuildProgress| {
+        reported = progress;
         if said.elapsed() >= Duration::from_secs(5) {
             said = Instant::now();
             eprintln!("facts read again: {} of {}", progress.read, progress.all);
@@ -62,91 +62,41 @@ fn read(facts: u64) -> Duration {
     };
     rebuild(&mut event_log, &state, Trusts::default(), &Stop::default(), &mut tell).expect("rebuilt");
     let took = began.elapsed();
-    assert_eq!(told, Progress { read: facts, all: facts });
-    let store = opening::open(&state, "facts", 1, Trusts::default()).expect("open");
+    assert_eq!(reported, RebuildProgress { read: facts, all: facts });
+    let store = opening::open(&state, IDENTITY, 1, Trusts::default()).expect("open");
     assert_eq!(store.checkpoint(0).facts, facts);
     assert_eq!(store.counts().installations.values().sum::<i64>(), i64::try_from(facts / FACTS_OF_ONE).expect("few"));
     took
 }
 
-/// So many facts in one partition.
-struct Facts(u64);
-
-impl Facts {
-    /// An install of each installation first, then what administrators and updates tell.
-    fn entry(&self, offset: u64) -> Entry {
-        let mut random = Rng::with_seed(offset);
-        let number = offset % (self.0 / FACTS_OF_ONE);
-        let installation = Installation::parse("crm-sync", &format!("member{number:010}")).expect("valid");
-        let at = Timestamp::from_s(1_700_000_000 + offset);
-        let profile = Profile { domain: Some(format!("portal{number}.bitrix24.com")), ..Profile::default() };
-        let kind = match offset / (self.0 / FACTS_OF_ONE) {
-            0 => FactKind::Installed { complete: true, profile },
-            round if round.is_multiple_of(2) => {
-                FactKind::Updated { previous_version: Some(round.to_string()), profile }
-            }
-            round => FactKind::MethodDecided {
-                method: Method::parse(&format!("voximplant.method{round}.get")).expect("a method"),
-                token: Fingerprint::of(&number.to_string()),
-                decision: if random.bool() { Decision::Granted } else { Decision::Denied },
-                profile,
-            },
-        };
-        let stamp = Stamp::new(Some(at), at, EventId::from_u128(random.u128(..)));
-        let principal = Fingerprint::of(&number.to_string());
-        let fact = Fact {
-            installation,
-            stamp,
-            principal,
-            raw: Position { partition: 0, offset },
-            revision: Revision::default(),
-            kind,
-        };
-        let key = Some(FactKey::Fact(fact.installation.clone(), fact.stamp.id).to_string());
-        let value = Some(serde_json::to_vec(&fact).expect("JSON").into());
-        Entry { position: Position { partition: 0, offset }, record: Record { key, value, headers: vec![], at } }
-    }
-}
-
-impl LogReader for Facts {
-    fn identity(&self) -> &'static str {
-        "facts"
-    }
-
-    fn partitions(&self) -> u32 {
-        1
-    }
-
-    fn tells_progress(&self) -> bool {
-        true
-    }
-
-    fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
-        Ok(None)
-    }
-
-    fn bounds(&mut self, topic: Topic, _: u32) -> Result<(u64, u64), EventLogError> {
-        assert_eq!(topic, Topic::Facts, "nothing else is looked at");
-        Ok((0, self.0))
-    }
-
-    fn read(
-        &mut self,
-        topic: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
-        assert_eq!(topic, Topic::Facts, "nothing else is looked at");
-        for offset in from.offset..until {
-            if visit(self.entry(offset)).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
-        Ok(0)
-    }
+/// An install of each installation first, then what administrators and updates tell.
+fn record(facts: u64, offset: u64) -> Record {
+    let mut random = Rng::with_seed(offset);
+    let number = offset % (facts / FACTS_OF_ONE);
+    let installation = Installation::parse("crm-sync", &format!("member{number:010}")).expect("valid");
+    let at = Timestamp::from_s(1_700_000_000 + offset);
+    let profile = Profile { domain: Some(format!("portal{number}.bitrix24.com")), ..Profile::default() };
+    let kind = match offset / (facts / FACTS_OF_ONE) {
+        0 => FactKind::Installed { complete: true, profile },
+        round if round.is_multiple_of(2) => FactKind::Updated { previous_version: Some(round.to_string()), profile },
+        round => FactKind::MethodDecided {
+            method: Method::parse(&format!("voximplant.method{round}.get")).expect("a method"),
+            token: Fingerprint::of(&number.to_string()),
+            decision: if random.bool() { Decision::Granted } else { Decision::Denied },
+            profile,
+        },
+    };
+    let stamp = Stamp::new(Some(at), at, EventId::from_u128(random.u128(..)));
+    let principal = Fingerprint::of(&number.to_string());
+    let fact = Fact {
+        installation,
+        stamp,
+        principal,
+        raw: Position { partition: 0, offset },
+        revision: Revision::default(),
+        kind,
+    };
+    let key = Some(FactKey::Fact(fact.installation.clone(), fact.stamp.id).to_string());
+    let value = Some(serde_json::to_vec(&fact).expect("JSON").into());
+    Record { key, value, headers: vec![], at }
 }

@@ -20,7 +20,7 @@ use event_log::{EventId, Position};
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use processor::run::inconsistency::What;
-use processor::run::publish::{Accepted, Heard, Progress};
+use processor::run::publish::{Accepted, HeardRecord, Progress};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ fn every_record_and_row_of_every_version_is_read_as_what_it_was() {
     check("accepted", 4, &trimmed);
     both("event", &public());
     check("event", 3, &full());
-    check("heard", 1, &Heard { heard_at: Timestamp::from_s(1_696_527_000) });
+    check("heard", 1, &HeardRecord { heard_at: Timestamp::from_s(1_696_527_000) });
 }
 
 #[test]

@@ -14,7 +14,7 @@ use event_log::{EventLogError, RawEvent};
 use portal_sim::history::{Cast, History, Message, Seen};
 use primitives::time::Timestamp;
 use processor::metrics::Metrics;
-use processor::run::owner::Limits;
+use processor::run::limits::Limits;
 use processor::run::recent_events::RecentEvents;
 use processor::run::session::{Processor, Timings};
 use processor::run::shared::Shared;

@@ -1,7 +1,6 @@
 //! What a stranger may send costs a bounded amount: of memory in one step, of time for each event, of rows in the state.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,12 +13,12 @@ use disk_log::{DiskEventLog, DiskLog, Options};
 use domain::{Attest, Attestation, DECISIONS_MAX, HELD_BYTES_MAX, RecordStatus};
 use event_log::contract::{Retention, Topic};
 use event_log::{
-    Applied, Entry, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, RawEvent, redrive_id,
+    Applied, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, RawEvent, Visit, redrive_id,
 };
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use processor::metrics::Metrics;
-use processor::run::owner::Limits;
+use processor::run::limits::Limits;
 use processor::run::recent_events::RecentEvents;
 use processor::run::session::{Processor, Timings};
 use processor::run::shared::Shared;
@@ -315,13 +314,7 @@ impl LogReader for Spy {
         self.event_log.bounds(topic, partition)
     }
 
-    fn read(
-        &mut self,
-        topic: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
+    fn read(&mut self, topic: Topic, from: Position, until: u64, visit: Visit<'_>) -> Result<(), EventLogError> {
         self.seen.lock().expect("no panic").reads += usize::from(topic == Topic::Raw);
         self.event_log.read(topic, from, until, visit)
     }

@@ -63,7 +63,7 @@ fn a_process_of_its_own() {
         }
         "hangs" => {
             let (_kept, never) = mpsc::channel::<()>();
-            watchdog::while_opening(state, Duration::from_millis(10), || never.recv()).expect_err("nobody sends");
+            watchdog::while_opening(state, Duration::from_millis(10), || never.recv()).expect_err("no sender");
         }
         other => panic!("{other}"),
     }

@@ -13,23 +13,14 @@ use primitives::time::Timestamp;
 
 pub mod group;
 mod log;
+mod refusal;
 
 use group::Group;
 pub use log::{Log, Slot};
+pub use refusal::Refusal;
 
 /// Transactions that are open for longer are aborted.
 pub const TRANSACTION_MS_MAX: u64 = 10_000;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Not ready yet: retry.
-    Again,
-    Abort(&'static str),
-    /// The transaction was open for too long, and was aborted.
-    TimedOut,
-    /// Another process has taken this identity.
-    Fenced(&'static str),
-}
 
 /// Everything that outlives the processors.
 pub struct Broker {

@@ -11,7 +11,7 @@ use event_log::{Position, Record};
 use fastrand::Rng;
 use primitives::time::Timestamp;
 use processor::metrics::Metrics;
-use processor::run::owner::Limits;
+use processor::run::limits::Limits;
 use processor::run::recent_events::RecentEvents;
 use processor::run::session::{Processor, Timings};
 use processor::run::shared::Shared;
@@ -400,7 +400,7 @@ impl Schedule {
         let timings = Timings {
             backoff: Duration::ZERO,
             measure_every,
-            look_again: None,
+            check_again: None,
             unowned_wait: Duration::MAX,
             // The event log reports only old transactions.
             open_max: Duration::ZERO,

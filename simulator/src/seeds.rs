@@ -46,7 +46,7 @@ pub fn search<C: Tally>(
                 break;
             }
             let Outcome { counts, violation, .. } = caught(|| run(seed));
-            let mut total = total.lock().expect("nobody panics with it");
+            let mut total = total.lock().expect("no panic");
             total.0.add(&counts);
             if let Some(violation) = violation {
                 is_found.store(true, Ordering::Relaxed);
@@ -67,7 +67,7 @@ pub fn search<C: Tally>(
             scope.spawn(work);
         }
     });
-    let (counts, found) = total.into_inner().expect("nobody panics with it");
+    let (counts, found) = total.into_inner().expect("no panic");
     (counts, done.into_inner(), found)
 }
 

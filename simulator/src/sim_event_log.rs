@@ -6,12 +6,11 @@
 //! [`Broker`]: crate::broker::Broker
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use event_log::contract::{Topic, header};
 use event_log::hanging::{Doubts, end_what_hangs};
-use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position};
+use event_log::{Applied, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Visit};
 use primitives::time::Timestamp;
 
 use crate::being::{Being, INJECTED};
@@ -23,10 +22,12 @@ use crate::world::World;
 mod member;
 mod opening;
 mod producer;
+mod view;
 
 use member::Member;
 use opening::Opening;
 use producer::Producer;
+use view::{is_decided, places, span, stopping, uncommitted};
 
 pub const IDENTITY: &str = "simulated";
 /// The longest time of a transaction that does not hang, markers included.
@@ -240,13 +241,7 @@ impl LogReader for SimEventLog {
         Ok(world.broker.log(topic, partition).bounds())
     }
 
-    fn read(
-        &mut self,
-        topic: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
+    fn read(&mut self, topic: Topic, from: Position, until: u64, visit: Visit<'_>) -> Result<(), EventLogError> {
         let Position { partition, mut offset } = from;
         if offset >= until {
             return Ok(());
@@ -465,34 +460,4 @@ impl Drop for SimEventLog {
     fn drop(&mut self) {
         self.being.world.lock().hearts.remove(&self.being.life);
     }
-}
-
-/// All output partitions.
-fn places(world: &World) -> impl Iterator<Item = (Topic, u32)> + use<> {
-    let partitions = world.broker.partitions();
-    DERIVED.into_iter().flat_map(move |topic| (0..partitions).map(move |partition| (topic, partition)))
-}
-
-/// Whether no transaction that began below is open; two of the deliberate bugs ignore that.
-fn is_decided(world: &World, topic: Topic, partition: u32, until: u64) -> bool {
-    let careless = world.has(Mutation::ReadsBeforeDecided) || world.has(Mutation::ReadsUncommitted);
-    careless || world.broker.log(topic, partition).stable_end() >= until
-}
-
-/// Records that a committed reader does not see.
-fn uncommitted(world: &World, topic: Topic, from: Position, until: u64, most: usize) -> Vec<Entry> {
-    let log = world.broker.log(topic, from.partition);
-    let slots = log.uncommitted(from.offset).take_while(|slot| slot.offset < until).take(most);
-    let place = |offset| Position { partition: from.partition, offset };
-    slots.map(|slot| Entry { position: place(slot.offset), record: slot.record.clone() }).collect()
-}
-
-fn span(batch: &[Entry]) -> String {
-    let places: Vec<String> =
-        batch.iter().map(|entry| format!("{}/{}", entry.position.partition, entry.position.offset)).collect();
-    places.join(" ")
-}
-
-fn stopping() -> EventLogError {
-    EventLogError::Reopen("asked to stop".into())
 }

@@ -1,6 +1,6 @@
 //! A clock that a test sets for its programs, days ahead or back, while that of the machine stays as it is.
 //!
-//! A library that is loaded before all others answers in place of the system's clock, and when somebody waits for a
+//! A library that is loaded before all others answers in place of the system's clock, and when a thread waits for a
 //! time of day. Time that passes (`CLOCK_MONOTONIC`) is left alone, as it is when a clock is set.
 
 use std::fs::{self, File};

@@ -20,7 +20,7 @@ pub struct Cluster {
     names: Names,
 }
 
-/// What programs are told, so that they find each other and nobody else.
+/// Settings with which programs find each other and no others.
 pub struct Names {
     /// Bootstrap servers.
     pub servers: String,
@@ -33,7 +33,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// New ones, used by nobody.
+    /// New ones, which nothing uses yet.
     pub fn new(servers: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -23,7 +23,7 @@ use portal_sim::player::Player;
 /// What processors publish.
 pub const DERIVED: [&str; 6] = ["facts", "events", "unverified", "installations", "permissions", "rejected"];
 
-/// Sessions and transactions end soon, so that nobody waits long for who is gone.
+/// Sessions and transactions end soon, so that a lost member delays the group only briefly.
 pub const IMPATIENT: [&str; 3] =
     ["session.timeout.ms=3000", "heartbeat.interval.ms=500", "transaction.timeout.ms=3000"];
 
@@ -51,7 +51,7 @@ pub struct Group {
     pub processors: Vec<Process>,
     /// Where all lies.
     pub names: Names,
-    /// Why processors ended that nobody had ended.
+    /// Why processors ended that were not stopped.
     pub ends: Vec<String>,
     settings: Vec<String>,
     environment: Vec<(String, String)>,
@@ -59,7 +59,7 @@ pub struct Group {
     probed: Vec<Acked>,
 }
 
-/// An event that was sent, to see whether somebody folds it.
+/// An event that was sent, to see whether a processor folds it.
 #[derive(Clone, Debug)]
 pub struct Probe {
     key: String,
@@ -314,7 +314,7 @@ pub fn harm_state(directory: &PathBuf, all: bool, random: &mut fastrand::Rng) {
     }
     for file in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
         if random.bool() && file.path().is_file() {
-            fs::remove_file(file.path()).expect("a file that nobody has");
+            fs::remove_file(file.path()).expect("a file that is not in use");
         }
     }
 }

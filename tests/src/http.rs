@@ -94,7 +94,7 @@ impl Client {
                 Ok(false)
             }
             Ok(0) => Ok(true),
-            Ok(_) => Err(malformed("bytes that nobody asked for")),
+            Ok(_) => Err(malformed("bytes without a request")),
             Err(error) => Err(error),
         }
     }

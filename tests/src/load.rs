@@ -29,7 +29,7 @@ pub struct Outcome {
     pub acked: Vec<Acked>,
     /// What was not answered at all, because the server went away: it may be kept or not.
     pub unanswered: Vec<Webhook>,
-    /// How many were not even sent, because nobody listened.
+    /// How many were not even sent, because the port was closed.
     pub unsent: u64,
     /// Answers that were not 200, by their text.
     pub refused: Vec<String>,
@@ -163,7 +163,7 @@ impl Connection {
             Ok(answer) => self.outcome.refused.push(format!("{} {}", answer.status, answer.text())),
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 self.outcome.unsent += 1;
-                // Nobody listens: no need to ask as fast as one can.
+                // The port is closed: no need to ask as fast as one can.
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(_) => self.outcome.unanswered.push(webhook),

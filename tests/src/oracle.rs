@@ -114,7 +114,7 @@ impl Oracle {
         oracle
     }
 
-    /// Where nobody can look into `raw`: what was answered 200, by one sender after another, so in its order.
+    /// Where `raw` cannot be read: what was answered 200, by one sender after another, so in its order.
     pub fn of_acked(acked: &[Acked]) -> Self {
         let now = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
         let mut oracle = Self::default();
@@ -217,7 +217,7 @@ impl Oracle {
             token => token,
         };
         let Some(token) = token else {
-            // A call without a token is shown, and nobody's.
+            // A call without a token is shown, and of no principal.
             if fields.is_call() {
                 self.unverified.insert(id);
             } else {
@@ -328,7 +328,7 @@ impl Trusted {
 }
 
 impl Known {
-    /// Who may hold the place: whoever was heard of and is not revoked.
+    /// Principals that may hold the place: those that were heard of and are not revoked.
     fn candidates(&self) -> impl Iterator<Item = (&String, &Principal)> {
         let revoked =
             |known: &Principal| known.attested.as_ref().is_some_and(|(_, attestation)| attestation == "revoked");

@@ -18,7 +18,7 @@ use traps::{Client, Fate, Traps};
 pub use traps::Point;
 
 /// How soon a change of conditions is noticed.
-const LOOK: Duration = Duration::from_millis(20);
+const CHECK_EVERY: Duration = Duration::from_millis(20);
 
 /// What is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -50,9 +50,9 @@ struct Conditions {
     delay_ms: AtomicU64,
     /// So many bytes pass in a second in each direction of a connection; 0 is no limit.
     bytes_per_second: AtomicU64,
-    /// Nothing is read from anybody.
+    /// Nothing is read from any client.
     deaf: AtomicBool,
-    /// Whoever connects is hung up on.
+    /// Connections are closed at once.
     refusing: AtomicBool,
     /// Answers to Kafka's produce requests say that they failed.
     lying: AtomicBool,
@@ -100,7 +100,7 @@ impl Proxy {
         self.conditions.deaf.store(deaf, Ordering::Relaxed);
     }
 
-    /// Hangs up on whoever connects, or no longer.
+    /// Closes new connections at once, or no longer.
     pub fn refuse(&self, refusing: bool) {
         self.conditions.refusing.store(refusing, Ordering::Relaxed);
     }
@@ -160,7 +160,7 @@ fn accept(listener: &TcpListener, conditions: &Arc<Conditions>, server: SocketAd
                 }
             }
             Ok(_) => {}
-            Err(_) => thread::sleep(LOOK),
+            Err(_) => thread::sleep(CHECK_EVERY),
         }
     }
 }
@@ -171,7 +171,7 @@ fn join(client: TcpStream, server: TcpStream, conditions: &Arc<Conditions>, lang
     let cuts = conditions.cuts.load(Ordering::Relaxed);
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(LOOK))?;
+        stream.set_read_timeout(Some(CHECK_EVERY))?;
     }
     let asked = Arc::new(Asked::default());
     let (requests, answers) = match language {
@@ -200,7 +200,7 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, conditions: &Conditions, cuts:
     let is_cut = || conditions.cuts.load(Ordering::Relaxed) != cuts || conditions.over.load(Ordering::Relaxed);
     while !is_cut() {
         if conditions.deaf.load(Ordering::Relaxed) {
-            thread::sleep(LOOK);
+            thread::sleep(CHECK_EVERY);
             continue;
         }
         let read = match from.read(&mut chunk) {
@@ -211,7 +211,7 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, conditions: &Conditions, cuts:
         };
         // What was on its way when the conditions changed is not passed on either.
         while conditions.deaf.load(Ordering::Relaxed) && !is_cut() {
-            thread::sleep(LOOK);
+            thread::sleep(CHECK_EVERY);
         }
         wait(conditions, read, is_cut);
         if let Some((part, fate)) = ear.traps() {
@@ -219,7 +219,7 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, conditions: &Conditions, cuts:
             while let Some(message) = next_message(part) {
                 let mut met = fate(&message);
                 while met == Fate::Waits && !is_cut() {
-                    thread::sleep(LOOK);
+                    thread::sleep(CHECK_EVERY);
                     met = fate(&message);
                 }
                 if met != Fate::Passes || to.write_all(&message).is_err() {
@@ -299,7 +299,7 @@ fn wait(conditions: &Conditions, bytes: usize, is_cut: impl Fn() -> bool) {
     let narrow = conditions.bytes_per_second.load(Ordering::Relaxed);
     left += Duration::from_millis((bytes as u64 * 1_000).checked_div(narrow).unwrap_or(0));
     while !left.is_zero() && !is_cut() {
-        let some = left.min(LOOK);
+        let some = left.min(CHECK_EVERY);
         thread::sleep(some);
         left -= some;
     }
@@ -352,7 +352,7 @@ mod tests {
 
         proxy.deaf(true);
         client.write_all(b"deaf").expect("the system takes it");
-        client.set_read_timeout(Some(LOOK * 5)).expect("a time limit");
+        client.set_read_timeout(Some(CHECK_EVERY * 5)).expect("a time limit");
         let mut heard = [0; 4];
         client.read_exact(&mut heard).expect_err("nothing is passed on");
         proxy.deaf(false);
@@ -363,7 +363,7 @@ mod tests {
         proxy.refuse(true);
         proxy.cut();
         said(&mut client, b"cut").expect_err("the connection was cut");
-        said(&mut connect(), b"refused").expect_err("nobody is let in");
+        said(&mut connect(), b"refused").expect_err("no client is let in");
         proxy.refuse(false);
         eventually_ok(Duration::from_secs(30), "a new connection", || Ok(said(&mut connect(), b"again")?));
     }

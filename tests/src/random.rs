@@ -1,4 +1,4 @@
-//! Randomness that can be had again: whoever draws from it says the seed when something fails.
+//! Randomness that can be had again: its users report the seed when something fails.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -360,7 +360,7 @@ fn bodies(aim: &Aim) -> Vec<Attack> {
     ]
 }
 
-/// What can be asked where nobody asks for a token, and what can be held where somebody does.
+/// What can be asked of a port without tokens, and what can be held at one with tokens.
 fn at_questions(aim: &Aim) -> Vec<Attack> {
     let says =
         |opening: String| Behaviour { opening: opening.into(), drip: Vec::new(), reads: true, steps_max: usize::MAX };

@@ -1,6 +1,6 @@
-//! A small file system that only one program sees: to be filled without harm to anybody else.
+//! A small file system that only one program sees: to be filled without harm to other programs.
 //!
-//! It lies in a mount namespace of its own, held by a shell that does nothing else. Whoever may not mount there
+//! It lies in a mount namespace of its own, held by a shell that does nothing else. A user that may not mount there
 //! may do so as root of a user namespace, where the system allows these.
 
 use std::fs::{self, File};

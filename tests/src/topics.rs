@@ -147,7 +147,7 @@ pub fn ends(servers: &str, topic: &str) -> BTreeMap<i32, (i64, i64)> {
     })
 }
 
-/// Appends a record as somebody would who knows no transactions.
+/// Appends a record as a program without transactions would.
 pub fn append(servers: &str, topic: &str, partition: i32, key: &str, value: Option<&[u8]>) {
     let producer: BaseProducer = client(servers).set("acks", "all").create().expect("a producer");
     let mut record = BaseRecord::to(topic).partition(partition).key(key);
@@ -211,7 +211,7 @@ pub fn set_policy(servers: &str, topic: &str, policy: &str) {
     assert!(changed.iter().all(Result::is_ok), "{changed:?}");
 }
 
-/// Deletes a group with its offsets, once nobody is in it any more.
+/// Deletes a group with its offsets, once it has no members.
 pub fn delete_group(servers: &str, group: &str) {
     let admin = admin(servers);
     eventually_ok(ANSWER_WITHIN, &format!("{group} is deleted"), || {
@@ -239,7 +239,7 @@ pub fn partitions(servers: &str, topic: &str) -> Option<usize> {
     metadata.topics().iter().find(|found| found.name() == topic).map(|found| found.partitions().len())
 }
 
-/// Of a topic's partitions, the fewest replicas that are in sync with a leader; none if one has no leader, or if nobody
+/// Of a topic's partitions, the fewest replicas that are in sync with a leader; none if one has no leader, or if no broker
 /// answers.
 pub fn replicas_in_sync(servers: &str, topic: &str) -> Option<usize> {
     let consumer: BaseConsumer = client(servers).create().expect("a consumer");

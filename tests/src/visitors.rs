@@ -147,7 +147,7 @@ pub fn all_are_in_raw(names: &Names, acked: &[(u128, Visit)]) -> (u64, u64) {
         let marked = record.header("hl_resent").is_some();
         resent += u64::from(marked);
         let Some(visit) = open.remove(&id) else {
-            // Second copies are marked. Whoever was not answered may be there all the same.
+            // Second copies are marked. An event without an answer may be there all the same.
             assert!(marked || seen.insert(id), "{id:x} is there twice and not marked");
             others += u64::from(!marked);
             return;
@@ -227,7 +227,7 @@ impl Visitor {
     }
 }
 
-/// Whoever had written a moment before would have had no answer.
+/// A request a moment earlier would have had no answer.
 fn early(thought: Duration) -> io::Error {
     let what = format!("closed after {thought:?} of thought, though nothing said that it would be");
     io::Error::new(ErrorKind::NotConnected, what)

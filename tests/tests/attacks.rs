@@ -1,4 +1,4 @@
-//! Clients that do not behave hurt nobody else: the attack list, each while honest clients go on.
+//! Clients that do not behave hurt no other client: the attack list, each while honest clients go on.
 //!
 //! Under each attack every honest webhook is answered 200, and as fast as without it; attackers are
 //! answered with what was promised and nothing else; memory stays under what is stated in docs/operations.md;
@@ -252,7 +252,7 @@ fn attacks() -> Vec<Attack> {
         attack("chunk sizes and trailers without an end", 200, &[408], says(&chunked, "0"))
             .or(says(&(chunked.clone() + "0\r\n"), "x: y\r\n")),
         attack("bodies that stop before their end", 500, &[408], says(&(announced(65_536) + &"x".repeat(65_000)), "")),
-        attack("bodies that nobody wants", 200, &[404], says(&unwanted, "1\r\nx\r\n")),
+        attack("unwanted bodies", 200, &[404], says(&unwanted, "1\r\nx\r\n")),
         attack("answers that are not read", 100, &[], deaf(&shortest.repeat(2_000), &shortest.repeat(20)))
             .or(deaf(&crowded.repeat(40), &crowded)),
         attack("requests sent ahead", 20, &[200, 408], says(&event.repeat(20), &event)),

@@ -128,7 +128,7 @@ fn kill_again_and_again(
         }
         assert_eq!(ingress.ended(), None, "it ended by itself");
         ingress.kill9();
-        // Mostly as Kafka lets it, so that events that are nowhere but on their way are there to be lost.
+        // Mostly as Kafka lets it, so that events exist that are only in flight and can be lost.
         ingress.set_variable("HOOKLEDGER_KEEP", if random.u64(..3) > 0 { "kafka" } else { "disk" });
         ingress.restart_without_waiting();
         if told.elapsed() > TELL_EVERY {

@@ -258,7 +258,7 @@ struct Scene {
     broker: Broker,
     names: Names,
     ingress: Process,
-    /// What lies on its disk and nowhere else.
+    /// Events that lie on its disk alone.
     acked: Vec<Acked>,
 }
 

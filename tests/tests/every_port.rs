@@ -1,4 +1,4 @@
-//! Every port is served like the one for webhooks: whoever comes to one of them, the others go on answering.
+//! Every port is served like the one for webhooks: whatever clients do at one of them, the others go on answering.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

@@ -84,7 +84,7 @@ fn an_ingress_that_is_killed_on_a_full_file_system_starts_again_and_brings_all_t
     scene.end();
 }
 
-/// A broker that goes and comes, an ingress in front of it, and somebody who sends all the while.
+/// A broker that goes and comes, an ingress in front of it, and a sender all the while.
 struct Scene<'a> {
     test: &'a str,
     broker: Broker,

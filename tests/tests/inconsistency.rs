@@ -136,7 +136,7 @@ fn facts_that_were_deleted_stop_whoever_misses_them_until_somebody_accepts_it() 
     world.processor.restart();
     let known = world.folded(2);
     world.processor.terminate();
-    // As a topic does that somebody gave another policy for a while.
+    // As a topic does that had another policy for a while.
     topics::set_policy(&world.names.servers, &facts, "compact,delete");
     for (partition, (_, end)) in &before {
         topics::trim(&world.names.servers, &facts, *partition, *end);

@@ -77,7 +77,7 @@ fn a_broker_that_lost_the_end_of_its_log_costs_only_what_it_had_acknowledged() {
     let copy = broker.copy_of_data();
     broker.restart();
     night.goes_straight();
-    // What is acknowledged from here on is lost by the broker: nobody else can have it.
+    // What is acknowledged from here on is lost by the broker: no other log can have it.
     night.load.goes_on(BETWEEN, SHOWS_WITHIN);
     broker.kill();
     let lost_at = Instant::now();
@@ -106,7 +106,7 @@ fn a_broker_that_lost_the_end_of_its_log_costs_only_what_it_had_acknowledged() {
     night.was_said("lost_tail", 1);
 }
 
-/// Whether an event was kept by whoever keeps events since then: what Kafka had acknowledged just before may have been
+/// Whether an event was kept by the log that keeps events since then: what Kafka had acknowledged just before may have been
 /// answered just after.
 fn is_kept_since(then: Instant, (acked, (at, took)): &(Acked, (Instant, Duration))) -> bool {
     *at > then && (acked.kept == "disk" || at.duration_since(then) > *took)
@@ -145,7 +145,7 @@ fn a_topic_made_anew_with_other_partitions_gets_nothing_until_it_is_right() {
         let known_at = Instant::now();
         let settled = topics::ends(servers, &topic);
         night.load.goes_on(BETWEEN, SHOWS_WITHIN);
-        assert_eq!(topics::ends(servers, &topic), settled, "nothing is put where nobody looks for it");
+        assert_eq!(topics::ends(servers, &topic), settled, "nothing is put where no reader looks for it");
 
         // A restart during this fault takes webhooks too: Kafka was reached once with this disk log.
         let first = night.quiet();
@@ -207,7 +207,7 @@ fn an_event_too_large_for_the_topic_stays_on_disk_and_others_go_on() {
     eventually(SHOWS_WITHIN, "it is counted", || (night.metric(refused, "") > 0.5).then_some(()));
     night.goes_straight();
     assert!((night.metric(refused, "") - 1.0).abs() < 0.5, "only the large one is refused");
-    eventually(SHOWS_WITHIN, "nobody waits behind it", || {
+    eventually(SHOWS_WITHIN, "no event waits behind it", || {
         ((night.metric("hookledger_disk_log_events", "") - 1.0).abs() < 0.5).then_some(())
     });
 

@@ -112,7 +112,7 @@ const REJECTED: [(&str, Minute, &[&str]); 6] = [
     ("a flood that is small beside all else", &[("fact", 2000), ("rejected no_event", 60)], &[]),
     ("a tenth of all", &[("passed_on", 90), ("rejected no_event", 1), ("rejected bad_value", 9)], &["bad_value"]),
     ("nothing else", &[("rejected no_event", 5), ("rejected missing_field", 5)], &["no_event", "missing_field"]),
-    ("somebody else writes to raw", &[("fact", 1000), ("rejected not_a_raw_event", 1)], &["not_a_raw_event"]),
+    ("another program writes to raw", &[("fact", 1000), ("rejected not_a_raw_event", 1)], &["not_a_raw_event"]),
 ];
 
 /// What comes in each minute of an app with so many events besides, and whether `HookledgerAppEventsRejected` fires.

@@ -49,13 +49,13 @@ fn haproxy_with_our_file_logs_no_path() {
         return not_run("haproxy_with_our_file_logs_no_path", "needs haproxy");
     }
     let directory = tempfile::tempdir().expect("a directory");
-    let (address, upstream, nobody) = (free(), answering(), free());
+    let (address, upstream, closed) = (free(), answering(), free());
     let settings = changed(
         include_str!("../../deploy/haproxy.cfg"),
         &[
             ("bind 0.0.0.0:80", format!("bind {address}")),
             ("10.0.0.1:8080 port 9080", upstream.to_string()),
-            ("10.0.0.2:8080 port 9080", nobody.to_string()),
+            ("10.0.0.2:8080 port 9080", closed.to_string()),
         ],
     );
     let file = write(directory.path(), "haproxy.cfg", &settings);
@@ -77,7 +77,7 @@ fn caddy_with_our_file_logs_no_path() {
         return not_run("caddy_with_our_file_logs_no_path", "needs caddy");
     }
     let directory = tempfile::tempdir().expect("a directory");
-    let (address, upstream, nobody) = (free(), answering(), free());
+    let (address, upstream, closed) = (free(), answering(), free());
     // What takes a newer Caddy than Debian's says nothing about logs.
     let settings = changed(
         include_str!("../../deploy/caddy/Caddyfile"),
@@ -90,7 +90,7 @@ fn caddy_with_our_file_logs_no_path() {
         ],
     );
     let file = write(directory.path(), "Caddyfile", &settings);
-    for (upstream, said) in [(upstream, None), (nobody, Some("http.log.error"))] {
+    for (upstream, said) in [(upstream, None), (closed, Some("http.log.error"))] {
         let mut caddy = Command::new("caddy");
         caddy.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file);
         for (name, value) in [("HOME", directory.path()), ("HOOKS_UPSTREAM", Path::new(&upstream.to_string()))] {

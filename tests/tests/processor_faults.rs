@@ -117,7 +117,7 @@ impl Blow {
     fn strike(self, group: &mut Group, broker: &mut Broker, random: &mut Rng) -> u64 {
         let index = random.usize(..group.processors.len());
         if self.is_of_broker() || self == Self::WithoutAnything {
-            // What a broker forgets to end of one who then loses its identity is nobody's: that is not promised.
+            // A transaction that a broker forgets, of a processor that then loses its identity, is never resolved: that is outside the promise.
             group.goes_on();
         }
         if self.is_of_broker() {
@@ -293,7 +293,7 @@ fn while_processors_come_and_go_nothing_is_left_out_or_doubled() {
         began.elapsed(),
         group.ends.len(),
     ));
-    assert_eq!(group.ends, Vec::<String>::new(), "nobody ends by itself");
+    assert_eq!(group.ends, Vec::<String>::new(), "no processor ends by itself");
     group.is_exact(test, load);
 }
 

@@ -1,5 +1,5 @@
 //! Two ingresses behind a proxy, with the configuration that we recommend: they are restarted in turn, as containers
-//! are replaced, with nobody to hold their ports. Nobody is refused, and every event lies in `raw` once.
+//! are replaced, with no process to hold their ports. No client is refused, and every event lies in `raw` once.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
@@ -55,7 +55,7 @@ fn two_ingresses_behind_haproxy_are_restarted_in_turn_and_nobody_is_refused() {
     let line =
         format!("proxied: {restarts} restarts in turn behind haproxy; {answered} answered, slowest {slowest:.2?}");
     report(&format!("{line}; faults: {:?}", visits.faults));
-    assert!(visits.faults.is_empty(), "nobody is refused: {:?}\n{}", visits.faults, proxy.last_words());
+    assert!(visits.faults.is_empty(), "no client is refused: {:?}\n{}", visits.faults, proxy.last_words());
     each_is_in_raw_once(&names, &visits.acked);
 }
 

@@ -82,7 +82,7 @@ fn what_an_audit_finds_altered_is_put_right_with_exactly_what_differs_marked_for
     cluster.processors[0].terminate();
     assert_eq!(audit(&cluster, &[]).code, Some(0));
 
-    // One record says something else, one is gone, one is of nobody; and a fact says what its event does not.
+    // One record says something else, one is gone, one is of no installation; and a fact says what its event does not.
     let records = cluster.names().read("installations", Isolation::Committed);
     let newest: BTreeMap<String, Found> =
         records.into_iter().map(|record| (record.key.clone().expect("a key"), record)).collect();

@@ -88,8 +88,8 @@ fn a_server_that_is_killed_gets_a_successor_and_nobody_is_refused() {
         "restarts: {kills} × kill -9 below --hold: {answered} answered, slowest {slowest:.2?}, {:?}",
         visits.faults
     ));
-    assert!(!visits.faults.contains_key(&ErrorKind::ConnectionRefused), "nobody is refused: {:?}", visits.faults);
-    assert!(!visits.faults.contains_key(&ErrorKind::PermissionDenied), "nobody is turned away: {:?}", visits.faults);
+    assert!(!visits.faults.contains_key(&ErrorKind::ConnectionRefused), "no client is refused: {:?}", visits.faults);
+    assert!(!visits.faults.contains_key(&ErrorKind::PermissionDenied), "no client is turned away: {:?}", visits.faults);
     all_are_in_raw(&names, &visits.acked);
 }
 
@@ -145,7 +145,7 @@ fn a_standalone_is_restarted_behind_its_own_parent_as_well() {
     }
     visitors.go_on(BETWEEN, UP_WITHIN);
     let visits = visitors.finish();
-    assert!(visits.faults.is_empty(), "nobody is refused: {:?}", visits.faults);
+    assert!(visits.faults.is_empty(), "no client is refused: {:?}", visits.faults);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn parent_and_server_end_together_however_the_end_begins() {
     let first = server(&ingress);
     assert!(ingress.terminate().success(), "an orderly end");
     assert!(!runs(first), "the server ended before its parent");
-    assert!(ingress.webhooks().send("GET", "/").is_err(), "nobody listens any more");
+    assert!(ingress.webhooks().send("GET", "/").is_err(), "the port is closed");
 
     ingress.restart();
     let second = server(&ingress);
@@ -225,8 +225,8 @@ impl House {
         ingress.ready();
         let address = ingress.address("webhooks");
         let ms = Duration::from_millis;
-        // A server measures idle time in half seconds. Whoever thinks for just as long as connections may idle writes
-        // while it closes them, restart or not: HTTP has no cure for that, so nobody here does.
+        // A server measures idle time in half seconds. A client that waits just as long as connections may idle writes
+        // while it closes them, restart or not: HTTP has no cure for that, so no client here does.
         let kept = scale.idle.saturating_sub(ms(600));
         let busy = Manner::Stay { think: vec![ms(2)..ms(14)], kept };
         let long = vec![ms(500)..kept, scale.idle + ms(200)..scale.idle + ms(1000)];
@@ -248,7 +248,7 @@ impl House {
         }
     }
 
-    /// Nobody was refused, and all is in `raw`.
+    /// No client was refused, and all is in `raw`.
     fn close(self, what: &str, names: &Names) {
         let Self { restarts, .. } = self;
         let mut all = Visits::default();
@@ -263,7 +263,7 @@ impl House {
             all.add(visits);
         }
         report(&format!("{line}; faults: {:?}", all.faults));
-        assert!(all.faults.is_empty(), "nobody is refused, broken off or left without an answer: {:?}", all.faults);
+        assert!(all.faults.is_empty(), "no client is refused, broken off or left without an answer: {:?}", all.faults);
         assert!(all.retired > 0, "some thought for longer than connections may idle");
         each_is_in_raw_once(names, &all.acked);
     }

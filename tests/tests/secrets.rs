@@ -103,7 +103,7 @@ fn send_all(process: &Process, search: &mut Search) -> Vec<Acked> {
     acked
 }
 
-/// Taken because they say whom they are about, and understood by nobody.
+/// Taken because they name a portal, but not understood.
 fn odd() -> Vec<Webhook> {
     let member = "auth[member_id]=0dd00000000000000000000000000000";
     let form = |body: String| Webhook { app: "crm-sync".to_owned(), content_type: FORM, body: body.into_bytes() };

@@ -209,7 +209,7 @@ fn a_stop_does_not_wait_for_a_list_that_does_not_come() {
     let url = format!("http://{}/list", silent.local_addr().expect("an address"));
     let mut server = Server::start_owned(&enforce(&url));
     let held = silent.accept().expect("it asks");
-    assert_eq!(server.post_from(UNLISTED).0, 200, "nobody waits for the list");
+    assert_eq!(server.post_from(UNLISTED).0, 200, "no request waits for the list");
     let status = server.process.terminate();
     assert!(status.success(), "{status}");
     drop(held);
@@ -526,7 +526,7 @@ impl Web {
                     while request.read_line(&mut line).is_ok_and(|bytes| bytes > 2) {
                         line.clear();
                     }
-                    let text = answer.lock().expect("nobody panicked").clone();
+                    let text = answer.lock().expect("no panic").clone();
                     // Who asked may be gone.
                     let _ = client.write_all(text.as_bytes());
                     asked.fetch_add(1, Ordering::AcqRel);
@@ -541,14 +541,14 @@ impl Web {
     }
 
     fn answer(&self, answer: &str) {
-        answer.clone_into(&mut self.answer.lock().expect("nobody panicked"));
+        answer.clone_into(&mut self.answer.lock().expect("no panic"));
     }
 
     fn answer_list(&self, list: &str) {
         self.answer(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{list}", list.len()));
     }
 
-    /// Waits until somebody has asked twice more: the first may have been answered as before.
+    /// Waits for two more requests: the first may have been answered as before.
     fn is_asked_again(&self) {
         let asked = self.asked.load(Ordering::Acquire);
         eventually(WITHIN, "the list is asked for", || (self.asked.load(Ordering::Acquire) >= asked + 2).then_some(()));

@@ -44,7 +44,7 @@ fn nothing_that_was_answered_200_is_lost_by_kills_under_load() {
     let outcome = load.stop();
     assert_eq!(outcome.refused, Vec::<String>::new());
 
-    // What got no answer may have been kept or not: nobody but the log knows.
+    // What got no answer may have been kept or not: only the log knows.
     let body = |webhook: &portal_sim::player::Webhook| String::from_utf8_lossy(&webhook.body).into_owned();
     let unsure: Vec<_> = outcome.unanswered.iter().map(body).collect();
     let oracle = Oracle::of_acked(&outcome.acked);

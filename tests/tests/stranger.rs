@@ -1,4 +1,4 @@
-//! A stranger who knows one URL stops nobody: each of its attacks beside honest portals, in every form of Hookledger.
+//! A stranger who knows one URL stops no portal: each of its attacks beside honest portals, in every form of Hookledger.
 //!
 //! During each attack an honest portal's event is answered 200, with a p99 of at most twice that of quiet times; one
 //! that is sent when the attack is over is folded within five seconds; no process takes more memory than docs/operations.md says, or ends. After all attacks each
@@ -203,7 +203,7 @@ impl Arena {
         Aim { run, honest: (0..HONEST).map(honest_member).collect(), awaited, body_bytes_max }
     }
 
-    /// Runs an attack, again if it seems to hurt; the best that was seen. Whoever was hurt for longer is replaced.
+    /// Runs an attack, again if it seems to hurt; the best that was seen. A form that was hurt for longer is replaced.
     fn meet(&mut self, make: &dyn Fn(&Aim) -> Attack, lasts: Duration) -> Met {
         let mut best: Option<Met> = None;
         let tries = if std::env::var_os(ONLY_TOLD).is_some() { 1 } else { TRIES };
@@ -601,7 +601,7 @@ impl System {
         None
     }
 
-    /// Whether a portal that is installed now is known to be, whoever spoke for it before: its install is known at
+    /// Whether a portal that is installed now is known to be, whichever principal came before: its install is known at
     /// once, and an operator's word is enough.
     fn takes_install(&self, member: &str, attack: &str) -> Result<(), String> {
         if !attack.contains("before a real portal's install") {

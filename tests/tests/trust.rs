@@ -1,4 +1,4 @@
-//! Operators decide whom to trust, and what was held until then flows: an existing fleet, and a contested portal.
+//! Operators decide which principals are trusted, and what was held until then flows: an existing fleet, and a contested portal.
 
 use std::fs;
 use std::time::Duration;
@@ -120,7 +120,7 @@ fn what_is_wrong_in_a_list_is_named_and_nothing_is_imported() {
     assert_eq!(list["items"], json!([]), "{list}");
 }
 
-/// Portals that installed the app before anybody listened: they only send payments and events of their own.
+/// Portals that installed the app before Hookledger ran: they only send payments and events of their own.
 struct Fleet {
     app: String,
     portals: Vec<Player>,

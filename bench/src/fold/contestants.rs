@@ -11,7 +11,7 @@ use rdkafka::topic_partition_list::Offset;
 
 use tests::topics;
 
-use super::PARTITIONS;
+use super::preload::PARTITIONS;
 use crate::broker::Kafka;
 use crate::server::{self, Server};
 

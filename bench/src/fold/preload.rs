@@ -17,9 +17,10 @@ use portal_sim::portal::{Encoding, Event, FORM, Portal, now_s};
 use primitives::time::Timestamp;
 use tests::topics;
 
-use super::PARTITIONS;
 use crate::broker::Kafka;
 
+/// As many as our topics have unless set.
+pub const PARTITIONS: i32 = 6;
 /// Portals that play.
 pub const PORTALS: u64 = 10_000;
 /// How long the broker may take for what the client still holds.

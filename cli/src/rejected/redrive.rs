@@ -5,9 +5,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 
-use super::{filter, filters};
+use super::arguments::{filter, filters, id};
+use crate::arguments;
 use crate::outcome::{Outcome, Usage};
-use crate::output::{aligned, complain, print, print_json, shown};
+use crate::output::{complain, print, print_json, table_of};
 use crate::query::{self, Query};
 use portal_sim::client::block_on;
 use portal_sim::portal;
@@ -27,9 +28,9 @@ pub fn command() -> Command {
              unknown_source. Exit code 3: some could not be redriven.\n\
              Example: hookledger rejected redrive --app crm-sync --reason missing_field --since 2h",
         )
-        .arg(super::id(Arg::new("id")).num_args(0..).action(ArgAction::Append).help("Ids, or places in a list"))
+        .arg(id(Arg::new("id")).num_args(0..).action(ArgAction::Append).help("Ids, or places in a list"))
         .args(filters().map(|filter| filter.conflicts_with("id")))
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON, for programs"))
+        .arg(arguments::json())
         .args(query::server_arguments())
 }
 
@@ -49,9 +50,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     if arguments.get_flag("json") {
         print_json(&json!({ "items": items, "redriven": redriven, "last": last }))?;
     } else {
-        let mut rows = vec![COLUMNS.map(str::to_owned).to_vec()];
-        rows.extend(items.iter().map(|item| COLUMNS.map(|column| shown(&item[column])).to_vec()));
-        print(&aligned(&rows))?;
+        print(&table_of(COLUMNS, &items))?;
         let why = if left > 0 { "; see the outcome of the others" } else { "" };
         complain(&format!("redriven: {redriven} of {}{why}", items.len()));
     }

@@ -3,15 +3,16 @@
 use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
 
+use super::arguments::id;
 use crate::outcome::Outcome;
-use crate::output::{aligned, print, print_json, shown};
+use crate::output::{aligned, print, print_json, row, shown};
 use crate::query::{self, Query};
 use portal_sim::client::block_on;
 
 pub fn command() -> Command {
     Command::new("show")
         .about("Shows one rejected event: why, when, and what it says, without secrets")
-        .arg(super::id(Arg::new("id")).required(true).help("The event's id, or its place in a list"))
+        .arg(id(Arg::new("id")).required(true).help("The event's id, or its place in a list"))
         .args(query::question_arguments())
 }
 
@@ -25,10 +26,9 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let fields = event.as_object().into_iter().flatten();
-    let row = |(name, value): (&String, &Value)| {
-        let value = if name == "preview" && !value.is_null() { value.to_string() } else { shown(value) };
-        vec![name.clone(), value]
+    let shown = |(name, value): (&String, &Value)| {
+        row(name, if name == "preview" && !value.is_null() { value.to_string() } else { shown(value) })
     };
-    print(&aligned(&fields.map(row).collect::<Vec<_>>()))?;
+    print(&aligned(&fields.map(shown).collect::<Vec<_>>()))?;
     Ok(Outcome::Done)
 }

@@ -1,11 +1,12 @@
 //! `hookledger send install` and similar: one event of each kind.
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::player::{Player, at_s, encoding, encoding_argument, portal, portal_arguments};
 use super::target::target_arguments;
+use crate::arguments::{option, switch};
 use crate::outcome::Outcome;
-use crate::output::{aligned, print};
+use crate::output::{aligned, print, row};
 use portal_sim::portal::{Event, Portal, Token};
 
 struct Kind {
@@ -19,7 +20,7 @@ const KINDS: [Kind; 12] = [
     Kind {
         name: "install",
         about: "ONAPPINSTALL: the app was installed",
-        arguments: || vec![text("version", "N", "The app's version").default_value("1")],
+        arguments: || vec![option("version", "N", "The app's version").default_value("1")],
         make: |arguments, _| Event::Install { version: given(arguments, "version") },
     },
     Kind {
@@ -27,8 +28,8 @@ const KINDS: [Kind; 12] = [
         about: "ONAPPUPDATE: the app was updated",
         arguments: || {
             vec![
-                text("version", "N", "To this version").default_value("2"),
-                text("previous-version", "N", "From this version").default_value("1"),
+                option("version", "N", "To this version").default_value("2"),
+                option("previous-version", "N", "From this version").default_value("1"),
             ]
         },
         make: |arguments, _| Event::Update {
@@ -47,9 +48,9 @@ const KINDS: [Kind; 12] = [
         about: "ONAPPPAYMENT: the app was paid for",
         arguments: || {
             vec![
-                text("code", "CODE", "The app's code in the market").default_value("vendor.app"),
-                text("version", "N", "The installed version").default_value("1"),
-                text("status", "LETTER", "The status that payment brought").default_value("P"),
+                option("code", "CODE", "The app's code in the market").default_value("vendor.app"),
+                option("version", "N", "The installed version").default_value("1"),
+                option("status", "LETTER", "The status that payment brought").default_value("P"),
                 number("days", "The days that are left, if the period ends"),
             ]
         },
@@ -65,8 +66,8 @@ const KINDS: [Kind; 12] = [
         about: "ONAPPMETHODCONFIRM: an administrator let the holder of a token call a method, or did not",
         arguments: || {
             vec![
-                text("method", "METHOD", "The method").default_value("voximplant.user.get"),
-                text("token", "TOKEN", "The token [default: the portal's access token]"),
+                option("method", "METHOD", "The method").default_value("voximplant.user.get"),
+                option("token", "TOKEN", "The token [default: the portal's access token]"),
                 switch("deny", "The administrator denied it"),
             ]
         },
@@ -131,7 +132,6 @@ pub async fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<Outcome> 
     let event = (kind.make)(arguments, &portal);
     let mut player = Player::from_arguments(arguments, encoding(arguments)).await?;
     let said = player.send(&portal, &event, at_s(arguments)).await?;
-    let row = |name: &str, value: String| vec![name.to_owned(), value];
     print(&aligned(&[
         row("portal", player.installation(&portal).to_string()),
         row("sent", event.name().to_owned()),
@@ -140,16 +140,8 @@ pub async fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<Outcome> 
     Ok(if said.promise.is_some() { Outcome::Done } else { Outcome::Failed })
 }
 
-fn text(name: &'static str, value: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value).help(help)
-}
-
 fn number(name: &'static str, help: &'static str) -> Arg {
-    text(name, "N", help).value_parser(value_parser!(u64))
-}
-
-fn switch(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    option(name, "N", help).value_parser(value_parser!(u64))
 }
 
 fn given(arguments: &ArgMatches, name: &str) -> String {

@@ -10,8 +10,9 @@ use bitrix24::form::Form;
 
 use super::player::Player;
 use super::target::target_arguments;
+use crate::arguments::option;
 use crate::outcome::{Outcome, Usage};
-use crate::output::{aligned, print};
+use crate::output::{aligned, print, row};
 use portal_sim::portal::{Encoding, FORM, JSON};
 
 /// Far more than ingress accepts.
@@ -28,11 +29,12 @@ pub fn command() -> Command {
                 .help("The body; JSON if its name ends in .json or it begins with {, else a form"),
         )
         .arg(
-            Arg::new("expect")
-                .long("expect")
-                .value_name("STATUS")
-                .value_parser(value_parser!(u16).range(200..600))
-                .help("The expected status [default: 200, or 400 if the body names neither event nor member_id]"),
+            option(
+                "expect",
+                "STATUS",
+                "The expected status [default: 200, or 400 if the body names neither event nor member_id]",
+            )
+            .value_parser(value_parser!(u16).range(200..600)),
         )
         .args(target_arguments())
 }
@@ -45,7 +47,6 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let mut player = Player::from_arguments(arguments, Encoding::Form).await?;
     let said = player.post(content_type(path, &body), body.clone()).await?;
 
-    let row = |name: &str, value: String| vec![name.to_owned(), value];
     print(&aligned(&[
         row("sent", format!("{}, {} bytes", path.display(), body.len())),
         row("answered", said.describe()),

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::{ArgMatches, Command, value_parser};
+use indicatif::ProgressBar;
 use uuid::Uuid;
 
 use super::player::{encoding, encoding_argument};
 use super::target::{self, path, target_arguments};
+use crate::arguments::{option, switch};
 use crate::outcome::Outcome;
-use crate::output::{aligned, print, print_json};
+use crate::output::{aligned, bar, print, print_json, row};
 use portal_sim::load::{LoadPlan, LoadSummary, Watch, events};
 
 /// Enough for one machine.
@@ -18,9 +19,8 @@ const CONNECTIONS_MAX: u64 = 10_000;
 const TICK: Duration = Duration::from_millis(200);
 
 pub fn command() -> Command {
-    let number = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name("N").value_parser(value_parser!(u64).range(1..)).help(help)
-    };
+    let number =
+        |name: &'static str, help: &'static str| option(name, "N", help).value_parser(value_parser!(u64).range(1..));
     Command::new("load")
         .about("Sends many events of many portals and shows the answers")
         .after_help(
@@ -28,11 +28,8 @@ pub fn command() -> Command {
              that are an administrator's answer (ONAPPMETHODCONFIRM) and 0.5 in 100 that are an update (ONAPPUPDATE).",
         )
         .arg(
-            Arg::new("rate")
-                .long("rate")
-                .value_name("N")
-                .value_parser(value_parser!(u32).range(1..))
-                .help("Events a second [default: as fast as they are answered]"),
+            option("rate", "N", "Events a second [default: as fast as they are answered]")
+                .value_parser(value_parser!(u32).range(1..)),
         )
         .arg(
             number("connections", "Connections at a time")
@@ -41,26 +38,13 @@ pub fn command() -> Command {
         )
         .arg(number("portals", "Portals that play").default_value("1000"))
         .arg(
-            Arg::new("duration")
-                .long("duration")
-                .value_name("DURATION")
+            option("duration", "DURATION", "For how long")
                 .default_value("10s")
-                .value_parser(|text: &str| humantime::parse_duration(text).map_err(|error| error.to_string()))
-                .help("For how long"),
+                .value_parser(|text: &str| humantime::parse_duration(text).map_err(|error| error.to_string())),
         )
         .arg(number("events", "Stop after this many events"))
-        .arg(
-            Arg::new("seed")
-                .long("seed")
-                .value_name("TEXT")
-                .help("The same portals for the same text [default: new portals]"),
-        )
-        .arg(
-            Arg::new("summary-json")
-                .long("summary-json")
-                .action(ArgAction::SetTrue)
-                .help("Print the summary as JSON, for programs"),
-        )
+        .arg(option("seed", "TEXT", "The same portals for the same text [default: new portals]"))
+        .arg(switch("summary-json", "Print the summary as JSON, for programs"))
         .arg(encoding_argument())
         .args(target_arguments())
 }
@@ -70,7 +54,7 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let plan = plan(arguments)?;
     target::client(arguments).await?;
     let watch = Arc::new(Watch::default());
-    let bar = bar(&plan);
+    let bar = bar_of(&plan);
     let watching = tokio::spawn(show(bar.clone(), watch.clone(), plan.events.is_some()));
     let stopping = tokio::spawn({
         let watch = watch.clone();
@@ -108,13 +92,12 @@ fn plan(arguments: &ArgMatches) -> anyhow::Result<LoadPlan> {
     })
 }
 
-/// Hidden by indicatif unless stderr is a terminal.
-fn bar(plan: &LoadPlan) -> ProgressBar {
+fn bar_of(plan: &LoadPlan) -> ProgressBar {
     let (length, template) = match plan.events {
         Some(events) => (events, "{bar:40} {pos}/{len} events, {msg}"),
         None => (plan.duration.as_secs(), "{bar:40} {pos}/{len} s, {msg}"),
     };
-    ProgressBar::new(length).with_style(ProgressStyle::with_template(template).expect("the template is well formed"))
+    bar(length, template)
 }
 
 async fn show(bar: ProgressBar, watch: Arc<Watch>, counts_events: bool) {
@@ -134,7 +117,6 @@ fn report(summary: &LoadSummary, json: bool) -> anyhow::Result<()> {
 }
 
 fn describe(summary: &LoadSummary) -> String {
-    let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![
         row("sent", format!("{} in {:.1} s", summary.sent, summary.elapsed.as_secs_f64())),
         row("kept by Kafka", summary.kept_kafka.to_string()),

@@ -2,19 +2,19 @@
 
 use anyhow::Context;
 use bytes::Bytes;
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::{Arg, ArgMatches, value_parser};
 use serde_json::Value;
 
 use bitrix24::{AppName, Installation, MemberId};
 
 use super::target::{self, app, path};
-use crate::query;
+use crate::arguments::{self, option, switch};
 use portal_sim::client::{Answer, Client};
 use portal_sim::load::Promise;
 use portal_sim::portal::{Encoding, Event, Portal, Token, now_s};
 
 pub fn encoding_argument() -> Arg {
-    Arg::new("json").long("json").action(ArgAction::SetTrue).help("Send JSON instead of a form")
+    switch("json", "Send JSON instead of a form")
 }
 
 pub fn encoding(arguments: &ArgMatches) -> Encoding {
@@ -23,26 +23,13 @@ pub fn encoding(arguments: &ArgMatches) -> Encoding {
 
 pub fn portal_arguments() -> [Arg; 6] {
     [
-        Arg::new("member")
-            .long("member")
-            .value_name("MEMBER")
-            .value_parser(query::member)
-            .help("The portal's member_id [default: a new one]"),
-        Arg::new("application-token")
-            .long("application-token")
-            .value_name("TOKEN")
-            .help("The application_token [default: follows from the member_id]"),
-        Arg::new("domain").long("domain").value_name("HOST").help("The portal's address"),
-        Arg::new("language").long("language").value_name("CODE").help("The portal's language [default: en]"),
-        Arg::new("unlinked")
-            .long("unlinked")
-            .action(ArgAction::SetTrue)
-            .help("As if no user had caused the event: no OAuth tokens"),
-        Arg::new("ts")
-            .long("ts")
-            .value_name("SECONDS")
-            .value_parser(value_parser!(u64))
-            .help("The event's time by the portal's clock, Unix time [default: now]"),
+        option("member", "MEMBER", "The portal's member_id [default: a new one]").value_parser(arguments::member),
+        option("application-token", "TOKEN", "The application_token [default: follows from the member_id]"),
+        option("domain", "HOST", "The portal's address"),
+        option("language", "CODE", "The portal's language [default: en]"),
+        switch("unlinked", "As if no user had caused the event: no OAuth tokens"),
+        option("ts", "SECONDS", "The event's time by the portal's clock, Unix time [default: now]")
+            .value_parser(value_parser!(u64)),
     ]
 }
 

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, value_parser};
+use clap::{Arg, ArgMatches};
 use serde_json::Value;
 
 use bitrix24::AppName;
 
+use crate::arguments::{self, option};
 use crate::outcome::Usage;
-use crate::query;
 use portal_sim::client::{Answer, Client};
 
 /// The default address of an ingress or `standalone`.
@@ -19,18 +19,13 @@ pub const APP: &str = "my-app";
 
 pub fn target_arguments() -> [Arg; 3] {
     [
-        Arg::new("to").long("to").value_name("URL").default_value(URL).help("The ingress, without the path"),
-        Arg::new("app")
-            .long("app")
-            .value_name("APP")
-            .default_value(APP)
-            .value_parser(query::app)
-            .help("The app, as in the handler's URL"),
-        Arg::new("path-key-file")
-            .long("path-key-file")
-            .value_name("FILE")
-            .value_parser(value_parser!(PathBuf))
-            .help("A file with the secret last segment of the URL; else the app's in HOOKLEDGER_PATH_KEYS_DIR"),
+        option("to", "URL", "The ingress, without the path").default_value(URL),
+        option("app", "APP", "The app, as in the handler's URL").default_value(APP).value_parser(arguments::app),
+        arguments::path(
+            "path-key-file",
+            "FILE",
+            "A file with the secret last segment of the URL; else the app's in HOOKLEDGER_PATH_KEYS_DIR",
+        ),
     ]
 }
 

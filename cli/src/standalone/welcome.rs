@@ -36,7 +36,7 @@ impl Welcome {
             text.push_str(&row(if index == 0 { "webhooks" } else { "" }, shown));
         }
         text.push_str(&row("page", format!("http://{queries}/")));
-        text.push_str(&row("questions", format!("http://{queries}/v1/installations")));
+        text.push_str(&row("queries", format!("http://{queries}/v1/installations")));
         text.push_str(&row("metrics", format!("http://{admin}/metrics")));
         if let Some(command) = self.next() {
             let _ = write!(text, "\nNext, elsewhere:  {command}\n");

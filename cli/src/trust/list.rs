@@ -4,9 +4,10 @@ use bitrix24::{AppName, Installation, MemberId};
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 
+use crate::arguments::{self, text};
 use crate::outcome::Outcome;
 use crate::output::print_page;
-use crate::query::{self, Query};
+use crate::query::{self, Page, Query};
 use crate::query_error::QueryError;
 use portal_sim::client::block_on;
 
@@ -16,13 +17,13 @@ const COLUMNS: [&str; 8] =
     ["member_id", "principal", "trusted", "basis", "since", "first_heard_at", "last_heard_at", "held_events"];
 
 pub fn command() -> Command {
-    let app = Arg::new("app").value_name("APP").required(true).value_parser(query::app);
-    let member = Arg::new("member").value_name("MEMBER").value_parser(query::member);
+    let app = Arg::new("app").value_name("APP").required(true).value_parser(arguments::app);
+    let member = Arg::new("member").value_name("MEMBER").value_parser(arguments::member);
     Command::new("list")
         .about("Lists the principals of an installation, or of all installations of an app")
         .arg(app.help("The app, as in the handler's URL"))
         .arg(member.help("The portal's member_id [default: every portal]"))
-        .args(query::page_arguments("100", 1_000, "Without MEMBER, the most installations to list"))
+        .args(arguments::page("100", 1_000, "Without MEMBER, the most installations to list"))
         .args(query::question_arguments())
 }
 
@@ -33,15 +34,15 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-async fn all(query: &mut Query, arguments: &ArgMatches) -> Result<(Vec<Value>, Option<String>), QueryError> {
+async fn all(query: &mut Query, arguments: &ArgMatches) -> Result<Page, QueryError> {
     let app = arguments.get_one::<AppName>("app").expect("clap requires it").clone();
-    let text = |name: &str| arguments.get_one::<String>(name).map(String::as_str);
     let waiting = query::waiting(arguments);
     if let Some(member_id) = arguments.get_one::<MemberId>("member").cloned() {
         return Ok((of(query, &Installation { app, member_id }, &waiting).await?, None));
     }
     let limit = arguments.get_one::<u64>("limit").expect("a default").to_string();
-    let mut parameters = vec![("app", Some(app.as_str())), ("limit", Some(&limit)), ("cursor", text("cursor"))];
+    let mut parameters =
+        vec![("app", Some(app.as_str())), ("limit", Some(&limit)), ("cursor", text(arguments, "cursor"))];
     parameters.extend(waiting);
     let listed = query.get("/v1/installations", &parameters).await?;
     let mut items = Vec::new();

@@ -44,7 +44,7 @@ fn php_sees_the_same_fields_in_every_body() {
             with_member += usize::from(seen.contains_key(&b"auth[member_id]"[..]));
             if difference(&body, &seen).is_some() {
                 different = Some((body, seed.wrapping_add(nth)));
-                // Whoever still asks ends with it.
+                // Questions that are still open end with it.
                 drop(php);
                 break;
             }

@@ -10,7 +10,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ pub use self::upkeep::Upkeep;
 use super::files::Files;
 use super::{AppendError, DiskLog, Leaves, Options, Place, Reader};
 use event_log::contract::{Policy, Retention, Topic, header};
-use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Record};
+use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Record, Visit};
 use primitives::time::{SteadyClock, Timestamp};
 
 mod upkeep;
@@ -160,11 +159,15 @@ impl DiskEventLog {
             return;
         }
         self.retained_at = Some(Instant::now());
-        let logs = self.published.iter().map(|published| (published.topic, &published.log, u64::MAX));
-        // Unread records stay at any age.
-        for (topic, log, before) in logs.chain([(Topic::Raw, &self.raw, read_until)]) {
+        for (topic, log, before) in self.deletable() {
             self.delete_old(topic, log, before);
         }
+    }
+
+    /// All logs, and before which offset records may go. Unread records stay at any age.
+    fn deletable(&self) -> impl Iterator<Item = (Topic, &DiskLog, u64)> {
+        let logs = self.published.iter().map(|published| (published.topic, &published.log, u64::MAX));
+        logs.chain([(Topic::Raw, &self.raw, self.read_until.unwrap_or(0))])
     }
 
     fn delete_old(&self, topic: Topic, log: &DiskLog, before: u64) {
@@ -177,9 +180,7 @@ impl DiskEventLog {
     /// Applies retention while a half-published batch waits for room. The last record of each log stays: it holds the
     /// log's progress.
     fn retain_while_waiting(&self) {
-        let read_until = self.read_until.unwrap_or(0);
-        let logs = self.published.iter().map(|published| (published.topic, &published.log, u64::MAX));
-        for (topic, log, before) in logs.chain([(Topic::Raw, &self.raw, read_until)]) {
+        for (topic, log, before) in self.deletable() {
             self.delete_old(topic, log, before.min(log.bounds().1.saturating_sub(1)));
         }
     }
@@ -243,13 +244,7 @@ impl LogReader for DiskEventLog {
         self.log_of(topic, partition).map(DiskLog::bounds)
     }
 
-    fn read(
-        &mut self,
-        topic: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
+    fn read(&mut self, topic: Topic, from: Position, until: u64, visit: Visit<'_>) -> Result<(), EventLogError> {
         let log = self.log_of(topic, from.partition)?;
         let mut reader = log.reader(from.offset).map_err(|error| unreadable(topic, &error))?;
         while reader.position() < until {

@@ -1,12 +1,11 @@
 //! Queries on the logs of a standalone process.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{DiskEventLog, DiskLog};
 use event_log::contract::Topic;
-use event_log::{Entry, EventLogError, LogQuery, Position, Stretch};
+use event_log::{Entry, EventLogError, LogQuery, Position, Stretch, Visit};
 use primitives::time::Timestamp;
 
 const PARTITION: u32 = 0;
@@ -58,12 +57,7 @@ impl LogQuery for DiskLogQuery {
         self.with(topic, |log| Ok(vec![Some(log.offset_at(at))]))
     }
 
-    fn read(
-        &self,
-        topic: Topic,
-        stretches: &[Stretch],
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
+    fn read(&self, topic: Topic, stretches: &[Stretch], visit: Visit<'_>) -> Result<(), EventLogError> {
         let unreadable = |error: io::Error| EventLogError::Reopen(format!("read the log {}: {error}", topic.name()));
         self.with(topic, |log| {
             for stretch in stretches.iter().filter(|stretch| stretch.partition == PARTITION) {

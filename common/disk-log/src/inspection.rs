@@ -199,8 +199,8 @@ mod tests {
         assert!(matches!(Inspection::of(dir.path()), Err(InspectionError::InUse(_))));
         drop(log);
         let inspection = Inspection::of(dir.path()).expect("inspection");
-        let beside = Inspection::of(dir.path()).expect("another looks too");
-        assert!(DiskLog::open(dir.path(), Options::spool(1 << 20)).is_err(), "somebody looks");
+        let beside = Inspection::of(dir.path()).expect("a second inspection");
+        assert!(DiskLog::open(dir.path(), Options::spool(1 << 20)).is_err(), "an inspection holds the lock");
         let before = inspection.openings();
         drop((inspection, beside));
         drop(log_of(dir.path(), 0));

@@ -52,7 +52,7 @@ pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
     }
     storage::make_dir(&fresh)?;
     let mut press = Press::new(fresh.clone());
-    let Found { log: old, mut lost, tail, is_damaged } = read(dir, &mut press)?;
+    let ReadBack { log: old, mut lost, tail, is_damaged } = read(dir, &mut press)?;
     let records = press.records;
     // A last write that was cut short looks like one that was damaged later.
     lost.extend(tail);
@@ -73,7 +73,7 @@ pub fn salvage(dir: &Path) -> io::Result<Salvaged> {
     Ok(Salvaged { records, lost, set_aside: Some(aside) })
 }
 
-struct Found {
+struct ReadBack {
     log: Option<Uuid>,
     lost: Vec<Lost>,
     /// The offsets that the last write may have held, where it has no good end.
@@ -81,7 +81,7 @@ struct Found {
     is_damaged: bool,
 }
 
-fn read(dir: &Path, press: &mut Press) -> io::Result<Found> {
+fn read(dir: &Path, press: &mut Press) -> io::Result<ReadBack> {
     let numbers = segment::numbers(&press.files, dir)?;
     let paths: Vec<_> = numbers.iter().map(|number| segment::path(dir, *number)).collect();
     let mut headers = Vec::with_capacity(paths.len());
@@ -112,7 +112,7 @@ fn read(dir: &Path, press: &mut Press) -> io::Result<Found> {
         };
         sieve.miss(path, end, headers[index].is_some() || until.is_some());
     }
-    Ok(Found { log, lost: sieve.lost, tail: sieve.tail, is_damaged: sieve.is_damaged })
+    Ok(ReadBack { log, lost: sieve.lost, tail: sieve.tail, is_damaged: sieve.is_damaged })
 }
 
 /// Separates good records from bad ones.

@@ -160,7 +160,7 @@ impl Writer {
         if self.options.leaves.times_unused == 0 {
             return false;
         }
-        self.look_whether_short();
+        self.check_room();
         if self.short_at.is_some() {
             return true;
         }
@@ -187,7 +187,7 @@ impl Writer {
     }
 
     /// Resumes once some events, with the records derived from them, fit again.
-    fn look_whether_short(&mut self) {
+    fn check_room(&mut self) {
         if self.short_at.is_none_or(|at| self.shared.files.since(at) < RETRY_AFTER) {
             return;
         }

@@ -103,7 +103,7 @@ fn break_it(device: &Device, journal: &str) {
         failed += (0..40).filter(|_| !append(&log)).count();
         device.mend();
         if !device.is_writable() {
-            // With a journal ext4 gives up when that cannot be written, and lets nobody write any more.
+            // With a journal ext4 gives up when that cannot be written, and refuses all writes.
             break;
         }
         eventually(PATIENCE, "the log takes events again", || log.fault().is_none().then_some(()));
@@ -195,7 +195,7 @@ impl Drop for Device {
     }
 }
 
-/// Runs the test in a process of its own whose mounts nobody else sees, and which takes them along when it ends.
+/// Runs the test in a process of its own whose mounts no other process sees, and which takes them along when it ends.
 fn with_mounts_of_its_own(test: &str, body: impl Fn(&Path)) {
     if let Some(dir) = env::var_os(INSIDE) {
         return body(Path::new(&dir));
@@ -213,9 +213,9 @@ fn with_mounts_of_its_own(test: &str, body: impl Fn(&Path)) {
         .env(INSIDE, dir.path())
         .output()
         .expect("start the test's own program");
-    let (out, told) = (String::from_utf8_lossy(&inside.stdout), String::from_utf8_lossy(&inside.stderr));
-    assert!(inside.status.success(), "{out}{told}");
-    report(told.trim_end());
+    let (out, report_text) = (String::from_utf8_lossy(&inside.stdout), String::from_utf8_lossy(&inside.stderr));
+    assert!(inside.status.success(), "{out}{report_text}");
+    report(report_text.trim_end());
 }
 
 fn not_permitted(test: &str, why: &str) {

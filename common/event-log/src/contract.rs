@@ -1,10 +1,9 @@
 //! The topics as one table, and the partition of a key: the contract with subscribers.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bitrix24::Installation;
-
-use crate::record::HeaderName;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
@@ -85,6 +84,9 @@ impl Topic {
         }
     }
 }
+
+/// Borrowed, if it is one of [`header`].
+pub type HeaderName = Cow<'static, str>;
 
 /// Names of record headers: the binary mode of `CloudEvents`, and our own behind `hl_`.
 pub mod header {

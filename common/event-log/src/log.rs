@@ -40,6 +40,9 @@ pub enum EventLogError {
     Partitions(String),
 }
 
+/// Takes one record after the other, until it has enough.
+pub type Visit<'a> = &'a mut dyn FnMut(Entry) -> ControlFlow<()>;
+
 /// Logs as a reader sees them.
 pub trait LogReader: Send {
     /// State that was folded from other logs is invalid.
@@ -58,13 +61,7 @@ pub trait LogReader: Send {
     fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError>;
 
     /// Reads a partition of `raw` or `facts` from `from` to before `until`, committed records only.
-    fn read(
-        &mut self,
-        topic: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError>;
+    fn read(&mut self, topic: Topic, from: Position, until: u64, visit: Visit<'_>) -> Result<(), EventLogError>;
 
     /// The first offset of a `raw` partition whose record may be as young as `at`.
     fn offset_at(&mut self, partition: u32, at: Timestamp) -> Result<u64, EventLogError>;

@@ -1,10 +1,7 @@
 //! The logs as queries read them: a few records at a time, from any partition.
 
-use std::ops::ControlFlow;
-
 use crate::contract::Topic;
-use crate::log::EventLogError;
-use crate::record::Entry;
+use crate::log::{EventLogError, Visit};
 use primitives::time::Timestamp;
 
 /// A part of one partition.
@@ -25,10 +22,5 @@ pub trait LogQuery: Send + Sync {
     fn offsets_at(&self, topic: Topic, at: Timestamp) -> Result<Vec<Option<u64>>, EventLogError>;
 
     /// Visits the records of these stretches, one of each partition at most, in order for each partition.
-    fn read(
-        &self,
-        topic: Topic,
-        stretches: &[Stretch],
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError>;
+    fn read(&self, topic: Topic, stretches: &[Stretch], visit: Visit<'_>) -> Result<(), EventLogError>;
 }

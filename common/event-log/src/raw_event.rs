@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use crate::contract::{header, partition_of};
 use crate::record::Record;
-use crate::redrive::Redrive;
 use bitrix24::form::Head;
 use primitives::time::Timestamp;
 
@@ -44,6 +43,14 @@ pub struct RawEvent {
     /// Of which event an operator made this one.
     pub redrive: Option<Redrive>,
     pub body: Bytes,
+}
+
+/// That an operator brought an event in again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redrive {
+    /// The event as ingress kept it.
+    pub of: EventId,
+    pub at: Timestamp,
 }
 
 /// Why a record of `raw` is no raw event: another program wrote it.

@@ -1,11 +1,9 @@
 //! Records and their positions.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::Topic;
+use crate::contract::{HeaderName, Topic};
 use primitives::time::Timestamp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -14,9 +12,6 @@ pub struct Position {
     /// Counted from 0; offsets may have gaps.
     pub offset: u64,
 }
-
-/// Borrowed, if it is one of [`crate::contract::header`].
-pub type HeaderName = Cow<'static, str>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {

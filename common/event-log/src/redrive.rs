@@ -2,20 +2,13 @@
 
 use bitrix24::form::{Head, Request};
 
-use crate::raw_event::{EventId, RawEvent};
+use crate::raw_event::{EventId, RawEvent, Redrive};
 use primitives::time::Timestamp;
 
 /// The version of the UUID of a redriven event. RFC 9562 leaves the meaning of version 8 to the application.
 const VERSION: u8 = 8;
 /// Of the ids that ingress makes.
 const INGRESS_VERSION: u8 = 7;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Redrive {
-    /// The event as ingress kept it.
-    pub of: EventId,
-    pub at: Timestamp,
-}
 
 /// The id of an event that is brought in again: that of the event with another version. It is the same each time, so
 /// that the second time is recognised, and sorts as the event does.

@@ -60,7 +60,5 @@ pub(super) fn plain_consumer(
     settings: &KafkaSettings,
     role: Role<'_>,
 ) -> Result<BaseConsumer<PlainContext>, EventLogError> {
-    client::config(settings, role)
-        .and_then(|config| Ok(config.create_with_context(PlainContext(LoggingContext::new(settings, role)))?))
-        .map_err(|error| EventLogError::Fatal(error.to_string()))
+    client::create(settings, role, PlainContext(LoggingContext::new(settings, role)))
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 /// Sorted from specific kinds to general ones, which often follow from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,77 +86,38 @@ impl Fault {
         error.rdkafka_error_code().map_or(Self::Other, Self::of_code)
     }
 
-    pub(super) fn of_code(code: RDKafkaErrorCode) -> Self {
-        let kind = CODES.iter().find(|(codes, _)| codes.contains(&code));
-        kind.map_or(Self::Other, |(_, kind)| *kind)
-    }
-
-    fn index(self) -> usize {
-        Self::ALL.iter().position(|kind| *kind == self).unwrap_or(Self::ALL.len() - 1)
+    #[expect(clippy::wildcard_enum_match_arm, reason = "librdkafka has far more codes, which all mean the same here")]
+    pub(super) fn of_code(code: Code) -> Self {
+        match code {
+            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => Self::TopicMissing,
+            Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed => Self::Authorization,
+            Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState => Self::Authentication,
+            Code::SSL => Self::Tls,
+            Code::Resolve => Self::Dns,
+            Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => Self::Replicas,
+            Code::LeaderNotAvailable | Code::NotLeaderForPartition | Code::WaitingForCoordinator => Self::Leaders,
+            Code::OutOfOrderSequenceNumber
+            | Code::UnknownProducerId
+            | Code::InvalidProducerEpoch
+            | Code::InvalidProducerIdMapping => Self::LostTail,
+            Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => Self::TooLarge,
+            Code::AllBrokersDown
+            | Code::BrokerTransportFailure
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::MessageTimedOut
+            | Code::NetworkException
+            | Code::BrokerNotAvailable => Self::Unreachable,
+            _ => Self::Other,
+        }
     }
 }
-
-const CODES: &[(&[RDKafkaErrorCode], Fault)] = &[
-    (
-        &[
-            RDKafkaErrorCode::UnknownTopicOrPartition,
-            RDKafkaErrorCode::UnknownTopic,
-            RDKafkaErrorCode::UnknownPartition,
-        ],
-        Fault::TopicMissing,
-    ),
-    (
-        &[
-            RDKafkaErrorCode::TopicAuthorizationFailed,
-            RDKafkaErrorCode::ClusterAuthorizationFailed,
-            RDKafkaErrorCode::GroupAuthorizationFailed,
-            RDKafkaErrorCode::TransactionalIdAuthorizationFailed,
-        ],
-        Fault::Authorization,
-    ),
-    (
-        &[
-            RDKafkaErrorCode::Authentication,
-            RDKafkaErrorCode::SaslAuthenticationFailed,
-            RDKafkaErrorCode::UnsupportedSASLMechanism,
-            RDKafkaErrorCode::IllegalSASLState,
-        ],
-        Fault::Authentication,
-    ),
-    (&[RDKafkaErrorCode::SSL], Fault::Tls),
-    (&[RDKafkaErrorCode::Resolve], Fault::Dns),
-    (&[RDKafkaErrorCode::NotEnoughReplicas, RDKafkaErrorCode::NotEnoughReplicasAfterAppend], Fault::Replicas),
-    (
-        &[
-            RDKafkaErrorCode::LeaderNotAvailable,
-            RDKafkaErrorCode::NotLeaderForPartition,
-            RDKafkaErrorCode::WaitingForCoordinator,
-        ],
-        Fault::Leaders,
-    ),
-    (
-        &[
-            RDKafkaErrorCode::OutOfOrderSequenceNumber,
-            RDKafkaErrorCode::UnknownProducerId,
-            RDKafkaErrorCode::InvalidProducerEpoch,
-            RDKafkaErrorCode::InvalidProducerIdMapping,
-        ],
-        Fault::LostTail,
-    ),
-    (&[RDKafkaErrorCode::MessageSizeTooLarge, RDKafkaErrorCode::MessageBatchTooLarge], Fault::TooLarge),
-    (
-        &[
-            RDKafkaErrorCode::AllBrokersDown,
-            RDKafkaErrorCode::BrokerTransportFailure,
-            RDKafkaErrorCode::OperationTimedOut,
-            RDKafkaErrorCode::RequestTimedOut,
-            RDKafkaErrorCode::MessageTimedOut,
-            RDKafkaErrorCode::NetworkException,
-            RDKafkaErrorCode::BrokerNotAvailable,
-        ],
-        Fault::Unreachable,
-    ),
-];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultReport {
@@ -175,13 +136,13 @@ pub struct FaultReports {
 
 impl FaultReports {
     pub fn note(&self, fault: Fault, reason: String) {
-        self.counts[fault.index()].fetch_add(1, Ordering::Relaxed);
+        self.counts[fault as usize].fetch_add(1, Ordering::Relaxed);
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest[fault.index()] = Some(FaultReport { fault, reason, at: Instant::now() });
+        newest[fault as usize] = Some(FaultReport { fault, reason, at: Instant::now() });
     }
 
     pub fn count(&self, fault: Fault) -> u64 {
-        self.counts[fault.index()].load(Ordering::Relaxed)
+        self.counts[fault as usize].load(Ordering::Relaxed)
     }
 
     pub fn most_specific(&self, since: Instant) -> Option<FaultReport> {
@@ -212,17 +173,17 @@ mod tests {
         let remedies: std::collections::BTreeSet<_> = Fault::ALL.iter().map(|kind| kind.remedy()).collect();
         assert_eq!((labels.len(), remedies.len()), (Fault::ALL.len(), Fault::ALL.len()));
         for (index, kind) in Fault::ALL.into_iter().enumerate() {
-            assert_eq!(kind.index(), index);
+            assert_eq!(kind as usize, index);
         }
     }
 
     #[test]
     fn codes_are_sorted_by_remedy() {
         for (code, kind) in [
-            (RDKafkaErrorCode::TopicAuthorizationFailed, Fault::Authorization),
-            (RDKafkaErrorCode::MessageSizeTooLarge, Fault::TooLarge),
-            (RDKafkaErrorCode::Resolve, Fault::Dns),
-            (RDKafkaErrorCode::InvalidTimestamp, Fault::Other),
+            (Code::TopicAuthorizationFailed, Fault::Authorization),
+            (Code::MessageSizeTooLarge, Fault::TooLarge),
+            (Code::Resolve, Fault::Dns),
+            (Code::InvalidTimestamp, Fault::Other),
         ] {
             assert_eq!(Fault::of_code(code), kind);
         }

@@ -48,9 +48,7 @@ impl Member {
             queue: Mutex::default(),
             closing: AtomicBool::new(false),
         };
-        let consumer: BaseConsumer<Changes> = client::config(settings, role)
-            .and_then(|config| Ok(config.create_with_context(changes)?))
-            .map_err(|error| EventLogError::Fatal(error.to_string()))?;
+        let consumer: BaseConsumer<Changes> = client::create(settings, role, changes)?;
         Ok(Self {
             topic,
             consumer,

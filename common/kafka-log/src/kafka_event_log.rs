@@ -1,7 +1,6 @@
 //! All topics as one event log: read our share of `raw`, follow `facts`, publish the derived records in one
 //! transaction. One thread uses it; after an error it is dropped and opened again.
 
-use std::ops::ControlFlow;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use super::topics::{self, MayCreate, TopicsError};
 use super::transaction::{Publisher, stopping};
 use event_log::contract::Topic;
 use event_log::hanging::{Doubts, end_what_hangs};
-use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position};
+use event_log::{Applied, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Visit};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
@@ -275,13 +274,7 @@ impl LogReader for KafkaEventLog {
         self.clients().reader.bounds(topic, partition)
     }
 
-    fn read(
-        &mut self,
-        topic: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
+    fn read(&mut self, topic: Topic, from: Position, until: u64, visit: Visit<'_>) -> Result<(), EventLogError> {
         let Clients { reader, member, .. } = self.clients();
         reader.read(topic, from, until, visit, &mut || member.serve())
     }

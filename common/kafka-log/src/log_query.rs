@@ -1,7 +1,6 @@
 //! Queries on the topics: a plain consumer reads a few records of any partition, and is kept for the next query.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use super::positions::tolerate;
 use super::record::{entry, kafka_offset, kafka_partition};
 use super::transaction::judge;
 use event_log::contract::Topic;
-use event_log::{Entry, EventLogError, LogQuery, Stretch};
+use event_log::{EventLogError, LogQuery, Stretch, Visit};
 use primitives::time::Timestamp;
 use runtime::settings::KafkaSettings;
 
@@ -82,12 +81,7 @@ impl LogQuery for KafkaLogQuery {
         self.with(|consumer| self.offsets(topic, consumer, kafka_offset(at.ms())))
     }
 
-    fn read(
-        &self,
-        topic: Topic,
-        stretches: &[Stretch],
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
+    fn read(&self, topic: Topic, stretches: &[Stretch], visit: Visit<'_>) -> Result<(), EventLogError> {
         let stretches = stretches.iter().filter(|stretch| stretch.from < stretch.until);
         let mut rest: BTreeMap<u32, Stretch> = stretches.map(|stretch| (stretch.partition, *stretch)).collect();
         if rest.is_empty() {
@@ -112,7 +106,7 @@ fn read(
     consumer: &Query,
     name: &str,
     rest: &mut BTreeMap<u32, Stretch>,
-    visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    visit: Visit<'_>,
 ) -> Result<(), EventLogError> {
     let began = Instant::now();
     while !rest.is_empty() {

@@ -1,11 +1,10 @@
 //! Read-only access to the logs in Kafka: joins no group, fences no producer, creates no topic, publishes nothing.
 
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::reader::Reader;
 use event_log::contract::Topic;
-use event_log::{Entry, EventLogError, LogReader, Position};
+use event_log::{EventLogError, LogReader, Position, Visit};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
@@ -71,13 +70,7 @@ impl LogReader for KafkaLogReader {
         self.reader.bounds(topic, partition)
     }
 
-    fn read(
-        &mut self,
-        topic: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
+    fn read(&mut self, topic: Topic, from: Position, until: u64, visit: Visit<'_>) -> Result<(), EventLogError> {
         self.reader.read(topic, from, until, visit, &mut || Ok(()))
     }
 

@@ -18,7 +18,7 @@ use super::record::{entry, kafka_offset, kafka_partition};
 use super::transaction::{judge, stopping};
 use event_log::contract::Topic;
 use event_log::hanging::{Published, Undecided};
-use event_log::{Entry, EventLogError, OPEN_MAX, Position};
+use event_log::{Entry, EventLogError, OPEN_MAX, Position, Visit};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
@@ -110,7 +110,7 @@ impl Reader {
         topic: Topic,
         from: Position,
         until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+        visit: Visit<'_>,
         serve: &mut dyn FnMut() -> Result<(), EventLogError>,
     ) -> Result<(), EventLogError> {
         if from.offset >= until {
@@ -175,7 +175,7 @@ impl Reader {
         &self,
         place: &Place,
         until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+        visit: Visit<'_>,
         serve: &mut dyn FnMut() -> Result<(), EventLogError>,
     ) -> Result<(), EventLogError> {
         let (mut moved, mut said, mut served) = (Instant::now(), Instant::now(), Instant::now());

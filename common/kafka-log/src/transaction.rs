@@ -49,9 +49,7 @@ impl Publisher {
             changed: Condvar::new(),
             lost_a_broker: AtomicBool::new(false),
         };
-        let producer = client::config(settings, role)
-            .and_then(|config| Ok(config.create_with_context(deliveries)?))
-            .map_err(|error| EventLogError::Fatal(error.to_string()))?;
+        let producer = client::create(settings, role, deliveries)?;
         let publisher = Self { settings: settings.clone(), producer };
         publisher.initialise(id, stop)?;
         Ok(publisher)

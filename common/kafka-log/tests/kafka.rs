@@ -81,7 +81,7 @@ fn topics_that_would_break_a_promise_are_refused_by_name() {
 #[test]
 fn a_broker_that_is_not_there_is_an_error_after_the_wait_and_no_fault_of_the_topics() {
     let (_, producer) = World::on("127.0.0.1:1").producer();
-    let error = producer.connect(Duration::from_millis(200)).expect_err("nobody there");
+    let error = producer.connect(Duration::from_millis(200)).expect_err("no broker");
     assert!(!RawProducer::needs_a_person(&error), "{error}");
 }
 
@@ -247,7 +247,7 @@ fn a_topic_that_has_other_partitions_than_it_should_ends_the_producer() {
         if let Some((fault, reason)) = producer.fatal() {
             break (fault, reason);
         }
-        assert!(began.elapsed() < PATIENCE, "nobody noticed");
+        assert!(began.elapsed() < PATIENCE, "the loss was not noticed");
         thread::sleep(POLL);
     };
     assert_eq!(found.0, Fault::TopicShape);
@@ -483,7 +483,7 @@ fn a_successor_finds_what_was_committed_before_the_crash() {
 #[test]
 fn a_batch_of_a_former_generation_is_not_published() {
     let Some(mut world) = World::real("a_batch_of_a_former_generation_is_not_published") else { return };
-    // Whoever does not ask for turns for that long is no member any more.
+    // A member that does not poll for that long leaves the group.
     for name in ["session.timeout.ms", "max.poll.interval.ms"] {
         world.settings.set.push((name.into(), "6000".into()));
     }
@@ -562,7 +562,7 @@ fn a_transaction_that_was_open_for_too_long_is_told_apart_from_a_twins() {
     direct.group.clone_from(&worlds[1].group);
     let mut twin = Owner::new(direct.open("a"));
     twin.until("owns all", |owner| owner.owned.len() == 2);
-    // Whoever sees committed records only waits for an open transaction: then it was ended.
+    // A committed reader waits for an open transaction: then it was ended.
     let facts = worlds[0].settings.topic(Topic::Facts);
     let seen = tests::topics::read(broker.bootstrap(), &facts, Isolation::Committed);
     assert_eq!(seen.len(), 1, "only the early one");
@@ -663,7 +663,7 @@ fn a_command_that_publishes_is_refused_while_somebody_works_and_leaves_no_place_
     assert!(matches!(&refused, EventLogError::Fatal(why) if why.contains("are running: a-")), "{refused}");
     assert_eq!(owner.owned.len(), 2, "who works is not disturbed");
     drop(owner);
-    let mut command = Owner::new(alone().expect("nobody works"));
+    let mut command = Owner::new(alone().expect("no processor runs"));
     command.until("owns all", |owner| owner.owned.len() == 2);
     command
         .event_log
@@ -842,7 +842,7 @@ impl World {
         Ok(event_log)
     }
 
-    /// A member of another group: it owns in its own, but nobody asks it to start.
+    /// A member of another group: it owns partitions of that group, but is not started.
     fn follower(&self, instance: &str) -> KafkaEventLog {
         let group = format!("{}-followers", self.group);
         KafkaEventLog::open(&self.settings, &group, instance, Stop::default()).expect("opens")
@@ -879,7 +879,7 @@ impl World {
         producer
     }
 
-    /// Somebody who is in no group, knows ours, and sees committed records only.
+    /// A committed reader that is in no group, and knows the name of ours.
     fn consumer(&self) -> BaseConsumer {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.settings.servers).set("group.id", &self.group);

@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// Longer than any test takes: whoever waits for all of it was not woken.
+    /// Longer than any test takes: a thread that waits for all of it was not woken.
     const LONG: Duration = Duration::from_secs(3600);
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
         });
         stop.request();
         assert!(sleeper.join().expect("the sleeper does not panic"));
-        assert!(stop.sleep(LONG), "once requested, nobody sleeps");
+        assert!(stop.sleep(LONG), "once requested, no thread sleeps");
     }
 
     #[tokio::test]
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_is_who_has_nothing_pending() {
+    fn ready_means_that_nothing_is_pending() {
         let readiness = Readiness::default();
         assert!(readiness.ready());
         let (kafka, store) = (readiness.pending("kafka"), readiness.pending("store"));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_and_goes_is_looked_at_whenever_somebody_asks() {
+    fn what_comes_and_goes_is_checked_with_every_probe() {
         let readiness = Readiness::default();
         let full = Arc::new(AtomicBool::new(false));
         let look = Arc::clone(&full);
@@ -284,7 +284,7 @@ mod tests {
         let ended = Command::new(myself).args([test, "--exact", "--nocapture"]).env(ROLE, "1").output();
         let ended = ended.expect("start the test's own program");
         let shown = String::from_utf8_lossy(&ended.stdout);
-        // A panic of the test would end with 101, a signal that nobody hears with none.
+        // A panic of the test would end with 101, a signal without a handler with none.
         assert_eq!(ended.status.code(), Some(1), "{shown}");
     }
 

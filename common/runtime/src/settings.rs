@@ -25,40 +25,19 @@ mod files;
 mod kafka;
 mod layers;
 mod names;
+mod setting;
 mod shared;
 mod value;
 
 pub use apps::App;
 pub use command::command;
 pub use kafka::KafkaSettings;
+pub use setting::{Kind, Setting, SettingsError};
 pub use shared::{KAFKA, PROCESS, TRUSTED_PROXIES, admin_listen};
 use value::{Effective, Source, Value};
 
 /// Longer is a mistake, and could not be added to a point in time.
 const DURATION_MAX: Duration = DAY.saturating_mul(36_500);
-
-#[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    /// Flag `--name`, environment `HOOKLEDGER_NAME`, `name` in the file.
-    pub name: &'static str,
-    pub help: &'static str,
-    pub default: Option<&'static str>,
-    pub kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Plain,
-    /// Must not be shown; `--name-file` and `HOOKLEDGER_NAME_FILE` name a file that holds it.
-    Secret,
-    Repeated,
-    Switch,
-}
-
-/// Names the setting and never shows a secret.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SettingsError(pub String);
 
 #[derive(Clone, Default)]
 pub struct Settings {
@@ -90,14 +69,6 @@ pub fn read(
 pub fn read_from_process(program: &str, about: &str, known: &[Setting]) -> Settings {
     let matches = command(program, about, known).try_get_matches().unwrap_or_else(|error| error.exit());
     Settings::from_matches_and_process(known, &matches).unwrap_or_else(|error| error.exit())
-}
-
-impl SettingsError {
-    /// Ends the process as wrong usage does, with the message.
-    pub fn exit(&self) -> ! {
-        eprintln!("error: {}", plain::lines(&self.0));
-        std::process::exit(2)
-    }
 }
 
 impl Settings {

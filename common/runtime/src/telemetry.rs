@@ -6,7 +6,8 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, Opts, Registry};
 use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
@@ -111,10 +112,40 @@ pub fn registry() -> Registry {
     registry
 }
 
+/// A metric whose name and labels stand in the code.
+pub fn valid<M>(metric: prometheus::Result<M>) -> M {
+    metric.expect("names and labels in the code are valid")
+}
+
 pub fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
-    let metric = metric.expect("names and labels in the code are valid");
+    let metric = valid(metric);
     registry.register(Box::new(metric.clone())).expect("each metric is registered once");
     metric
+}
+
+/// Registers metrics that `refresh` sets whenever they are collected.
+pub fn register_refreshed(
+    registry: &Registry,
+    metrics: Vec<Box<dyn Collector>>,
+    refresh: impl Fn() + Send + Sync + 'static,
+) {
+    registry.register(Box::new(Refreshed { metrics, refresh })).expect("each metric is registered once");
+}
+
+struct Refreshed<F> {
+    metrics: Vec<Box<dyn Collector>>,
+    refresh: F,
+}
+
+impl<F: Fn() + Send + Sync> Collector for Refreshed<F> {
+    fn desc(&self) -> Vec<&Desc> {
+        self.metrics.iter().flat_map(|metric| metric.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        (self.refresh)();
+        self.metrics.iter().flat_map(|metric| metric.collect()).collect()
+    }
 }
 
 #[cfg(test)]
@@ -208,7 +239,7 @@ mod tests {
             let _span = tracing::info_span!("span", host = %HOSTILE).entered();
             tracing::info!(text = HOSTILE, shown = %HOSTILE, "said {HOSTILE}");
         });
-        let written = String::from_utf8(written.lock().expect("nobody panicked").clone()).expect("text");
+        let written = String::from_utf8(written.lock().expect("no panic").clone()).expect("text");
         let mut line = written.trim_end_matches('\n').to_owned();
         for colour in ["0", "1", "2", "32"] {
             line = line.replace(&format!("\x1b[{colour}m"), "");
@@ -222,7 +253,7 @@ mod tests {
 
     impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("nobody panicked").extend(bytes);
+            self.0.lock().expect("no panic").extend(bytes);
             Ok(bytes.len())
         }
 

@@ -179,7 +179,7 @@ mod tests {
             prop_assert!(taken.iter().all(|taken| within(*taken, per_source)));
             let sum = |amount: fn(&Amount) -> u64| taken.iter().map(amount).sum::<u64>();
             prop_assert!(sum(|taken| taken.bodies.into()) <= in_all.bodies.into() && sum(|taken| taken.bytes) <= in_all.bytes);
-            let known = budget.spent.lock().expect("nobody panicked").by_source.len();
+            let known = budget.spent.lock().expect("no panic").by_source.len();
             prop_assert_eq!(known, taken.iter().filter(|taken| taken.bodies > 0).count());
         }
     }

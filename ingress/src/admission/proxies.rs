@@ -163,12 +163,12 @@ mod tests {
 
         #[test]
         fn whatever_a_client_sends_it_is_known_by_where_it_connected(
-            told in "[0-9a-f:., \\[\\]]{0,60}", client in any::<[u8; 4]>(), hops in 0_u8..4,
+            given in "[0-9a-f:., \\[\\]]{0,60}", client in any::<[u8; 4]>(), hops in 0_u8..4,
         ) {
             let proxies = proxies(&["10.0.0.0/8"]);
             prop_assume!(!proxies.trusts(client.into()));
-            // The first proxy writes the client behind what it was told, each further one the proxy before it.
-            let mut list = format!("{told}, {}", IpAddr::from(client));
+            // The first proxy writes the client behind the given list, each further one the proxy before it.
+            let mut list = format!("{given}, {}", IpAddr::from(client));
             for hop in 0..hops {
                 list = format!("{list}, 10.0.1.{hop}");
             }

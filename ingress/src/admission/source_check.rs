@@ -1,7 +1,7 @@
 //! Checks senders against Bitrix24's published list, and counts or refuses others.
 //!
 //! A refused event is answered 403, but not thrown away: a list may be outdated, and Bitrix24 sends
-//! once. The event is kept in `raw` within the budget for junk and with a mark, so that it is folded nowhere.
+//! once. The event is kept in `raw` within the budget for junk and with a mark, so that no processor folds it.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use prometheus::Registry;
 use runtime::settings::{Settings, SettingsError};
 
 use crate::admission::source_list::{Place, SourceList, Verdict};
-use crate::metrics::{ListGauges, Metrics};
+use crate::metrics::{Metrics, register_source_lists};
 
 /// More frequent requests are a burden for the list's server.
 const REFRESH_WAIT_MIN: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ impl SourceCheck {
             }
         };
         if let Some(list) = &list {
-            ListGauges::register(registry, list.known());
+            register_source_lists(registry, list.known());
         }
         Ok(Self { enforce: sources.check == Check::Enforce, list, metrics, logged_at: Mutex::default() })
     }

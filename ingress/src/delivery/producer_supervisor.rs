@@ -129,7 +129,7 @@ impl ProducerSupervisor {
             }
             self.observe();
             self.retry_parked();
-            self.look_for_the_way(Instant::now());
+            self.replace_lost(Instant::now());
         }
         Ok(())
     }
@@ -308,7 +308,7 @@ impl ProducerSupervisor {
     }
 
     /// Replaces a producer that does not find Kafka any more, though a new client does.
-    fn look_for_the_way(&mut self, now: Instant) {
+    fn replace_lost(&mut self, now: Instant) {
         if !self.dispatcher.is_lost() {
             self.lost = None;
             return;

@@ -28,14 +28,15 @@ mod types;
 
 use appends::{Appends, Origin, Written};
 use cursor::Cursor;
-use in_flight::{InFlight, InFlightRecord, Place};
+use in_flight::{InFlight, InFlightRecord, Location};
 use parked::Parked;
 use send_queue::SendQueue;
 
 pub use entries::flag;
-pub use in_flight::Reported;
 pub use send_queue::{Batch, QueuedRecord};
-pub use types::{Effects, Group, Input, Offer, ProducerState, Reply, Role, Rules, Span, Status, Waiter, Work};
+pub use types::{
+    Effects, Group, Input, Offer, ProducerState, Reply, Reported, Role, Rules, Span, Status, Waiter, Work,
+};
 
 #[derive(Debug)]
 pub struct DeliveryState {
@@ -162,7 +163,7 @@ impl DeliveryState {
             return;
         }
         let to_disk = self.rules.disk_first || self.is_stalled(now);
-        let place = if to_disk { Place::ToDisk(None) } else { Place::Memory(Arc::clone(&record)) };
+        let place = if to_disk { Location::ToDisk(None) } else { Location::Memory(Arc::clone(&record)) };
         let ticket = self.track(now, partition, &record, Some(waiter), place);
         if to_disk {
             self.append(Arc::clone(&record), ticket);
@@ -186,7 +187,7 @@ impl DeliveryState {
         }
         let Some(pending) = self.in_flight.get_mut(ticket) else { return false };
         let last = self.send_queue.reported(pending.partition, now);
-        if let Place::ToDisk(_) = pending.place {
+        if let Location::ToDisk(_) = pending.place {
             if reported == Reported::Kept && !self.rules.disk_first {
                 effects.replies.extend(pending.waiter.take().map(|waiter| (waiter, Reply::Kafka)));
             }
@@ -208,7 +209,7 @@ impl DeliveryState {
         }
         let wait_max = self.rules.report_wait_max;
         while let Some(ticket) = self.without_room.front().copied() {
-            let pending = self.in_flight.get_mut(ticket).filter(|pending| matches!(pending.place, Place::NoRoom(_)));
+            let pending = self.in_flight.get_mut(ticket).filter(|pending| matches!(pending.place, Location::NoRoom(_)));
             if pending.as_ref().is_some_and(|pending| now.saturating_duration_since(pending.entered) < wait_max) {
                 return;
             }
@@ -306,7 +307,7 @@ impl DeliveryState {
         self.in_flight.open() >= records_max || self.in_flight.bytes() >= bytes_max || self.in_flight.too_long()
     }
 
-    fn track(&mut self, now: Instant, partition: u32, record: &Record, waiter: Option<Waiter>, place: Place) -> u64 {
+    fn track(&mut self, now: Instant, partition: u32, record: &Record, waiter: Option<Waiter>, place: Location) -> u64 {
         self.in_flight.insert(InFlightRecord { partition, entered: now, size: record.size(), waiter, place })
     }
 
@@ -319,12 +320,12 @@ impl DeliveryState {
         let failing = self.producer == ProducerState::Failing;
         let Some(pending) = self.in_flight.get_mut(ticket) else { return };
         let record = match &pending.place {
-            Place::Memory(record) => Arc::clone(record),
+            Location::Memory(record) => Arc::clone(record),
             // Without Kafka the disk is tried again: it may have room by now.
-            Place::NoRoom(record) if failing => Arc::clone(record),
-            Place::NoRoom(_) | Place::ToDisk(_) | Place::Disk(_) => return,
+            Location::NoRoom(record) if failing => Arc::clone(record),
+            Location::NoRoom(_) | Location::ToDisk(_) | Location::Disk(_) => return,
         };
-        pending.place = Place::ToDisk(None);
+        pending.place = Location::ToDisk(None);
         self.append(record, ticket);
     }
 
@@ -332,13 +333,13 @@ impl DeliveryState {
     fn recall(&mut self) {
         for (ticket, record) in self.send_queue.clear() {
             if let Some(pending) = self.in_flight.get_mut(ticket)
-                && let Place::ToDisk(_) = pending.place
+                && let Location::ToDisk(_) = pending.place
             {
                 self.in_flight.note(ticket, Reported::Failed);
             } else if let Some(InFlightRecord { place, waiter, .. }) = self.in_flight.remove(ticket) {
                 match place {
-                    Place::Disk(offset) => self.cursor.unqueue(offset),
-                    Place::Memory(_) | Place::NoRoom(_) | Place::ToDisk(_) => {
+                    Location::Disk(offset) => self.cursor.unqueue(offset),
+                    Location::Memory(_) | Location::NoRoom(_) | Location::ToDisk(_) => {
                         self.appends.push(record, true, Origin::Request(waiter));
                     }
                 }
@@ -349,26 +350,26 @@ impl DeliveryState {
     /// A record was reported, and is not being written to the disk log.
     fn ended(&mut self, pending: InFlightRecord, reported: Reported, effects: &mut Effects) {
         match (pending.place, reported) {
-            (Place::Disk(offset), Reported::Kept) => {
+            (Location::Disk(offset), Reported::Kept) => {
                 self.cursor.unqueue(offset);
                 effects.delivered.push(offset);
             }
-            (Place::Disk(offset), Reported::Failed) => self.cursor.unqueue(offset),
-            (Place::Memory(_) | Place::NoRoom(_) | Place::ToDisk(_), Reported::Kept) => {
+            (Location::Disk(offset), Reported::Failed) => self.cursor.unqueue(offset),
+            (Location::Memory(_) | Location::NoRoom(_) | Location::ToDisk(_), Reported::Kept) => {
                 effects.replies.extend(pending.waiter.map(|waiter| (waiter, Reply::Kafka)));
             }
-            (Place::Disk(offset), Reported::Refused) => {
+            (Location::Disk(offset), Reported::Refused) => {
                 self.cursor.unqueue(offset);
                 self.parked.put(offset, pending.size);
             }
-            (Place::Memory(record) | Place::NoRoom(record), Reported::Failed) => {
+            (Location::Memory(record) | Location::NoRoom(record), Reported::Failed) => {
                 self.appends.push(record, true, Origin::Request(pending.waiter));
             }
-            (Place::Memory(record) | Place::NoRoom(record), Reported::Refused) => {
+            (Location::Memory(record) | Location::NoRoom(record), Reported::Refused) => {
                 self.appends.push(record, false, Origin::ToPark(pending.waiter));
             }
             // The report was noted; the record stays until the write to the disk log ends.
-            (Place::ToDisk(_), Reported::Failed | Reported::Refused) => {}
+            (Location::ToDisk(_), Reported::Failed | Reported::Refused) => {}
         }
     }
 
@@ -377,11 +378,11 @@ impl DeliveryState {
         let pending = self.in_flight.get_mut(ticket)?;
         let waiter = pending.waiter.take();
         match pending.place {
-            Place::ToDisk(None) => {
-                pending.place = Place::Disk(offset);
+            Location::ToDisk(None) => {
+                pending.place = Location::Disk(offset);
                 self.cursor.queue(offset);
             }
-            Place::ToDisk(Some(reported)) => {
+            Location::ToDisk(Some(reported)) => {
                 match reported {
                     Reported::Kept => delivered.push(offset),
                     Reported::Refused => self.parked.put(offset, size),
@@ -389,7 +390,7 @@ impl DeliveryState {
                 }
                 self.in_flight.remove(ticket);
             }
-            Place::Memory(_) | Place::Disk(_) | Place::NoRoom(_) => {}
+            Location::Memory(_) | Location::Disk(_) | Location::NoRoom(_) => {}
         }
         waiter
     }
@@ -397,9 +398,9 @@ impl DeliveryState {
     /// The disk log had no room for a sent record.
     fn not_saved(&mut self, ticket: u64, record: Arc<Record>, effects: &mut Effects) {
         let Some(pending) = self.in_flight.get_mut(ticket) else { return };
-        let Place::ToDisk(reported) = pending.place else { return };
+        let Location::ToDisk(reported) = pending.place else { return };
         let Some(reported) = reported else {
-            pending.place = Place::NoRoom(record);
+            pending.place = Location::NoRoom(record);
             return self.without_room.push_back(ticket);
         };
         let reply = match reported {
@@ -415,7 +416,7 @@ impl DeliveryState {
 fn is_kept_by_now(in_flight: &mut InFlight, origin: Origin) -> bool {
     let Origin::InFlight(ticket) = origin else { return false };
     let Some(pending) = in_flight.get_mut(ticket) else { return true };
-    let kept = matches!(pending.place, Place::ToDisk(Some(Reported::Kept))) && pending.waiter.is_none();
+    let kept = matches!(pending.place, Location::ToDisk(Some(Reported::Kept))) && pending.waiter.is_none();
     if kept {
         in_flight.remove(ticket);
     }

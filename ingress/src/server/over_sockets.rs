@@ -231,7 +231,7 @@ fn who_does_not_read_the_answers_is_let_go() {
     let mut socket = server.connect();
     socket.set_write_timeout(Some(NEVER)).expect("a time limit");
     let many = "GET /v1/events/a HTTP/1.1\r\nhost: h\r\n\r\n".repeat(1000);
-    // Until it is reset: whoever sent for ever would be read for ever.
+    // Until it is reset: a client that sends for ever would be read for ever.
     let refused = std::iter::repeat_with(|| socket.write_all(many.as_bytes())).find_map(Result::err);
     assert!(refused.is_some_and(|error| error.kind() != io::ErrorKind::WouldBlock));
     server.comes_to("unread", 1);
@@ -251,9 +251,9 @@ fn requests_that_are_sent_ahead_are_answered_in_order() {
     let wanted: Vec<_> = (0..300).flat_map(|_| ["200", "404"]).chain(["200"]).collect();
     assert_eq!(statuses(&answers), wanted);
     let events = server.events();
-    let told: Vec<_> = answers.split(r#"{"id":""#).skip(1).map(|answer| answer[..36].to_owned()).collect();
+    let acknowledged: Vec<_> = answers.split(r#"{"id":""#).skip(1).map(|answer| answer[..36].to_owned()).collect();
     let kept: Vec<_> = events.iter().map(|event| event.id.to_string()).collect();
-    assert_eq!(told, kept);
+    assert_eq!(acknowledged, kept);
     assert!(events[..300].iter().enumerate().all(|(number, event)| event.body == numbered(number)));
 }
 
@@ -270,7 +270,7 @@ fn when_there_are_too_many_who_idles_for_longest_has_to_go() {
     let server = Running::start(&["--connections-limit", "8"]);
     let mut idle: Vec<_> = (0..40).map(|_| server.connect()).collect();
     for _ in 0..40 {
-        assert_eq!(statuses(&server.say(last_post(BODY))), ["200"], "nobody hangs");
+        assert_eq!(statuses(&server.say(last_post(BODY))), ["200"], "no request hangs");
     }
     server.comes_to("crowded", 32);
     assert_eq!(until_closed(&mut idle[0]), "");
@@ -392,9 +392,9 @@ fn who_asks_before_sending_a_body_is_told_to_go_on() {
         BODY.len()
     );
     socket.write_all(head.as_bytes()).expect("a head");
-    let mut told = [0; 25];
-    socket.read_exact(&mut told).expect("an interim answer");
-    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let mut interim = [0; 25];
+    socket.read_exact(&mut interim).expect("an interim answer");
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     socket.write_all(BODY.as_bytes()).expect("a body");
     assert_eq!(statuses(&until_closed(&mut socket)), ["200"]);
 }
@@ -435,7 +435,7 @@ fn a_trusted_proxy_says_whom_it_speaks_for() {
     assert_eq!(sources, [Some([203, 0, 113, 7].into()), Some([127, 0, 0, 1].into())]);
 
     for wrong in [last_post(BODY), format!("PROXY TCP4 203.0.113.7 10.0.0.1 12345 80\r\n{}", last_post(BODY))] {
-        assert_eq!(server.say(wrong), "", "nobody who does not say so is let in");
+        assert_eq!(server.say(wrong), "", "a connection without the header is refused");
     }
     server.comes_to("no_proxy", 2);
     assert_eq!(server.events().len(), 2);
@@ -461,8 +461,8 @@ fn a_proxy_that_speaks_for_itself_is_not_trusted_about_others() {
     assert_eq!(sources, [Some([127, 0, 0, 1].into()); 3]);
 
     // For a client that is a proxy too, it is trusted as before.
-    let told = header(0x21, 0x11, &[&[127, 0, 0, 9], &addresses[4..]].concat());
-    assert_eq!(statuses(&server.say([told, forwarded.into_bytes()].concat())), ["200"]);
+    let spoofed = header(0x21, 0x11, &[&[127, 0, 0, 9], &addresses[4..]].concat());
+    assert_eq!(statuses(&server.say([spoofed, forwarded.into_bytes()].concat())), ["200"]);
     assert_eq!(server.events()[3].source, Some([203, 0, 113, 9].into()));
 }
 

@@ -17,7 +17,7 @@ use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use serde_json::Value;
 
-use crate::maintenance::rebuild::{Progress, read_all};
+use crate::maintenance::rebuild::{RebuildProgress, read_all};
 use crate::maintenance::repair::{Because, CORRECTIONS_MAX, Correction, Repairs};
 use crate::run::assignment::read_facts;
 use crate::run::failure::Failure;
@@ -94,7 +94,7 @@ pub struct Auditing<'a> {
     pub trusts: Trusts,
     pub now: Timestamp,
     pub stop: &'a Stop,
-    pub report: &'a mut dyn FnMut(Progress),
+    pub report: &'a mut dyn FnMut(RebuildProgress),
 }
 
 impl Auditing<'_> {
@@ -269,8 +269,8 @@ impl Auditor<'_> {
         Ok(())
     }
 
-    fn expected(&self, partition: u32) -> Result<BTreeMap<Topic, BTreeMap<String, Shown>>, Failure> {
-        let mut expected: BTreeMap<Topic, BTreeMap<String, Shown>> = BTreeMap::new();
+    fn expected(&self, partition: u32) -> Result<BTreeMap<Topic, BTreeMap<String, ExpectedRecord>>, Failure> {
+        let mut expected: BTreeMap<Topic, BTreeMap<String, ExpectedRecord>> = BTreeMap::new();
         let mut last = None;
         while let Some(about) = self.store.next_installation(last.as_ref())? {
             last = Some(about.clone());
@@ -281,12 +281,12 @@ impl Auditor<'_> {
             for record in state.permissions(trust) {
                 let may_be_gone = record.decided_at < self.now.minus(DECISIONS_KEPT);
                 let hash = hash(&permission_value(&about, &record));
-                let shown = Shown { hash, may_be_gone, about: about.clone() };
+                let shown = ExpectedRecord { hash, may_be_gone, about: about.clone() };
                 expected.entry(Topic::Permissions).or_default().insert(permission_key(&about, &record), shown);
             }
             let record = state.record(&about, partition, self.store.rules(&about.app));
             let hash = hash(&serde_json::to_value(&record).expect("our own types have a JSON form"));
-            let shown = Shown { hash, may_be_gone: false, about: about.clone() };
+            let shown = ExpectedRecord { hash, may_be_gone: false, about: about.clone() };
             expected.entry(Topic::Installations).or_default().insert(about.to_string(), shown);
         }
         Ok(expected)
@@ -311,7 +311,7 @@ impl Auditor<'_> {
         &self,
         topic: Topic,
         partition: u32,
-        shown: &Shown,
+        shown: &ExpectedRecord,
         because: Because,
     ) -> Result<Option<Correction>, Failure> {
         if !self.logs.are_repaired() {
@@ -352,7 +352,7 @@ impl Found {
 }
 
 /// An expected record: enough to compare it, and to build it again.
-struct Shown {
+struct ExpectedRecord {
     hash: Fingerprint,
     /// The topic deletes by age.
     may_be_gone: bool,

@@ -20,7 +20,7 @@ const STRETCH_RECORDS: u64 = 100_000;
 
 /// Progress in offsets of `facts`, some of which hold no record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct RebuildProgress {
     pub read: u64,
     pub all: u64,
 }
@@ -33,7 +33,7 @@ pub fn rebuild(
     dir: &Path,
     trusts: Trusts,
     stop: &Stop,
-    report: &mut dyn FnMut(Progress),
+    report: &mut dyn FnMut(RebuildProgress),
 ) -> Result<(), Failure> {
     let dir = dir.to_owned();
     let (log, partitions) = (event_log.identity().to_owned(), event_log.partitions());
@@ -57,10 +57,10 @@ pub(crate) fn read_all(
     event_log: &mut dyn LogReader,
     store: &Store,
     stop: &Stop,
-    report: &mut dyn FnMut(Progress),
+    report: &mut dyn FnMut(RebuildProgress),
 ) -> Result<(), Failure> {
     let mut stretches = Vec::new();
-    let mut progress = Progress::default();
+    let mut progress = RebuildProgress::default();
     for partition in 0..event_log.partitions() {
         let (first, end) = event_log.bounds(Topic::Facts, partition)?;
         begin(store, event_log, partition, (first, end))?;

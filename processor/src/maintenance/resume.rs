@@ -49,7 +49,7 @@ pub fn obstacles(event_log: &mut dyn LogReader, again: bool) -> Result<Vec<Obsta
     for partition in 0..event_log.partitions() {
         // In the same order as when a partition is restored.
         let committed = event_log.committed(partition)?;
-        let known = Known::of(event_log, partition)?;
+        let known = KnownEvents::of(event_log, partition)?;
         let offsets = ResumeOffsets::probe(event_log, partition, known.checkpoint.clone(), committed)?;
         let other = known.partitions.filter(|then| *then != event_log.partitions());
         let inconsistency = match (other, known.is_trimmed(), offsets.place()) {
@@ -88,7 +88,7 @@ pub fn accept(event_log: &mut dyn EventLog, obstacle: &Obstacle, now: Timestamp)
 fn remedy(
     event_log: &mut dyn LogReader,
     offsets: &ResumeOffsets,
-    known: &Known,
+    known: &KnownEvents,
     what: What,
     again: bool,
 ) -> Result<Option<Remedy>, EventLogError> {
@@ -144,7 +144,7 @@ fn twice(events: u64) -> String {
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownEvents {
     /// The first offset, and the first one that an operator has accepted.
     first: u64,
     begin: u64,
@@ -156,7 +156,7 @@ struct Known {
     folded: VecDeque<EventId>,
 }
 
-impl Known {
+impl KnownEvents {
     fn of(event_log: &mut dyn LogReader, partition: u32) -> Result<Self, EventLogError> {
         let (first, end) = event_log.bounds(Topic::Facts, partition)?;
         let mut known = Self { first, ..Self::default() };

@@ -9,6 +9,7 @@ use primitives::time::Timestamp;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts};
+use runtime::telemetry::valid;
 
 /// The lag of all owned partitions: measured by the loop, computed on each scrape.
 #[derive(Clone)]
@@ -16,11 +17,11 @@ pub struct Lag {
     events: IntGaugeVec,
     seconds: IntGaugeVec,
     /// By partition, including formerly owned ones: bounded by the number of partitions.
-    known: Arc<Mutex<BTreeMap<u32, Known>>>,
+    known: Arc<Mutex<BTreeMap<u32, Measured>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct Measured {
     owned: bool,
     /// The next offset of `raw`.
     next: u64,
@@ -29,7 +30,7 @@ struct Known {
     since: Timestamp,
 }
 
-impl Known {
+impl Measured {
     /// `newest` is the receipt of the newest event folded in this session.
     fn measured(self, next: u64, behind: u64, newest: Option<Timestamp>, now: Timestamp) -> Self {
         let since = match behind {
@@ -48,9 +49,7 @@ impl Known {
 
 impl Default for Lag {
     fn default() -> Self {
-        let gauges = |name: &str, help: &str| {
-            IntGaugeVec::new(Opts::new(name, help), &["partition"]).expect("names in the code are valid")
-        };
+        let gauges = |name: &str, help: &str| valid(IntGaugeVec::new(Opts::new(name, help), &["partition"]));
         Self {
             events: gauges("processor_lag_events", "Events in raw that are not folded yet."),
             seconds: gauges("processor_lag_seconds", "How long the next event of raw has been waiting."),
@@ -64,7 +63,7 @@ impl Lag {
     pub fn own(&self, owned: &BTreeSet<u32>, now: Timestamp) {
         let mut known = self.known();
         for partition in owned {
-            known.entry(*partition).or_insert(Known { owned: true, next: 0, behind: 0, since: now });
+            known.entry(*partition).or_insert(Measured { owned: true, next: 0, behind: 0, since: now });
         }
         for (partition, known) in known.iter_mut() {
             known.owned = owned.contains(partition);
@@ -93,7 +92,7 @@ impl Lag {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<u32, Known>> {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<u32, Measured>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

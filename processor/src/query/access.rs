@@ -16,7 +16,7 @@ use http_edge::proxied::is_proxied;
 use http_edge::site::asks_for_loopback;
 use primitives::secret::Fingerprint;
 
-use super::QueryContext;
+use super::context::QueryContext;
 use super::problem::Problem;
 use super::tokens::{Access, Scope};
 

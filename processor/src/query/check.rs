@@ -1,34 +1,25 @@
 //! `POST /v1/check`: may this token call this method?
 
-use actix_web::{HttpRequest, HttpResponse, web};
-use bitrix24::{AppName, Installation, MemberId};
+use actix_web::{HttpResponse, web};
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::QueryContext;
-use super::access::Caller;
-use super::parameters::{AFTER, Body, Parameters, WAIT, wrong};
+use super::parameters::{AFTER, Body, WAIT, wrong};
 use super::problem::Problem;
+use super::request::QueryRequest;
 use super::wait::{self, After};
 use domain::{Answer, Method, permits};
 
 const FIELDS: [&str; 6] = ["app", "member_id", "method", "token", "token_fingerprint", WAIT];
 
 /// With `wait`, the response waits for a decision. The token is only used for its fingerprint.
-pub async fn check(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> Result<HttpResponse, Problem> {
-    let after = After::read(&Parameters::read(&request, &[AFTER, WAIT])?)?;
-    let body = Body::read(&request, payload, &FIELDS).await?;
-    let app = body.required("app", "an app's name", AppName::parse)?;
-    let member_id = body.required("member_id", "a portal's member_id", MemberId::parse)?;
-    let installation = Installation { app, member_id };
-    caller.must_see(&installation.app)?;
+pub async fn check(query: QueryRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    let after = After::read(&query.parameters(&[AFTER, WAIT])?)?;
+    let body = Body::read(&query.http, payload, &FIELDS).await?;
+    let installation = body.installation()?;
+    query.caller.must_see(&installation.app)?;
     let method = body.required("method", "a REST method's name", Method::parse)?;
     let token = match (body.secret("token")?, body.text("token_fingerprint")?) {
         (Some(token), None) => Fingerprint::of(token.reveal()),
@@ -39,7 +30,8 @@ pub async fn check(
     };
     let wait = body.wait()?;
     drop(body);
-    after.wait(&context).await?;
+    let context = &query.context;
+    after.wait(context).await?;
 
     let ask = || -> Result<Answer, Problem> {
         let store = context.store()?;
@@ -59,7 +51,7 @@ pub async fn check(
             answer = ask();
             !matches!(answer, Ok(Answer::Unanswered))
         };
-        let _place = wait::place(&context)?;
+        let _place = wait::place(context)?;
         // A timeout is answered as unanswered.
         context.recent_events.until(Instant::now() + wait, decided).await;
     }

@@ -2,71 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
-use anyhow::Context;
-use disk_log::DiskLog;
+use actix_web::{HttpMessage, HttpResponse, web};
 use domain::parse_command;
 use event_log::{EventId, RawEvent};
-use kafka_log::RawWriter;
 use primitives::time::Timestamp;
 use serde_json::json;
 
 use super::access::Caller;
+use super::context::QueryContext;
 use super::problem::Problem;
-use super::{COMMANDS_BYTES_MAX, QueryContext};
+use super::request::QueryRequest;
 
 /// Lines of one request.
 pub const COMMANDS_MAX: usize = 1_000;
-/// How long Kafka may take.
-const APPEND_WAIT: Duration = Duration::from_secs(20);
+pub const COMMANDS_BYTES_MAX: usize = 512 * 1024;
 /// A page of another site cannot make a browser send this content type.
 const NDJSON: &str = "application/x-ndjson";
 
-/// Where commands go: the log `raw`.
-pub enum CommandLog {
-    Disk(DiskLog),
-    Kafka(Box<RawWriter>),
-}
-
-impl CommandLog {
-    fn partitions(&self) -> u32 {
-        match self {
-            Self::Disk(_) => 1,
-            Self::Kafka(writer) => writer.partitions(),
-        }
-    }
-
-    /// Blocks until all are durable. After an error some may be in `raw`; a command that is repeated changes nothing.
-    pub fn append(&self, events: Vec<RawEvent>) -> anyhow::Result<()> {
-        match self {
-            Self::Disk(log) => {
-                let records = events.into_iter().map(RawEvent::into_record).collect();
-                log.append_blocking(records).map(drop).context("append to the disk log")
-            }
-            Self::Kafka(writer) => writer.append(events, APPEND_WAIT),
-        }
-    }
-}
-
 /// Takes all lines or none.
-pub async fn take(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> Result<HttpResponse, Problem> {
-    if !request.content_type().eq_ignore_ascii_case(NDJSON) {
+pub async fn take(query: QueryRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    if !query.http.content_type().eq_ignore_ascii_case(NDJSON) {
         return Err(Problem::NotNdjson);
     }
-    let body = http_edge::receive(&request, payload, COMMANDS_BYTES_MAX).await?;
-    let events = read(&body.bytes, &caller)?;
+    let body = http_edge::receive(&query.http, payload, COMMANDS_BYTES_MAX).await?;
+    let events = read(&body.bytes, &query.caller)?;
     drop(body);
     let (accepted, last) = (events.len(), events.last().map(|event| event.id));
-    let partitions = context.commands.partitions();
+    let partitions = query.context.commands.partitions();
     let last_of: BTreeMap<u32, EventId> = events.iter().map(|event| (event.partition(partitions), event.id)).collect();
-    append(&context, events).await?;
+    append(&query.context, events).await?;
     tracing::info!(accepted, last = last.as_ref().map(EventId::to_string), "took {accepted} commands");
     Ok(HttpResponse::Ok().json(json!({ "accepted": accepted, "last": last, "last_of_partitions": last_of })))
 }

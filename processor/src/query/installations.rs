@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use bitrix24::Installation;
 use event_log::EventId;
 use event_log::contract::partition_of_installation;
@@ -8,12 +8,11 @@ use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde_json::json;
 
-use super::QueryContext;
 use super::access::Caller;
 use super::filter::{self, Filter};
-use super::parameters::{AFTER, Parameters, WAIT};
+use super::parameters::{AFTER, WAIT};
 use super::problem::Problem;
-use super::wait::After;
+use super::request::{QueryRequest, block};
 use crate::state::Store;
 use domain::{InstallationRecord, InstallationState, Method};
 
@@ -23,70 +22,42 @@ const SCANNED_MAX: usize = 20_000;
 pub(super) const PAGED: [&str; 4] = ["limit", "cursor", AFTER, WAIT];
 
 /// `GET /v1/installations`
-pub async fn list(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    let parameters = Parameters::read(&request, &[&filter::NAMES[..], &PAGED].concat())?;
+pub async fn list(query: QueryRequest) -> Result<HttpResponse, Problem> {
+    let parameters = query.parameters(&[&filter::NAMES[..], &PAGED].concat())?;
     let filter = Filter::read(&parameters)?;
-    filter.app.as_ref().map_or(Ok(()), |app| caller.must_see(app))?;
+    filter.app.as_ref().map_or(Ok(()), |app| query.caller.must_see(app))?;
     let (limit, last) = (parameters.limit()?, parameters.cursor(installation_cursor)?);
-    After::read(&parameters)?.wait(&context).await?;
-    let store = context.store()?;
-    // The scan continues after a disconnect, so it holds the permit itself.
-    let place = Arc::clone(&context.scans).acquire_owned().await.map_err(|_| Problem::NotOpen)?;
-    let listed = web::block(move || {
-        let _place = place;
-        page(&store, &caller, &filter, last, limit)
-    })
-    .await;
-    let (items, next) = listed.map_err(|_| Problem::NotOpen)??;
+    let store = query.store(&parameters).await?;
+    let (context, caller) = (query.context, query.caller);
+    let listed = block(&context.scans, || Problem::NotOpen, move || page(&store, &caller, &filter, last, limit));
+    let (items, next) = listed.await??;
     Ok(HttpResponse::Ok().json(json!({ "items": items, "next": next })))
 }
 
 /// `GET /v1/installations/{app}/{member_id}`
-pub async fn show(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    path: web::Path<(String, String)>,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    After::read(&Parameters::read(&request, &[AFTER, WAIT])?)?.wait(&context).await?;
-    let store = context.store()?;
-    let (installation, state) = find(&store, &caller, &path)?;
+pub async fn show(query: QueryRequest, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
+    let store = query.store(&query.parameters(&[AFTER, WAIT])?).await?;
+    let (installation, state) = find(&store, &query.caller, &path)?;
     Ok(HttpResponse::Ok().json(record(&store, &installation, &state)))
 }
 
 /// `GET /v1/installations/{app}/{member_id}/history`: facts of every principal, oldest first.
-pub async fn history(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    path: web::Path<(String, String)>,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    let parameters = Parameters::read(&request, &PAGED)?;
+pub async fn history(query: QueryRequest, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
+    let parameters = query.parameters(&PAGED)?;
     let (limit, behind) = (parameters.limit()?, parameters.cursor(|text| EventId::parse_str(text).ok())?);
-    After::read(&parameters)?.wait(&context).await?;
-    let store = context.store()?;
-    let (installation, _) = find(&store, &caller, &path)?;
+    let store = query.store(&parameters).await?;
+    let (installation, _) = find(&store, &query.caller, &path)?;
     let facts = store.history(&installation, behind, limit)?;
     let next = facts.last().filter(|_| facts.len() == limit).map(|fact| fact.stamp.id);
     Ok(HttpResponse::Ok().json(json!({ "items": facts, "next": next })))
 }
 
 /// `GET /v1/installations/{app}/{member_id}/methods`: decisions by method and token.
-pub async fn methods(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    path: web::Path<(String, String)>,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    let parameters = Parameters::read(&request, &PAGED)?;
+pub async fn methods(query: QueryRequest, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
+    let parameters = query.parameters(&PAGED)?;
     let (limit, behind) = (parameters.limit()?, parameters.cursor(method_cursor)?);
-    After::read(&parameters)?.wait(&context).await?;
-    let store = context.store()?;
-    let (installation, state) = find(&store, &caller, &path)?;
+    let store = query.store(&parameters).await?;
+    let (installation, state) = find(&store, &query.caller, &path)?;
     let verdict = state.verdict(store.trust(&installation.app));
     let items = state.decisions_by(&verdict, behind.as_ref(), limit);
     let next = items.last().filter(|_| items.len() == limit);

@@ -1,21 +1,22 @@
 //! `GET /`: pages for people. What came in, what was rejected, and who is to be trusted.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
+use actix_web::HttpResponse;
 use actix_web::http::header::CONTENT_SECURITY_POLICY;
-use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bitrix24::{AppName, Installation, MemberId};
 use primitives::time::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::QueryContext;
 use super::access::Caller;
+use super::context::QueryContext;
 use super::filter::Filter;
 use super::installations::{find, installation_cursor, page};
-use super::parameters::{Parameters, wrong};
+use super::parameters::wrong;
 use super::problem::Problem;
+use super::request::{QueryRequest, block};
 use html::{Html, STYLE};
 
 mod html;
@@ -54,16 +55,13 @@ impl List {
 }
 
 /// `/?app=&member_id=` shows one installation, `/?list=` some of them, `/` what came in.
-pub async fn show(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    let parameters = Parameters::read(&request, &PARAMETERS)?;
+pub async fn show(query: QueryRequest) -> Result<HttpResponse, Problem> {
+    let parameters = query.parameters(&PARAMETERS)?;
     let app = parameters.parsed("app", "an app's name", AppName::parse)?;
     let member_id = parameters.parsed("member_id", "a portal's member_id", MemberId::parse)?;
     let list = parameters.parsed("list", "untrusted or contested", List::parse)?;
     let cursor = parameters.cursor(installation_cursor)?;
+    let QueryRequest { context, caller, .. } = query;
     let html = match (app, member_id, list) {
         (Some(app), Some(member_id), None) => one(&context, &caller, &Installation { app, member_id })?,
         (None, None, Some(list)) => some(&context, caller, list, cursor).await?,
@@ -114,22 +112,24 @@ async fn some(
     cursor: Option<Installation>,
 ) -> Result<Html, Problem> {
     let store = context.store()?;
-    let place = Arc::clone(&context.scans).acquire_owned().await.map_err(|_| Problem::NotOpen)?;
-    let listed = web::block(move || {
-        let _place = place;
-        let (filter, title, name) = match list {
-            List::Untrusted => (Filter::untrusted(), "No principal is trusted", "untrusted"),
-            List::Contested => (Filter::contested(), "More than one principal claims these", "contested"),
-        };
-        let (records, next) = page(&store, &caller, &filter, cursor, LISTED)?;
-        let mut html = Html::begin();
-        html.title(title);
-        let installations: Vec<Installation> = records.into_iter().map(|record| record.installation).collect();
-        principals::some(&mut html, &store, &installations)?;
-        if let Some(next) = next {
-            html.link(&format!("/?list={name}&cursor={next}"), "more");
-        }
-        Ok(html)
-    });
-    listed.await.map_err(|_| Problem::NotOpen)?
+    let listed = block(
+        &context.scans,
+        || Problem::NotOpen,
+        move || {
+            let (filter, title, name) = match list {
+                List::Untrusted => (Filter::untrusted(), "No principal is trusted", "untrusted"),
+                List::Contested => (Filter::contested(), "More than one principal claims these", "contested"),
+            };
+            let (records, next) = page(&store, &caller, &filter, cursor, LISTED)?;
+            let mut html = Html::begin();
+            html.title(title);
+            let installations: Vec<Installation> = records.into_iter().map(|record| record.installation).collect();
+            principals::some(&mut html, &store, &installations)?;
+            if let Some(next) = next {
+                html.link(&format!("/?list={name}&cursor={next}"), "more");
+            }
+            Ok(html)
+        },
+    );
+    listed.await?
 }

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actix_web::{HttpMessage, HttpRequest, web};
+use bitrix24::{AppName, Installation, MemberId};
 use primitives::secret::Secret;
 use serde_json::{Map, Value};
 
-use super::BODY_BYTES_MAX;
 use super::problem::Problem;
-use super::wait::WAIT_MAX;
 
 /// Taken by every query for data.
 pub const AFTER: &str = "after";
@@ -18,6 +17,8 @@ pub const WAIT: &str = "wait";
 
 pub const LIMIT_MAX: usize = 1_000;
 const LIMIT: usize = 100;
+const WAIT_MAX: Duration = Duration::from_secs(30);
+pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Longer names are not repeated.
 const NAME_BYTES_MAX: usize = 32;
 /// A page of another site cannot make a browser send this content type.
@@ -124,6 +125,12 @@ impl Body {
         let text =
             self.text(name)?.ok_or_else(|| Problem::Malformed(format!("{name} is missing; it takes {takes}")))?;
         parse(text).ok_or_else(|| wrong(name, takes))
+    }
+
+    pub fn installation(&self) -> Result<Installation, Problem> {
+        let app = self.required("app", "an app's name", AppName::parse)?;
+        let member_id = self.required("member_id", "a portal's member_id", MemberId::parse)?;
+        Ok(Installation { app, member_id })
     }
 
     pub fn secret(&self, name: &str) -> Result<Option<Secret>, Problem> {

@@ -52,63 +52,46 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// The section of `docs/problems.md`.
-    fn name(&self) -> &'static str {
+    /// Status, and section of `docs/problems.md`.
+    fn kind(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::NoSuchPage => "no-such-page",
-            Self::WrongMethod(_) => "wrong-method",
-            Self::Malformed(_) => "malformed-question",
-            Self::Unauthorised => "unauthorised",
-            Self::MissingScope(_) => "missing-scope",
-            Self::OtherApp => "other-app",
-            Self::TokensNeeded => "tokens-needed",
-            Self::WrongHost => "wrong-host",
-            Self::NotJson => "not-json",
-            Self::NotNdjson => "not-ndjson",
-            Self::NotKept => "storage-unavailable",
-            Self::Body(BodyError::TooLarge { .. }) => "too-large",
-            Self::Body(BodyError::Encoded) => "encoded",
-            Self::Body(BodyError::Unreadable) => "unreadable-body",
-            Self::Body(BodyError::TooSlow { .. }) => "body-too-slow",
-            Self::Body(BodyError::Overloaded) => "overloaded",
-            Self::TooManyWait => "too-many-wait",
-            Self::UnknownInstallation => "unknown-installation",
-            Self::UnknownRejectedEvent => "unknown-rejected-event",
-            Self::NotReadable => "logs-unavailable",
-            Self::NotYet => "not-yet",
-            Self::NotOpen => "not-open",
-            Self::State(_) => "state",
+            Self::NoSuchPage => (StatusCode::NOT_FOUND, "no-such-page"),
+            Self::WrongMethod(_) => (StatusCode::METHOD_NOT_ALLOWED, "wrong-method"),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed-question"),
+            Self::Unauthorised => (StatusCode::UNAUTHORIZED, "unauthorised"),
+            Self::MissingScope(_) => (StatusCode::FORBIDDEN, "missing-scope"),
+            Self::OtherApp => (StatusCode::FORBIDDEN, "other-app"),
+            Self::TokensNeeded => (StatusCode::FORBIDDEN, "tokens-needed"),
+            Self::WrongHost => (StatusCode::MISDIRECTED_REQUEST, "wrong-host"),
+            Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json"),
+            Self::NotNdjson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-ndjson"),
+            Self::NotKept => (StatusCode::SERVICE_UNAVAILABLE, "storage-unavailable"),
+            Self::Body(BodyError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            Self::Body(BodyError::Encoded) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded"),
+            Self::Body(BodyError::Unreadable) => (StatusCode::BAD_REQUEST, "unreadable-body"),
+            Self::Body(BodyError::TooSlow { .. }) => (StatusCode::REQUEST_TIMEOUT, "body-too-slow"),
+            Self::Body(BodyError::Overloaded) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::TooManyWait => (StatusCode::SERVICE_UNAVAILABLE, "too-many-wait"),
+            Self::UnknownInstallation => (StatusCode::NOT_FOUND, "unknown-installation"),
+            Self::UnknownRejectedEvent => (StatusCode::NOT_FOUND, "unknown-rejected-event"),
+            Self::NotReadable => (StatusCode::SERVICE_UNAVAILABLE, "logs-unavailable"),
+            Self::NotYet => (StatusCode::GATEWAY_TIMEOUT, "not-yet"),
+            Self::NotOpen => (StatusCode::SERVICE_UNAVAILABLE, "not-open"),
+            Self::State(_) => (StatusCode::INTERNAL_SERVER_ERROR, "state"),
         }
     }
 }
 
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        match self {
-            Self::NoSuchPage | Self::UnknownInstallation | Self::UnknownRejectedEvent => StatusCode::NOT_FOUND,
-            Self::Malformed(_) | Self::Body(BodyError::Unreadable) => StatusCode::BAD_REQUEST,
-            Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::WrongHost => StatusCode::MISDIRECTED_REQUEST,
-            Self::NotJson | Self::NotNdjson | Self::Body(BodyError::Encoded) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Body(BodyError::TooSlow { .. }) => StatusCode::REQUEST_TIMEOUT,
-            Self::Unauthorised => StatusCode::UNAUTHORIZED,
-            Self::TokensNeeded | Self::MissingScope(_) | Self::OtherApp => StatusCode::FORBIDDEN,
-            Self::NotYet => StatusCode::GATEWAY_TIMEOUT,
-            Self::NotOpen
-            | Self::NotReadable
-            | Self::TooManyWait
-            | Self::NotKept
-            | Self::Body(BodyError::Overloaded) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        self.kind().0
     }
 
     fn error_response(&self) -> HttpResponse {
         if let Self::State(error) = self {
             tracing::error!("a query failed: {error}");
         }
-        let status = self.status_code();
+        let (status, name) = self.kind();
         let mut response = HttpResponse::build(status);
         match self {
             Self::Unauthorised => {
@@ -147,8 +130,8 @@ impl ResponseError for Problem {
             | Self::State(_) => {}
         }
         response.content_type("application/problem+json").json(json!({
-            "type": format!("/docs/problems#{}", self.name()),
-            "title": self.name().replace('-', " "),
+            "type": format!("/docs/problems#{name}"),
+            "title": name.replace('-', " "),
             "status": status.as_u16(),
             "detail": self.to_string(),
         }))

@@ -6,7 +6,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, web};
 
-use super::QueryContext;
+use super::context::QueryContext;
 
 /// `1` in responses that may lack events since the upgrade, and what only the new version understands.
 const STALE: HeaderName = HeaderName::from_static("hl-stale");

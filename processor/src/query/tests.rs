@@ -13,7 +13,13 @@ use runtime::settings::KafkaSettings;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::parameters::BODY_BYTES_MAX;
+use super::tokens::QueryToken;
 use super::*;
+use crate::command_log::CommandLog;
+use crate::run::recent_events::RecentEvents;
+use crate::run::shared::Shared;
+use crate::state::Store;
 use crate::state::memory::Memory;
 use crate::state::{Progressed, Trusts};
 use domain::{Change, Decision, Fact, FactKind, Method, Profile, Revision, Stamp};
@@ -274,7 +280,7 @@ async fn the_page_shows_what_came_in() {
         response.headers().get("content-security-policy").expect("a policy").to_str().expect("text").to_owned();
     let page = String::from_utf8(read_body(response).await.to_vec()).expect("text");
     assert!(page.contains("<b>1</b>installed"), "{page}");
-    // A browser takes the style only if it is the one whose hash is told.
+    // A browser takes the style only if it is the one whose hash is given.
     let style = page.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>")).expect("a style").0;
     let hash = BASE64_STANDARD.encode(Sha256::digest(style));
     assert!(policy.contains(&format!("style-src 'sha256-{hash}'")), "{policy}");

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::{HttpRequest, HttpResponse, web};
-use bitrix24::{AppName, Installation, MemberId};
+use actix_web::{HttpResponse, web};
 use primitives::secret::{Fingerprint, Secret};
 use serde_json::json;
 
-use super::QueryContext;
-use super::access::Caller;
 use super::installations::{PAGED, find};
-use super::parameters::{AFTER, Body, LIMIT_MAX, Parameters, WAIT};
+use super::parameters::{AFTER, Body, LIMIT_MAX, WAIT};
 use super::problem::Problem;
+use super::request::QueryRequest;
 use super::wait::After;
 
 const FIELDS: [&str; 3] = ["app", "member_id", "application_token"];
@@ -20,41 +18,28 @@ const FIELDS: [&str; 3] = ["app", "member_id", "application_token"];
 const TOKEN_BYTES_MAX: usize = 128;
 
 /// The token is only used for its fingerprint.
-pub async fn verify(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> Result<HttpResponse, Problem> {
-    let after = After::read(&Parameters::read(&request, &[AFTER, WAIT])?)?;
-    let body = Body::read(&request, payload, &FIELDS).await?;
-    let app = body.required("app", "an app's name", AppName::parse)?;
-    let member_id = body.required("member_id", "a portal's member_id", MemberId::parse)?;
+pub async fn verify(query: QueryRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    let after = After::read(&query.parameters(&[AFTER, WAIT])?)?;
+    let body = Body::read(&query.http, payload, &FIELDS).await?;
+    let installation = body.installation()?;
     let token = body.required("application_token", "a text of 1 to 128 bytes", |text| {
         (1..=TOKEN_BYTES_MAX).contains(&text.len()).then(|| Secret::new(text))
     })?;
     drop(body);
-    caller.must_see(&app)?;
-    after.wait(&context).await?;
-    let store = context.store()?;
-    let installation = Installation { app, member_id };
+    query.caller.must_see(&installation.app)?;
+    after.wait(&query.context).await?;
+    let store = query.context.store()?;
     let state = store.installation(&installation)?;
     let trust = store.trust(&installation.app);
     Ok(HttpResponse::Ok().json(state.verify(trust, Fingerprint::of(token.reveal()))))
 }
 
 /// `GET /v1/installations/{app}/{member_id}/principals`, in the order of their fingerprints.
-pub async fn principals(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    path: web::Path<(String, String)>,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    let parameters = Parameters::read(&request, &PAGED)?;
+pub async fn principals(query: QueryRequest, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
+    let parameters = query.parameters(&PAGED)?;
     let (limit, behind) = (parameters.limit()?, parameters.cursor(Fingerprint::parse)?);
-    After::read(&parameters)?.wait(&context).await?;
-    let store = context.store()?;
-    let (installation, state) = find(&store, &caller, &path)?;
+    let store = query.store(&parameters).await?;
+    let (installation, state) = find(&store, &query.caller, &path)?;
     let mut items = state.principal_records(store.trust(&installation.app), behind);
     let is_end = items.len() <= limit;
     items.truncate(limit);

@@ -5,11 +5,9 @@ use std::time::Duration;
 use event_log::EventId;
 use tokio::sync::SemaphorePermit;
 
-use super::QueryContext;
+use super::context::QueryContext;
 use super::parameters::{AFTER, Parameters};
 use super::problem::Problem;
-
-pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct After {

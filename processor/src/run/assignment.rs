@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::run::failure::Failure;
 use crate::run::inconsistency::Inconsistency;
-use crate::run::publish::{Accepted, Heard, Progress};
+use crate::run::publish::{Accepted, HeardRecord, Progress};
 use crate::run::recent_events::RecentEvents;
 use crate::run::resume_offsets::ResumeOffsets;
 use crate::state::{Checkpoint, Progressed, Store, StoreError};
@@ -84,7 +84,7 @@ pub fn begin_of(entry: &Entry) -> Option<u64> {
 /// Whether the last folded record still exists, if it was a progress record: then the state knows its content.
 /// Compaction removes it only for a newer progress record with a higher `K`. It is also missing if its transaction was
 /// aborted despite an acknowledged commit.
-pub fn look_back(event_log: &mut dyn LogReader, store: &Store, partition: u32) -> Result<(), Failure> {
+pub fn check_checkpoint(event_log: &mut dyn LogReader, store: &Store, partition: u32) -> Result<(), Failure> {
     let (first, end) = event_log.bounds(Topic::Facts, partition)?;
     let checkpoint = store.checkpoint(partition);
     let Some(offset) = checkpoint.facts.checked_sub(1).filter(|offset| (first..end).contains(offset)) else {
@@ -147,7 +147,7 @@ pub fn read_facts(
 ) -> Result<(), Failure> {
     let (first, _) = event_log.bounds(Topic::Facts, from.partition)?;
     thread::scope(|scope| {
-        let (mut step, mut applying) = (Step { first, ..Step::new(store, from.partition) }, None);
+        let (mut step, mut applying) = (CatchUpStep { first, ..CatchUpStep::new(store, from.partition) }, None);
         let mut take = |entry: &Entry| -> Result<(), Failure> {
             step.take(entry)?;
             if step.is_full() {
@@ -176,7 +176,7 @@ pub fn follow(store: &Store, recent_events: &RecentEvents, entries: &[Entry]) ->
     for stretch in entries.chunk_by(|one, next| one.position.partition == next.position.partition) {
         let partition = stretch[0].position.partition;
         let known = store.checkpoint(partition).facts;
-        let mut step = Step::new(store, partition);
+        let mut step = CatchUpStep::new(store, partition);
         for entry in stretch.iter().filter(|entry| entry.position.offset >= known) {
             step.take(entry)?;
         }
@@ -225,7 +225,7 @@ pub fn restore_partition(
     Ok(Position { partition, offset })
 }
 
-struct Step<'a> {
+struct CatchUpStep<'a> {
     store: &'a Store,
     partition: u32,
     log: Option<EventId>,
@@ -255,7 +255,7 @@ impl Changes {
     }
 }
 
-impl<'a> Step<'a> {
+impl<'a> CatchUpStep<'a> {
     fn new(store: &'a Store, partition: u32) -> Self {
         Self { store, partition, log: None, first: 0, bytes: 0, changes: Changes { partition, ..Changes::default() } }
     }
@@ -287,7 +287,7 @@ impl<'a> Step<'a> {
                 Err(error) => return Err(unreadable(entry.position, &error.to_string())),
             },
             (Some(FactKey::Held(held)), None) => self.changes.list.push(Change::NoLongerHeld(held)),
-            (Some(FactKey::Heard(installation)), Some(value)) => match serde_json::from_slice::<Heard>(value) {
+            (Some(FactKey::Heard(installation)), Some(value)) => match serde_json::from_slice::<HeardRecord>(value) {
                 Ok(heard) => self.changes.list.push(Change::Heard(installation, heard.heard_at)),
                 Err(error) => return Err(unreadable(entry.position, &error.to_string())),
             },

@@ -7,7 +7,7 @@ use bitrix24::Installation;
 use event_log::{EventId, Output};
 use primitives::time::Timestamp;
 
-use super::owner::Limits;
+use super::limits::Limits;
 use super::recent_events::Recent;
 use crate::state::{Store, StoreError};
 use domain::{Change, Fact, HeldEvent, InstallationState};

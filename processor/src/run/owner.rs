@@ -1,7 +1,7 @@
 //! Folds raw events of owned partitions in steps: interpret → fold → publish → apply.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bitrix24::Installation;
 use event_log::contract::{Topic, header};
@@ -15,6 +15,7 @@ use crate::run::dedup::Dedup;
 use crate::run::failure::Failure;
 use crate::run::held::HeldEvents;
 use crate::run::inconsistency::Inconsistency;
+use crate::run::limits::Limits;
 use crate::run::meaning::{Interpreted, Meaning, Subject, interpret_all};
 use crate::run::publish::{Progress, Publisher, progress};
 use crate::run::recent_events::{Recent, RecentEvents};
@@ -22,35 +23,6 @@ use crate::state::{Progressed, Store, StoreError};
 use crate::vouch::Vouching;
 use domain::fold::{Effect, Outcome, fold, fold_attestation, forget};
 use domain::{Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Principal, Public, interpret};
-
-/// Limits of an owner. A step is one transaction.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// A step ends after the event whose outputs reach this size.
-    pub step_bytes: usize,
-    pub step_records: usize,
-    /// A transaction must not stay open for long.
-    pub step_time: Duration,
-    /// After this, the rest of a batch is returned and fetched again, so that the group is polled.
-    pub batch_time: Duration,
-    /// Larger events are published without their data.
-    pub event_bytes: usize,
-    /// Limit of installations without facts, per app.
-    pub untrusted: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            step_bytes: 8 * 1024 * 1024,
-            step_records: 5_000,
-            step_time: Duration::from_secs(1),
-            batch_time: Duration::from_secs(10),
-            event_bytes: 1024 * 1024,
-            untrusted: 10_000,
-        }
-    }
-}
 
 /// Folds and publishes owned partitions. Its caches may be dropped at any time.
 ///

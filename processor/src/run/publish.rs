@@ -39,7 +39,7 @@ pub struct Progress {
 
 /// The value of a record of `facts` that tells when a trusted principal was heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heard {
+pub struct HeardRecord {
     pub heard_at: Timestamp,
 }
 
@@ -228,7 +228,7 @@ impl<'a> Publisher<'a> {
             Change::NoLongerHeld(held) => self.tombstone(Topic::Facts, FactKey::Held(held.clone()).to_string(), HELD),
             Change::Heard(installation, at) => {
                 let key = FactKey::Heard(installation.clone()).to_string();
-                self.plain(Topic::Facts, key, Some(json_bytes(&Heard { heard_at: *at })), "com.hookledger.heard")
+                self.plain(Topic::Facts, key, Some(json_bytes(&HeardRecord { heard_at: *at })), "com.hookledger.heard")
             }
         }
     }

@@ -33,15 +33,15 @@ pub struct Recent {
 }
 
 #[derive(Clone, Default)]
-pub struct RecentEvents(Arc<Shared>);
+pub struct RecentEvents(Arc<Inner>);
 
-struct Shared {
-    known: Mutex<Known>,
+struct Inner {
+    known: Mutex<Remembered>,
     changed: Notify,
     changes: Vec<AtomicU64>,
 }
 
-impl Default for Shared {
+impl Default for Inner {
     fn default() -> Self {
         let changes = (0..COUNTERS).map(|_| AtomicU64::default()).collect();
         Self { known: Mutex::default(), changed: Notify::default(), changes }
@@ -49,7 +49,7 @@ impl Default for Shared {
 }
 
 #[derive(Default)]
-struct Known {
+struct Remembered {
     ids: HashSet<EventId>,
     order: VecDeque<EventId>,
     recent: VecDeque<Recent>,
@@ -137,7 +137,7 @@ impl RecentEvents {
         self.known().rejected.since(now)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Remembered> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

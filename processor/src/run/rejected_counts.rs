@@ -13,11 +13,11 @@ const HOURS_KEPT: usize = 25;
 /// Apps and reasons of one hour; further apps count together. Anyone can make up apps where there is no table of them.
 const KEYS_MAX: usize = 200;
 
-type Counts = BTreeMap<(Option<AppName>, Reason), u64>;
+type ByReason = BTreeMap<(Option<AppName>, Reason), u64>;
 
 /// By the time of receipt.
 #[derive(Default)]
-pub struct RejectedCounts(BTreeMap<u64, Counts>);
+pub struct RejectedCounts(BTreeMap<u64, ByReason>);
 
 impl RejectedCounts {
     pub fn add(&mut self, at: Timestamp, app: &AppName, reason: Reason) {
@@ -34,8 +34,8 @@ impl RejectedCounts {
     }
 
     /// Those of the day before.
-    pub fn since(&self, now: Timestamp) -> Counts {
-        let mut sum = Counts::new();
+    pub fn since(&self, now: Timestamp) -> ByReason {
+        let mut sum = ByReason::new();
         for (key, count) in self.0.range((now.s() / HOUR_S).saturating_sub(HOURS)..).flat_map(|(_, counts)| counts) {
             *sum.entry(key.clone()).or_default() += count;
         }

@@ -109,7 +109,7 @@ mod tests {
     fn raw_goes_on_where_facts_tell_whatever_became_of_the_groups_offsets() {
         assert_eq!(stands(Some(7), Some(7), (0, 9), true), Ok(7));
         assert_eq!(stands(Some(7), None, (0, 9), true), Ok(7), "expired");
-        assert_eq!(stands(Some(7), Some(2), (0, 9), true), Ok(7), "set back by somebody");
+        assert_eq!(stands(Some(7), Some(2), (0, 9), true), Ok(7), "set back by an operator");
         assert_eq!(stands(Some(7), Some(7), (7, 7), false), Ok(7), "retention took what lay before");
         assert_eq!(stands(None, None, (5, 9), true), Ok(5), "the first start");
     }

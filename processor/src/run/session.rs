@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::run::failure::Failure;
 use crate::run::hanging::Hanging;
 use crate::run::inconsistency::Inconsistency;
-use crate::run::owner::Limits;
+use crate::run::limits::Limits;
 use crate::run::recent_events::RecentEvents;
 use crate::run::shared::Shared;
 use crate::state::room::{Patience, Waiting};
@@ -34,7 +34,7 @@ pub struct Timings {
     pub measure_every: Duration,
     /// How often it looks whether logs and state are consistent again, where an operator has to decide; none ends the
     /// loop with the inconsistency.
-    pub look_again: Option<Duration>,
+    pub check_again: Option<Duration>,
     /// How long partitions may be without an owner, though the group is at rest, before we leave it.
     pub unowned_wait: Duration,
     /// How long we stay away then: the group has to forget us, or it would give us back what we had.
@@ -50,7 +50,7 @@ impl Default for Timings {
         Self {
             backoff: Duration::from_millis(300),
             measure_every: Duration::from_secs(5),
-            look_again: Some(Duration::from_secs(10)),
+            check_again: Some(Duration::from_secs(10)),
             unowned_wait: Duration::from_secs(30),
             away: Duration::from_secs(12),
             open_max: OPEN_MAX,
@@ -80,7 +80,7 @@ pub struct Processor {
     pub state_dir: Box<dyn StateDir>,
     /// How often it looks at the clock.
     pub timings: Timings,
-    /// How much it does at once, and how much it remembers of what nobody vouches for.
+    /// How much it does at once, and how many installations without a trusted principal it remembers.
     pub limits: Limits,
     /// The trust setting of each app.
     pub trusts: Trusts,
@@ -212,14 +212,14 @@ impl Processor {
     /// Folds nothing until logs and state are consistent again. Questions are answered from the state as it is; the
     /// group forgets us meanwhile, so that a command can set things right.
     fn halt(&self, inconsistency: Inconsistency, halted_by: &mut Option<Inconsistency>) -> anyhow::Result<()> {
-        let Some(look_again) = self.timings.look_again else { return Err(inconsistency.into()) };
+        let Some(check_again) = self.timings.check_again else { return Err(inconsistency.into()) };
         if halted_by.as_ref() != Some(&inconsistency) {
             let what = inconsistency.what.label();
-            error!(what, "halted: {inconsistency}. Checking again every {} s", look_again.as_secs());
+            error!(what, "halted: {inconsistency}. Checking again every {} s", check_again.as_secs());
             self.metrics.halt(inconsistency.what);
         }
         *halted_by = Some(inconsistency);
-        self.stop.sleep(look_again);
+        self.stop.sleep(check_again);
         Ok(())
     }
 }

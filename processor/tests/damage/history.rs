@@ -1,15 +1,13 @@
 //! A history of `facts` out of a seed, and logs that hold nothing else.
 
 use event_log::contract::partition_of_installation;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bitrix24::Installation;
 use bytes::Bytes;
 use domain::{Decision, Fact, FactKey, FactKind, HeldDetails, HeldEvent, Method, Profile, Revision, Stamp};
-use event_log::contract::Topic;
-use event_log::{Applied, Entry, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Record};
+use event_log::memory::{MemoryEventLog, MemoryFacts, Script};
+use event_log::{Entry, EventId, EventLogError, LogEvent, Position, Record};
 use fastrand::Rng;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
@@ -77,6 +75,12 @@ impl History {
         &self.0[partition as usize]
     }
 
+    fn record(&self, partition: u32, offset: u64) -> Option<Record> {
+        let facts = self.facts(partition);
+        let found = facts.binary_search_by_key(&offset, |entry| entry.position.offset);
+        found.ok().map(|index| facts[index].record.clone())
+    }
+
     /// Behind the last record of a partition.
     pub fn end(&self, partition: u32) -> u64 {
         self.facts(partition).last().map_or(0, |entry| entry.position.offset + 1)
@@ -114,118 +118,52 @@ fn fact(random: &mut Rng, installation: Installation, offset: u64) -> Fact {
     Fact { installation, stamp, principal: principal(random), raw: place, revision: Revision::default(), kind }
 }
 
-/// Logs of a history: `facts` are there, `raw` has been read to its end, and whoever has taken over is asked to stop.
-pub struct Facts {
-    pub history: Arc<History>,
+/// The logs of a history: `facts` are there, `raw` has been read to its end, and a processor is asked to stop once it
+/// has restored the partitions.
+pub fn logs(history: &Arc<History>, restored: Restored) -> MemoryEventLog<Restored> {
+    let facts = |partition| {
+        let known = history.clone();
+        MemoryFacts::made(0, history.end(partition), move |offset| known.record(partition, offset))
+    };
+    MemoryEventLog::new((0..PARTITIONS).map(facts).collect(), false, restored)
+}
+
+/// Notes what is seen, and stops the processor.
+pub struct Restored {
     pub shared: Shared,
     pub stop: Stop,
     pub seen: Arc<Mutex<Seen>>,
     pub was_assigned: bool,
 }
 
-/// What an asker would have seen.
+/// What a query would have seen.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// What the state was when all had been taken over.
+    /// The state when all partitions had been restored.
     pub digests: Vec<String>,
-    /// So often a state of an older fold answered, while facts were read.
+    /// How often a state of an older fold answered, while facts were read.
     pub stale: usize,
 }
 
-/// Whose facts these are.
-pub const LOG: &str = "a history";
-
-impl LogReader for Facts {
-    fn identity(&self) -> &str {
-        LOG
-    }
-
-    fn partitions(&self) -> u32 {
-        PARTITIONS
-    }
-
-    fn tells_progress(&self) -> bool {
-        false
-    }
-
-    fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
-        Ok(None)
-    }
-
-    fn bounds(&mut self, topic: Topic, partition: u32) -> Result<(u64, u64), EventLogError> {
-        Ok(if topic == Topic::Facts { (0, self.history.end(partition)) } else { (0, 1 << 40) })
-    }
-
-    fn read(
-        &mut self,
-        topic: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
-        assert_eq!(topic, Topic::Facts);
+impl Script for Restored {
+    fn reads(&mut self) {
         if let Some(store) = self.shared.get().filter(|store| store.is_outdated()) {
             assert!(store.next_installation(None).expect("it answers").is_some());
             self.seen.lock().expect("not poisoned").stale += 1;
         }
-        let wanted = |entry: &&Entry| (from.offset..until).contains(&entry.position.offset);
-        for entry in self.history.facts(from.partition).iter().filter(wanted) {
-            if visit(entry.clone()).is_break() {
-                break;
-            }
-        }
-        Ok(())
     }
 
-    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
-        Ok(0)
-    }
-}
-
-impl EventLog for Facts {
-    fn recover(&mut self, _: &[Applied]) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn join(&mut self) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn next(&mut self, _: Duration) -> Result<LogEvent, EventLogError> {
+    fn next(&mut self) -> LogEvent {
         if std::mem::replace(&mut self.was_assigned, true) {
-            return Ok(LogEvent::Quiet);
+            return LogEvent::Quiet;
         }
-        Ok(LogEvent::Assigned((0..PARTITIONS).collect()))
+        LogEvent::Assigned((0..PARTITIONS).collect())
     }
 
-    fn start(&mut self, _: &[Position]) -> Result<(), EventLogError> {
+    fn started(&mut self) -> Result<(), EventLogError> {
         let store = self.shared.get().ok_or_else(|| EventLogError::Fatal("there is no state".into()))?;
         self.seen.lock().expect("not poisoned").digests = (0..PARTITIONS).map(|at| store.digest(at)).collect();
         self.stop.request();
         Ok(())
-    }
-
-    fn follow(&mut self, _: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn unowned(&mut self) -> Option<usize> {
-        None
-    }
-
-    fn lost_a_broker(&mut self) -> bool {
-        false
-    }
-
-    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
-        Ok(Vec::new())
-    }
-
-    fn begin_publication(&mut self, _: Vec<Output>, _: &[Position]) -> Result<(), EventLogError> {
-        Err(EventLogError::Fatal("nothing is published here".into()))
-    }
-
-    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
-        Ok(Vec::new())
     }
 }

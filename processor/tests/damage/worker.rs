@@ -10,14 +10,14 @@ use std::thread;
 use std::time::Duration;
 
 use processor::metrics::Metrics;
-use processor::run::owner::Limits;
+use processor::run::limits::Limits;
 use processor::run::recent_events::RecentEvents;
 use processor::run::session::{Processor, Timings};
 use processor::run::shared::Shared;
 use processor::state::{Trusts, watchdog};
 use runtime::lifecycle::{Readiness, Stop};
 
-use crate::history::{Facts, History, Seen};
+use crate::history::{History, Restored, Seen, logs};
 
 /// Before each answer, to tell it from what the harness of tests prints.
 const ANSWER: &str = "answer:";
@@ -104,7 +104,7 @@ fn start() -> Running {
     Running { child, orders, answers }
 }
 
-/// The other side: takes over whatever it is told to, until nobody tells it any more.
+/// The other side: restores each directory that it is given, until there are no more.
 pub fn serve() {
     runtime::abort::on_abort(|_| std::process::exit(1)).expect("a thread");
     let mut histories = HashMap::new();
@@ -131,10 +131,10 @@ pub fn restore(dir: &Path, history: &Arc<History>) -> Seen {
         metrics: Metrics::new(&runtime::telemetry::registry()),
         stop: stop.clone(),
     };
-    let told = seen.clone();
+    let noted = seen.clone();
     let open = move || {
-        let (history, shared, stop, seen) = (history.clone(), shared.clone(), stop.clone(), told.clone());
-        Ok(Facts { history, shared, stop, seen, was_assigned: false })
+        let (shared, stop, seen) = (shared.clone(), stop.clone(), noted.clone());
+        Ok(logs(history, Restored { shared, stop, seen, was_assigned: false }))
     };
     processor.run(open, Readiness::default().pending("facts")).expect("an orderly end");
     let seen = seen.lock().expect("not poisoned");

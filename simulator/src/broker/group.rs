@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Refusal;
+use super::refusal::Refusal;
 
 /// Silent members are removed after this time.
 pub const SESSION_MS_MAX: u64 = 10_000;

@@ -82,7 +82,7 @@ impl Judge {
         self.moment += 1;
         let moment = self.moment;
         let Some(event) = self.events.get_mut(id) else {
-            return Err("somebody is answered who never asked".to_owned());
+            return Err("a reply without a request".to_owned());
         };
         if event.answer.replace(answer).is_some() {
             return Err(format!("{} is answered twice", show(id)));
@@ -108,7 +108,7 @@ impl Judge {
     pub fn stored(&mut self, partition: u32, record: &Record, partitions: u32) -> Result<(), String> {
         self.counts.raw += 1;
         let id = id(record);
-        let Some(event) = self.events.get_mut(&id) else { return Err(format!("nobody sent {}", show(&id))) };
+        let Some(event) = self.events.get_mut(&id) else { return Err(format!("{} was never sent", show(&id))) };
         if unmarked(record) != event.record {
             return Err(format!("I1: {} is not what was sent: {record:?}", show(&id)));
         }

@@ -139,7 +139,7 @@ impl Crew {
             pause("worker");
             reply_queue.take(&mut answers);
             for (Waiter { slot, .. }, answer) in answers.drain(..) {
-                let id = waiting.remove(&slot).context("an answer for nobody")?;
+                let id = waiting.remove(&slot).context("a reply without a request")?;
                 let mut stage = self.stage.lock();
                 stage.note(|| format!("answered: {} {answer:?}", String::from_utf8_lossy(&id)));
                 let verdict = stage.judge.answered(&id, answer);
@@ -248,7 +248,7 @@ impl Supervisor {
                 self.saved_at = self.clock.now();
                 self.save()?;
             }
-            self.look_after_refused()?;
+            self.check_parked()?;
             if self.crew.adopts && self.dispatcher.delivered().undelivered() == 0 {
                 self.crew.signs.stop.store(true, Ordering::SeqCst);
             }
@@ -297,7 +297,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn look_after_refused(&mut self) -> anyhow::Result<()> {
+    fn check_parked(&mut self) -> anyhow::Result<()> {
         let is_taken = self.trying.is_some_and(|offset| self.dispatcher.delivered().is_delivered(offset));
         let is_due = is_taken || self.clock.since(self.tried_at) >= PARKED_AGAIN_AFTER;
         if self.crew.adopts || !is_due || self.dispatcher.status().parked == 0 {

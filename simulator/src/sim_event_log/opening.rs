@@ -8,7 +8,7 @@ use event_log::hanging::{LeftOff, Published, Recovering, Undecided};
 use event_log::{Entry, EventLogError, Output, Position};
 
 use super::producer::Producer;
-use super::{places, stopping};
+use super::view::{places, stopping};
 use crate::being::Being;
 use crate::mutation::Mutation;
 use crate::world::World;

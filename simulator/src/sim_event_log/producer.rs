@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use event_log::contract::Topic;
 use event_log::{EventLogError, Output, Position};
 
-use super::stopping;
+use super::view::stopping;
 use crate::being::{Being, INJECTED};
 use crate::broker::Refusal;
 use crate::mutation::Mutation;

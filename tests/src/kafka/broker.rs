@@ -72,7 +72,7 @@ impl Broker {
         Self::start_as(options, &|_| String::new())
     }
 
-    /// The same with a second listener, [`Self::back`]. Whoever comes to that one is told to come back to `front`,
+    /// The same with a second listener, [`Self::back`]. Clients of that one are sent back to `front`,
     /// a port of 127.0.0.1, where a proxy can be.
     pub fn start_behind(front: u16, options: &'static [&'static str]) -> anyhow::Result<Self> {
         let back = SocketAddr::from(([127, 0, 0, 1], ports::free()));
@@ -91,7 +91,7 @@ impl Broker {
             broker.launch()?;
             match broker.answers() {
                 Ok(()) => return Ok(broker),
-                // Somebody else took a port between our look and its start.
+                // Another process took a port between our check and its start.
                 Err(_) if broker.log().contains("Address already in use") => {}
                 Err(error) => return Err(error),
             }

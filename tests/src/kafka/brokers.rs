@@ -25,7 +25,7 @@ impl Brokers {
             let answered: anyhow::Result<()> = brokers.nodes.iter_mut().try_for_each(Broker::answers);
             match answered {
                 Ok(()) => return Ok(brokers),
-                // Somebody else took a port between our look and its start.
+                // Another process took a port between our check and its start.
                 Err(_) if brokers.nodes.iter().any(|node| node.log().contains("Address already in use")) => {}
                 Err(error) => return Err(error),
             }

@@ -132,7 +132,7 @@ mod tests {
             assert_eq!(spoilt[answer.len() - 9], 7);
             assert!(!asked.answered(&mut spoilt, true), "it is answered once");
             asked.note(&request(PRODUCE, version, 5));
-            assert!(!asked.answered(&mut answer.clone(), false), "nobody wants it");
+            assert!(!asked.answered(&mut answer.clone(), false), "no request waits for it");
         }
     }
 

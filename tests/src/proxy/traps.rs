@@ -1,7 +1,7 @@
 //! Catches a client in the middle of a transaction: a request, or the answer to one, is held back until it is let go.
 //!
 //! The client is known by its `client.id`, the point by the number that Kafka's protocol gives to each kind of
-//! request. Nothing is changed or lost; whoever is caught merely waits, and can be stopped while it does.
+//! request. Nothing is changed or lost; a client that is caught merely waits, and can be stopped while it does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,7 +64,7 @@ pub struct Traps(Mutex<BTreeMap<String, Trap>>);
 struct Trap {
     point: Point,
     is_caught: bool,
-    /// Whoever is caught is not let go any more.
+    /// A client that is caught is not released.
     hangs_up: bool,
     /// Requests to take records since the trap was set, and answers to them.
     produced: (u64, u64),
@@ -196,7 +196,7 @@ mod tests {
     fn check(point: Point, held_request: Option<i16>) {
         let traps = Arc::new(Traps::default());
         let client = Client::new(Arc::clone(&traps));
-        traps.set("somebody else", Point::Begin);
+        traps.set("another client", Point::Begin);
         traps.set("me", point);
         for (number, kind) in (0..).zip([ADD_PARTITIONS, PRODUCE, ADD_OFFSETS, COMMIT_OFFSETS, END]) {
             let passes = client.asks(&request(kind, number)) == Fate::Passes;

@@ -1,4 +1,4 @@
-//! Attacks that nobody thought of: their parts, sizes, numbers and mixes are drawn from a seed.
+//! Attacks that no list has: their parts, sizes, numbers and mixes are drawn from a seed.
 
 use std::ops::RangeInclusive;
 

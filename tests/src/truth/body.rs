@@ -1,4 +1,4 @@
-//! Bodies that follow from a portal and a number: whoever finds one makes it again and compares.
+//! Bodies that follow from a portal and a number: a reader that finds one makes it again and compares.
 
 use std::io::Write;
 

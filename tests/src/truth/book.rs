@@ -19,7 +19,7 @@ const DESCRIBED_MAX: usize = 20;
 const NO_PROGRESS_MAX: Duration = Duration::from_secs(120);
 
 /// How often one looks whether all has come to rest.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_EVERY: Duration = Duration::from_millis(100);
 
 /// The book. Senders and a reader write into it at the same time.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ struct Page {
     sent: u32,
     answered: Bits,
     found: Bits,
-    /// Of each event a digest of its id, once somebody told it; 0 before.
+    /// Of each event a digest of its id, once it was answered; 0 before.
     ids: Vec<u32>,
     /// The highest number that was found.
     furthest: Option<u32>,
@@ -56,7 +56,7 @@ pub enum Told {
     Disk,
     /// 503 with `Retry-After`: storage was unavailable.
     StorageUnavailable,
-    /// Something that nobody should ever be told, such as this status.
+    /// A response that must never come, such as this status.
     Wrong(u16),
     /// Nothing, since the connection broke before the answer.
     Nothing,
@@ -98,7 +98,7 @@ pub struct Verdict {
     pub resent: u64,
     /// Answered 200 and not found.
     pub missing: u64,
-    /// Answered something that nobody should be told.
+    /// Answered in a way that must never come.
     pub wrong: u64,
     /// Found once more, without a mark.
     pub doubled: u64,
@@ -296,7 +296,7 @@ impl Book {
                 "no progress for {since:?}: {} are missing, {waiting:?} wait on the disk of ingress",
                 self.missing()
             );
-            std::thread::sleep(LOOK);
+            std::thread::sleep(CHECK_EVERY);
         }
     }
 

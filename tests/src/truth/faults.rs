@@ -32,7 +32,7 @@ pub enum Fault {
     Cut,
     /// What is said to the broker comes later, or never: then the connection is cut.
     Deaf,
-    /// Nobody can connect.
+    /// No client can connect.
     Refusing,
     /// The broker takes records and answers that it may not have done so.
     Error,

@@ -22,7 +22,7 @@ const NEW_CLIENT_AFTER: Duration = Duration::from_secs(10);
 pub struct Reader {
     servers: String,
     topic: String,
-    /// Where to end, once somebody has said so.
+    /// Where to end, once it is known.
     ends: Arc<Mutex<Option<BTreeMap<i32, i64>>>>,
     thread: JoinHandle<()>,
 }

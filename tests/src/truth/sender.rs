@@ -22,7 +22,7 @@ use crate::wait::eventually;
 /// How long an answer is awaited before it counts as none.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// Where nobody listens, nobody is asked as fast as one can.
+/// Where the port is closed, it is not asked as fast as possible.
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(3);
 
 /// Answers are short.
@@ -31,7 +31,7 @@ const ANSWER_BYTES_MAX: usize = 4 * 1024;
 /// How it is sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plan {
-    /// One in so many webhooks is sent by somebody who hangs up without waiting; 0 means none.
+    /// One in so many webhooks is sent by a client that hangs up without waiting; 0 means none.
     pub hang_up_one_in: u64,
     /// Between two webhooks of one connection; nothing means as fast as they are answered.
     pub pause: Duration,

@@ -148,18 +148,18 @@ struct List<'t> {
 
 impl List<'_> {
     /// None if a field of this key is left out.
-    fn field(&mut self, key: Key, key_bytes: usize) -> Option<Field<'_>> {
+    fn field(&mut self, key: Key, key_bytes: usize) -> Option<Slot<'_>> {
         let name_bytes = self.name_bytes + key_bytes + "[]".len();
         let is_taken = name_bytes <= NAME_BYTES_MAX && self.depth <= DEPTH_MAX && !self.tree.is_full();
-        is_taken.then(|| Field { tree: self.tree, list: self.node, key, name_bytes, depth: self.depth + 1 })
+        is_taken.then(|| Slot { tree: self.tree, list: self.node, key, name_bytes, depth: self.depth + 1 })
     }
 
-    fn flat_field(&mut self, key: &str, name: &Name<'_>) -> Option<Field<'_>> {
+    fn flat_field(&mut self, key: &str, name: &Name<'_>) -> Option<Slot<'_>> {
         if is_left_out(key, name) || self.tree.is_full() {
             return None;
         }
         let (list, last) = self.tree.list_of(name)?;
-        Some(Field { tree: self.tree, list, key: last, name_bytes: key.len(), depth: name.keys().count() + 1 })
+        Some(Slot { tree: self.tree, list, key: last, name_bytes: key.len(), depth: name.keys().count() + 1 })
     }
 }
 
@@ -186,7 +186,7 @@ impl<'de> Visitor<'de> for List<'_> {
 }
 
 /// The last value of the same key wins.
-struct Field<'t> {
+struct Slot<'t> {
     tree: &'t mut Builder,
     list: Id,
     key: Key,
@@ -194,7 +194,7 @@ struct Field<'t> {
     depth: usize,
 }
 
-impl Field<'_> {
+impl Slot<'_> {
     fn fill<E>(self, shape: Shape, fill: impl FnOnce(List<'_>) -> Result<(), E>) -> Result<(), E> {
         let Self { tree, list, key, name_bytes, depth } = self;
         // Where there is no room, nothing below is taken either.
@@ -204,7 +204,7 @@ impl Field<'_> {
     }
 }
 
-impl<'de> Take<'de> for Field<'_> {
+impl<'de> Take<'de> for Slot<'_> {
     fn text(self, text: Option<&str>) {
         let Some(node) = self.tree.replace(self.list, self.key) else { return };
         match text {

@@ -1,4 +1,4 @@
-//! Bodies that a portal, a mistaken program or somebody hostile might send, each drawn from a number of its own.
+//! Bodies that a portal, a mistaken program or an attacker might send, each drawn from a number of its own.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! Whatever happens while a batch is published, each log ends up with what follows from `raw`, once.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use super::super::storage::faulty;

@@ -61,23 +61,23 @@ impl Upkeep {
         self.gave_way.inc_by(records);
     }
 
-    pub(super) fn wait_for_room(&self, log: &str) -> Waiting<'_> {
+    pub(super) fn wait_for_room(&self, log: &str) -> RoomWait<'_> {
         error!(
             "the disk has no room for the log {log}: records derived from accepted events wait for it. Nothing is \
              lost, and folding resumes by itself. Make room"
         );
         self.waits.set(1);
-        Waiting { upkeep: self, log: log.to_owned(), pause: PAUSE_MIN }
+        RoomWait { upkeep: self, log: log.to_owned(), pause: PAUSE_MIN }
     }
 }
 
-pub(super) struct Waiting<'a> {
+pub(super) struct RoomWait<'a> {
     upkeep: &'a Upkeep,
     log: String,
     pause: Duration,
 }
 
-impl Waiting<'_> {
+impl RoomWait<'_> {
     /// Sleeps, longer each time. Returns whether to try again.
     pub fn sleep(&mut self) -> bool {
         let stopped = self.upkeep.stop.sleep(self.pause);
@@ -86,7 +86,7 @@ impl Waiting<'_> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for RoomWait<'_> {
     fn drop(&mut self) {
         self.upkeep.waits.set(0);
         if !self.upkeep.stop.requested() {

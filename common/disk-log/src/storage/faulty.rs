@@ -1,4 +1,4 @@
-//! The kernel's file system, which fails when it is told to, with a tape of what was asked of it.
+//! The kernel's file system, which fails on request, with a tape of all calls.
 
 use std::fs;
 use std::io;
@@ -28,12 +28,12 @@ pub(crate) struct Faults {
     pub dirs: AtomicU32,
     /// So many removals fail, from the next one on.
     pub removals: AtomicU32,
-    /// Syncs say yes without asking the disk: where nobody pulls a plug, they only cost time.
+    /// Syncs say yes without asking the disk: where no power is lost, they only cost time.
     pub hasty: AtomicBool,
     tape: Mutex<Option<Vec<Act>>>,
 }
 
-/// What was asked of the disk, and what was told to others; files are known by their inodes.
+/// The calls of the disk, and the results that were returned; files are known by their inodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     /// An empty file.
@@ -133,15 +133,15 @@ struct Faulty(Arc<Faults>);
 
 /// An open file, known by its inode.
 #[derive(Debug)]
-struct Open {
+struct FaultyFile {
     file: StorageFile,
     node: u64,
     faults: Arc<Faults>,
 }
 
 impl Faulty {
-    fn opened(&self, file: StorageFile, path: &Path) -> io::Result<Open> {
-        Ok(Open { file, node: fs::metadata(path)?.ino(), faults: self.0.clone() })
+    fn opened(&self, file: StorageFile, path: &Path) -> io::Result<FaultyFile> {
+        Ok(FaultyFile { file, node: fs::metadata(path)?.ino(), faults: self.0.clone() })
     }
 }
 
@@ -187,7 +187,7 @@ impl Storage for Faulty {
             self.0.note(Act::NotSyncedDir);
             return Err(io::Error::other("a bad block"));
         }
-        // The tape says so a moment before it is true: nobody is told in between.
+        // The tape says so a moment before it is true: no result is returned in between.
         self.0.note(Act::SyncedDir);
         if self.0.hasty.load(Ordering::SeqCst) { Ok(()) } else { Real.sync_dir(dir) }
     }
@@ -198,7 +198,7 @@ impl Storage for Faulty {
     }
 }
 
-impl File for Open {
+impl File for FaultyFile {
     fn length(&self) -> io::Result<u64> {
         self.file.length()
     }

@@ -36,14 +36,14 @@ pub trait Disk: fmt::Debug + Send + Sync {
 pub(in super::super) struct Simulated(pub Arc<dyn Disk>);
 
 #[derive(Debug)]
-struct Open {
+struct SimulatedFile {
     disk: Arc<dyn Disk>,
     number: u64,
 }
 
 impl Simulated {
     fn file(&self, number: u64) -> StorageFile {
-        Arc::new(Open { disk: self.0.clone(), number })
+        Arc::new(SimulatedFile { disk: self.0.clone(), number })
     }
 }
 
@@ -81,7 +81,7 @@ impl Storage for Simulated {
     }
 }
 
-impl File for Open {
+impl File for SimulatedFile {
     fn length(&self) -> io::Result<u64> {
         self.disk.length(self.number)
     }

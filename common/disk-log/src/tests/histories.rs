@@ -211,7 +211,7 @@ impl Pair {
         if let Some(dir) = copy {
             garbage(&segment::path(dir.path(), current.number), current.bytes);
             let (log, delivered) = open(&self.files, dir.path());
-            // What the killed one does now is nothing to anybody.
+            // The killed process changes nothing from here on.
             self.reader = log.reader(0).expect("a reader");
             (self.log, self.delivered, self.dir) = (log, delivered, dir);
         } else {

@@ -117,7 +117,7 @@ impl Model {
             rest = &rest[length..];
         }
         if !rest.is_empty() {
-            return Err(format!("nobody sent these: {rest:?}"));
+            return Err(format!("these were never sent: {rest:?}"));
         }
         self.disk = Disk::Well;
         self.delivered = self.saved.clone();

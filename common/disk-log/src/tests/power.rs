@@ -1,7 +1,7 @@
 //! Power is lost at any moment, and nothing that was answered is missing.
 //!
 //! A log lives through a history of its own: appends, failed syncs, short writes, restarts, deletions, on real
-//! files. All that it asks of the disk is written down, with what it told its user. Then the plug is pulled
+//! files. Every call of the disk is written down, with the result that the user got. Then the plug is pulled
 //! somewhere on that tape, again and again: what was synced is there, anything else perhaps, by the page or
 //! by the sector. What is found then is opened by the real log; now and then the plug is pulled once more
 //! while it does that. `HOOKLEDGER_TEST_POWER_LOSSES` says how often; a failure names its seed for

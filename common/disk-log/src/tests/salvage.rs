@@ -34,7 +34,7 @@ impl Damaged {
         assert_eq!(read(&log, 0).expect("read"), expected, "{:?}", saved.lost);
         assert_eq!(saved.records, expected.len() as u64);
 
-        // It goes on behind all that may have been there, and nobody waits for what is lost. A log that opens as it is
+        // It goes on behind all that may have been there, and lost records delay no reader. A log that opens as it is
         // goes on where its last good write ends.
         let (_, end) = log.bounds();
         assert!(end >= self.records || saved.set_aside.is_none(), "{end}");

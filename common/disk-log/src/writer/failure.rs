@@ -46,7 +46,7 @@ impl Writer {
     }
 
     pub(super) fn probe(&mut self) {
-        self.look_whether_short();
+        self.check_room();
         if self.failed_at.as_ref().is_none_or(|(at, _)| self.shared.files.since(*at) < RETRY_AFTER) {
             return;
         }

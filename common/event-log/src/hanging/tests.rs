@@ -48,8 +48,8 @@ fn what_hangs_is_committed_where_anything_tells_of_its_step_for_the_first_time()
         ("the step behind such a record", &[(FACTS, &[5], &[]), (EVENTS, &[], &[NOOP, 4])], None, &[EVENTS], &[]),
         ("the second time", &[(FACTS, &[3, 7], &[4]), (EVENTS, &[3, 6], &[5])], Some(8), &[], &[FACTS, EVENTS]),
     ];
-    for (what, logs, told, commits, aborts) in cases {
-        let simulated = SimulatedLogs { logs, told, is_told: true, ended: RefCell::default() };
+    for (what, logs, committed, commits, aborts) in cases {
+        let simulated = SimulatedLogs { logs, committed, is_known: true, ended: RefCell::default() };
         let published_in = end_what_hangs(&simulated, &[]).expect("ends");
         let ended = simulated.ended.into_inner();
         assert_eq!((ended.commits.as_slice(), ended.aborts.as_slice()), (commits, aborts), "{what}");
@@ -70,7 +70,7 @@ fn what_our_state_applied_was_committed() {
         ("it applied other facts", facts_hang, 4, false),
         ("facts tell more", facts_tell, 3, false),
     ] {
-        let simulated = SimulatedLogs { logs, told: None, is_told: true, ended: RefCell::default() };
+        let simulated = SimulatedLogs { logs, committed: None, is_known: true, ended: RefCell::default() };
         let applied = |partition| Applied { partition, facts, raw: 7 };
         end_what_hangs(&simulated, &[applied(1), applied(0)]).expect("ends");
         assert_eq!(!simulated.ended.borrow().commits.is_empty(), is_committed, "{what}");
@@ -81,10 +81,10 @@ fn what_our_state_applied_was_committed() {
 #[test]
 fn offsets_that_are_not_told_are_aborted_and_what_is_decided_is_left() {
     let settled: &[Log] = &[(FACTS, &[3], &[]), (EVENTS, &[3], &[])];
-    let simulated = SimulatedLogs { logs: settled, told: Some(4), is_told: true, ended: RefCell::default() };
+    let simulated = SimulatedLogs { logs: settled, committed: Some(4), is_known: true, ended: RefCell::default() };
     assert_eq!(end_what_hangs(&simulated, &[]).expect("nothing to do"), BTreeSet::new());
 
-    let simulated = SimulatedLogs { is_told: false, ..simulated };
+    let simulated = SimulatedLogs { is_known: false, ..simulated };
     assert_eq!(end_what_hangs(&simulated, &[]).expect("ends"), BTreeSet::from([0]));
     let ended = simulated.ended.into_inner();
     assert_eq!((ended.commits, ended.aborts), (vec![], vec![]));
@@ -94,8 +94,8 @@ fn offsets_that_are_not_told_are_aborted_and_what_is_decided_is_left() {
 /// One partition.
 struct SimulatedLogs {
     logs: &'static [Log],
-    told: Option<u64>,
-    is_told: bool,
+    committed: Option<u64>,
+    is_known: bool,
     ended: RefCell<Ended>,
 }
 
@@ -120,8 +120,11 @@ impl Recovering for SimulatedLogs {
         });
         let published: Vec<Published> = published.collect();
         let hanging = published.iter().filter(|published| published.is_open()).map(|published| (published.topic, 0));
-        let left_off = if self.is_told {
-            LeftOff { known: self.told.map(|told| (0, told)).into_iter().collect(), unknown: BTreeSet::new() }
+        let left_off = if self.is_known {
+            LeftOff {
+                known: self.committed.map(|committed| (0, committed)).into_iter().collect(),
+                unknown: BTreeSet::new(),
+            }
         } else {
             LeftOff { known: BTreeMap::new(), unknown: BTreeSet::from([0]) }
         };

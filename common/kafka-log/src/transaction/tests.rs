@@ -64,9 +64,9 @@ fn what_does_not_pass_says_what_it_means() {
         (Api::EndTxn, FENCED, Outcome::Fenced),
         (Api::EndTxn, WRONG_STATE, Outcome::Reopen),
     ];
-    for (step, error, told) in steps {
+    for (step, error, expected) in steps {
         let world = World::new();
-        assert_eq!(world.publish(step, &[error]), told, "{step:?} {error:?}");
+        assert_eq!(world.publish(step, &[error]), expected, "{step:?} {error:?}");
         // Whatever it was, a new producer is not held up by it.
         assert_eq!(world.publish(Api::Heartbeat, &[]), Outcome::Published, "after {step:?} {error:?}");
     }

@@ -4,8 +4,7 @@ use clap::{Arg, ArgAction, Command};
 
 use super::{Kind, Setting};
 
-pub(super) const CONFIG: Setting =
-    Setting { name: "config", help: "A TOML file with settings by these names.", default: None, kind: Kind::Plain };
+pub(super) const CONFIG: Setting = Setting::new("config").help("A TOML file with settings by these names.");
 
 /// A command with a flag for each setting; its help shows the default and the variable. Defaults are not clap's, since
 /// a file and the environment come before them.

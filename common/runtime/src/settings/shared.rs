@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::files::read_text;
-use super::{KafkaSettings, Kind, Setting, Settings, SettingsError};
+use super::{KafkaSettings, Setting, Settings, SettingsError};
 use crate::telemetry::LogFormat;
 use event_log::contract::{Retention, Topic};
 
@@ -17,90 +17,35 @@ const TOPIC_BYTES_MAX: usize = 249;
 
 /// Settings of every process.
 pub const PROCESS: &[Setting] = &[
-    Setting {
-        name: "data-dir",
-        help: "The directory of disk logs and state.",
-        default: Some("./hookledger-data"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "apps",
-        help: "The known apps, by the names in their URLs, separated by commas. None means any name, on loopback only.",
-        default: None,
-        kind: Kind::Repeated,
-    },
-    Setting {
-        name: "log-format",
-        help: "`text` or `json`; unless set, text on a terminal, else JSON.",
-        default: None,
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "check-config",
-        help: "Prints the effective settings, tests what can be tested, and ends.",
-        default: None,
-        kind: Kind::Switch,
-    },
+    Setting::new("data-dir").default("./hookledger-data").help("The directory of disk logs and state."),
+    Setting::new("apps").repeated().help(
+        "The known apps, by the names in their URLs, separated by commas. None means any name, on loopback only.",
+    ),
+    Setting::new("log-format").help("`text` or `json`; unless set, text on a terminal, else JSON."),
+    Setting::new("check-config").switch().help("Prints the effective settings, tests what can be tested, and ends."),
 ];
 
 /// Settings of every process with a Kafka client.
 pub const KAFKA: &[Setting] = &[
-    Setting { name: "kafka", help: "Kafka's bootstrap servers.", default: None, kind: Kind::Plain },
-    Setting {
-        name: "kafka-set",
-        help: "Any librdkafka setting as `key=value`; it overrides ours.",
-        default: None,
-        kind: Kind::Repeated,
-    },
-    Setting {
-        name: "kafka-set-file",
-        help: "A file with `key=value` lines for kafka-set, which overrides it; for passwords.",
-        default: None,
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "topic-prefix",
-        help: "The prefix of every topic's name.",
-        default: Some("hookledger."),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "partitions",
-        help: "The number of partitions of every topic.",
-        default: Some("6"),
-        kind: Kind::Plain,
-    },
-    Setting {
-        name: "replication",
-        help: "The number of replicas of new topics; the broker decides by default.",
-        default: None,
-        kind: Kind::Plain,
-    },
-    Setting { name: "raw-retention", help: "How long raw events are kept.", default: Some("14d"), kind: Kind::Plain },
-    Setting {
-        name: "events-retention",
-        help: "How long the events for subscribers are kept.",
-        default: Some("30d"),
-        kind: Kind::Plain,
-    },
+    Setting::new("kafka").help("Kafka's bootstrap servers."),
+    Setting::new("kafka-set").repeated().help("Any librdkafka setting as `key=value`; it overrides ours."),
+    Setting::new("kafka-set-file")
+        .help("A file with `key=value` lines for kafka-set, which overrides it; for passwords."),
+    Setting::new("topic-prefix").default("hookledger.").help("The prefix of every topic's name."),
+    Setting::new("partitions").default("6").help("The number of partitions of every topic."),
+    Setting::new("replication").help("The number of replicas of new topics; the broker decides by default."),
+    Setting::new("raw-retention").default("14d").help("How long raw events are kept."),
+    Setting::new("events-retention").default("30d").help("How long the events for subscribers are kept."),
 ];
 
-pub const TRUSTED_PROXIES: Setting = Setting {
-    name: "trusted-proxies",
-    help: "Networks of the proxies in front, such as `10.0.0.0/8`: they are trusted with the client's address. Needs \
+pub const TRUSTED_PROXIES: Setting = Setting::new("trusted-proxies").repeated().help(
+    "Networks of the proxies in front, such as `10.0.0.0/8`: they are trusted with the client's address. Needs \
            apps, and query-tokens where queries are answered.",
-    default: None,
-    kind: Kind::Repeated,
-};
+);
 
 /// The port of `/livez`, `/readyz` and `/metrics`; each program has its own default.
 pub const fn admin_listen(default: &'static str) -> Setting {
-    Setting {
-        name: "admin-listen",
-        help: "The address for `/livez`, `/readyz` and `/metrics`.",
-        default: Some(default),
-        kind: Kind::Plain,
-    }
+    Setting::new("admin-listen").default(default).help("The address for `/livez`, `/readyz` and `/metrics`.")
 }
 
 impl Settings {

@@ -19,9 +19,9 @@ struct World {
 impl World {
     fn new() -> Self {
         let own = [
-            Setting { name: "kafka-deadline", help: "How long.", default: Some("300ms"), kind: Kind::Plain },
-            Setting { name: "body-limit", help: "How much.", default: Some("64KiB"), kind: Kind::Plain },
-            Setting { name: "query-tokens", help: "Who may ask.", default: None, kind: Kind::Secret },
+            Setting::new("kafka-deadline").default("300ms").help("How long."),
+            Setting::new("body-limit").default("64KiB").help("How much."),
+            Setting::new("query-tokens").secret().help("Who may ask."),
         ];
         let known = [PROCESS, KAFKA, &[admin_listen("127.0.0.1:9080")], &own].concat();
         Self { known, env: BTreeMap::new(), dir: TempDir::new().expect("a directory") }
@@ -209,12 +209,12 @@ fn secrets_among_flags_are_warned_about_and_other_ways_are_not() {
     let password = format!("sasl.password={HIDDEN}");
     let warnings = |settings: &Settings| settings.warnings.join("; ");
     let by_flag = world.set(&["--query-tokens", HIDDEN, "--kafka-set", &password, "--kafka-set", "linger.ms=5"]);
-    let told = warnings(&by_flag);
+    let warned = warnings(&by_flag);
     for part in ["query-tokens was given as a flag", "query-tokens-file", "HOOKLEDGER_QUERY_TOKENS", "kafka-set-file"] {
-        assert!(told.contains(part), "{part} is not in {told}");
+        assert!(warned.contains(part), "{part} is not in {warned}");
     }
     assert!(by_flag.describe().contains("# warning: query-tokens was given as a flag"), "{}", by_flag.describe());
-    assert!(!told.contains(HIDDEN) && !by_flag.describe().contains(HIDDEN), "{told}");
+    assert!(!warned.contains(HIDDEN) && !by_flag.describe().contains(HIDDEN), "{warned}");
 
     let files = ["--query-tokens-file", &tokens, "--kafka-set-file", &set, "--kafka-set", "ssl.key.location=/key.pem"];
     assert_eq!(warnings(&world.set(&files)), "");
@@ -346,7 +346,7 @@ fn apps_are_names_anywhere_or_tables_in_the_file() {
 #[test]
 fn an_app_without_a_key_of_its_own_has_the_one_in_the_directory_of_keys() {
     let mut world = World::new();
-    world.known.push(Setting { name: "path-keys-dir", help: "Keys.", default: None, kind: Kind::Plain });
+    world.known.push(Setting::new("path-keys-dir").help("Keys."));
     let keys = world.dir.path().join("keys");
     fs::create_dir(&keys).expect("a directory");
     fs::write(keys.join("one"), format!("{HIDDEN}\n")).expect("a key");
@@ -439,14 +439,14 @@ fn files_with_secrets_are_told_of_if_others_may_read_them() {
     let key = world.file("key", HIDDEN);
     let allow = |file: &str, mode| fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("ours");
     let app = format!("[apps.crm-sync]\npath-key-file = '{key}'");
-    let told = |world: &World| world.set(&["--query-tokens-file", &tokens]).exposed().collect::<Vec<_>>();
+    let exposed = |world: &World| world.set(&["--query-tokens-file", &tokens]).exposed().collect::<Vec<_>>();
     let world = world.with_file(&app);
     allow(&key, 0o600);
     allow(&tokens, 0o600);
-    assert_eq!(told(&world), Vec::<String>::new(), "in the file of settings there is no secret");
+    assert_eq!(exposed(&world), Vec::<String>::new(), "in the file of settings there is no secret");
     allow(&key, 0o644);
     allow(&tokens, 0o640);
-    let both = told(&world);
+    let both = exposed(&world);
     assert_eq!(both.len(), 2, "{both:?}");
     assert!(both[0].contains(&tokens) && both[1].contains(&format!("chmod 600 {key}")), "{both:?}");
     assert!(!both.concat().contains(HIDDEN));

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::place::Stamp;
-use super::{Known, LIST_AGE_MAX, List, Place, parse};
+use super::known::{Known, LIST_AGE_MAX, List};
+use super::parse;
+use super::place::{Place, Stamp};
 
 /// Bitrix24 asks for at most one request in a minute. Also the retry interval.
 const ASK_AGAIN_WAIT: Duration = Duration::from_secs(60);

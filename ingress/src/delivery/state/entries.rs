@@ -7,7 +7,7 @@ use event_log::Record;
 use event_log::contract::header;
 
 use super::appends::Origin;
-use super::in_flight::Place;
+use super::in_flight::Location;
 use super::{DeliveryState, ProducerState, Span};
 
 impl DeliveryState {
@@ -53,7 +53,7 @@ impl DeliveryState {
         if self.cursor.is_resent(offset) {
             flag(Arc::make_mut(&mut record));
         }
-        let ticket = self.track(now, partition, &record, None, Place::Disk(offset));
+        let ticket = self.track(now, partition, &record, None, Location::Disk(offset));
         self.cursor.queue(offset);
         self.send_queue.push(partition, (ticket, record));
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use event_log::Record;
 
-use super::Waiter;
+use super::types::{Reported, Waiter};
 
 /// Bound on the tickets between the oldest open one and the newest: one stuck record keeps the slots of all later ones.
 const SPAN_MAX: usize = 160_000;
@@ -19,37 +19,17 @@ pub struct InFlightRecord {
     pub size: usize,
     /// None once it was answered.
     pub waiter: Option<Waiter>,
-    pub place: Place,
+    pub place: Location,
 }
 
 #[derive(Debug)]
-pub enum Place {
+pub enum Location {
     Memory(Arc<Record>),
     /// Being written to the disk log, with Kafka's report if there was one.
     ToDisk(Option<Reported>),
     Disk(u64),
     /// In memory only, because the disk log had no room.
     NoRoom(Arc<Record>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reported {
-    Kept,
-    /// Kafka may have it or not.
-    Failed,
-    /// Rejected permanently, because it is too large. The producer can go on.
-    Refused,
-}
-
-impl Reported {
-    /// Where no more entries can be parked, a rejection is a failure.
-    #[must_use]
-    pub fn or_failed(self) -> Self {
-        match self {
-            Self::Kept => Self::Kept,
-            Self::Failed | Self::Refused => Self::Failed,
-        }
-    }
 }
 
 /// The records in flight, by ticket. Tickets count up and are never reused.
@@ -95,7 +75,7 @@ impl InFlight {
         if let Some(pending) = self.get_mut(ticket)
             && pending.is_open()
         {
-            pending.place = Place::ToDisk(Some(reported));
+            pending.place = Location::ToDisk(Some(reported));
             let size = pending.size;
             self.close(size);
         }
@@ -148,7 +128,7 @@ impl InFlight {
 
 impl InFlightRecord {
     fn is_open(&self) -> bool {
-        !matches!(self.place, Place::ToDisk(Some(_)))
+        !matches!(self.place, Location::ToDisk(Some(_)))
     }
 }
 
@@ -159,7 +139,7 @@ mod tests {
     use super::*;
 
     fn record(entered: Instant) -> InFlightRecord {
-        InFlightRecord { partition: 0, entered, size: 10, waiter: None, place: Place::ToDisk(None) }
+        InFlightRecord { partition: 0, entered, size: 10, waiter: None, place: Location::ToDisk(None) }
     }
 
     #[test]

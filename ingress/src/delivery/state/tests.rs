@@ -181,7 +181,7 @@ fn after_a_failure_all_that_waits_is_written_to_disk_and_handed_over_again() {
     let behind = [offer(&mut world), offer(&mut world)];
     world.run(Report(Failed));
     world.work(Append, true);
-    assert_eq!(world.replies.len(), 3, "nobody waits for the new producer");
+    assert_eq!(world.replies.len(), 3, "no request waits for the new producer");
     assert!(!is_direct(&world));
     while !world.state.status(world.now).replaceable {
         world.run(Report(Failed));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use event_log::Record;
 
-use super::{Batch, QueuedRecord, Reported};
+use super::send_queue::{Batch, QueuedRecord};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Waiter {
@@ -21,6 +21,27 @@ pub enum Reply {
     Disk,
     /// Neither Kafka nor the disk log took the record.
     StorageUnavailable,
+}
+
+/// What Kafka reports about a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reported {
+    Kept,
+    /// Kafka may have it or not.
+    Failed,
+    /// Rejected permanently, because it is too large. The producer can go on.
+    Refused,
+}
+
+impl Reported {
+    /// Where no more entries can be parked, a rejection is a failure.
+    #[must_use]
+    pub fn or_failed(self) -> Self {
+        match self {
+            Self::Kept => Self::Kept,
+            Self::Failed | Self::Refused => Self::Failed,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! Who speaks for an installation, and the command that decides whom to trust.
+//! Who speaks for an installation, and the command that decides which of them are trusted.
 
 use bitrix24::Installation;
 use domain::{InstallationState, PrincipalRecord};

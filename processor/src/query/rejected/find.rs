@@ -6,8 +6,8 @@ use std::time::Duration;
 use event_log::contract::{Topic, header};
 use event_log::{EventId, LogQuery, Position, Record, Stretch, made_at};
 
-use super::Failure;
 use super::item::Item;
+use super::reading::ReadFailure;
 
 /// Records looked at for one id, of all partitions together.
 const SCANNED_MAX: u64 = 10_000;
@@ -33,7 +33,7 @@ impl Name {
 }
 
 /// By its place at once; by its id among the records that came at the id's time or later.
-pub fn find(logs: &dyn LogQuery, name: Name) -> Result<Option<Item>, Failure> {
+pub fn find(logs: &dyn LogQuery, name: Name) -> Result<Option<Item>, ReadFailure> {
     let bounds = logs.bounds(Topic::Rejected)?;
     let (stretches, id) = match name {
         Name::Place(Position { partition, offset }) => {
@@ -51,7 +51,7 @@ pub fn find(logs: &dyn LogQuery, name: Name) -> Result<Option<Item>, Failure> {
     Ok(found)
 }
 
-fn stretches(logs: &dyn LogQuery, bounds: &[(u64, u64)], id: EventId) -> Result<Vec<Stretch>, Failure> {
+fn stretches(logs: &dyn LogQuery, bounds: &[(u64, u64)], id: EventId) -> Result<Vec<Stretch>, ReadFailure> {
     let Some(at) = made_at(id) else { return Ok(Vec::new()) };
     let begins = logs.offsets_at(Topic::Rejected, at.minus(SLACK))?;
     let each = (SCANNED_MAX / (bounds.len() as u64).max(1)).max(1);
@@ -63,7 +63,7 @@ fn stretches(logs: &dyn LogQuery, bounds: &[(u64, u64)], id: EventId) -> Result<
 }
 
 /// The event's record; none if `raw` has it no longer. `bounds` are those of `raw`.
-pub fn raw_record(logs: &dyn LogQuery, bounds: &[(u64, u64)], item: &Item) -> Result<Option<Record>, Failure> {
+pub fn raw_record(logs: &dyn LogQuery, bounds: &[(u64, u64)], item: &Item) -> Result<Option<Record>, ReadFailure> {
     let Position { partition, offset } = item.raw;
     if !bounds.get(partition as usize).is_some_and(|(first, end)| (*first..*end).contains(&offset)) {
         return Ok(None);

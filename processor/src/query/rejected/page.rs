@@ -10,8 +10,8 @@ use event_log::contract::Topic;
 use event_log::{LogQuery, Stretch};
 use primitives::time::Timestamp;
 
-use super::Failure;
 use super::item::Item;
+use super::reading::ReadFailure;
 
 /// Records read for one page, but for the rest of the last chunks.
 const SCANNED_MAX: usize = 10_000;
@@ -68,7 +68,7 @@ pub fn page(
     limit: usize,
     since: Option<Timestamp>,
     mut takes: impl FnMut(&Item) -> bool,
-) -> Result<(Vec<Item>, Option<String>), Failure> {
+) -> Result<(Vec<Item>, Option<String>), ReadFailure> {
     let mut lanes = lanes(logs, cursor, since)?;
     let (mut items, mut scanned) = (Vec::new(), 0);
     let mut chunk = u64::try_from(limit).unwrap_or(CHUNK_MAX).clamp(CHUNK_MIN, CHUNK_MAX);
@@ -97,7 +97,7 @@ pub fn page(
     Ok((items, (!is_over).then(|| next.to_string())))
 }
 
-fn lanes(logs: &dyn LogQuery, cursor: Option<Cursor>, since: Option<Timestamp>) -> Result<Vec<Lane>, Failure> {
+fn lanes(logs: &dyn LogQuery, cursor: Option<Cursor>, since: Option<Timestamp>) -> Result<Vec<Lane>, ReadFailure> {
     let bounds = logs.bounds(Topic::Rejected)?;
     let begins = match since {
         Some(since) => logs.offsets_at(Topic::Rejected, since)?,
@@ -105,7 +105,7 @@ fn lanes(logs: &dyn LogQuery, cursor: Option<Cursor>, since: Option<Timestamp>) 
     };
     let Cursor(below) = cursor.unwrap_or_else(|| Cursor(vec![u64::MAX; bounds.len()]));
     if below.len() != bounds.len() {
-        return Err(Failure::Cursor);
+        return Err(ReadFailure::Cursor);
     }
     let mut lanes = Vec::new();
     for (partition, (((first, end), begin), below)) in (0..).zip(bounds.into_iter().zip(begins).zip(below)) {
@@ -117,7 +117,7 @@ fn lanes(logs: &dyn LogQuery, cursor: Option<Cursor>, since: Option<Timestamp>) 
 }
 
 /// Loads one more chunk of each lane that has nothing left. Returns the number of records.
-fn load(logs: &dyn LogQuery, lanes: &mut [Lane], chunk: u64) -> Result<usize, Failure> {
+fn load(logs: &dyn LogQuery, lanes: &mut [Lane], chunk: u64) -> Result<usize, ReadFailure> {
     let stretches: Vec<Stretch> =
         lanes.iter().filter(|lane| lane.needs_more()).map(|lane| lane.stretch(chunk)).collect();
     let mut read = 0;
@@ -143,7 +143,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use bytes::Bytes;
-    use event_log::{Entry, EventLogError, Position, Record};
+    use event_log::{Entry, EventLogError, Position, Record, Visit};
     use serde_json::json;
 
     use super::*;
@@ -165,12 +165,7 @@ mod tests {
             Ok((0..self.partitions).map(begin).collect())
         }
 
-        fn read(
-            &self,
-            _: Topic,
-            stretches: &[Stretch],
-            visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-        ) -> Result<(), EventLogError> {
+        fn read(&self, _: Topic, stretches: &[Stretch], visit: Visit<'_>) -> Result<(), EventLogError> {
             for stretch in stretches {
                 for offset in stretch.from..stretch.until {
                     self.read.fetch_add(1, Ordering::Relaxed);
@@ -202,7 +197,7 @@ mod tests {
         for limit in [1_000, 7, 2_100] {
             let (mut all, mut cursor) = (Vec::new(), None);
             loop {
-                let (items, next) = page(&topics, cursor, limit, None, |_| true).ok().expect("read");
+                let (items, next) = page(&topics, cursor, limit, None, |_| true).expect("read");
                 assert!(items.len() <= limit);
                 all.extend(items);
                 let Some(next) = next else { break };
@@ -217,7 +212,7 @@ mod tests {
     #[test]
     fn a_filter_that_finds_nothing_costs_a_bounded_amount_and_goes_on() {
         let topics = Topics::of(2, 20_000);
-        let (items, next) = page(&topics, None, 10, None, |_| false).ok().expect("read");
+        let (items, next) = page(&topics, None, 10, None, |_| false).expect("read");
         assert!(items.is_empty() && next.is_some());
         let read = topics.read.load(Ordering::Relaxed);
         assert!(read <= SCANNED_MAX + 2 * usize::try_from(CHUNK_MAX).expect("small"), "{read} records");
@@ -226,7 +221,7 @@ mod tests {
         let mut pages = 1;
         while let Some(text) = cursor {
             pages += 1;
-            (_, cursor) = page(&topics, Cursor::parse(&text), 10, None, |_| false).ok().expect("read");
+            (_, cursor) = page(&topics, Cursor::parse(&text), 10, None, |_| false).expect("read");
         }
         assert!((4..=6).contains(&pages), "{pages} pages");
         // What was loaded and not looked at is read again.
@@ -238,7 +233,7 @@ mod tests {
     fn nothing_older_than_asked_for_is_read() {
         let topics = Topics::of(2, 20_000);
         let since = topics.at(0, 19_990);
-        let (items, next) = page(&topics, None, 1_000, Some(since), |_| true).ok().expect("read");
+        let (items, next) = page(&topics, None, 1_000, Some(since), |_| true).expect("read");
         assert_eq!((items.len(), next), (20, None));
         assert_eq!(topics.read.load(Ordering::Relaxed), 20);
     }
@@ -246,7 +241,7 @@ mod tests {
     #[test]
     fn a_cursor_of_other_logs_is_refused() {
         let refused = page(&Topics::of(2, 1), Cursor::parse("1.2.3"), 1, None, |_| true);
-        assert!(matches!(refused, Err(Failure::Cursor)));
+        assert!(matches!(refused, Err(ReadFailure::Cursor)));
         for text in ["", "x", "1.", "-1", "1.99999999999999999999"] {
             assert_eq!(Cursor::parse(text), None, "{text}");
         }

@@ -1,6 +1,6 @@
 //! `POST /v1/rejected/redrive`: rejected events come into `raw` once more, and are folded like all others.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use domain::{Reason, interpret};
 use event_log::contract::Topic;
 use event_log::{EventId, LogQuery, RawEvent};
@@ -11,12 +11,14 @@ use serde_json::json;
 use super::find::{Name, find, raw_record};
 use super::item::Item;
 use super::page::{Cursor, page};
-use super::{FILTERS, Failure, Selection};
-use crate::query::QueryContext;
+use super::reading::{ReadFailure, read};
+use super::selection::{FILTERS, Selection};
 use crate::query::access::Caller;
 use crate::query::commands::append;
+use crate::query::context::QueryContext;
 use crate::query::parameters::{Body, wrong};
 use crate::query::problem::Problem;
+use crate::query::request::QueryRequest;
 use crate::state::Store;
 
 const IDS: &str = "ids";
@@ -44,7 +46,7 @@ enum Outcome {
 }
 
 #[derive(Serialize)]
-struct Told {
+struct RedriveItem {
     /// As it was named, or as a list shows it.
     id: Option<String>,
     place: Option<String>,
@@ -59,20 +61,16 @@ enum Asked {
     Page { selection: Selection, limit: usize, cursor: Option<Cursor> },
 }
 
-pub async fn redrive(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> Result<HttpResponse, Problem> {
-    let body = Body::read(&request, payload, &FIELDS).await?;
-    let asked = asked(&body, &caller)?;
+pub async fn redrive(query: QueryRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    let body = Body::read(&query.http, payload, &FIELDS).await?;
+    let asked = asked(&body, &query.caller)?;
     drop(body);
-    let found = super::read(&context, move |logs| items(logs, asked, &caller));
+    let QueryRequest { context, caller, .. } = query;
+    let found = read(&context, move |logs| items(logs, asked, &caller));
     let (mut items, next) = found.await?;
     // As they came.
     items.sort_by_key(|(_, item)| item.as_ref().map(|item| item.received_at));
-    let (mut told, mut last) = (Vec::new(), None);
+    let (mut results, mut last) = (Vec::new(), None);
     let mut rest = items.into_iter();
     while rest.len() > 0 {
         let batch = batch(&context, rest).await?;
@@ -81,11 +79,16 @@ pub async fn redrive(
         if !batch.events.is_empty() {
             append(&context, batch.events).await?;
         }
-        told.extend(batch.told);
+        results.extend(batch.results);
     }
-    let redriven = told.iter().filter(|told| told.outcome == Outcome::Redriven).count();
-    tracing::info!(redriven, of = told.len(), last = last.as_ref().map(EventId::to_string), "redrove rejected events");
-    Ok(HttpResponse::Ok().json(json!({ "items": told, "redriven": redriven, "last": last, "next": next })))
+    let redriven = results.iter().filter(|item| item.outcome == Outcome::Redriven).count();
+    tracing::info!(
+        redriven,
+        of = results.len(),
+        last = last.as_ref().map(EventId::to_string),
+        "redrove rejected events"
+    );
+    Ok(HttpResponse::Ok().json(json!({ "items": results, "redriven": redriven, "last": last, "next": next })))
 }
 
 fn asked(body: &Body, caller: &Caller) -> Result<Asked, Problem> {
@@ -113,14 +116,14 @@ fn asked(body: &Body, caller: &Caller) -> Result<Asked, Problem> {
 
 type Named = (Option<String>, Option<Item>);
 
-fn items(logs: &dyn LogQuery, asked: Asked, caller: &Caller) -> Result<(Vec<Named>, Option<String>), Failure> {
+fn items(logs: &dyn LogQuery, asked: Asked, caller: &Caller) -> Result<(Vec<Named>, Option<String>), ReadFailure> {
     let (selection, limit, cursor) = match asked {
         Asked::Names(names) => {
             let find = |(text, name)| {
                 let found = find(logs, name)?.filter(|item| caller.sees_rejected(item.app.as_ref()));
                 Ok((Some(text), found))
             };
-            return Ok((names.into_iter().map(find).collect::<Result<_, Failure>>()?, None));
+            return Ok((names.into_iter().map(find).collect::<Result<_, ReadFailure>>()?, None));
         }
         Asked::Page { selection, limit, cursor } => (selection, limit, cursor),
     };
@@ -135,18 +138,18 @@ fn items(logs: &dyn LogQuery, asked: Asked, caller: &Caller) -> Result<(Vec<Name
     Ok((items.into_iter().map(|item| (item.id.map(|id| id.to_string()), Some(item))).collect(), next))
 }
 
-struct Batch {
+struct RedriveBatch {
     events: Vec<RawEvent>,
-    told: Vec<Told>,
+    results: Vec<RedriveItem>,
     rest: std::vec::IntoIter<Named>,
 }
 
 /// Reads bodies up to the limit of memory.
-async fn batch(context: &QueryContext, mut rest: std::vec::IntoIter<Named>) -> Result<Batch, Problem> {
+async fn batch(context: &QueryContext, mut rest: std::vec::IntoIter<Named>) -> Result<RedriveBatch, Problem> {
     let store = context.store()?;
-    super::read(context, move |logs| {
+    read(context, move |logs| {
         let (bounds, now) = (logs.bounds(Topic::Raw)?, Timestamp::now());
-        let (mut events, mut told, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut events, mut results, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < BODIES_BYTES_MAX {
             let Some((id, item)) = rest.next() else { break };
             let (event, outcome) = match &item {
@@ -159,17 +162,17 @@ async fn batch(context: &QueryContext, mut rest: std::vec::IntoIter<Named>) -> R
                 },
             };
             let redrive_id = event.as_ref().map(|event| event.id);
-            told.push(Told { id, place: item.map(|item| item.place), outcome, redrive_id });
+            results.push(RedriveItem { id, place: item.map(|item| item.place), outcome, redrive_id });
             bytes += event.as_ref().map_or(0, |event| event.body.len());
             events.extend(event);
         }
-        Ok(Batch { events, told, rest })
+        Ok(RedriveBatch { events, results, rest })
     })
     .await
 }
 
 /// Whether an event that gave way would be held again, in place of another one.
-fn is_held_again(store: &Store, item: &Item, raw: &RawEvent) -> Result<bool, Failure> {
+fn is_held_again(store: &Store, item: &Item, raw: &RawEvent) -> Result<bool, ReadFailure> {
     let event = match interpret(raw, item.raw) {
         Ok(event) if item.reason == Reason::GaveWay.label() => event,
         Ok(_) | Err(_) => return Ok(false),

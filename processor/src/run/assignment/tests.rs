@@ -1,6 +1,7 @@
-//! What a state makes of facts that are not what it was folded from, on a log that only plays.
+//! What a state makes of facts that are not what it was folded from, on a log in memory.
 
-use event_log::{LogReader, Record};
+use event_log::Record;
+use event_log::memory::{MemoryEventLog, MemoryFacts};
 use primitives::time::Timestamp;
 
 use super::*;
@@ -14,46 +15,46 @@ const LOG: EventId = EventId::from_u128(1);
 #[test]
 fn what_was_folded_and_is_there_no_more_makes_the_state_void_unless_compaction_took_it() {
     let store = folded_up_to(5);
-    let mut facts = Facts { first: 0, end: 9, there: vec![(4, progress_to(3))] };
-    assert!(look_back(&mut facts, &store, 0).is_ok(), "it is there");
-    facts.there = vec![(4, said_nothing())];
-    assert!(look_back(&mut facts, &store, 0).is_ok(), "it is no progress record, but there");
-    facts.there = vec![(8, progress_to(7))];
-    assert!(look_back(&mut facts, &store, 0).is_ok(), "a newer progress record has replaced it");
-    facts.there = vec![(8, said_nothing())];
-    assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "taken back");
-    facts.there = vec![(8, progress_to(3))];
-    assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "written again");
-    facts.there = vec![(4, progress_to(4))];
-    assert!(matches!(look_back(&mut facts, &store, 0), Err(Failure::Store(StoreError::Foreign(_)))), "another one");
+    let check = |there| check_checkpoint(&mut facts(0, 9, [there]), &store, 0);
+    let is_void = |there| matches!(check(there), Err(Failure::Store(StoreError::Foreign(_))));
+    assert!(check((4, progress_to(3))).is_ok(), "it is there");
+    assert!(check((4, said_nothing())).is_ok(), "it is no progress record, but there");
+    assert!(check((8, progress_to(7))).is_ok(), "a newer progress record has replaced it");
+    assert!(is_void((8, said_nothing())), "taken back");
+    assert!(is_void((8, progress_to(3))), "written again");
+    assert!(is_void((4, progress_to(4))), "another one");
 }
 
 #[test]
 fn facts_that_begin_behind_what_is_known_are_read_once_a_person_has_accepted_it_and_by_a_new_state_only() {
-    let mut facts = Facts { first: 7, end: 9, there: vec![(8, progress_to(7))] };
     let recent_events = RecentEvents::default();
+    let read = |log: &mut MemoryEventLog<()>, store: &Store| catch_up(log, store, &recent_events, 0);
+    let mut trimmed = facts(7, 9, [(8, progress_to(7))]);
     for known in [0, 5] {
-        match catch_up(&mut facts, &folded_up_to(known), &recent_events, 0) {
+        match read(&mut trimmed, &folded_up_to(known)) {
             Err(Failure::Inconsistent(inconsistency)) => assert_eq!(inconsistency.what, What::FactsTrimmed),
             other => panic!("{other:?}"),
         }
     }
-    catch_up(&mut facts, &folded_up_to(7), &recent_events, 0).expect("it knows more than they tell");
+    read(&mut trimmed, &folded_up_to(7)).expect("it knows more than they tell");
 
-    facts.there.insert(0, (7, accepted_begin_of(7)));
+    let mut accepted = facts(7, 9, [(7, accepted_begin_of(7)), (8, progress_to(7))]);
     let new = folded_up_to(0);
-    catch_up(&mut facts, &new, &recent_events, 0).expect("accepted");
+    read(&mut accepted, &new).expect("accepted");
     assert_eq!((new.checkpoint(0).facts, new.checkpoint(0).begin, new.checkpoint(0).raw), (9, 7, Some(7)));
     for known in [5, 7] {
-        let void = catch_up(&mut facts, &folded_up_to(known), &recent_events, 0);
+        let void = read(&mut accepted, &folded_up_to(known));
         assert!(matches!(void, Err(Failure::Store(StoreError::Foreign(_)))), "folded up to {known}: {void:?}");
     }
-    // Deleted once more: that was accepted by nobody.
-    (facts.first, facts.there) = (8, vec![(8, accepted_begin_of(7))]);
-    assert!(matches!(catch_up(&mut facts, &folded_up_to(0), &recent_events, 0), Err(Failure::Inconsistent(_))));
+    let accepted_at = |first| facts(first, 9, [(8, accepted_begin_of(7))]);
+    // Deleted once more: no operator accepted that.
+    assert!(matches!(read(&mut accepted_at(8), &folded_up_to(0)), Err(Failure::Inconsistent(_))));
     // Put back: then all is there to be read.
-    facts.first = 0;
-    catch_up(&mut facts, &folded_up_to(0), &recent_events, 0).expect("from the first");
+    read(&mut accepted_at(0), &folded_up_to(0)).expect("from the first");
+}
+
+fn facts<const N: usize>(first: u64, end: u64, there: [(u64, Record); N]) -> MemoryEventLog<()> {
+    MemoryEventLog::new(vec![MemoryFacts::of(first, end, there)], true, ())
 }
 
 /// A state that has folded so far, the last step up to 3 in `raw`.
@@ -78,53 +79,4 @@ fn accepted_begin_of(facts: u64) -> Record {
 
 fn said_nothing() -> Record {
     Record { key: Some(NOOP.to_owned()), value: None, headers: vec![], at: Timestamp::from_s(0) }
-}
-
-/// One partition of facts.
-struct Facts {
-    first: u64,
-    end: u64,
-    there: Vec<(u64, Record)>,
-}
-
-impl LogReader for Facts {
-    fn identity(&self) -> &'static str {
-        "played"
-    }
-
-    fn partitions(&self) -> u32 {
-        1
-    }
-
-    fn tells_progress(&self) -> bool {
-        true
-    }
-
-    fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
-        Ok(None)
-    }
-
-    fn bounds(&mut self, _: Topic, _: u32) -> Result<(u64, u64), EventLogError> {
-        Ok((self.first, self.end))
-    }
-
-    fn read(
-        &mut self,
-        _: Topic,
-        from: Position,
-        until: u64,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
-        for (offset, record) in self.there.iter().filter(|(offset, _)| (from.offset..until).contains(offset)) {
-            let entry = Entry { position: Position { partition: 0, offset: *offset }, record: record.clone() };
-            if visit(entry).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
-        Ok(0)
-    }
 }

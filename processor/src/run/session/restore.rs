@@ -7,7 +7,7 @@ use event_log::{Applied, EventLog, EventLogError};
 use tracing::info;
 
 use super::{Processor, RunState};
-use crate::run::assignment::{catch_up, look_back, restore_partition};
+use crate::run::assignment::{catch_up, check_checkpoint, restore_partition};
 use crate::run::failure::Failure;
 use crate::run::recent_events::RecentEvents;
 use crate::state::{Store, StoreError};
@@ -31,7 +31,7 @@ impl Processor {
             store.begin_bulk_load();
         }
         for partition in partitions.clone() {
-            look_back(event_log, &store, partition)?;
+            check_checkpoint(event_log, &store, partition)?;
             catch_up(event_log, &store, &self.recent_events, partition)?;
         }
         store.finish_bulk_load()?;

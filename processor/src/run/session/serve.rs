@@ -12,7 +12,8 @@ use super::{Processor, RunState};
 use crate::run::assignment::{follow, restore_partition};
 use crate::run::failure::Failure;
 use crate::run::inconsistency::Inconsistency;
-use crate::run::owner::{Limits, Owner};
+use crate::run::limits::Limits;
+use crate::run::owner::Owner;
 use crate::state::Store;
 
 /// How long one poll of the logs waits.

@@ -1,12 +1,11 @@
-//! What the loop does when the logs or the group do not let it go on, on logs that only play.
+//! What the loop does when the logs or the group do not let it go on, on logs in memory.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use event_log::contract::Topic;
-use event_log::{Applied, Entry, LogEvent, LogReader, Output, Position};
-use primitives::time::Timestamp;
+use event_log::memory::{MemoryEventLog, MemoryFacts, Script};
+use event_log::{LogEvent, Position};
 use runtime::lifecycle::Readiness;
 
 use super::*;
@@ -15,7 +14,7 @@ use crate::state::Store;
 use crate::state::memory::Memory;
 
 #[test]
-fn partitions_that_nobody_owns_for_too_long_make_us_leave_the_group_and_come_back() {
+fn partitions_without_an_owner_for_too_long_make_us_leave_the_group_and_come_back() {
     let world = World::default();
     world.run(&|opened, turns| Play { unowned: Some(2), ends: opened == 3 && turns == 1, ..Play::default() });
     assert_eq!(world.opened.load(Ordering::Relaxed), 3);
@@ -32,7 +31,7 @@ fn a_group_at_rest_or_between_two_generations_is_not_left() {
 }
 
 #[test]
-fn a_transaction_that_hangs_makes_us_open_the_logs_anew_once() {
+fn a_transaction_that_hangs_makes_us_open_the_logs_again_once() {
     let world = World::default();
     world.run(&|opened, turns| Play { undecided: Some(7), ends: opened == 2 && turns == 20, ..Play::default() });
     assert_eq!(world.opened.load(Ordering::Relaxed), 2);
@@ -59,10 +58,10 @@ fn what_hangs_is_ended_again_after_a_broker_went_away() {
 }
 
 #[test]
-fn whoever_stands_still_joins_no_group_says_why_and_goes_on_by_itself() {
+fn a_halted_processor_joins_no_group_says_why_and_resumes_by_itself() {
     let world = World::default();
     let why = world.processor().metrics.standing_still();
-    // The group has read what facts do not tell; somebody corrects that before the fourth look.
+    // The group has read what facts do not tell; that is corrected before the fourth check.
     world.run(&|opened, turns| {
         assert_eq!(why().is_some(), (2..5).contains(&opened) && turns == 0, "{opened} {turns}: {:?}", why());
         Play { committed: (opened < 4).then_some(7), ends: opened == 4 && turns == 3, ..Play::default() }
@@ -90,7 +89,7 @@ fn without_room_for_the_state_it_leaves_the_logs_to_others_until_there_is_some()
 
 #[test]
 fn a_loop_that_may_not_wait_ends_with_the_inconsistency() {
-    let world = World { timings: Timings { look_again: None, ..World::default().timings }, ..World::default() };
+    let world = World { timings: Timings { check_again: None, ..World::default().timings }, ..World::default() };
     let error = world.try_run(&|_, _| Play { committed: Some(7), ..Play::default() }).expect_err("it ends");
     let inconsistency = error.downcast_ref::<Inconsistency>().expect("it says how");
     assert_eq!(inconsistency.what, What::FactsLost);
@@ -130,7 +129,7 @@ impl Default for World {
                 make_room: Duration::from_millis(1),
                 backoff: none,
                 measure_every: none,
-                look_again: Some(none),
+                check_again: Some(none),
                 unowned_wait: Duration::from_millis(1),
                 away: none,
                 open_max: none,
@@ -166,90 +165,46 @@ impl World {
     fn try_run(&self, play: &(dyn Fn(usize, usize) -> Play + Sync)) -> anyhow::Result<()> {
         let open = || {
             let opened = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
-            Ok(Logs { world: self, play, opened, turns: 0 })
+            let turns = Turns { world: self, play, opened, taken: 0 };
+            Ok(MemoryEventLog::new(vec![MemoryFacts::of(0, 0, [])], true, turns))
         };
         self.processor().run(open, Readiness::default().pending("facts"))
     }
 }
 
 /// One empty partition, which is ours at the first turn.
-struct Logs<'a> {
+struct Turns<'a> {
     world: &'a World,
     play: &'a (dyn Fn(usize, usize) -> Play + Sync),
     opened: usize,
-    turns: usize,
+    taken: usize,
 }
 
-impl Logs<'_> {
+impl Turns<'_> {
     fn play(&self) -> Play {
-        (self.play)(self.opened, self.turns)
+        (self.play)(self.opened, self.taken)
     }
 }
 
-impl LogReader for Logs<'_> {
-    fn identity(&self) -> &'static str {
-        "played"
+impl Script for Turns<'_> {
+    fn committed(&mut self) -> Option<u64> {
+        self.play().committed
     }
 
-    fn partitions(&self) -> u32 {
-        1
-    }
-
-    fn tells_progress(&self) -> bool {
-        true
-    }
-
-    fn committed(&mut self, _: u32) -> Result<Option<u64>, EventLogError> {
-        Ok(self.play().committed)
-    }
-
-    fn bounds(&mut self, topic: Topic, _: u32) -> Result<(u64, u64), EventLogError> {
-        Ok(if topic == Topic::Raw { (0, 9) } else { (0, 0) })
-    }
-
-    fn read(
-        &mut self,
-        _: Topic,
-        _: Position,
-        _: u64,
-        _: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn offset_at(&mut self, _: u32, _: Timestamp) -> Result<u64, EventLogError> {
-        Ok(0)
-    }
-}
-
-impl EventLog for Logs<'_> {
-    fn recover(&mut self, _: &[Applied]) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn join(&mut self) -> Result<(), EventLogError> {
+    fn joined(&mut self) {
         self.world.joined.fetch_add(1, Ordering::Relaxed);
-        Ok(())
     }
 
-    fn next(&mut self, _: Duration) -> Result<LogEvent, EventLogError> {
-        self.turns += 1;
+    fn next(&mut self) -> LogEvent {
+        self.taken += 1;
         if self.play().ends {
             self.world.stop.request();
         }
-        Ok(match self.turns {
+        match self.taken {
             1 => LogEvent::Assigned(vec![0]),
             2 if self.play().brings => LogEvent::Raw(vec![]),
             _ => LogEvent::Quiet,
-        })
-    }
-
-    fn start(&mut self, _: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn follow(&mut self, _: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
+        }
     }
 
     fn unowned(&mut self) -> Option<usize> {
@@ -260,17 +215,9 @@ impl EventLog for Logs<'_> {
         self.play().lost_a_broker
     }
 
-    fn undecided(&mut self) -> Result<Vec<(Topic, Position)>, EventLogError> {
+    fn undecided(&mut self) -> Vec<(Topic, Position)> {
         let place = |offset| (Topic::Events, Position { partition: 0, offset });
-        Ok(self.play().undecided.map(place).into_iter().collect())
-    }
-
-    fn begin_publication(&mut self, _: Vec<Output>, _: &[Position]) -> Result<(), EventLogError> {
-        Ok(())
-    }
-
-    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
-        Ok(Vec::new())
+        self.play().undecided.map(place).into_iter().collect()
     }
 }
 

@@ -1,0 +1,65 @@
+//! What all queries share.
+
+use std::sync::Arc;
+
+use event_log::LogQuery;
+use tokio::sync::Semaphore;
+
+use super::problem::Problem;
+use super::tokens::QueryToken;
+use crate::command_log::CommandLog;
+use crate::run::recent_events::RecentEvents;
+use crate::run::shared::Shared;
+use crate::state::Store;
+
+/// Concurrent scans of many installations; further ones queue.
+const SCANS_MAX: usize = 4;
+/// Concurrent reads of the logs; further ones queue.
+const LOG_READS_MAX: usize = 2;
+
+#[derive(Clone)]
+pub struct QueryContext {
+    pub shared: Shared,
+    pub recent_events: RecentEvents,
+    /// Empty on loopback without tokens.
+    pub tokens: Arc<Vec<QueryToken>>,
+    /// Permits for queries that wait for an event or a decision.
+    pub waits: Arc<Semaphore>,
+    /// Where commands go, and the permit to write there.
+    pub commands: Arc<CommandLog>,
+    pub writes: Arc<Semaphore>,
+    /// The logs, for queries about what is not in the state.
+    pub logs: Arc<dyn LogQuery>,
+    /// Permits for queries that scan many installations.
+    pub scans: Arc<Semaphore>,
+    /// Permits for queries that read the logs, which may take long to answer.
+    pub log_reads: Arc<Semaphore>,
+}
+
+impl QueryContext {
+    /// At most half of `connections_max` may wait, so the others are answered.
+    pub fn new(
+        shared: Shared,
+        recent_events: RecentEvents,
+        tokens: Vec<QueryToken>,
+        connections_max: usize,
+        commands: Arc<CommandLog>,
+        logs: Arc<dyn LogQuery>,
+    ) -> Self {
+        Self {
+            commands,
+            logs,
+            writes: Arc::new(Semaphore::new(1)),
+            shared,
+            recent_events,
+            tokens: Arc::new(tokens),
+            waits: Arc::new(Semaphore::new((connections_max / 2).clamp(1, Semaphore::MAX_PERMITS))),
+            scans: Arc::new(Semaphore::new(SCANS_MAX)),
+            log_reads: Arc::new(Semaphore::new(LOG_READS_MAX)),
+        }
+    }
+
+    pub fn store(&self) -> Result<Arc<Store>, Problem> {
+        self.shared.get().ok_or(Problem::NotOpen)
+    }
+}
