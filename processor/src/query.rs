@@ -23,14 +23,17 @@ use crate::run::recent_events::RecentEvents;
 use crate::run::shared::Shared;
 use crate::state::Store;
 use commands::CommandLog;
+use feed::Feed;
 use problem::Problem;
 use tokens::{QueryToken, Scope};
 
 mod access;
 mod check;
 pub mod commands;
+pub mod feed;
 mod filter;
 mod installations;
+mod log_reads;
 mod page;
 mod parameters;
 mod problem;
@@ -53,6 +56,7 @@ pub struct QueryContext {
     pub writes: Arc<Semaphore>,
     /// The logs, for queries about what is not in the state.
     pub logs: Arc<dyn LogQuery>,
+    pub feed: Feed,
     /// Permits for queries that scan many installations.
     pub scans: Arc<Semaphore>,
     /// Permits for queries that read the logs, which may take long to answer.
@@ -68,10 +72,12 @@ impl QueryContext {
         connections_max: usize,
         commands: Arc<CommandLog>,
         logs: Arc<dyn LogQuery>,
+        feed: Feed,
     ) -> Self {
         Self {
             commands,
             logs,
+            feed,
             writes: Arc::new(Semaphore::new(1)),
             shared,
             recent_events,
@@ -155,6 +161,8 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(ask("/v1/check", check::check))
         .service(ask("/v1/verify", verify::verify))
         .service(command("/v1/commands", commands::take))
+        .service(read("/v1/feed", feed::list))
+        .service(read("/v1/stream", feed::stream))
         .service(read("/v1/rejected", rejected::list))
         .service(command("/v1/rejected/redrive", rejected::redrive))
         .service(read("/v1/rejected/{id}", rejected::show))

@@ -14,7 +14,7 @@ mod record;
 mod redrive;
 
 pub use log::{EventLog, EventLogError, LogEvent, LogReader};
-pub use log_query::{LogQuery, Stretch};
+pub use log_query::{LogQuery, LogTail, Stretch};
 pub use raw_event::{EventId, NotARawEvent, RawEvent, TRACESTATE_BYTES_MAX};
 pub use record::{Applied, Entry, HeaderName, Output, Position, Record};
 pub use redrive::{Redrive, is_redriven, made_at, redrive_id, redriven_from};

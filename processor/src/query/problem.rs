@@ -5,6 +5,7 @@ use actix_web::{HttpResponse, ResponseError};
 use http_edge::BodyError;
 use serde_json::json;
 
+use super::feed::CursorFault;
 use super::tokens::Scope;
 use crate::state::StoreError;
 
@@ -43,6 +44,10 @@ pub enum Problem {
     UnknownRejectedEvent,
     #[error("the logs cannot be read now; retry")]
     NotReadable,
+    #[error("too many readers of the feed; retry, or omit wait")]
+    TooManyReaders,
+    #[error("{}; begin again with since, or without after", .0.explain())]
+    Cursor(CursorFault),
     #[error("the event has not been folded yet; retry, or wait longer")]
     NotYet,
     #[error("the state is not open yet")]
@@ -75,6 +80,10 @@ impl Problem {
             Self::UnknownInstallation => "unknown-installation",
             Self::UnknownRejectedEvent => "unknown-rejected-event",
             Self::NotReadable => "logs-unavailable",
+            Self::TooManyReaders => "too-many-readers",
+            Self::Cursor(CursorFault::TooOld) => "cursor-too-old",
+            Self::Cursor(CursorFault::OtherLog) => "cursor-of-another-log",
+            Self::Cursor(CursorFault::Ahead) => "cursor-ahead",
             Self::NotYet => "not-yet",
             Self::NotOpen => "not-open",
             Self::State(_) => "state",
@@ -94,9 +103,12 @@ impl ResponseError for Problem {
             Self::Body(BodyError::TooSlow { .. }) => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::TokensNeeded | Self::MissingScope(_) | Self::OtherApp => StatusCode::FORBIDDEN,
+            // A browser does not go on by itself.
+            Self::Cursor(_) => StatusCode::GONE,
             Self::NotYet => StatusCode::GATEWAY_TIMEOUT,
             Self::NotOpen
             | Self::NotReadable
+            | Self::TooManyReaders
             | Self::TooManyWait
             | Self::NotKept
             | Self::Body(BodyError::Overloaded) => StatusCode::SERVICE_UNAVAILABLE,
@@ -118,6 +130,7 @@ impl ResponseError for Problem {
             Self::NotYet
             | Self::NotOpen
             | Self::NotReadable
+            | Self::TooManyReaders
             | Self::TooManyWait
             | Self::NotKept
             | Self::Body(BodyError::Overloaded) => {
@@ -144,6 +157,7 @@ impl ResponseError for Problem {
             | Self::Body(BodyError::TooLarge { .. } | BodyError::Unreadable | BodyError::TooSlow { .. })
             | Self::UnknownInstallation
             | Self::UnknownRejectedEvent
+            | Self::Cursor(_)
             | Self::State(_) => {}
         }
         response.content_type("application/problem+json").json(json!({

@@ -1,19 +1,18 @@
 //! `/v1/rejected`: what was rejected, why, and bringing it in again.
 
-use std::sync::Arc;
-
 use actix_web::{HttpRequest, HttpResponse, web};
 use bitrix24::{AppName, MemberId};
 use domain::{Preview, Reason, preview};
 use event_log::contract::Topic;
-use event_log::{EventLogError, LogQuery, RawEvent, redrive_id};
-use primitives::time::{self, Timestamp};
+use event_log::{EventLogError, RawEvent, redrive_id};
+use primitives::time::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
 use super::QueryContext;
 use super::access::Caller;
 use super::installations::PAGED;
+use super::log_reads::{TIME_OR_AGE, read_logs, time_or_age};
 use super::parameters::{AFTER, Parameters, WAIT};
 use super::problem::Problem;
 use super::wait::After;
@@ -43,12 +42,11 @@ struct Selection {
 impl Selection {
     fn read(parameters: &Parameters) -> Result<Self, Problem> {
         let reasons = format!("one of {}", Reason::ALL.map(Reason::label).join(", "));
-        let since = "a time of RFC 3339 in UTC, such as 2026-01-31T10:00:00Z, or a duration, such as 2h";
         Ok(Self {
             app: parameters.parsed("app", "an app's name", AppName::parse)?,
             member_id: parameters.parsed("member_id", "a portal's member_id", MemberId::parse)?,
             reason: parameters.parsed("reason", &reasons, Reason::parse)?,
-            since: parameters.parsed("since", since, time_or_age)?,
+            since: parameters.parsed("since", TIME_OR_AGE, time_or_age)?,
         })
     }
 
@@ -58,10 +56,6 @@ impl Selection {
             && self.reason.is_none_or(|reason| item.reason == reason.label())
             && self.since.is_none_or(|since| item.received_at >= since)
     }
-}
-
-fn time_or_age(text: &str) -> Option<Timestamp> {
-    Timestamp::parse(text).or_else(|| time::duration(text).map(|age| Timestamp::now().minus(age)))
 }
 
 impl Caller {
@@ -82,7 +76,7 @@ pub async fn list(
     selection.app.as_ref().map_or(Ok(()), |app| caller.must_see(app))?;
     let (limit, cursor) = (parameters.limit()?, parameters.cursor(Cursor::parse)?);
     After::read(&parameters)?.wait(&context).await?;
-    let found = read(&context, move |logs| {
+    let found = read_logs(&context, move |logs| {
         let takes = |item: &Item| selection.has(item) && caller.sees_rejected(item.app.as_ref());
         page(logs, cursor, limit, selection.since, takes)
     });
@@ -112,9 +106,9 @@ pub async fn show(
 ) -> Result<HttpResponse, Problem> {
     After::read(&Parameters::read(&request, &[AFTER, WAIT])?)?.wait(&context).await?;
     let name = Name::parse(&path).ok_or(Problem::UnknownRejectedEvent)?;
-    let found = read(&context, move |logs| {
+    let found = read_logs(&context, move |logs| {
         let Some(item) = find(logs, name)?.filter(|item| caller.sees_rejected(item.app.as_ref())) else {
-            return Ok(None);
+            return Ok::<_, Failure>(None);
         };
         let first = logs.bounds(Topic::Raw)?;
         let record = raw_record(logs, &first, &item)?;
@@ -135,20 +129,6 @@ fn media_type(content_type: &str) -> Option<String> {
     let name = content_type.split(';').next()?.trim();
     let is_sign = |byte: u8| byte.is_ascii_alphabetic() || b"/+-.".contains(&byte);
     name.bytes().all(is_sign).then(|| name.to_ascii_lowercase())
-}
-
-/// Reads the logs on a thread that may block. The reading goes on after a disconnect, so it holds the permit itself.
-async fn read<T: Send + 'static>(
-    context: &QueryContext,
-    read: impl FnOnce(&dyn LogQuery) -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Problem> {
-    let place = Arc::clone(&context.log_reads).acquire_owned().await.map_err(|_| Problem::NotReadable)?;
-    let logs = Arc::clone(&context.logs);
-    let found = web::block(move || {
-        let _place = place;
-        read(&*logs)
-    });
-    found.await.map_err(|_| Problem::NotReadable)?.map_err(Problem::from)
 }
 
 enum Failure {
@@ -173,10 +153,7 @@ impl From<StoreError> for Failure {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Log(error) => {
-                tracing::warn!("a query could not read the logs: {error}");
-                Self::NotReadable
-            }
+            Failure::Log(error) => error.into(),
             Failure::State(error) => Self::State(error),
             Failure::Cursor => super::parameters::wrong("cursor", "the `next` of an earlier answer"),
         }
