@@ -75,7 +75,8 @@ mod tests {
     #[test]
     fn a_connection_is_not_idle_while_a_body_without_a_length_is_sent() {
         let pace = Rc::new(Pace::new(None, 1, Instant::now()));
-        let connection = Rc::new(Connection::new(Limits::default(), pace, Arc::clone(&observer::ignored()), Instant::now()));
+        let connection =
+            Rc::new(Connection::new(Limits::default(), pace, Arc::clone(&observer::ignored()), Instant::now()));
         connection.begin(BodyLength::Bytes(0));
         let body = told_of(Endless, Rc::clone(&connection), false);
         assert_eq!((connection.doing().0, connection.deadline()), (Phase::Work, None));

@@ -29,6 +29,8 @@ use tail::Tail;
 
 mod cursor;
 mod event;
+#[cfg(test)]
+pub(super) mod memory_log;
 mod page;
 mod readers;
 mod ring;
@@ -89,7 +91,13 @@ impl Feed {
     }
 
     /// The next page behind `start`: from memory if it reaches back so far, else from the log.
-    async fn page(&self, context: &QueryContext, start: &Start, filter: &Filter, amount: Amount) -> Result<Page, Problem> {
+    async fn page(
+        &self,
+        context: &QueryContext,
+        start: &Start,
+        filter: &Filter,
+        amount: Amount,
+    ) -> Result<Page, Problem> {
         if let Start::At(cursor) = start
             && let Some(page) = self.tail.ring().as_ref().and_then(|ring| ring.page(cursor, filter, amount))
         {
@@ -145,7 +153,11 @@ impl Feed {
 
 impl Start {
     fn read(parameters: &Parameters) -> Result<Self, Problem> {
-        let cursor = parameters.parsed(AFTER, "the `next` of an earlier answer, or the id of an event of a stream", Cursor::parse)?;
+        let cursor = parameters.parsed(
+            AFTER,
+            "the `next` of an earlier answer, or the id of an event of a stream",
+            Cursor::parse,
+        )?;
         let since = parameters.parsed(SINCE, TIME_OR_AGE, time_or_age)?;
         match (cursor, since) {
             (Some(_), Some(_)) => Err(Problem::Malformed("after and since exclude each other".into())),
@@ -157,7 +169,11 @@ impl Start {
 }
 
 /// `GET /v1/feed`
-pub async fn list(context: web::Data<QueryContext>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
+pub async fn list(
+    context: web::Data<QueryContext>,
+    caller: Caller,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
     let names = [&Filter::NAMES[..], &[AFTER, SINCE, "limit", WAIT]].concat();
     let parameters = Parameters::read(&request, &names)?;
     let (filter, start) = (Filter::read(&parameters, caller)?, Start::read(&parameters)?);

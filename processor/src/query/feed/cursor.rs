@@ -180,7 +180,11 @@ mod tests {
 
     #[test]
     fn a_cursor_of_six_partitions_is_short() {
-        let lanes = vec![Lane { next: 40_000_000, last: Some(Mark { offset: 39_999_999, tag: u32::MAX }), is_checked: true }; 6];
+        let lanes =
+            vec![
+                Lane { next: 40_000_000, last: Some(Mark { offset: 39_999_999, tag: u32::MAX }), is_checked: true };
+                6
+            ];
         let text = Cursor { log: u64::MAX, lanes, seen: 9 }.to_string();
         assert!(text.len() < 100, "{text}");
     }

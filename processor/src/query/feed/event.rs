@@ -91,6 +91,20 @@ impl Filter {
     }
 }
 
+#[cfg(test)]
+impl Filter {
+    pub fn of(app: Option<&str>, caller: Caller) -> Self {
+        Self { app: app.and_then(AppName::parse), member_id: None, kind: None, caller }
+    }
+}
+
+/// The data of events of a [`MemoryLog`](super::memory_log::MemoryLog).
+#[cfg(test)]
+pub fn numbers(events: &[Arc<Event>]) -> Vec<u64> {
+    let number = |event: &Arc<Event>| serde_json::from_slice::<serde_json::Value>(&event.value).ok()?["data"].as_u64();
+    events.iter().map(|event| number(event).expect("a number")).collect()
+}
+
 /// `ONCRMDEALADD`, or the whole `ce_type`.
 fn kind_of(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
@@ -106,7 +120,8 @@ mod tests {
     use super::*;
 
     fn event(value: &[u8]) -> Option<Arc<Event>> {
-        let record = Record { value: Some(Bytes::copy_from_slice(value)), key: None, headers: vec![], at: Timestamp::from_s(1) };
+        let record =
+            Record { value: Some(Bytes::copy_from_slice(value)), key: None, headers: vec![], at: Timestamp::from_s(1) };
         Event::of(&Entry { position: Position { partition: 2, offset: 7 }, record })
     }
 
@@ -129,7 +144,8 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line() {
-        let lines = event(b"{\"event\":\"ONAPPINSTALL\",\r\n\n\"app\":\"crm-sync\",\"member_id\":\"a223\"}").expect("an event");
+        let lines =
+            event(b"{\"event\":\"ONAPPINSTALL\",\r\n\n\"app\":\"crm-sync\",\"member_id\":\"a223\"}").expect("an event");
         assert!(!lines.value.contains(&b'\n') && !lines.value.contains(&b'\r'), "{lines:?}");
         assert!(serde_json::from_slice::<serde_json::Value>(&lines.value).is_ok(), "{lines:?}");
     }

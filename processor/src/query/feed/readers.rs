@@ -30,9 +30,8 @@ struct Present {
 
 impl Readers {
     pub fn new(tail: Arc<Tail>, limit: usize) -> Self {
-        let gauge = |name: &str, help: &str| {
-            IntGauge::with_opts(Opts::new(name, help)).expect("names in the code are valid")
-        };
+        let gauge =
+            |name: &str, help: &str| IntGauge::with_opts(Opts::new(name, help)).expect("names in the code are valid");
         let count = gauge("feed_readers", "Readers of the feed: streams, and queries that wait for an event.");
         let lag = gauge("feed_lag_events", "How many events the slowest reader of the feed is behind.");
         Self { tail, limit, present: Arc::default(), count, lag }

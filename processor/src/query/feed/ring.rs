@@ -107,10 +107,16 @@ impl Ring {
     }
 
     fn has_all_behind(&self, cursor: &Cursor) -> bool {
-        let is_held = |lane: &Lane, held: &Held| lane.next >= held.begin || lane.last.is_some() && lane.last == held.before;
-        let mut is_known: Vec<bool> = cursor.lanes.iter().zip(&self.lanes).map(|(lane, held)| {
-            lane.is_checked || lane.next <= held.end && (lane.last.is_none() || lane.last == held.before)
-        }).collect();
+        let is_held =
+            |lane: &Lane, held: &Held| lane.next >= held.begin || lane.last.is_some() && lane.last == held.before;
+        let mut is_known: Vec<bool> = cursor
+            .lanes
+            .iter()
+            .zip(&self.lanes)
+            .map(|(lane, held)| {
+                lane.is_checked || lane.next <= held.end && (lane.last.is_none() || lane.last == held.before)
+            })
+            .collect();
         if is_known.contains(&false) {
             for event in &self.events {
                 let partition = event.partition as usize;
@@ -118,7 +124,12 @@ impl Ring {
                 is_known[partition] |= lane.last == Some(event.mark) && lane.next <= self.lanes[partition].end;
             }
         }
-        cursor.lanes.iter().zip(&self.lanes).zip(is_known).all(|((lane, held), is_known)| is_known && is_held(lane, held))
+        cursor
+            .lanes
+            .iter()
+            .zip(&self.lanes)
+            .zip(is_known)
+            .all(|((lane, held), is_known)| is_known && is_held(lane, held))
     }
 
     /// How many events, or offsets that may be some, lie behind this position.
