@@ -368,7 +368,7 @@ fn a_cursor_that_cannot_be_gone_on_with_is_refused_with_the_reason() {
     let Some(servers) = kafka::shared("a_cursor_that_cannot_be_gone_on_with_is_refused_with_the_reason") else {
         return;
     };
-    let (cluster, standalone) = (Cluster::start(servers, 1), Standalone::start());
+    let (mut cluster, standalone) = (Cluster::start(servers, 1), Standalone::start());
     let mut queries = cluster.processors[0].queries();
     let mut sent = Sent::of(&["crm-sync"]);
     sent.send(&cluster.ingress, 2);
@@ -381,7 +381,11 @@ fn a_cursor_that_cannot_be_gone_on_with_is_refused_with_the_reason() {
         let (_, end) = topics::ends(servers, &topic)[&partition];
         topics::trim(servers, &topic, partition, end);
     }
-    let mut refuses = |client: &mut Client, cursor: &str, status: u16, name: &str| {
+    // Until then it has them in memory.
+    cluster.processors[0].kill9();
+    cluster.processors[0].restart();
+    cluster.processors[0].ready();
+    let refuses = |client: &mut Client, cursor: &str, status: u16, name: &str| {
         for path in ["feed", "stream"] {
             let answer = client.get(&format!("/v1/{path}?after={cursor}")).expect("an answer");
             let problem = answer.json();

@@ -45,7 +45,7 @@ impl Event {
         // Only JSON that is UTF-8 throughout can be a part of an answer.
         let text = std::str::from_utf8(&value).ok()?;
         let head: Head = serde_json::from_str(text).ok()?;
-        let kind = head.event.or(head.call)?.to_ascii_lowercase();
+        let kind = head.event.or(head.call).unwrap_or_else(|| "unknown".to_owned()).to_ascii_lowercase();
         let is_line_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
         let value = if value.iter().any(is_line_end) { Bytes::from(text.replace(['\n', '\r'], " ")) } else { value };
         let (partition, at) = (entry.position.partition, entry.record.at);

@@ -74,7 +74,9 @@ fn a_reader_that_keeps_up_reads_no_log_and_misses_nothing() {
 fn pages_of_the_ring_are_as_long_as_asked_for_and_go_on() {
     let mut world = World::new(0);
     let cursor = World::cursor_of(&world.log);
-    (0..10).for_each(|_| drop(world.log.add(0, "app")));
+    for _ in 0..10 {
+        world.log.add(0, "app");
+    }
     world.fill();
     let page =
         |cursor: &Cursor| world.ring.page(cursor, &World::all(), Amount { events: 4, ..AMOUNT }).expect("a page");
@@ -112,7 +114,9 @@ fn what_fell_out_of_the_ring_is_not_skipped() {
     let mut world = World::new(0);
     let cursor = World::cursor_of(&world.log);
     let events = EVENTS_MAX as u64 + 10;
-    (0..events).for_each(|_| drop(world.log.add(0, "app")));
+    for _ in 0..events {
+        world.log.add(0, "app");
+    }
     world.fill();
     assert!(world.page(&cursor).is_none(), "ten events are gone from the ring");
     let start = Start::At(cursor.clone());
@@ -131,7 +135,9 @@ fn large_events_do_not_fill_the_memory() {
     let mut ring = Ring::new(1, &[0], 0);
     let log = MemoryLog::new("log", 1);
     let name = "x".repeat(1024 * 1024);
-    (0..40).for_each(|_| drop(log.add_named(0, &name)));
+    for _ in 0..40 {
+        log.add_named(0, &name);
+    }
     for entry in log.tail(Topic::Events, &[0]).expect("a tail").next(std::time::Duration::ZERO).expect("entries") {
         ring.push(&entry);
     }
