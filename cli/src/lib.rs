@@ -11,6 +11,7 @@ mod drain;
 mod history;
 mod import;
 mod installations;
+mod listen;
 mod logs;
 mod outcome;
 mod output;

@@ -13,10 +13,21 @@ use primitives::plain;
 use serde_json::{Value, json};
 
 pub fn print(text: &str) -> anyhow::Result<()> {
-    Ok(show(io::stdout().lock(), &plain::lines(text))?)
+    show(io::stdout().lock(), &plain::lines(text))?;
+    Ok(())
 }
 
 pub fn print_json(document: &Value) -> anyhow::Result<()> {
+    print_json_live(document).map(drop)
+}
+
+/// Prints a line of something that goes on. Returns whether anybody reads it.
+pub fn print_live(line: &str) -> anyhow::Result<bool> {
+    Ok(show(io::stdout().lock(), &format!("{}\n", plain::line(line)))?)
+}
+
+/// As [`print_live`], for programs.
+pub fn print_json_live(document: &Value) -> anyhow::Result<bool> {
     Ok(show(io::stdout().lock(), &plain::json(&format!("{document}\n")))?)
 }
 
@@ -25,11 +36,11 @@ pub fn complain(line: &str) {
     let _ = show(io::stderr().lock(), &format!("{}\n", plain::line(line)));
 }
 
-/// A reader that has gone, as `head` does, is no failure.
-fn show(mut to: impl Write, harmless: &str) -> io::Result<()> {
+/// A reader that has gone, as `head` does, is no failure. Returns whether it is there.
+fn show(mut to: impl Write, harmless: &str) -> io::Result<bool> {
     match to.write_all(harmless.as_bytes()).and_then(|()| to.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(()),
+        shown => Ok(shown.is_ok()),
     }
 }
 

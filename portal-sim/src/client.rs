@@ -4,6 +4,7 @@
 //! before a byte was written. Whether a broken request reached the server is for the caller to judge,
 //! as it is for Bitrix24. TLS is not supported: load tests and operators use their own machines, or a proxy.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -89,6 +90,12 @@ impl Client {
     pub fn with_answer_wait_max(mut self, wait_max: Duration) -> Self {
         self.answer_wait_max = wait_max;
         self
+    }
+
+    /// Whether the server is on this machine, by its address or by the name `localhost`.
+    pub fn is_loopback(&self) -> bool {
+        let is_loopback = |address: IpAddr| address.is_loopback();
+        self.origin.host.eq_ignore_ascii_case("localhost") || self.origin.host.parse().is_ok_and(is_loopback)
     }
 
     pub async fn connect(&mut self) -> Result<(), ClientError> {

@@ -12,6 +12,7 @@ use runtime::settings::{
 };
 use runtime::telemetry::LogFormat;
 
+use crate::query::feed::FeedLimits;
 use crate::query::tokens::QueryToken;
 use crate::query::{BODY_TIMEOUT, HEAD_TIMEOUT, REQUEST_BYTES_MAX};
 use crate::state::Trusts;
@@ -54,8 +55,20 @@ pub const QUERIES: &[Setting] = &[
         .default("256")
         .help("Limit of query connections; above it, the longest idle one is closed."),
     Setting::new("query-idle-timeout").default("30s").help("How long a connection may be idle between two queries."),
+    Setting::new("feed-readers-limit")
+        .default("200")
+        .help("Limit of readers of the feed: streams, and queries that wait; at most four fifths of the connections."),
+    Setting::new("feed-answer-limit")
+        .default("1MiB")
+        .help("Limit of the events in one answer of the feed; a single larger event comes alone."),
+    Setting::new("feed-stream-timeout")
+        .default("1h")
+        .help("How long a stream of the feed lasts; then the reader connects again."),
 ];
 
+/// Every reader that does not keep up holds one answer in memory.
+const FEED_ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const FEED_STREAM_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
 pub fn settings() -> Vec<Setting> {
@@ -87,6 +100,7 @@ pub struct ServiceConfig {
     pub query_listen: SocketAddr,
     pub query_limits: Limits,
     pub vouch: VouchConfig,
+    pub feed: FeedLimits,
     /// Accepted tokens; empty if none is required.
     pub query_tokens: Vec<QueryToken>,
 }
@@ -176,8 +190,21 @@ impl ServiceConfig {
             },
             query_tokens,
             vouch: vouch(settings)?,
+            feed: feed(settings)?,
         })
     }
+}
+
+fn feed(settings: &Settings) -> Result<FeedLimits, SettingsError> {
+    let answer_bytes_max = match settings.size("feed-answer-limit")? {
+        bytes @ 1..=FEED_ANSWER_BYTES_MAX => usize::try_from(bytes).unwrap_or(usize::MAX),
+        _ => return Err(SettingsError("feed-answer-limit must be more than zero and at most 16MiB".into())),
+    };
+    Ok(FeedLimits {
+        readers_max: settings.connections("feed-readers-limit")?,
+        answer_bytes_max,
+        stream_time_max: settings.wait("feed-stream-timeout", FEED_STREAM_TIME_MAX)?,
+    })
 }
 
 fn vouch(settings: &Settings) -> Result<VouchConfig, SettingsError> {

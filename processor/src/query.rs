@@ -25,8 +25,10 @@ mod access;
 mod check;
 mod commands;
 mod context;
+pub mod feed;
 mod filter;
 mod installations;
+mod log_reads;
 mod page;
 mod parameters;
 mod problem;
@@ -101,6 +103,8 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(post("/v1/check", Scope::Read, check::check))
         .service(post("/v1/verify", Scope::Read, verify::verify))
         .service(post("/v1/commands", Scope::Operate, commands::take))
+        .service(read("/v1/feed", feed::list))
+        .service(read("/v1/stream", feed::stream))
         .service(read("/v1/rejected", rejected::list))
         .service(post("/v1/rejected/redrive", Scope::Operate, rejected::redrive))
         .service(read("/v1/rejected/{id}", rejected::show))

@@ -13,6 +13,7 @@ use tracing::info;
 use crate::command_log::CommandLog;
 use crate::config::ServiceConfig;
 use crate::metrics::Metrics;
+use crate::query::feed::Feed;
 use crate::query::{QueryContext, serve};
 use crate::run::limits::Limits;
 use crate::run::recent_events::RecentEvents;
@@ -56,7 +57,9 @@ pub async fn run<L: EventLog>(
     let limits = config.query_limits;
     let (shared, recent_events) = (processor.shared.clone(), processor.recent_events.clone());
     let tokens = config.query_tokens;
-    let context = QueryContext::new(shared, recent_events, tokens, limits.connections_max, commands, logs.read);
+    let read = logs.read;
+    let feed = Feed::new(Arc::clone(&read), config.feed, limits.connections_max, registry, stop.clone());
+    let context = QueryContext::new(shared, recent_events, tokens, limits.connections_max, commands, read, feed);
     readiness.unless(processor.metrics.standing_still());
     let (address, serving) = serve(config.query_listen, limits, context, registry, stop.clone())?;
     info!(what = "queries", address = %address, "listening");

@@ -8,6 +8,7 @@ mod crashes;
 mod disk;
 mod drain;
 mod every_port;
+mod feed;
 mod fleet;
 mod full;
 mod histories;

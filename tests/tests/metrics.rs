@@ -25,7 +25,7 @@ const INGRESS: [&str; 4] = [
     "hookledger_disk_log_fsync_duration_seconds",
 ];
 
-const PROCESSOR: [&str; 11] = [
+const PROCESSOR: [&str; 13] = [
     "hookledger_processor_events_total",
     "hookledger_processor_app_events_total",
     "hookledger_processor_rejected_total",
@@ -37,6 +37,8 @@ const PROCESSOR: [&str; 11] = [
     "hookledger_principals",
     "hookledger_permissions",
     "hookledger_state_bytes",
+    "hookledger_feed_readers",
+    "hookledger_feed_lag_events",
 ];
 
 /// Only where there is a Kafka, and events on the disk are those that wait for it.

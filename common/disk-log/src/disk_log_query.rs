@@ -1,35 +1,50 @@
 //! Queries on the logs of a standalone process.
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
-use super::{DiskEventLog, DiskLog};
+use super::{DiskEventLog, DiskLog, Reader};
 use event_log::contract::Topic;
-use event_log::{Entry, EventLogError, LogQuery, Position, Stretch, Visit};
+use event_log::{Entry, EventLogError, LogQuery, LogTail, Position, Stretch, Visit};
 use primitives::time::Timestamp;
 
 const PARTITION: u32 = 0;
+/// Of the published logs, those that are queried.
+const QUERIED: [Topic; 2] = [Topic::Rejected, Topic::Events];
+const BATCH_RECORDS_MAX: usize = 500;
+/// Exceeded only by the last record.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Reads `raw` and `rejected`. Clones share the log that is open.
+/// Reads `raw`, `rejected` and `events`. Clones share the logs that are open.
 #[derive(Clone)]
 pub struct DiskLogQuery {
     raw: DiskLog,
     /// None while the logs are opened: an open log is locked, also by a query.
-    rejected: Arc<RwLock<Option<DiskLog>>>,
+    published: Arc<RwLock<Option<Published>>>,
+}
+
+struct Published {
+    logs: [DiskLog; 2],
+    /// Where the last tail has come to; the next call goes on there.
+    tail: Mutex<Option<Reader>>,
 }
 
 impl DiskLogQuery {
     pub fn new(raw: DiskLog) -> Self {
-        Self { raw, rejected: Arc::default() }
+        Self { raw, published: Arc::default() }
     }
 
     /// Waits for queries that are being answered; later ones fail until logs are open again.
     pub fn close(&self) {
-        *self.rejected.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub fn open(&self, logs: &DiskEventLog) {
-        *self.rejected.write().unwrap_or_else(PoisonError::into_inner) = logs.log(Topic::Rejected).cloned();
+        let [rejected, events] = QUERIED.map(|topic| logs.log(topic).cloned());
+        let logs = rejected.zip(events).map(|(rejected, events)| [rejected, events]);
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) =
+            logs.map(|logs| Published { logs, tail: Mutex::default() });
     }
 
     fn with<T>(
@@ -40,15 +55,28 @@ impl DiskLogQuery {
         if topic == Topic::Raw {
             return query(&self.raw);
         }
-        let rejected = self.rejected.read().unwrap_or_else(PoisonError::into_inner);
-        match rejected.as_ref().filter(|_| topic == Topic::Rejected) {
-            Some(log) => query(log),
+        self.with_published(topic, |log, _| query(log))
+    }
+
+    fn with_published<T>(
+        &self,
+        topic: Topic,
+        query: impl FnOnce(&DiskLog, &Mutex<Option<Reader>>) -> Result<T, EventLogError>,
+    ) -> Result<T, EventLogError> {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        let log = QUERIED.iter().position(|queried| *queried == topic).zip(published.as_ref());
+        match log {
+            Some((index, published)) => query(&published.logs[index], &published.tail),
             None => Err(EventLogError::Reopen(format!("the log {} is not open", topic.name()))),
         }
     }
 }
 
 impl LogQuery for DiskLogQuery {
+    fn identity(&self, topic: Topic) -> Result<String, EventLogError> {
+        self.with(topic, |log| Ok(format!("disk:{}", log.identity())))
+    }
+
     fn bounds(&self, topic: Topic) -> Result<Vec<(u64, u64)>, EventLogError> {
         self.with(topic, |log| Ok(vec![log.bounds()]))
     }
@@ -58,11 +86,10 @@ impl LogQuery for DiskLogQuery {
     }
 
     fn read(&self, topic: Topic, stretches: &[Stretch], visit: Visit<'_>) -> Result<(), EventLogError> {
-        let unreadable = |error: io::Error| EventLogError::Reopen(format!("read the log {}: {error}", topic.name()));
         self.with(topic, |log| {
             for stretch in stretches.iter().filter(|stretch| stretch.partition == PARTITION) {
-                let mut reader = log.reader(stretch.from).map_err(unreadable)?;
-                while let Some((offset, record)) = reader.next().map_err(unreadable)? {
+                let mut reader = log.reader(stretch.from).map_err(|error| unreadable(topic, &error))?;
+                while let Some((offset, record)) = reader.next().map_err(|error| unreadable(topic, &error))? {
                     let position = Position { partition: PARTITION, offset };
                     if offset >= stretch.until || visit(Entry { position, record }).is_break() {
                         break;
@@ -71,5 +98,118 @@ impl LogQuery for DiskLogQuery {
             }
             Ok(())
         })
+    }
+
+    fn tail(&self, topic: Topic, from: &[u64]) -> Result<Box<dyn LogTail>, EventLogError> {
+        self.with_published(topic, |_, _| Ok(()))?;
+        let next = from.get(PARTITION as usize).copied().unwrap_or_default();
+        Ok(Box::new(DiskLogTail { logs: self.clone(), topic, next }))
+    }
+}
+
+/// Holds no log open between two calls.
+struct DiskLogTail {
+    logs: DiskLogQuery,
+    topic: Topic,
+    next: u64,
+}
+
+impl LogTail for DiskLogTail {
+    fn next(&mut self, wait: Duration) -> Result<Vec<Entry>, EventLogError> {
+        let Self { logs, topic, next } = self;
+        logs.with_published(*topic, |log, tail| {
+            if !log.wait_beyond(*next, wait) {
+                return Ok(Vec::new());
+            }
+            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut reader = match tail.take() {
+                Some(reader) if reader.position() == *next && reader.is_of(log) => reader,
+                Some(_) | None => log.reader(*next).map_err(|error| unreadable(*topic, &error))?,
+            };
+            let (mut entries, mut bytes) = (Vec::new(), 0);
+            while entries.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
+                let Some((offset, record)) = reader.next().map_err(|error| unreadable(*topic, &error))? else { break };
+                bytes += record.size();
+                *next = offset + 1;
+                entries.push(Entry { position: Position { partition: PARTITION, offset }, record });
+            }
+            *tail = Some(reader);
+            Ok(entries)
+        })
+    }
+}
+
+fn unreadable(topic: Topic, error: &io::Error) -> EventLogError {
+    EventLogError::Reopen(format!("read the log {}: {error}", topic.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use event_log::contract::{Retention, header};
+    use event_log::{EventLog, Output};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::Options;
+    use crate::tests::record;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    struct World {
+        raw: DiskLog,
+        published: u64,
+        dir: TempDir,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            let raw = DiskLog::open(&dir.path().join("raw"), Options::source()).expect("a log");
+            Self { raw, published: 0, dir }
+        }
+
+        fn open(&self) -> DiskEventLog {
+            DiskEventLog::open(&self.dir.path().join("logs"), self.raw.clone(), Retention::default()).expect("logs")
+        }
+
+        fn publish(&mut self, logs: &mut DiskEventLog, numbers: std::ops::Range<u64>) {
+            for number in numbers {
+                let mut record = record(number);
+                record.headers.push((header::RAW_OFFSET.into(), self.published.to_string().into_bytes()));
+                self.published += 1;
+                let until = Position { partition: PARTITION, offset: self.published };
+                logs.publish(vec![Output { topic: Topic::Events, partition: PARTITION, record }], &[until])
+                    .expect("published");
+            }
+        }
+    }
+
+    fn offsets(entries: &[Entry]) -> Vec<u64> {
+        entries.iter().map(|entry| entry.position.offset).collect()
+    }
+
+    #[test]
+    fn a_tail_goes_on_where_it_was_and_keeps_no_log_open() {
+        let mut world = World::new();
+        let (mut logs, query) = (world.open(), DiskLogQuery::new(world.raw.clone()));
+        assert!(query.tail(Topic::Events, &[0]).is_err(), "no log is open");
+        query.open(&logs);
+        let identity = query.identity(Topic::Events).expect("an identity");
+        world.publish(&mut logs, 0..3);
+        let mut tail = query.tail(Topic::Events, &[1]).expect("a tail");
+        assert_eq!(offsets(&tail.next(SOON).expect("records")), [1, 2]);
+        assert_eq!(tail.next(Duration::ZERO).expect("none"), []);
+        world.publish(&mut logs, 3..4);
+        assert_eq!(offsets(&tail.next(SOON).expect("records")), [3]);
+
+        query.close();
+        drop(logs);
+        assert!(tail.next(SOON).is_err(), "no log is open");
+        let mut logs = world.open();
+        query.open(&logs);
+        world.publish(&mut logs, 4..5);
+        assert_eq!(offsets(&tail.next(SOON).expect("records")), [4]);
+        assert_eq!(query.identity(Topic::Events).expect("an identity"), identity, "the same log");
+        assert_ne!(query.identity(Topic::Rejected).expect("an identity"), identity);
     }
 }

@@ -1,6 +1,7 @@
 //! Reads durable records in order, one file at a time, also while the log grows and is deleted from.
 
 use std::io;
+use std::sync::Arc;
 
 use super::cursor::{Cursor, Found};
 use super::segment::{self, Segment, corrupt, damage};
@@ -26,6 +27,10 @@ impl Reader {
 
     pub fn position(&self) -> u64 {
         self.next
+    }
+
+    pub(super) fn is_of(&self, log: &DiskLog) -> bool {
+        Arc::ptr_eq(&self.log.shared, &log.shared)
     }
 
     /// The place in the log's files; none before the first record.

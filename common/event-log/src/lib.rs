@@ -17,7 +17,7 @@ mod redrive;
 
 pub use contract::HeaderName;
 pub use log::{EventLog, EventLogError, LogEvent, LogReader, Visit};
-pub use log_query::{LogQuery, Stretch};
+pub use log_query::{LogQuery, LogTail, Stretch};
 pub use raw_event::{EventId, NotARawEvent, RawEvent, Redrive, TRACESTATE_BYTES_MAX};
 pub use record::{Applied, Entry, Output, Position, Record};
 pub use redrive::{is_redriven, made_at, redrive_id, redriven_from};

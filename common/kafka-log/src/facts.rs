@@ -1,4 +1,4 @@
-//! Follows `facts` of partitions with another owner, committed records only.
+//! Follows partitions of a topic, committed records only: `facts` of partitions with another owner, `events` for queries.
 
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(settings: &KafkaSettings, group: &str) -> Result<Self, EventLogError> {
+    pub(super) fn new(settings: &KafkaSettings, topic: Topic, group: &str) -> Result<Self, EventLogError> {
         let consumer = plain_consumer(settings, Role::Follower { group })?;
-        let topic = settings.topic(Topic::Facts);
+        let topic = settings.topic(topic);
         // With a connection and known leaders, the first records come half a second earlier.
         if let Err(error) = consumer.fetch_metadata(Some(&topic), CONNECT_WAIT) {
             tracing::debug!("connect the follower: {error}");
@@ -37,7 +37,7 @@ impl Follower {
         self.next = Positions::default();
         self.next.extend(starts.iter().copied());
         let list = self.next.of_topic(&self.topic);
-        self.consumer.assign(&list).map_err(|error| judge("follow facts", &error, None))
+        self.consumer.assign(&list).map_err(|error| judge(&self.step(), &error, None))
     }
 
     pub(super) fn follows(&self) -> bool {
@@ -46,7 +46,12 @@ impl Follower {
 
     /// Returns available records, waiting for the first one.
     pub(super) fn collect(&mut self, wait: Duration) -> Result<Vec<Entry>, EventLogError> {
-        self.next.poll(&self.consumer, "follow facts", wait, BATCH_RECORDS_MAX, || false)
+        let step = self.step();
+        self.next.poll(&self.consumer, &step, wait, BATCH_RECORDS_MAX, || false)
+    }
+
+    fn step(&self) -> String {
+        format!("follow {}", self.topic)
     }
 
     /// The current positions, to find one that is out of range.

@@ -129,7 +129,7 @@ impl KafkaEventLog {
         let clients = Clients {
             publisher,
             publication: None,
-            follower: Follower::new(settings, group)?,
+            follower: Follower::new(settings, Topic::Facts, group)?,
             reader: Reader::new(settings, group, stop.clone())?,
             member: Member::new(settings, group, instance.is_lasting.then_some(instance.id))?,
         };

@@ -1,7 +1,7 @@
 //! Queries on the topics: a plain consumer reads a few records of any partition, and is kept for the next query.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -9,30 +9,33 @@ use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{PlainContext, Role};
-use super::facts::plain_consumer;
+use super::facts::{Follower, plain_consumer};
 use super::positions::tolerate;
 use super::record::{entry, kafka_offset, kafka_partition};
 use super::transaction::judge;
 use event_log::contract::Topic;
-use event_log::{EventLogError, LogQuery, Stretch, Visit};
+use event_log::{Entry, EventLogError, LogQuery, LogTail, Position, Stretch, Visit};
 use primitives::time::Timestamp;
 use runtime::settings::KafkaSettings;
 
 /// One call may take this long.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 const POLL_WAIT: Duration = Duration::from_millis(200);
+/// Required by librdkafka; nothing is ever committed with it.
+const TAIL_GROUP: &str = "hookledger-tail";
 
 type Query = BaseConsumer<PlainContext>;
 
 /// Connects with the first query. After a failure the next query has a new consumer. One query at a time.
 pub struct KafkaLogQuery {
     settings: KafkaSettings,
+    cluster: OnceLock<String>,
     consumer: Mutex<Option<Query>>,
 }
 
 impl KafkaLogQuery {
     pub fn new(settings: KafkaSettings) -> Self {
-        Self { settings, consumer: Mutex::new(None) }
+        Self { settings, cluster: OnceLock::new(), consumer: Mutex::new(None) }
     }
 
     fn with<T>(&self, query: impl FnOnce(&Query) -> Result<T, EventLogError>) -> Result<T, EventLogError> {
@@ -67,6 +70,19 @@ impl KafkaLogQuery {
 }
 
 impl LogQuery for KafkaLogQuery {
+    /// A topic that is made again in the same cluster keeps it.
+    fn identity(&self, topic: Topic) -> Result<String, EventLogError> {
+        let cluster = match self.cluster.get() {
+            Some(cluster) => cluster.clone(),
+            None => self.with(|consumer| {
+                let cluster = consumer.client().fetch_cluster_id(ANSWER_WAIT_MAX);
+                cluster.ok_or_else(|| EventLogError::Reopen("Kafka does not report its cluster id".into()))
+            })?,
+        };
+        let cluster = self.cluster.get_or_init(|| cluster);
+        Ok(format!("kafka:{cluster}:{}", self.settings.topic(topic)))
+    }
+
     fn bounds(&self, topic: Topic) -> Result<Vec<(u64, u64)>, EventLogError> {
         self.with(|consumer| {
             // In this order: the beginning never passes the end.
@@ -97,6 +113,19 @@ impl LogQuery for KafkaLogQuery {
             read(consumer, &name, &mut rest, visit)?;
             consumer.unassign().map_err(failed)
         })
+    }
+
+    fn tail(&self, topic: Topic, from: &[u64]) -> Result<Box<dyn LogTail>, EventLogError> {
+        let mut follower = Follower::new(&self.settings, topic, TAIL_GROUP)?;
+        let starts = (0..).zip(from).map(|(partition, offset)| Position { partition, offset: *offset });
+        follower.follow(&starts.collect::<Vec<_>>())?;
+        Ok(Box::new(follower))
+    }
+}
+
+impl LogTail for Follower {
+    fn next(&mut self, wait: Duration) -> Result<Vec<Entry>, EventLogError> {
+        self.collect(wait)
     }
 }
 

@@ -33,6 +33,7 @@ use graceful_shutdown::{GracefulShutdown, InFlight};
 use handshake::Handshake;
 use networks::Networks;
 use request_line::BodyLength;
+use streamed::told_of;
 use throttled_stream::ThrottledStream;
 use tls::Tls;
 use watch::watch;
@@ -52,6 +53,7 @@ pub mod proxied;
 pub mod proxy;
 mod request_line;
 pub mod site;
+mod streamed;
 mod throttled_stream;
 mod tls;
 mod watch;
@@ -298,11 +300,12 @@ fn answer<A, B>(
     mut request: Request,
     graceful_shutdown: Arc<GracefulShutdown>,
     keep_alive: bool,
-) -> impl Future<Output = Result<Response<B>, Response<BoxBody>>> + use<A, B>
+) -> impl Future<Output = Result<Response<BoxBody>, Response<BoxBody>>> + use<A, B>
 where
     A: Service<Request>,
     A::Response: Into<Response<B>>,
     A::Error: Into<Error>,
+    B: MessageBody + 'static,
 {
     let connection = request.conn_data::<Rc<Guard>>().map(|guard| Rc::clone(&guard.connection));
     if let Some(connection) = &connection {
@@ -311,21 +314,22 @@ where
     }
     let answering = app.call(request);
     async move {
-        let mut answer = match answering.await {
-            Ok(answer) => Ok(answer.into()),
+        let answer: Result<Response<B>, _> = answering.await.map(Into::into);
+        let mut answer = match answer {
+            Ok(answer) => Ok(answer.map_into_boxed_body()),
             Err(error) => Err(Response::from(error.into().error_response())),
         };
-        let head = match &mut answer {
-            Ok(answer) => answer.head_mut(),
-            Err(refusal) => refusal.head_mut(),
-        };
-        if let Some(connection) = connection {
-            // The rest of a body is not awaited.
-            if !keep_alive || connection.has_body_left() || graceful_shutdown.is_closing() {
-                head.set_connection_type(ConnectionType::Close);
-            }
-            connection.answered(head.connection_type() == ConnectionType::Close);
+        let (Ok(response) | Err(response)) = &mut answer;
+        let Some(connection) = connection else { return answer };
+        // The rest of a body is not awaited.
+        if !keep_alive || connection.has_body_left() || graceful_shutdown.is_closing() {
+            response.head_mut().set_connection_type(ConnectionType::Close);
         }
-        answer
+        let last = response.head().connection_type() == ConnectionType::Close;
+        let told = |response: Response<BoxBody>| response.map_body(|_, body| told_of(body, connection, last));
+        match answer {
+            Ok(response) => Ok(told(response)),
+            Err(refusal) => Err(told(refusal)),
+        }
     }
 }

@@ -40,6 +40,15 @@ impl Caller {
     }
 }
 
+#[cfg(test)]
+impl Caller {
+    /// One that sees these apps; without any, all.
+    pub fn of(apps: &[&str]) -> Self {
+        let apps: String = apps.iter().map(|app| format!(" app={app}")).collect();
+        Self(super::tokens::QueryToken::parse(&format!("0123456789abcdef{apps}")).expect("valid").access)
+    }
+}
+
 impl FromRequest for Caller {
     type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;

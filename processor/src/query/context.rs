@@ -5,6 +5,7 @@ use std::sync::Arc;
 use event_log::LogQuery;
 use tokio::sync::Semaphore;
 
+use super::feed::Feed;
 use super::problem::Problem;
 use super::tokens::QueryToken;
 use crate::command_log::CommandLog;
@@ -30,6 +31,7 @@ pub struct QueryContext {
     pub writes: Arc<Semaphore>,
     /// The logs, for queries about what is not in the state.
     pub logs: Arc<dyn LogQuery>,
+    pub feed: Feed,
     /// Permits for queries that scan many installations.
     pub scans: Arc<Semaphore>,
     /// Permits for queries that read the logs, which may take long to answer.
@@ -45,10 +47,12 @@ impl QueryContext {
         connections_max: usize,
         commands: Arc<CommandLog>,
         logs: Arc<dyn LogQuery>,
+        feed: Feed,
     ) -> Self {
         Self {
             commands,
             logs,
+            feed,
             writes: Arc::new(Semaphore::new(1)),
             shared,
             recent_events,

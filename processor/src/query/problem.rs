@@ -5,6 +5,7 @@ use actix_web::{HttpResponse, ResponseError};
 use http_edge::BodyError;
 use serde_json::json;
 
+use super::feed::CursorFault;
 use super::tokens::Scope;
 use crate::state::StoreError;
 
@@ -43,6 +44,10 @@ pub enum Problem {
     UnknownRejectedEvent,
     #[error("the logs cannot be read now; retry")]
     NotReadable,
+    #[error("too many readers of the feed; retry, or omit wait")]
+    TooManyReaders,
+    #[error("{}; begin again with since, or without after", .0.explain())]
+    Cursor(CursorFault),
     #[error("the event has not been folded yet; retry, or wait longer")]
     NotYet,
     #[error("the state is not open yet")]
@@ -75,6 +80,11 @@ impl Problem {
             Self::UnknownInstallation => (StatusCode::NOT_FOUND, "unknown-installation"),
             Self::UnknownRejectedEvent => (StatusCode::NOT_FOUND, "unknown-rejected-event"),
             Self::NotReadable => (StatusCode::SERVICE_UNAVAILABLE, "logs-unavailable"),
+            Self::TooManyReaders => (StatusCode::SERVICE_UNAVAILABLE, "too-many-readers"),
+            // A browser does not go on by itself.
+            Self::Cursor(CursorFault::TooOld) => (StatusCode::GONE, "cursor-too-old"),
+            Self::Cursor(CursorFault::OtherLog) => (StatusCode::GONE, "cursor-of-another-log"),
+            Self::Cursor(CursorFault::Ahead) => (StatusCode::GONE, "cursor-ahead"),
             Self::NotYet => (StatusCode::GATEWAY_TIMEOUT, "not-yet"),
             Self::NotOpen => (StatusCode::SERVICE_UNAVAILABLE, "not-open"),
             Self::State(_) => (StatusCode::INTERNAL_SERVER_ERROR, "state"),
@@ -101,6 +111,7 @@ impl ResponseError for Problem {
             Self::NotYet
             | Self::NotOpen
             | Self::NotReadable
+            | Self::TooManyReaders
             | Self::TooManyWait
             | Self::NotKept
             | Self::Body(BodyError::Overloaded) => {
@@ -127,6 +138,7 @@ impl ResponseError for Problem {
             | Self::Body(BodyError::TooLarge { .. } | BodyError::Unreadable | BodyError::TooSlow { .. })
             | Self::UnknownInstallation
             | Self::UnknownRejectedEvent
+            | Self::Cursor(_)
             | Self::State(_) => {}
         }
         response.content_type("application/problem+json").json(json!({

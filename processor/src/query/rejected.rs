@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::installations::PAGED;
+use super::log_reads::read_logs;
 use super::parameters::{AFTER, WAIT};
 use super::problem::Problem;
 use super::request::QueryRequest;
@@ -15,7 +16,7 @@ use super::wait::After;
 use find::{Name, find, raw_record};
 use item::Item;
 use page::{Cursor, page};
-use reading::read;
+use reading::ReadFailure;
 use selection::{FILTERS, Selection};
 
 mod find;
@@ -35,7 +36,7 @@ pub async fn list(query: QueryRequest) -> Result<HttpResponse, Problem> {
     let (limit, cursor) = (parameters.limit()?, parameters.cursor(Cursor::parse)?);
     After::read(&parameters)?.wait(&query.context).await?;
     let QueryRequest { context, caller, .. } = query;
-    let found = read(&context, move |logs| {
+    let found = read_logs(&context, move |logs| {
         let takes = |item: &Item| selection.has(item) && caller.sees_rejected(item.app.as_ref());
         page(logs, cursor, limit, selection.since, takes)
     });
@@ -61,9 +62,9 @@ pub async fn show(query: QueryRequest, path: web::Path<String>) -> Result<HttpRe
     After::read(&query.parameters(&[AFTER, WAIT])?)?.wait(&query.context).await?;
     let QueryRequest { context, caller, .. } = query;
     let name = Name::parse(&path).ok_or(Problem::UnknownRejectedEvent)?;
-    let found = read(&context, move |logs| {
+    let found = read_logs(&context, move |logs| {
         let Some(item) = find(logs, name)?.filter(|item| caller.sees_rejected(item.app.as_ref())) else {
-            return Ok(None);
+            return Ok::<_, ReadFailure>(None);
         };
         let first = logs.bounds(Topic::Raw)?;
         let record = raw_record(logs, &first, &item)?;

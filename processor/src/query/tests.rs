@@ -13,6 +13,7 @@ use runtime::settings::KafkaSettings;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::feed::FeedLimits;
 use super::parameters::BODY_BYTES_MAX;
 use super::tokens::QueryToken;
 use super::*;
@@ -24,6 +25,7 @@ use crate::state::memory::Memory;
 use crate::state::{Progressed, Trusts};
 use domain::{Change, Decision, Fact, FactKind, Method, Profile, Revision, Stamp};
 
+mod feed;
 mod mistakes;
 mod page;
 mod rejected;
@@ -58,14 +60,22 @@ fn context(tokens: &[&str]) -> QueryContext {
     let recent_events = RecentEvents::default();
     recent_events.add([EVENT], []);
     let tokens = tokens.iter().map(|token| query_token(token)).collect();
+    let logs = Arc::new(KafkaLogQuery::new(no_kafka()));
     QueryContext::new(
         Shared::of(store),
         recent_events,
         tokens,
         2,
         Arc::new(CommandLog::Kafka(Box::new(RawWriter::new(no_kafka())))),
-        Arc::new(KafkaLogQuery::new(no_kafka())),
+        logs.clone(),
+        feed(logs, &runtime::telemetry::registry()),
     )
+}
+
+/// For two readers.
+fn feed(logs: Arc<dyn LogQuery>, registry: &Registry) -> Feed {
+    let limits = FeedLimits { readers_max: 2, answer_bytes_max: 1_000, stream_time_max: Duration::from_secs(60) };
+    Feed::new(logs, limits, 100, registry, Stop::default())
 }
 
 /// Not reached until a command comes, or a query about the logs.

@@ -143,7 +143,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use bytes::Bytes;
-    use event_log::{Entry, EventLogError, Position, Record, Visit};
+    use event_log::{Entry, EventLogError, LogTail, Position, Record, Visit};
     use serde_json::json;
 
     use super::*;
@@ -156,6 +156,14 @@ mod tests {
     }
 
     impl LogQuery for Topics {
+        fn identity(&self, _: Topic) -> Result<String, EventLogError> {
+            unreachable!("a list of rejected events has no use for it")
+        }
+
+        fn tail(&self, _: Topic, _: &[u64]) -> Result<Box<dyn LogTail>, EventLogError> {
+            unreachable!("a list of rejected events follows nothing")
+        }
+
         fn bounds(&self, _: Topic) -> Result<Vec<(u64, u64)>, EventLogError> {
             Ok((0..self.partitions).map(|_| (0, self.each)).collect())
         }

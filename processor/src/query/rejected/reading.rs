@@ -1,42 +1,35 @@
-//! Reading the logs for a query.
+//! Why rejected events cannot be read.
 
-use std::sync::Arc;
+use event_log::EventLogError;
 
-use event_log::{EventLogError, LogQuery};
-
-use crate::query::context::QueryContext;
 use crate::query::parameters::wrong;
 use crate::query::problem::Problem;
-use crate::query::request::block;
 use crate::state::StoreError;
 
-/// Reads the logs on a thread that may block.
-pub async fn read<T: Send + 'static>(
-    context: &QueryContext,
-    read: impl FnOnce(&dyn LogQuery) -> Result<T, ReadFailure> + Send + 'static,
-) -> Result<T, Problem> {
-    let logs = Arc::clone(&context.logs);
-    let found = block(&context.log_reads, || Problem::NotReadable, move || read(&*logs)).await?;
-    found.map_err(Problem::from)
+#[derive(Debug)]
+pub enum ReadFailure {
+    Log(EventLogError),
+    State(StoreError),
+    /// The cursor is of logs with another number of partitions.
+    Cursor,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum ReadFailure {
-    #[error("a query could not read the logs: {0}")]
-    Log(#[from] EventLogError),
-    #[error(transparent)]
-    State(#[from] StoreError),
-    #[error("the cursor is of logs with another number of partitions")]
-    Cursor,
+impl From<EventLogError> for ReadFailure {
+    fn from(error: EventLogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl From<StoreError> for ReadFailure {
+    fn from(error: StoreError) -> Self {
+        Self::State(error)
+    }
 }
 
 impl From<ReadFailure> for Problem {
     fn from(failure: ReadFailure) -> Self {
         match failure {
-            ReadFailure::Log(_) => {
-                tracing::warn!("{failure}");
-                Self::NotReadable
-            }
+            ReadFailure::Log(error) => error.into(),
             ReadFailure::State(error) => Self::State(error),
             ReadFailure::Cursor => wrong("cursor", "the `next` of an earlier answer"),
         }

@@ -11,11 +11,12 @@ use serde_json::json;
 use super::find::{Name, find, raw_record};
 use super::item::Item;
 use super::page::{Cursor, page};
-use super::reading::{ReadFailure, read};
+use super::reading::ReadFailure;
 use super::selection::{FILTERS, Selection};
 use crate::query::access::Caller;
 use crate::query::commands::append;
 use crate::query::context::QueryContext;
+use crate::query::log_reads::read_logs;
 use crate::query::parameters::{Body, wrong};
 use crate::query::problem::Problem;
 use crate::query::request::QueryRequest;
@@ -66,7 +67,7 @@ pub async fn redrive(query: QueryRequest, payload: web::Payload) -> Result<HttpR
     let asked = asked(&body, &query.caller)?;
     drop(body);
     let QueryRequest { context, caller, .. } = query;
-    let found = read(&context, move |logs| items(logs, asked, &caller));
+    let found = read_logs(&context, move |logs| items(logs, asked, &caller));
     let (mut items, next) = found.await?;
     // As they came.
     items.sort_by_key(|(_, item)| item.as_ref().map(|item| item.received_at));
@@ -147,7 +148,7 @@ struct RedriveBatch {
 /// Reads bodies up to the limit of memory.
 async fn batch(context: &QueryContext, mut rest: std::vec::IntoIter<Named>) -> Result<RedriveBatch, Problem> {
     let store = context.store()?;
-    read(context, move |logs| {
+    read_logs(context, move |logs| {
         let (bounds, now) = (logs.bounds(Topic::Raw)?, Timestamp::now());
         let (mut events, mut results, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < BODIES_BYTES_MAX {
@@ -166,7 +167,7 @@ async fn batch(context: &QueryContext, mut rest: std::vec::IntoIter<Named>) -> R
             bytes += event.as_ref().map_or(0, |event| event.body.len());
             events.extend(event);
         }
-        Ok(RedriveBatch { events, results, rest })
+        Ok::<_, ReadFailure>(RedriveBatch { events, results, rest })
     })
     .await
 }

@@ -2,10 +2,11 @@
 
 use bitrix24::{AppName, MemberId};
 use domain::Reason;
-use primitives::time::{self, Timestamp};
+use primitives::time::Timestamp;
 
 use super::item::Item;
 use crate::query::access::Caller;
+use crate::query::log_reads::{TIME_OR_AGE, time_or_age};
 use crate::query::parameters::Parameters;
 use crate::query::problem::Problem;
 
@@ -23,12 +24,11 @@ pub struct Selection {
 impl Selection {
     pub fn read(parameters: &Parameters) -> Result<Self, Problem> {
         let reasons = format!("one of {}", Reason::ALL.map(Reason::label).join(", "));
-        let since = "a time of RFC 3339 in UTC, such as 2026-01-31T10:00:00Z, or a duration, such as 2h";
         Ok(Self {
             app: parameters.parsed("app", "an app's name", AppName::parse)?,
             member_id: parameters.parsed("member_id", "a portal's member_id", MemberId::parse)?,
             reason: parameters.parsed("reason", &reasons, Reason::parse)?,
-            since: parameters.parsed("since", since, time_or_age)?,
+            since: parameters.parsed("since", TIME_OR_AGE, time_or_age)?,
         })
     }
 
@@ -38,10 +38,6 @@ impl Selection {
             && self.reason.is_none_or(|reason| item.reason == reason.label())
             && self.since.is_none_or(|since| item.received_at >= since)
     }
-}
-
-fn time_or_age(text: &str) -> Option<Timestamp> {
-    Timestamp::parse(text).or_else(|| time::duration(text).map(|age| Timestamp::now().minus(age)))
 }
 
 impl Caller {
