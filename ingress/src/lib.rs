@@ -64,7 +64,7 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
     let bound = listener.local_addr().context("ask the socket where it listens")?;
     webhooks.check_address(bound)?;
     webhooks.warn_of_open_apps(bound);
-    let serving = serve(listener, webhooks, handler, Delivery::Kafka(Arc::clone(&dispatcher)), stop.clone());
+    let serving = serve(listener, webhooks, handler, Delivery::Kafka(dispatcher.clone()), stop.clone());
     let (address, serving) = serving.context("take webhooks")?;
     tracing::info!(what = "webhooks", %address, "listening");
 

@@ -354,8 +354,11 @@ impl DeliveryState {
                 effects.delivered.push(offset);
             }
             (Place::Disk(offset), Reported::Failed) => self.cursor.unqueue(offset),
-            (Place::Memory(_) | Place::NoRoom(_) | Place::ToDisk(_), Reported::Kept) => {
+            (place @ (Place::Memory(_) | Place::NoRoom(_) | Place::ToDisk(_)), Reported::Kept) => {
                 effects.replies.extend(pending.waiter.map(|waiter| (waiter, Reply::Kafka)));
+                if let Place::Memory(record) | Place::NoRoom(record) = place {
+                    effects.done.push(record);
+                }
             }
             (Place::Disk(offset), Reported::Refused) => {
                 self.cursor.unqueue(offset);
