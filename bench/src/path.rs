@@ -21,10 +21,12 @@ use portal_sim::portal::{Encoding, FORM};
 use primitives::time::Timestamp;
 use processor::run::publish::Publisher;
 
+mod request;
+
 /// Portals that play: few, so that most events are passed on, as in real life.
 const PORTALS: u64 = 100;
 /// `nothing` makes the events, and does nothing with them.
-const PATHS: [&str; 6] = ["nothing", "scan", "append", "interpret", "fold", "encode"];
+const PATHS: [&str; 7] = ["nothing", "scan", "append", "request", "interpret", "fold", "encode"];
 
 pub fn command() -> Command {
     Command::new("path")
@@ -42,6 +44,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
         "nothing" => drop(black_box(records)),
         "scan" => scan(&records),
         "append" => append(&records),
+        "request" => request::run(&records)?,
         "interpret" => interpret_all(&records),
         "fold" => fold_all(&records, false),
         _ => fold_all(&records, true),
