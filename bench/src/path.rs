@@ -21,8 +21,10 @@ use portal_sim::portal::{Encoding, FORM};
 use primitives::time::Timestamp;
 use processor::run::publish::Publisher;
 
+mod request;
+
 /// `nothing` makes the events, and does nothing with them.
-const PATHS: [&str; 6] = ["nothing", "scan", "append", "interpret", "fold", "encode"];
+const PATHS: [&str; 7] = ["nothing", "scan", "append", "request", "interpret", "fold", "encode"];
 
 pub fn command() -> Command {
     Command::new("path")
@@ -49,6 +51,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<()> {
         "nothing" => drop(black_box(records)),
         "scan" => scan(&records),
         "append" => append(&records),
+        "request" => request::run(&records)?,
         "interpret" => interpret_all(&records),
         "fold" => fold_all(&records, false),
         _ => fold_all(&records, true),

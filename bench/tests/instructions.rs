@@ -13,7 +13,7 @@ use std::process::Command;
 use tests::wait::{not_run, report};
 
 const EVENTS: u64 = 1_000;
-const PATHS: [&str; 5] = ["scan", "append", "interpret", "fold", "encode"];
+const PATHS: [&str; 6] = ["scan", "append", "request", "interpret", "fold", "encode"];
 const PERCENT_MAX: u64 = 3;
 const RECORD: &str = "HOOKLEDGER_RECORD";
 

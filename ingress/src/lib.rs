@@ -56,7 +56,7 @@ pub async fn run(mut config: Config, stop: Stop) -> anyhow::Result<()> {
         move || dispatcher.upgrade().is_some_and(unavailable).then_some("neither Kafka nor the disk log takes events")
     });
 
-    let delivery = Delivery::Kafka(Arc::clone(&dispatcher));
+    let delivery = Delivery::Kafka(dispatcher.clone());
     let (_, serving) = take_webhooks(&config.webhooks, &registry, metrics.clone(), delivery, stop.clone())?;
 
     let alive = threads.alive();

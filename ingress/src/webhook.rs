@@ -112,7 +112,7 @@ impl WebhookHandler {
             (false, None, false) => Some(Refusal::NotAnEvent),
             (false, None, true) => None,
         };
-        let mut event = raw_event(app, &scan, received.bytes.clone(), request);
+        let mut event = raw_event(app, &scan, received.bytes, request);
         (event.source, event.unknown_source) = (source, is_unknown);
         event.compression = compression.map(str::to_owned);
         let (id, record) = (event.id, event.into_record());
@@ -156,7 +156,11 @@ pub enum Answer {
 impl Answer {
     pub fn respond(&self) -> HttpResponse {
         let (mut response, body): (HttpResponseBuilder, String) = match self {
-            Self::Kept { id, kept } => (json(), format!(r#"{{"id":"{id}","kept":"{}"}}"#, kept.label())),
+            Self::Kept { id, kept } => {
+                let (mut buffer, id) = (Uuid::encode_buffer(), id.as_hyphenated());
+                let id = id.encode_lower(&mut buffer);
+                (json(), [r#"{"id":""#, id, r#"","kept":""#, kept.label(), r#""}"#].concat())
+            }
             Self::Here => (json(), r#"{"send":"POST"}"#.to_owned()),
             Self::Refused(refusal) => (refusal.respond(), refusal.document()),
         };
@@ -186,7 +190,7 @@ impl Answer {
 
 fn json() -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
-    response.insert_header((CONTENT_TYPE, "application/json"));
+    response.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")));
     response
 }
 

@@ -208,8 +208,11 @@ fn head<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Head {
 
 /// Whether a name is or holds the token, in any case: events are shown in another one than they are sent in.
 pub fn gives_away(name: &str, token: &str) -> bool {
-    let (name, token) = (name.to_ascii_lowercase(), token.to_ascii_lowercase());
-    name == token || (token.len() >= TOKEN_BYTES_MIN && name.contains(&token))
+    let is_inside = || {
+        let mut parts = name.as_bytes().windows(token.len());
+        parts.any(|part| part.eq_ignore_ascii_case(token.as_bytes()))
+    };
+    name.eq_ignore_ascii_case(token) || (token.len() >= TOKEN_BYTES_MIN && is_inside())
 }
 
 /// Some clients begin UTF-8 with a byte order mark.
@@ -225,13 +228,19 @@ fn without_line_end(form: &[u8]) -> &[u8] {
 
 /// Names and values, not decoded.
 fn fields(body: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    split(body).map(pair)
+}
+
+/// The fields of a form; none is empty.
+fn split(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut start = 0;
     let ends = memchr_iter(b'&', body).chain([body.len()]);
-    let fields = ends.map(move |end| &body[std::mem::replace(&mut start, end + 1)..end]);
-    fields.filter(|field| !field.is_empty()).map(|field| {
-        let at = memchr(b'=', field);
-        at.map_or((field, &b""[..]), |at| (&field[..at], &field[at + 1..]))
-    })
+    ends.map(move |end| &body[std::mem::replace(&mut start, end + 1)..end]).filter(|field| !field.is_empty())
+}
+
+/// The name and the value of a field.
+fn pair(field: &[u8]) -> (&[u8], &[u8]) {
+    memchr(b'=', field).map_or((field, &b""[..]), |at| (&field[..at], &field[at + 1..]))
 }
 
 /// In lower case; none if no event can have this name.

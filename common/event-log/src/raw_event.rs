@@ -62,6 +62,8 @@ pub struct NotARawEvent(pub &'static str);
 const BITRIX24: &str = "com.bitrix24.";
 const COMMAND: &str = "com.hookledger.";
 
+/// Most records have no more headers.
+const USUAL_HEADERS: usize = 8;
 /// Longer values of `Content-Type` and `traceparent` are dropped.
 const HEADER_BYTES_MAX: usize = 256;
 /// The length that the W3C's recommendation asks to pass on at least.
@@ -92,7 +94,7 @@ impl RawEvent {
 
     /// `{app}/{member_id}`, none if the portal is unknown.
     pub fn key(&self) -> Option<String> {
-        self.member_id.as_ref().map(|member_id| format!("{}/{member_id}", self.app))
+        self.member_id.as_ref().map(|member_id| [self.app.as_str(), "/", member_id.as_str()].concat())
     }
 
     pub fn partition(&self, partitions: u32) -> u32 {
@@ -104,23 +106,21 @@ impl RawEvent {
 
     pub fn into_record(self) -> Record {
         let text = |text: String| text.into_bytes();
-        let source = match &self.member_id {
-            Some(member_id) => format!("/{}/{member_id}", self.app),
-            None => format!("/{}", self.app),
-        };
+        let key = self.key();
+        let source = ["/", key.as_deref().unwrap_or(self.app.as_str())].concat();
         let prefix = if self.is_command { COMMAND } else { BITRIX24 };
-        let kind = format!("{prefix}{}", self.kind.as_deref().unwrap_or("unknown"));
+        let kind = [prefix, self.kind.as_deref().unwrap_or("unknown")].concat();
         let occurred_at = self.occurred_at.unwrap_or(self.received_at);
-        let mut headers = vec![
+        let mut headers = Vec::with_capacity(USUAL_HEADERS);
+        headers.extend([
             (header::SPEC_VERSION.into(), b"1.0".to_vec()),
-            (header::ID.into(), text(self.id.to_string())),
+            (header::ID.into(), self.id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes().to_vec()),
             (header::SOURCE.into(), text(source)),
             (header::TYPE.into(), text(kind)),
-            (header::TIME.into(), text(occurred_at.to_string())),
-            (header::RECEIVED.into(), text(self.received_at.to_string())),
-        ];
+            (header::TIME.into(), occurred_at.text().to_vec()),
+            (header::RECEIVED.into(), self.received_at.text().to_vec()),
+        ]);
         let short = |value: &String| value.len() <= HEADER_BYTES_MAX;
-        let key = self.key();
         if let Some(content_type) = self.content_type.filter(short).filter(|value| !claims_to_be_whole(value)) {
             headers.push((header::CONTENT_TYPE.into(), text(content_type)));
         }

@@ -29,6 +29,7 @@ pub use log_query::KafkaLogQuery;
 pub use log_reader::KafkaLogReader;
 pub use producer::{Batches, FaultScope, RawProducer, ReportError, Reports, SendError};
 pub use raw_writer::RawWriter;
+pub use record::outgoing;
 pub use topics::{MayCreate, RawTopic};
 
 /// Whether librdkafka accepts these settings, without contacting any broker.

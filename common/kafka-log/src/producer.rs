@@ -26,8 +26,8 @@ use runtime::settings::KafkaSettings;
 
 /// Called once for each record that was handed over, from a thread of the client.
 pub trait Reports: Send + Sync + 'static {
-    /// The outcome of the record with this ticket.
-    fn reported(&self, ticket: u64, outcome: Result<(), ReportError>);
+    /// The outcome of the record with this ticket. After the `last` one, the client has no record of that partition.
+    fn reported(&self, ticket: u64, outcome: Result<(), ReportError>, last: bool);
 }
 
 /// A record without an acknowledgement: it may be in Kafka all the same.
@@ -106,6 +106,7 @@ impl RawProducer {
             reports,
             batches,
             in_flight: AtomicUsize::new(0),
+            of_partition: (0..settings.partitions).map(|_| AtomicUsize::new(0)).collect(),
             state: Mutex::default(),
             changed: Condvar::new(),
         };
@@ -154,10 +155,11 @@ impl RawProducer {
         let line = self.line();
         let ticket = usize::try_from(ticket).expect("a pointer has 64 bits");
         // Before the call, since the report may come at once.
-        line.in_flight.fetch_add(1, Ordering::AcqRel);
+        line.one_more(partition);
         let Err((error, _)) = self.producer.send(outgoing(&self.topic, partition, record, ticket)) else {
             return Ok(());
         };
+        line.one_less_of(partition);
         line.one_less();
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
             return Err(SendError::Full);
@@ -266,6 +268,7 @@ struct Line {
     reports: Arc<dyn Reports>,
     batches: Batches,
     in_flight: AtomicUsize,
+    of_partition: Vec<AtomicUsize>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -281,6 +284,18 @@ struct State {
 impl Line {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn one_more(&self, partition: u32) {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        if let Some(count) = self.of_partition.get(partition as usize) {
+            count.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Returns whether it was the last of its partition.
+    fn one_less_of(&self, partition: u32) -> bool {
+        self.of_partition.get(partition as usize).is_none_or(|count| count.fetch_sub(1, Ordering::AcqRel) == 1)
     }
 
     fn one_less(&self) {
@@ -321,16 +336,20 @@ impl ProducerContext for Line {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
+        let message = match result {
+            Ok(message) | Err((_, message)) => message,
+        };
+        let last = self.one_less_of(u32::try_from(message.partition()).unwrap_or(u32::MAX));
         let outcome = match result {
             Ok(_) => Ok(()),
-            Err((error, message)) => {
+            Err((error, _)) => {
                 let fault = Fault::of(error);
                 let alone = fault == Fault::TooLarge && self.batches.blame(wire_bytes(message));
                 let scope = if alone { FaultScope::Record } else { FaultScope::Producer };
                 Err(ReportError { scope, fault, reason: error.to_string() })
             }
         };
-        self.reports.reported(ticket as u64, outcome);
+        self.reports.reported(ticket as u64, outcome, last);
         self.one_less();
     }
 }

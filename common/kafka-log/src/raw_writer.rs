@@ -89,7 +89,7 @@ impl Outcomes {
 }
 
 impl Reports for Outcomes {
-    fn reported(&self, _ticket: u64, outcome: Result<(), ReportError>) {
+    fn reported(&self, _ticket: u64, outcome: Result<(), ReportError>, _last: bool) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         pending.0 = pending.0.saturating_sub(1);
         if let Err(error) = outcome

@@ -27,7 +27,7 @@ pub(super) fn entry(message: &BorrowedMessage<'_>) -> Entry {
 }
 
 /// `opaque` comes back with the delivery report.
-pub(super) fn outgoing<'a>(
+pub fn outgoing<'a>(
     topic: &'a str,
     partition: u32,
     record: &'a Record,

@@ -940,7 +940,7 @@ fn producer(settings: &KafkaSettings) -> (Arc<Heard>, RawProducer) {
 struct Heard(Mutex<Vec<(u64, Result<(), ReportError>)>>);
 
 impl Reports for Heard {
-    fn reported(&self, ticket: u64, outcome: Result<(), ReportError>) {
+    fn reported(&self, ticket: u64, outcome: Result<(), ReportError>, _last: bool) {
         self.0.lock().expect("no panic").push((ticket, outcome));
     }
 }

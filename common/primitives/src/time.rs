@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The last millisecond of the year 9999, the last that RFC 3339 can write.
 const MS_MAX: u64 = 253_402_300_799_999;
+const MS_PER_DAY: u64 = 86_400_000;
 
 /// Milliseconds since 1970-01-01T00:00:00Z, no later than the year 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -51,11 +52,47 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// RFC 3339 in UTC, always with milliseconds, so that texts sort as times do.
+    pub fn text(self) -> [u8; 24] {
+        let (days, ms) = (self.0 / MS_PER_DAY, self.0 % MS_PER_DAY);
+        let (year, month, day) = date(days);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let fields = [
+            (0..4, year),
+            (5..7, month),
+            (8..10, day),
+            (11..13, ms / 3_600_000),
+            (14..16, ms / 60_000 % 60),
+            (17..19, ms / 1_000 % 60),
+            (20..23, ms % 1_000),
+        ];
+        for (place, mut number) in fields {
+            for digit in text[place].iter_mut().rev() {
+                *digit += u8::try_from(number % 10).expect("a digit");
+                number /= 10;
+            }
+        }
+        text
+    }
+
     /// RFC 3339 in UTC.
     pub fn parse(text: &str) -> Option<Self> {
         let at = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
         u64::try_from(at.as_millis()).ok().map(Self::from_ms)
     }
+}
+
+/// Year, month and day of a day since 1970, by Howard Hinnant's `civil_from_days`: years begin in March there, so that a
+/// leap day is the last of its year.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let is_next_year = month >= 10;
+    (era * 400 + year + u64::from(is_next_year), if is_next_year { month - 9 } else { month + 3 }, day)
 }
 
 /// The time of day for retention: it never runs faster than time passes.
@@ -90,9 +127,8 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 impl fmt::Display for Timestamp {
-    /// Always with milliseconds, so that texts sort as times do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(self.0)).fmt(f)
+        f.write_str(std::str::from_utf8(&self.text()).expect("digits and ASCII between them"))
     }
 }
 
@@ -121,6 +157,14 @@ mod tests {
     fn times_are_rfc_3339_with_milliseconds() {
         assert_eq!(Timestamp::from_s(1_696_527_000).to_string(), "2023-10-05T17:30:00.000Z");
         assert_eq!(Timestamp::from_ms(1_696_527_000_120).to_string(), "2023-10-05T17:30:00.120Z");
+    }
+
+    #[test]
+    fn every_day_is_written_as_others_read_it() {
+        for day in 0..=MS_MAX / MS_PER_DAY {
+            let at = Timestamp::from_ms(day * MS_PER_DAY + day * 104_729 % MS_PER_DAY);
+            assert_eq!(Timestamp::parse(&at.to_string()), Some(at), "{at}");
+        }
     }
 
     #[test]

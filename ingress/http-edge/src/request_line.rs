@@ -9,7 +9,8 @@
 //! request before it were all counted: the parser's own reading of its head gives the length of its body. After a body
 //! of unknown length, or bytes sent ahead of an answer, nothing is changed any more.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
+use memchr::memchr;
 
 /// Where the next byte lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,46 +56,57 @@ impl RequestLine {
     /// Follows the next bytes of the connection. Returns them with their escapes if there are any to make.
     pub(super) fn escape(&mut self, bytes: &[u8]) -> Option<BytesMut> {
         let mut escaped: Option<BytesMut> = None;
-        for (at, byte) in bytes.iter().copied().enumerate() {
-            match self.0 {
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at).copied() {
+            let rest = &bytes[at..];
+            let passed = match self.0 {
                 Place::Behind(passed) => {
-                    let rest = &bytes[at..];
                     self.0 = Place::Behind(passed.saturating_add(rest.len()));
-                    if let Some(escaped) = &mut escaped {
-                        escaped.extend_from_slice(rest);
-                    }
-                    break;
+                    rest.len()
                 }
                 Place::Lost => return None,
                 Place::Query if is_refused(byte) => {
                     let escaped = escaped.get_or_insert_with(|| BytesMut::from(&bytes[..at]));
                     escaped.extend_from_slice(format!("%{byte:02X}").as_bytes());
+                    at += 1;
                     continue;
                 }
-                place @ (Place::Before | Place::Method | Place::Path | Place::Query | Place::Head { .. }) => {
-                    self.0 = after(place, byte);
+                // Most of a head, a line at a time.
+                Place::Head { is_line_empty } => {
+                    let end = memchr(b'\n', rest);
+                    let line = &rest[..end.unwrap_or(rest.len())];
+                    let is_line_empty = is_line_empty && line.iter().all(|byte| *byte == b'\r');
+                    self.0 = match end {
+                        Some(_) if is_line_empty => Place::Behind(0),
+                        Some(_) => Place::Head { is_line_empty: true },
+                        None => Place::Head { is_line_empty },
+                    };
+                    line.len() + usize::from(end.is_some())
                 }
-            }
+                place @ (Place::Before | Place::Method | Place::Path | Place::Query) => {
+                    self.0 = after(place, byte);
+                    1
+                }
+            };
             if let Some(escaped) = &mut escaped {
-                escaped.put_u8(byte);
+                escaped.extend_from_slice(&rest[..passed]);
             }
+            at += passed;
         }
         escaped
     }
 }
 
-/// The place behind a byte of a head.
+/// The place behind a byte of a request line.
 fn after(place: Place, byte: u8) -> Place {
     match (place, byte) {
         (Place::Before, b'\r' | b'\n') => Place::Before,
         (Place::Before, _) => Place::Method,
-        (Place::Head { is_line_empty: true }, b'\n') => Place::Behind(0),
-        (Place::Method | Place::Path | Place::Query | Place::Head { .. }, b'\n') => Place::Head { is_line_empty: true },
-        (Place::Head { is_line_empty: true }, b'\r') => place,
+        (Place::Method | Place::Path | Place::Query, b'\n') => Place::Head { is_line_empty: true },
         (Place::Method, b' ') => Place::Path,
         (Place::Path, b'?') => Place::Query,
-        (Place::Path | Place::Query, b' ') | (Place::Head { .. }, _) => Place::Head { is_line_empty: false },
-        (Place::Method | Place::Path | Place::Query | Place::Behind(_) | Place::Lost, _) => place,
+        (Place::Path | Place::Query, b' ') => Place::Head { is_line_empty: false },
+        (Place::Method | Place::Path | Place::Query | Place::Head { .. } | Place::Behind(_) | Place::Lost, _) => place,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use disk_log::{Delivered, DiskLog};
 use event_log::Record;
@@ -27,14 +27,27 @@ pub use client::Client;
 /// Without news about the disk log, the supervisor checks other things this often.
 const DRAIN_WAIT_MAX: Duration = Duration::from_millis(100);
 
+/// Reports that are gathered at most before the state machine gets them.
+const REPORTS_MAX: usize = 1_024;
+
 /// Gets each input before the state machine does.
 pub type Trace = Box<dyn Fn(&Input) + Send + Sync>;
+
+/// A dispatcher as its workers use it, with any client.
+pub trait WorkerSide: Send + Sync {
+    fn register_worker(&self) -> (u32, Arc<ReplyQueue>);
+    fn partition_of(&self, record: &Record) -> u32;
+    /// Passes the inputs of one turn to the state machine.
+    fn handle_turn(&self, inputs: &mut dyn Iterator<Item = Input>);
+}
 
 /// The delivery state machine with the client, the disk log and the workers that it drives.
 pub struct Dispatcher<C = RawProducer> {
     partitions: u32,
     rules: Rules,
     state: Mutex<DeliveryState>,
+    /// Reports of a batch, which the state machine gets together: with the last of them, or before its next input.
+    reports: Mutex<Vec<Input>>,
     log: DiskLog,
     delivered: Delivered,
     clock: Clock,
@@ -74,6 +87,7 @@ impl<C: Client> Dispatcher<C> {
             partitions,
             rules,
             state: Mutex::new(state),
+            reports: Mutex::default(),
             clock: log.clock().clone(),
             log,
             delivered,
@@ -93,19 +107,6 @@ impl<C: Client> Dispatcher<C> {
         Self { trace: Some(trace), ..self }
     }
 
-    pub fn register_worker(&self) -> (u32, Arc<ReplyQueue>) {
-        let mut reply_queues = self.reply_queues.write().unwrap_or_else(PoisonError::into_inner);
-        let reply_queue = Arc::new(ReplyQueue::default());
-        reply_queues.push(Arc::clone(&reply_queue));
-        (u32::try_from(reply_queues.len() - 1).expect("fewer workers than 4 billion"), reply_queue)
-    }
-
-    /// By the key, else by the id, as [`event_log::RawEvent::partition`] does.
-    pub fn partition_of(&self, record: &Record) -> u32 {
-        let id = || record.header(header::ID).and_then(|id| std::str::from_utf8(id).ok());
-        record.key.as_deref().or_else(id).map_or(0, |text| partition_of(text, self.partitions))
-    }
-
     /// Passes inputs to the state machine, and carries out what follows. They are made under the lock.
     ///
     /// The next batch is sent before replies are delivered, so that broker and workers are busy together.
@@ -115,10 +116,7 @@ impl<C: Client> Dispatcher<C> {
         while let Some(Work::Send(batch)) = next {
             next = self.decide(self.pass_on(batch), &mut effects);
         }
-        self.post_replies(effects.replies);
-        if effects.announce {
-            self.wake_workers();
-        }
+        self.post_replies(&effects.replies, effects.announce);
     }
 
     pub fn poll(&self, role: Role) -> Option<Work> {
@@ -219,14 +217,9 @@ impl<C: Client> Dispatcher<C> {
     fn decide(&self, inputs: impl IntoIterator<Item = Input>, effects: &mut Effects) -> Option<Work> {
         let now = self.clock.now();
         let mut state = self.lock();
-        for input in inputs {
-            if let Some(trace) = &self.trace {
-                trace(&input);
-            }
-            state.handle(now, input, effects);
-        }
-        // Under the lock: the drain must never see an entry that is neither in flight nor delivered.
-        effects.delivered.drain(..).for_each(|offset| self.delivered.deliver(offset));
+        let reports = std::mem::take(&mut *self.reports.lock().unwrap_or_else(PoisonError::into_inner));
+        self.apply(&mut state, now, reports, effects);
+        self.apply(&mut state, now, inputs, effects);
         let next = if std::mem::take(&mut effects.send) { state.poll(now, Role::Send) } else { None };
         drop(state);
         if std::mem::take(&mut effects.append) {
@@ -236,6 +229,23 @@ impl<C: Client> Dispatcher<C> {
             self.to_drain.notify_one();
         }
         next
+    }
+
+    fn apply(
+        &self,
+        state: &mut DeliveryState,
+        now: Instant,
+        inputs: impl IntoIterator<Item = Input>,
+        effects: &mut Effects,
+    ) {
+        for input in inputs {
+            if let Some(trace) = &self.trace {
+                trace(&input);
+            }
+            state.handle(now, input, effects);
+        }
+        // Under the lock: the drain must never see an entry that is neither in flight nor delivered.
+        effects.delivered.drain(..).for_each(|offset| self.delivered.deliver(offset));
     }
 
     /// Passes a batch to the client and returns what became of it.
@@ -258,21 +268,17 @@ impl<C: Client> Dispatcher<C> {
         std::iter::once(Input::Sent { partition, refused }).chain(too_large).chain(failed)
     }
 
-    fn post_replies(&self, replies: Vec<(Waiter, Reply)>) {
-        if replies.is_empty() {
+    fn post_replies(&self, replies: &[(Waiter, Reply)], announce: bool) {
+        if replies.is_empty() && !announce {
             return;
         }
         let reply_queues = self.reply_queues.read().unwrap_or_else(PoisonError::into_inner);
-        for (waiter, reply) in replies {
-            if let Some(reply_queue) = reply_queues.get(waiter.worker as usize) {
-                reply_queue.push(waiter, reply);
+        for (worker, reply_queue) in (0..).zip(reply_queues.iter()) {
+            reply_queue.extend(replies.iter().copied().filter(|(waiter, _)| waiter.worker == worker));
+            if announce {
+                reply_queue.wake_worker();
             }
         }
-    }
-
-    fn wake_workers(&self) {
-        let reply_queues = self.reply_queues.read().unwrap_or_else(PoisonError::into_inner);
-        reply_queues.iter().for_each(|reply_queue| reply_queue.wake_worker());
     }
 
     fn report_fault(&self, ReportError { scope, fault, reason }: ReportError) -> Reported {
@@ -292,18 +298,108 @@ impl<C: Client> Dispatcher<C> {
     }
 }
 
+impl<C: Client> WorkerSide for Dispatcher<C> {
+    fn register_worker(&self) -> (u32, Arc<ReplyQueue>) {
+        let mut reply_queues = self.reply_queues.write().unwrap_or_else(PoisonError::into_inner);
+        let reply_queue = Arc::new(ReplyQueue::default());
+        reply_queues.push(Arc::clone(&reply_queue));
+        (u32::try_from(reply_queues.len() - 1).expect("fewer workers than 4 billion"), reply_queue)
+    }
+
+    /// By the key, else by the id, as [`event_log::RawEvent::partition`] does.
+    fn partition_of(&self, record: &Record) -> u32 {
+        let id = || record.header(header::ID).and_then(|id| std::str::from_utf8(id).ok());
+        record.key.as_deref().or_else(id).map_or(0, |text| partition_of(text, self.partitions))
+    }
+
+    fn handle_turn(&self, inputs: &mut dyn Iterator<Item = Input>) {
+        self.handle(inputs);
+    }
+}
+
 impl<C: Client> Reports for Dispatcher<C> {
     /// Workers are woken when a batch is complete; their tick finds the replies of an incomplete batch.
-    fn reported(&self, ticket: u64, outcome: Result<(), ReportError>) {
+    fn reported(&self, ticket: u64, outcome: Result<(), ReportError>, last: bool) {
         let reported = match outcome {
             Ok(()) => Reported::Kept,
             Err(error) => self.report_fault(error),
         };
-        self.handle([Input::Reported { ticket, reported }]);
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.push(Input::Reported { ticket, reported });
+        let is_due = last || reported != Reported::Kept || reports.len() >= REPORTS_MAX;
+        drop(reports);
+        if is_due {
+            self.handle([]);
+        }
     }
 }
 
 fn refused_by_client() -> ReportError {
     let reason = "the record is larger than the client's message.max.bytes".to_owned();
     ReportError { scope: FaultScope::Record, fault: Fault::TooLarge, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use disk_log::Options;
+    use primitives::time::Timestamp;
+
+    use super::*;
+    use crate::delivery::state::Offer;
+
+    const RULES: Rules = Rules {
+        disk_first: false,
+        deadline: Duration::from_secs(300),
+        report_wait_max: Duration::from_secs(300),
+        records_max: 100,
+        bytes_max: 1024 * 1024,
+        move_parked_above_bytes: 0,
+    };
+
+    struct TakesAll;
+
+    impl Client for TakesAll {
+        fn send(&self, _: u32, _: &Record, _: u64) -> Result<(), SendError> {
+            Ok(())
+        }
+
+        fn fatal(&self) -> Option<(Fault, String)> {
+            None
+        }
+
+        fn give_up(&self, _: bool) {}
+    }
+
+    fn offered(worker: u32, slot: u32) -> Input {
+        let record = Arc::new(Record { key: None, value: None, headers: vec![], at: Timestamp::default() });
+        Input::Offered(Offer { waiter: Waiter { worker, slot, generation: 0 }, partition: 0, record })
+    }
+
+    #[test]
+    fn a_batch_is_answered_with_its_last_report_and_an_incomplete_one_with_the_next_tick() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = DiskLog::open(dir.path(), Options::spool(1024 * 1024)).expect("a log");
+        let delivered = Delivered::load(&log).expect("nothing is delivered");
+        let dispatcher = Dispatcher::new(log, delivered, 1, RULES);
+        dispatcher.connected(Arc::new(TakesAll));
+        let (worker, reply_queue) = dispatcher.register_worker();
+        let answered = || {
+            let mut replies = Vec::new();
+            reply_queue.take(&mut replies);
+            replies.iter().map(|(waiter, _)| waiter.slot).collect::<Vec<_>>()
+        };
+
+        dispatcher.handle([0, 1, 2].map(|slot| offered(worker, slot)));
+        dispatcher.reported(0, Ok(()), false);
+        dispatcher.reported(1, Ok(()), false);
+        assert_eq!(answered(), [0; 0]);
+        dispatcher.reported(2, Ok(()), true);
+        assert_eq!(answered(), [0, 1, 2]);
+
+        dispatcher.handle([3, 4].map(|slot| offered(worker, slot)));
+        dispatcher.reported(3, Ok(()), false);
+        assert_eq!(answered(), [0; 0]);
+        dispatcher.handle([Input::Tick]);
+        assert_eq!(answered(), [3]);
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use disk_log::DiskLog;
 use event_log::Record;
 
-use crate::delivery::dispatcher::Dispatcher;
+use crate::delivery::dispatcher::WorkerSide;
 use crate::delivery::state::Reply;
 use crate::delivery::worker::Worker;
 
@@ -37,7 +37,7 @@ pub enum Delivery {
     /// To a disk log alone: the standalone form.
     Disk(DiskLog),
     /// To Kafka within the deadline, else to the disk log until Kafka has them: the cluster form.
-    Kafka(Arc<Dispatcher>),
+    Kafka(Arc<dyn WorkerSide>),
 }
 
 impl Delivery {

@@ -21,9 +21,12 @@ pub struct ReplyQueue {
 
 impl ReplyQueue {
     /// Does not wake the worker.
-    pub fn push(&self, waiter: Waiter, reply: Reply) {
-        self.replies.lock().unwrap_or_else(PoisonError::into_inner).push((waiter, reply));
-        self.unannounced.store(true, Ordering::Release);
+    pub fn extend(&self, replies: impl Iterator<Item = (Waiter, Reply)>) {
+        let mut queue = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.extend(replies);
+        if !queue.is_empty() {
+            self.unannounced.store(true, Ordering::Release);
+        }
     }
 
     pub fn wake_worker(&self) {

@@ -355,8 +355,11 @@ impl DeliveryState {
                 effects.delivered.push(offset);
             }
             (Location::Disk(offset), Reported::Failed) => self.cursor.unqueue(offset),
-            (Location::Memory(_) | Location::NoRoom(_) | Location::ToDisk(_), Reported::Kept) => {
+            (location @ (Location::Memory(_) | Location::NoRoom(_) | Location::ToDisk(_)), Reported::Kept) => {
                 effects.replies.extend(pending.waiter.map(|waiter| (waiter, Reply::Kafka)));
+                if let Location::Memory(record) | Location::NoRoom(record) = location {
+                    effects.done.push(record);
+                }
             }
             (Location::Disk(offset), Reported::Refused) => {
                 self.cursor.unqueue(offset);

@@ -4,6 +4,7 @@
 //! under one lock, and puts replies into the slots of the waiting requests.
 
 use std::cell::RefCell;
+use std::iter;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,14 +14,14 @@ use std::time::Duration;
 use event_log::Record;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::delivery::dispatcher::Dispatcher;
+use crate::delivery::dispatcher::WorkerSide;
 use crate::delivery::reply::{ReplyQueue, ReplySlots};
 use crate::delivery::state::{Input, Offer, Reply, Waiter};
 
 const TICK: Duration = Duration::from_millis(20);
 
 pub struct Worker {
-    dispatcher: Arc<Dispatcher>,
+    dispatcher: Arc<dyn WorkerSide>,
     number: u32,
     reply_queue: Arc<ReplyQueue>,
     slots: RefCell<ReplySlots>,
@@ -29,7 +30,7 @@ pub struct Worker {
 
 impl Worker {
     /// The task runs on this thread.
-    pub fn start(dispatcher: Arc<Dispatcher>) -> Rc<Self> {
+    pub fn start(dispatcher: Arc<dyn WorkerSide>) -> Rc<Self> {
         let (number, reply_queue) = dispatcher.register_worker();
         let worker =
             Rc::new(Self { dispatcher, number, reply_queue, slots: RefCell::default(), turn: RefCell::default() });
@@ -58,7 +59,7 @@ impl Worker {
         loop {
             tokio::select! {
                 () = self.reply_queue.worker.notified() => {}
-                _ = tick.tick() => self.dispatcher.handle([Input::Tick]),
+                _ = tick.tick() => self.dispatcher.handle_turn(&mut iter::once(Input::Tick)),
             }
             self.reply_queue.take(&mut replies);
             for (waiter, reply) in replies.drain(..) {
@@ -66,7 +67,7 @@ impl Worker {
             }
             let mut turn = self.turn.borrow_mut();
             if !turn.is_empty() {
-                self.dispatcher.handle(turn.drain(..).map(Input::Offered));
+                self.dispatcher.handle_turn(&mut turn.drain(..).map(Input::Offered));
             }
         }
     }

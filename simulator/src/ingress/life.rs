@@ -10,7 +10,7 @@ use anyhow::Context;
 use disk_log::{AppendError, Delivered, DiskLog, Options};
 use event_log::Record;
 use ingress::delivery::disk::write;
-use ingress::delivery::dispatcher::Dispatcher;
+use ingress::delivery::dispatcher::{Dispatcher, WorkerSide};
 use ingress::delivery::drain::Drain;
 use ingress::delivery::state::{Input, Offer, Role, Rules, Waiter, Work};
 use kafka_log::Reports;
@@ -203,7 +203,7 @@ impl Crew {
             pause(WAITS_FOR_REPORTS);
             let report = self.stage.lock().broker.report(self.life);
             match report {
-                Some((ticket, outcome)) => dispatcher.reported(ticket, outcome),
+                Some(((ticket, outcome), last)) => dispatcher.reported(ticket, outcome, last),
                 None if Signs::is_set(&self.signs.flushed) => return Ok(()),
                 None => {}
             }

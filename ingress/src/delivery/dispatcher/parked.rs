@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use event_log::Record;
 
-use super::{Client, Dispatcher};
+use super::{Client, Dispatcher, WorkerSide};
 use crate::delivery::state::{Input, Role, Work};
 
 /// Parked entries that are moved to the end of the disk log at a time.

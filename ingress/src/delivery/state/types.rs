@@ -122,6 +122,8 @@ pub enum Input {
 #[expect(clippy::struct_excessive_bools, reason = "each wakes another thread")]
 pub struct Effects {
     pub replies: Vec<(Waiter, Reply)>,
+    /// Records that are in Kafka, to be freed outside the lock.
+    pub done: Vec<Arc<Record>>,
     /// Entries of the disk log that are in Kafka now.
     pub delivered: Vec<u64>,
     /// There may be work to send, for the thread that made the input.

@@ -40,6 +40,12 @@ struct Line {
     is_done_for: bool,
 }
 
+impl Line {
+    fn is_quiet(&self) -> bool {
+        self.reports.is_empty() && self.queues.iter().all(VecDeque::is_empty)
+    }
+}
+
 struct SentRecord {
     ticket: u64,
     record: Record,
@@ -80,13 +86,17 @@ impl Broker {
         self.lines.values().any(|line| line.life == life && !line.reports.is_empty())
     }
 
-    pub fn report(&mut self, life: u32) -> Option<Report> {
-        self.lines.values_mut().filter(|line| line.life == life).find_map(|line| line.reports.pop_front())
+    /// The next report, and whether its client has no more records.
+    pub fn report(&mut self, life: u32) -> Option<(Report, bool)> {
+        self.lines.values_mut().filter(|line| line.life == life).find_map(|line| {
+            let report = line.reports.pop_front()?;
+            Some((report, line.is_quiet()))
+        })
     }
 
     /// Whether nothing is in flight.
     pub fn is_quiet(&self) -> bool {
-        self.lines.values().all(|line| line.reports.is_empty() && line.queues.iter().all(VecDeque::is_empty))
+        self.lines.values().all(Line::is_quiet)
     }
 
     fn queue(&mut self, line: u64, partition: u32) -> Option<&mut VecDeque<SentRecord>> {
