@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::arguments;
 use crate::outcome::{Outcome, Usage};
 use crate::output::{complain, print_json_live, print_live, shown};
-use crate::query::{self, Query, server_arguments};
+use crate::query::{Query, server_arguments};
 use crate::query_error::QueryError;
 use portal_sim::client::{Client, block_on};
 use portal_sim::portal;

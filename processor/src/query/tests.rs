@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use bitrix24::Installation;
 use disk_log::{DiskLog, Options};
 use event_log::contract::Retention;
-use event_log::{EventId, Position};
+use event_log::{EventId, LogQuery, Position};
 use kafka_log::{KafkaLogQuery, RawWriter};
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
@@ -13,7 +13,7 @@ use runtime::settings::KafkaSettings;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::feed::FeedLimits;
+use super::feed::{Feed, FeedLimits};
 use super::parameters::BODY_BYTES_MAX;
 use super::tokens::QueryToken;
 use super::*;

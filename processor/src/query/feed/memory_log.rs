@@ -1,12 +1,11 @@
 //! A log in memory, for tests.
 
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use event_log::contract::{Topic, header};
-use event_log::{Entry, EventId, EventLogError, LogQuery, LogTail, Position, Record, Stretch};
+use event_log::{Entry, EventId, EventLogError, LogQuery, LogTail, Position, Record, Stretch, Visit};
 use primitives::time::Timestamp;
 
 /// One second for each event, over all partitions.
