@@ -196,14 +196,14 @@ impl ServiceConfig {
 }
 
 fn feed(settings: &Settings) -> Result<FeedLimits, SettingsError> {
-    let answer_bytes_max = match settings.size("feed-answer-limit")? {
+    let answer_bytes = match settings.size("feed-answer-limit")? {
         bytes @ 1..=FEED_ANSWER_BYTES_MAX => usize::try_from(bytes).unwrap_or(usize::MAX),
         _ => return Err(SettingsError("feed-answer-limit must be more than zero and at most 16MiB".into())),
     };
     Ok(FeedLimits {
-        readers_max: settings.connections("feed-readers-limit")?,
-        answer_bytes_max,
-        stream_time_max: settings.wait("feed-stream-timeout", FEED_STREAM_TIME_MAX)?,
+        readers: settings.connections("feed-readers-limit")?,
+        answer_bytes,
+        stream_time: settings.wait("feed-stream-timeout", FEED_STREAM_TIME_MAX)?,
     })
 }
 

@@ -21,6 +21,7 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod stranger;
+pub mod stream;
 pub mod swarm;
 pub mod tmpfs;
 pub mod topics;

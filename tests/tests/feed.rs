@@ -15,15 +15,16 @@ use tests::http::Client;
 use tests::kafka;
 use tests::load::send;
 use tests::process::{Job, Process, Program};
+use tests::stream::Stream;
 use tests::topics;
 use tests::wait::{eventually, in_pairs};
 
 const WITHIN: Duration = Duration::from_secs(90);
 /// Enough that each partition has some.
-const PORTALS: u64 = 12;
+const PORTALS: usize = 12;
 const ROUNDS: usize = 4;
 const EACH_ROUND: usize = 6;
-const READERS: usize = 200;
+const READERS: u32 = 200;
 
 /// The ids of events that were answered 200, by portal and in order.
 #[derive(Default)]
@@ -34,7 +35,8 @@ struct Sent {
 
 impl Sent {
     fn of(apps: &[&str]) -> Self {
-        let portals = (0..PORTALS).map(|number| Player::new(apps[number as usize % apps.len()], number)).collect();
+        let portals = (0..).zip(apps.iter().cycle()).take(PORTALS);
+        let portals = portals.map(|(number, app)| Player::new(app, number)).collect();
         Self { portals, ids: BTreeMap::new() }
     }
 
@@ -119,7 +121,7 @@ fn follow(addresses: &[SocketAddr], is_enough: impl Fn(&Seen) -> bool) -> Seen {
         round += 1;
         let mut stream = Stream::open(addresses[round % addresses.len()], "since=2h", last_id.as_deref(), None).ok()?;
         for _ in 0..7 {
-            let Ok((id, event)) = stream.next() else { break };
+            let Ok((id, event)) = stream.receive() else { break };
             last_id = Some(id);
             seen.0.extend(event);
             if is_enough(&seen) {
@@ -129,67 +131,6 @@ fn follow(addresses: &[SocketAddr], is_enough: impl Fn(&Seen) -> bool) -> Seen {
         None
     });
     seen
-}
-
-/// Server-sent events, as a browser reads them.
-struct Stream {
-    connection: BufReader<TcpStream>,
-    text: String,
-}
-
-impl Stream {
-    fn open(address: SocketAddr, query: &str, last_id: Option<&str>, token: Option<&str>) -> io::Result<Self> {
-        let mut connection = TcpStream::connect(address)?;
-        connection.set_read_timeout(Some(Duration::from_secs(2)))?;
-        let last_id = last_id.map_or(String::new(), |id| format!("last-event-id: {id}\r\n"));
-        let token = token.map_or(String::new(), |token| format!("authorization: Bearer {token}\r\n"));
-        write!(connection, "GET /v1/stream?{query} HTTP/1.1\r\nhost: {address}\r\n{last_id}{token}\r\n")?;
-        let mut connection = BufReader::new(connection);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if connection.read_line(&mut head)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        if head.starts_with("HTTP/1.1 200 ") {
-            Ok(Self { connection, text: String::new() })
-        } else {
-            Err(io::Error::other(head))
-        }
-    }
-
-    /// The next id, and the event that came with it.
-    fn next(&mut self) -> io::Result<(String, Option<Value>)> {
-        loop {
-            if let Some((block, rest)) = self.text.split_once("\n\n") {
-                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
-                let (id, data) = (field("id: "), field("data: "));
-                self.text = rest.to_owned();
-                let Some(id) = id else { continue };
-                return Ok((id, data.map(|data| serde_json::from_str(&data).expect("JSON"))));
-            }
-            let mut line = String::new();
-            self.connection.read_line(&mut line)?;
-            let size = usize::from_str_radix(line.trim_end(), 16).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-            let mut chunk = vec![0; size + 2];
-            self.connection.read_exact(&mut chunk)?;
-            if size == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            self.text.push_str(std::str::from_utf8(&chunk[..size]).expect("UTF-8"));
-        }
-    }
-
-    /// The next event, however long it takes.
-    fn next_event(&mut self) -> Value {
-        eventually(WITHIN, "a stream has another event", || match self.next() {
-            Ok((_, event)) => event,
-            Err(error) => {
-                assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
-                None
-            }
-        })
-    }
 }
 
 #[test]
@@ -298,7 +239,7 @@ fn two_hundred_readers_share_one_consumer() {
 
     let mut streams: Vec<Stream> =
         (0..READERS).map(|_| Stream::open(address, "", None, None).expect("a stream")).collect();
-    assert_eq!(processor.metric("hookledger_feed_readers", ""), Some(READERS as f64));
+    assert_eq!(processor.metric("hookledger_feed_readers", ""), Some(f64::from(READERS)));
     let refused = Client::new(address).get("/v1/feed?wait=1s").expect("an answer");
     assert_eq!((refused.status, &refused.json()["title"]), (503, &json!("too many readers")));
     let others = Client::new(address).get("/v1/installations").expect("an answer");
@@ -328,7 +269,7 @@ fn filters_tokens_and_times_say_what_a_reader_gets() {
         Standalone::start_with(&[("HOOKLEDGER_QUERY_TOKENS", tokens), ("HOOKLEDGER_QUERY_IDLE_TIMEOUT", "1s")]);
     let with = |token: &str| standalone.process.queries().with("authorization", &format!("Bearer {token}"));
     let (mut all, mut one) = (with("0123456789abcdef"), with("fedcba9876543210"));
-    let mut asks = |client: &mut Client, query: &str| -> Vec<Value> {
+    let asks = |client: &mut Client, query: &str| -> Vec<Value> {
         let answer = client.get(&format!("/v1/feed?{query}")).expect("an answer");
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()["events"].as_array().expect("a list").clone()
@@ -336,9 +277,9 @@ fn filters_tokens_and_times_say_what_a_reader_gets() {
     let mut sent = Sent::of(&["crm-sync", "telephony"]);
     sent.send(&standalone.process, 2);
     let events = eventually(WITHIN, "all are published", || {
-        Some(asks(&mut all, "")).filter(|events| events.len() == 2 * PORTALS as usize)
+        Some(asks(&mut all, "")).filter(|events| events.len() == 2 * PORTALS)
     });
-    let half = PORTALS as usize;
+    let half = PORTALS;
     assert_eq!(asks(&mut all, "app=telephony").len(), half);
     let installs = asks(&mut all, "type=onappinstall");
     assert!(installs.len() == half && installs.iter().all(|event| event["event"] == "ONAPPINSTALL"));
@@ -354,8 +295,8 @@ fn filters_tokens_and_times_say_what_a_reader_gets() {
     // Nothing is said for longer than a connection may be idle.
     let mut stream = Stream::open(standalone.process.address("queries"), "since=0s", None, Some("fedcba9876543210"))
         .expect("a stream");
-    stream.next().expect("a cursor");
-    let silence = stream.next().expect_err("nothing came").kind();
+    stream.receive().expect("a cursor");
+    let silence = stream.receive().expect_err("nothing came").kind();
     assert!(matches!(silence, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{silence:?}");
     sent.send(&standalone.process, 1);
     for _ in 0..half / 2 {
@@ -421,12 +362,12 @@ fn listen_shows_events_posts_them_and_survives_a_restart_of_the_server() {
             (lines.len() >= count).then_some(lines)
         })
     };
-    printed(PORTALS as usize);
+    printed(PORTALS);
     standalone.process.kill9();
     standalone.process.restart();
     standalone.process.ready();
     sent.send(&standalone.process, 1);
-    let lines = printed(2 * PORTALS as usize);
+    let lines = printed(2 * PORTALS);
     listening.signal("INT");
     let ended = listening.wait();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

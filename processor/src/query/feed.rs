@@ -46,11 +46,11 @@ const SINCE: &str = "since";
 #[derive(Clone, Copy, Debug)]
 pub struct FeedLimits {
     /// Readers that wait or are streamed to.
-    pub readers_max: usize,
+    pub readers: usize,
     /// Bytes of events in an answer, exceeded by the last event only.
-    pub answer_bytes_max: usize,
+    pub answer_bytes: usize,
     /// How long a stream lasts; then the reader connects again.
-    pub stream_time_max: Duration,
+    pub stream_time: Duration,
 }
 
 #[derive(Clone)]
@@ -82,9 +82,9 @@ impl Feed {
         registry: &Registry,
         stop: Stop,
     ) -> Self {
-        limits.readers_max = limits.readers_max.min((connections_max * 4 / 5).max(1));
+        limits.readers = limits.readers.min((connections_max * 4 / 5).max(1));
         let tail = Tail::new(logs, stop.clone());
-        let readers = Readers::new(Arc::clone(&tail), limits.readers_max);
+        let readers = Readers::new(Arc::clone(&tail), limits.readers);
         let readers = runtime::telemetry::registered(registry, Ok(readers));
         let end = Arc::new(End(Arc::clone(&tail)));
         Self { limits, tail, readers, place: Arc::new(Semaphore::new(1)), stop, _end: end }
@@ -137,17 +137,17 @@ impl Feed {
         }
     }
 
-    /// How far the log reaches back, looked up a short while ago.
+    /// How far the log reaches back, as it was a short while ago.
     async fn reach(&self, context: &QueryContext) -> Result<Option<Timestamp>, Problem> {
         if let Some(reach) = self.tail.reach() {
-            return Ok(reach);
+            return Ok(reach.to);
         }
         let _place = self.place.acquire().await.map_err(|_| Problem::NotReadable)?;
         if let Some(reach) = self.tail.reach() {
-            return Ok(reach);
+            return Ok(reach.to);
         }
         let tail = Arc::clone(&self.tail);
-        read_logs(context, move |_| tail.look().map_err(PageError::from)).await
+        read_logs(context, move |_| tail.look().map_err(PageError::from)).await.map(|reach| reach.to)
     }
 }
 
@@ -179,7 +179,7 @@ pub async fn list(
     let (filter, start) = (Filter::read(&parameters, caller)?, Start::read(&parameters)?);
     let (limit, wait) = (parameters.limit()?, parameters.wait()?.unwrap_or_default());
     let feed = &context.feed;
-    let amount = Amount { events: limit, bytes: feed.limits.answer_bytes_max };
+    let amount = Amount { events: limit, bytes: feed.limits.answer_bytes };
     let reader = if wait.is_zero() { None } else { Some(feed.readers.enter()?) };
     let until = Instant::now() + wait;
     let page = feed.next(&context, start, &filter, amount, reader.as_ref().map(|reader| (reader, until))).await?;

@@ -74,7 +74,7 @@ fn context(tokens: &[&str]) -> QueryContext {
 
 /// For two readers.
 fn feed(logs: Arc<dyn LogQuery>, registry: &Registry) -> Feed {
-    let limits = FeedLimits { readers_max: 2, answer_bytes_max: 1_000, stream_time_max: Duration::from_secs(60) };
+    let limits = FeedLimits { readers: 2, answer_bytes: 1_000, stream_time: Duration::from_secs(60) };
     Feed::new(logs, limits, 100, registry, Stop::default())
 }
 

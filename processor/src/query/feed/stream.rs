@@ -46,7 +46,7 @@ pub async fn stream(
     };
     let feed = context.feed.clone();
     let reader = feed.readers.enter()?;
-    let amount = Amount { events: EVENTS_MAX, bytes: feed.limits.answer_bytes_max };
+    let amount = Amount { events: EVENTS_MAX, bytes: feed.limits.answer_bytes };
     // A cursor that cannot be gone on with is refused before the stream begins.
     let page = feed.next(&context, start, &filter, amount, None).await?;
     let reach = feed.reach(&context).await?.map_or_else(String::new, |reach| reach.to_string());
@@ -60,7 +60,7 @@ pub async fn stream(
         return Ok(response.finish());
     }
     let (sender, receiver) = mpsc::channel(1);
-    let ends_at = Instant::now() + feed.limits.stream_time_max;
+    let ends_at = Instant::now() + feed.limits.stream_time;
     let streaming = Streaming { context, feed, filter, amount, reader, ends_at, sender };
     actix_web::rt::spawn(streaming.run(page));
     Ok(response.body(EventStream(receiver)))

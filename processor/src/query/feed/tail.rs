@@ -40,7 +40,7 @@ pub struct Tail {
     run: Mutex<Run>,
     /// The feed is gone.
     is_over: AtomicBool,
-    reach: Mutex<Reach>,
+    reach: Mutex<Option<Reach>>,
 }
 
 #[derive(Default)]
@@ -50,10 +50,12 @@ struct Run {
     left_at: Option<Instant>,
 }
 
-#[derive(Default)]
-struct Reach {
-    looked_at: Option<Instant>,
-    to: Option<Timestamp>,
+/// How far the log reaches back.
+#[derive(Clone, Copy)]
+pub struct Reach {
+    /// None if it has no records.
+    pub to: Option<Timestamp>,
+    looked_at: Instant,
 }
 
 impl Tail {
@@ -101,17 +103,17 @@ impl Tail {
         self.ring().as_ref().map_or(0, |ring| ring.behind(lanes))
     }
 
-    /// How far the log reaches back; none if that was not looked at lately.
-    pub fn reach(&self) -> Option<Option<Timestamp>> {
+    /// None if that was not looked at lately.
+    pub fn reach(&self) -> Option<Reach> {
         let reach = self.reach.lock().unwrap_or_else(PoisonError::into_inner);
-        reach.looked_at.filter(|at| at.elapsed() < LOOK_EVERY * 2).map(|_| reach.to)
+        reach.filter(|reach| reach.looked_at.elapsed() < LOOK_EVERY * 2)
     }
 
     /// Looks how far the log reaches back.
-    pub fn look(&self) -> Result<Option<Timestamp>, EventLogError> {
-        let to = reaches_back_to(&*self.logs)?;
-        *self.reach.lock().unwrap_or_else(PoisonError::into_inner) = Reach { looked_at: Some(Instant::now()), to };
-        Ok(to)
+    pub fn look(&self) -> Result<Reach, EventLogError> {
+        let reach = Reach { to: reaches_back_to(&*self.logs)?, looked_at: Instant::now() };
+        *self.reach.lock().unwrap_or_else(PoisonError::into_inner) = Some(reach);
+        Ok(reach)
     }
 
     /// Ends the thread.
