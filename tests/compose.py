@@ -285,7 +285,7 @@ def commands(site):
     without_token = b"event=ONCRMCONTACTADD&auth[member_id]=another-portal"
     urllib.request.urlopen(f"http://127.0.0.1:{WEBHOOKS_PORT}{site.path()}", without_token).close()
     told = site.shell(site.document("commands").replace("run --rm hookledger", "run --rm -T hookledger")).stdout
-    assert f"2 installations of {APP} are imported" in told and "missing_token" in told, told
+    assert f"2 installations of {APP} are imported" in told and re.search(r"redriven: [1-9]", told), told
 
 
 def tokens(site):
