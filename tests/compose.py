@@ -3,7 +3,8 @@
 while 50 webhooks a second come through the proxy of deploy/compose/caddy.yml, and as many past it. Says how many got no 200,
 and looks for each that got one in the topic `raw`.
 
-    docker compose build && tests/compose.py [--compose 'docker compose'] [--engine 'systemctl restart docker'] [SCENE…]
+    docker compose build && tests/compose.py [--compose 'docker compose'] [--engine 'systemctl restart docker']
+                                             [--also NAME=PORT]… [SCENE…]
 
 It needs Docker, Compose and Python 3.9, some 3 GB of memory, and half an hour for all scenes. It works in a directory and a project
 of its own, and removes both. It is no part of CI. Blocks of docs/docker.md that are marked for it are run as they stand there.
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 import urllib.parse
+import urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 IMAGE = "hookledger:0.1.0"
@@ -28,6 +30,9 @@ APP = "crm-sync"
 RATE = 50
 # No two runs send the same webhook.
 RUN = f"{time.time_ns():x}"
+# A body that takes a while, just below the body-limit; and how many of these come at once.
+LARGE_BYTES = 500_000
+LARGE = 30
 # Longer than the proxy tries.
 ANSWER_WAIT_S = 90
 # Before and behind what is done.
@@ -96,11 +101,15 @@ class Site:
         urls = self.shell("docker compose run --rm -T setup urls http://host 2>/dev/null").stdout.split()
         return [urllib.parse.urlsplit(url).path for url in urls if url.startswith("http://host/")]
 
+    def path(self):
+        return next(path for path in self.paths() if f"/{APP}/" in path)
+
     def raw(self):
         """How often each webhook is in `raw`."""
         tool = "/opt/kafka/bin/kafka-console-consumer.sh --bootstrap-server kafka:9092 --topic hookledger.raw --from-beginning"
-        read = self.shell(f"docker compose exec -T kafka {tool} --timeout-ms 20000 2>/dev/null", check=False).stdout
-        return collections.Counter(re.findall(r"data%5Btag%5D=([0-9a-z-]+)", read))
+        tags = "grep -oE 'data%5Btag%5D=[0-9a-z-]+'"
+        read = self.shell(f"docker compose exec -T kafka {tool} --timeout-ms 20000 2>/dev/null | {tags}", check=False).stdout
+        return collections.Counter(line.partition("=")[2] for line in read.splitlines())
 
     def remove(self):
         self.shell("docker compose down --volumes --remove-orphans", check=False)
@@ -132,10 +141,10 @@ class Sender:
             await asyncio.sleep(max(0, begin + number / RATE - time.monotonic()))
         await asyncio.gather(*self.sending)
 
-    async def send(self, tag):
+    async def send(self, tag, padding=0):
         begin = time.monotonic()
         try:
-            outcome = await asyncio.wait_for(self.post(tag), ANSWER_WAIT_S)
+            outcome = await asyncio.wait_for(self.post(tag, padding), ANSWER_WAIT_S)
         except asyncio.TimeoutError:
             outcome = "no answer"
         except OSError as error:
@@ -146,8 +155,8 @@ class Sender:
         else:
             self.lost[outcome] += 1
 
-    async def post(self, tag):
-        form = {"event": "ONCRMCONTACTADD", "data[tag]": tag, "ts": int(time.time()),
+    async def post(self, tag, padding=0):
+        form = {"event": "ONCRMCONTACTADD", "data[tag]": tag, "data[padding]": "x" * padding, "ts": int(time.time()),
                 "auth[member_id]": f"compose-{hash(tag) % 100}", "auth[application_token]": "compose-application-token"}
         body = urllib.parse.urlencode(form)
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -167,10 +176,10 @@ class Sender:
         return f"{lost} of {lost + len(self.kept)} ({', '.join(f'{n} {what}' for what, n in self.lost.items()) or 'all 200'}; slowest {max(self.waits):.1f} s)"
 
 
-def under_load(site, scene, act):
+def under_load(site, scene, act, also):
     """Does something while webhooks come, and says what became of them."""
-    path = next(path for path in site.paths() if f"/{APP}/" in path)
-    senders = [Sender("proxy", HTTP_PORT, path), Sender("direct", WEBHOOKS_PORT, path)]
+    senders = [Sender("proxy", HTTP_PORT, site.path()), Sender("direct", WEBHOOKS_PORT, site.path())]
+    senders += [Sender(name, int(port), site.path()) for name, port in also]
 
     def act_and_wait():
         time.sleep(QUIET_S)
@@ -190,8 +199,9 @@ def under_load(site, scene, act):
         return took
 
     took = asyncio.run(all_of_it())
-    print(f"{scene}: {took:.0f} s; without a 200 through the proxy {senders[0].told()}, past it {senders[1].told()}", flush=True)
-    return senders[0].kept | senders[1].kept, bool(senders[0].lost) and scene not in PROXY_GOES_TOO
+    told = ", ".join(f"{sender.name} {sender.told()}" for sender in senders)
+    print(f"{scene}: {took:.0f} s; without a 200: {told}", flush=True)
+    return set().union(*(sender.kept for sender in senders)), bool(senders[0].lost) and scene not in PROXY_GOES_TOO
 
 
 def compare(site, kept):
@@ -215,6 +225,23 @@ def kill(site, who):
     pids = dict(line.split() for line in site.inside("ingress", server_pid()).splitlines() if len(line.split()) == 2)
     server = next(pid for pid, parent in pids.items() if parent in pids)
     site.inside("ingress", f"kill -9 {server if who == 'server' else pids[server]}; true")
+
+
+def kill_amid_large(site, kept):
+    """Kills ingress while it reads large bodies."""
+    sender = Sender("large", HTTP_PORT, site.path())
+
+    async def send_and_kill():
+        tags = [f"{RUN}-kill-large-{number}" for number in range(LARGE)]
+        sending = [asyncio.create_task(sender.send(tag, LARGE_BYTES)) for tag in tags]
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(kill, site, "server")
+        await asyncio.gather(*sending)
+
+    asyncio.run(send_and_kill())
+    print(f"large bodies without a 200: {sender.told()}", flush=True)
+    assert not sender.lost, "the proxy tries again with large bodies, too"
+    kept |= sender.kept
 
 
 def hup(site):
@@ -250,6 +277,27 @@ def wrong_name(site):
     assert before == site.shell("docker compose ps -q ingress").stdout, "ingress was replaced"
 
 
+def commands(site):
+    """The service `hookledger` may do what an operator does."""
+    (site.directory / "portals.csv").write_text(
+        "member_id,application_token\na223c6b3710f85df22e9377d6c4f7553,token-of-one\nanother-portal,token-of-another\n"
+    )
+    without_token = b"event=ONCRMCONTACTADD&auth[member_id]=another-portal"
+    urllib.request.urlopen(f"http://127.0.0.1:{WEBHOOKS_PORT}{site.path()}", without_token).close()
+    told = site.shell(site.document("commands").replace("run --rm hookledger", "run --rm -T hookledger")).stdout
+    assert f"2 installations of {APP} are imported" in told and re.search(r"redriven: [1-9]", told), told
+
+
+def tokens(site):
+    own = f"{RUN}-query-token"
+    (site.directory / "my-tokens").write_text(f"{own} read app={APP}\n")
+    site.shell(site.document("tokens"))
+    site.wait_until_healthy()
+    ask = urllib.request.Request(f"http://127.0.0.1:{QUERIES_PORT}/v1/installations?app={APP}", headers={"Authorization": f"Bearer {own}"})
+    urllib.request.urlopen(ask).close()
+    commands(site)
+
+
 def broken_kafka(site):
     site.shell("docker compose kill -s KILL kafka")
     time.sleep(20)
@@ -276,22 +324,26 @@ def restore(site, kept):
 
 
 async def one_more(site):
-    path = next(path for path in site.paths() if f"/{APP}/" in path)
-    assert await Sender("new", HTTP_PORT, path).post("after-the-restore") == "200"
+    assert await Sender("new", HTTP_PORT, site.path()).post("after-the-restore") == "200"
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--compose", default="docker compose")
     arguments.add_argument("--engine", help="how the engine is restarted")
+    arguments.add_argument("--also", action="append", default=[], metavar="NAME=PORT",
+                           help=f"a proxy of your own on this machine, in front of 127.0.0.1:{WEBHOOKS_PORT}")
     arguments.add_argument("--keep", action="store_true", help="leave everything as it is at the end")
     arguments.add_argument("scene", nargs="*")
     given = arguments.parse_args()
 
+    also = [name.split("=") for name in given.also]
+    failed, kept = [], set()
     site = Site(given.compose, "hookledger-try", "172.29.81")
     scenes = {
         "hup": lambda: hup(site),
         "kill-server": lambda: kill(site, "server"),
+        "kill-large": lambda: kill_amid_large(site, kept),
         "kill-container": lambda: kill(site, "parent"),
         "up-nothing": lambda: up(site),
         "up-kafka": lambda: up(site, override=changed("kafka")),
@@ -303,12 +355,13 @@ def main():
         "up-image": lambda: new_image(site),
         "up-proxy": lambda: up(site, override=changed("caddy")),
         "up-all": lambda: up(site, override=changed("caddy", "ingress", "kafka", "processor", "prometheus", "setup")),
+        "commands": lambda: commands(site),
+        "tokens": lambda: tokens(site),
         "kafka-broken": lambda: broken_kafka(site),
         "engine": lambda: (hup(site), subprocess.run(given.engine, shell=True, check=True)),
         "backup": lambda: site.shell(site.document("backup")),
     }
     chosen = given.scene or [name for name in scenes if name != "engine" or given.engine]
-    failed, kept = [], set()
     try:
         site.shell("docker compose up -d --no-build")
         site.wait_until_healthy()
@@ -316,7 +369,7 @@ def main():
             if name == "backup":
                 # What is known to be kept before the copy is made.
                 before = set(kept)
-            answered, bad = under_load(site, name, scenes[name])
+            answered, bad = under_load(site, name, scenes[name], also)
             kept |= answered
             if bad:
                 failed.append(name)

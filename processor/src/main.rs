@@ -82,12 +82,11 @@ async fn run(mut config: Config) -> anyhow::Result<()> {
     ended.context("serve metrics")
 }
 
-/// Prints the effective settings and checks them without changing anything.
+/// Prints the effective settings and checks them without changing anything, also beside a running processor.
 fn check(settings: &Settings, config: &Config) -> ExitCode {
     print!("{}", settings.describe());
-    let identity = || Identity::take(&config.service.dir, config.instance_id.as_deref());
-    match kafka_log::check(&config.kafka).and_then(|()| identity()) {
-        Ok(_) => ExitCode::SUCCESS,
+    match kafka_log::check(&config.kafka) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

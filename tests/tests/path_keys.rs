@@ -82,7 +82,7 @@ fn caddy_with_our_file_logs_no_path() {
     let settings = changed(
         include_str!("../../deploy/caddy/Caddyfile"),
         &[
-            ("request_buffers 128KiB", String::new()),
+            ("request_buffers 512KiB", String::new()),
             ("\tlog {\n", "\tadmin off\n\tlog {\n".into()),
             ("{$HOOKS_HOST}", format!("http://{address}")),
             ("{$HOOKS_UPSTREAM:ingress:8080}", "{$HOOKS_UPSTREAM}".into()),
