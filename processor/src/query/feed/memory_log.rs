@@ -1,6 +1,6 @@
 //! A log in memory, for tests.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use primitives::time::Timestamp;
 const BEGAN_S: u64 = 1_000_000;
 
 #[derive(Clone, Default)]
-pub struct MemoryLog(Arc<Mutex<Inner>>);
+pub struct MemoryLog(Arc<(Mutex<Inner>, Condvar)>);
 
 #[derive(Clone, Default)]
 struct Inner {
@@ -33,11 +33,17 @@ struct Partition {
 impl MemoryLog {
     pub fn new(identity: &str, partitions: usize) -> Self {
         let partitions = vec![Partition::default(); partitions];
-        Self(Arc::new(Mutex::new(Inner { identity: identity.into(), partitions, ..Inner::default() })))
+        Self::of(Inner { identity: identity.into(), partitions, ..Inner::default() })
     }
 
+    fn of(inner: Inner) -> Self {
+        Self(Arc::new((Mutex::new(inner), Condvar::new())))
+    }
+
+    /// Those that wait look again.
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("a lock")
+        self.0.1.notify_all();
+        self.0.0.lock().expect("a lock")
     }
 
     /// Adds an event of an app. Returns its number, which is in its data.
@@ -91,7 +97,7 @@ impl MemoryLog {
         for record in again.partitions.iter_mut().flat_map(|partition| &mut partition.offsets).flatten() {
             record.headers = vec![(header::ID.into(), EventId::now_v7().to_string().into_bytes())];
         }
-        Self(Arc::new(Mutex::new(again)))
+        Self::of(again)
     }
 
     pub fn set_away(&self, is_away: bool) {
@@ -104,7 +110,7 @@ impl MemoryLog {
     }
 
     fn there(&self) -> Result<MutexGuard<'_, Inner>, EventLogError> {
-        let inner = self.inner();
+        let inner = self.0.0.lock().expect("a lock");
         if inner.is_away { Err(EventLogError::Reopen("it is away".into())) } else { Ok(inner) }
     }
 }
@@ -167,14 +173,15 @@ impl LogTail for MemoryTail {
             let stretches =
                 (0..).zip(&self.next).map(|(partition, next)| Stretch { partition, from: *next, until: u64::MAX });
             let entries: Vec<Entry> = stretches.flat_map(|stretch| inner.entries(stretch)).collect();
-            drop(inner);
             for entry in &entries {
                 self.next[entry.position.partition as usize] = entry.position.offset + 1;
             }
-            if !entries.is_empty() || Instant::now() >= until {
+            let left = until.saturating_duration_since(Instant::now());
+            if !entries.is_empty() || left.is_zero() {
                 return Ok(entries);
             }
-            std::thread::sleep(Duration::from_millis(1));
+            // A change is announced just before it is made.
+            drop(self.log.0.1.wait_timeout(inner, left.min(Duration::from_millis(5))));
         }
     }
 }

@@ -4,11 +4,11 @@ use super::*;
 use crate::query::access::Caller;
 
 fn all() -> Filter {
-    Filter::of(None, Caller::of(&[]))
+    Filter::of(None, Caller::full())
 }
 
 fn of_app(app: &str) -> Filter {
-    Filter::of(Some(app), Caller::of(&[]))
+    Filter::of(Some(app), Caller::full())
 }
 
 const AMOUNT: Amount = Amount { events: 100, bytes: usize::MAX };

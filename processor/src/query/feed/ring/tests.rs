@@ -33,7 +33,7 @@ impl World {
     }
 
     fn all() -> Filter {
-        Filter::of(None, Caller::of(&[]))
+        Filter::of(None, Caller::full())
     }
 
     fn fill(&mut self) {
