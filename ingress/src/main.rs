@@ -3,15 +3,10 @@
 use std::process::ExitCode;
 
 use ingress::{Config, config, supervisor};
-use mimalloc::MiMalloc;
 use runtime::lifecycle::Stop;
 use runtime::private;
 use runtime::settings::read_from_process;
 use runtime::telemetry;
-
-/// A record is freed by another thread than the one that made it, which the system's allocator pays for with locks.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let settings = read_from_process("ingress", "Takes Bitrix24 webhooks and keeps them in Kafka.", &config::table());
