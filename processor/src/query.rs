@@ -30,7 +30,9 @@ mod access;
 mod check;
 pub mod commands;
 mod filter;
+mod history;
 mod installations;
+mod logs;
 mod page;
 mod parameters;
 mod problem;
@@ -149,7 +151,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/", page::show))
         .service(read("/v1/installations", installations::list))
         .service(read("/v1/installations/{app}/{member_id}", installations::show))
-        .service(read("/v1/installations/{app}/{member_id}/history", installations::history))
+        .service(read("/v1/installations/{app}/{member_id}/history", history::show))
         .service(read("/v1/installations/{app}/{member_id}/methods", installations::methods))
         .service(read("/v1/installations/{app}/{member_id}/principals", verify::principals))
         .service(ask("/v1/check", check::check))

@@ -11,26 +11,28 @@ use primitives::time::Timestamp;
 
 const PARTITION: u32 = 0;
 
-/// Reads `raw` and `rejected`. Clones share the log that is open.
+/// Reads `raw`, `facts` and `rejected`. Clones share the logs that are open.
 #[derive(Clone)]
 pub struct DiskLogQuery {
     raw: DiskLog,
-    /// None while the logs are opened: an open log is locked, also by a query.
-    rejected: Arc<RwLock<Option<DiskLog>>>,
+    /// Empty while the logs are opened: an open log is locked, also by a query.
+    published: Arc<RwLock<Vec<(Topic, DiskLog)>>>,
 }
 
 impl DiskLogQuery {
     pub fn new(raw: DiskLog) -> Self {
-        Self { raw, rejected: Arc::default() }
+        Self { raw, published: Arc::default() }
     }
 
     /// Waits for queries that are being answered; later ones fail until logs are open again.
     pub fn close(&self) {
-        *self.rejected.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.published.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub fn open(&self, logs: &DiskEventLog) {
-        *self.rejected.write().unwrap_or_else(PoisonError::into_inner) = logs.log(Topic::Rejected).cloned();
+        let open = |topic| Some((topic, logs.log(topic)?.clone()));
+        let open = [Topic::Facts, Topic::Rejected].into_iter().filter_map(open).collect();
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = open;
     }
 
     fn with<T>(
@@ -41,9 +43,9 @@ impl DiskLogQuery {
         if topic == Topic::Raw {
             return query(&self.raw);
         }
-        let rejected = self.rejected.read().unwrap_or_else(PoisonError::into_inner);
-        match rejected.as_ref().filter(|_| topic == Topic::Rejected) {
-            Some(log) => query(log),
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        match published.iter().find(|(open, _)| *open == topic) {
+            Some((_, log)) => query(log),
             None => Err(EventLogError::Reopen(format!("the log {} is not open", topic.name()))),
         }
     }

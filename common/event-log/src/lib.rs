@@ -16,7 +16,7 @@ mod redrive;
 pub use log::{EventLog, EventLogError, LogEvent, LogReader};
 pub use log_query::{LogQuery, Stretch};
 pub use raw_event::{EventId, NotARawEvent, RawEvent, TRACESTATE_BYTES_MAX};
-pub use record::{Applied, Entry, HeaderName, Output, Position, Record};
+pub use record::{Applied, Entry, FactOffsets, HeaderName, Output, Position, Record};
 pub use redrive::{Redrive, is_redriven, made_at, redrive_id, redriven_from};
 
 /// The longest that a transaction of ours is open: its timeout, the broker's interval, and as much again.

@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use bitrix24::Installation;
-use event_log::EventId;
 use event_log::contract::partition_of_installation;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
@@ -56,23 +55,6 @@ pub async fn show(
     let store = context.store()?;
     let (installation, state) = find(&store, &caller, &path)?;
     Ok(HttpResponse::Ok().json(record(&store, &installation, &state)))
-}
-
-/// `GET /v1/installations/{app}/{member_id}/history`: facts of every principal, oldest first.
-pub async fn history(
-    context: web::Data<QueryContext>,
-    caller: Caller,
-    path: web::Path<(String, String)>,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    let parameters = Parameters::read(&request, &PAGED)?;
-    let (limit, behind) = (parameters.limit()?, parameters.cursor(|text| EventId::parse_str(text).ok())?);
-    After::read(&parameters)?.wait(&context).await?;
-    let store = context.store()?;
-    let (installation, _) = find(&store, &caller, &path)?;
-    let facts = store.history(&installation, behind, limit)?;
-    let next = facts.last().filter(|_| facts.len() == limit).map(|fact| fact.stamp.id);
-    Ok(HttpResponse::Ok().json(json!({ "items": facts, "next": next })))
 }
 
 /// `GET /v1/installations/{app}/{member_id}/methods`: decisions by method and token.

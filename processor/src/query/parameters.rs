@@ -16,7 +16,7 @@ use super::wait::WAIT_MAX;
 pub const AFTER: &str = "after";
 pub const WAIT: &str = "wait";
 
-pub const LIMIT_MAX: usize = 1_000;
+const LIMIT_MAX: usize = 1_000;
 const LIMIT: usize = 100;
 /// Longer names are not repeated.
 const NAME_BYTES_MAX: usize = 32;

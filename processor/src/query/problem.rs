@@ -47,6 +47,8 @@ pub enum Problem {
     NotYet,
     #[error("the state is not open yet")]
     NotOpen,
+    #[error("facts are being read again after an upgrade; histories are known afterwards")]
+    Outdated,
     #[error("the state cannot be read")]
     State(#[from] StoreError),
 }
@@ -76,7 +78,7 @@ impl Problem {
             Self::UnknownRejectedEvent => "unknown-rejected-event",
             Self::NotReadable => "logs-unavailable",
             Self::NotYet => "not-yet",
-            Self::NotOpen => "not-open",
+            Self::NotOpen | Self::Outdated => "not-open",
             Self::State(_) => "state",
         }
     }
@@ -96,6 +98,7 @@ impl ResponseError for Problem {
             Self::TokensNeeded | Self::MissingScope(_) | Self::OtherApp => StatusCode::FORBIDDEN,
             Self::NotYet => StatusCode::GATEWAY_TIMEOUT,
             Self::NotOpen
+            | Self::Outdated
             | Self::NotReadable
             | Self::TooManyWait
             | Self::NotKept
@@ -117,6 +120,7 @@ impl ResponseError for Problem {
             }
             Self::NotYet
             | Self::NotOpen
+            | Self::Outdated
             | Self::NotReadable
             | Self::TooManyWait
             | Self::NotKept

@@ -1,12 +1,10 @@
 //! `/v1/rejected`: what was rejected, why, and bringing it in again.
 
-use std::sync::Arc;
-
 use actix_web::{HttpRequest, HttpResponse, web};
 use bitrix24::{AppName, MemberId};
 use domain::{Preview, Reason, preview};
 use event_log::contract::Topic;
-use event_log::{EventLogError, LogQuery, RawEvent, redrive_id};
+use event_log::{RawEvent, redrive_id};
 use primitives::time::{self, Timestamp};
 use serde::Serialize;
 use serde_json::json;
@@ -14,10 +12,10 @@ use serde_json::json;
 use super::QueryContext;
 use super::access::Caller;
 use super::installations::PAGED;
+use super::logs::read;
 use super::parameters::{AFTER, Parameters, WAIT};
 use super::problem::Problem;
 use super::wait::After;
-use crate::state::StoreError;
 use find::{Name, find, raw_record};
 use item::Item;
 use page::{Cursor, page};
@@ -135,50 +133,4 @@ fn media_type(content_type: &str) -> Option<String> {
     let name = content_type.split(';').next()?.trim();
     let is_sign = |byte: u8| byte.is_ascii_alphabetic() || b"/+-.".contains(&byte);
     name.bytes().all(is_sign).then(|| name.to_ascii_lowercase())
-}
-
-/// Reads the logs on a thread that may block. The reading goes on after a disconnect, so it holds the permit itself.
-async fn read<T: Send + 'static>(
-    context: &QueryContext,
-    read: impl FnOnce(&dyn LogQuery) -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Problem> {
-    let place = Arc::clone(&context.log_reads).acquire_owned().await.map_err(|_| Problem::NotReadable)?;
-    let logs = Arc::clone(&context.logs);
-    let found = web::block(move || {
-        let _place = place;
-        read(&*logs)
-    });
-    found.await.map_err(|_| Problem::NotReadable)?.map_err(Problem::from)
-}
-
-enum Failure {
-    Log(EventLogError),
-    State(StoreError),
-    /// The cursor is of logs with another number of partitions.
-    Cursor,
-}
-
-impl From<EventLogError> for Failure {
-    fn from(error: EventLogError) -> Self {
-        Self::Log(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::State(error)
-    }
-}
-
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Log(error) => {
-                tracing::warn!("a query could not read the logs: {error}");
-                Self::NotReadable
-            }
-            Failure::State(error) => Self::State(error),
-            Failure::Cursor => super::parameters::wrong("cursor", "the `next` of an earlier answer"),
-        }
-    }
 }

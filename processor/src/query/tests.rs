@@ -14,10 +14,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::state::memory::Memory;
+use crate::state::memory::{Facts, Memory};
 use crate::state::{Progressed, Trusts};
 use domain::{Change, Decision, Fact, FactKind, Method, Profile, Revision, Stamp};
 
+mod history;
 mod mistakes;
 mod page;
 mod rejected;
@@ -47,7 +48,7 @@ fn context(tokens: &[&str]) -> QueryContext {
     let token = Fingerprint::of("token");
     let decided = FactKind::MethodDecided { method, token, decision: Decision::Granted, profile: Profile::default() };
     let progressed = Progressed { raw: 2, log: EventId::nil(), last: None };
-    store.apply(0, &[fact(0, installed), fact(1, decided)], Some(progressed), 3).expect("applied");
+    apply(&store, &[fact(0, installed), fact(1, decided)], Some(progressed), 3);
 
     let recent_events = RecentEvents::default();
     recent_events.add([EVENT], []);
@@ -60,6 +61,11 @@ fn context(tokens: &[&str]) -> QueryContext {
         Arc::new(CommandLog::Kafka(Box::new(RawWriter::new(no_kafka())))),
         Arc::new(KafkaLogQuery::new(no_kafka())),
     )
+}
+
+/// The changes lie in `facts` one after the other, from 0 on.
+fn apply(store: &Store, changes: &[Change], progressed: Option<Progressed>, facts: u64) {
+    store.apply(0, changes.iter().zip(0..), progressed, facts, &mut Facts::default()).expect("applied");
 }
 
 /// Not reached until a command comes, or a query about the logs.
@@ -119,15 +125,6 @@ async fn lists_are_filtered_and_go_on_behind_the_cursor() {
     assert_eq!(rest, json!({ "items": [], "next": null }));
     let (_, none) = ask(context, get("/v1/installations?status=uninstalled")).await;
     assert_eq!(none["items"], json!([]));
-}
-
-#[actix_web::test]
-async fn history_is_all_facts_oldest_first() {
-    let (_, history) = ask(context(&[]), get(&format!("/v1/installations/crm-sync/{MEMBER}/history"))).await;
-    let items = history["items"].as_array().expect("a list");
-    let kinds: Vec<&Value> = items.iter().map(|item| &item["type"]).collect();
-    assert_eq!(kinds, ["ONAPPINSTALL", "ONAPPMETHODCONFIRM"]);
-    assert_eq!(items[1]["raw"], json!({ "partition": 0, "offset": 1 }));
 }
 
 #[actix_web::test]

@@ -1,7 +1,5 @@
 //! `POST /v1/verify`: is this the portal's token? And who speaks for an installation.
 
-use std::collections::BTreeMap;
-
 use actix_web::{HttpRequest, HttpResponse, web};
 use bitrix24::{AppName, Installation, MemberId};
 use primitives::secret::{Fingerprint, Secret};
@@ -10,7 +8,7 @@ use serde_json::json;
 use super::QueryContext;
 use super::access::Caller;
 use super::installations::{PAGED, find};
-use super::parameters::{AFTER, Body, LIMIT_MAX, Parameters, WAIT};
+use super::parameters::{AFTER, Body, Parameters, WAIT};
 use super::problem::Problem;
 use super::wait::After;
 
@@ -59,14 +57,5 @@ pub async fn principals(
     let is_end = items.len() <= limit;
     items.truncate(limit);
     let next = items.last().filter(|_| !is_end).map(|last| last.principal);
-    // The state has a principal's first and last facts only; the history begins with the first ones.
-    let mut first_facts = BTreeMap::new();
-    for fact in store.history(&installation, None, LIMIT_MAX)? {
-        first_facts.entry(fact.principal).or_insert(fact.stamp.received_at);
-    }
-    for item in &mut items {
-        let known = item.first_heard_at.into_iter().chain(first_facts.get(&item.principal).copied());
-        item.first_heard_at = known.min();
-    }
     Ok(HttpResponse::Ok().json(json!({ "items": items, "next": next })))
 }

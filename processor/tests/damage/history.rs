@@ -9,7 +9,9 @@ use bitrix24::Installation;
 use bytes::Bytes;
 use domain::{Decision, Fact, FactKey, FactKind, HeldDetails, HeldEvent, Method, Profile, Revision, Stamp};
 use event_log::contract::Topic;
-use event_log::{Applied, Entry, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Record};
+use event_log::{
+    Applied, Entry, EventId, EventLog, EventLogError, FactOffsets, LogEvent, LogReader, Output, Position, Record,
+};
 use fastrand::Rng;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
@@ -225,7 +227,7 @@ impl EventLog for Facts {
         Err(EventLogError::Fatal("nothing is published here".into()))
     }
 
-    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
-        Ok(Vec::new())
+    fn end_publication(&mut self) -> Result<FactOffsets, EventLogError> {
+        Ok(FactOffsets::new())
     }
 }

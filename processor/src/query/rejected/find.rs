@@ -6,8 +6,8 @@ use std::time::Duration;
 use event_log::contract::{Topic, header};
 use event_log::{EventId, LogQuery, Position, Record, Stretch, made_at};
 
-use super::Failure;
 use super::item::Item;
+use crate::query::logs::Failure;
 
 /// Records looked at for one id, of all partitions together.
 const SCANNED_MAX: u64 = 10_000;

@@ -10,8 +10,8 @@ use event_log::contract::Topic;
 use event_log::{LogQuery, Stretch};
 use primitives::time::Timestamp;
 
-use super::Failure;
 use super::item::Item;
+use crate::query::logs::Failure;
 
 /// Records read for one page, but for the rest of the last chunks.
 const SCANNED_MAX: usize = 10_000;

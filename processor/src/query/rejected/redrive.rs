@@ -11,10 +11,11 @@ use serde_json::json;
 use super::find::{Name, find, raw_record};
 use super::item::Item;
 use super::page::{Cursor, page};
-use super::{FILTERS, Failure, Selection};
+use super::{FILTERS, Selection};
 use crate::query::QueryContext;
 use crate::query::access::Caller;
 use crate::query::commands::append;
+use crate::query::logs::{Failure, read};
 use crate::query::parameters::{Body, wrong};
 use crate::query::problem::Problem;
 use crate::state::Store;
@@ -68,7 +69,7 @@ pub async fn redrive(
     let body = Body::read(&request, payload, &FIELDS).await?;
     let asked = asked(&body, &caller)?;
     drop(body);
-    let found = super::read(&context, move |logs| items(logs, asked, &caller));
+    let found = read(&context, move |logs| items(logs, asked, &caller));
     let (mut items, next) = found.await?;
     // As they came.
     items.sort_by_key(|(_, item)| item.as_ref().map(|item| item.received_at));
@@ -144,7 +145,7 @@ struct Batch {
 /// Reads bodies up to the limit of memory.
 async fn batch(context: &QueryContext, mut rest: std::vec::IntoIter<Named>) -> Result<Batch, Problem> {
     let store = context.store()?;
-    super::read(context, move |logs| {
+    read(context, move |logs| {
         let (bounds, now) = (logs.bounds(Topic::Raw)?, Timestamp::now());
         let (mut events, mut told, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < BODIES_BYTES_MAX {

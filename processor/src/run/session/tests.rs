@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use event_log::contract::Topic;
-use event_log::{Applied, Entry, LogEvent, LogReader, Output, Position};
+use event_log::{Applied, Entry, FactOffsets, LogEvent, LogReader, Output, Position};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Readiness;
 
@@ -269,8 +269,8 @@ impl EventLog for Logs<'_> {
         Ok(())
     }
 
-    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
-        Ok(Vec::new())
+    fn end_publication(&mut self) -> Result<FactOffsets, EventLogError> {
+        Ok(FactOffsets::new())
     }
 }
 
