@@ -6,7 +6,7 @@ use bitrix24::Installation;
 use disk_log::{DiskLog, Options};
 use event_log::contract::Retention;
 use event_log::{EventId, Position};
-use kafka_log::{KafkaLogQuery, RawWriter};
+use kafka_log::RawWriter;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use runtime::settings::KafkaSettings;
@@ -32,15 +32,13 @@ const EVENT: EventId = EventId::from_u128(7);
 fn context(tokens: &[&str]) -> QueryContext {
     let store = Store::open(Box::new(Memory::default()), "log", 1, Trusts::default()).expect("open");
     let now = Timestamp::now();
-    let fact = |offset: u64, kind: FactKind| {
-        Change::Fact(Box::new(Fact {
-            installation: Installation::parse("crm-sync", MEMBER).expect("valid"),
-            stamp: Stamp::new(Some(now), now, EventId::from_u128(offset.into())),
-            principal: Fingerprint::of("application token"),
-            raw: Position { partition: 0, offset },
-            revision: Revision::default(),
-            kind,
-        }))
+    let fact = |offset: u64, kind: FactKind| Fact {
+        installation: Installation::parse("crm-sync", MEMBER).expect("valid"),
+        stamp: Stamp::new(Some(now), now, EventId::from_u128(offset.into())),
+        principal: Fingerprint::of("application token"),
+        raw: Position { partition: 0, offset },
+        revision: Revision::default(),
+        kind,
     };
     let profile = Profile { domain: Some("some.bitrix24.com".into()), ..Profile::default() };
     let installed = FactKind::Installed { complete: true, profile };
@@ -48,7 +46,9 @@ fn context(tokens: &[&str]) -> QueryContext {
     let token = Fingerprint::of("token");
     let decided = FactKind::MethodDecided { method, token, decision: Decision::Granted, profile: Profile::default() };
     let progressed = Progressed { raw: 2, log: EventId::nil(), last: None };
-    apply(&store, &[fact(0, installed), fact(1, decided)], Some(progressed), 3);
+    let facts = [fact(0, installed), fact(1, decided)];
+    let changes = facts.clone().map(|fact| Change::Fact(Box::new(fact)));
+    apply(&store, &changes, Some(progressed), 3);
 
     let recent_events = RecentEvents::default();
     recent_events.add([EVENT], []);
@@ -59,7 +59,7 @@ fn context(tokens: &[&str]) -> QueryContext {
         tokens,
         2,
         Arc::new(CommandLog::Kafka(Box::new(RawWriter::new(no_kafka())))),
-        Arc::new(KafkaLogQuery::new(no_kafka())),
+        Arc::new(history::Log::of((0..).zip(facts).collect())),
     )
 }
 
@@ -68,7 +68,7 @@ fn apply(store: &Store, changes: &[Change], progressed: Option<Progressed>, fact
     store.apply(0, changes.iter().zip(0..), progressed, facts, &mut Facts::default()).expect("applied");
 }
 
-/// Not reached until a command comes, or a query about the logs.
+/// Not reached until a command comes.
 fn no_kafka() -> KafkaSettings {
     KafkaSettings {
         servers: "127.0.0.1:1".into(),

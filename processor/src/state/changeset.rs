@@ -31,8 +31,8 @@ pub struct Written {
 }
 
 impl Written {
-    fn put(&mut self, key: Vec<u8>, old: Option<Vec<u8>>, new: Option<Vec<u8>>) {
-        self.digest.replace(&key, old.as_deref(), new.as_deref());
+    fn put(&mut self, key: Vec<u8>, old: Option<&[u8]>, new: Option<Vec<u8>>) {
+        self.digest.replace(&key, old, new.as_deref());
         self.rows.push((key, new));
     }
 }
@@ -162,7 +162,7 @@ impl<'a> Changeset<'a> {
     pub fn differences(&mut self, written: &mut Written) -> Result<(), StoreError> {
         self.place_facts(written)?;
         let (about, codec) = (self.installation, self.store.codec);
-        let mut put = |key: Vec<u8>, old: Option<Vec<u8>>, new: Option<Vec<u8>>| written.put(key, old, new);
+        let mut put = |key: Vec<u8>, old: Option<Vec<u8>>, new: Option<Vec<u8>>| written.put(key, old.as_deref(), new);
         for ((principal, offset), [old, new]) in std::mem::take(&mut self.held_facts) {
             if old != new {
                 put(keys::held_fact(about, principal, offset), old, new);

@@ -128,6 +128,18 @@ pub fn encode_held(held: Held) -> Vec<u8> {
     [&held.id.as_bytes()[..], &held.bytes.to_be_bytes(), &[u8::from(held.has_fact)]].concat()
 }
 
+/// The offset of a fact, and its revision if that takes bytes.
+pub type PlaceRow = (u64, Option<(u32, u32)>);
+
+pub fn append_place(place: PlaceRow, row: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(&place, row).expect("our own types have a form in bytes")
+}
+
+/// The place at the beginning of these bytes, and the bytes behind it.
+pub fn take_place(row: &[u8]) -> Option<(PlaceRow, &[u8])> {
+    postcard::take_from_bytes(row).ok()
+}
+
 /// [`Profile`] with all of its fields, always.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Profile")]

@@ -107,11 +107,8 @@ impl Current {
     fn read_places(&mut self, key: &[u8], row: &[u8], known: &mut Known) -> Result<(), StoreError> {
         let places = places::decode(row)?;
         let (first, last) = (places.first().map(|place| place.id), places.last().map(|place| place.id));
-        let is_named = match keys::part(key).ok_or_else(malformed)? {
-            keys::Part::Places(id) => last == Some(id),
-            _ => true,
-        };
-        if !is_named || (self.last.is_some() && first <= self.last) {
+        let is_misnamed = matches!(keys::part(key).ok_or_else(malformed)?, keys::Part::Places(id) if last != Some(id));
+        if is_misnamed || (self.last.is_some() && first <= self.last) {
             return Err(malformed());
         }
         self.last = last;

@@ -4,13 +4,15 @@
 //! added to the newest row, whose key is fixed; each other row is named by the last id in it. A fact costs one row,
 //! however many facts its installation has.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 
 use bitrix24::Installation;
 use event_log::EventId;
 
 use super::loading::malformed;
-use super::{Store, StoreError, keys, lock};
+use super::{Store, StoreError, codec, keys, lock};
 use domain::{Fact, Revision};
 
 /// Places per row.
@@ -46,7 +48,7 @@ impl Place {
     fn append_to(&self, bytes: Vec<u8>) -> Vec<u8> {
         let Revision { interpretation, correction } = self.revision;
         let revision = (self.revision != PLAIN).then_some((interpretation, correction));
-        postcard::to_extend(&(self.offset, revision), bytes).expect("a place has a form in bytes")
+        codec::append_place((self.offset, revision), bytes)
     }
 }
 
@@ -63,8 +65,7 @@ pub(super) fn decode(row: &[u8]) -> Result<Vec<Place>, StoreError> {
     let (mut places, mut rest) = (Vec::<Place>::new(), row);
     while let Some((id, behind)) = rest.split_at_checked(16) {
         let id = EventId::from_slice(id).map_err(|_| damaged())?;
-        let ((offset, revision), behind): ((u64, Option<(u32, u32)>), _) =
-            postcard::take_from_bytes(behind).map_err(|_| damaged())?;
+        let ((offset, revision), behind) = codec::take_place(behind).ok_or_else(damaged)?;
         let revision = revision.map_or(PLAIN, |(interpretation, correction)| Revision { interpretation, correction });
         if places.last().is_some_and(|last| last.id >= id) {
             return Err(damaged());
@@ -99,7 +100,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Place>, StoreError> {
         // Places move from row to row.
-        let _unchanged = self.writing.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _unchanged = self.writing.read().unwrap_or_else(PoisonError::into_inner);
         let prefix = keys::installation_rows(installation);
         let from =
             after.map_or_else(|| keys::first_places(installation), |id| keys::behind(keys::places(installation, id)));
@@ -167,17 +168,16 @@ impl<'a> Places<'a> {
             return Ok(newest);
         }
         let known = self.others.range(id..).next().filter(|(_, row)| is_in(row)).map(|(last, _)| *last);
-        let last = match known {
-            Some(last) => last,
-            None => {
-                let (prefix, from) = (keys::installation_rows(installation), keys::places(installation, id));
-                let Some((key, row)) = rows.scan(&prefix, &from).next().transpose()? else { return Ok(newest) };
-                let Some(keys::Part::Places(last)) = keys::part(&key[prefix.len()..]) else { return Ok(newest) };
-                if !self.others.contains_key(&last) {
-                    self.others.insert(last, PlacesRow { places: decode(&row)?, has_changed: false });
-                }
-                last
+        let last = if let Some(last) = known {
+            last
+        } else {
+            let (prefix, from) = (keys::installation_rows(installation), keys::places(installation, id));
+            let Some((key, row)) = rows.scan(&prefix, &from).next().transpose()? else { return Ok(newest) };
+            let Some(keys::Part::Places(last)) = keys::part(&key[prefix.len()..]) else { return Ok(newest) };
+            if let Entry::Vacant(unread) = self.others.entry(last) {
+                unread.insert(PlacesRow { places: decode(&row)?, has_changed: false });
             }
+            last
         };
         self.others.get_mut(&last).ok_or_else(malformed)
     }

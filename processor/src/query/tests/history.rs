@@ -9,8 +9,8 @@ use event_log::{Entry, EventLogError, Record, Stretch};
 
 use super::*;
 
-/// One partition of `facts`.
-struct Log {
+/// One partition of `facts`, and no other log.
+pub(super) struct Log {
     facts: Vec<(u64, Fact)>,
     end: u64,
     is_away: bool,
@@ -18,9 +18,16 @@ struct Log {
     reads: Mutex<Vec<(u64, u64)>>,
 }
 
+impl Log {
+    pub(super) fn of(facts: Vec<(u64, Fact)>) -> Self {
+        let end = facts.iter().map(|(offset, _)| offset + 1).max().unwrap_or(0);
+        Self { facts, end, is_away: false, reads: Mutex::default() }
+    }
+}
+
 impl LogQuery for Log {
-    fn bounds(&self, _: Topic) -> Result<Vec<(u64, u64)>, EventLogError> {
-        Ok(vec![(0, self.end)])
+    fn bounds(&self, topic: Topic) -> Result<Vec<(u64, u64)>, EventLogError> {
+        if topic == Topic::Facts { Ok(vec![(0, self.end)]) } else { Err(EventLogError::Reopen("no log".to_owned())) }
     }
 
     fn offsets_at(&self, _: Topic, _: Timestamp) -> Result<Vec<Option<u64>>, EventLogError> {
@@ -71,10 +78,10 @@ fn told(facts: impl IntoIterator<Item = (u64, u64)>) -> (Log, QueryContext) {
     let store = context.store().expect("open");
     let changes: Vec<(Change, u64)> =
         facts.iter().map(|(offset, fact)| (Change::Fact(Box::new(fact.clone())), *offset)).collect();
-    let end = facts.iter().map(|(offset, _)| offset + 1).max().unwrap_or(0);
+    let log = Log::of(facts);
     let placed = changes.iter().map(|(change, offset)| (change, *offset));
-    store.apply(0, placed, None, end, &mut Facts::default()).expect("applied");
-    (Log { facts, end, is_away: false, reads: Mutex::default() }, context)
+    store.apply(0, placed, None, log.end, &mut Facts::default()).expect("applied");
+    (log, context)
 }
 
 async fn page(log: &Arc<Log>, context: &QueryContext, parameters: &str) -> (StatusCode, Value) {
