@@ -27,6 +27,7 @@ mod commands;
 mod context;
 pub mod feed;
 mod filter;
+mod history;
 mod installations;
 mod log_reads;
 mod page;
@@ -97,7 +98,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/", page::show))
         .service(read("/v1/installations", installations::list))
         .service(read("/v1/installations/{app}/{member_id}", installations::show))
-        .service(read("/v1/installations/{app}/{member_id}/history", installations::history))
+        .service(read("/v1/installations/{app}/{member_id}/history", history::show))
         .service(read("/v1/installations/{app}/{member_id}/methods", installations::methods))
         .service(read("/v1/installations/{app}/{member_id}/principals", verify::principals))
         .service(post("/v1/check", Scope::Read, check::check))

@@ -5,6 +5,7 @@ pub(crate) mod batch;
 pub mod clock;
 pub(crate) mod dedup;
 pub mod exclusive;
+pub(crate) mod facts;
 pub(crate) mod failure;
 pub(crate) mod hanging;
 pub(crate) mod held;

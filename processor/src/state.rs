@@ -1,23 +1,24 @@
 //! The state on disk: the fold of `facts` up to an offset. A cache that may be deleted.
 //!
 //! The only way to change it is [`Store::apply`], which takes changes and the offset behind them, and writes rows,
-//! offset and digest in one atomic batch. Owner, follower and rebuild share it. Below are rows of bytes ([`Rows`]), in
-//! sled or, for tests, in memory.
+//! offset and digest in one atomic batch. Owner, follower and rebuild share it. The facts themselves stay in `facts`: the
+//! state knows their places. Below are rows of bytes ([`Rows`]), in sled or, for tests, in memory.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bitrix24::{AppName, Installation, Trust};
 use event_log::EventId;
 use serde::{Deserialize, Serialize};
 
 use cache::{Cache, Heard};
-use changeset::Changeset;
+use changeset::{Changeset, Written};
 use codec::Codec;
 pub use counts::{Counts, PrincipalState};
 use digest::Digest;
 use domain::{Change, EndpointHosts, Fact, HeldEvent, InstallationState, Rules};
 use loading::{add_row, malformed, read_all};
+pub use places::{FactLog, Place};
 use untrusted::Untrusted;
 
 mod beside;
@@ -31,6 +32,7 @@ mod keys;
 mod loading;
 pub mod memory;
 pub mod opening;
+mod places;
 pub mod room;
 pub mod sled;
 mod untrusted;
@@ -121,7 +123,7 @@ struct Owner {
 
 /// Raised when the same facts would now fold into other rows. State of an older version keeps answering, marked as
 /// stale, until facts are read again.
-pub const FOLD_VERSION: u32 = 4;
+pub const FOLD_VERSION: u32 = 5;
 
 /// The trust setting of each app, and the endpoint hosts of records.
 #[derive(Clone, Debug, Default)]
@@ -156,6 +158,8 @@ pub struct Store {
     cache: Mutex<Cache>,
     heard: Mutex<Heard>,
     untrusted: Mutex<Vec<Untrusted>>,
+    /// Held while rows are written that have to be read together.
+    writing: RwLock<()>,
 }
 
 impl Store {
@@ -214,6 +218,7 @@ impl Store {
             cache: Mutex::default(),
             heard: Mutex::new(known.heard),
             untrusted: Mutex::new(known.untrusted),
+            writing: RwLock::default(),
         })
     }
 
@@ -248,42 +253,52 @@ impl Store {
         self.partitions
     }
 
-    /// Applies changes that end before `facts` in this partition: rows, offset and digest in one batch.
-    pub fn apply(
+    /// Applies changes, each with its offset in `facts`, that end before `facts` in this partition: rows, offset and
+    /// digest in one batch. Where one corrects a fact, the other facts of its installation are read from `log`.
+    pub fn apply<'c, L: FactLog>(
         &self,
         partition: u32,
-        changes: &[Change],
+        changes: impl IntoIterator<Item = (&'c Change, u64)>,
         progressed: Option<Progressed>,
         facts: u64,
-    ) -> Result<(), StoreError> {
+        log: &mut L,
+    ) -> Result<(), L::Error> {
         if self.is_outdated {
-            return Err(StoreError::Foreign("an older version of the fold".to_owned()));
+            return Err(StoreError::Foreign("an older version of the fold".to_owned()).into());
         }
-        let (mut checkpoint, mut digest) = self.known(partition);
-        let mut rows = Vec::new();
-        let mut put = |key: Vec<u8>, old: Option<Vec<u8>>, new: Option<Vec<u8>>| {
-            digest.replace(&key, old.as_deref(), new.as_deref());
-            rows.push((key, new));
-        };
-        let mut counts = self.counts();
-        let mut states = Vec::new();
+        let (mut changesets, mut unread) = (Vec::new(), BTreeSet::new());
         for (installation, changes) in by_installation(changes) {
             let mut changeset = Changeset::new(self, installation)?;
-            for change in changes {
-                changeset.make(change)?;
+            for (change, offset) in changes {
+                changeset.make(change, offset)?;
             }
-            changeset.differences(&mut put)?;
+            unread.extend(changeset.unread()?);
+            changesets.push(changeset);
+        }
+        let read = if unread.is_empty() { BTreeMap::new() } else { log.read(partition, &unread)? };
+        let (mut checkpoint, digest) = self.known(partition);
+        let mut written = Written { digest, rows: Vec::new() };
+        let mut counts = self.counts();
+        let mut states = Vec::new();
+        for mut changeset in changesets {
+            changeset.decide(&read)?;
+            changeset.differences(&mut written)?;
+            let Changeset { installation, before, after, .. } = changeset;
             let trust = self.trust(&installation.app);
-            counts.add(&changeset.before, trust, -1);
-            counts.add(&changeset.after, trust, 1);
-            states.push((installation.clone(), Untrusted::heard(&changeset.before), changeset.after));
+            counts.add(&before, trust, -1);
+            counts.add(&after, trust, 1);
+            states.push((installation.clone(), Untrusted::heard(&before), after));
         }
         checkpoint.facts = facts;
         if let Some(Progressed { raw, log, last }) = progressed {
             (checkpoint.raw, checkpoint.log, checkpoint.last) = (Some(raw), Some(log), last);
         }
+        let Written { digest, mut rows } = written;
         rows.push(StoredCheckpoint::row(partition, &checkpoint, digest));
-        self.rows.write(rows)?;
+        {
+            let _writing = self.writing.write().unwrap_or_else(PoisonError::into_inner);
+            self.rows.write(rows)?;
+        }
         lock(&self.checkpoints)[partition as usize] = (checkpoint, digest);
         *lock(&self.counts) = counts;
         let (mut cache, mut untrusted) = (lock(&self.cache), lock(&self.untrusted));
@@ -339,44 +354,18 @@ impl Store {
         let mut state = InstallationState::default();
         for row in self.rows.scan(&prefix, &prefix) {
             let (key, value) = row?;
-            add_row(&mut state, self.codec, &key[prefix.len()..], &value)?;
+            let part = &key[prefix.len()..];
+            if keys::has_places(part) {
+                break;
+            }
+            add_row(&mut state, self.codec, part, &value)?;
         }
         Ok(state)
-    }
-
-    pub(crate) fn has_fact(&self, installation: &Installation, id: EventId) -> Result<bool, StoreError> {
-        Ok(lock(&self.heard).may_have(installation, id) && self.rows.get(&keys::fact(installation, id))?.is_some())
-    }
-
-    pub fn fact(&self, installation: &Installation, id: EventId) -> Result<Option<Fact>, StoreError> {
-        Ok(self.read_fact(installation, id)?.map(|(_, fact)| fact))
-    }
-
-    fn read_fact(&self, installation: &Installation, id: EventId) -> Result<Option<(Vec<u8>, Fact)>, StoreError> {
-        if !lock(&self.heard).may_have(installation, id) {
-            return Ok(None);
-        }
-        let Some(row) = self.rows.get(&keys::fact(installation, id))? else { return Ok(None) };
-        let fact = self.codec.fact(installation, &row)?;
-        Ok(Some((row, fact)))
     }
 
     pub(crate) fn held_fact(&self, held: &HeldEvent) -> Result<Option<Fact>, StoreError> {
         let row = self.rows.get(&keys::held_fact(&held.installation, held.principal, held.offset))?;
         row.map(|row| self.codec.fact(&held.installation, &row)).transpose()
-    }
-
-    /// Facts about an installation behind `after`, oldest first.
-    pub fn history(
-        &self,
-        installation: &Installation,
-        after: Option<EventId>,
-        limit: usize,
-    ) -> Result<Vec<Fact>, StoreError> {
-        let prefix = keys::facts(installation);
-        let from = after.map_or_else(|| prefix.clone(), |id| keys::behind(keys::fact(installation, id)));
-        let rows = self.rows.scan(&prefix, &from).take(limit);
-        rows.map(|row| self.codec.fact(installation, &row?.1)).collect()
     }
 
     /// The next installation behind `after`, in order of app and portal.
@@ -425,10 +414,12 @@ impl StoredCheckpoint {
     }
 }
 
-fn by_installation(changes: &[Change]) -> BTreeMap<&Installation, Vec<&Change>> {
-    let mut sorted: BTreeMap<&Installation, Vec<&Change>> = BTreeMap::new();
-    for change in changes {
-        sorted.entry(change.installation()).or_default().push(change);
+fn by_installation<'c>(
+    changes: impl IntoIterator<Item = (&'c Change, u64)>,
+) -> BTreeMap<&'c Installation, Vec<(&'c Change, u64)>> {
+    let mut sorted: BTreeMap<&Installation, Vec<_>> = BTreeMap::new();
+    for (change, offset) in changes {
+        sorted.entry(change.installation()).or_default().push((change, offset));
     }
     sorted
 }

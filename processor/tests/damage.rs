@@ -21,7 +21,7 @@ use domain::{Change, FactKey, HeldDetails};
 use event_log::Entry;
 use event_log::EventId;
 use fastrand::Rng;
-use processor::state::memory::Memory;
+use processor::state::memory::{Facts, Memory};
 use processor::state::sled::Sled;
 use processor::state::{Progressed, Store, Trusts, opening};
 use serde_json::Value;
@@ -258,16 +258,17 @@ fn fold(store: &Store, history: &History, thirds: usize) {
         for step in some.chunks(STEP_RECORDS) {
             let mut progressed = None;
             let mut changes = Vec::new();
-            for Entry { record, .. } in step {
+            for Entry { record, position } in step {
                 match (FactKey::parse(record.key.as_deref().expect("a key")).expect("ours"), &record.value) {
                     (FactKey::Fact(..), Some(value)) => {
-                        changes.push(Change::Fact(Box::new(serde_json::from_slice(value).expect("a fact"))));
+                        let fact = Change::Fact(Box::new(serde_json::from_slice(value).expect("a fact")));
+                        changes.push((fact, position.offset));
                     }
                     (FactKey::Held(held), Some(value)) => {
                         let details: HeldDetails = serde_json::from_slice(value).expect("JSON");
-                        changes.push(Change::Held(held, details));
+                        changes.push((Change::Held(held, details), position.offset));
                     }
-                    (FactKey::Held(held), None) => changes.push(Change::NoLongerHeld(held)),
+                    (FactKey::Held(held), None) => changes.push((Change::NoLongerHeld(held), position.offset)),
                     (FactKey::Progress, Some(value)) => {
                         let told: Value = serde_json::from_slice(value).expect("JSON");
                         let log = told["log"].as_str().and_then(|log| EventId::parse_str(log).ok()).expect("a log");
@@ -280,7 +281,8 @@ fn fold(store: &Store, history: &History, thirds: usize) {
                 }
             }
             let end = step.last().expect("not empty").position.offset + 1;
-            store.apply(partition, &changes, progressed, end).expect("applied");
+            let changes = changes.iter().map(|(change, offset)| (change, *offset));
+            store.apply(partition, changes, progressed, end, &mut Facts::default()).expect("applied");
         }
     }
 }

@@ -65,6 +65,7 @@ fn read(facts: u64) -> Duration {
     assert_eq!(reported, RebuildProgress { read: facts, all: facts });
     let store = opening::open(&state, IDENTITY, 1, Trusts::default()).expect("open");
     assert_eq!(store.checkpoint(0).facts, facts);
+    eprintln!("facts read again: {facts} take {} KiB of state", store.bytes() / 1_024);
     assert_eq!(store.counts().installations.values().sum::<i64>(), i64::try_from(facts / FACTS_OF_ONE).expect("few"));
     took
 }

@@ -13,7 +13,8 @@ use disk_log::{DiskEventLog, DiskLog, Options};
 use domain::{Attest, Attestation, DECISIONS_MAX, HELD_BYTES_MAX, RecordStatus};
 use event_log::contract::{Retention, Topic};
 use event_log::{
-    Applied, EventId, EventLog, EventLogError, LogEvent, LogReader, Output, Position, RawEvent, Visit, redrive_id,
+    Applied, EventId, EventLog, EventLogError, FactOffsets, LogEvent, LogReader, Output, Position, RawEvent, Visit,
+    redrive_id,
 };
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
@@ -177,7 +178,7 @@ fn a_redriven_event_is_folded_once_however_often_it_is_redriven() {
     let (store, seen) = world.run(Limits { step_records: 1, ..Limits::default() });
     let shown: Vec<EventId> = seen.published.iter().flat_map(|step| step.ids.clone()).collect();
     assert_eq!(shown, [&held, &installed, &passed_on].map(|event| redrive_id(event.id)), "each once");
-    assert_eq!(store.history(&installation(0), None, 100).expect("read").len(), 3, "by its fact a copy is recognised");
+    assert_eq!(store.places(&installation(0), None, 100).expect("read").len(), 3, "by its fact a copy is recognised");
     // Also by a processor that remembers nothing.
     drop(store);
     redrive(&held);
@@ -376,7 +377,7 @@ impl EventLog for Spy {
         self.event_log.begin_publication(outputs, read)
     }
 
-    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
+    fn end_publication(&mut self) -> Result<FactOffsets, EventLogError> {
         self.event_log.end_publication()
     }
 }

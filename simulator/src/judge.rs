@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::InstallationState;
+use domain::{Fact, InstallationState};
 use event_log::EventId;
 use event_log::Record;
 use event_log::contract::{NOOP, Topic, header};
@@ -10,7 +10,7 @@ use processor::run::publish::Progress;
 use processor::state::{Store, Trusts};
 use serde_json::Value;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Log};
 use crate::expected::Expected;
 
 mod second;
@@ -171,7 +171,7 @@ impl Judge {
             }
         }
         for store in stores {
-            self.compare(store)?;
+            self.compare(broker, store)?;
         }
         for partition in 0..broker.partitions() {
             let mut digests = BTreeMap::new();
@@ -248,15 +248,15 @@ impl Judge {
         Ok(())
     }
 
-    /// Compares a state with the straight fold.
-    fn compare(&self, store: &Store) -> Result<(), String> {
+    /// Compares a state with the straight fold, and the places that it knows with what lies there.
+    fn compare(&self, broker: &Broker, store: &Store) -> Result<(), String> {
         let failed = |error: processor::state::StoreError| format!("the state cannot be read: {error}");
         let mut found = BTreeSet::new();
         while let Some(next) = store.next_installation(found.last()).map_err(failed)? {
             found.insert(next);
         }
         let mut known = BTreeSet::new();
-        for expected in &self.expected {
+        for (partition, expected) in (0..).zip(&self.expected) {
             for (installation, state) in &expected.installations {
                 if **state != InstallationState::default() {
                     known.insert(installation.clone());
@@ -264,8 +264,10 @@ impl Judge {
                 if *store.installation(installation).map_err(failed)? != **state {
                     return Err(format!("I2: the state of {installation} is not what raw means"));
                 }
-                let facts = store.history(installation, None, usize::MAX).map_err(failed)?;
-                if !facts.iter().eq(expected.history[installation].values()) {
+                let places = store.places(installation, None, usize::MAX).map_err(failed)?;
+                let log = broker.log(Topic::Facts, partition);
+                let facts = places.iter().map(|place| fact_at(log, place.offset));
+                if !facts.eq(expected.history[installation].values().cloned().map(Some)) {
                     return Err(format!("I2: the history of {installation} is not what raw means"));
                 }
             }
@@ -310,6 +312,12 @@ impl Judge {
         }
         Ok(())
     }
+}
+
+/// Also if compaction has removed it.
+fn fact_at(log: &Log, offset: u64) -> Option<Fact> {
+    let slot = log.ever_committed(offset).next().filter(|slot| slot.offset == offset)?;
+    serde_json::from_slice(slot.record.value.as_deref()?).ok()
 }
 
 fn text(record: &Record, name: &str) -> String {

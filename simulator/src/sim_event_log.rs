@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use event_log::contract::{Topic, header};
 use event_log::hanging::{Doubts, end_what_hangs};
-use event_log::{Applied, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Visit};
+use event_log::{Applied, EventLog, EventLogError, FactOffsets, LogEvent, LogReader, Output, Position, Visit};
 use primitives::time::Timestamp;
 
 use crate::being::{Being, INJECTED};
@@ -393,21 +393,20 @@ impl EventLog for SimEventLog {
             let offsets = read.iter().map(|next| (next.partition, next.offset));
             self.being.world.lock().broker.group.offsets.extend(offsets);
         }
-        let mut ends = BTreeMap::new();
+        let mut offsets = FactOffsets::new();
         let outputs = if mutation == Some(Mutation::TwoTransactions) {
             let (facts, others) = outputs.into_iter().partition(|output| output.topic == Topic::Facts);
-            self.producer.produce(facts, self.restarts, &mut ends)?;
+            self.producer.produce(facts, self.restarts, &mut offsets)?;
             self.producer.commit()?;
             others
         } else {
             outputs
         };
-        self.producer.produce(outputs, self.restarts, &mut ends)?;
-        let ends = ends.into_iter().map(|(partition, offset)| Position { partition, offset }).collect();
+        self.producer.produce(outputs, self.restarts, &mut offsets)?;
         // The generation is that of the beginning.
         let member = self.member.id().zip(self.member.generation());
         self.publications += 1;
-        let mut publication = Publication { read: read.to_vec(), member, ends, is_over: false };
+        let mut publication = Publication { read: read.to_vec(), member, offsets, is_over: false };
         if self.publications.is_multiple_of(2) {
             self.commit(&mut publication)?;
         }
@@ -415,10 +414,10 @@ impl EventLog for SimEventLog {
         Ok(())
     }
 
-    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
-        let Some(mut publication) = self.publication.take() else { return Ok(Vec::new()) };
+    fn end_publication(&mut self) -> Result<FactOffsets, EventLogError> {
+        let Some(mut publication) = self.publication.take() else { return Ok(FactOffsets::new()) };
         self.commit(&mut publication)?;
-        Ok(publication.ends)
+        Ok(publication.offsets)
     }
 }
 
@@ -451,7 +450,7 @@ struct Publication {
     read: Vec<Position>,
     /// Its id and generation.
     member: Option<(u64, u32)>,
-    ends: Vec<Position>,
+    offsets: FactOffsets,
     is_over: bool,
 }
 

@@ -21,7 +21,9 @@ pub use self::upkeep::Upkeep;
 use super::files::Files;
 use super::{AppendError, DiskLog, Leaves, Options, Place, Reader};
 use event_log::contract::{Policy, Retention, Topic, header};
-use event_log::{Applied, Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Record, Visit};
+use event_log::{
+    Applied, Entry, EventLog, EventLogError, FactOffsets, LogEvent, LogReader, Output, Position, Record, Visit,
+};
 use primitives::time::{SteadyClock, Timestamp};
 
 mod upkeep;
@@ -48,8 +50,8 @@ pub struct DiskEventLog {
     progress: DiskLog,
     /// `K`: all of `raw` below was published. None if nothing was published.
     read_until: Option<u64>,
-    /// Of the publication that was begun, if it had facts.
-    facts_end: Option<Position>,
+    /// Of the publication that was begun.
+    fact_offsets: FactOffsets,
     reader: Option<Reader>,
     /// Read records that are not published yet: offset, and the place behind each.
     brought: VecDeque<(u64, Place)>,
@@ -103,7 +105,7 @@ impl DiskEventLog {
             published,
             progress,
             read_until,
-            facts_end: None,
+            fact_offsets: FactOffsets::new(),
             reader,
             brought,
             was_assigned,
@@ -336,11 +338,19 @@ impl EventLog for DiskEventLog {
                 "raw was read up to {before}, and cannot be read up to {read_until} again"
             )));
         }
-        let has_facts = outputs.iter().any(|output| output.topic == Topic::Facts);
+        let facts = outputs.iter().filter(|output| output.topic == Topic::Facts).count();
         let missing = self.missing(outputs, read_until)?;
+        if missing[3].len() < facts {
+            return Err(EventLogError::Reopen("facts of this step are in their log already".to_owned()));
+        }
+        self.fact_offsets.clear();
         for (index, records) in missing.into_iter().enumerate().filter(|(_, records)| !records.is_empty()) {
             let Published { topic, log, .. } = &self.published[index];
-            self.append(topic.name(), log, &records)?;
+            let first = self.append(topic.name(), log, &records)?;
+            if *topic == Topic::Facts {
+                let offsets = (first..).take(records.len()).collect();
+                self.fact_offsets = FactOffsets::from([(PARTITION, offsets)]);
+            }
             if *topic == Topic::Unverified {
                 self.limit_unverified();
             }
@@ -354,13 +364,11 @@ impl EventLog for DiskEventLog {
         if let Err(error) = self.progress.delete_before(progressed) {
             warn!(%error, "delete old segments of {PROGRESS}: {error}");
         }
-        let end = Position { partition: PARTITION, offset: self.published[3].log.bounds().1 };
-        self.facts_end = has_facts.then_some(end);
         Ok(())
     }
 
-    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
-        Ok(self.facts_end.take().into_iter().collect())
+    fn end_publication(&mut self) -> Result<FactOffsets, EventLogError> {
+        Ok(std::mem::take(&mut self.fact_offsets))
     }
 }
 

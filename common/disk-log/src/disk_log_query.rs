@@ -11,12 +11,12 @@ use primitives::time::Timestamp;
 
 const PARTITION: u32 = 0;
 /// Of the published logs, those that are queried.
-const QUERIED: [Topic; 2] = [Topic::Rejected, Topic::Events];
+const QUERIED: [Topic; 3] = [Topic::Facts, Topic::Rejected, Topic::Events];
 const BATCH_RECORDS_MAX: usize = 500;
 /// Exceeded only by the last record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Reads `raw`, `rejected` and `events`. Clones share the logs that are open.
+/// Reads `raw`, `facts`, `rejected` and `events`. Clones share the logs that are open.
 #[derive(Clone)]
 pub struct DiskLogQuery {
     raw: DiskLog,
@@ -25,7 +25,7 @@ pub struct DiskLogQuery {
 }
 
 struct Published {
-    logs: [DiskLog; 2],
+    logs: Vec<(Topic, DiskLog)>,
     /// Where the last tail has come to; the next call goes on there.
     tail: Mutex<Option<Reader>>,
 }
@@ -41,10 +41,10 @@ impl DiskLogQuery {
     }
 
     pub fn open(&self, logs: &DiskEventLog) {
-        let [rejected, events] = QUERIED.map(|topic| logs.log(topic).cloned());
-        let logs = rejected.zip(events).map(|(rejected, events)| [rejected, events]);
+        let open = |topic| Some((topic, logs.log(topic)?.clone()));
+        let logs = QUERIED.into_iter().filter_map(open).collect();
         *self.published.write().unwrap_or_else(PoisonError::into_inner) =
-            logs.map(|logs| Published { logs, tail: Mutex::default() });
+            Some(Published { logs, tail: Mutex::default() });
     }
 
     fn with<T>(
@@ -64,9 +64,12 @@ impl DiskLogQuery {
         query: impl FnOnce(&DiskLog, &Mutex<Option<Reader>>) -> Result<T, EventLogError>,
     ) -> Result<T, EventLogError> {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
-        let log = QUERIED.iter().position(|queried| *queried == topic).zip(published.as_ref());
-        match log {
-            Some((index, published)) => query(&published.logs[index], &published.tail),
+        let found = published.as_ref().and_then(|published| {
+            let (_, log) = published.logs.iter().find(|(open, _)| *open == topic)?;
+            Some((log, &published.tail))
+        });
+        match found {
+            Some((log, tail)) => query(log, tail),
             None => Err(EventLogError::Reopen(format!("the log {} is not open", topic.name()))),
         }
     }

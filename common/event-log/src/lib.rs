@@ -19,7 +19,7 @@ pub use contract::HeaderName;
 pub use log::{EventLog, EventLogError, LogEvent, LogReader, Visit};
 pub use log_query::{LogQuery, LogTail, Stretch};
 pub use raw_event::{EventId, NotARawEvent, RawEvent, Redrive, TRACESTATE_BYTES_MAX};
-pub use record::{Applied, Entry, Output, Position, Record};
+pub use record::{Applied, Entry, FactOffsets, Output, Position, Record};
 pub use redrive::{is_redriven, made_at, redrive_id, redriven_from};
 
 /// The longest that a transaction of ours is open: its timeout, the broker's interval, and as much again.

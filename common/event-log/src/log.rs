@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::contract::Topic;
-use crate::record::{Applied, Entry, Output, Position};
+use crate::record::{Applied, Entry, FactOffsets, Output, Position};
 use primitives::time::Timestamp;
 
 #[derive(Debug)]
@@ -101,11 +101,10 @@ pub trait EventLog: LogReader {
     /// time; raw records may be read meanwhile.
     fn begin_publication(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<(), EventLogError>;
 
-    /// Waits for the publication that is under way. Returns for each partition of `facts` with new records the offset
-    /// behind the last of them.
-    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError>;
+    /// Waits for the publication that is under way. Returns the offset of each of its records in `facts`.
+    fn end_publication(&mut self) -> Result<FactOffsets, EventLogError>;
 
-    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<Vec<Position>, EventLogError> {
+    fn publish(&mut self, outputs: Vec<Output>, read: &[Position]) -> Result<FactOffsets, EventLogError> {
         self.begin_publication(outputs, read)?;
         self.end_publication()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::contract::Topic;
 use crate::log::{EventLog, EventLogError, LogEvent, LogReader, Visit};
-use crate::record::{Applied, Entry, Output, Position, Record};
+use crate::record::{Applied, Entry, FactOffsets, Output, Position, Record};
 use primitives::time::Timestamp;
 
 /// The identity of a log in memory.
@@ -160,7 +160,7 @@ impl<S: Script> EventLog for MemoryEventLog<S> {
         }
     }
 
-    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
-        Ok(Vec::new())
+    fn end_publication(&mut self) -> Result<FactOffsets, EventLogError> {
+        Ok(FactOffsets::new())
     }
 }

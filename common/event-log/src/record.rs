@@ -1,5 +1,7 @@
 //! Records and their positions.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +51,9 @@ pub struct Output {
     pub partition: u32,
     pub record: Record,
 }
+
+/// Where the records of `facts` in a publication lie: by partition, in the order in which they were given.
+pub type FactOffsets = BTreeMap<u32, Vec<u64>>;
 
 /// How far a state has come in a partition. The records that it applied had been published before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

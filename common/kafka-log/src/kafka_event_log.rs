@@ -16,7 +16,7 @@ use super::topics::{self, MayCreate, TopicsError};
 use super::transaction::{Publisher, stopping};
 use event_log::contract::Topic;
 use event_log::hanging::{Doubts, end_what_hangs};
-use event_log::{Applied, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Visit};
+use event_log::{Applied, EventLog, EventLogError, FactOffsets, LogEvent, LogReader, Output, Position, Visit};
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
@@ -69,7 +69,7 @@ struct Clients {
 /// A publication that is under way, on a thread of its own.
 struct Publication {
     began: Instant,
-    thread: JoinHandle<Result<Vec<Position>, EventLogError>>,
+    thread: JoinHandle<Result<FactOffsets, EventLogError>>,
 }
 
 impl Publication {
@@ -87,7 +87,7 @@ impl Publication {
         Ok(Self { began: Instant::now(), thread })
     }
 
-    fn end(self) -> Result<Vec<Position>, EventLogError> {
+    fn end(self) -> Result<FactOffsets, EventLogError> {
         self.thread.join().unwrap_or_else(|_| Err(EventLogError::Reopen("a publication panicked".into())))
     }
 }
@@ -365,10 +365,10 @@ impl EventLog for KafkaEventLog {
         Ok(())
     }
 
-    fn end_publication(&mut self) -> Result<Vec<Position>, EventLogError> {
+    fn end_publication(&mut self) -> Result<FactOffsets, EventLogError> {
         let stop = self.stop.clone();
         let clients = self.clients();
-        let Some(publication) = clients.publication.take() else { return Ok(Vec::new()) };
+        let Some(publication) = clients.publication.take() else { return Ok(FactOffsets::new()) };
         let began = publication.began;
         match publication.end() {
             Err(error) if began.elapsed() >= TRANSACTION_TIMEOUT => Err(clients.tell_apart(error, &stop)),

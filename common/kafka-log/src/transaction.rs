@@ -3,7 +3,6 @@
 //! Nothing is repaired in place. When a transaction does not plainly succeed, the whole event log is opened again:
 //! initialising the producer then decides the old transaction, and `facts` shows the outcome.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,7 +18,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use super::client::{self, LoggingContext, Role, TRANSACTION_TIMEOUT};
 use super::record::{kafka_offset, kafka_partition, outgoing};
 use event_log::contract::Topic;
-use event_log::{EventLogError, Output, Position};
+use event_log::{EventLogError, FactOffsets, Output, Position};
 use runtime::lifecycle::Stop;
 use runtime::settings::KafkaSettings;
 
@@ -44,7 +43,6 @@ impl Publisher {
         let role = Role::Transactional { id };
         let deliveries = Deliveries {
             context: LoggingContext::new(settings, role),
-            facts: settings.topic(Topic::Facts),
             batch: Mutex::default(),
             changed: Condvar::new(),
             lost_a_broker: AtomicBool::new(false),
@@ -55,18 +53,18 @@ impl Publisher {
         Ok(publisher)
     }
 
-    /// Publishes all of these or none. Returns for each partition of `facts` the offset behind its last record.
+    /// Publishes all of these or none. Returns the offset of each record of `facts`.
     pub(super) fn publish(
         &self,
         outputs: &[Output],
         read: &[Position],
         member: Option<&ConsumerGroupMetadata>,
         stop: &Stop,
-    ) -> Result<Vec<Position>, EventLogError> {
+    ) -> Result<FactOffsets, EventLogError> {
         let patience = Patience::begin();
         self.write(outputs, read, member, &patience, stop)?;
         self.insist("commit the transaction", &patience, stop, || self.producer.commit_transaction(CALL_WAIT))?;
-        self.facts_written(outputs)
+        self.fact_offsets(outputs)
     }
 
     /// Writes all of these in one transaction and aborts it: none of it becomes visible, and no transaction of this
@@ -92,10 +90,10 @@ impl Publisher {
         patience: &Patience,
         stop: &Stop,
     ) -> Result<(), EventLogError> {
-        *self.deliveries().batch() = Batch::default();
+        *self.deliveries().batch() = Batch { offsets: vec![None; outputs.len()], ..Batch::default() };
         self.producer.begin_transaction().map_err(|error| self.judge("begin a transaction", &error))?;
-        for output in outputs {
-            self.send(output, patience, stop)?;
+        for (ticket, output) in outputs.iter().enumerate() {
+            self.send(output, ticket, patience, stop)?;
         }
         // Before the offsets: that call may outlast a broker's absence, and the records would be sent again after it.
         self.wait_for_reports(outputs.len(), patience, stop)?;
@@ -140,10 +138,10 @@ impl Publisher {
         }
     }
 
-    fn send(&self, output: &Output, patience: &Patience, stop: &Stop) -> Result<(), EventLogError> {
+    fn send(&self, output: &Output, ticket: usize, patience: &Patience, stop: &Stop) -> Result<(), EventLogError> {
         let topic = self.settings.topic(output.topic);
         loop {
-            match self.producer.send(outgoing(&topic, output.partition, &output.record, 0)) {
+            match self.producer.send(outgoing(&topic, output.partition, &output.record, ticket)) {
                 Ok(()) => return Ok(()),
                 Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
                     patience.check("send records", &error, stop)?;
@@ -205,19 +203,17 @@ impl Publisher {
     }
 
     /// From the delivery reports, which must hold the offset of every fact.
-    fn facts_written(&self, outputs: &[Output]) -> Result<Vec<Position>, EventLogError> {
+    fn fact_offsets(&self, outputs: &[Output]) -> Result<FactOffsets, EventLogError> {
         let batch = self.deliveries().batch();
-        let sent = outputs.iter().filter(|output| output.topic == Topic::Facts).count();
-        if batch.facts_reported != sent {
-            // Committed, but the exact offset is known only to a reader.
-            let reported = batch.facts_reported;
-            return Err(EventLogError::Reopen(format!("{reported} of {sent} committed facts reported their offsets")));
+        let mut offsets = FactOffsets::new();
+        for (output, offset) in outputs.iter().zip(&batch.offsets).filter(|(output, _)| output.topic == Topic::Facts) {
+            let Some(offset) = *offset else {
+                // Committed, but the exact offset is known only to a reader.
+                return Err(EventLogError::Reopen("a committed fact did not report its offset".to_owned()));
+            };
+            offsets.entry(output.partition).or_default().push(offset);
         }
-        Ok(batch
-            .facts_end
-            .iter()
-            .map(|(partition, offset)| Position { partition: *partition, offset: *offset })
-            .collect())
+        Ok(offsets)
     }
 
     fn judge(&self, what: &str, error: &KafkaError) -> EventLogError {
@@ -316,7 +312,6 @@ impl Patience {
 
 struct Deliveries {
     context: LoggingContext,
-    facts: String,
     batch: Mutex<Batch>,
     /// Every record is reported, or another one failed, or a broker went away.
     changed: Condvar,
@@ -327,8 +322,8 @@ struct Deliveries {
 struct Batch {
     /// Reported records, acknowledged or not.
     reported: usize,
-    facts_reported: usize,
-    facts_end: BTreeMap<u32, u64>,
+    /// Of each record, by its ticket.
+    offsets: Vec<Option<u64>>,
     failed: Option<String>,
     /// The first failed record was too large.
     is_too_large: bool,
@@ -360,19 +355,15 @@ impl ClientContext for Deliveries {
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, _ticket: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
         let mut batch = self.batch();
         match result {
-            Ok(message) if message.topic() == self.facts => {
+            Ok(message) => {
                 // A retry of a record that the broker already had reports no offset.
-                let place = (u32::try_from(message.partition()), u64::try_from(message.offset()));
-                if let (Ok(partition), Ok(offset)) = place {
-                    batch.facts_reported += 1;
-                    let end = batch.facts_end.entry(partition).or_default();
-                    *end = (*end).max(offset + 1);
+                if let (Some(known), Ok(offset)) = (batch.offsets.get_mut(ticket), u64::try_from(message.offset())) {
+                    *known = Some(offset);
                 }
             }
-            Ok(_) => {}
             Err((error, message)) => {
                 if batch.failed.is_none() {
                     batch.is_too_large = error.rdkafka_error_code().is_some_and(is_too_large);

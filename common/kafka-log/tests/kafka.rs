@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use event_log::contract::{Retention, Topic};
-use event_log::{Entry, EventLog, EventLogError, LogEvent, LogReader, Output, Position, Record};
+use event_log::{Entry, EventLog, EventLogError, FactOffsets, LogEvent, LogReader, Output, Position, Record};
 use kafka_log::{Batches, Fault, FaultScope, KafkaEventLog, RawProducer, ReportError, Reports, SendError};
 use primitives::time::Timestamp;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -385,11 +385,12 @@ fn what_is_published_is_read_where_it_was_said_to_be_and_raw_goes_on_behind_it()
             output(Topic::Facts, 0, &format!("{round} last")),
             Output { record: Record { value: None, ..record("gone") }, ..output(Topic::Installations, 0, "") },
         ];
-        let ends =
+        let offsets =
             owner.event_log.publish(outputs, &[Position { partition: 0, offset: round + 1 }]).expect("publishes");
-        for end in ends {
-            let last = read(&mut owner.event_log, Topic::Facts, end.partition, 0).pop().expect("facts");
-            assert_eq!(last.position.offset + 1, end.offset, "round {round}");
+        for (partition, offsets) in offsets {
+            let facts = read(&mut owner.event_log, Topic::Facts, partition, 0);
+            let lie_at: Vec<u64> = facts.iter().map(|fact| fact.position.offset).collect();
+            assert!(lie_at.ends_with(&offsets), "round {round}: {lie_at:?} and {offsets:?}");
         }
         assert_eq!(owner.event_log.committed(0).expect("answers"), Some(round + 1));
     }
@@ -467,8 +468,9 @@ fn a_successor_finds_what_was_committed_before_the_crash() {
     world.send(0, "one");
     let mut owner = Owner::new(world.open("a"));
     owner.until("raw comes", |owner| owner.raw.len() == 2);
-    let ends = owner.event_log.publish(vec![output(Topic::Facts, 0, "f")], &[Position { partition: 0, offset: 1 }]);
-    let ends = ends.expect("publishes");
+    let outputs = [(Topic::Facts, 0, "f"), (Topic::Events, 0, "e"), (Topic::Facts, 1, "h"), (Topic::Facts, 0, "g")];
+    let outputs = outputs.map(|(topic, partition, value)| output(topic, partition, value)).to_vec();
+    let offsets = owner.event_log.publish(outputs, &[Position { partition: 0, offset: 1 }]).expect("publishes");
     drop(owner);
 
     let mut successor = world.open("a");
@@ -476,8 +478,10 @@ fn a_successor_finds_what_was_committed_before_the_crash() {
     assert_eq!(assigned, [0, 1]);
     assert_eq!(successor.committed(0).expect("answers"), Some(1));
     let facts = read(&mut successor, Topic::Facts, 0, 0);
-    assert_eq!(values(&facts), ["f"]);
-    assert_eq!(facts[0].position.offset + 1, ends[0].offset);
+    assert_eq!(values(&facts), ["f", "g"]);
+    let lie_at = |facts: &[Entry]| facts.iter().map(|fact| fact.position.offset).collect::<Vec<_>>();
+    let others = read(&mut successor, Topic::Facts, 1, 0);
+    assert_eq!(offsets, FactOffsets::from([(0, lie_at(&facts)), (1, lie_at(&others))]));
 }
 
 #[test]

@@ -174,6 +174,8 @@ pub struct Claims {
     pub(crate) last_decision: Option<Timestamp>,
     pub(crate) last_fact: Option<LastFact>,
     pub(crate) description: Description,
+    /// When the first of its events was received that are facts. The last field: see the encoding of rows.
+    pub first_heard_at: Option<Timestamp>,
 }
 
 /// What a principal says about the portal: the newest value of each field.
@@ -208,6 +210,8 @@ impl Claims {
         }
         let first_word = (offset, fact.stamp.occurred_at);
         self.first_word = Some(self.first_word.map_or(first_word, |known| known.min(first_word)));
+        let received_at = fact.stamp.received_at;
+        self.first_heard_at = Some(self.first_heard_at.map_or(received_at, |known| known.min(received_at)));
         if self.last_fact.as_ref().is_none_or(|last| last.offset < offset) {
             self.last_fact = Some(LastFact { offset, name: fact.kind.name().to_owned(), stamp: fact.stamp });
         }

@@ -105,11 +105,11 @@ impl Principal {
         self.heard_at().max()
     }
 
-    /// Of its first and last turns, its last fact and its held events.
+    /// Of its first and last facts, some of its turns, and its held events.
     fn heard_at(&self) -> impl Iterator<Item = Timestamp> {
         let turns = self.claims.turns.iter().map(|(_, turn)| turn.when.1);
         let held = self.held.values().filter_map(|held| made_at(held.id));
-        turns.chain(held).chain(self.last_fact_at())
+        turns.chain(held).chain(self.claims.first_heard_at).chain(self.last_fact_at())
     }
 }
 

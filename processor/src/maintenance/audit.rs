@@ -4,14 +4,14 @@
 //! Works partition by partition: everything about an installation is in one partition, so memory holds the keys of one
 //! partition only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use bitrix24::Installation;
 use event_log::contract::{Topic, partition_of_installation};
-use event_log::{Entry, EventId, EventLog, EventLogError, LogReader, Position, RawEvent, Record};
+use event_log::{Entry, EventId, EventLog, EventLogError, LogReader, Position};
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use runtime::lifecycle::Stop;
@@ -20,11 +20,15 @@ use serde_json::Value;
 use crate::maintenance::rebuild::{RebuildProgress, read_all};
 use crate::maintenance::repair::{Because, CORRECTIONS_MAX, Correction, Repairs};
 use crate::run::assignment::read_facts;
+use crate::run::facts::fact;
 use crate::run::failure::Failure;
 use crate::run::publish::{permission_key, permission_value};
 use crate::run::recent_events::RecentEvents;
-use crate::state::{Store, StoreError, Trusts, opening};
-use domain::{DECISIONS_KEPT, Event, Fact, FactKey, INTERPRETATION, Revision, interpret, interpret_command};
+use crate::state::{Store, Trusts, opening};
+use domain::DECISIONS_KEPT;
+use facts::{Current, Facts, event};
+
+mod facts;
 
 /// Further differences are counted but not listed.
 const NAMED_MAX: usize = 1_000;
@@ -209,39 +213,53 @@ impl Auditor<'_> {
             read = read.max(self.logs.reader().committed(partition)?);
         }
         let read = read.unwrap_or(first).min(end);
-        let (mut explained, mut found, mut failed) = (BTreeSet::new(), Found::of(self.logs.are_repaired()), Ok(()));
+        let mut facts = self.current_facts(partition, first)?;
+        self.audit.facts += facts.values().filter(|fact| fact.raw < read).count() as u64;
+        let (mut found, mut failed) = (Found::of(self.logs.are_repaired()), Ok(()));
         let from = Position { partition, offset: first };
         let (store, events) = (&self.store, &mut self.audit.events);
         self.logs.reader().read(Topic::Raw, from, read, &mut |entry| {
             *events += 1;
-            match event(store, &entry, &mut explained) {
+            match event(store, &entry, &mut facts) {
                 Ok(different) => different.into_iter().for_each(|(what, correction)| found.add(what, correction)),
                 Err(error) => failed = Err(error),
             }
             if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         failed?;
-
-        let (first_fact, end) = self.logs.reader().bounds(Topic::Facts, partition)?;
-        let end = end.min(self.store.checkpoint(partition).facts);
-        let from = Position { partition, offset: first_fact };
-        let facts = &mut self.audit.facts;
-        self.logs.reader().read(Topic::Facts, from, end, &mut |entry| {
-            if let Some(fact) = fact(&entry)
-                && (first..read).contains(&fact.raw.offset)
-            {
-                *facts += 1;
-                if !explained.contains(&(fact.raw.offset, fact.stamp.id)) {
-                    found.add(Difference::NoEvent(fact.raw, fact.installation, fact.stamp.id), None);
-                }
+        for ((about, id), fact) in facts {
+            if fact.raw < read && !fact.is_explained {
+                let place = Position { partition, offset: fact.raw };
+                found.add(Difference::NoEvent(place, about, id), None);
             }
-            ControlFlow::Continue(())
-        })?;
+        }
         self.audit.found += found.more;
         for (difference, correction) in found.some {
             self.add(difference, correction);
         }
         Ok(())
+    }
+
+    /// The facts of a partition that follow from `raw` at `from` or behind it, without those that were corrected.
+    fn current_facts(&mut self, partition: u32, from: u64) -> Result<Facts, Failure> {
+        let (first, end) = self.logs.reader().bounds(Topic::Facts, partition)?;
+        let end = end.min(self.store.checkpoint(partition).facts);
+        let (mut facts, mut failed) = (Facts::new(), Ok(()));
+        let store = &self.store;
+        let mut take = |entry: &Entry| -> Result<(), Failure> {
+            let Some(fact) = fact(entry)?.filter(|fact| fact.raw.offset >= from) else { return Ok(()) };
+            let place = store.place(&fact.installation, fact.stamp.id)?;
+            if place.is_some_and(|place| place.offset == entry.position.offset) {
+                facts.insert((fact.installation.clone(), fact.stamp.id), Current::new(fact));
+            }
+            Ok(())
+        };
+        self.logs.reader().read(Topic::Facts, Position { partition, offset: first }, end, &mut |entry| {
+            failed = take(&entry);
+            if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        failed?;
+        Ok(facts)
     }
 
     /// Compares the last record of each key in the compacted topics with the state.
@@ -362,75 +380,6 @@ struct ExpectedRecord {
 /// The text of a JSON value has sorted keys.
 fn hash(value: &Value) -> Fingerprint {
     Fingerprint::of(&value.to_string())
-}
-
-/// Checks one event of `raw`, and adds the fact that it explains to `explained`.
-fn event(
-    store: &Store,
-    entry: &Entry,
-    explained: &mut BTreeSet<(u64, EventId)>,
-) -> Result<Option<(Difference, Option<Correction>)>, StoreError> {
-    let place = entry.position;
-    let Ok(raw) = RawEvent::from_record(&entry.record) else { return Ok(None) };
-    if raw.is_command {
-        if let Ok(fact) = interpret_command(&raw, place) {
-            explained.insert((place.offset, fact.stamp.id));
-        }
-        return Ok(None);
-    }
-    let Ok(event) = interpret(&raw, place) else { return Ok(None) };
-    let (about, id) = (event.installation.clone(), event.stamp.id);
-    let correction = |fact, because| {
-        // Without the body, which a fact does not need.
-        let Record { headers, at, .. } = &entry.record;
-        let raw = Record { key: None, value: None, headers: headers.clone(), at: *at };
-        Some(Correction::Fact(Box::new(fact), Box::new(raw), because))
-    };
-    Ok(match store.fact(&about, id)? {
-        None => match event.fact() {
-            Some(fact) if is_due(store, &event)? => {
-                Some((Difference::NoFact(place, about, id), correction(fact, Because::Missing)))
-            }
-            Some(_) | None => None,
-        },
-        // A second copy of the event in `raw` adds nothing.
-        Some(known) if known.raw.offset < place.offset => None,
-        Some(known) => {
-            explained.insert((place.offset, id));
-            let expected = event.fact().unwrap_or_else(|| event.described());
-            let expected = Fact { revision: known.revision, ..expected };
-            if known == expected {
-                None
-            } else if known.revision.interpretation > INTERPRETATION {
-                Some((Difference::NewerFact(place, about, id), None))
-            } else {
-                let fact = Fact { revision: behind(known.revision), ..expected };
-                Some((Difference::OtherFact(place, about, id), correction(fact, Because::Other)))
-            }
-        }
-    })
-}
-
-/// The revision of a correction to a fact of this revision.
-fn behind(known: Revision) -> Revision {
-    let today = Revision::default();
-    if known < today { today } else { Revision { correction: known.correction.saturating_add(1), ..known } }
-}
-
-/// Whether the fact of an event must exist: all facts of a trusted principal since it is trusted. Other events are
-/// held, or gave way.
-fn is_due(store: &Store, event: &Event) -> Result<bool, StoreError> {
-    let state = store.installation(&event.installation)?;
-    let Some(known) = state.principals.get(&event.principal) else { return Ok(false) };
-    let since = state.trusted_from(event.principal, store.trust(&event.installation.app));
-    Ok(since.is_some_and(|since| since <= event.raw.offset) && !known.held.contains_key(&event.raw.offset))
-}
-
-fn fact(entry: &Entry) -> Option<Fact> {
-    match FactKey::parse(entry.record.key.as_deref()?)? {
-        FactKey::Fact(..) => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
-        FactKey::Held(_) | FactKey::Heard(_) | FactKey::Progress | FactKey::Accepted(_) => None,
-    }
 }
 
 fn ends(logs: &mut dyn LogReader) -> Result<Vec<u64>, Failure> {

@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
 use bitrix24::Installation;
-use event_log::EventId;
 use event_log::contract::partition_of_installation;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
@@ -39,17 +38,6 @@ pub async fn show(query: QueryRequest, path: web::Path<(String, String)>) -> Res
     let store = query.store(&query.parameters(&[AFTER, WAIT])?).await?;
     let (installation, state) = find(&store, &query.caller, &path)?;
     Ok(HttpResponse::Ok().json(record(&store, &installation, &state)))
-}
-
-/// `GET /v1/installations/{app}/{member_id}/history`: facts of every principal, oldest first.
-pub async fn history(query: QueryRequest, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
-    let parameters = query.parameters(&PAGED)?;
-    let (limit, behind) = (parameters.limit()?, parameters.cursor(|text| EventId::parse_str(text).ok())?);
-    let store = query.store(&parameters).await?;
-    let (installation, _) = find(&store, &query.caller, &path)?;
-    let facts = store.history(&installation, behind, limit)?;
-    let next = facts.last().filter(|_| facts.len() == limit).map(|fact| fact.stamp.id);
-    Ok(HttpResponse::Ok().json(json!({ "items": facts, "next": next })))
 }
 
 /// `GET /v1/installations/{app}/{member_id}/methods`: decisions by method and token.

@@ -6,8 +6,10 @@ use event_log::{EventLogError, LogQuery};
 use primitives::time::{self, Timestamp};
 
 use super::context::QueryContext;
+use super::parameters::wrong;
 use super::problem::Problem;
 use super::request::block;
+use crate::state::StoreError;
 
 /// Reads the logs on a thread that may block.
 pub async fn read_logs<T: Send + 'static, E: Send + 'static>(
@@ -26,6 +28,36 @@ impl From<EventLogError> for Problem {
     fn from(error: EventLogError) -> Self {
         tracing::warn!("a query could not read the logs: {error}");
         Self::NotReadable
+    }
+}
+
+#[derive(Debug)]
+pub enum ReadFailure {
+    Log(EventLogError),
+    State(StoreError),
+    /// The cursor is of logs with another number of partitions.
+    Cursor,
+}
+
+impl From<EventLogError> for ReadFailure {
+    fn from(error: EventLogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl From<StoreError> for ReadFailure {
+    fn from(error: StoreError) -> Self {
+        Self::State(error)
+    }
+}
+
+impl From<ReadFailure> for Problem {
+    fn from(failure: ReadFailure) -> Self {
+        match failure {
+            ReadFailure::Log(error) => error.into(),
+            ReadFailure::State(error) => Self::State(error),
+            ReadFailure::Cursor => wrong("cursor", "the `next` of an earlier answer"),
+        }
     }
 }
 

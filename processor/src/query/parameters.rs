@@ -15,7 +15,7 @@ use super::problem::Problem;
 pub const AFTER: &str = "after";
 pub const WAIT: &str = "wait";
 
-pub const LIMIT_MAX: usize = 1_000;
+const LIMIT_MAX: usize = 1_000;
 const LIMIT: usize = 100;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;

@@ -52,6 +52,8 @@ pub enum Problem {
     NotYet,
     #[error("the state is not open yet")]
     NotOpen,
+    #[error("facts are being read again after an upgrade; histories are known afterwards")]
+    Outdated,
     #[error("the state cannot be read")]
     State(#[from] StoreError),
 }
@@ -86,7 +88,7 @@ impl Problem {
             Self::Cursor(CursorFault::OtherLog) => (StatusCode::GONE, "cursor-of-another-log"),
             Self::Cursor(CursorFault::Ahead) => (StatusCode::GONE, "cursor-ahead"),
             Self::NotYet => (StatusCode::GATEWAY_TIMEOUT, "not-yet"),
-            Self::NotOpen => (StatusCode::SERVICE_UNAVAILABLE, "not-open"),
+            Self::NotOpen | Self::Outdated => (StatusCode::SERVICE_UNAVAILABLE, "not-open"),
             Self::State(_) => (StatusCode::INTERNAL_SERVER_ERROR, "state"),
         }
     }
@@ -110,6 +112,7 @@ impl ResponseError for Problem {
             }
             Self::NotYet
             | Self::NotOpen
+            | Self::Outdated
             | Self::NotReadable
             | Self::TooManyReaders
             | Self::TooManyWait

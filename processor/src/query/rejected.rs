@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::installations::PAGED;
-use super::log_reads::read_logs;
+use super::log_reads::{ReadFailure, read_logs};
 use super::parameters::{AFTER, WAIT};
 use super::problem::Problem;
 use super::request::QueryRequest;
@@ -16,13 +16,11 @@ use super::wait::After;
 use find::{Name, find, raw_record};
 use item::Item;
 use page::{Cursor, page};
-use reading::ReadFailure;
 use selection::{FILTERS, Selection};
 
 mod find;
 mod item;
 mod page;
-mod reading;
 mod redrive;
 mod selection;
 

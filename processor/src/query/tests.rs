@@ -6,7 +6,7 @@ use bitrix24::Installation;
 use disk_log::{DiskLog, Options};
 use event_log::contract::Retention;
 use event_log::{EventId, LogQuery, Position};
-use kafka_log::{KafkaLogQuery, RawWriter};
+use kafka_log::RawWriter;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use runtime::settings::KafkaSettings;
@@ -21,11 +21,12 @@ use crate::command_log::CommandLog;
 use crate::run::recent_events::RecentEvents;
 use crate::run::shared::Shared;
 use crate::state::Store;
-use crate::state::memory::Memory;
+use crate::state::memory::{Facts, Memory};
 use crate::state::{Progressed, Trusts};
 use domain::{Change, Decision, Fact, FactKind, Method, Profile, Revision, Stamp};
 
 mod feed;
+mod history;
 mod mistakes;
 mod page;
 mod rejected;
@@ -39,15 +40,13 @@ const EVENT: EventId = EventId::from_u128(7);
 fn context(tokens: &[&str]) -> QueryContext {
     let store = Store::open(Box::new(Memory::default()), "log", 1, Trusts::default()).expect("open");
     let now = Timestamp::now();
-    let fact = |offset: u64, kind: FactKind| {
-        Change::Fact(Box::new(Fact {
-            installation: Installation::parse("crm-sync", MEMBER).expect("valid"),
-            stamp: Stamp::new(Some(now), now, EventId::from_u128(offset.into())),
-            principal: Fingerprint::of("application token"),
-            raw: Position { partition: 0, offset },
-            revision: Revision::default(),
-            kind,
-        }))
+    let fact = |offset: u64, kind: FactKind| Fact {
+        installation: Installation::parse("crm-sync", MEMBER).expect("valid"),
+        stamp: Stamp::new(Some(now), now, EventId::from_u128(offset.into())),
+        principal: Fingerprint::of("application token"),
+        raw: Position { partition: 0, offset },
+        revision: Revision::default(),
+        kind,
     };
     let profile = Profile { domain: Some("some.bitrix24.com".into()), ..Profile::default() };
     let installed = FactKind::Installed { complete: true, profile };
@@ -55,12 +54,14 @@ fn context(tokens: &[&str]) -> QueryContext {
     let token = Fingerprint::of("token");
     let decided = FactKind::MethodDecided { method, token, decision: Decision::Granted, profile: Profile::default() };
     let progressed = Progressed { raw: 2, log: EventId::nil(), last: None };
-    store.apply(0, &[fact(0, installed), fact(1, decided)], Some(progressed), 3).expect("applied");
+    let facts = [fact(0, installed), fact(1, decided)];
+    let changes = facts.clone().map(|fact| Change::Fact(Box::new(fact)));
+    apply(&store, &changes, Some(progressed), 3);
 
     let recent_events = RecentEvents::default();
     recent_events.add([EVENT], []);
     let tokens = tokens.iter().map(|token| query_token(token)).collect();
-    let logs = Arc::new(KafkaLogQuery::new(no_kafka()));
+    let logs = Arc::new(history::Log::of((0..).zip(facts).collect()));
     QueryContext::new(
         Shared::of(store),
         recent_events,
@@ -78,7 +79,12 @@ fn feed(logs: Arc<dyn LogQuery>, registry: &Registry) -> Feed {
     Feed::new(logs, limits, 100, registry, Stop::default())
 }
 
-/// Not reached until a command comes, or a query about the logs.
+/// The changes lie in `facts` one after the other, from 0 on.
+fn apply(store: &Store, changes: &[Change], progressed: Option<Progressed>, facts: u64) {
+    store.apply(0, changes.iter().zip(0..), progressed, facts, &mut Facts::default()).expect("applied");
+}
+
+/// Not reached until a command comes.
 fn no_kafka() -> KafkaSettings {
     KafkaSettings {
         servers: "127.0.0.1:1".into(),
@@ -135,15 +141,6 @@ async fn lists_are_filtered_and_go_on_behind_the_cursor() {
     assert_eq!(rest, json!({ "items": [], "next": null }));
     let (_, none) = ask(context, get("/v1/installations?status=uninstalled")).await;
     assert_eq!(none["items"], json!([]));
-}
-
-#[actix_web::test]
-async fn history_is_all_facts_oldest_first() {
-    let (_, history) = ask(context(&[]), get(&format!("/v1/installations/crm-sync/{MEMBER}/history"))).await;
-    let items = history["items"].as_array().expect("a list");
-    let kinds: Vec<&Value> = items.iter().map(|item| &item["type"]).collect();
-    assert_eq!(kinds, ["ONAPPINSTALL", "ONAPPMETHODCONFIRM"]);
-    assert_eq!(items[1]["raw"], json!({ "partition": 0, "offset": 1 }));
 }
 
 #[actix_web::test]

@@ -1,13 +1,11 @@
 //! `POST /v1/verify`: is this the portal's token? And who speaks for an installation.
 
-use std::collections::BTreeMap;
-
 use actix_web::{HttpResponse, web};
 use primitives::secret::{Fingerprint, Secret};
 use serde_json::json;
 
 use super::installations::{PAGED, find};
-use super::parameters::{AFTER, Body, LIMIT_MAX, WAIT};
+use super::parameters::{AFTER, Body, WAIT};
 use super::problem::Problem;
 use super::request::QueryRequest;
 use super::wait::After;
@@ -44,14 +42,5 @@ pub async fn principals(query: QueryRequest, path: web::Path<(String, String)>) 
     let is_end = items.len() <= limit;
     items.truncate(limit);
     let next = items.last().filter(|_| !is_end).map(|last| last.principal);
-    // The state has a principal's first and last facts only; the history begins with the first ones.
-    let mut first_facts = BTreeMap::new();
-    for fact in store.history(&installation, None, LIMIT_MAX)? {
-        first_facts.entry(fact.principal).or_insert(fact.stamp.received_at);
-    }
-    for item in &mut items {
-        let known = item.first_heard_at.into_iter().chain(first_facts.get(&item.principal).copied());
-        item.first_heard_at = known.min();
-    }
     Ok(HttpResponse::Ok().json(json!({ "items": items, "next": next })))
 }

@@ -8,13 +8,14 @@ use event_log::contract::{NOOP, Topic};
 use event_log::{Entry, EventId, EventLogError, LogReader, Position};
 use tracing::warn;
 
+use crate::run::facts::{BusyLog, SessionLog, Unapplied, unreadable};
 use crate::run::failure::Failure;
 use crate::run::inconsistency::Inconsistency;
 use crate::run::publish::{Accepted, HeardRecord, Progress};
 use crate::run::recent_events::RecentEvents;
 use crate::run::resume_offsets::ResumeOffsets;
-use crate::state::{Checkpoint, Progressed, Store, StoreError};
-use domain::{Change, Fact, FactKey, HeldDetails};
+use crate::state::{Checkpoint, FactLog, Progressed, Store, StoreError};
+use domain::{Change, FactKey, HeldDetails};
 
 /// Changes per batch, and their approximate size. Memory holds two batches, since one is read while the other is
 /// applied. Large batches touch each installation once, not many times.
@@ -145,34 +146,68 @@ pub fn read_facts(
     from: Position,
     until: u64,
 ) -> Result<(), Failure> {
+    let mut from = from;
+    while let Some(correcting) = read_to_correction(event_log, store, recent_events, from, until)? {
+        correcting.apply(store, recent_events, &mut SessionLog(event_log))?;
+        from.offset = correcting.end.unwrap_or(until);
+    }
+    Ok(())
+}
+
+/// The same, up to the first step that corrects facts, which is returned: others have to be read for it.
+fn read_to_correction(
+    event_log: &mut dyn LogReader,
+    store: &Store,
+    recent_events: &RecentEvents,
+    from: Position,
+    until: u64,
+) -> Result<Option<Changes>, Failure> {
     let (first, _) = event_log.bounds(Topic::Facts, from.partition)?;
+    let apply = |changes: Changes| match changes.apply(store, recent_events, &mut BusyLog) {
+        Ok(()) => Ok(None),
+        Err(Unapplied::Corrects) => Ok(Some(changes)),
+        Err(Unapplied::Failed(error)) => Err(Failure::from(error)),
+    };
     thread::scope(|scope| {
         let (mut step, mut applying) = (CatchUpStep { first, ..CatchUpStep::new(store, from.partition) }, None);
-        let mut take = |entry: &Entry| -> Result<(), Failure> {
+        let mut take = |entry: &Entry| -> Result<Option<Changes>, Failure> {
             step.take(entry)?;
             if step.is_full() {
-                ended(applying.take())?;
+                if let Some(correcting) = ended(applying.take())? {
+                    return Ok(Some(correcting));
+                }
                 let changes = step.cut();
-                applying = Some(scope.spawn(move || changes.apply(store, recent_events)));
+                applying = Some(scope.spawn(move || apply(changes)));
             }
-            Ok(())
+            Ok(None)
         };
-        let mut taken: Result<(), Failure> = Ok(());
+        let mut taken = Ok(None);
         event_log.read(Topic::Facts, from, until, &mut |entry| {
             taken = take(&entry);
-            if taken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if matches!(taken, Ok(None)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        taken?;
-        ended(applying)?;
-        step.cut().apply(store, recent_events)
+        match taken? {
+            Some(correcting) => Ok(Some(correcting)),
+            None => match ended(applying)? {
+                Some(correcting) => Ok(Some(correcting)),
+                None => apply(step.cut()),
+            },
+        }
     })
 }
 
-fn ended(applying: Option<ScopedJoinHandle<'_, Result<(), Failure>>>) -> Result<(), Failure> {
-    applying.map_or(Ok(()), |applying| applying.join().unwrap_or_else(|why| panic::resume_unwind(why)))
+type Applying<'scope> = ScopedJoinHandle<'scope, Result<Option<Changes>, Failure>>;
+
+fn ended(applying: Option<Applying<'_>>) -> Result<Option<Changes>, Failure> {
+    applying.map_or(Ok(None), |applying| applying.join().unwrap_or_else(|why| panic::resume_unwind(why)))
 }
 
-pub fn follow(store: &Store, recent_events: &RecentEvents, entries: &[Entry]) -> Result<(), Failure> {
+pub fn follow(
+    event_log: &mut dyn LogReader,
+    store: &Store,
+    recent_events: &RecentEvents,
+    entries: &[Entry],
+) -> Result<(), Failure> {
     for stretch in entries.chunk_by(|one, next| one.position.partition == next.position.partition) {
         let partition = stretch[0].position.partition;
         let known = store.checkpoint(partition).facts;
@@ -180,7 +215,7 @@ pub fn follow(store: &Store, recent_events: &RecentEvents, entries: &[Entry]) ->
         for entry in stretch.iter().filter(|entry| entry.position.offset >= known) {
             step.take(entry)?;
         }
-        step.cut().apply(store, recent_events)?;
+        step.cut().apply(store, recent_events, &mut SessionLog(event_log))?;
     }
     Ok(())
 }
@@ -238,18 +273,20 @@ struct CatchUpStep<'a> {
 #[derive(Default)]
 struct Changes {
     partition: u32,
-    list: Vec<Change>,
+    /// With their offsets.
+    list: Vec<(Change, u64)>,
     ids: Vec<EventId>,
     progressed: Option<Progressed>,
     end: Option<u64>,
 }
 
 impl Changes {
-    fn apply(self, store: &Store, recent_events: &RecentEvents) -> Result<(), Failure> {
+    fn apply<L: FactLog>(&self, store: &Store, recent_events: &RecentEvents, log: &mut L) -> Result<(), L::Error> {
         if let Some(end) = self.end {
-            store.apply(self.partition, &self.list, self.progressed, end)?;
-            recent_events.change(self.list.iter().map(Change::installation));
-            recent_events.add(self.ids, []);
+            let changes = self.list.iter().map(|(change, offset)| (change, *offset));
+            store.apply(self.partition, changes, self.progressed, end, log)?;
+            recent_events.change(self.list.iter().map(|(change, _)| change.installation()));
+            recent_events.add(self.ids.iter().copied(), []);
         }
         Ok(())
     }
@@ -276,33 +313,34 @@ impl<'a> CatchUpStep<'a> {
             return Ok(());
         }
         let key = entry.record.key.as_deref().and_then(FactKey::parse);
-        match (key, &entry.record.value) {
-            (Some(FactKey::Progress), Some(value)) => self.progress(value, entry.position)?,
-            (Some(FactKey::Fact(_, _)), Some(value)) => match serde_json::from_slice::<Fact>(value) {
-                Ok(fact) => self.changes.list.push(Change::Fact(Box::new(fact))),
-                Err(error) => return Err(unreadable(entry.position, &error.to_string())),
-            },
-            (Some(FactKey::Held(held)), Some(value)) => match serde_json::from_slice::<HeldDetails>(value) {
-                Ok(details) => self.changes.list.push(Change::Held(held, details)),
-                Err(error) => return Err(unreadable(entry.position, &error.to_string())),
-            },
-            (Some(FactKey::Held(held)), None) => self.changes.list.push(Change::NoLongerHeld(held)),
-            (Some(FactKey::Heard(installation)), Some(value)) => match serde_json::from_slice::<HeardRecord>(value) {
-                Ok(heard) => self.changes.list.push(Change::Heard(installation, heard.heard_at)),
-                Err(error) => return Err(unreadable(entry.position, &error.to_string())),
-            },
+        let malformed = |error: serde_json::Error| unreadable(entry.position, &error.to_string());
+        let change = match (key, &entry.record.value) {
+            (Some(FactKey::Progress), Some(value)) => return self.progress(value, entry.position),
+            (Some(FactKey::Fact(_, _)), Some(value)) => Change::Fact(serde_json::from_slice(value).map_err(malformed)?),
+            (Some(FactKey::Held(held)), Some(value)) => {
+                let details: HeldDetails = serde_json::from_slice(value).map_err(malformed)?;
+                Change::Held(held, details)
+            }
+            (Some(FactKey::Held(held)), None) => Change::NoLongerHeld(held),
+            (Some(FactKey::Heard(installation)), Some(value)) => {
+                let heard: HeardRecord = serde_json::from_slice(value).map_err(malformed)?;
+                Change::Heard(installation, heard.heard_at)
+            }
             (Some(FactKey::Accepted(_)), _) => {
                 let begins = self.store.checkpoint(self.partition).begin;
                 // After facts were restored, a state that was folded from all of them is valid.
                 if begin_of(entry).is_some_and(|accepted| accepted > begins) && self.first > begins {
                     return Err(of_another_log(self.partition));
                 }
+                return Ok(());
             }
             (Some(FactKey::Fact(_, _) | FactKey::Heard(_) | FactKey::Progress), None) => {
                 warn!(partition = self.partition, offset = entry.position.offset, "ignored a tombstone in facts");
+                return Ok(());
             }
-            (None, _) => return Err(unreadable(entry.position, "the key is unknown")),
-        }
+            (None, _) => return Err(unreadable(entry.position, "the key is unknown").into()),
+        };
+        self.changes.list.push((change, entry.position.offset));
         Ok(())
     }
 
@@ -323,11 +361,6 @@ impl<'a> CatchUpStep<'a> {
         self.changes.ids.extend(progress.folded);
         Ok(())
     }
-}
-
-fn unreadable(position: Position, why: &str) -> Failure {
-    let Position { partition, offset } = position;
-    EventLogError::Fatal(format!("facts {partition}/{offset} cannot be read: {why}")).into()
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use bitrix24::Installation;
 use event_log::contract::{Topic, header};
-use event_log::{Entry, EventId, EventLog, Position, RawEvent};
+use event_log::{Entry, EventId, EventLog, EventLogError, Position, RawEvent};
 use runtime::lifecycle::Stop;
 use tracing::warn;
 
 use crate::metrics::{Metrics, Step};
 use crate::run::batch::{Batch, Known};
 use crate::run::dedup::Dedup;
+use crate::run::facts::SessionLog;
 use crate::run::failure::Failure;
 use crate::run::held::HeldEvents;
 use crate::run::inconsistency::Inconsistency;
@@ -155,19 +156,26 @@ impl<'a> Owner<'a> {
     /// Waits until the step is published, and applies it.
     pub fn finish(&mut self, event_log: &mut dyn EventLog) -> Result<(), Failure> {
         let Some(Publishing { batch, logs, began }) = self.published.take() else { return Ok(()) };
-        let ends = event_log.end_publication()?;
+        let mut offsets = event_log.end_publication()?;
         self.metrics.took(Step::Publish, began.elapsed());
 
         let began = Instant::now();
         for (partition, done) in &batch.partitions {
-            let end = ends.iter().find(|end| end.partition == *partition).map(|end| end.offset);
+            let offsets = offsets.remove(partition).unwrap_or_default();
+            // A fact record for each change, and a progress record behind them.
+            if offsets.len() != done.changes.len() + 1 && !(offsets.is_empty() && done.changes.is_empty()) {
+                let why = format!("{} facts were published for {} changes", offsets.len(), done.changes.len());
+                return Err(EventLogError::Reopen(why).into());
+            }
+            let end = offsets.iter().max().map(|last| last + 1);
             let known = self.store.checkpoint(*partition).facts;
             if let Some(end) = end.filter(|end| *end <= known) {
                 return Err(Inconsistency::facts_went_back(*partition, known, end).into());
             }
             let facts = end.unwrap_or(known);
             let progressed = Progressed { raw: done.raw, log: logs[partition], last: done.last };
-            self.store.apply(*partition, &done.changes, Some(progressed), facts)?;
+            let changes = done.changes.iter().zip(offsets);
+            self.store.apply(*partition, changes, Some(progressed), facts, &mut SessionLog(event_log))?;
         }
         self.metrics.took(Step::Apply, began.elapsed());
         self.recent_events.change(batch.installations.keys());

@@ -7,12 +7,14 @@ use bitrix24::Installation;
 use event_log::EventId;
 use primitives::secret::Fingerprint;
 
+use super::digest::Digest;
+use super::places::{Place, Places};
 use super::{Store, StoreError, codec, keys, lock};
 use domain::{Change, Fact, HeldDetails, HeldEvent, InstallationState, Principal};
 
 pub struct Changeset<'a> {
     store: &'a Store,
-    installation: &'a Installation,
+    pub installation: &'a Installation,
     pub before: Arc<InstallationState>,
     pub after: InstallationState,
     facts: BTreeMap<EventId, Known<'a>>,
@@ -22,10 +24,26 @@ pub struct Changeset<'a> {
     is_stale: bool,
 }
 
+/// What a step writes, and the digest behind it.
+pub struct Written {
+    pub digest: Digest,
+    pub rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Written {
+    fn put(&mut self, key: Vec<u8>, old: Option<&[u8]>, new: Option<Vec<u8>>) {
+        self.digest.replace(&key, old, new.as_deref());
+        self.rows.push((key, new));
+    }
+}
+
+/// What is known of a fact by its id.
+#[derive(Default)]
 struct Known<'a> {
-    row: Option<Vec<u8>>,
-    old: Option<Fact>,
-    new: Option<&'a Fact>,
+    old: Option<Place>,
+    new: Option<(&'a Fact, u64)>,
+    /// It has the revision of the old one, which has to be read for the two to be compared.
+    rival: Option<(&'a Fact, u64)>,
 }
 
 impl<'a> Changeset<'a> {
@@ -46,45 +64,85 @@ impl<'a> Changeset<'a> {
         })
     }
 
-    /// Joins a change. Of two facts with one key the higher revision wins, in any order.
-    pub fn make(&mut self, change: &'a Change) -> Result<(), StoreError> {
-        let fact = match change {
-            Change::Fact(fact) => fact,
-            Change::Held(held, HeldDetails { fact, .. }) => {
-                self.hold(held, fact.as_deref())?;
-                self.after.apply(change);
-                return Ok(());
-            }
+    /// Joins a change that lies at `offset` in `facts`.
+    pub fn make(&mut self, change: &'a Change, offset: u64) -> Result<(), StoreError> {
+        match change {
+            Change::Fact(fact) => return self.add(change, fact, offset),
+            Change::Held(held, HeldDetails { fact, .. }) => self.hold(held, fact.as_deref())?,
             Change::NoLongerHeld(held) => {
                 let known = self.after.principals.get(&held.principal);
                 if known.and_then(|known| known.held.get(&held.offset)).is_some_and(|held| held.has_fact) {
                     self.hold(held, None)?;
                 }
-                self.after.apply(change);
-                return Ok(());
             }
-            Change::Heard(..) => {
-                self.after.apply(change);
-                return Ok(());
-            }
-        };
+            Change::Heard(..) => {}
+        }
+        self.after.apply(change);
+        Ok(())
+    }
+
+    /// Of two facts with one key the higher revision wins, in any order. Of two copies the later one is kept: compaction
+    /// removes the other.
+    fn add(&mut self, change: &'a Change, fact: &'a Fact, offset: u64) -> Result<(), StoreError> {
         let id = fact.stamp.id;
         if !self.facts.contains_key(&id) {
-            let (row, old) = self.store.read_fact(self.installation, id)?.unzip();
-            self.facts.insert(id, Known { row, old, new: None });
+            let old = self.store.place(self.installation, id)?;
+            self.facts.insert(id, Known { old, ..Known::default() });
         }
         let known = self.facts.get_mut(&id).expect("inserted above");
-        match known.new.or(known.old.as_ref()) {
-            None => {
-                known.new = Some(fact);
+        let wins = |over: &Fact| fact.replaces(over) || fact == over;
+        match (known.new, known.old) {
+            (Some((before, _)), _) => {
+                if wins(before) {
+                    self.is_stale |= fact != before;
+                    known.new = Some((fact, offset));
+                }
+            }
+            (None, Some(old)) if old.offset == offset || fact.revision < old.revision => {}
+            (None, Some(old)) if fact.revision > old.revision => {
+                known.new = Some((fact, offset));
+                self.is_stale = true;
+            }
+            (None, Some(_)) => {
+                if known.rival.is_none_or(|(rival, _)| wins(rival)) {
+                    known.rival = Some((fact, offset));
+                }
+            }
+            (None, None) => {
+                known.new = Some((fact, offset));
                 self.after.apply(change);
                 lock(&self.store.heard).add(self.installation, id);
             }
-            Some(before) if fact.replaces(before) => {
-                known.new = Some(fact);
-                self.is_stale = true;
+        }
+        Ok(())
+    }
+
+    /// The offsets of facts that have to be read again: all other facts of the installation, if one is corrected.
+    pub fn unread(&self) -> Result<Vec<u64>, StoreError> {
+        if !self.is_stale && self.facts.values().all(|known| known.rival.is_none()) {
+            return Ok(Vec::new());
+        }
+        let places = self.store.places(self.installation, None, usize::MAX)?;
+        Ok(places.into_iter().filter(|place| !self.is_replaced(place)).map(|place| place.offset).collect())
+    }
+
+    fn is_replaced(&self, place: &Place) -> bool {
+        self.facts.get(&place.id).is_some_and(|known| known.new.is_some())
+    }
+
+    /// Decides with the facts that were read again. One that the log no longer has was erased, or replaced behind this
+    /// step.
+    pub fn decide(&mut self, read: &BTreeMap<u64, Fact>) -> Result<(), StoreError> {
+        for known in self.facts.values_mut().filter(|known| known.new.is_none()) {
+            let (Some((rival, offset)), Some(old)) = (known.rival, known.old) else { continue };
+            let is_copy = read.get(&old.offset).is_some_and(|old| old == rival);
+            if is_copy || read.get(&old.offset).is_none_or(|old| rival.replaces(old)) {
+                known.new = Some((rival, offset));
+                self.is_stale |= !is_copy;
             }
-            Some(_) => {}
+        }
+        if self.is_stale {
+            self.after = self.folded_again(read)?;
         }
         Ok(())
     }
@@ -100,20 +158,11 @@ impl<'a> Changeset<'a> {
         Ok(())
     }
 
-    /// Reports each row that differs: its key, its value before, its value after.
-    pub fn differences(
-        &mut self,
-        put: &mut impl FnMut(Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>),
-    ) -> Result<(), StoreError> {
-        if self.is_stale {
-            self.after = self.folded_again()?;
-        }
+    /// Adds each row that differs.
+    pub fn differences(&mut self, written: &mut Written) -> Result<(), StoreError> {
+        self.place_facts(written)?;
         let (about, codec) = (self.installation, self.store.codec);
-        for (id, known) in &mut self.facts {
-            if let Some(new) = known.new {
-                put(keys::fact(about, *id), known.row.take(), Some(codec.encode_fact(new)));
-            }
-        }
+        let mut put = |key: Vec<u8>, old: Option<Vec<u8>>, new: Option<Vec<u8>>| written.put(key, old.as_deref(), new);
         for ((principal, offset), [old, new]) in std::mem::take(&mut self.held_facts) {
             if old != new {
                 put(keys::held_fact(about, principal, offset), old, new);
@@ -132,7 +181,7 @@ impl<'a> Changeset<'a> {
             }
             let claims = [before, after].map(|known| known.map(|known| &known.claims));
             if claims[0] != claims[1] {
-                let [old, new] = claims.map(|claims| claims.map(|claims| codec.encode(claims)));
+                let [old, new] = claims.map(|claims| claims.map(|claims| codec.encode_claims(claims)));
                 put(keys::claims(about, principal), old, new);
             }
             let [before, after] = [before, after].map(|known| known.unwrap_or(&empty));
@@ -149,22 +198,38 @@ impl<'a> Changeset<'a> {
         Ok(())
     }
 
+    fn place_facts(&self, written: &mut Written) -> Result<(), StoreError> {
+        let mut places = Places::new(self.store, self.installation);
+        for (id, known) in &self.facts {
+            let Some((fact, offset)) = known.new else { continue };
+            let new = Place { id: *id, offset, revision: fact.revision };
+            let key = keys::places(self.installation, *id);
+            written.digest.replace(&key, known.old.map(|old| old.encode()).as_deref(), Some(&new.encode()));
+            places.put(new)?;
+        }
+        places.changed(|key, row| written.rows.push((key, Some(row))));
+        Ok(())
+    }
+
     /// The join of the current facts, in the order of `raw`, and held events, as if the replaced facts had never
     /// existed.
-    fn folded_again(&self) -> Result<InstallationState, StoreError> {
-        let mut facts: Vec<Fact> =
-            self.facts.values().filter_map(|known| known.new.or(known.old.as_ref()).cloned()).collect();
-        let prefix = keys::facts(self.installation);
-        for row in self.store.rows.scan(&prefix, &prefix) {
-            let fact = self.store.codec.fact(self.installation, &row?.1)?;
-            if !self.facts.contains_key(&fact.stamp.id) {
-                facts.push(fact);
+    fn folded_again(&self, read: &BTreeMap<u64, Fact>) -> Result<InstallationState, StoreError> {
+        let mut facts: Vec<&Fact> = self.facts.values().filter_map(|known| Some(known.new?.0)).collect();
+        for place in self.store.places(self.installation, None, usize::MAX)? {
+            if self.is_replaced(&place) {
+                continue;
             }
+            let Some(fact) = read.get(&place.offset) else { continue };
+            if (&fact.installation, fact.stamp.id) != (self.installation, place.id) {
+                let why = format!("facts hold another fact at {} than that of {}", place.offset, place.id);
+                return Err(StoreError::Damaged(why));
+            }
+            facts.push(fact);
         }
         facts.sort_by_key(|fact| (fact.raw.offset, fact.stamp.id));
         let mut state = self.after.only_held();
         for fact in facts {
-            state.apply(&Change::Fact(Box::new(fact)));
+            state.apply(&Change::Fact(Box::new(fact.clone())));
         }
         Ok(state)
     }

@@ -15,22 +15,34 @@ use domain::{
     Attestation, Claims, Decision, Fact, FactKind, Held, Latest, Method, Profile, ProfileField, Revision, Stamp,
 };
 
+/// The last field of claims, if there is none.
+const NONE: &[u8] = &[0];
+
 /// The encoding of all rows except those of owner and checkpoint, which every version can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
     /// Version 1.
     Json,
+    /// Up to version 4: claims end before [`Claims::first_heard_at`].
+    CompactOnce,
     /// postcard: a fifth of the size. Rows of an older form are damage, so they are folded again.
     Compact,
 }
 
 impl Codec {
     pub fn of(fold_version: u32) -> Self {
-        if fold_version <= 1 { Self::Json } else { Self::Compact }
+        match fold_version {
+            0..=1 => Self::Json,
+            2..=4 => Self::CompactOnce,
+            _ => Self::Compact,
+        }
     }
 
     pub fn claims(self, row: &[u8]) -> Result<Claims, StoreError> {
-        self.decode(row)
+        match self {
+            Self::Json | Self::Compact => self.decode(row),
+            Self::CompactOnce => self.decode(&[row, NONE].concat()),
+        }
     }
 
     pub fn decision(self, row: &[u8]) -> Result<Latest<Decision>, StoreError> {
@@ -45,7 +57,7 @@ impl Codec {
     pub fn fact(self, installation: &Installation, row: &[u8]) -> Result<Fact, StoreError> {
         match self {
             Self::Json => self.decode(row),
-            Self::Compact => {
+            Self::CompactOnce | Self::Compact => {
                 let FactRow { stamp, principal, raw, revision: (interpretation, correction), kind } =
                     self.decode(row)?;
                 let revision = Revision { interpretation, correction };
@@ -57,7 +69,22 @@ impl Codec {
     pub fn encode(self, value: &impl Serialize) -> Vec<u8> {
         match self {
             Self::Json => serde_json::to_vec(value).expect("our own types have a JSON form"),
-            Self::Compact => postcard::to_allocvec(value).expect("our own types have a form in bytes"),
+            Self::CompactOnce | Self::Compact => {
+                postcard::to_allocvec(value).expect("our own types have a form in bytes")
+            }
+        }
+    }
+
+    pub fn encode_claims(self, claims: &Claims) -> Vec<u8> {
+        match self {
+            Self::Json | Self::Compact => self.encode(claims),
+            Self::CompactOnce => {
+                let mut claims = claims.clone();
+                claims.first_heard_at = None;
+                let mut row = self.encode(&claims);
+                row.truncate(row.len() - NONE.len());
+                row
+            }
         }
     }
 
@@ -65,7 +92,7 @@ impl Codec {
         let Fact { installation: _, stamp, principal, raw, revision, kind } = fact;
         match self {
             Self::Json => self.encode(fact),
-            Self::Compact => {
+            Self::CompactOnce | Self::Compact => {
                 let revision = (revision.interpretation, revision.correction);
                 self.encode(&(stamp, principal, raw, revision, FactKindOut(kind)))
             }
@@ -76,7 +103,7 @@ impl Codec {
         let wrong = |why: String| StoreError::Damaged(format!("a row cannot be read: {why}"));
         match self {
             Self::Json => serde_json::from_slice(row).map_err(|error| wrong(error.to_string())),
-            Self::Compact => match postcard::take_from_bytes(row) {
+            Self::CompactOnce | Self::Compact => match postcard::take_from_bytes(row) {
                 Ok((value, [])) => Ok(value),
                 Ok(_) => Err(wrong("it is too long".to_owned())),
                 Err(error) => Err(wrong(error.to_string())),
@@ -99,6 +126,18 @@ pub fn held(row: &[u8]) -> Result<Held, StoreError> {
 
 pub fn encode_held(held: Held) -> Vec<u8> {
     [&held.id.as_bytes()[..], &held.bytes.to_be_bytes(), &[u8::from(held.has_fact)]].concat()
+}
+
+/// The offset of a fact, and its revision if that takes bytes.
+pub type PlaceRow = (u64, Option<(u32, u32)>);
+
+pub fn append_place(place: PlaceRow, row: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(&place, row).expect("our own types have a form in bytes")
+}
+
+/// The place at the beginning of these bytes, and the bytes behind it.
+pub fn take_place(row: &[u8]) -> Option<(PlaceRow, &[u8])> {
+    postcard::take_from_bytes(row).ok()
 }
 
 /// [`Profile`] with all of its fields, always.

@@ -5,11 +5,14 @@
 //! p app NUL member NUL d principal method NUL token      a decision
 //! p app NUL member NUL l                                 when a trusted principal was last heard of
 //! p app NUL member NUL w principal offset                a held event
-//! h app NUL member NUL id                                a fact
+//! p app NUL member NUL x id                              where facts lie in `facts`, up to this event id
+//! p app NUL member NUL y                                 where the newest facts lie
 //! v app NUL member NUL principal offset                  the fact of a held event
 //! m partition                                            checkpoint and digest
 //! o                                                      log, partitions and version of this fold
 //! ```
+//!
+//! Before version 5, `h app NUL member NUL id` was a fact.
 
 use bitrix24::Installation;
 use event_log::EventId;
@@ -19,7 +22,7 @@ use domain::Method;
 
 pub const OWNER: &[u8] = b"o";
 pub const INSTALLATIONS: &[u8] = b"p";
-pub const FACTS: &[u8] = b"h";
+pub const FACTS_ONCE: &[u8] = b"h";
 pub const HELD_FACTS: &[u8] = b"v";
 
 pub enum Part {
@@ -27,18 +30,36 @@ pub enum Part {
     Decision(Fingerprint, Method, Fingerprint),
     Held(Fingerprint, u64),
     HeardAt,
+    /// With the last id.
+    Places(EventId),
+    NewestPlaces,
 }
 
 pub fn installation_rows(installation: &Installation) -> Vec<u8> {
     prefix(INSTALLATIONS, installation)
 }
 
-pub fn facts(installation: &Installation) -> Vec<u8> {
-    prefix(FACTS, installation)
+pub fn facts_once(installation: &Installation) -> Vec<u8> {
+    prefix(FACTS_ONCE, installation)
 }
 
-pub fn fact(installation: &Installation, id: EventId) -> Vec<u8> {
-    [&facts(installation)[..], id.as_bytes()].concat()
+/// Behind all other rows of an installation, so that its state is read without them.
+pub fn first_places(installation: &Installation) -> Vec<u8> {
+    [&installation_rows(installation)[..], b"x"].concat()
+}
+
+/// The row of places with this last id; for the digest, the place of one fact.
+pub fn places(installation: &Installation, id: EventId) -> Vec<u8> {
+    [&installation_rows(installation)[..], b"x", id.as_bytes()].concat()
+}
+
+pub fn newest_places(installation: &Installation) -> Vec<u8> {
+    [&installation_rows(installation)[..], b"y"].concat()
+}
+
+/// Whether a row behind the prefix of the installation holds places.
+pub fn has_places(part: &[u8]) -> bool {
+    part.first().is_some_and(|kind| b"xy".contains(kind))
 }
 
 pub fn all_held_facts(installation: &Installation) -> Vec<u8> {
@@ -88,7 +109,7 @@ pub fn behind_all(mut prefix: Vec<u8>) -> Vec<u8> {
 }
 
 pub fn installation(key: &[u8]) -> Option<Installation> {
-    if ![INSTALLATIONS, FACTS, HELD_FACTS].iter().any(|kind| key.starts_with(kind)) {
+    if ![INSTALLATIONS, FACTS_ONCE, HELD_FACTS].iter().any(|kind| key.starts_with(kind)) {
         return None;
     }
     let mut parts = key.get(1..)?.splitn(3, |byte| *byte == 0);
@@ -101,8 +122,11 @@ pub fn installation(key: &[u8]) -> Option<Installation> {
 /// Parses the part of the key behind the prefix of the installation.
 pub fn part(key: &[u8]) -> Option<Part> {
     let (kind, rest) = key.split_first()?;
-    if key == b"l" {
-        return Some(Part::HeardAt);
+    match (kind, rest) {
+        (b'l', []) => return Some(Part::HeardAt),
+        (b'x', id) => return EventId::from_slice(id).ok().map(Part::Places),
+        (b'y', []) => return Some(Part::NewestPlaces),
+        _ => {}
     }
     let (principal, rest) = rest.split_at_checked(32)?;
     let principal = fingerprint(principal)?;

@@ -10,7 +10,7 @@ use super::codec::{self, Codec};
 use super::counts::Counts;
 use super::digest::Digest;
 use super::untrusted::Untrusted;
-use super::{Rows, StoreError, Trusts, keys};
+use super::{Rows, StoreError, Trusts, keys, places};
 
 pub(super) fn add_row(state: &mut InstallationState, codec: Codec, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
     match keys::part(key).ok_or_else(malformed)? {
@@ -25,6 +25,7 @@ pub(super) fn add_row(state: &mut InstallationState, codec: Codec, key: &[u8], v
             state.principals.entry(principal).or_default().held.insert(offset, codec::held(value)?);
         }
         keys::Part::HeardAt => state.heard_at = Some(codec.timestamp(value)?),
+        keys::Part::Places(_) | keys::Part::NewestPlaces => {}
     }
     Ok(())
 }
@@ -59,11 +60,13 @@ pub(super) fn read_all(rows: &dyn Rows, codec: Codec, partitions: u32, trusts: &
             }
         }
         let Some(current) = &mut current else { continue };
-        known.digests[current.partition as usize].replace(&key, None, Some(&value));
         let rest = &key[current.prefix.len()..];
-        if key.starts_with(keys::FACTS) {
-            known.heard.add(&current.installation, EventId::from_slice(rest).map_err(|_| malformed())?);
-        } else if !key.starts_with(keys::HELD_FACTS) {
+        if key.starts_with(keys::INSTALLATIONS) && keys::has_places(rest) {
+            current.read_places(rest, &value, &mut known)?;
+            continue;
+        }
+        known.digests[current.partition as usize].replace(&key, None, Some(&value));
+        if key.starts_with(keys::INSTALLATIONS) {
             add_row(&mut current.state, codec, rest, &value)?;
         }
     }
@@ -79,13 +82,15 @@ struct Current {
     installation: Installation,
     partition: u32,
     state: InstallationState,
+    /// The last event id in the rows of places so far.
+    last: Option<EventId>,
 }
 
 impl Current {
     fn of(key: &[u8], partitions: u32) -> Result<Self, StoreError> {
         let installation = keys::installation(key).ok_or_else(malformed)?;
         let prefix = match key.first() {
-            Some(kind) if keys::FACTS.contains(kind) => keys::facts(&installation),
+            Some(kind) if keys::FACTS_ONCE.contains(kind) => keys::facts_once(&installation),
             Some(kind) if keys::HELD_FACTS.contains(kind) => keys::all_held_facts(&installation),
             Some(_) | None => keys::installation_rows(&installation),
         };
@@ -93,8 +98,26 @@ impl Current {
             prefix,
             partition: partition_of_installation(&installation, partitions),
             state: InstallationState::default(),
+            last: None,
             installation,
         })
+    }
+
+    /// The digest is of places, not of rows, which depend on the order of arrival.
+    fn read_places(&mut self, key: &[u8], row: &[u8], known: &mut Known) -> Result<(), StoreError> {
+        let places = places::decode(row)?;
+        let (first, last) = (places.first().map(|place| place.id), places.last().map(|place| place.id));
+        let is_misnamed = matches!(keys::part(key).ok_or_else(malformed)?, keys::Part::Places(id) if last != Some(id));
+        if is_misnamed || (self.last.is_some() && first <= self.last) {
+            return Err(malformed());
+        }
+        self.last = last;
+        for place in places {
+            let key = keys::places(&self.installation, place.id);
+            known.digests[self.partition as usize].replace(&key, None, Some(&place.encode()));
+            known.heard.add(&self.installation, place.id);
+        }
+        Ok(())
     }
 
     fn count(&self, known: &mut Known, trusts: &Trusts) {

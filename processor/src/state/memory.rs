@@ -1,13 +1,26 @@
-//! Rows in memory: the model that sled is compared with, and the store of tests.
+//! Rows in memory: the model that sled is compared with, and the store of tests; and facts in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use super::{Row, Rows, StoreError, lock};
+use super::{FactLog, Row, Rows, StoreError, lock};
+use domain::Fact;
 
 /// A clone is another handle to the same rows.
 #[derive(Clone, Default)]
 pub struct Memory(Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>);
+
+/// The facts of one partition, by their offsets.
+#[derive(Clone, Debug, Default)]
+pub struct Facts(pub BTreeMap<u64, Fact>);
+
+impl FactLog for Facts {
+    type Error = StoreError;
+
+    fn read(&mut self, _: u32, offsets: &BTreeSet<u64>) -> Result<BTreeMap<u64, Fact>, StoreError> {
+        Ok(offsets.iter().filter_map(|offset| Some((*offset, self.0.get(offset)?.clone()))).collect())
+    }
+}
 
 impl Rows for Memory {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

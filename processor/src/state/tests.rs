@@ -5,10 +5,10 @@ use primitives::time::Timestamp;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
-use super::memory::Memory;
+use super::memory::{Facts, Memory};
 use super::sled::Sled;
 use super::*;
-use domain::{Decision, FactKind, HeldDetails, HeldEvent, Method, Profile, ProfileField, Revision, Stamp};
+use domain::{Decision, Fact, FactKind, HeldDetails, HeldEvent, Method, Profile, ProfileField, Revision, Stamp};
 use event_log::Position;
 
 const PARTITIONS: u32 = 3;
@@ -66,8 +66,24 @@ fn open(rows: impl Rows + 'static) -> Result<Store, StoreError> {
     Store::open(Box::new(rows), "log", PARTITIONS, Trusts::default())
 }
 
+/// Where a change lies in `facts`: each in a place of its own, a copy where the first one lies.
+fn offset(change: &Change) -> u64 {
+    let Change::Fact(fact) = change else { return 0 };
+    let text = serde_json::to_string(fact).expect("JSON");
+    u64::from_be_bytes(Fingerprint::of(&text).as_bytes()[..8].try_into().expect("8 bytes")) >> 16
+}
+
+fn facts(changes: &[Change]) -> Facts {
+    let fact = |change: &Change| match change {
+        Change::Fact(fact) => Some((offset(change), Fact::clone(fact))),
+        Change::Held(..) | Change::NoLongerHeld(_) | Change::Heard(..) => None,
+    };
+    Facts(changes.iter().filter_map(fact).collect())
+}
+
 /// Applies changes in steps of `size`, each partition by itself.
 fn apply(store: &Store, changes: &[Change], size: usize) {
+    let mut log = facts(changes);
     for partition in 0..PARTITIONS {
         let ours = |change: &&Change| match change {
             Change::Fact(fact) => fact.raw.partition == partition,
@@ -81,7 +97,8 @@ fn apply(store: &Store, changes: &[Change], size: usize) {
         for step in ours.chunks(size) {
             end += step.len() as u64;
             let progressed = Progressed { raw: end, log: EventId::nil(), last: None };
-            store.apply(partition, step, Some(progressed), end).expect("applied");
+            let step = step.iter().map(|change| (change, offset(change)));
+            store.apply(partition, step, Some(progressed), end, &mut log).expect("applied");
         }
     }
 }
@@ -270,13 +287,45 @@ fn the_state_of_an_older_fold_answers_and_takes_no_changes() {
     assert!(store.is_outdated() && !open_as(1, rows.clone()).expect("open").is_outdated());
     assert_eq!(states(&store), states(&older));
     assert_eq!(store.counts(), older.counts());
-    assert_eq!(store.history(&installation(1), None, 9).expect("read").len(), 1);
     let change = [fact(installation(1), 1, 6, 1, kind())];
-    assert!(matches!(store.apply(0, &change, None, 2), Err(StoreError::Foreign(_))));
+    let applied = store.apply(0, change.iter().zip(1..), None, 2, &mut Facts::default());
+    assert!(matches!(applied, Err(StoreError::Foreign(_))));
 
     let rows = Memory::default();
     drop(open_as(FOLD_VERSION + 1, rows.clone()).expect("open"));
     assert!(matches!(open(rows), Err(StoreError::Foreign(_))), "nobody knows what a newer one wrote");
+}
+
+/// Version 4 had a row for each fact.
+#[test]
+fn the_state_of_the_version_before_places_answers() {
+    let rows = Memory::default();
+    let open_as = |version| Store::open_as(version, Box::new(rows.clone()), "log", PARTITIONS, Trusts::default());
+    let kind = FactKind::Installed { complete: true, profile: Profile::default() };
+    let change = fact(installation(1), 1, 5, 0, kind);
+    let older = open_as(4).expect("open");
+    apply(&older, std::slice::from_ref(&change), 1);
+    let Change::Fact(fact) = change else { unreachable!() };
+    let partition = partition_of_installation(&installation(1), PARTITIONS);
+
+    let (checkpoint, mut digest) = older.known(partition);
+    let place = older.place(&installation(1), fact.stamp.id).expect("read").expect("known");
+    let old_key = [&keys::facts_once(&installation(1))[..], fact.stamp.id.as_bytes()].concat();
+    let old_row = Codec::CompactOnce.encode_fact(&fact);
+    digest.replace(&keys::places(&installation(1), fact.stamp.id), Some(&place.encode()), None);
+    digest.replace(&old_key, None, Some(&old_row));
+    let checkpoint = StoredCheckpoint::row(partition, &checkpoint, digest);
+    rows.write(vec![(old_key, Some(old_row)), (keys::newest_places(&installation(1)), None), checkpoint])
+        .expect("written");
+
+    let store = open_as(FOLD_VERSION).expect("it can be read");
+    assert!(store.is_outdated());
+    let mut expected = states(&older);
+    for known in expected.iter_mut().flat_map(|state| state.principals.values_mut()) {
+        assert!(known.claims.first_heard_at.take().is_some());
+    }
+    assert_eq!(states(&store), expected);
+    assert_eq!(store.places(&installation(1), None, 9).expect("read"), []);
 }
 
 #[test]

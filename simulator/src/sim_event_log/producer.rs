@@ -1,9 +1,7 @@
 //! A transactional producer: what `kafka_log::transaction` does with librdkafka.
 
-use std::collections::BTreeMap;
-
 use event_log::contract::Topic;
-use event_log::{EventLogError, Output, Position};
+use event_log::{EventLogError, FactOffsets, Output, Position};
 
 use super::view::stopping;
 use crate::being::{Being, INJECTED};
@@ -83,14 +81,9 @@ impl Producer {
         }
     }
 
-    /// Sends records, unless the broker was restarted since `restarts`. Adds the last offset of each partition of
-    /// `facts` to `ends`.
-    pub fn produce(
-        &self,
-        outputs: Vec<Output>,
-        restarts: u64,
-        ends: &mut BTreeMap<u32, u64>,
-    ) -> Result<(), EventLogError> {
+    /// Sends records, unless the broker was restarted since `restarts`. Adds the offset of each record of `facts` to
+    /// `offsets`.
+    pub fn produce(&self, outputs: Vec<Output>, restarts: u64, offsets: &mut FactOffsets) -> Result<(), EventLogError> {
         for output in outputs {
             let Output { topic, partition, record } = output;
             let mut offset = None;
@@ -116,7 +109,7 @@ impl Producer {
                 None => self.insist("produce", put)?,
             };
             if topic == Topic::Facts {
-                ends.insert(partition, offset + 1);
+                offsets.entry(partition).or_default().push(offset);
             }
         }
         Ok(())

@@ -184,16 +184,18 @@ fn offsets(event: Result<LogEvent, EventLogError>) -> Vec<u64> {
 }
 
 #[test]
-fn facts_are_read_between_two_offsets_and_publishing_says_where_they_end() {
+fn facts_are_read_between_two_offsets_and_publishing_says_where_they_lie() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut event_log = open(&Files::default(), dir.path());
     assert_eq!(event_log.committed(PARTITION).expect("committed"), None);
     let at = |offset| Position { partition: PARTITION, offset };
     let facts = event_log.publish((0..10).flat_map(outputs).collect(), &[at(10)]).expect("publish");
-    assert_eq!(facts, [at(4)]);
-    assert_eq!(event_log.publish(vec![], &[at(12)]).expect("publish"), []);
-    assert_eq!(event_log.bounds(Topic::Facts, PARTITION).expect("bounds"), (0, 4));
-    assert_eq!(event_log.committed(PARTITION).expect("committed"), Some(12));
+    assert_eq!(facts, FactOffsets::from([(PARTITION, vec![0, 1, 2, 3])]));
+    assert_eq!(event_log.publish(vec![], &[at(12)]).expect("publish"), FactOffsets::new());
+    let more = event_log.publish((12..16).flat_map(outputs).collect(), &[at(16)]).expect("publish");
+    assert_eq!(more, FactOffsets::from([(PARTITION, vec![4, 5])]));
+    assert_eq!(event_log.bounds(Topic::Facts, PARTITION).expect("bounds"), (0, 6));
+    assert_eq!(event_log.committed(PARTITION).expect("committed"), Some(16));
 
     let mut values = vec![];
     let visit = &mut |entry: Entry| {
@@ -259,10 +261,10 @@ fn a_correction_of_what_lies_far_behind_is_kept_and_moves_nothing() {
     let record = Record { key: None, value: corrected.clone(), headers, at: Timestamp::now() };
     let read = [Position { partition: PARTITION, offset: RAW_RECORDS }];
     let output = Output { topic: Topic::Facts, partition: PARTITION, record };
-    let ends = event_log.publish(vec![output], &read).expect("published");
+    let offsets = event_log.publish(vec![output], &read).expect("published");
     let newest = last(event_log.log(Topic::Facts).expect("a log")).expect("read").expect("a record");
     assert_eq!(
-        (newest.value, ends[0].offset),
+        (newest.value, offsets[&PARTITION][0] + 1),
         (corrected, event_log.bounds(Topic::Facts, PARTITION).expect("bounds").1)
     );
     drop(event_log);

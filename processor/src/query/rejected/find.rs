@@ -7,7 +7,7 @@ use event_log::contract::{Topic, header};
 use event_log::{EventId, LogQuery, Position, Record, Stretch, made_at};
 
 use super::item::Item;
-use super::reading::ReadFailure;
+use crate::query::log_reads::ReadFailure;
 
 /// Records looked at for one id, of all partitions together.
 const SCANNED_MAX: u64 = 10_000;

@@ -11,7 +11,7 @@ use event_log::{LogQuery, Stretch};
 use primitives::time::Timestamp;
 
 use super::item::Item;
-use super::reading::ReadFailure;
+use crate::query::log_reads::ReadFailure;
 
 /// Records read for one page, but for the rest of the last chunks.
 const SCANNED_MAX: usize = 10_000;

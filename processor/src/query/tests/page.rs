@@ -31,7 +31,7 @@ fn undecided(tokens: &[&str]) -> QueryContext {
         forged,
     ];
     let progressed = Progressed { raw: 6, log: EventId::nil(), last: None };
-    store.apply(0, &changes, Some(progressed), 7).expect("applied");
+    apply(&store, &changes, Some(progressed), 7);
     let rejected = |app: &str, reason| Recent {
         received_at: now,
         app: AppName::parse(app).expect("a name"),

@@ -44,7 +44,7 @@ async fn who_speaks_for_an_installation_is_listed_page_by_page() {
             kind: FactKind::Described { profile: Profile::default() },
         }))
     };
-    context.store().expect("open").apply(0, &[other(5), other(9)], None, 5).expect("applied");
+    apply(&context.store().expect("open"), &[other(5), other(7), other(9)], None, 5);
     let (_, all) = ask(context.clone(), get(&path)).await;
     let items = all["items"].as_array().expect("a list");
     assert_eq!((items.len(), &all["next"]), (2, &Value::Null));
@@ -57,7 +57,11 @@ async fn who_speaks_for_an_installation_is_listed_page_by_page() {
     assert_eq!(trusted["held_events"], 0);
     let another = of("another");
     assert_eq!((&another["trusted"], &another["basis"]), (&json!(false), &Value::Null));
-    assert_eq!(another["first_heard_at"], Timestamp::from_s(5).to_string(), "of the history, not of the state");
+    assert_eq!(
+        another["first_heard_at"],
+        Timestamp::from_s(5).to_string(),
+        "its facts are no turns, and the last one is the third"
+    );
     assert_eq!(another["last_heard_at"], Timestamp::from_s(9).to_string());
 
     let (_, first) = ask(context.clone(), get(&format!("{path}?limit=1"))).await;

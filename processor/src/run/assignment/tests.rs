@@ -1,14 +1,19 @@
 //! What a state makes of facts that are not what it was folded from, on a log in memory.
 
+use std::collections::BTreeMap;
+
+use bitrix24::Installation;
+use domain::{Fact, FactKind, Profile, Revision, Stamp};
 use event_log::Record;
 use event_log::memory::{MemoryEventLog, MemoryFacts};
+use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 
 use super::*;
 use crate::run::inconsistency::What;
 use crate::run::publish::{accepted, progress};
 use crate::state::Trusts;
-use crate::state::memory::Memory;
+use crate::state::memory::{Facts as InMemory, Memory};
 
 const LOG: EventId = EventId::from_u128(1);
 
@@ -57,11 +62,82 @@ fn facts<const N: usize>(first: u64, end: u64, there: [(u64, Record); N]) -> Mem
     MemoryEventLog::new(vec![MemoryFacts::of(first, end, there)], true, ())
 }
 
+/// Corrections are read while their log is busy: before the state, in the middle of it, and as they come.
+#[test]
+fn corrections_among_facts_are_folded_as_if_what_they_replace_had_never_been_there() {
+    let recent_events = RecentEvents::default();
+    let told = |portal: u64, id: u64, revised: bool| {
+        let at = Timestamp::from_s(1_700_000_000 + id);
+        let fact = Fact {
+            installation: Installation::parse("crm-sync", &format!("portal{portal}")).expect("valid"),
+            stamp: Stamp::new(Some(at), at, EventId::from_u128(u128::from(id))),
+            principal: Fingerprint::of("token"),
+            raw: Position { partition: 0, offset: id },
+            revision: Revision { correction: u32::from(revised), ..Revision::default() },
+            kind: match (revised, id % 3) {
+                (true, _) => FactKind::Installed { complete: true, profile: Profile::default() },
+                (false, 0) => FactKind::Updated { previous_version: None, profile: Profile::default() },
+                (false, _) => FactKind::Uninstalled { clean: None, profile: Profile::default() },
+            },
+        };
+        let key = Some(FactKey::Fact(fact.installation.clone(), fact.stamp.id).to_string());
+        Record { key, value: Some(serde_json::to_vec(&fact).expect("JSON").into()), headers: vec![], at }
+    };
+    // Steps of 5,000: some have corrections, and some correct what is in the same step.
+    let corrected = |id: u64| id.is_multiple_of(997) || (3_000..3_010).contains(&id);
+    let (count, portals) = (17_000, 40);
+    let mut there: Vec<Record> = Vec::new();
+    for id in 0..count {
+        there.push(told(id % portals, id, false));
+        if let Some(before) = id.checked_sub(2_500).filter(|before| corrected(*before)) {
+            there.push(told(before % portals, before, true));
+        }
+    }
+    let end = u64::try_from(there.len()).expect("few");
+    let there: Vec<(u64, Record)> = (0..).zip(there).collect();
+    let log = |there: Vec<(u64, Record)>| MemoryEventLog::new(vec![MemoryFacts::of(0, end, there)], true, ());
+    let mut whole = log(there.clone());
+
+    let read = folded_up_to(0);
+    catch_up(&mut whole, &read, &recent_events, 0).expect("read");
+    assert_eq!(read.checkpoint(0).facts, end);
+
+    let followed = folded_up_to(0);
+    for entries in there.chunks(700) {
+        let entry = |(offset, record): &(u64, Record)| Entry {
+            position: Position { partition: 0, offset: *offset },
+            record: record.clone(),
+        };
+        let entries: Vec<Entry> = entries.iter().map(entry).collect();
+        follow(&mut whole, &followed, &recent_events, &entries).expect("followed");
+    }
+    assert_eq!(followed.digest(0), read.digest(0));
+
+    // As compaction leaves it.
+    let last: BTreeMap<Option<String>, u64> =
+        there.iter().map(|(offset, record)| (record.key.clone(), *offset)).collect();
+    let left: Vec<_> = there.iter().filter(|(offset, record)| last[&record.key] == *offset).cloned().collect();
+    assert!(left.len() < there.len());
+    let compacted = folded_up_to(0);
+    catch_up(&mut log(left), &compacted, &recent_events, 0).expect("read");
+    let state = |store: &Store| {
+        let installation = |portal| Installation::parse("crm-sync", &format!("portal{portal}")).expect("valid");
+        (0..portals).map(|portal| store.installation(&installation(portal)).expect("read")).collect::<Vec<_>>()
+    };
+    assert_eq!(state(&compacted), state(&read));
+    let places = |store: &Store| {
+        let installation = |portal| Installation::parse("crm-sync", &format!("portal{portal}")).expect("valid");
+        (0..portals).map(|portal| store.places(&installation(portal), None, 1_000).expect("read")).collect::<Vec<_>>()
+    };
+    assert_eq!(places(&compacted), places(&read));
+}
+
 /// A state that has folded so far, the last step up to 3 in `raw`.
 fn folded_up_to(facts: u64) -> Store {
     let store = Store::open(Box::new(Memory::default()), "played", 1, Trusts::default()).expect("a store");
     if facts > 0 {
-        store.apply(0, &[], Some(Progressed { raw: 3, log: LOG, last: None }), facts).expect("applied");
+        let progressed = Progressed { raw: 3, log: LOG, last: None };
+        store.apply(0, [], Some(progressed), facts, &mut InMemory::default()).expect("applied");
     }
     store
 }

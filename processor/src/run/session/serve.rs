@@ -97,7 +97,7 @@ impl Serving<'_> {
             }
             LogEvent::Facts(entries) => {
                 run_state.waiting = None;
-                follow(self.store, &self.processor.recent_events, &entries)?;
+                follow(self.event_log, self.store, &self.processor.recent_events, &entries)?;
                 self.processor.metrics.records(self.store);
             }
             LogEvent::Assigned(assigned) => self.assigned(assigned)?,
