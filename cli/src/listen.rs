@@ -95,7 +95,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// Until nobody reads the output, or an error that does not pass.
+    /// Until the output has no reader, or an error that does not pass.
     async fn listen(&mut self) -> anyhow::Result<()> {
         // The first answer comes at once, with a cursor.
         let mut answer = self.ask(None).await?;

@@ -175,7 +175,7 @@ fn readers_miss_nothing_while_processors_take_partitions_over_from_each_other() 
     for seen in [polling.finish(&sent), following.finish(&sent)] {
         seen.is_whole(&sent);
     }
-    // The values are those of the topic, whoever is asked.
+    // The values are those of the topic, whichever processor is asked.
     let topic = cluster.names().read("events", topics::Isolation::Committed);
     let values: BTreeMap<String, Value> =
         topic.iter().map(|event| (event.header("ce_id").expect("an id").to_owned(), event.json())).collect();

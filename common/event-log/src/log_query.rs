@@ -37,6 +37,6 @@ pub trait LogQuery: Send + Sync {
 /// Reads committed records as they come.
 pub trait LogTail: Send {
     /// A batch of new records, in order for each partition; waits up to `wait` for the first one. After an error the
-    /// topic must be followed anew.
+    /// topic must be followed again.
     fn next(&mut self, wait: Duration) -> Result<Vec<Entry>, EventLogError>;
 }

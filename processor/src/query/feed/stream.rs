@@ -86,7 +86,7 @@ struct Streaming {
 struct Gone;
 
 impl Streaming {
-    /// Until the reader is gone, the time is over, the process stops, or nobody could go on.
+    /// Until the reader is gone, the time is over, the process stops, or no reader could go on.
     async fn run(self, first: Page) {
         let gone = self.sender.clone();
         tokio::select! {
