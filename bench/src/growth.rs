@@ -164,7 +164,7 @@ fn fold(broker: &Kafka, installations: u64, each: u64) -> anyhow::Result<Folded>
     folding.server.stop()?;
     let disk_mb = mb(disk_bytes(&data).context("look at its state")?);
 
-    fs::remove_dir_all(data.join("state")).context("delete the state")?;
+    fs::remove_dir_all(data.join("processor").join("state")).context("delete the state")?;
     let began = Instant::now();
     let mut folding = contestants::processor(broker, &prefix, &data, &log)?;
     let mut admin = Client::new(folding.admin.parse().context("an address")?);
