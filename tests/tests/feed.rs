@@ -255,11 +255,13 @@ fn two_hundred_readers_share_one_consumer() {
     }
     // A consumer has a thread for itself, and one for each broker.
     assert!(threads() < before + 40, "{before} threads became {}", threads());
-    eventually(WITHIN, "nobody is behind", || {
+    eventually(WITHIN, "no reader is behind", || {
         (processor.metric("hookledger_feed_lag_events", "") == Some(0.0)).then_some(())
     });
     drop(streams);
-    eventually(WITHIN, "nobody reads", || (processor.metric("hookledger_feed_readers", "") == Some(0.0)).then_some(()));
+    eventually(WITHIN, "there is no reader", || {
+        (processor.metric("hookledger_feed_readers", "") == Some(0.0)).then_some(())
+    });
 }
 
 #[test]

@@ -131,7 +131,7 @@ async fn the_feed_is_filtered() {
         ("app=crm-sync&member_id=a1", vec![3]),
         ("type=onappinstall", vec![7]),
         ("type=com.bitrix24.oncrmleadadd&member_id=a0&app=other", vec![2, 4]),
-        ("app=nobody", vec![]),
+        ("app=unknown", vec![]),
     ] {
         let (_, answer) = world.asks(&format!("/v1/feed?{filter}")).await;
         assert_eq!(numbers(&answer), expected, "{filter}");
