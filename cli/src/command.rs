@@ -8,8 +8,8 @@ use runtime::private;
 
 use crate::outcome::Outcome;
 use crate::{
-    audit, check, drain, history, import, installations, listen, output, rebuild, rejected, resume, salvage, send,
-    show, standalone, trust, verify, verify_token,
+    audit, check, doctor, drain, history, import, installations, listen, output, rebuild, rejected, resume, salvage,
+    send, show, standalone, trust, verify, verify_token,
 };
 
 struct Entry {
@@ -17,9 +17,10 @@ struct Entry {
     run: fn(&ArgMatches) -> anyhow::Result<Outcome>,
 }
 
-const COMMANDS: [Entry; 17] = [
+const COMMANDS: [Entry; 18] = [
     Entry { command: standalone::command, run: |arguments| standalone::run(arguments).map(|()| Outcome::Done) },
     Entry { command: send::command, run: send::run },
+    Entry { command: doctor::command, run: doctor::run },
     Entry { command: listen::command, run: listen::run },
     Entry { command: installations::command, run: installations::run },
     Entry { command: show::command, run: show::run },

@@ -7,6 +7,7 @@ mod arguments;
 mod audit;
 mod check;
 pub mod command;
+mod doctor;
 mod drain;
 mod history;
 mod import;

@@ -206,7 +206,12 @@ pub fn trim(servers: &str, topic: &str, partition: i32, before: i64) {
 
 /// Gives a topic this policy.
 pub fn set_policy(servers: &str, topic: &str, policy: &str) {
-    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("cleanup.policy", policy);
+    set(servers, topic, "cleanup.policy", policy);
+}
+
+/// Gives a topic this setting, and the defaults for all others.
+pub fn set(servers: &str, topic: &str, name: &str, value: &str) {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
     let changed = wait_for(admin(servers).alter_configs([&change], &AdminOptions::new())).expect("an answer");
     assert!(changed.iter().all(Result::is_ok), "{changed:?}");
 }

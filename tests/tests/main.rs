@@ -6,6 +6,7 @@ mod cloudevents;
 mod cluster_of_brokers;
 mod crashes;
 mod disk;
+mod doctor;
 mod drain;
 mod every_port;
 mod feed;

@@ -30,7 +30,7 @@ pub use log_reader::KafkaLogReader;
 pub use producer::{Batches, FaultScope, RawProducer, ReportError, Reports, SendError};
 pub use raw_writer::RawWriter;
 pub use record::outgoing;
-pub use topics::{MayCreate, RawTopic};
+pub use topics::{Inspection, MayCreate, RawTopic, inspect};
 
 /// Whether librdkafka accepts these settings, without contacting any broker.
 pub fn check(settings: &KafkaSettings) -> anyhow::Result<()> {

@@ -13,13 +13,16 @@ use rdkafka::admin::{
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
-use super::client::{self, ConfigError, LoggingContext, PlainContext, RECORD_BYTES_MAX, Role};
+use super::client::{self, ConfigError, LoggingContext, PlainContext, Role};
 use super::faults::{Fault, FaultReports};
 use event_log::contract::Topic;
 use primitives::block_on;
 use runtime::settings::KafkaSettings;
-use shape::{AHEAD_MAX, broken_policy, check_counts, wanted};
+use shape::{AHEAD_MAX, broken_policy, check_counts, too_small, wanted};
 
+pub use inspect::{Inspection, inspect};
+
+mod inspect;
 mod shape;
 
 /// The longest single request to the brokers.
@@ -313,12 +316,8 @@ impl<'a> Topics<'a> {
         if let Some(wrong) = broken_policy(topic, value("cleanup.policy")) {
             return Err(TopicsError::Shape(format!("topic {name} {wrong}")));
         }
-        let takes: u32 = value("max.message.bytes").parse().unwrap_or(RECORD_BYTES_MAX);
-        if topic != Topic::Raw && takes < DERIVED_BYTES_MIN {
-            return Err(TopicsError::Shape(format!(
-                "topic {name} has max.message.bytes={takes}, but its records may have {DERIVED_BYTES_MIN}: set it to \
-                 {RECORD_BYTES_MAX}"
-            )));
+        if let Some(wrong) = too_small(topic, name, value("max.message.bytes")) {
+            return Err(TopicsError::Shape(wrong));
         }
         for (setting, wanted) in wanted(topic, self.settings.retention) {
             let found = value(setting);
@@ -359,9 +358,6 @@ fn ask_until_described(
         thread::sleep(CHECK_WAIT);
     }
 }
-
-/// A derived record may be this large, even when optional content is left out.
-const DERIVED_BYTES_MIN: u32 = 256 * 1024;
 
 /// The broker or this user does not have this request, which is no fault.
 fn cannot_be_asked(code: RDKafkaErrorCode) -> bool {

@@ -164,9 +164,13 @@ impl Lax {
 
 /// A warning, with the remedy, for a secret file that others may read.
 ///
-/// Never an error: Docker and Kubernetes mount secrets as root's, `0444` or `0640`, into a container with one user.
+/// Never an error: Docker and Kubernetes mount secrets as root's, `0444` or `0640`, into a container with one user. Where
+/// the mount is read-only there is no warning either.
 pub(crate) fn exposed(path: &Path) -> Option<String> {
     let found = fs::metadata(path).ok()?;
+    if rustix::fs::statvfs(path).is_ok_and(|mount| mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY)) {
+        return None;
+    }
     let mode = found.mode() & 0o7777;
     let shown = path.display();
     (found.is_file() && mode & OTHERS != 0)

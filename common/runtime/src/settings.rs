@@ -147,7 +147,11 @@ impl Settings {
         &self.apps
     }
 
-    /// Warnings about secret files that others may read.
+    /// Names that mean nothing here, and secret files that others may read.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.warnings.iter().cloned().chain(self.exposed())
+    }
+
     fn exposed(&self) -> impl Iterator<Item = String> {
         self.secret_files.iter().filter_map(|file| private::exposed(file))
     }
@@ -164,14 +168,14 @@ impl Settings {
                 writeln!(text, "apps.{name}.{key} = {shown}").expect("a String takes all");
             }
         }
-        for warning in self.warnings.iter().cloned().chain(self.exposed()) {
+        for warning in self.warnings() {
             writeln!(text, "# warning: {warning}").expect("a String takes all");
         }
         plain::lines(&text)
     }
 
     pub fn warn(&self) {
-        for warning in self.warnings.iter().cloned().chain(self.exposed()) {
+        for warning in self.warnings() {
             tracing::warn!("{warning}");
         }
     }

@@ -46,6 +46,19 @@ pub(super) fn broken_policy(topic: Topic, found: &str) -> Option<String> {
     }
 }
 
+/// A derived record may be this large, even when optional content is left out.
+const DERIVED_BYTES_MIN: u32 = 256 * 1024;
+
+pub(super) fn too_small(topic: Topic, name: &str, found: &str) -> Option<String> {
+    let takes: u32 = found.parse().unwrap_or(RECORD_BYTES_MAX);
+    (topic != Topic::Raw && takes < DERIVED_BYTES_MIN).then(|| {
+        format!(
+            "topic {name} has max.message.bytes={takes}, but its records may have {DERIVED_BYTES_MIN}: set it to \
+             {RECORD_BYTES_MAX}"
+        )
+    })
+}
+
 pub(super) fn wanted(topic: Topic, retention: Retention) -> Vec<(&'static str, String)> {
     let ms = |time: Duration| time.as_millis().to_string();
     // Only whole, closed segments are deleted or compacted: a record can stay this much longer than promised.
