@@ -8,8 +8,8 @@ use runtime::private;
 
 use crate::outcome::Outcome;
 use crate::{
-    audit, check, doctor, drain, history, import, installations, listen, output, rebuild, rejected, resume, salvage,
-    send, show, standalone, trust, verify, verify_token,
+    audit, check, completions, doctor, drain, examples, history, import, installations, listen, man, output, rebuild,
+    rejected, resume, salvage, send, show, standalone, trust, verify, verify_token,
 };
 
 struct Entry {
@@ -17,7 +17,7 @@ struct Entry {
     run: fn(&ArgMatches) -> anyhow::Result<Outcome>,
 }
 
-const COMMANDS: [Entry; 18] = [
+const COMMANDS: [Entry; 20] = [
     Entry { command: standalone::command, run: |arguments| standalone::run(arguments).map(|()| Outcome::Done) },
     Entry { command: send::command, run: send::run },
     Entry { command: doctor::command, run: doctor::run },
@@ -36,6 +36,8 @@ const COMMANDS: [Entry; 18] = [
     Entry { command: resume::command, run: resume::run },
     Entry { command: salvage::command, run: salvage::run },
     Entry { command: drain::command, run: drain::run },
+    Entry { command: completions::command, run: completions::run },
+    Entry { command: man::command, run: man::run },
 ];
 
 /// The first argument is the program's name.
@@ -52,13 +54,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 pub fn command() -> Command {
-    Command::new("hookledger")
+    let command = Command::new("hookledger")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Keeps Bitrix24 webhooks and knows where an app is installed and what it may do")
         .after_help("Exit codes: 0 done or yes, 1 failed, 2 wrong usage or configuration, 3 no, 4 not known yet.")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands(COMMANDS.iter().map(|entry| (entry.command)()))
+        .subcommands(COMMANDS.iter().map(|entry| (entry.command)()));
+    examples::shown_in(command)
 }
 
 fn run(matches: &ArgMatches) -> Outcome {

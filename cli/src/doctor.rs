@@ -33,8 +33,7 @@ pub fn command() -> Command {
         .args(query::server_arguments())
         .arg(arguments::json())
         .after_help(
-            "Example: hookledger doctor --config hookledger.toml --url https://hooks.example.com\n\
-             Give it the settings of ingress and processor, or of standalone.\n\
+            "Give it the settings of ingress and processor, or of standalone.\n\
              Exit codes: 0 no fault, 1 faults, 2 wrong usage.",
         )
 }

@@ -41,8 +41,7 @@ pub fn command() -> Command {
         .after_help(
             "FILE is CSV with a header line, or JSON with an object a line; - is stdin. Columns: member_id, one of \
              application_token and application_token_sha256, and optionally domain, version and installed_at (RFC \
-             3339). Of tokens only the SHA-256 leaves this process. To import a file again changes nothing.\n\
-             Example: hookledger import portals.csv --app crm-sync --dry-run",
+             3339). Of tokens only the SHA-256 leaves this process. To import a file again changes nothing.",
         )
         .arg(Arg::new("file").value_name("FILE").required(true).value_parser(value_parser!(PathBuf)).help("The list"))
         .arg(option("app", "APP", "The app").required(true).value_parser(arguments::app))

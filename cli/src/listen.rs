@@ -53,7 +53,6 @@ pub fn command() -> Command {
                 .help("Allow a handler that is not on this machine"),
         )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON, a line for each event"))
-        .after_help("Example: hookledger listen --app crm-sync --since 2h --forward http://127.0.0.1:3000/hooks")
 }
 
 fn parsed<T>(parse: fn(&str) -> Result<T, &'static str>) -> impl Fn(&str) -> Result<String, &'static str> + Clone {

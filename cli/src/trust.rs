@@ -24,8 +24,7 @@ pub fn command() -> Command {
         .about("Trusts a principal of an installation, or revokes that")
         .after_help(
             "A principal is the holder of an application_token, named by its SHA-256. Trusted principals that were \
-             attested before stay trusted; use --revoke for those that should not.\n\
-             Example: hookledger trust crm-sync a223c6b3710f85df22e9377d6c4f7553 --token-file token.txt",
+             attested before stay trusted; use --revoke for those that should not.",
         )
         .args(arguments::installation())
         .arg(

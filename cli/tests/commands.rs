@@ -138,6 +138,29 @@ fn help_is_no_failure() {
 }
 
 #[test]
+fn shells_and_man_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = run(&["completions", shell]);
+        assert!(ended.code == 0 && ended.stdout.contains("redrive"), "{shell}: {ended:?}");
+    }
+    let ended = run(&["completions", "bash"]);
+    let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().expect("bash");
+    bash.stdin.take().expect("its input").write_all(ended.stdout.as_bytes()).expect("written");
+    assert!(bash.wait().expect("an end").success(), "bash does not take it");
+
+    let directory = TempDir::new().expect("a directory");
+    let to = directory.path().join("man1");
+    assert_eq!(run(&["man", &to.display().to_string()]).code, 0);
+    for (page, text) in
+        [("hookledger.1", "import"), ("hookledger-import.1", "portals.csv"), ("hookledger-rejected-redrive.1", "raw")]
+    {
+        let written = fs::read_to_string(to.join(page)).expect(page);
+        assert!(written.starts_with(".ie") && written.contains(text), "{page}: {written}");
+    }
+    assert_eq!(run(&["man", "/proc/version/man"]).code, 1);
+}
+
+#[test]
 fn a_recorded_body_is_sent_as_it_is() {
     let server = Server::start(|request| {
         if Form::scan(&request.body).says_something() {
