@@ -1,12 +1,15 @@
 //! One event and the known state → changes and records to publish. Pure.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitrix24::{Installation, Trust};
 use event_log::is_redriven;
 use primitives::secret::Fingerprint;
 
-use crate::installation::{ATTESTED_MAX, HELD_MAX, INSTALLATION_HELD_BYTES_MAX, INSTALLATION_HELD_MAX, STRANGERS_MAX};
+use crate::installation::{
+    ATTESTED_MAX, Decided, HELD_MAX, INSTALLATION_HELD_BYTES_MAX, INSTALLATION_HELD_MAX, STRANGERS_MAX,
+};
 use crate::trust::Verdict;
 use crate::{
     Change, EndpointHosts, Event, Fact, FactKind, HELD_BYTES_MAX, HeldDetails, HeldEvent, InstallationRecord,
@@ -181,13 +184,13 @@ struct Changes<'a, R> {
     read: R,
     effects: Vec<Effect>,
     /// Decisions that were replaced by newer ones, or became void.
-    forgotten: Vec<PermissionRecord>,
+    forgotten: Vec<Decided>,
 }
 
 impl<E, R: FnMut(&HeldEvent) -> Result<Option<Fact>, E>> Changes<'_, R> {
     fn make(&mut self, change: Change) {
         let gone = self.state.apply(&change);
-        self.forgotten.extend(gone.iter().map(|(key, latest)| PermissionRecord::of(key, latest)));
+        self.forgotten.extend(gone);
         self.effects.push(Effect::Changed(change));
     }
 
@@ -353,33 +356,36 @@ impl<'a> Shown<'a> {
     }
 
     /// Adds an effect for each published record that differs.
-    fn compare(
-        self,
-        state: &InstallationState,
-        verdict: Verdict,
-        forgotten: Vec<PermissionRecord>,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn compare(self, state: &InstallationState, verdict: Verdict, forgotten: Vec<Decided>, effects: &mut Vec<Effect>) {
         debug_assert!(
             self.verdict == verdict || matches!(self.permissions, Permissions::Any(_)),
             "other principals are trusted"
         );
-        let permissions = match self.permissions {
-            Permissions::Any(before) => (before, state.permissions_by(&verdict)),
-            Permissions::One((method, token), before) => {
-                let after = state.decision(&verdict, &method, token);
-                let key = (method, token);
-                let others = forgotten.into_iter().filter(|gone| (&gone.method, gone.token) != (&key.0, key.1));
-                let after = after.map(|latest| PermissionRecord::of(&key, latest));
-                (before.into_iter().chain(others).collect(), after.into_iter().collect())
+        let (mut before, decided) = match self.permissions {
+            Permissions::Any(before) => (before, None),
+            Permissions::One(key, before) => (before.into_iter().collect(), Some(Some(key))),
+            Permissions::Forgotten => (Vec::new(), Some(None)),
+        };
+        let after = match decided {
+            None => state.permissions_by(&verdict),
+            Some(decided) => {
+                let mut after = BTreeMap::new();
+                let decision = |(method, token): &(Method, Fingerprint)| state.decision(&verdict, method, *token);
+                for (key, was) in forgotten.iter().filter(|(key, _)| Some(key) != decided.as_ref()) {
+                    // Another trusted principal may have decided about the same, also later.
+                    let shown = decision(key).filter(|other| other.since > was.since).unwrap_or(was);
+                    before.push(PermissionRecord::of(key, shown));
+                    after.insert(key, decision(key));
+                }
+                after.extend(decided.as_ref().map(|key| (key, decision(key))));
+                after.into_iter().filter_map(|(key, latest)| Some(PermissionRecord::of(key, latest?))).collect()
             }
-            Permissions::Forgotten => (forgotten, Vec::new()),
         };
         let record = state.record_by(verdict, self.installation, self.partition, self.endpoint_hosts);
         if !state.principals.is_empty() && self.record.as_ref() != Some(&record) {
             effects.push(Effect::Installation(Box::new(record)));
         }
-        differences(permissions.0, permissions.1, effects);
+        differences(before, after, effects);
     }
 }
 

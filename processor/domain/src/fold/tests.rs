@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use bitrix24::form::Form;
@@ -507,6 +508,35 @@ proptest! {
         prop_assert_eq!(one.verdict(trust), owned.verdict(trust));
         prop_assert_eq!(one.permissions(trust), owned.permissions(trust));
         prop_assert_eq!(one.status(trust), owned.status(trust));
+    }
+
+    #[test]
+    fn the_permissions_that_are_published_are_those_that_are_known(
+        steps in prop::collection::vec((0..2_usize, 1..12_u64, 0..3_u64, any::<bool>()), 0..30)
+    ) {
+        let (mut state, mut shown) = (Arc::default(), BTreeMap::new());
+        let days = |days: u64| days * 24 * 60 * 60;
+        let step = |(offset, (principal, day, token, grants)): (u64, (usize, u64, u64, bool))| {
+            let tells = if grants { "grant" } else { "deny" };
+            let mut event = event(offset, ["t", "x"][principal], days(day) + offset, tells);
+            if let Some(FactKind::MethodDecided { token: decided, .. }) = &mut event.kind {
+                *decided = Fingerprint::of(&token.to_string());
+            }
+            event
+        };
+        for (offset, principal) in [(0, "t"), (1, "x")] {
+            attest(&mut state, &[], offset, principal, Attestation::Operator);
+        }
+        for event in (2..).zip(steps).map(step) {
+            for effect in fold_one(&mut state, &[], &event, Trust::FirstInstall).1 {
+                if let Effect::Permission(record) = effect {
+                    shown.insert((record.method.clone(), record.token), record);
+                } else if let Effect::PermissionGone(record) = effect {
+                    prop_assert!(shown.remove(&(record.method, record.token)).is_some());
+                }
+            }
+            prop_assert_eq!(shown.values().cloned().collect::<Vec<_>>(), state.permissions(Trust::FirstInstall));
+        }
     }
 
     #[test]
