@@ -102,7 +102,7 @@ pub fn fold<'a, E>(
         changes.hold(event);
     }
     let Changes { mut effects, forgotten, .. } = changes;
-    before.compare(state, verdict, forgotten, &mut effects);
+    before.compare(state, verdict, &forgotten, &mut effects);
     Ok((if verified { outcome.unwrap_or(Outcome::PassedOn) } else { Outcome::Unverified }, effects))
 }
 
@@ -128,7 +128,7 @@ pub fn fold_attestation<'a, E>(
     let mut changes = Changes { state, installation: &installation, read, effects: vec![], forgotten: vec![] };
     let verdict = changes.take(Some(fact), &before.verdict, rules.trust)?;
     let Changes { mut effects, forgotten, .. } = changes;
-    before.compare(state, verdict, forgotten, &mut effects);
+    before.compare(state, verdict, &forgotten, &mut effects);
     Ok((Outcome::Fact, effects))
 }
 
@@ -356,7 +356,7 @@ impl<'a> Shown<'a> {
     }
 
     /// Adds an effect for each published record that differs.
-    fn compare(self, state: &InstallationState, verdict: Verdict, forgotten: Vec<Decided>, effects: &mut Vec<Effect>) {
+    fn compare(self, state: &InstallationState, verdict: Verdict, forgotten: &[Decided], effects: &mut Vec<Effect>) {
         debug_assert!(
             self.verdict == verdict || matches!(self.permissions, Permissions::Any(_)),
             "other principals are trusted"
