@@ -2,6 +2,7 @@
 
 mod answers;
 mod broker;
+mod clients;
 mod cloudevents;
 mod cluster_of_brokers;
 mod crashes;
