@@ -104,7 +104,9 @@ fn programs_of_the_documents_miss_nothing_when_they_and_the_server_are_killed() 
     let mut portals: Vec<_> = (0..PORTALS).map(|number| Player::new("crm-sync", number)).collect();
     let mut sent: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for round in 0..ROUNDS {
-        readers.iter_mut().for_each(|(_, reader)| reader.start());
+        for (_, reader) in &mut readers {
+            reader.start();
+        }
         let mut webhooks = standalone.process.webhooks();
         for step in [Step::Install, Step::PassedOn, Step::PassedOn] {
             let step = if round == 0 { step } else { Step::PassedOn };
