@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments;
 use crate::outcome::{Outcome, Usage};
@@ -71,14 +72,17 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
         as_json: arguments.get_flag("json"),
     };
     block_on(async {
-        tokio::select! {
-            ended = listener.listen() => ended?,
-            interrupted = tokio::signal::ctrl_c() => interrupted?,
-        }
+        let mut terminated = signal(SignalKind::terminate())?;
+        let ended = tokio::select! {
+            ended = listener.listen() => ended,
+            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into),
+            _ = terminated.recv() => Ok(()),
+        };
+        // However it ends: nothing else says how far it came.
         if let Some(cursor) = &listener.after {
             complain(&format!("Go on with: hookledger listen --after {cursor}"));
         }
-        Ok(Outcome::Done)
+        ended.map(|()| Outcome::Done)
     })
 }
 
@@ -98,13 +102,20 @@ impl Listener {
     async fn listen(&mut self) -> anyhow::Result<()> {
         // The first answer comes at once, with a cursor.
         let mut answer = self.ask(None).await?;
+        complain(&format!("Listening to {}; Ctrl-C ends it.", self.query.url()));
         loop {
+            let Some(next) = answer["next"].as_str() else { anyhow::bail!("{} is no feed", self.query.url()) };
+            let next = next.to_owned();
             for event in answer["events"].as_array().into_iter().flatten() {
                 if !self.show(event).await? {
                     return Ok(());
                 }
             }
-            self.after = answer["next"].as_str().map(str::to_owned);
+            if self.after.as_ref() == Some(&next) {
+                // A server that stops answers before its time.
+                tokio::time::sleep(RETRY_WAIT_MIN).await;
+            }
+            self.after = Some(next);
             answer = self.ask_until_answered().await?;
         }
     }
@@ -128,7 +139,12 @@ impl Listener {
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RETRY_WAIT_MAX);
                 }
-                answer => return answer,
+                answer => {
+                    if answer.is_ok() && wait > RETRY_WAIT_MIN {
+                        complain("hookledger listen: answered again");
+                    }
+                    return answer;
+                }
             }
         }
     }
@@ -149,11 +165,11 @@ impl Listener {
     }
 }
 
-/// Whether it may be well in a moment.
+/// Whether it may be well in a moment, where it was well before: a proxy may answer meanwhile.
 fn passes(error: &QueryError) -> bool {
     match error {
-        QueryError::Unreachable { .. } => true,
-        QueryError::Problem { status, .. } | QueryError::Foreign { status, .. } => *status >= 500,
+        QueryError::Unreachable { .. } | QueryError::Foreign { .. } => true,
+        QueryError::Problem { status, .. } => *status >= 500,
     }
 }
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portal_sim::player::{Player, Step};
 use serde_json::{Value, json};
@@ -265,6 +265,41 @@ fn two_hundred_readers_share_one_consumer() {
 }
 
 #[test]
+fn readers_that_go_leave_their_places_at_once() {
+    let standalone = Standalone::start();
+    let address = standalone.process.address("queries");
+    let readers = || standalone.process.metric("hookledger_feed_readers", "").expect("a metric");
+    let began = Instant::now();
+    let ask = |_| {
+        let mut connection = TcpStream::connect(address).expect("a connection");
+        write!(connection, "GET /v1/feed?since=0s&wait=30s HTTP/1.1\r\nhost: {address}\r\n\r\n").expect("sent");
+        connection
+    };
+    let connections: Vec<TcpStream> = (0..READERS).map(ask).collect();
+    eventually(WITHIN, "all wait", || (readers() > 0.0).then_some(()));
+    drop(connections);
+    eventually(WITHIN, "no place is taken", || (readers() == 0.0).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(30), "they waited to the end");
+    // One that sends nothing more, but reads, is answered.
+    let half = ask(0);
+    half.shutdown(Shutdown::Write).expect("closed");
+    let mut answer = String::new();
+    BufReader::new(half).read_line(&mut answer).expect("an answer");
+    assert_eq!(answer, "HTTP/1.1 200 OK\r\n");
+}
+
+#[test]
+fn a_stream_before_http_1_1_has_no_chunks() {
+    let standalone = Standalone::start();
+    let mut connection = TcpStream::connect(standalone.process.address("queries")).expect("a connection");
+    write!(connection, "GET /v1/stream HTTP/1.0\r\nhost: localhost\r\n\r\n").expect("sent");
+    let lines = BufReader::new(connection).lines().map(|line| line.expect("a line"));
+    let lines: Vec<String> = lines.take_while(|line| !line.starts_with("id: ")).collect();
+    assert!(!lines.iter().any(|line| line.to_ascii_lowercase().starts_with("transfer-encoding")), "{lines:?}");
+    assert_eq!(lines[lines.len() - 2..], ["", "retry: 1000"], "{lines:?}");
+}
+
+#[test]
 fn filters_tokens_and_times_say_what_a_reader_gets() {
     let tokens = "0123456789abcdef read, fedcba9876543210 read app=telephony";
     let standalone =
@@ -295,6 +330,7 @@ fn filters_tokens_and_times_say_what_a_reader_gets() {
         events.iter().filter(|event| event["received_at"].as_str() >= Some(from)).cloned().collect();
     assert_eq!(asks(&mut all, &format!("since={from}")), later, "none is older, also within the same millisecond");
     assert_eq!(asks(&mut all, "since=0s"), Vec::<Value>::new());
+    assert_eq!(all.get("/v1/feed?since=2999-01-01T00:00:00Z").expect("an answer").status, 400, "it may yet come");
 
     // Nothing is said for longer than a connection may be idle.
     let mut stream = Stream::open(standalone.process.address("queries"), "since=0s", None, Some("fedcba9876543210"))
@@ -372,7 +408,7 @@ fn listen_shows_events_posts_them_and_survives_a_restart_of_the_server() {
     standalone.process.ready();
     sent.send(&standalone.process, 1);
     let lines = printed(2 * PORTALS);
-    listening.signal("INT");
+    listening.signal("TERM");
     let ended = listening.wait();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stderr.contains("handler: 204 in ") && ended.stderr.contains("--after "), "{}", ended.stderr);

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
+use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
 use crate::limits::Limits;
@@ -72,6 +73,8 @@ pub(super) struct Connection {
     /// A read by the server was deferred; it is woken once reading may go on.
     is_read_deferred: Cell<bool>,
     task: RefCell<Waker>,
+    is_peer_closed: Cell<bool>,
+    peer_closed: Notify,
 }
 
 impl Connection {
@@ -98,6 +101,8 @@ impl Connection {
             is_over: Cell::new(false),
             is_read_deferred: Cell::new(false),
             task: RefCell::new(Waker::noop().clone()),
+            is_peer_closed: Cell::new(false),
+            peer_closed: Notify::new(),
         }
     }
 
@@ -238,6 +243,18 @@ impl Connection {
     pub(super) fn flushed(&self) {
         if self.blocked_until.take().is_some() {
             self.resume_read();
+        }
+    }
+
+    /// The client sends nothing more. Most often it is gone.
+    pub(super) fn close_peer(&self) {
+        self.is_peer_closed.set(true);
+        self.peer_closed.notify_waiters();
+    }
+
+    pub(super) async fn wait_for_peer_closed(&self) {
+        if !self.is_peer_closed.get() {
+            self.peer_closed.notified().await;
         }
     }
 

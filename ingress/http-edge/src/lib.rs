@@ -21,13 +21,15 @@ use actix_http::{HttpService, KeepAlive, Request, Response};
 use actix_server::{GracefulShutdownSignal, Server};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
 use actix_web::Error;
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::HttpMessage;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{AppConfig, Extensions, Payload};
-use actix_web::http::ConnectionType;
+use actix_web::http::{ConnectionType, Version};
 use anyhow::Context;
 use primitives::Shutdown;
 use tokio::net::TcpStream;
 
+use connection::Connection;
 use connections::{Connections, Guard};
 use graceful_shutdown::{GracefulShutdown, InFlight};
 use handshake::Handshake;
@@ -294,6 +296,17 @@ impl Drop for Open<'_> {
     }
 }
 
+/// The client of a request, for a handler that waits: it finds it in the request's extensions.
+#[derive(Clone)]
+pub struct Peer(Rc<Connection>);
+
+impl Peer {
+    /// Returns once the client has closed its side: it is gone, or it waits for the answer and sends nothing more.
+    pub async fn closed(&self) {
+        self.0.wait_for_peer_closed().await;
+    }
+}
+
 /// Wraps every request of every port.
 fn answer<A, B>(
     app: &A,
@@ -311,7 +324,9 @@ where
     if let Some(connection) = &connection {
         let has_body = !matches!(request.payload(), Payload::None);
         connection.begin(if has_body { body::length(request.head().headers()) } else { BodyLength::Bytes(0) });
+        request.extensions_mut().insert(Peer(Rc::clone(connection)));
     }
+    let version = request.head().version;
     let answering = app.call(request);
     async move {
         let answer: Result<Response<B>, _> = answering.await.map(Into::into);
@@ -320,6 +335,11 @@ where
             Err(error) => Err(Response::from(error.into().error_response())),
         };
         let (Ok(response) | Err(response)) = &mut answer;
+        if version < Version::HTTP_11 && response.body().size() == BodySize::Stream {
+            // Its end is that of the connection: before HTTP/1.1 there are no chunks.
+            response.head_mut().no_chunking(true);
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
         let Some(connection) = connection else { return answer };
         // The rest of a body is not awaited.
         if !keep_alive || connection.has_body_left() || graceful_shutdown.is_closing() {

@@ -174,6 +174,7 @@ impl AsyncRead for ThrottledStream {
             this.request_line.answered(body);
         }
         let before = buffer.filled().len();
+        let has_room = buffer.remaining() > 0;
         if this.rest.is_empty() {
             let read = if most >= buffer.remaining() {
                 Pin::new(&mut this.line).poll_read(cx, buffer)
@@ -184,6 +185,9 @@ impl AsyncRead for ThrottledStream {
                 this.turn = Turn::default();
             }
             ready!(read)?;
+            if has_room && buffer.filled().len() == before {
+                this.connection.close_peer();
+            }
             this.portion(buffer, before, most);
         } else {
             this.hand_rest(buffer, most);

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use event_log::LogQuery;
+use http_edge::Peer;
 use primitives::time::Timestamp;
 use prometheus::Registry;
 use runtime::lifecycle::Stop;
@@ -41,6 +42,8 @@ pub use page::CursorFault;
 pub use stream::stream;
 
 const SINCE: &str = "since";
+/// How far a caller's clock may be ahead.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// Limits of the feed, from the settings.
 #[derive(Clone, Copy, Debug)]
@@ -115,25 +118,27 @@ impl Feed {
         mut start: Start,
         filter: &Filter,
         amount: Amount,
-        waiting: Option<(&Reader, Instant)>,
+        waiting: Option<Waiting<'_>>,
     ) -> Result<Page, Problem> {
         let mut changes = self.tail.changes();
         loop {
             changes.mark_unchanged();
             let page = self.page(context, &start, filter, amount).await?;
-            let Some((reader, until)) = waiting else { return Ok(page) };
+            let Some(Waiting { reader, until, peer }) = &waiting else { return Ok(page) };
             reader.is_at(&page.next.lanes);
-            if !page.events.is_empty() || Instant::now() >= until || self.stop.requested() {
+            if !page.events.is_empty() || Instant::now() >= *until || self.stop.requested() {
                 return Ok(page);
             }
-            start = Start::At(page.next);
             if page.is_end {
                 tokio::select! {
                     // The tail lives as long as the feed.
-                    _ = timeout_at(until, changes.changed()) => {}
+                    _ = timeout_at(*until, changes.changed()) => {}
                     () = self.stop.wait() => {}
+                    // Most often it is gone, and its place is free.
+                    () = closed(peer.as_ref()) => return Ok(page),
                 }
             }
+            start = Start::At(page.next);
         }
     }
 
@@ -151,6 +156,20 @@ impl Feed {
     }
 }
 
+/// A reader that waits for an event.
+struct Waiting<'a> {
+    reader: &'a Reader,
+    until: Instant,
+    peer: Option<Peer>,
+}
+
+async fn closed(peer: Option<&Peer>) {
+    match peer {
+        Some(peer) => peer.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Start {
     fn read(parameters: &Parameters) -> Result<Self, Problem> {
         let cursor = parameters.parsed(
@@ -159,6 +178,9 @@ impl Start {
             Cursor::parse,
         )?;
         let since = parameters.parsed(SINCE, TIME_OR_AGE, time_or_age)?;
+        if since.is_some_and(|since| since > Timestamp::now().plus(CLOCK_SKEW_MAX)) {
+            return Err(Problem::Malformed("since lies in the future".into()));
+        }
         match (cursor, since) {
             (Some(_), Some(_)) => Err(Problem::Malformed("after and since exclude each other".into())),
             (Some(cursor), None) => Ok(Self::At(cursor)),
@@ -182,7 +204,9 @@ pub async fn list(
     let amount = Amount { events: limit, bytes: feed.limits.answer_bytes };
     let reader = if wait.is_zero() { None } else { Some(feed.readers.enter()?) };
     let until = Instant::now() + wait;
-    let page = feed.next(&context, start, &filter, amount, reader.as_ref().map(|reader| (reader, until))).await?;
+    let peer = request.extensions().get::<Peer>().cloned();
+    let waiting = reader.as_ref().map(|reader| Waiting { reader, until, peer });
+    let page = feed.next(&context, start, &filter, amount, waiting).await?;
     let reach = feed.reach(&context).await?;
     Ok(HttpResponse::Ok().content_type(header::ContentType::json()).body(answer(&page, reach)))
 }

@@ -20,6 +20,7 @@ struct Inner {
     partitions: Vec<Partition>,
     events: u64,
     reads: usize,
+    searches: usize,
     is_away: bool,
 }
 
@@ -109,6 +110,11 @@ impl MemoryLog {
         self.inner().reads
     }
 
+    /// How often a place was looked for, each time to read from there.
+    pub fn searches(&self) -> usize {
+        self.inner().searches
+    }
+
     fn there(&self) -> Result<MutexGuard<'_, Inner>, EventLogError> {
         let inner = self.0.0.lock().expect("a lock");
         if inner.is_away { Err(EventLogError::Reopen("it is away".into())) } else { Ok(inner) }
@@ -145,6 +151,7 @@ impl LogQuery for MemoryLog {
 
     fn read(&self, _: Topic, stretches: &[Stretch], visit: Visit<'_>) -> Result<(), EventLogError> {
         let mut inner = self.there()?;
+        inner.searches += stretches.len();
         for entry in stretches.iter().flat_map(|stretch| inner.entries(*stretch)).collect::<Vec<_>>() {
             inner.reads += 1;
             if visit(entry).is_break() {

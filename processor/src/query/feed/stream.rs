@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::Method;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use bytes::{BufMut, Bytes, BytesMut};
+use http_edge::Peer;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::event::Filter;
 use super::page::{Amount, Page, Start};
 use super::readers::Reader;
-use super::{Feed, SINCE};
+use super::{Feed, SINCE, Waiting, closed};
 use crate::query::access::Caller;
 use crate::query::context::QueryContext;
 use crate::query::parameters::{AFTER, Parameters, wrong};
@@ -62,7 +63,8 @@ pub async fn stream(
     let (sender, receiver) = mpsc::channel(1);
     let ends_at = Instant::now() + feed.limits.stream_time;
     let streaming = Streaming { context, feed, filter, amount, reader, ends_at, sender };
-    actix_web::rt::spawn(streaming.run(page));
+    let peer = request.extensions().get::<Peer>().cloned();
+    actix_web::rt::spawn(streaming.run(page, peer));
     Ok(response.body(EventStream(receiver)))
 }
 
@@ -87,10 +89,11 @@ struct Gone;
 
 impl Streaming {
     /// Until the reader is gone, the time is over, the process stops, or no reader could go on.
-    async fn run(self, first: Page) {
+    async fn run(self, first: Page, peer: Option<Peer>) {
         let gone = self.sender.clone();
         tokio::select! {
             () = gone.closed() => {}
+            () = closed(peer.as_ref()) => {}
             _ = self.send_all(first) => {}
         }
     }
@@ -110,7 +113,8 @@ impl Streaming {
                 self.send(format!(": heartbeat\nid: {}\n\n", page.next).into()).await?;
                 heartbeat_at = now + HEARTBEAT_EVERY;
             }
-            let waiting = Some((&self.reader, heartbeat_at.min(self.ends_at)));
+            let until = heartbeat_at.min(self.ends_at);
+            let waiting = Some(Waiting { reader: &self.reader, until, peer: None });
             page.events.clear();
             let start = Start::At(page.next.clone());
             match self.feed.next(&self.context, start, &self.filter, self.amount, waiting).await {

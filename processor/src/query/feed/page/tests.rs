@@ -86,6 +86,19 @@ fn a_filter_that_takes_little_costs_no_more_than_a_page() {
 }
 
 #[test]
+fn a_filter_that_takes_little_looks_for_few_places_whatever_the_limit() {
+    let log = MemoryLog::new("log", 1);
+    for _ in 0..SCANNED_MAX * 2 {
+        log.add(0, "other");
+    }
+    for events in [1, 100, 1_000] {
+        let before = log.searches();
+        page(&log, &Start::Oldest, &of_app("this"), Amount { events, ..AMOUNT }).expect("a page");
+        assert!(log.searches() - before <= 15, "{} searches for a limit of {events}", log.searches() - before);
+    }
+}
+
+#[test]
 fn a_reader_that_begins_at_a_time_sees_nothing_older() {
     let log = log_of(20);
     assert_eq!(numbers(&read(&log, &Start::Since(MemoryLog::at(15))).events), (15..20).collect::<Vec<_>>());
