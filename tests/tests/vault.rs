@@ -86,8 +86,7 @@ fn tokens_come_back_from_kafka() {
         assert!(key == "noop" || key.starts_with(&format!("crm-sync/{MEMBER}/")), "{key}");
         assert!(!value.contains("refresh-") && !value.contains(APPLICATION_TOKEN), "{value}");
     }
-    cluster.processors[0].restart();
-    cluster.processors[0].ready();
+    is_sealed_again(&mut cluster, &mut [other], &directory.path().join("key"), &sent);
     revoked_tokens_go(&cluster.ingress, &cluster.processors[0]);
     let tombstones = || {
         let all = cluster.names().read("vault", Isolation::Committed);
@@ -95,6 +94,28 @@ fn tokens_come_back_from_kafka() {
         (gone >= 2).then_some(())
     };
     eventually(SOON, "both entries have tombstones", tombstones);
+}
+
+/// A rotation while webhooks are taken.
+fn is_sealed_again(cluster: &mut Cluster, others: &mut [Process], file: &Path, sent: &Sent) {
+    let old = fs::read_to_string(file).expect("a key");
+    fs::remove_file(file).expect("ours");
+    let (path, id) = keygen(file);
+    let new = fs::read_to_string(file).expect("a key");
+    fs::write(file, format!("{new}{old}")).expect("written");
+    for process in cluster.processors[1..].iter_mut().chain(others) {
+        process.terminate();
+    }
+    let mut arguments = cluster.names().arguments("rekey");
+    let group = format!("{}processor", cluster.names().prefix);
+    arguments.extend(["--group", &group, "--vault-key-file", &path, "--json"].map(str::to_owned));
+    let arguments: Vec<&str> = ["vault", "rekey"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+    let ended = run(Program::Hookledger, &arguments);
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap_or_default();
+    assert_eq!((ended.code, &told["key"], &told["sealed"]), (Some(0), &json!(id), &json!(2)), "{ended:?}");
+    fs::write(file, &new).expect("written");
+    cluster.processors[0].restart();
+    newest_comes_back(&cluster.processors[0], sent);
 }
 
 #[test]

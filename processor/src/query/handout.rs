@@ -24,7 +24,7 @@ use crate::vault::{Content, OpenError, Vault, entry_of};
 use domain::{InstallationState, Pair, VaultEntry, VaultKey, VaultKind};
 
 /// How long an answer waits until the index has what the state knows.
-const INDEX_WAIT_MAX: Duration = Duration::from_secs(5);
+const INDEX_WAIT_MAX: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5_000 });
 const HANDED_OUT: &str = "handed_out";
 /// Enough to know the query token again, and too little to find it.
 const SHOWN_DIGITS: usize = 8;
