@@ -1,5 +1,6 @@
 //! `hookledger vault`: makes keys, and seals what is kept to the first one.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -29,7 +30,13 @@ pub fn command() -> Command {
             Command::new("keygen")
                 .about("Makes a file with a new key, for vault-key-file")
                 .after_help("Keep a copy of the file elsewhere: without it, what is in the vault cannot be opened.")
-                .arg(Arg::new("file").value_name("FILE").required(true).value_parser(clap::value_parser!(PathBuf)))
+                .arg(
+                    Arg::new("file")
+                        .value_name("FILE")
+                        .required(true)
+                        .value_parser(clap::value_parser!(PathBuf))
+                        .help("The file, which must not exist"),
+                )
                 .arg(arguments::json()),
         )
         .subcommand(
@@ -79,7 +86,7 @@ fn run_rekey(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     print_answer(arguments, &answer, || {
         let mut text = format!("{sealed} entries are sealed to the key {id} now, and {unchanged} were.");
         for (why, number) in &unopened {
-            text.push_str(&format!("\n{number} entries stay as they are: {why}."));
+            let _ = write!(text, "\n{number} entries stay as they are: {why}.");
         }
         text
     })?;
@@ -97,6 +104,5 @@ fn keys(settings: &Settings, data_dir: Option<&PathBuf>) -> anyhow::Result<Vault
 }
 
 pub fn read(file: &Path) -> anyhow::Result<VaultKeys> {
-    let text = VaultKeys::read(file).map_err(|why| SettingsError(format!("{} {why}", file.display())))?;
-    Ok(text)
+    Ok(VaultKeys::read(file).map_err(|why| SettingsError(format!("{} {why}", file.display())))?)
 }

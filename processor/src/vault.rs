@@ -38,7 +38,7 @@ struct Sealed {
     entry: VaultEntry,
     /// The encapsulated key of HPKE, and the sealed entry: base64.
     enc: String,
-    sealed: String,
+    ciphertext: String,
 }
 
 /// What is sealed, as JSON.
@@ -95,15 +95,12 @@ impl Vault {
         let help = "1 if there is a vault: tokens are kept, sealed.";
         let enabled = registered(registry, IntGauge::new("vault_enabled", help));
         enabled.set(i64::from(keys.is_some()));
-        match keys {
-            Some(keys) => {
-                info!(key = keys.ids()[0], "tokens are kept in the vault, sealed to the key {}", keys.ids()[0]);
-                Some(Arc::new(Self(keys)))
-            }
-            None => {
-                info!("the vault is off: tokens are not kept. vault-key-file turns it on");
-                None
-            }
+        if let Some(keys) = keys {
+            info!(key = keys.ids()[0], "tokens are kept in the vault, sealed to the key {}", keys.ids()[0]);
+            Some(Arc::new(Self(keys)))
+        } else {
+            info!("the vault is off: tokens are not kept. vault-key-file turns it on");
+            None
         }
     }
 
@@ -135,8 +132,8 @@ impl Vault {
     fn seal_text(&self, key: &VaultKey, entry: &VaultEntry, text: &[u8]) -> Option<Bytes> {
         let sealed = self.0.seal(key.to_string().as_bytes(), text);
         let (enc, sealed) = sealed.inspect_err(|error| warn!(%key, "tokens could not be sealed: {error}")).ok()?;
-        let [enc, sealed] = [enc, sealed].map(|bytes| BASE64_STANDARD.encode(bytes));
-        Some(json_bytes(&Sealed { entry: entry.clone(), enc, sealed }))
+        let [enc, ciphertext] = [enc, sealed].map(|bytes| BASE64_STANDARD.encode(bytes));
+        Some(json_bytes(&Sealed { entry: entry.clone(), enc, ciphertext }))
     }
 
     pub(crate) fn open(&self, key: &VaultKey, value: &[u8]) -> Result<(VaultEntry, Content), OpenError> {
@@ -156,9 +153,9 @@ impl Vault {
     }
 
     fn open_text(&self, key: &VaultKey, value: &[u8]) -> Result<(VaultEntry, Zeroizing<Vec<u8>>), OpenError> {
-        let Sealed { entry, enc, sealed } = serde_json::from_slice(value).map_err(|_| OpenError::Damaged)?;
+        let Sealed { entry, enc, ciphertext } = serde_json::from_slice(value).map_err(|_| OpenError::Damaged)?;
         let decode = |text: &str| BASE64_STANDARD.decode(text).map_err(|_| OpenError::Damaged);
-        let text = self.0.open(&entry.key, key.to_string().as_bytes(), &decode(&enc)?, &decode(&sealed)?)?;
+        let text = self.0.open(&entry.key, key.to_string().as_bytes(), &decode(&enc)?, &decode(&ciphertext)?)?;
         Ok((entry, text))
     }
 }

@@ -209,12 +209,12 @@ fn in_every_kind(ingress: &Process, queries: &Process, search: &mut Search) {
     let page = format!("member_id={CANARY}&PLACEMENT=DEFAULT&AUTH_ID={access}&REFRESH_ID={refresh}");
     bodies.push(format!("{page}&APPLICATION_TOKEN={token}"));
     bodies.push(page);
-    let mut last = String::new();
-    for body in bodies {
+    let sent = bodies.into_iter().map(|body| {
         let answer = webhooks.post("/v1/events/canaries", FORM, body.as_bytes()).expect("an answer");
         assert_eq!(answer.status, 200, "{}", answer.text());
-        last = answer.json()["id"].as_str().expect("an id").to_owned();
-    }
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    });
+    let last = sent.last().expect("some were sent");
     // Without query tokens the port hands out nothing.
     let path = format!("/v1/tokens/canaries/{CANARY}?after={last}&wait=30s");
     let answer = queries.queries().post(&path, JSON, b"").expect("an answer");

@@ -51,11 +51,9 @@ pub fn new_key() -> (Secret, String) {
     (Secret::new(text), id)
 }
 
-/// The first digits of the SHA-256 of the public key.
+/// The first digits of the SHA-256 of the public key, as base64.
 fn id_of(public: &PublicKey) -> String {
-    // In hexadecimal, because a fingerprint is of a text.
-    let bytes: String = public.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    Fingerprint::of(&bytes).to_string()[..ID_DIGITS].to_owned()
+    Fingerprint::of(&BASE64_STANDARD.encode(public.to_bytes())).to_string()[..ID_DIGITS].to_owned()
 }
 
 impl fmt::Debug for VaultKeys {

@@ -59,7 +59,7 @@ fn an_entry_opens_in_its_own_place_alone() {
         assert_eq!(vault.open(&other[index].0, value).err(), Some(OpenError::Damaged), "of another portal");
         assert_eq!(vault.open(&one[1 - index].0, value).err(), Some(OpenError::Damaged), "of another kind");
         assert_eq!(vault.open(key, b"{}").err(), Some(OpenError::Damaged));
-        let cut = String::from_utf8_lossy(value).replace("\"sealed\":\"", "\"sealed\":\"AAAA");
+        let cut = String::from_utf8_lossy(value).replace("\"ciphertext\":\"", "\"ciphertext\":\"AAAA");
         assert_eq!(vault.open(key, cut.as_bytes()).err(), Some(OpenError::Damaged));
     }
 }

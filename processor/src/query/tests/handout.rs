@@ -52,7 +52,8 @@ impl World {
         let raw = RawEvent::new(app, head, body.into(), Timestamp::from_s(at));
         let value = with.seal(&key(kind), &entry(at, with), &raw);
         assert!(value.is_some());
-        self.log.add_record(0, Record { key: Some(key(kind).to_string()), value, headers: vec![], at: raw.received_at });
+        self.log
+            .add_record(0, Record { key: Some(key(kind).to_string()), value, headers: vec![], at: raw.received_at });
     }
 
     fn seal_both(&self, at: u64) {
@@ -121,7 +122,10 @@ async fn what_cannot_be_opened_is_named_and_the_rest_is_handed_out() {
     let world = World::new(&["right tokens"]);
     for kind in VaultKind::ALL {
         let value = Some("{\"sealed\":1}".into());
-        world.log.add_record(0, Record { key: Some(key(kind).to_string()), value, headers: vec![], at: Timestamp::from_s(1) });
+        world.log.add_record(
+            0,
+            Record { key: Some(key(kind).to_string()), value, headers: vec![], at: Timestamp::from_s(1) },
+        );
     }
     let (status, problem) = world.asked().await;
     assert_ne!(status, 200, "{problem}");
@@ -147,7 +151,11 @@ async fn tokens_are_for_query_tokens_of_their_scope_and_app() {
     let path = format!("/v1/tokens/crm-sync/{MEMBER}");
     let local = TestRequest::post().uri(&path).insert_header(("host", "localhost"));
     let (status, problem) = ask(open.context.clone(), local).await;
-    assert_eq!((status.as_u16(), &problem["type"]), (403, &json!("/docs/problems#tokens-needed")), "any user could ask");
+    assert_eq!(
+        (status.as_u16(), &problem["type"]),
+        (403, &json!("/docs/problems#tokens-needed")),
+        "any user could ask"
+    );
 }
 
 #[actix_web::test]
