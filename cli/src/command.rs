@@ -9,7 +9,7 @@ use runtime::private;
 use crate::outcome::Outcome;
 use crate::{
     audit, check, completions, doctor, drain, examples, history, import, installations, listen, man, output, rebuild,
-    rejected, resume, salvage, send, show, standalone, trust, verify, verify_token,
+    rejected, resume, salvage, send, show, standalone, tokens, trust, vault, verify, verify_token,
 };
 
 struct Entry {
@@ -17,7 +17,7 @@ struct Entry {
     run: fn(&ArgMatches) -> anyhow::Result<Outcome>,
 }
 
-const COMMANDS: [Entry; 20] = [
+const COMMANDS: [Entry; 22] = [
     Entry { command: standalone::command, run: |arguments| standalone::run(arguments).map(|()| Outcome::Done) },
     Entry { command: send::command, run: send::run },
     Entry { command: doctor::command, run: doctor::run },
@@ -27,10 +27,12 @@ const COMMANDS: [Entry; 20] = [
     Entry { command: history::command, run: history::run },
     Entry { command: check::command, run: check::run },
     Entry { command: verify_token::command, run: verify_token::run },
+    Entry { command: tokens::command, run: tokens::run },
     Entry { command: trust::command, run: trust::run },
     Entry { command: import::command, run: import::run },
     Entry { command: rejected::command, run: rejected::run },
     Entry { command: verify::command, run: verify::run },
+    Entry { command: vault::command, run: vault::run },
     Entry { command: rebuild::command, run: rebuild::run },
     Entry { command: audit::command, run: audit::run },
     Entry { command: resume::command, run: resume::run },

@@ -30,6 +30,8 @@ mod show;
 mod standalone;
 mod state;
 mod token_file;
+mod tokens;
 mod trust;
+mod vault;
 mod verify;
 mod verify_token;

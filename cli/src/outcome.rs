@@ -44,7 +44,7 @@ impl Outcome {
     fn of_query(error: &QueryError) -> Self {
         match error {
             QueryError::Problem { status: 404, title, .. }
-                if ["unknown installation", "unknown rejected event"].contains(&title.as_str()) =>
+                if ["unknown installation", "unknown rejected event", "no tokens"].contains(&title.as_str()) =>
             {
                 Self::No
             }

@@ -200,7 +200,7 @@ pub fn waiting(arguments: &ArgMatches) -> [(&'static str, Option<&str>); 2] {
     ["after", "wait"].map(|name| (name, text(arguments, name)))
 }
 
-fn with(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+pub fn with(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
     let mut path = path.to_owned();
     let mut separator = '?';
     for (name, value) in parameters {

@@ -3,7 +3,7 @@
 //! The same parts as in the cluster form, with logs on the local disk.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -17,12 +17,15 @@ use processor::CommandLog;
 use processor::config::{FOLDING, QUERIES, ServiceConfig};
 use processor::run::identity::Identity;
 use processor::service::{self, QueryLogs};
+use processor::vault::{VaultKeys, make_key_file};
 use runtime::lifecycle::{Readiness, Stop};
 use runtime::private;
 use runtime::settings::{KAFKA, PROCESS, Setting, Settings, SettingsError, admin_listen};
 use runtime::telemetry::{self, LogFormat};
+use tracing::warn;
 
 use crate::output::print;
+use crate::vault;
 use welcome::Welcome;
 
 mod welcome;
@@ -109,6 +112,9 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     supervisor::obey(&stop).context("listen to the parent")?;
     private::tighten(&config.data_dir);
     let _identity = Identity::take(&config.service.dir, None)?;
+    if config.service.vault.is_none() {
+        config.service.vault = Some(own_key(&config.data_dir.join(vault::FILE))?);
+    }
     let mut admin_limits = admin::LIMITS;
     fit_open_files(&mut [&mut config.webhooks.limits, &mut config.service.query_limits, &mut admin_limits]);
     let (registry, readiness) = (telemetry::registry(), Readiness::default());
@@ -163,6 +169,20 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     folded?;
     served.context("serve webhooks")?;
     administered.context("serve metrics")
+}
+
+/// The key of a standalone without another one, made at the first start.
+fn own_key(file: &Path) -> anyhow::Result<VaultKeys> {
+    if !file.try_exists().with_context(|| format!("look for {}", file.display()))? {
+        let id = make_key_file(file).with_context(|| format!("make {}", file.display()))?;
+        warn!(
+            key = id,
+            "made the key {id} of the vault in {}: keep a copy of the file elsewhere, because without it the tokens in \
+             the vault cannot be opened",
+            file.display()
+        );
+    }
+    vault::read(file)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::query::feed::FeedLimits;
 use crate::query::tokens::QueryToken;
 use crate::query::{BODY_TIMEOUT, HEAD_TIMEOUT, REQUEST_BYTES_MAX};
 use crate::state::Trusts;
+use crate::vault::VaultKeys;
 use crate::vouch::{Servers, VouchConfig};
 use domain::EndpointHosts;
 
@@ -38,8 +39,15 @@ pub const FOLDING: &[Setting] = &[
     Setting::new("vouch-servers")
         .default("https://oauth.bitrix.info,https://oauth.bitrix24.tech")
         .help("The authorisation servers; others than Bitrix24's must be on this machine."),
+    VAULT_KEY,
 ];
 const VOUCH_RATE_MAX: f64 = 100.0;
+
+/// The keys of the vault; `hookledger vault rekey` reads it, too.
+pub const VAULT_KEY: Setting = Setting::new("vault-key").secret().help(
+    "The key that tokens are sealed to, as `hookledger vault keygen` makes it; further lines are keys that open \
+           what was sealed before. Without it the vault is off.",
+);
 
 /// Settings of the query server; standalone has them, too.
 pub const QUERIES: &[Setting] = &[
@@ -100,6 +108,8 @@ pub struct ServiceConfig {
     pub query_listen: SocketAddr,
     pub query_limits: Limits,
     pub vouch: VouchConfig,
+    /// None leaves the vault off.
+    pub vault: Option<VaultKeys>,
     pub feed: FeedLimits,
     /// Accepted tokens; empty if none is required.
     pub query_tokens: Vec<QueryToken>,
@@ -190,6 +200,7 @@ impl ServiceConfig {
             },
             query_tokens,
             vouch: vouch(settings)?,
+            vault: vault(settings)?,
             feed: feed(settings)?,
         })
     }
@@ -224,6 +235,12 @@ fn vouch(settings: &Settings) -> Result<VouchConfig, SettingsError> {
         servers: servers.ok_or_else(wrong)?,
         budget: rate.ok_or_else(malformed)?,
     })
+}
+
+fn vault(settings: &Settings) -> Result<Option<VaultKeys>, SettingsError> {
+    let wrong = |why: String| SettingsError(format!("vault-key {why}"));
+    let given = settings.secret("vault-key");
+    given.map(|text| VaultKeys::parse(text.reveal()).map_err(wrong)).transpose()
 }
 
 #[cfg(test)]

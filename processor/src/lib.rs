@@ -12,6 +12,7 @@ pub mod run;
 pub mod service;
 pub mod state;
 pub mod state_dir;
+pub mod vault;
 pub mod vouch;
 
 pub use command_log::CommandLog;

@@ -27,6 +27,7 @@ mod commands;
 mod context;
 pub mod feed;
 mod filter;
+pub mod handout;
 mod history;
 mod installations;
 mod log_reads;
@@ -103,6 +104,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/v1/installations/{app}/{member_id}/principals", verify::principals))
         .service(post("/v1/check", Scope::Read, check::check))
         .service(post("/v1/verify", Scope::Read, verify::verify))
+        .service(post("/v1/tokens/{app}/{member_id}", Scope::Tokens, handout::show))
         .service(post("/v1/commands", Scope::Operate, commands::take))
         .service(read("/v1/feed", feed::list))
         .service(read("/v1/stream", feed::stream))

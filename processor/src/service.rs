@@ -14,12 +14,15 @@ use crate::command_log::CommandLog;
 use crate::config::ServiceConfig;
 use crate::metrics::Metrics;
 use crate::query::feed::Feed;
+use crate::query::handout::Handout;
 use crate::query::{QueryContext, serve};
 use crate::run::limits::Limits;
 use crate::run::recent_events::RecentEvents;
 use crate::run::session::{Processor, Timings};
 use crate::run::shared::Shared;
 use crate::state::watchdog;
+use crate::vault::Vault;
+use crate::vault::index::VaultIndex;
 use crate::vouch::Vouching;
 
 /// The logs as the query server uses them.
@@ -43,8 +46,13 @@ pub async fn run<L: EventLog>(
     watchdog::end_with(&dir);
     let commands = Arc::new(logs.commands);
     let vouching = Vouching::start(config.vouch, Arc::clone(&commands), registry, stop.clone())?;
+    let vault = Vault::start(config.vault, registry);
+    let index = |vault: &Arc<Vault>| VaultIndex::start(Arc::clone(&logs.read), vault, stop.clone());
+    let index = vault.as_ref().map(index).transpose()?;
+    let handout = Arc::new(Handout::new(vault.clone().zip(index), registry));
     let processor = Processor {
         vouching,
+        vault,
         state_dir: Box::new(dir),
         timings: Timings::default(),
         limits: Limits { untrusted: config.untrusted_limit, ..Limits::default() },
@@ -60,6 +68,7 @@ pub async fn run<L: EventLog>(
     let read = logs.read;
     let feed = Feed::new(Arc::clone(&read), config.feed, limits.connections_max, registry, stop.clone());
     let context = QueryContext::new(shared, recent_events, tokens, limits.connections_max, commands, read, feed);
+    let context = QueryContext { handout, ..context };
     readiness.unless(processor.metrics.standing_still());
     let (address, serving) = serve(config.query_listen, limits, context, registry, stop.clone())?;
     info!(what = "queries", address = %address, "listening");

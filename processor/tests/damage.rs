@@ -275,7 +275,8 @@ fn fold(store: &Store, history: &History, thirds: usize) {
                         let last = told["last"].as_str().map(|id| EventId::parse_str(id).expect("an id"));
                         progressed = Some(Progressed { raw: told["raw"].as_u64().expect("a number"), log, last });
                     }
-                    (FactKey::Fact(..) | FactKey::Progress, None) | (FactKey::Heard(_) | FactKey::Accepted(_), _) => {
+                    (FactKey::Fact(..) | FactKey::Progress, None)
+                    | (FactKey::Heard(_) | FactKey::Vault(_) | FactKey::Accepted(_), _) => {
                         panic!("no history has this")
                     }
                 }

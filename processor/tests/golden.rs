@@ -14,6 +14,7 @@ use bitrix24::Trust;
 use domain::{
     Attestation, Call, Change, Claims, Decision, Fact, FactKey, FactKind, HeldEvent, InstallationRecord,
     InstallationState, Json, Latest, Method, Part, PermissionRecord, Profile, ProfileField, Public, Revision, Stamp,
+    VaultEntry, VaultKey, VaultKind,
 };
 use event_log::contract::NOOP;
 use event_log::{EventId, Position};
@@ -90,6 +91,8 @@ fn every_record_and_row_of_every_version_is_read_as_what_it_was() {
     both("event", &public());
     check("event", 3, &full());
     check("heard", 1, &HeardRecord { heard_at: Timestamp::from_s(1_696_527_000) });
+    let stamp = Stamp::new(None, Timestamp::from_s(1_696_527_000), EventId::from_u128(7));
+    check("vault-entry", 1, &VaultEntry { stamp, is_lifecycle: true, key: "0123456789abcdef".into() });
 }
 
 #[test]
@@ -99,6 +102,7 @@ fn every_key_of_every_version_is_read_as_what_it_was() {
             FactKey::Fact(..) => ("key-fact", key.to_string()),
             FactKey::Held(_) => ("key-held", key.to_string()),
             FactKey::Heard(_) => ("key-heard", key.to_string()),
+            FactKey::Vault(_) => ("key-vault", key.to_string()),
             FactKey::Progress => ("key-progress", key.to_string()),
             FactKey::Accepted(_) => ("key-accepted", key.to_string()),
         };
@@ -127,12 +131,14 @@ fn no_golden_file_is_left_unread() {
         "key-fact",
         "key-held",
         "key-heard",
+        "key-vault",
+        "vault-entry",
         "key-progress",
         "key-accepted",
         "key-noop",
     ];
     known.extend(others.map(|name| format!("{name}.v1.json")));
-    let again = others.into_iter().filter(|name| !name.starts_with("key-") && *name != "heard");
+    let again = others.into_iter().filter(|name| !name.starts_with("key-") && !["heard", "vault-entry"].contains(name));
     known.extend(again.map(|name| format!("{name}.v2.json")));
     let others = ["accepted.v3", "accepted.v4", "event.v3", "row-claims.v3", "row-claims.v4"];
     known.extend(others.map(|name| format!("{name}.json")));
@@ -225,6 +231,7 @@ fn every_key() -> Vec<FactKey> {
         FactKey::Fact(installation(), id),
         FactKey::Held(held),
         FactKey::Heard(installation()),
+        FactKey::Vault(VaultKey { installation: installation(), kind: VaultKind::Tokens, principal }),
         FactKey::Progress,
         FactKey::Accepted(id),
     ]

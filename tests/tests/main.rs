@@ -37,6 +37,7 @@ mod systemd;
 mod topics;
 mod trust;
 mod truth;
+mod vault;
 mod vouch;
 
 /// Programs of their own: see Cargo.toml.

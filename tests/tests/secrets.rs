@@ -1,17 +1,22 @@
 //! No secret that was ever sent is found where it must not be, even when the programs log all that they can.
 
+use std::cell::RefCell;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
+use aho_corasick::AhoCorasick;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use portal_sim::player::{Player, Step, Webhook};
 use tests::cluster::{Cluster, Standalone};
 use tests::http::{Client, FORM, JSON};
 use tests::kafka;
 use tests::load::{Acked, send};
-use tests::oracle::Oracle;
-use tests::process::{Process, Program};
+use tests::oracle::{Oracle, fingerprint};
+use tests::process::{Process, Program, run};
 use tests::topics::Isolation;
 use tests::verify::{answers_agree, raw_of};
 use tests::wait::eventually;
@@ -25,31 +30,48 @@ const ODD_SECRET: &str = "5ecre7a5d0c4f1b2e3d4c5b6a7980fed";
 /// Sent to with queries.
 const QUERIED: &str = "0e000000000000000000000000000000";
 
-const EVERYTHING: &[(&str, &str)] = &[("RUST_LOG", "trace")];
+/// Of a portal that sends tokens in events of every kind.
+const CANARY: &str = "ca000000000000000000000000000000";
+
+/// All is logged, and there is a vault.
+fn everything(key: &str) -> Vec<(&'static str, &str)> {
+    vec![("RUST_LOG", "trace"), ("HOOKLEDGER_VAULT_KEY_FILE", key)]
+}
+
+fn keygen(directory: &Path) -> String {
+    let key = directory.join("key").display().to_string();
+    assert_eq!(run(Program::Hookledger, &["vault", "keygen", &key]).code, Some(0));
+    key
+}
 
 #[test]
 fn no_secret_is_found_behind_the_raw_topic() {
     let Some(servers) = kafka::shared("no_secret_is_found_behind_the_raw_topic") else { return };
-    let mut cluster = Cluster::start_with(servers, 1, EVERYTHING);
+    let directory = tempfile::tempdir().expect("a directory");
+    let key = keygen(directory.path());
+    let mut cluster = Cluster::start_with(servers, 1, &everything(&key));
     let mut search = Search::default();
     let acked = send_all(&cluster.ingress, &mut search);
     let raw = raw_of(cluster.names(), &acked);
     let oracle = Oracle::of(&raw);
     answers_agree(&mut cluster.processors[0].queries(), &oracle);
     in_queries(&cluster.ingress, &mut cluster.processors[0].queries());
+    in_every_kind(&cluster.ingress, &cluster.processors[0], &mut search);
     assert!(oracle.rejected.len() >= 4, "odd bodies were set aside, not lost");
 
     search.look_at_answers(&cluster.processors[0], &oracle);
     for process in [&cluster.ingress, &cluster.processors[0]] {
         search.look_at("metrics", &process.admin().get("/metrics").expect("metrics").body);
     }
-    for topic in ["facts", "events", "unverified", "installations", "permissions", "rejected"] {
+    for topic in ["facts", "events", "unverified", "installations", "permissions", "rejected", "vault"] {
         for record in cluster.names().read(topic, Isolation::Uncommitted) {
             search.look_at(topic, format!("{:?}", record.headers).as_bytes());
             search.look_at(topic, record.key.unwrap_or_default().as_bytes());
             search.look_at(topic, &record.value.unwrap_or_default());
         }
     }
+    let sealed = cluster.names().read("vault", Isolation::Committed);
+    assert!(sealed.iter().filter(|record| record.value.is_some()).count() > 20, "tokens are in the vault, sealed");
     // What is in its memory only goes to the disk at the end.
     cluster.processors[0].terminate();
     search.look_at_files(&cluster.names().home("processor-1"));
@@ -64,12 +86,15 @@ fn no_secret_is_found_behind_the_raw_topic() {
 
 #[test]
 fn no_secret_is_found_in_what_a_standalone_process_says() {
-    let mut standalone = Standalone::start_with(EVERYTHING);
+    let directory = tempfile::tempdir().expect("a directory");
+    let key = keygen(directory.path());
+    let mut standalone = Standalone::start_with(&everything(&key));
     let mut search = Search::default();
     let acked = send_all(&standalone.process, &mut search);
     let oracle = Oracle::of_acked(&acked);
     answers_agree(&mut standalone.process.queries(), &oracle);
     in_queries(&standalone.process, &mut standalone.process.queries());
+    in_every_kind(&standalone.process, &standalone.process, &mut search);
     search.look_at_answers(&standalone.process, &oracle);
     search.look_at("metrics", &standalone.process.admin().get("/metrics").expect("metrics").body);
     standalone.process.terminate();
@@ -80,7 +105,7 @@ fn no_secret_is_found_in_what_a_standalone_process_says() {
         logs.push(log.expect("a log").path());
     }
     let (raw, derived): (Vec<_>, Vec<_>) = logs.into_iter().partition(|log| log.ends_with("raw"));
-    assert!(raw.len() == 1 && derived.len() >= 4, "raw {raw:?} and derived {derived:?}");
+    assert!(raw.len() == 1 && derived.len() >= 5, "raw {raw:?} and derived {derived:?}");
     for log in derived {
         search.look_at_files(&log);
     }
@@ -146,6 +171,61 @@ fn in_queries(process: &Process, queries: &mut Client) {
     assert!(!answer.text().contains(ODD_SECRET));
 }
 
+/// Tokens in events and calls of every kind, of a portal that is trusted.
+fn in_every_kind(ingress: &Process, queries: &Process, search: &mut Search) {
+    let mut webhooks = ingress.webhooks();
+    let mut secret = |what: &str| {
+        let secret = fingerprint(&format!("canary {what}"))[..40].to_owned();
+        search.secrets.push(secret.clone());
+        secret
+    };
+    let token = secret("application_token");
+    let auth = format!("auth[member_id]={CANARY}&auth[application_token]={token}&auth[domain]=canary.bitrix24.com");
+    let kinds = [
+        "ONAPPINSTALL",
+        "ONAPPUPDATE",
+        "ONAPPPAYMENT",
+        "ONAPPMETHODCONFIRM",
+        "ONAPPUSERREADY",
+        "ONAPPTEST",
+        "ONOFFLINEEVENT",
+        "ONSUBSCRIPTIONRENEW",
+        "ONUSERADD",
+        "ONCRMCONTACTADD",
+        "ONAPPUNINSTALL",
+    ];
+    let mut bodies = Vec::new();
+    for kind in kinds {
+        let [access, refresh, shown, system, other] = ["access", "refresh", "shown", "system access", "system refresh"]
+            .map(|what| secret(&format!("{what} of {kind}")));
+        bodies.push(format!(
+            "event={kind}&data[METHOD]=user.get&data[CONFIRMED]=1&data[TOKEN]={shown}&data[access_token]={system}\
+             &data[refresh_token]={other}&auth[access_token]={access}&auth[refresh_token]={refresh}&{auth}"
+        ));
+    }
+    let [access, refresh] = ["access", "refresh"].map(|what| secret(&format!("{what} of a robot")));
+    bodies.push(format!("document_id[0]=crm&auth[access_token]={access}&auth[refresh_token]={refresh}&{auth}"));
+    let [access, refresh] = ["access", "refresh"].map(|what| secret(&format!("{what} of a page")));
+    let page = format!("member_id={CANARY}&PLACEMENT=DEFAULT&AUTH_ID={access}&REFRESH_ID={refresh}");
+    bodies.push(format!("{page}&APPLICATION_TOKEN={token}"));
+    bodies.push(page);
+    let sent = bodies.into_iter().map(|body| {
+        let answer = webhooks.post("/v1/events/canaries", FORM, body.as_bytes()).expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    });
+    let last = sent.last().expect("some were sent");
+    // Without query tokens the port hands out nothing.
+    let path = format!("/v1/tokens/canaries/{CANARY}?after={last}&wait=30s");
+    let answer = queries.queries().post(&path, JSON, b"").expect("an answer");
+    assert_eq!((answer.status, &answer.json()["type"]), (403, &"/docs/problems#tokens-needed".into()));
+    search.look_at("/v1/tokens", &answer.body);
+    let path = format!("/v1/installations/canaries/{CANARY}?after={last}&wait=30s");
+    let answer = queries.queries().get(&path).expect("an answer");
+    assert_eq!(answer.json()["status"], "uninstalled", "all is folded: {}", answer.text());
+    search.look_at("record", &answer.body);
+}
+
 /// Answered with a problem, which must not repeat what it is about.
 fn refuse(webhooks: &mut Client, search: &mut Search) {
     let long = format!("event=ONAPPTEST&auth[application_token]={ODD_SECRET}&x={}", "a".repeat(600_000));
@@ -169,6 +249,47 @@ struct Search {
     secrets: Vec<String>,
     bytes: usize,
     found: Vec<String>,
+    /// Made of so many secrets.
+    automaton: RefCell<Option<(usize, Rc<AhoCorasick>)>>,
+}
+
+/// A telling half of a secret, in clear, base64 at any place, hexadecimal digits and percent-encoded.
+fn forms(half: &str) -> Vec<String> {
+    let bytes = half.as_bytes();
+    let mut forms = vec![half.to_owned()];
+    for shift in 0..3 {
+        let text = BASE64_STANDARD_NO_PAD.encode([&vec![0; shift][..], bytes].concat());
+        // The characters that no neighbour changes.
+        let whole = text[(shift * 8).div_ceil(6)..(shift + bytes.len()) * 8 / 6].to_owned();
+        forms.extend([whole.replace('+', "-").replace('/', "_"), whole]);
+    }
+    let each = |form: &dyn Fn(&u8) -> String| bytes.iter().map(form).collect::<String>();
+    forms.push(each(&|byte| format!("{byte:02x}")));
+    forms.push(each(&|byte| format!("{byte:02X}")));
+    forms.push(each(&|byte| format!("%{byte:02x}")));
+    forms.push(each(&|byte| format!("%{byte:02X}")));
+    forms
+}
+
+#[test]
+fn the_search_finds_a_secret_in_every_form_and_nothing_else() {
+    let secret = "canary-0123456789-of-many-letters";
+    let search = Search { secrets: vec![secret.to_owned()], ..Search::default() };
+    assert_eq!(search.finds(b"a line without it, and canary-0123 alone"), None);
+    let each = |form: &dyn Fn(u8) -> String| secret.bytes().map(form).collect::<String>();
+    let mut leaks = vec![
+        secret.to_owned(),
+        each(&|byte| format!("{byte:02x}")),
+        each(&|byte| format!("{byte:02X}")),
+        each(&|byte| format!("%{byte:02X}")),
+        format!("cut to {}", &secret[..16]),
+    ];
+    for before in ["", "x", "xy", "xyz"] {
+        leaks.push(BASE64_STANDARD_NO_PAD.encode(format!("{before}{secret}behind it")));
+    }
+    for leak in leaks {
+        assert!(search.finds(format!("a line\n{{\"x\":\"{leak}\"}}").as_bytes()).is_some(), "{leak}");
+    }
 }
 
 impl Search {
@@ -181,13 +302,21 @@ impl Search {
 
     /// What stands around the first secret, or a telling half of one.
     fn finds(&self, bytes: &[u8]) -> Option<String> {
-        let text = String::from_utf8_lossy(bytes);
-        let halves = self.secrets.iter().flat_map(|secret| [&secret[..16], &secret[secret.len() - 16..]]);
-        halves.into_iter().find_map(|half| {
-            let at = text.find(half)?;
-            let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
-            Some(text[line..].chars().take(400).collect())
-        })
+        let at = self.automaton().find(bytes)?.start();
+        let text = String::from_utf8_lossy(&bytes[..at]);
+        let line = text.rfind('\n').map_or(0, |end| end + 1);
+        let around = text[line..].to_owned() + &String::from_utf8_lossy(&bytes[at..]);
+        Some(around.chars().take(400).collect())
+    }
+
+    fn automaton(&self) -> Rc<AhoCorasick> {
+        let mut known = self.automaton.borrow_mut();
+        if known.as_ref().is_none_or(|(secrets, _)| *secrets != self.secrets.len()) {
+            let halves = self.secrets.iter().flat_map(|secret| [&secret[..16], &secret[secret.len() - 16..]]);
+            let forms: Vec<String> = halves.flat_map(forms).collect();
+            *known = Some((self.secrets.len(), Rc::new(AhoCorasick::new(forms).expect("few patterns"))));
+        }
+        Rc::clone(&known.as_ref().expect("made above").1)
     }
 
     fn look_at_files(&mut self, folder: &Path) {

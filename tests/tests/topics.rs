@@ -17,6 +17,7 @@ fn missing_topics_are_made_in_the_right_shape() {
         ("installations", "compact", None),
         ("permissions", "compact,delete", Some("604800000")),
         ("rejected", "delete", Some("7776000000")),
+        ("vault", "compact", None),
     ];
     for (topic, policy, retention_ms) in shapes {
         let topic = cluster.names().topic(topic);

@@ -1,7 +1,7 @@
 //! All logs of a standalone process: one partition, read and published without a broker.
 //!
 //! A batch is published log by log, each taking its part whole or not at all: `events`, `unverified`,
-//! `rejected`, then `facts`, then the read position of `raw`. After a crash in between, `facts` have not
+//! `rejected`, `vault`, then `facts`, then the read position of `raw`. After a crash in between, `facts` have not
 //! advanced, so the same events are read again with the same result; records that a log has already are
 //! skipped by the raw offset that every derived record carries.
 //!
@@ -17,6 +17,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use tracing::warn;
 
+use self::compaction::{COMPACT_EVERY, compact};
 pub use self::upkeep::Upkeep;
 use super::files::Files;
 use super::{AppendError, DiskLog, Leaves, Options, Place, Reader};
@@ -26,10 +27,13 @@ use event_log::{
 };
 use primitives::time::{SteadyClock, Timestamp};
 
+mod compaction;
 mod upkeep;
 
 /// In the order of publishing: `facts` last, since the rest is derived from that state.
-const PUBLISHED: [Topic; 4] = [Topic::Events, Topic::Unverified, Topic::Rejected, Topic::Facts];
+const PUBLISHED: [Topic; 5] = [Topic::Events, Topic::Unverified, Topic::Rejected, Topic::Vault, Topic::Facts];
+/// The place of `facts` among them.
+const FACTS: usize = 4;
 /// The directory of the log with the read position of `raw`.
 const PROGRESS: &str = "progress";
 const PARTITION: u32 = 0;
@@ -46,7 +50,7 @@ const RETENTION_EVERY: Duration = Duration::from_secs(60);
 pub struct DiskEventLog {
     identity: String,
     raw: DiskLog,
-    published: [Published; 4],
+    published: [Published; 5],
     progress: DiskLog,
     /// `K`: all of `raw` below was published. None if nothing was published.
     read_until: Option<u64>,
@@ -58,6 +62,7 @@ pub struct DiskEventLog {
     was_assigned: bool,
     upkeep: Upkeep,
     retained_at: Option<Instant>,
+    compacted_at: Instant,
     clock: SteadyClock,
 }
 
@@ -87,14 +92,19 @@ impl DiskEventLog {
         let mut published = Vec::with_capacity(PUBLISHED.len());
         for topic in PUBLISHED {
             let log = open(topic.name(), logs.clone())?;
-            let until = until(&log).with_context(|| format!("find the end of the log {}", topic.name()))?;
+            if topic == Topic::Vault {
+                compact(&log).context("compact the log vault")?;
+            }
+            // A record that is published again is the newest of its key, as it was.
+            let until = if topic == Topic::Vault { Ok(0) } else { until(&log) };
+            let until = until.with_context(|| format!("find the end of the log {}", topic.name()))?;
             published.push(Published { topic, log, until });
         }
         let progress = open(PROGRESS, Options::progress())?;
         let progressed = progressed(&progress).context("read the last of the log progress")?;
 
-        let published: [Published; 4] = published.try_into().map_err(|_| anyhow::anyhow!("one log for each topic"))?;
-        let facts = &published[3];
+        let published: [Published; 5] = published.try_into().map_err(|_| anyhow::anyhow!("one log for each topic"))?;
+        let facts = &published[FACTS];
         let has_facts = facts.log.bounds().1 > 0;
         let read_until = progressed.max(has_facts.then_some(facts.until));
         let (identity, was_assigned) = (facts.log.identity().to_string(), false);
@@ -111,6 +121,7 @@ impl DiskEventLog {
             was_assigned,
             upkeep,
             retained_at,
+            compacted_at: Instant::now(),
             clock,
         })
     }
@@ -134,8 +145,8 @@ impl DiskEventLog {
     }
 
     /// The records of a batch that each log still lacks.
-    fn missing(&self, outputs: Vec<Output>, read_until: u64) -> Result<[Vec<Record>; 4], EventLogError> {
-        let mut missing: [Vec<Record>; 4] = Default::default();
+    fn missing(&self, outputs: Vec<Output>, read_until: u64) -> Result<[Vec<Record>; 5], EventLogError> {
+        let mut missing: [Vec<Record>; 5] = Default::default();
         for output in outputs {
             let Some(index) = PUBLISHED.iter().position(|topic| *topic == output.topic) else { continue };
             let cause = cause(&output.record).filter(|cause| *cause < read_until).ok_or_else(|| {
@@ -163,6 +174,14 @@ impl DiskEventLog {
         self.retained_at = Some(Instant::now());
         for (topic, log, before) in self.deletable() {
             self.delete_old(topic, log, before);
+        }
+        if self.compacted_at.elapsed() >= COMPACT_EVERY
+            && let Some(vault) = self.log(Topic::Vault)
+        {
+            if let Err(error) = compact(vault) {
+                warn!(%error, "compact the log vault: {error}");
+            }
+            self.compacted_at = Instant::now();
         }
     }
 
@@ -340,7 +359,7 @@ impl EventLog for DiskEventLog {
         }
         let facts = outputs.iter().filter(|output| output.topic == Topic::Facts).count();
         let missing = self.missing(outputs, read_until)?;
-        if missing[3].len() < facts {
+        if missing[FACTS].len() < facts {
             return Err(EventLogError::Reopen("facts of this step are in their log already".to_owned()));
         }
         self.fact_offsets.clear();

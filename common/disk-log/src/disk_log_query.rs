@@ -11,12 +11,12 @@ use primitives::time::Timestamp;
 
 const PARTITION: u32 = 0;
 /// Of the published logs, those that are queried.
-const QUERIED: [Topic; 3] = [Topic::Facts, Topic::Rejected, Topic::Events];
+const QUERIED: [Topic; 4] = [Topic::Facts, Topic::Rejected, Topic::Vault, Topic::Events];
 const BATCH_RECORDS_MAX: usize = 500;
 /// Exceeded only by the last record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Reads `raw`, `facts`, `rejected` and `events`. Clones share the logs that are open.
+/// Reads `raw`, `facts`, `rejected`, `vault` and `events`. Clones share the logs that are open.
 #[derive(Clone)]
 pub struct DiskLogQuery {
     raw: DiskLog,

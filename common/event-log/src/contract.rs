@@ -21,6 +21,8 @@ pub enum Topic {
     Permissions,
     /// The reason why an event was rejected, and the position of its body.
     Rejected,
+    /// The newest tokens of trusted principals, sealed.
+    Vault,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +54,7 @@ impl Default for Retention {
 }
 
 impl Topic {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Raw,
         Self::Facts,
         Self::Events,
@@ -60,6 +62,7 @@ impl Topic {
         Self::Installations,
         Self::Permissions,
         Self::Rejected,
+        Self::Vault,
     ];
 
     pub fn name(self) -> &'static str {
@@ -71,6 +74,7 @@ impl Topic {
             Self::Installations => "installations",
             Self::Permissions => "permissions",
             Self::Rejected => "rejected",
+            Self::Vault => "vault",
         }
     }
 
@@ -79,7 +83,7 @@ impl Topic {
             Self::Raw | Self::Unverified => Policy::Delete(retention.raw),
             Self::Events => Policy::Delete(retention.events),
             Self::Rejected => Policy::Delete(DAY.saturating_mul(90)),
-            Self::Facts | Self::Installations => Policy::Compact,
+            Self::Facts | Self::Installations | Self::Vault => Policy::Compact,
             Self::Permissions => Policy::CompactAndDelete(DAY.saturating_mul(7)),
         }
     }

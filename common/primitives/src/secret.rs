@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroize;
 
-/// A text that must not be printed: it has neither `Display` nor `Serialize`, and its `Debug` is blank.
+/// A text that must not be printed: it has neither `Display` nor `Serialize`, its `Debug` is blank, and its memory is
+/// overwritten when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -17,6 +19,12 @@ impl Secret {
     /// Every caller is a place to check when secrets leak.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

@@ -18,8 +18,8 @@ const FILE_MODE: u32 = 0o600;
 const OTHERS: u32 = 0o077;
 /// Deeper than any of our directories.
 const DEPTH_MAX: usize = 8;
-/// Our directories in `data-dir`, and the one that file systems create.
-const OURS: [&str; 4] = ["ingress", "logs", "processor", "lost+found"];
+/// What is ours in `data-dir`, and the directory that file systems create.
+const OURS: [&str; 5] = ["ingress", "logs", "processor", "vault.key", "lost+found"];
 
 /// Creates a missing file. No link is followed at the path's end.
 pub fn file() -> OpenOptions {
@@ -70,7 +70,7 @@ pub fn tighten(data_dir: &Path) {
         found.tighten(data_dir);
         found.report();
     }
-    for ours in ["ingress", "logs", "processor"] {
+    for ours in ["ingress", "logs", "processor", "vault.key"] {
         let mut found = Lax::default();
         found.tighten_all(&data_dir.join(ours), DEPTH_MAX);
         found.report();

@@ -23,6 +23,8 @@ pub struct Event {
     pub kind: Option<FactKind>,
     /// What an event that is only passed on says about the portal.
     pub profile: Profile,
+    /// Whether it has an access token and its refresh token, for [`tokens`](crate::tokens).
+    pub has_tokens: bool,
     pub public: Arc<Public>,
 }
 

@@ -8,7 +8,7 @@ use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Attestation, Decision, Position, Profile, Stamp};
+use crate::{Attestation, Decision, Position, Profile, Stamp, VaultEntry, VaultKey, VaultKind};
 
 /// A REST method's name, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -204,6 +204,8 @@ pub enum Change {
     NoLongerHeld(HeldEvent),
     /// A trusted principal of the installation was heard of.
     Heard(Installation, Timestamp),
+    /// The vault got an entry, or lost it.
+    Vault(VaultKey, Option<VaultEntry>),
 }
 
 impl Change {
@@ -212,6 +214,7 @@ impl Change {
             Self::Fact(fact) => &fact.installation,
             Self::Held(held, _) | Self::NoLongerHeld(held) => &held.installation,
             Self::Heard(installation, _) => installation,
+            Self::Vault(key, _) => &key.installation,
         }
     }
 }
@@ -225,6 +228,8 @@ pub enum FactKey {
     Held(HeldEvent),
     /// `{app}/{member_id}/heard`
     Heard(Installation),
+    /// `{app}/{member_id}/vault/{kind}/{principal}`
+    Vault(VaultKey),
     /// `progress`: the next offset of `raw` in this partition.
     Progress,
     /// `accepted/{id}`: an operator accepted an inconsistency. State depends on it only where it gives up deleted
@@ -235,6 +240,7 @@ pub enum FactKey {
 const PROGRESS: &str = "progress";
 const ACCEPTED: &str = "accepted/";
 const HEARD: &str = "heard";
+const VAULT: &str = "vault";
 
 impl FactKey {
     pub fn parse(key: &str) -> Option<Self> {
@@ -249,6 +255,10 @@ impl FactKey {
         let installation = Installation::parse(app, member_id)?;
         if *id == HEARD && parts.len() == 3 {
             return Some(Self::Heard(installation));
+        }
+        if let [VAULT, kind, principal] = parts[2..] {
+            let (kind, principal) = (VaultKind::parse(kind)?, Fingerprint::parse(principal)?);
+            return Some(Self::Vault(VaultKey { installation, kind, principal }));
         }
         let id = EventId::parse_str(id).ok()?;
         match parts[3..] {
@@ -271,6 +281,9 @@ impl fmt::Display for FactKey {
                 write!(f, "{installation}/{id}/unverified/{principal}/{offset}")
             }
             Self::Heard(installation) => write!(f, "{installation}/{HEARD}"),
+            Self::Vault(VaultKey { installation, kind, principal }) => {
+                write!(f, "{installation}/{VAULT}/{}/{principal}", kind.name())
+            }
             Self::Progress => f.write_str(PROGRESS),
             Self::Accepted(id) => write!(f, "{ACCEPTED}{id}"),
         }
@@ -289,7 +302,8 @@ mod tests {
         let keys = [
             FactKey::Fact(installation.clone(), id),
             FactKey::Held(held),
-            FactKey::Heard(installation),
+            FactKey::Heard(installation.clone()),
+            FactKey::Vault(VaultKey { installation, kind: VaultKind::Tokens, principal }),
             FactKey::Progress,
             FactKey::Accepted(id),
         ];

@@ -12,7 +12,7 @@ use primitives::time::Timestamp;
 use crate::trust::{Verdict, holder, verdict};
 use crate::{
     Attestation, Change, Claims, Decision, Event, Fact, FactKind, HeldDetails, HeldEvent, Latest, Method, RecordStatus,
-    Stamp,
+    Stamp, VaultEntry, VaultKind,
 };
 
 /// How often a trusted principal is noted to have been heard of, while its events have no facts.
@@ -139,6 +139,8 @@ pub struct InstallationState {
     pub principals: BTreeMap<Fingerprint, Principal>,
     /// When a trusted principal was last heard of: written once a day for events that are only passed on.
     pub heard_at: Option<Timestamp>,
+    /// What the vault has, by principal. Decided by the owner alone: of two changes the later one in `facts` holds.
+    pub vault: BTreeMap<(Fingerprint, VaultKind), VaultEntry>,
 }
 
 impl InstallationState {
@@ -162,6 +164,12 @@ impl InstallationState {
                 }
             }
             Change::Heard(_, at) => self.heard_at = self.heard_at.max(Some(*at)),
+            Change::Vault(key, Some(entry)) => {
+                self.vault.insert((key.principal, key.kind), entry.clone());
+            }
+            Change::Vault(key, None) => {
+                self.vault.remove(&(key.principal, key.kind));
+            }
         }
         Vec::new()
     }
@@ -183,7 +191,7 @@ impl InstallationState {
         known.flat_map(|known| known.held.iter().map(place)).collect()
     }
 
-    /// Only the held events: facts are to be folded again.
+    /// Only what does not follow from facts: the held events, for example. Facts are to be folded again.
     #[must_use]
     pub fn only_held(&self) -> Self {
         let has_held = |(_, known): &(&Fingerprint, &Principal)| !known.held.is_empty();
@@ -192,6 +200,7 @@ impl InstallationState {
         Self {
             principals: principals.map(|(principal, known)| (*principal, only(known))).collect(),
             heard_at: self.heard_at,
+            vault: self.vault.clone(),
         }
     }
 

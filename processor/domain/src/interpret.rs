@@ -1,4 +1,5 @@
-//! Interprets a raw event. Secrets end here: everything behind it has fingerprints only.
+//! Interprets a raw event. Secrets end here: everything behind it has fingerprints only. The vault alone takes tokens, by
+//! [`tokens`], and seals them.
 //!
 //! An event names itself. A call does not: a robot or an activity has an `auth`, a page of the app has `AUTH_ID` and
 //! other fields in place of it.
@@ -21,8 +22,10 @@ use crate::{Decision, Event, FactKind, Method, Position, Profile, ProfileField, 
 mod preview;
 mod redact;
 mod secrets;
+mod tokens;
 
 pub use preview::{Preview, preview};
+pub use tokens::{EventTokens, Pair, tokens};
 
 /// Why an event was rejected: it stays in `raw` and is not folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,11 +113,12 @@ pub fn interpret(raw: &RawEvent, place: Position) -> Result<Event, Reason> {
     };
     let profile = if kind.is_none() { profile("", &reader) } else { Profile::default() };
     let stamp = stamp(raw, &request);
+    let has_tokens = tokens::pair_of(&request, &subject).is_some();
     let redacted = redact::redact(&request, &secrets);
     let public = public(place, stamp, &installation, Some(principal), &subject, redacted);
     let body_bytes = u32::try_from(raw.body.len()).unwrap_or(u32::MAX);
     let public = Arc::new(public);
-    Ok(Event { installation, stamp, principal, raw: place, body_bytes, kind, profile, public })
+    Ok(Event { installation, stamp, principal, raw: place, body_bytes, kind, profile, has_tokens, public })
 }
 
 /// A call of a robot or a page without a token. No principal can be trusted with it: it is shown, and no more.

@@ -18,16 +18,20 @@ use primitives::secret::Fingerprint;
 
 use super::context::QueryContext;
 use super::problem::Problem;
-use super::tokens::{Access, Scope};
+use super::tokens::{Access, QueryToken, Scope};
 
 /// What the caller may do.
 #[derive(Clone)]
-pub struct Caller(Arc<Access>);
+pub struct Caller {
+    access: Arc<Access>,
+    /// The fingerprint of the query token; none on a port without tokens.
+    token: Option<Fingerprint>,
+}
 
 impl Caller {
     /// Whether lists show this app.
     pub fn sees(&self, app: &AppName) -> bool {
-        self.0.sees(app)
+        self.access.sees(app)
     }
 
     /// For a query about one app. The answer does not depend on whether anything is known of it.
@@ -36,14 +40,18 @@ impl Caller {
     }
 
     pub fn is_limited(&self) -> bool {
-        self.0.is_limited()
+        self.access.is_limited()
+    }
+
+    pub fn token(&self) -> Option<Fingerprint> {
+        self.token
     }
 }
 
 #[cfg(test)]
 impl Caller {
     pub fn full() -> Self {
-        Self(Arc::new(Access::full()))
+        Self { access: Arc::new(Access::full()), token: None }
     }
 }
 
@@ -67,8 +75,8 @@ pub async fn guard(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     match access(&context, &request) {
-        Ok(access) => {
-            request.extensions_mut().insert(Caller(access));
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
             next.call(request).await.map(ServiceResponse::map_into_boxed_body)
         }
         // A response, not an error, so that the common headers are added.
@@ -82,18 +90,23 @@ pub async fn needs(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let may = request.extensions().get::<Caller>().is_some_and(|caller| caller.0.has(scope));
-    if may {
-        return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
+    let refusal = match request.extensions().get::<Caller>() {
+        Some(caller) if caller.access.has(scope) => None,
+        Some(Caller { token: None, .. }) => Some(Problem::ScopedTokenNeeded),
+        Some(_) | None => Some(Problem::MissingScope(scope)),
+    };
+    match refusal {
+        None => next.call(request).await.map(ServiceResponse::map_into_boxed_body),
+        Some(refusal) => Ok(request.into_response(refusal.error_response())),
     }
-    Ok(request.into_response(Problem::MissingScope(scope).error_response()))
 }
 
-fn access(context: &QueryContext, request: &ServiceRequest) -> Result<Arc<Access>, Problem> {
+fn access(context: &QueryContext, request: &ServiceRequest) -> Result<Caller, Problem> {
     if !context.tokens.is_empty() {
         let shown = shown(request).ok_or(Problem::Unauthorised)?;
         let token = context.tokens.iter().find(|token| token.fingerprint == shown);
-        return token.map(|token| Arc::clone(&token.access)).ok_or(Problem::Unauthorised);
+        let caller = |token: &QueryToken| Caller { access: Arc::clone(&token.access), token: Some(shown) };
+        return token.map(caller).ok_or(Problem::Unauthorised);
     }
     if is_proxied(request.headers()) {
         return Err(Problem::TokensNeeded);
@@ -101,7 +114,7 @@ fn access(context: &QueryContext, request: &ServiceRequest) -> Result<Arc<Access
     if !asks_for_loopback(request.request()) {
         return Err(Problem::WrongHost);
     }
-    Ok(Arc::new(Access::full()))
+    Ok(Caller { access: Arc::new(Access::full()), token: None })
 }
 
 /// The fingerprint of the token in `Authorization: Bearer …`, or of the password in `Basic …`, which browsers send.

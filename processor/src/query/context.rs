@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use event_log::LogQuery;
+use prometheus::Registry;
 use tokio::sync::Semaphore;
 
 use super::feed::Feed;
+use super::handout::Handout;
 use super::problem::Problem;
 use super::tokens::QueryToken;
 use crate::command_log::CommandLog;
@@ -32,6 +34,7 @@ pub struct QueryContext {
     /// The logs, for queries about what is not in the state.
     pub logs: Arc<dyn LogQuery>,
     pub feed: Feed,
+    pub handout: Arc<Handout>,
     /// Permits for queries that scan many installations.
     pub scans: Arc<Semaphore>,
     /// Permits for queries that read the logs, which may take long to answer.
@@ -39,7 +42,7 @@ pub struct QueryContext {
 }
 
 impl QueryContext {
-    /// At most half of `connections_max` may wait, so the others are answered.
+    /// Without a vault. At most half of `connections_max` may wait, so the others are answered.
     pub fn new(
         shared: Shared,
         recent_events: RecentEvents,
@@ -53,6 +56,7 @@ impl QueryContext {
             commands,
             logs,
             feed,
+            handout: Arc::new(Handout::new(None, &Registry::new())),
             writes: Arc::new(Semaphore::new(1)),
             shared,
             recent_events,

@@ -48,6 +48,17 @@ pub enum Problem {
     TooManyReaders,
     #[error("{}; begin again with since, or without after", .0.explain())]
     Cursor(CursorFault),
+    #[error("the vault is off, so tokens are not kept; vault-key-file turns it on")]
+    VaultOff,
+    #[error("no trusted principal of this installation sent tokens since the vault is on")]
+    NoTokens,
+    /// With the id of the key.
+    #[error("the tokens are sealed to the key {0}, which is not in vault-key; add it as a further line of the file")]
+    VaultKeyMissing(String),
+    #[error("the sealed tokens are damaged or gone; the next event of the portal brings others")]
+    VaultDamaged,
+    #[error("tokens are handed out to a query token with the scope tokens alone; set query-tokens")]
+    ScopedTokenNeeded,
     #[error("the event has not been folded yet; retry, or wait longer")]
     NotYet,
     #[error("the state is not open yet")]
@@ -68,7 +79,7 @@ impl Problem {
             Self::Unauthorised => (StatusCode::UNAUTHORIZED, "unauthorised"),
             Self::MissingScope(_) => (StatusCode::FORBIDDEN, "missing-scope"),
             Self::OtherApp => (StatusCode::FORBIDDEN, "other-app"),
-            Self::TokensNeeded => (StatusCode::FORBIDDEN, "tokens-needed"),
+            Self::TokensNeeded | Self::ScopedTokenNeeded => (StatusCode::FORBIDDEN, "tokens-needed"),
             Self::WrongHost => (StatusCode::MISDIRECTED_REQUEST, "wrong-host"),
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json"),
             Self::NotNdjson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-ndjson"),
@@ -87,10 +98,21 @@ impl Problem {
             Self::Cursor(CursorFault::TooOld) => (StatusCode::GONE, "cursor-too-old"),
             Self::Cursor(CursorFault::OtherLog) => (StatusCode::GONE, "cursor-of-another-log"),
             Self::Cursor(CursorFault::Ahead) => (StatusCode::GONE, "cursor-ahead"),
+            Self::VaultOff => (StatusCode::SERVICE_UNAVAILABLE, "vault-off"),
+            Self::NoTokens => (StatusCode::NOT_FOUND, "no-tokens"),
+            Self::VaultKeyMissing(_) => (StatusCode::SERVICE_UNAVAILABLE, "vault-key-missing"),
+            Self::VaultDamaged => (StatusCode::INTERNAL_SERVER_ERROR, "vault-damaged"),
             Self::NotYet => (StatusCode::GATEWAY_TIMEOUT, "not-yet"),
             Self::NotOpen | Self::Outdated => (StatusCode::SERVICE_UNAVAILABLE, "not-open"),
             Self::State(_) => (StatusCode::INTERNAL_SERVER_ERROR, "state"),
         }
+    }
+}
+
+impl Problem {
+    /// For metrics and logs.
+    pub(super) fn label(&self) -> String {
+        self.kind().1.replace('-', "_")
     }
 }
 
@@ -137,6 +159,11 @@ impl ResponseError for Problem {
             | Self::MissingScope(_)
             | Self::OtherApp
             | Self::TokensNeeded
+            | Self::ScopedTokenNeeded
+            | Self::VaultOff
+            | Self::NoTokens
+            | Self::VaultKeyMissing(_)
+            | Self::VaultDamaged
             | Self::WrongHost
             | Self::Body(BodyError::TooLarge { .. } | BodyError::Unreadable | BodyError::TooSlow { .. })
             | Self::UnknownInstallation

@@ -39,9 +39,10 @@ pub struct Access {
 }
 
 impl Access {
-    /// For a port without tokens, which is for this machine alone.
+    /// For a port without tokens, which is for this machine alone: any user of it may ask. So it hands out no OAuth
+    /// tokens.
     pub fn full() -> Self {
-        Self { scopes: Scope::ALL.into(), apps: None }
+        Self { scopes: [Scope::Read, Scope::Operate].into(), apps: None }
     }
 
     pub fn has(&self, scope: Scope) -> bool {

@@ -129,7 +129,7 @@ fn newest_log(
 pub fn progress_of(entry: &Entry) -> Option<Progress> {
     match entry.record.key.as_deref().and_then(FactKey::parse)? {
         FactKey::Progress => serde_json::from_slice(entry.record.value.as_deref()?).ok(),
-        FactKey::Fact(..) | FactKey::Held(_) | FactKey::Heard(_) | FactKey::Accepted(_) => None,
+        FactKey::Fact(..) | FactKey::Held(_) | FactKey::Heard(_) | FactKey::Vault(_) | FactKey::Accepted(_) => None,
     }
 }
 
@@ -325,6 +325,10 @@ impl<'a> CatchUpStep<'a> {
             (Some(FactKey::Heard(installation)), Some(value)) => {
                 let heard: HeardRecord = serde_json::from_slice(value).map_err(malformed)?;
                 Change::Heard(installation, heard.heard_at)
+            }
+            (Some(FactKey::Vault(key)), value) => {
+                let entry = value.as_ref().map(|value| serde_json::from_slice(value)).transpose().map_err(malformed)?;
+                Change::Vault(key, entry)
             }
             (Some(FactKey::Accepted(_)), _) => {
                 let begins = self.store.checkpoint(self.partition).begin;

@@ -1,6 +1,7 @@
 //! Folds raw events of owned partitions in steps: interpret → fold → publish → apply.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bitrix24::Installation;
@@ -21,6 +22,7 @@ use crate::run::meaning::{Interpreted, Meaning, Subject, interpret_all};
 use crate::run::publish::{Progress, Publisher, progress};
 use crate::run::recent_events::{Recent, RecentEvents};
 use crate::state::{Progressed, Store, StoreError};
+use crate::vault::Vault;
 use crate::vouch::Vouching;
 use domain::fold::{Effect, Outcome, fold, fold_attestation, forget};
 use domain::{Change, Event, Fact, HeldDetails, HeldEvent, InstallationState, Principal, Public, interpret};
@@ -36,6 +38,7 @@ pub(crate) struct Owner<'a> {
     limits: Limits,
     stop: &'a Stop,
     vouching: Option<&'a Vouching>,
+    vault: Option<&'a Vault>,
     dedup: Dedup,
     held: HeldEvents,
     /// The step that is being published.
@@ -57,13 +60,19 @@ impl<'a> Owner<'a> {
         stop: &'a Stop,
     ) -> Self {
         let (dedup, held) = (Dedup::default(), HeldEvents::default());
-        Self { store, recent_events, metrics, limits, stop, vouching: None, dedup, held, published: None }
+        Self { store, recent_events, metrics, limits, stop, vouching: None, vault: None, dedup, held, published: None }
     }
 
     /// Offers events of principals without an attestation.
     #[must_use]
     pub fn vouching(self, vouching: Option<&'a Vouching>) -> Self {
         Self { vouching, ..self }
+    }
+
+    /// Seals tokens of trusted principals.
+    #[must_use]
+    pub fn sealing(self, vault: Option<&'a Vault>) -> Self {
+        Self { vault, ..self }
     }
 
     /// Drops the caches after a change of assignment.
@@ -199,6 +208,7 @@ impl<'a> Owner<'a> {
             self.make_room(place.partition, &publisher, batch)?;
         }
 
+        let (mut about, mut told) = (None, None);
         let (outcome, effects) = match meaning {
             Meaning::Rejected(reason) => (Outcome::Rejected(reason), Vec::new()),
             Meaning::Subject(subject) if self.is_repeated(event_log, entry, &subject, batch)? => {
@@ -206,6 +216,7 @@ impl<'a> Owner<'a> {
             }
             Meaning::Subject(subject) => {
                 let installation = subject.installation().clone();
+                about = Some(installation.clone());
                 let rules = self.store.rules(&installation.app);
                 let known = self.known();
                 let Batch { installations, facts, held_facts, .. } = batch;
@@ -225,6 +236,7 @@ impl<'a> Owner<'a> {
                         if let (Some(vouching), Some(raw)) = (self.vouching, &raw) {
                             vouch(vouching, state, raw, &event);
                         }
+                        told = Some(event);
                         folded
                     }
                     Subject::Attestation(fact) => fold_attestation(state, *fact, rules, read)?,
@@ -240,11 +252,19 @@ impl<'a> Owner<'a> {
         }
         let released = effects
             .iter()
-            .filter_map(|effect| if let Effect::Release(held) = effect { Some(held.offset) } else { None });
-        self.held.fetch(event_log, self.store, place.partition, &released.collect::<Vec<_>>(), next)?;
+            .filter_map(|effect| if let Effect::Release(held) = effect { Some(held.clone()) } else { None });
+        let released: Vec<HeldEvent> = released.collect();
+        let offsets: Vec<u64> = released.iter().map(|held| held.offset).collect();
+        self.held.fetch(event_log, self.store, place.partition, &offsets, next)?;
+        let is_verified = effects.iter().any(|effect| matches!(effect, Effect::Verified(_)));
+        let may_revoke = effects.iter().any(|effect| matches!(effect, Effect::Changed(Change::Fact(_))));
         let is_held = effects.iter().any(|effect| matches!(effect, Effect::Changed(Change::Held(..))));
         for effect in effects {
             self.put(effect, &publisher, batch);
+        }
+        if let Some(about) = about {
+            let told = told.as_deref().zip(raw.as_ref()).filter(|_| is_verified);
+            self.keep_tokens(&about, told, &released, may_revoke, &publisher, batch)?;
         }
         // Only now: it may evict fetched events.
         if is_held {
@@ -275,7 +295,7 @@ impl<'a> Owner<'a> {
         }
         if let Effect::Release(held) = &effect {
             match event_of(&self.held, publisher.partition(), held) {
-                Some(event) => batch.put(publisher.event(Topic::Events, &event.public, event.raw)),
+                Some((event, _)) => batch.put(publisher.event(Topic::Events, &event.public, event.raw)),
                 None => self.lost(held),
             }
         }
@@ -293,9 +313,60 @@ impl<'a> Owner<'a> {
             Change::Held(held, HeldDetails { fact: Some(fact), .. }) => {
                 batch.held_facts.insert(held.clone(), Fact::clone(fact));
             }
-            Change::Held(_, HeldDetails { fact: None, .. }) | Change::NoLongerHeld(_) | Change::Heard(..) => {}
+            Change::Held(_, HeldDetails { fact: None, .. })
+            | Change::NoLongerHeld(_)
+            | Change::Heard(..)
+            | Change::Vault(..) => {}
         }
         batch.partitions.entry(publisher.partition()).or_default().changes.push(change);
+    }
+
+    /// Seals what the vault takes from an event of a trusted principal and from the events that it released, and removes
+    /// the tokens of principals that are no longer trusted.
+    fn keep_tokens(
+        &self,
+        about: &Installation,
+        told: Option<(&Event, &RawEvent)>,
+        released: &[HeldEvent],
+        may_revoke: bool,
+        publisher: &Publisher<'_>,
+        batch: &mut Batch,
+    ) -> Result<(), Failure> {
+        let state = self.known().get(&mut batch.installations, about)?;
+        let mut changes = Vec::new();
+        if let Some(vault) = self.vault {
+            let mut keep = |event: &Event, raw: &RawEvent| {
+                for (key, entry) in state.vault_takes(event, vault.keys().ids()) {
+                    if let Some(sealed) = vault.seal(&key, &entry, raw) {
+                        let change = Change::Vault(key.clone(), Some(entry));
+                        Arc::make_mut(state).apply(&change);
+                        changes.push((change, publisher.vault(&key, Some(sealed))));
+                    }
+                }
+            };
+            if let Some((event, raw)) = told {
+                keep(event, raw);
+            }
+            for held in released {
+                if let Some((event, raw)) = event_of(&self.held, publisher.partition(), held) {
+                    keep(&event, &raw);
+                }
+            }
+        }
+        if may_revoke && !state.vault.is_empty() {
+            let verdict = state.verdict(self.store.trust(&about.app));
+            for key in state.vault_surplus(about, &verdict) {
+                let output = publisher.vault(&key, None);
+                let change = Change::Vault(key, None);
+                Arc::make_mut(state).apply(&change);
+                changes.push((change, output));
+            }
+        }
+        for (change, output) in changes {
+            self.put(Effect::Changed(change), publisher, batch);
+            batch.put(output);
+        }
+        Ok(())
     }
 
     fn count_omitted(&self, public: &Public) {
@@ -361,8 +432,8 @@ fn vouch(vouching: &Vouching, state: &InstallationState, raw: &RawEvent, event: 
 }
 
 /// The held event, as it is in `raw`.
-fn event_of(events: &HeldEvents, partition: u32, held: &HeldEvent) -> Option<Event> {
+fn event_of(events: &HeldEvents, partition: u32, held: &HeldEvent) -> Option<(Event, RawEvent)> {
     let entry = events.get(Position { partition, offset: held.offset })?;
     let raw = RawEvent::from_record(&entry.record).ok().filter(|raw| raw.id == held.id)?;
-    interpret(&raw, entry.position).ok()
+    Some((interpret(&raw, entry.position).ok()?, raw))
 }

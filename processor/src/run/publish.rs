@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 use crate::run::inconsistency::What;
 use domain::fold::Effect;
-use domain::{Change, FactKey, HeldEvent, PermissionRecord, Public, Reason, names_may_be_secret};
+use domain::{Change, FactKey, HeldEvent, PermissionRecord, Public, Reason, VaultKey, names_may_be_secret};
 
 pub(crate) const INSTALLATION: &str = "com.hookledger.installation";
 pub(crate) const PERMISSION: &str = "com.hookledger.permission";
 const REJECTED: &str = "com.hookledger.rejected";
+pub(crate) const VAULT: &str = "com.hookledger.vault";
 const HELD: &str = "com.hookledger.unverified";
 
 /// The progress record of a partition, in the same transaction as the records that follow.
@@ -230,7 +231,16 @@ impl<'a> Publisher<'a> {
                 let key = FactKey::Heard(installation.clone()).to_string();
                 self.plain(Topic::Facts, key, Some(json_bytes(&HeardRecord { heard_at: *at })), "com.hookledger.heard")
             }
+            Change::Vault(key, entry) => {
+                let value = entry.as_ref().map(json_bytes);
+                self.plain(Topic::Facts, FactKey::Vault(key.clone()).to_string(), value, VAULT)
+            }
         }
+    }
+
+    /// A sealed entry of the vault, or its tombstone.
+    pub(crate) fn vault(&self, key: &VaultKey, sealed: Option<Bytes>) -> Output {
+        self.plain(Topic::Vault, key.to_string(), sealed, VAULT)
     }
 
     fn about(&self) -> Option<Installation> {

@@ -18,6 +18,7 @@ use crate::run::shared::Shared;
 use crate::state::room::{Patience, Waiting};
 use crate::state::{StoreError, Trusts};
 use crate::state_dir::StateDir;
+use crate::vault::Vault;
 use crate::vouch::Vouching;
 
 mod restore;
@@ -90,6 +91,8 @@ pub struct Processor {
     pub recent_events: RecentEvents,
     /// None if no app has a client id.
     pub vouching: Option<Arc<Vouching>>,
+    /// None without a key.
+    pub vault: Option<Arc<Vault>>,
     /// What is counted.
     pub metrics: Metrics,
     /// When to end.

@@ -122,7 +122,7 @@ mod tests {
     fn state() -> InstallationState {
         let principals = INSTALLATIONS_BYTES_MAX / 100 / PRINCIPAL_BYTES;
         let principal = |number: usize| (Fingerprint::of(&number.to_string()), Principal::default());
-        InstallationState { principals: (0..principals).map(principal).collect(), heard_at: None }
+        InstallationState { principals: (0..principals).map(principal).collect(), ..InstallationState::default() }
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl<'a> Changeset<'a> {
                     self.hold(held, None)?;
                 }
             }
-            Change::Heard(..) => {}
+            Change::Heard(..) | Change::Vault(..) => {}
         }
         self.after.apply(change);
         Ok(())
@@ -172,6 +172,10 @@ impl<'a> Changeset<'a> {
             let [old, new] = [self.before.heard_at, self.after.heard_at].map(|at| at.map(|at| codec.encode(&at)));
             put(keys::heard_at(about), old, new);
         }
+        compare(&self.before.vault, &self.after.vault, |(principal, kind), old, new| {
+            let [old, new] = [old, new].map(|entry| entry.map(|entry| codec.encode(entry)));
+            put(keys::vault(about, *principal, *kind), old, new);
+        });
         let (empty, all) = (Principal::default(), [&*self.before, &self.after]);
         let principals: BTreeSet<Fingerprint> = all.iter().flat_map(|state| state.principals.keys().copied()).collect();
         for principal in principals {

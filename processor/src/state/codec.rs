@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::StoreError;
 use domain::{
     Attestation, Claims, Decision, Fact, FactKind, Held, Latest, Method, Profile, ProfileField, Revision, Stamp,
+    VaultEntry,
 };
 
 /// The last field of claims, if there is none.
@@ -46,6 +47,10 @@ impl Codec {
     }
 
     pub fn decision(self, row: &[u8]) -> Result<Latest<Decision>, StoreError> {
+        self.decode(row)
+    }
+
+    pub fn vault_entry(self, row: &[u8]) -> Result<VaultEntry, StoreError> {
         self.decode(row)
     }
 

@@ -4,6 +4,7 @@
 //! p app NUL member NUL t principal                       claims
 //! p app NUL member NUL d principal method NUL token      a decision
 //! p app NUL member NUL l                                 when a trusted principal was last heard of
+//! p app NUL member NUL s principal kind                  what the vault has of a principal
 //! p app NUL member NUL w principal offset                a held event
 //! p app NUL member NUL x id                              where facts lie in `facts`, up to this event id
 //! p app NUL member NUL y                                 where the newest facts lie
@@ -18,7 +19,7 @@ use bitrix24::Installation;
 use event_log::EventId;
 use primitives::secret::Fingerprint;
 
-use domain::Method;
+use domain::{Method, VaultKind};
 
 pub const OWNER: &[u8] = b"o";
 pub const INSTALLATIONS: &[u8] = b"p";
@@ -30,6 +31,7 @@ pub enum Part {
     Decision(Fingerprint, Method, Fingerprint),
     Held(Fingerprint, u64),
     HeardAt,
+    Vault(Fingerprint, VaultKind),
     /// With the last id.
     Places(EventId),
     NewestPlaces,
@@ -87,6 +89,10 @@ pub fn heard_at(installation: &Installation) -> Vec<u8> {
     [&installation_rows(installation)[..], b"l"].concat()
 }
 
+pub fn vault(installation: &Installation, principal: Fingerprint, kind: VaultKind) -> Vec<u8> {
+    [&installation_rows(installation)[..], b"s", principal.as_bytes(), kind.name().as_bytes()].concat()
+}
+
 pub fn checkpoint(partition: u32) -> Vec<u8> {
     [b"m", &partition.to_be_bytes()[..]].concat()
 }
@@ -137,6 +143,7 @@ pub fn part(key: &[u8]) -> Option<Part> {
             let method = Method::parse(std::str::from_utf8(method).ok()?)?;
             Some(Part::Decision(principal, method, fingerprint(&token[1..])?))
         }
+        b's' => Some(Part::Vault(principal, VaultKind::parse(std::str::from_utf8(rest).ok()?)?)),
         b'w' => Some(Part::Held(principal, u64::from_be_bytes(rest.try_into().ok()?))),
         _ => None,
     }

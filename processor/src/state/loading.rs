@@ -24,6 +24,9 @@ pub(super) fn add_row(state: &mut InstallationState, codec: Codec, key: &[u8], v
         keys::Part::Held(principal, offset) => {
             state.principals.entry(principal).or_default().held.insert(offset, codec::held(value)?);
         }
+        keys::Part::Vault(principal, kind) => {
+            state.vault.insert((principal, kind), codec.vault_entry(value)?);
+        }
         keys::Part::HeardAt => state.heard_at = Some(codec.timestamp(value)?),
         keys::Part::Places(_) | keys::Part::NewestPlaces => {}
     }

@@ -76,7 +76,7 @@ fn offset(change: &Change) -> u64 {
 fn facts(changes: &[Change]) -> Facts {
     let fact = |change: &Change| match change {
         Change::Fact(fact) => Some((offset(change), Fact::clone(fact))),
-        Change::Held(..) | Change::NoLongerHeld(_) | Change::Heard(..) => None,
+        Change::Held(..) | Change::NoLongerHeld(_) | Change::Heard(..) | Change::Vault(..) => None,
     };
     Facts(changes.iter().filter_map(fact).collect())
 }
@@ -90,6 +90,7 @@ fn apply(store: &Store, changes: &[Change], size: usize) {
             Change::Held(held, _) | Change::NoLongerHeld(held) => {
                 partition_of_installation(&held.installation, PARTITIONS) == partition
             }
+            Change::Vault(key, _) => partition_of_installation(&key.installation, PARTITIONS) == partition,
             Change::Heard(installation, _) => partition_of_installation(installation, PARTITIONS) == partition,
         };
         let ours: Vec<Change> = changes.iter().filter(ours).cloned().collect();
@@ -115,6 +116,7 @@ fn key(change: &Change) -> (Installation, EventId, bool) {
         Change::Fact(fact) => (fact.installation.clone(), fact.stamp.id, true),
         Change::Held(held, _) | Change::NoLongerHeld(held) => (held.installation.clone(), held.id, false),
         Change::Heard(installation, _) => (installation.clone(), EventId::nil(), false),
+        Change::Vault(key, _) => (key.installation.clone(), EventId::nil(), false),
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) const ANYWHERE: &[&str] = &[
     "trusted-proxies",
     "untrusted-installations-limit",
     "unverified-limit",
+    "vault-key",
     "vault-key-file",
     "vouch-budget",
     "vouch-servers",

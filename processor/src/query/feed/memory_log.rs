@@ -76,6 +76,10 @@ impl MemoryLog {
         Timestamp::from_s(BEGAN_S + number)
     }
 
+    pub fn add_record(&self, partition: usize, record: Record) {
+        self.inner().partitions[partition].offsets.push(Some(record));
+    }
+
     /// Adds what no reader sees.
     pub fn add_marker(&self, partition: usize) {
         self.inner().partitions[partition].offsets.push(None);

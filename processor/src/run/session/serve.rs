@@ -48,7 +48,8 @@ impl Processor {
             processor: self,
             store,
             owner: Owner::new(store, &self.recent_events, &self.metrics, limits, &self.stop)
-                .vouching(self.vouching.as_deref()),
+                .vouching(self.vouching.as_deref())
+                .sealing(self.vault.as_deref()),
             partitions: (0..event_log.partitions()).collect(),
             owned: BTreeSet::new(),
             newest: BTreeMap::new(),
