@@ -8,8 +8,8 @@ use runtime::private;
 
 use crate::outcome::Outcome;
 use crate::{
-    audit, check, drain, history, import, installations, listen, output, rebuild, rejected, resume, salvage, send,
-    show, standalone, trust, verify, verify_token,
+    audit, check, drain, forward, history, import, installations, listen, output, rebuild, rejected, resume, salvage,
+    send, show, standalone, trust, verify, verify_token,
 };
 
 struct Entry {
@@ -17,7 +17,7 @@ struct Entry {
     run: fn(&ArgMatches) -> anyhow::Result<Outcome>,
 }
 
-const COMMANDS: [Entry; 17] = [
+const COMMANDS: [Entry; 18] = [
     Entry { command: standalone::command, run: |arguments| standalone::run(arguments).map(|()| Outcome::Done) },
     Entry { command: send::command, run: send::run },
     Entry { command: listen::command, run: listen::run },
@@ -29,6 +29,7 @@ const COMMANDS: [Entry; 17] = [
     Entry { command: trust::command, run: trust::run },
     Entry { command: import::command, run: import::run },
     Entry { command: rejected::command, run: rejected::run },
+    Entry { command: forward::command, run: forward::run },
     Entry { command: verify::command, run: verify::run },
     Entry { command: rebuild::command, run: rebuild::run },
     Entry { command: audit::command, run: audit::run },

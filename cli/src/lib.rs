@@ -8,6 +8,7 @@ mod audit;
 mod check;
 pub mod command;
 mod drain;
+mod forward;
 mod history;
 mod import;
 mod installations;

@@ -39,6 +39,7 @@ impl Running {
         let (shared, recent_events, stop) = (Shared::default(), RecentEvents::default(), Stop::default());
         let processor = Processor {
             vouching: None,
+            forwarding: None,
             state_dir: Box::new(dir.join("state")),
             timings: Timings::default(),
             limits: Limits::default(),

@@ -84,6 +84,7 @@ fn run(dir: &Path, raw: &DiskLog, limits: Limits) -> Arc<Store> {
     let trust = |trust: Trust| (AppName::parse(trust.name()).expect("a name"), trust);
     let processor = Processor {
         vouching: None,
+        forwarding: None,
         state_dir: Box::new(dir.join("state")),
         timings: Timings::default(),
         limits,

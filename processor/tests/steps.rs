@@ -239,6 +239,7 @@ impl World {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let processor = Processor {
             vouching: None,
+            forwarding: None,
             state_dir: Box::new(self.dir.path().join("state")),
             timings: Timings::default(),
             limits,

@@ -418,6 +418,7 @@ impl Schedule {
             let recent_events = RecentEvents::default();
             let processor = Processor {
                 vouching: None,
+                forwarding: None,
                 state_dir,
                 timings,
                 limits,

@@ -10,6 +10,7 @@ mod drain;
 mod every_port;
 mod feed;
 mod fleet;
+mod forward;
 mod full;
 mod histories;
 mod inconsistency;

@@ -21,6 +21,8 @@ pub enum Topic {
     Permissions,
     /// The reason why an event was rejected, and the position of its body.
     Rejected,
+    /// How far events were forwarded to handlers: see [`Self::follows_from_raw`].
+    Forward,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +54,7 @@ impl Default for Retention {
 }
 
 impl Topic {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Raw,
         Self::Facts,
         Self::Events,
@@ -60,6 +62,7 @@ impl Topic {
         Self::Installations,
         Self::Permissions,
         Self::Rejected,
+        Self::Forward,
     ];
 
     pub fn name(self) -> &'static str {
@@ -71,7 +74,13 @@ impl Topic {
             Self::Installations => "installations",
             Self::Permissions => "permissions",
             Self::Rejected => "rejected",
+            Self::Forward => "forward",
         }
+    }
+
+    /// Whether its records are published in the transactions of the fold.
+    pub fn follows_from_raw(self) -> bool {
+        !matches!(self, Self::Raw | Self::Forward)
     }
 
     pub fn policy(self, retention: Retention) -> Policy {
@@ -79,7 +88,7 @@ impl Topic {
             Self::Raw | Self::Unverified => Policy::Delete(retention.raw),
             Self::Events => Policy::Delete(retention.events),
             Self::Rejected => Policy::Delete(DAY.saturating_mul(90)),
-            Self::Facts | Self::Installations => Policy::Compact,
+            Self::Facts | Self::Installations | Self::Forward => Policy::Compact,
             Self::Permissions => Policy::CompactAndDelete(DAY.saturating_mul(7)),
         }
     }

@@ -8,7 +8,8 @@ use tokio::sync::Semaphore;
 use super::feed::Feed;
 use super::problem::Problem;
 use super::tokens::QueryToken;
-use crate::command_log::CommandLog;
+use crate::forward::Forwarding;
+use crate::log_writer::LogWriter;
 use crate::run::recent_events::RecentEvents;
 use crate::run::shared::Shared;
 use crate::state::Store;
@@ -27,11 +28,13 @@ pub struct QueryContext {
     /// Permits for queries that wait for an event or a decision.
     pub waits: Arc<Semaphore>,
     /// Where commands go, and the permit to write there.
-    pub commands: Arc<CommandLog>,
+    pub commands: Arc<LogWriter>,
     pub writes: Arc<Semaphore>,
     /// The logs, for queries about what is not in the state.
     pub logs: Arc<dyn LogQuery>,
     pub feed: Feed,
+    /// None if no app has a target.
+    pub forwarding: Option<Arc<Forwarding>>,
     /// Permits for queries that scan many installations.
     pub scans: Arc<Semaphore>,
     /// Permits for queries that read the logs, which may take long to answer.
@@ -45,7 +48,7 @@ impl QueryContext {
         recent_events: RecentEvents,
         tokens: Vec<QueryToken>,
         connections_max: usize,
-        commands: Arc<CommandLog>,
+        commands: Arc<LogWriter>,
         logs: Arc<dyn LogQuery>,
         feed: Feed,
     ) -> Self {
@@ -53,6 +56,7 @@ impl QueryContext {
             commands,
             logs,
             feed,
+            forwarding: None,
             writes: Arc::new(Semaphore::new(1)),
             shared,
             recent_events,
@@ -61,6 +65,11 @@ impl QueryContext {
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             log_reads: Arc::new(Semaphore::new(LOG_READS_MAX)),
         }
+    }
+
+    #[must_use]
+    pub fn forwarding(self, forwarding: Option<Arc<Forwarding>>) -> Self {
+        Self { forwarding, ..self }
     }
 
     pub fn store(&self) -> Result<Arc<Store>, Problem> {

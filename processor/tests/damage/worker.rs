@@ -122,6 +122,7 @@ pub fn restore(dir: &Path, history: &Arc<History>) -> Seen {
     let (shared, stop, seen) = (Shared::default(), Stop::default(), Arc::new(Mutex::new(Seen::default())));
     let processor = Processor {
         vouching: None,
+        forwarding: None,
         state_dir: Box::new(dir.to_owned()),
         timings: Timings::default(),
         limits: Limits::default(),

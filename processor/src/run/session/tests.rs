@@ -147,6 +147,7 @@ impl World {
     fn processor(&self) -> Processor {
         Processor {
             vouching: None,
+            forwarding: None,
             state_dir: Box::new(Missing(self.full.clone())),
             timings: self.timings,
             limits: Limits::default(),
