@@ -20,7 +20,7 @@ use super::table::Table;
 use super::{Forwarder, Forwarding};
 
 /// Between two looks at logs that have nothing new.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(200);
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 /// After a crash, what was delivered since is delivered once more.
 const SAVE_EVERY: Duration = Duration::from_secs(1);

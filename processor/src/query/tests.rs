@@ -26,6 +26,7 @@ use crate::state::{Progressed, Trusts};
 use domain::{Change, Decision, Fact, FactKind, Method, Profile, Revision, Stamp};
 
 mod feed;
+mod forward;
 mod history;
 mod mistakes;
 mod page;
