@@ -8,8 +8,8 @@ use runtime::private;
 
 use crate::outcome::Outcome;
 use crate::{
-    audit, check, completions, doctor, drain, examples, history, import, installations, listen, man, output, rebuild,
-    rejected, resume, salvage, send, show, standalone, tokens, trust, vault, verify, verify_token,
+    audit, check, completions, doctor, drain, examples, forward, history, import, installations, listen, man, output,
+    rebuild, rejected, resume, salvage, send, show, standalone, tokens, trust, vault, verify, verify_token,
 };
 
 struct Entry {
@@ -17,7 +17,7 @@ struct Entry {
     run: fn(&ArgMatches) -> anyhow::Result<Outcome>,
 }
 
-const COMMANDS: [Entry; 22] = [
+const COMMANDS: [Entry; 23] = [
     Entry { command: standalone::command, run: |arguments| standalone::run(arguments).map(|()| Outcome::Done) },
     Entry { command: send::command, run: send::run },
     Entry { command: doctor::command, run: doctor::run },
@@ -31,6 +31,7 @@ const COMMANDS: [Entry; 22] = [
     Entry { command: trust::command, run: trust::run },
     Entry { command: import::command, run: import::run },
     Entry { command: rejected::command, run: rejected::run },
+    Entry { command: forward::command, run: forward::run },
     Entry { command: verify::command, run: verify::run },
     Entry { command: vault::command, run: vault::run },
     Entry { command: rebuild::command, run: rebuild::run },

@@ -11,6 +11,7 @@ mod completions;
 mod doctor;
 mod drain;
 mod examples;
+mod forward;
 mod history;
 mod import;
 mod installations;

@@ -162,7 +162,7 @@ impl Query {
         let answer = answer.map_err(|source| QueryError::Unreachable { url: url(), source })?;
         let status = answer.status;
         let document = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
-        if status == 200 && document.is_object() {
+        if matches!(status, 200 | 202) && document.is_object() {
             return Ok(document);
         }
         let text = |name: &str| document[name].as_str().map(str::to_owned);

@@ -10,11 +10,11 @@ use anyhow::Context;
 use clap::{ArgMatches, Command};
 use disk_log::{DiskEventLog, DiskLog, DiskLogQuery, Options, Upkeep};
 use event_log::EventLogError;
-use event_log::contract::Retention;
+use event_log::contract::{Retention, Topic};
 use http_edge::fit_open_files;
 use ingress::{Delivery, Metrics, Webhooks, notify, supervisor};
-use processor::CommandLog;
-use processor::config::{FOLDING, QUERIES, ServiceConfig};
+use processor::LogWriter;
+use processor::config::{FOLDING, FORWARDING, QUERIES, ServiceConfig};
 use processor::run::identity::Identity;
 use processor::service::{self, QueryLogs};
 use processor::vault::{VaultKeys, make_key_file};
@@ -62,7 +62,7 @@ const UNVERIFIED_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// Of Kafka's settings only the retention.
 fn settings() -> Vec<Setting> {
     let retention = KAFKA.iter().filter(|setting| setting.name.ends_with("-retention")).copied();
-    let own = [ingress::config::WEBHOOKS, FOLDING, QUERIES, PROCESS].concat();
+    let own = [ingress::config::WEBHOOKS, FOLDING, FORWARDING, QUERIES, PROCESS].concat();
     own.into_iter().chain(retention).chain([UNVERIFIED_LIMIT, admin_listen("127.0.0.1:9080")]).collect()
 }
 
@@ -147,8 +147,16 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         move |queries| Welcome { webhooks, queries, admin, apps, is_tls, has_tokens, data_dir: config.data_dir }.print()
     };
     let stop_all = stop.clone();
-    let queried = DiskLogQuery::new(raw.clone());
-    let query_logs = QueryLogs { commands: CommandLog::Disk(raw.clone()), read: Arc::new(queried.clone()) };
+    let dir = logs.join(Topic::Forward.name());
+    let forward =
+        DiskLog::open(&dir, Options::progress()).with_context(|| format!("open the log {}", dir.display()))?;
+    let queried = DiskLogQuery::new(raw.clone()).with_forward(forward.clone());
+    let query_logs = QueryLogs {
+        commands: LogWriter::Disk(raw.clone()),
+        read: Arc::new(queried.clone()),
+        forwarded: LogWriter::Disk(forward),
+        to_forward: Arc::new(queried.clone()),
+    };
     let open = move || {
         queried.close();
         let event_log = DiskEventLog::open_with(&logs, raw.clone(), upkeep.clone());

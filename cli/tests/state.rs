@@ -185,6 +185,7 @@ impl Data {
         let processor = Processor {
             vouching: None,
             vault: None,
+            forwarding: None,
             state_dir: Box::new(self.state()),
             timings: Timings::default(),
             limits: Limits::default(),

@@ -1,6 +1,6 @@
 //! The settings of the processor, read once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use runtime::settings::{
 };
 use runtime::telemetry::LogFormat;
 
+use crate::forward::{ForwardConfig, Reachable, TargetConfig, check_url};
 use crate::query::feed::FeedLimits;
 use crate::query::tokens::QueryToken;
 use crate::query::{BODY_TIMEOUT, HEAD_TIMEOUT, REQUEST_BYTES_MAX};
@@ -41,6 +42,26 @@ pub const FOLDING: &[Setting] = &[
         .help("The authorisation servers; others than Bitrix24's must be on this machine."),
     VAULT_KEY,
 ];
+/// Settings of forwarding; standalone has them, too.
+pub const FORWARDING: &[Setting] = &[
+    Setting::new("forward-to").secret().help(
+        "The URL of an older handler that gets the requests of verified events, for apps without one of their own.",
+    ),
+    Setting::new("forward-networks").repeated().help(
+        "Networks that handlers may be in besides the internet: `loopback` (this machine), `private` (a local network, \
+               Docker's), or others such as `100.64.0.0/10`. Only there http is taken.",
+    ),
+    Setting::new("forward-timeout").default("30s").help("How long one delivery to a handler may take."),
+    Setting::new("forward-park-after")
+        .default("24h")
+        .help("How long an event is tried that the handler does not take; then an operator decides."),
+    Setting::new("forward-parallel").default("16").help("Deliveries to the handler of an app at once."),
+    Setting::new("forward-since").default("1h").help("How far back forwarding begins where it is new."),
+];
+const FORWARD_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+const FORWARD_PARK_MAX: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+const FORWARD_PARALLEL_MAX: u32 = 256;
+
 const VOUCH_RATE_MAX: f64 = 100.0;
 
 /// The keys of the vault; `hookledger vault rekey` reads it, too.
@@ -80,7 +101,7 @@ const FEED_STREAM_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
 pub fn settings() -> Vec<Setting> {
-    let own = [PROCESSOR, FOLDING, QUERIES, KAFKA, PROCESS].concat();
+    let own = [PROCESSOR, FOLDING, FORWARDING, QUERIES, KAFKA, PROCESS].concat();
     own.into_iter().chain([TRUSTED_PROXIES, admin_listen("127.0.0.1:9081")]).collect()
 }
 
@@ -110,6 +131,7 @@ pub struct ServiceConfig {
     pub vouch: VouchConfig,
     /// None leaves the vault off.
     pub vault: Option<VaultKeys>,
+    pub forward: ForwardConfig,
     pub feed: FeedLimits,
     /// Accepted tokens; empty if none is required.
     pub query_tokens: Vec<QueryToken>,
@@ -201,6 +223,7 @@ impl ServiceConfig {
             query_tokens,
             vouch: vouch(settings)?,
             vault: vault(settings)?,
+            forward: forward(settings)?,
             feed: feed(settings)?,
         })
     }
@@ -215,6 +238,40 @@ fn feed(settings: &Settings) -> Result<FeedLimits, SettingsError> {
         readers: settings.connections("feed-readers-limit")?,
         answer_bytes,
         stream_time: settings.wait("feed-stream-timeout", FEED_STREAM_TIME_MAX)?,
+    })
+}
+
+fn forward(settings: &Settings) -> Result<ForwardConfig, SettingsError> {
+    let networks = settings.all("forward-networks");
+    let reachable = Reachable::parse(networks.iter().map(String::as_str)).map_err(|wrong| {
+        SettingsError(format!(
+            "forward-networks has `{wrong}`, but it takes `loopback`, `private`, and networks such as 172.16.0.0/12"
+        ))
+    })?;
+    let general = settings.secret("forward-to");
+    if general.is_some() && settings.apps().is_empty() {
+        return Err(SettingsError(
+            "forward-to is set, but apps is not: name the apps whose events are forwarded".into(),
+        ));
+    }
+    let mut targets = BTreeMap::new();
+    for (name, app) in settings.apps() {
+        let Some(url) = app.forward_to.as_ref().or(general.as_ref()) else { continue };
+        check_url(url.reveal(), &reachable)
+            .map_err(|why| SettingsError(format!("forward-to of the app {name} {why}")))?;
+        targets.insert(name.clone(), TargetConfig { url: url.clone(), unverified: app.forward_unverified });
+    }
+    let parallel = match settings.number("forward-parallel")? {
+        Some(parallel @ 1..=FORWARD_PARALLEL_MAX) => parallel as usize,
+        _ => return Err(SettingsError(format!("forward-parallel is a number from 1 to {FORWARD_PARALLEL_MAX}"))),
+    };
+    Ok(ForwardConfig {
+        targets,
+        reachable,
+        parallel,
+        timeout: settings.wait("forward-timeout", FORWARD_TIMEOUT_MAX)?,
+        park_after: settings.wait("forward-park-after", FORWARD_PARK_MAX)?,
+        since: settings.duration("forward-since")?,
     })
 }
 

@@ -3,8 +3,9 @@
 //! At `F` the state is the fold of `facts[0..F)`, and `facts` are the interpretation of `raw[0..K)`, after any crash.
 //! Webhooks are received by the crate `ingress`.
 
-mod command_log;
 pub mod config;
+pub mod forward;
+mod log_writer;
 pub mod maintenance;
 pub mod metrics;
 pub(crate) mod query;
@@ -15,4 +16,4 @@ pub mod state_dir;
 pub mod vault;
 pub mod vouch;
 
-pub use command_log::CommandLog;
+pub use log_writer::LogWriter;

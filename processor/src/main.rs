@@ -2,9 +2,10 @@ use std::process::{self, ExitCode};
 use std::sync::Arc;
 
 use anyhow::Context;
-use kafka_log::{KafkaEventLog, KafkaLogQuery, RawWriter};
+use event_log::contract::Topic;
+use kafka_log::{KafkaEventLog, KafkaLogQuery, TopicWriter};
 use mimalloc::MiMalloc;
-use processor::CommandLog;
+use processor::LogWriter;
 use processor::config::{Config, settings};
 use processor::run::clock;
 use processor::run::identity::Identity;
@@ -64,8 +65,10 @@ async fn run(mut config: Config) -> anyhow::Result<()> {
     info!(what = "admin", address = %address, "listening");
 
     let logs = QueryLogs {
-        commands: CommandLog::Kafka(Box::new(RawWriter::new(config.kafka.clone()))),
+        commands: LogWriter::Kafka(Box::new(TopicWriter::new(config.kafka.clone(), Topic::Raw))),
         read: Arc::new(KafkaLogQuery::new(config.kafka.clone())),
+        forwarded: LogWriter::Kafka(Box::new(TopicWriter::new(config.kafka.clone(), Topic::Forward))),
+        to_forward: Arc::new(KafkaLogQuery::new(config.kafka.clone())),
     };
     let open = {
         let (kafka, group, instance, stop) = (config.kafka, config.group, identity.id().to_owned(), stop.clone());

@@ -27,6 +27,7 @@ mod commands;
 mod context;
 pub mod feed;
 mod filter;
+mod forward;
 pub mod handout;
 mod history;
 mod installations;
@@ -108,6 +109,9 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(post("/v1/commands", Scope::Operate, commands::take))
         .service(read("/v1/feed", feed::list))
         .service(read("/v1/stream", feed::stream))
+        .service(read("/v1/forward", forward::list))
+        .service(post("/v1/forward/retry", Scope::Operate, forward::retry))
+        .service(post("/v1/forward/skip", Scope::Operate, forward::skip))
         .service(read("/v1/rejected", rejected::list))
         .service(post("/v1/rejected/redrive", Scope::Operate, rejected::redrive))
         .service(read("/v1/rejected/{id}", rejected::show))

@@ -10,8 +10,9 @@ use runtime::lifecycle::{Readiness, Stop};
 use tokio::task::spawn_blocking;
 use tracing::info;
 
-use crate::command_log::CommandLog;
 use crate::config::ServiceConfig;
+use crate::forward::Forwarding;
+use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
 use crate::query::feed::Feed;
 use crate::query::handout::Handout;
@@ -27,8 +28,12 @@ use crate::vouch::Vouching;
 
 /// The logs as the query server uses them.
 pub struct QueryLogs {
-    pub commands: CommandLog,
+    pub commands: LogWriter,
     pub read: Arc<dyn LogQuery>,
+    /// How far events were forwarded.
+    pub forwarded: LogWriter,
+    /// What is forwarded: beside queries, so that neither waits for the other.
+    pub to_forward: Arc<dyn LogQuery>,
 }
 
 /// Runs until asked to stop; the first of the two to end stops the other. `listening` is called with the address of the
@@ -50,9 +55,11 @@ pub async fn run<L: EventLog>(
     let index = |vault: &Arc<Vault>| VaultIndex::start(Arc::clone(&logs.read), vault, stop.clone());
     let index = vault.as_ref().map(index).transpose()?;
     let handout = Arc::new(Handout::new(vault.clone().zip(index), registry));
+    let forwarding = Forwarding::start(config.forward, logs.to_forward, logs.forwarded, registry, stop.clone())?;
     let processor = Processor {
         vouching,
         vault,
+        forwarding: forwarding.clone(),
         state_dir: Box::new(dir),
         timings: Timings::default(),
         limits: Limits { untrusted: config.untrusted_limit, ..Limits::default() },
@@ -68,7 +75,7 @@ pub async fn run<L: EventLog>(
     let read = logs.read;
     let feed = Feed::new(Arc::clone(&read), config.feed, limits.connections_max, registry, stop.clone());
     let context = QueryContext::new(shared, recent_events, tokens, limits.connections_max, commands, read, feed);
-    let context = QueryContext { handout, ..context };
+    let context = QueryContext { handout, ..context }.forwarding(forwarding.clone());
     readiness.unless(processor.metrics.standing_still());
     let (address, serving) = serve(config.query_listen, limits, context, registry, stop.clone())?;
     info!(what = "queries", address = %address, "listening");
@@ -77,7 +84,7 @@ pub async fn run<L: EventLog>(
     let caught_up = readiness.pending("the state has not caught up with facts yet");
     let mut folding = spawn_blocking(move || processor.run(open, caught_up));
     let mut serving = std::pin::pin!(serving);
-    tokio::select! {
+    let ended = tokio::select! {
         folded = &mut folding => {
             stop.request();
             serving.await.context("answer questions")?;
@@ -88,5 +95,9 @@ pub async fn run<L: EventLog>(
             folding.await.map_err(|panic| anyhow!("folding panicked: {panic}"))??;
             served.context("answer questions")
         }
+    };
+    if let Some(forwarding) = forwarding {
+        forwarding.finish();
     }
+    ended
 }

@@ -20,7 +20,7 @@ use runtime::lifecycle::Stop;
 use runtime::telemetry::registered;
 use tracing::{info, warn};
 
-use crate::command_log::CommandLog;
+use crate::log_writer::LogWriter;
 use queue::{Offered, Queue, Request};
 pub use server::Servers;
 use server::{Answer, ask};
@@ -47,7 +47,7 @@ pub struct VouchConfig {
 
 pub struct Vouching {
     config: VouchConfig,
-    commands: Arc<CommandLog>,
+    commands: Arc<LogWriter>,
     queue: Mutex<Queue>,
     changed: Condvar,
     outcomes: IntCounterVec,
@@ -59,7 +59,7 @@ impl Vouching {
     /// Starts the workers, if an app has a client id.
     pub fn start(
         config: VouchConfig,
-        commands: Arc<CommandLog>,
+        commands: Arc<LogWriter>,
         registry: &Registry,
         stop: Stop,
     ) -> anyhow::Result<Option<Arc<Self>>> {
@@ -172,7 +172,7 @@ impl Vouching {
     fn attest(&self, installation: Installation, principal: Fingerprint) -> bool {
         let attest =
             Attest { principal, attestation: Attestation::Vouched, domain: None, version: None, installed_at: None };
-        let appended = self.commands.append(vec![attest.into_raw(installation, Timestamp::now())]);
+        let appended = self.commands.append_events(vec![attest.into_raw(installation, Timestamp::now())]);
         if let Err(error) = &appended {
             warn!("what the authorisation server said cannot be kept, and is asked again: {error:#}");
         }

@@ -40,6 +40,7 @@ impl Running {
         let processor = Processor {
             vouching: None,
             vault: None,
+            forwarding: None,
             state_dir: Box::new(dir.join("state")),
             timings: Timings::default(),
             limits: Limits::default(),

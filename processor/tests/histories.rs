@@ -85,6 +85,7 @@ fn run(dir: &Path, raw: &DiskLog, limits: Limits) -> Arc<Store> {
     let processor = Processor {
         vouching: None,
         vault: None,
+        forwarding: None,
         state_dir: Box::new(dir.join("state")),
         timings: Timings::default(),
         limits,

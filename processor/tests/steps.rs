@@ -240,6 +240,7 @@ impl World {
         let processor = Processor {
             vouching: None,
             vault: None,
+            forwarding: None,
             state_dir: Box::new(self.dir.path().join("state")),
             timings: Timings::default(),
             limits,

@@ -419,6 +419,7 @@ impl Schedule {
             let processor = Processor {
                 vouching: None,
                 vault: None,
+                forwarding: None,
                 state_dir,
                 timings,
                 limits,

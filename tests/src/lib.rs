@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod flood;
 pub mod group;
 pub mod guard;
+pub mod handler;
 pub mod http;
 pub mod kafka;
 pub mod load;

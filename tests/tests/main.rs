@@ -12,6 +12,7 @@ mod drain;
 mod every_port;
 mod feed;
 mod fleet;
+mod forward;
 mod full;
 mod histories;
 mod inconsistency;

@@ -11,15 +11,16 @@ use primitives::time::Timestamp;
 
 const PARTITION: u32 = 0;
 /// Of the published logs, those that are queried.
-const QUERIED: [Topic; 4] = [Topic::Facts, Topic::Rejected, Topic::Vault, Topic::Events];
+const QUERIED: [Topic; 5] = [Topic::Facts, Topic::Rejected, Topic::Vault, Topic::Events, Topic::Unverified];
 const BATCH_RECORDS_MAX: usize = 500;
 /// Exceeded only by the last record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Reads `raw`, `facts`, `rejected`, `vault` and `events`. Clones share the logs that are open.
+/// Reads `raw`, `forward` and what is published for readers. Clones share the logs that are open.
 #[derive(Clone)]
 pub struct DiskLogQuery {
     raw: DiskLog,
+    forward: Option<DiskLog>,
     /// None while the logs are opened: an open log is locked, also by a query.
     published: Arc<RwLock<Option<Published>>>,
 }
@@ -32,7 +33,12 @@ struct Published {
 
 impl DiskLogQuery {
     pub fn new(raw: DiskLog) -> Self {
-        Self { raw, published: Arc::default() }
+        Self { raw, forward: None, published: Arc::default() }
+    }
+
+    #[must_use]
+    pub fn with_forward(self, log: DiskLog) -> Self {
+        Self { forward: Some(log), ..self }
     }
 
     /// Waits for queries that are being answered; later ones fail until logs are open again.
@@ -54,6 +60,9 @@ impl DiskLogQuery {
     ) -> Result<T, EventLogError> {
         if topic == Topic::Raw {
             return query(&self.raw);
+        }
+        if let Some(log) = self.forward.as_ref().filter(|_| topic == Topic::Forward) {
+            return query(log);
         }
         self.with_published(topic, |log, _| query(log))
     }

@@ -23,6 +23,8 @@ pub enum Topic {
     Rejected,
     /// The newest tokens of trusted principals, sealed.
     Vault,
+    /// How far events were forwarded to handlers: see [`Self::follows_from_raw`].
+    Forward,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +56,7 @@ impl Default for Retention {
 }
 
 impl Topic {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Raw,
         Self::Facts,
         Self::Events,
@@ -63,6 +65,7 @@ impl Topic {
         Self::Permissions,
         Self::Rejected,
         Self::Vault,
+        Self::Forward,
     ];
 
     pub fn name(self) -> &'static str {
@@ -75,7 +78,13 @@ impl Topic {
             Self::Permissions => "permissions",
             Self::Rejected => "rejected",
             Self::Vault => "vault",
+            Self::Forward => "forward",
         }
+    }
+
+    /// Whether its records are published in the transactions of the fold.
+    pub fn follows_from_raw(self) -> bool {
+        !matches!(self, Self::Raw | Self::Forward)
     }
 
     pub fn policy(self, retention: Retention) -> Policy {
@@ -83,7 +92,7 @@ impl Topic {
             Self::Raw | Self::Unverified => Policy::Delete(retention.raw),
             Self::Events => Policy::Delete(retention.events),
             Self::Rejected => Policy::Delete(DAY.saturating_mul(90)),
-            Self::Facts | Self::Installations | Self::Vault => Policy::Compact,
+            Self::Facts | Self::Installations | Self::Vault | Self::Forward => Policy::Compact,
             Self::Permissions => Policy::CompactAndDelete(DAY.saturating_mul(7)),
         }
     }

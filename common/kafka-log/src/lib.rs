@@ -1,7 +1,7 @@
 //! Topics of Apache Kafka as logs: the only place that knows rdkafka.
 //!
 //! [`RawProducer`] writes `raw` for ingress; [`KafkaEventLog`] reads and publishes all topics for a processor.
-//! [`RawWriter`] appends commands to it, [`KafkaLogQuery`] reads a few records for a query. Each of them checks the topics first: see `topics`.
+//! [`TopicWriter`] appends commands to it, [`KafkaLogQuery`] reads a few records for a query. Each of them checks the topics first: see `topics`.
 
 use runtime::settings::KafkaSettings;
 
@@ -17,9 +17,9 @@ mod log_reader;
 mod member_assignment;
 mod positions;
 mod producer;
-mod raw_writer;
 mod reader;
 mod record;
+mod topic_writer;
 mod topics;
 mod transaction;
 
@@ -28,8 +28,8 @@ pub use kafka_event_log::KafkaEventLog;
 pub use log_query::KafkaLogQuery;
 pub use log_reader::KafkaLogReader;
 pub use producer::{Batches, FaultScope, RawProducer, ReportError, Reports, SendError};
-pub use raw_writer::RawWriter;
 pub use record::outgoing;
+pub use topic_writer::TopicWriter;
 pub use topics::{Inspection, MayCreate, RawTopic, inspect};
 
 /// Whether librdkafka accepts these settings, without contacting any broker.

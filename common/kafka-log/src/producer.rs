@@ -93,8 +93,23 @@ impl RawProducer {
         Self::with(settings, reports, &Arc::default(), Batches::Usual)
     }
 
+    /// For another topic.
+    pub(crate) fn of(settings: &KafkaSettings, topic: Topic, reports: Arc<dyn Reports>) -> anyhow::Result<Self> {
+        Self::make(settings, topic, reports, &Arc::default(), Batches::Usual)
+    }
+
     pub fn with(
         settings: &KafkaSettings,
+        reports: Arc<dyn Reports>,
+        fault_reports: &Arc<FaultReports>,
+        batches: Batches,
+    ) -> anyhow::Result<Self> {
+        Self::make(settings, Topic::Raw, reports, fault_reports, batches)
+    }
+
+    fn make(
+        settings: &KafkaSettings,
+        topic: Topic,
         reports: Arc<dyn Reports>,
         fault_reports: &Arc<FaultReports>,
         batches: Batches,
@@ -102,7 +117,7 @@ impl RawProducer {
         let line = Line {
             context: LoggingContext::reporting(settings, Role::RawProducer, fault_reports),
             partitions: settings.partitions,
-            topic: settings.topic(Topic::Raw),
+            topic: settings.topic(topic),
             reports,
             batches,
             in_flight: AtomicUsize::new(0),
@@ -113,7 +128,7 @@ impl RawProducer {
         let mut config = client::config(settings, Role::RawProducer)?;
         batches.limit(&mut config);
         let producer = with_batch_threads(|| config.create_with_context(line)).map_err(client::ConfigError::from)?;
-        Ok(Self { settings: settings.clone(), topic: settings.topic(Topic::Raw), producer })
+        Ok(Self { settings: settings.clone(), topic: settings.topic(topic), producer })
     }
 
     /// Checks or creates topics, fetches metadata and waits for the producer id; an error says what is missing.

@@ -238,7 +238,7 @@ impl Reader {
     pub(super) fn published(&self) -> Result<Vec<Published>, EventLogError> {
         let places: Vec<(Topic, u32)> = Topic::ALL
             .into_iter()
-            .filter(|topic| *topic != Topic::Raw)
+            .filter(|topic| topic.follows_from_raw())
             .flat_map(|topic| (0..self.settings.partitions).map(move |partition| (topic, partition)))
             .collect();
         // In this order: transactions decided meanwhile count as decided.

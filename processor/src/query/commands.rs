@@ -40,7 +40,7 @@ pub async fn take(query: QueryRequest, payload: web::Payload) -> Result<HttpResp
 pub async fn append(context: &QueryContext, events: Vec<RawEvent>) -> Result<(), Problem> {
     let _permit = context.writes.acquire().await.map_err(|_| Problem::TooManyWait)?;
     let log = Arc::clone(&context.commands);
-    let appended = web::block(move || log.append(events)).await;
+    let appended = web::block(move || log.append_events(events)).await;
     appended.unwrap_or_else(|error| Err(anyhow::anyhow!("append to raw: {error}"))).map_err(|error| {
         tracing::error!("commands cannot be kept: {error:#}");
         Problem::NotKept

@@ -10,7 +10,8 @@ use super::feed::Feed;
 use super::handout::Handout;
 use super::problem::Problem;
 use super::tokens::QueryToken;
-use crate::command_log::CommandLog;
+use crate::forward::Forwarding;
+use crate::log_writer::LogWriter;
 use crate::run::recent_events::RecentEvents;
 use crate::run::shared::Shared;
 use crate::state::Store;
@@ -29,12 +30,14 @@ pub struct QueryContext {
     /// Permits for queries that wait for an event or a decision.
     pub waits: Arc<Semaphore>,
     /// Where commands go, and the permit to write there.
-    pub commands: Arc<CommandLog>,
+    pub commands: Arc<LogWriter>,
     pub writes: Arc<Semaphore>,
     /// The logs, for queries about what is not in the state.
     pub logs: Arc<dyn LogQuery>,
     pub feed: Feed,
     pub handout: Arc<Handout>,
+    /// None if no app has a target.
+    pub forwarding: Option<Arc<Forwarding>>,
     /// Permits for queries that scan many installations.
     pub scans: Arc<Semaphore>,
     /// Permits for queries that read the logs, which may take long to answer.
@@ -48,7 +51,7 @@ impl QueryContext {
         recent_events: RecentEvents,
         tokens: Vec<QueryToken>,
         connections_max: usize,
-        commands: Arc<CommandLog>,
+        commands: Arc<LogWriter>,
         logs: Arc<dyn LogQuery>,
         feed: Feed,
     ) -> Self {
@@ -57,6 +60,7 @@ impl QueryContext {
             logs,
             feed,
             handout: Arc::new(Handout::new(None, &Registry::new())),
+            forwarding: None,
             writes: Arc::new(Semaphore::new(1)),
             shared,
             recent_events,
@@ -65,6 +69,11 @@ impl QueryContext {
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             log_reads: Arc::new(Semaphore::new(LOG_READS_MAX)),
         }
+    }
+
+    #[must_use]
+    pub fn forwarding(self, forwarding: Option<Arc<Forwarding>>) -> Self {
+        Self { forwarding, ..self }
     }
 
     pub fn store(&self) -> Result<Arc<Store>, Problem> {

@@ -42,6 +42,8 @@ pub enum Problem {
     UnknownInstallation,
     #[error("no rejected event with this id was found")]
     UnknownRejectedEvent,
+    #[error("no event of this installation waits to be forwarded, or another one than was named")]
+    NotForwarded,
     #[error("the logs cannot be read now; retry")]
     NotReadable,
     #[error("too many readers of the feed; retry, or omit wait")]
@@ -92,6 +94,7 @@ impl Problem {
             Self::TooManyWait => (StatusCode::SERVICE_UNAVAILABLE, "too-many-wait"),
             Self::UnknownInstallation => (StatusCode::NOT_FOUND, "unknown-installation"),
             Self::UnknownRejectedEvent => (StatusCode::NOT_FOUND, "unknown-rejected-event"),
+            Self::NotForwarded => (StatusCode::NOT_FOUND, "not-forwarded"),
             Self::NotReadable => (StatusCode::SERVICE_UNAVAILABLE, "logs-unavailable"),
             Self::TooManyReaders => (StatusCode::SERVICE_UNAVAILABLE, "too-many-readers"),
             // A browser does not go on by itself.
@@ -168,6 +171,7 @@ impl ResponseError for Problem {
             | Self::Body(BodyError::TooLarge { .. } | BodyError::Unreadable | BodyError::TooSlow { .. })
             | Self::UnknownInstallation
             | Self::UnknownRejectedEvent
+            | Self::NotForwarded
             | Self::Cursor(_)
             | Self::State(_) => {}
         }

@@ -4,9 +4,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bitrix24::Installation;
 use disk_log::{DiskLog, Options};
-use event_log::contract::Retention;
+use event_log::contract::{Retention, Topic};
 use event_log::{EventId, LogQuery, Position};
-use kafka_log::RawWriter;
+use kafka_log::TopicWriter;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
 use runtime::settings::KafkaSettings;
@@ -17,7 +17,7 @@ use super::feed::{Feed, FeedLimits};
 use super::parameters::BODY_BYTES_MAX;
 use super::tokens::QueryToken;
 use super::*;
-use crate::command_log::CommandLog;
+use crate::log_writer::LogWriter;
 use crate::run::recent_events::RecentEvents;
 use crate::run::shared::Shared;
 use crate::state::Store;
@@ -26,6 +26,7 @@ use crate::state::{Progressed, Trusts};
 use domain::{Change, Decision, Fact, FactKind, Method, Profile, Revision, Stamp};
 
 mod feed;
+mod forward;
 mod handout;
 mod history;
 mod mistakes;
@@ -68,7 +69,7 @@ fn context(tokens: &[&str]) -> QueryContext {
         recent_events,
         tokens,
         2,
-        Arc::new(CommandLog::Kafka(Box::new(RawWriter::new(no_kafka())))),
+        Arc::new(LogWriter::Kafka(Box::new(TopicWriter::new(no_kafka(), Topic::Raw)))),
         logs.clone(),
         feed(logs, &runtime::telemetry::registry()),
     )
@@ -306,7 +307,7 @@ fn command(body: &str) -> TestRequest {
 async fn commands_are_events_of_raw_without_their_tokens() {
     let dir = tempfile::tempdir().expect("a directory");
     let log = DiskLog::open(dir.path(), Options::source()).expect("a log");
-    let context = QueryContext { commands: Arc::new(CommandLog::Disk(log.clone())), ..context(&[]) };
+    let context = QueryContext { commands: Arc::new(LogWriter::Disk(log.clone())), ..context(&[]) };
     let (status, answer) = ask(context, command(&format!("{COMMAND}\n\n{COMMAND}\n"))).await;
     assert_eq!((status, &answer["accepted"]), (StatusCode::OK, &json!(2)), "{answer}");
     let mut reader = log.reader(1).expect("a reader");
@@ -320,7 +321,7 @@ async fn commands_are_events_of_raw_without_their_tokens() {
 async fn a_wrong_line_is_named_and_nothing_is_taken() {
     let dir = tempfile::tempdir().expect("a directory");
     let log = DiskLog::open(dir.path(), Options::source()).expect("a log");
-    let commands = Arc::new(CommandLog::Disk(log.clone()));
+    let commands = Arc::new(LogWriter::Disk(log.clone()));
     let too_many = vec![COMMAND; commands::COMMANDS_MAX + 1].join("\n");
     for (body, named) in [(format!("{COMMAND}\n{{}}"), "line 2"), (String::new(), "no command"), (too_many, "lines")] {
         let context = QueryContext { commands: Arc::clone(&commands), ..context(&[]) };

@@ -1,5 +1,6 @@
 //! The processor's loop: open the logs, restore the state, serve until the session fails, and begin again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use event_log::{EventLog, EventLogError, OPEN_MAX};
 use runtime::lifecycle::{Pending, Stop};
 use tracing::{error, info, warn};
 
+use crate::forward::Forwarding;
 use crate::metrics::Metrics;
 use crate::run::failure::Failure;
 use crate::run::hanging::Hanging;
@@ -93,6 +95,8 @@ pub struct Processor {
     pub vouching: Option<Arc<Vouching>>,
     /// None without a key.
     pub vault: Option<Arc<Vault>>,
+    /// None if no app has a target.
+    pub forwarding: Option<Arc<Forwarding>>,
     /// What is counted.
     pub metrics: Metrics,
     /// When to end.
@@ -183,8 +187,11 @@ impl Processor {
     }
 
     fn session(&self, event_log: &mut dyn EventLog, run_state: &mut RunState) -> Result<(), Failure> {
-        let store = self.restore(event_log, run_state)?;
-        self.serve(event_log, &store, run_state)
+        let served = self.restore(event_log, run_state).and_then(|store| self.serve(event_log, &store, run_state));
+        if let Some(forwarding) = &self.forwarding {
+            forwarding.own(&BTreeSet::new());
+        }
+        served
     }
 
     /// The logs are left: others may take over what is ours. Logs on a disk of our own delete old things when they are

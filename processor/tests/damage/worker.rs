@@ -123,6 +123,7 @@ pub fn restore(dir: &Path, history: &Arc<History>) -> Seen {
     let processor = Processor {
         vouching: None,
         vault: None,
+        forwarding: None,
         state_dir: Box::new(dir.to_owned()),
         timings: Timings::default(),
         limits: Limits::default(),

@@ -33,7 +33,7 @@ pub(super) fn broken_policy(topic: Topic, found: &str) -> Option<String> {
         Topic::Raw if has("compact") => {
             Some(format!("is compacted, so that of each portal only the newest event would stay: {}", remedy("delete")))
         }
-        Topic::Facts | Topic::Installations | Topic::Vault if has("delete") || !has("compact") => {
+        Topic::Facts | Topic::Installations | Topic::Vault | Topic::Forward if has("delete") || !has("compact") => {
             Some(format!("has cleanup.policy={found}, so that what must stay for ever would go: {}", remedy("compact")))
         }
         Topic::Raw
@@ -43,7 +43,8 @@ pub(super) fn broken_policy(topic: Topic, found: &str) -> Option<String> {
         | Topic::Installations
         | Topic::Permissions
         | Topic::Rejected
-        | Topic::Vault => None,
+        | Topic::Vault
+        | Topic::Forward => None,
     }
 }
 
@@ -126,7 +127,7 @@ mod tests {
         for (topic, policy) in [(Topic::Raw, "compact"), (Topic::Raw, "compact,delete")] {
             assert!(broken_policy(topic, policy).is_some(), "{topic:?} {policy}");
         }
-        for topic in [Topic::Facts, Topic::Installations, Topic::Vault] {
+        for topic in [Topic::Facts, Topic::Installations, Topic::Vault, Topic::Forward] {
             assert!(broken_policy(topic, "delete").is_some());
             assert!(broken_policy(topic, "compact, delete").is_some());
             assert_eq!(broken_policy(topic, "compact"), None);

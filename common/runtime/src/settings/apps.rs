@@ -13,8 +13,17 @@ use bitrix24::Trust;
 use primitives::path;
 use primitives::secret::Secret;
 
-const KEYS: &[&str] =
-    &["paths", "path-key", "path-key-file", "client-id", "client-secret", "client-secret-file", "trust"];
+const KEYS: &[&str] = &[
+    "paths",
+    "path-key",
+    "path-key-file",
+    "client-id",
+    "client-secret",
+    "client-secret-file",
+    "trust",
+    "forward-to",
+    "forward-unverified",
+];
 
 pub(super) const KEYS_DIR: &str = "path-keys-dir";
 pub(super) const SECRETS: &[&str] = &["path-key", "client-secret"];
@@ -34,6 +43,9 @@ pub struct App {
     pub path_key: Option<Secret>,
     pub client_id: Option<String>,
     pub client_secret: Option<Secret>,
+    /// The URL of an older handler, whose query may hold a key.
+    pub forward_to: Option<Secret>,
+    pub forward_unverified: bool,
 }
 
 impl App {
@@ -48,6 +60,8 @@ impl App {
             hidden("path-key", &self.path_key),
             client_id,
             hidden("client-secret", &self.client_secret),
+            self.forward_to.as_ref().map(|url| ("forward-to", shown_url(url))),
+            self.forward_unverified.then(|| ("forward-unverified", "true".to_owned())),
         ]
         .into_iter()
         .flatten()
@@ -132,7 +146,27 @@ fn read_app(name: &AppName, given: &Toml) -> Result<App, SettingsError> {
         path_key: secret("path-key")?.map(|key| path_key(name, key)).transpose()?,
         client_id: text("client-id")?,
         client_secret: secret("client-secret")?,
+        forward_to: text("forward-to")?.map(Secret::new),
+        forward_unverified: switch(name, "forward-unverified", table.get("forward-unverified"))?,
     })
+}
+
+fn switch(name: &AppName, key: &str, given: Option<&Toml>) -> Result<bool, SettingsError> {
+    match given {
+        None => Ok(false),
+        Some(Toml::Boolean(on)) => Ok(*on),
+        Some(_) => Err(SettingsError(format!("apps.{name}.{key} takes true or false"))),
+    }
+}
+
+/// Without its path and query, which may hold a key.
+fn shown_url(url: &Secret) -> String {
+    let url = url.reveal();
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let end = url[host..].find(['/', '?']).map_or(url.len(), |at| host + at);
+    let rest = if end < url.len() { "/…" } else { "" };
+    // A user name is refused, and not shown.
+    if url[..end].contains('@') { "[secret]".to_owned() } else { format!("{}{rest}", &url[..end]) }
 }
 
 fn trust(name: &AppName, given: Option<&str>) -> Result<Trust, SettingsError> {

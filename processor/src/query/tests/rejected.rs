@@ -25,7 +25,7 @@ impl World {
         let logs = DiskEventLog::open(&dir.path().join("logs"), raw.clone(), Retention::default()).expect("logs");
         let queried = DiskLogQuery::new(raw.clone());
         queried.open(&logs);
-        let commands = Arc::new(CommandLog::Disk(raw.clone()));
+        let commands = Arc::new(LogWriter::Disk(raw.clone()));
         let context = QueryContext { commands, logs: Arc::new(queried), ..context(tokens) };
         Self { raw, logs, context, _dir: dir }
     }

@@ -73,7 +73,7 @@ async fn commands_take_the_scope_operate_and_the_apps_of_the_token() {
         let (status, problem) = asked(scopes, command(COMMAND)).await;
         assert_eq!((status, &problem["type"]), (expected, &json!(kind)), "{scopes}");
     }
-    let commands = Arc::new(CommandLog::Disk(log.clone()));
+    let commands = Arc::new(LogWriter::Disk(log.clone()));
     let context = QueryContext { commands, ..context(&["right operate app=crm-sync"]) };
     let (status, answer) = ask(context, command(COMMAND).insert_header(("authorization", "Bearer right"))).await;
     assert_eq!((status, &answer["accepted"]), (StatusCode::OK, &json!(1)), "{answer}");

@@ -144,6 +144,9 @@ impl Serving<'_> {
         if let Some(vouching) = &self.processor.vouching {
             vouching.own(self.owned.len(), self.partitions.len());
         }
+        if let Some(forwarding) = &self.processor.forwarding {
+            forwarding.own(&self.owned);
+        }
         self.owner.forget();
         self.follow_others()
     }

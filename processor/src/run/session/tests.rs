@@ -148,6 +148,7 @@ impl World {
         Processor {
             vouching: None,
             vault: None,
+            forwarding: None,
             state_dir: Box::new(Missing(self.full.clone())),
             timings: self.timings,
             limits: Limits::default(),

@@ -1,9 +1,10 @@
-//! Appends a few records to `raw`, now and then: commands of operators.
+//! Appends a few records to a topic, now and then: commands of operators, and how far events were forwarded.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use event_log::{RawEvent, Record};
+use event_log::Record;
+use event_log::contract::Topic;
 use runtime::settings::KafkaSettings;
 
 use super::producer::{FaultScope, RawProducer, ReportError, Reports, SendError};
@@ -12,33 +13,33 @@ use super::producer::{FaultScope, RawProducer, ReportError, Reports, SendError};
 const QUEUE_WAIT: Duration = Duration::from_millis(5);
 
 /// Connects with the first record. After a failure the next records have a new producer.
-pub struct RawWriter {
+pub struct TopicWriter {
     settings: KafkaSettings,
+    topic: Topic,
     /// Held for a whole call: one caller writes at a time.
     current: Mutex<Option<(RawProducer, Arc<Outcomes>)>>,
 }
 
-impl RawWriter {
-    pub fn new(settings: KafkaSettings) -> Self {
-        Self { settings, current: Mutex::new(None) }
+impl TopicWriter {
+    pub fn new(settings: KafkaSettings, topic: Topic) -> Self {
+        Self { settings, topic, current: Mutex::new(None) }
     }
 
     pub fn partitions(&self) -> u32 {
         self.settings.partitions
     }
 
-    /// Blocks until Kafka has acknowledged all of these. After an error some of them may be in `raw`.
-    pub fn append(&self, events: Vec<RawEvent>, wait: Duration) -> anyhow::Result<()> {
+    /// Blocks until Kafka has acknowledged all of these. After an error some of them may be in the topic.
+    pub fn append(&self, records: &[(u32, Record)], wait: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + wait;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let (producer, outcomes) = match current.take() {
             Some(known) => known,
             None => self.connect(wait)?,
         };
-        outcomes.expect(events.len());
-        for event in events {
-            let partition = event.partition(self.settings.partitions);
-            send(&producer, partition, &event.into_record(), until)?;
+        outcomes.expect(records.len());
+        for (partition, record) in records {
+            send(&producer, *partition, record, until)?;
         }
         outcomes.wait(until)?;
         *current = Some((producer, outcomes));
@@ -47,7 +48,7 @@ impl RawWriter {
 
     fn connect(&self, wait: Duration) -> anyhow::Result<(RawProducer, Arc<Outcomes>)> {
         let outcomes = Arc::new(Outcomes::default());
-        let producer = RawProducer::new(&self.settings, Arc::clone(&outcomes) as Arc<dyn Reports>)?;
+        let producer = RawProducer::of(&self.settings, self.topic, Arc::clone(&outcomes) as Arc<dyn Reports>)?;
         producer.connect(wait)?;
         Ok((producer, outcomes))
     }
