@@ -15,3 +15,4 @@ pub mod state_dir;
 pub mod vouch;
 
 pub use command_log::CommandLog;
+pub use query::page::surroundings;

@@ -11,7 +11,7 @@ use primitives::time::Timestamp;
 
 const PARTITION: u32 = 0;
 /// Of the published logs, those that are queried.
-const QUERIED: [Topic; 3] = [Topic::Facts, Topic::Rejected, Topic::Events];
+const QUERIED: [Topic; 4] = [Topic::Facts, Topic::Rejected, Topic::Events, Topic::Unverified];
 const BATCH_RECORDS_MAX: usize = 500;
 /// Exceeded only by the last record.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;

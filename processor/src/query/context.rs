@@ -6,6 +6,8 @@ use event_log::LogQuery;
 use tokio::sync::Semaphore;
 
 use super::feed::Feed;
+use super::page::latest::Latest;
+use super::page::surroundings::Surroundings;
 use super::problem::Problem;
 use super::tokens::QueryToken;
 use crate::command_log::CommandLog;
@@ -32,6 +34,9 @@ pub struct QueryContext {
     /// The logs, for queries about what is not in the state.
     pub logs: Arc<dyn LogQuery>,
     pub feed: Feed,
+    /// The last events, for all who look at the page.
+    pub latest: Latest,
+    pub surroundings: Surroundings,
     /// Permits for queries that scan many installations.
     pub scans: Arc<Semaphore>,
     /// Permits for queries that read the logs, which may take long to answer.
@@ -53,6 +58,8 @@ impl QueryContext {
             commands,
             logs,
             feed,
+            latest: Latest::default(),
+            surroundings: Surroundings::default(),
             writes: Arc::new(Semaphore::new(1)),
             shared,
             recent_events,
@@ -61,6 +68,11 @@ impl QueryContext {
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             log_reads: Arc::new(Semaphore::new(LOG_READS_MAX)),
         }
+    }
+
+    #[must_use]
+    pub fn with_surroundings(self, surroundings: Surroundings) -> Self {
+        Self { surroundings, ..self }
     }
 
     pub fn store(&self) -> Result<Arc<Store>, Problem> {
