@@ -16,7 +16,7 @@ use ingress::{Delivery, Metrics, Webhooks, notify, supervisor};
 use processor::LogWriter;
 use processor::config::{FOLDING, FORWARDING, QUERIES, ServiceConfig};
 use processor::run::identity::Identity;
-use processor::service::{self, QueryLogs};
+use processor::service::{self, QuerySources};
 use processor::vault::{VaultKeys, make_key_file};
 use runtime::lifecycle::{Readiness, Stop};
 use runtime::private;
@@ -28,6 +28,7 @@ use crate::output::print;
 use crate::vault;
 use welcome::Welcome;
 
+mod page;
 mod welcome;
 
 pub fn command() -> Command {
@@ -131,7 +132,8 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     readiness.unless(move || log.fault().is_some().then_some("the disk log takes no events"));
 
     let delivery = Delivery::Disk(raw.clone());
-    let (webhooks, serving) = ingress::take_webhooks(&config.webhooks, &registry, metrics, delivery, stop.clone())?;
+    let (webhooks, serving) =
+        ingress::take_webhooks(&config.webhooks, &registry, metrics.clone(), delivery, stop.clone())?;
     let (registered, ready) = (registry.clone(), readiness.clone());
     let (admin, administering) =
         admin::serve(config.admin_listen, admin_limits, registered, ready, || true, stop.clone())?;
@@ -140,22 +142,30 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
 
     let upkeep = Upkeep::new(config.retention).with_unverified_limit(config.unverified_bytes_max).until(stop.clone());
     upkeep.register(&registry, &readiness);
+    let surroundings = page::surroundings(&config.webhooks, metrics.unknown_apps().clone(), raw.clone());
+    let hints = Arc::clone(&surroundings.hints);
     let welcome = {
         let apps = config.webhooks.apps.iter().map(|(name, app)| (name.clone(), app.path_key.is_some())).collect();
         let has_tokens = !config.service.query_tokens.is_empty();
         let is_tls = config.webhooks.tls.is_some();
-        move |queries| Welcome { webhooks, queries, admin, apps, is_tls, has_tokens, data_dir: config.data_dir }.print()
+        move |queries| {
+            let data_dir = config.data_dir;
+            let welcome = Welcome { webhooks, queries, admin, apps, is_tls, has_tokens, data_dir };
+            hints.set(welcome.hints()).ok();
+            welcome.print()
+        }
     };
     let stop_all = stop.clone();
     let dir = logs.join(Topic::Forward.name());
     let forward =
         DiskLog::open(&dir, Options::progress()).with_context(|| format!("open the log {}", dir.display()))?;
     let queried = DiskLogQuery::new(raw.clone()).with_forward(forward.clone());
-    let query_logs = QueryLogs {
+    let sources = QuerySources {
         commands: LogWriter::Disk(raw.clone()),
-        read: Arc::new(queried.clone()),
+        logs: Arc::new(queried.clone()),
         forwarded: LogWriter::Disk(forward),
         to_forward: Arc::new(queried.clone()),
+        surroundings,
     };
     let open = move || {
         queried.close();
@@ -163,7 +173,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         event_log.inspect(|logs| queried.open(logs)).map_err(|error| EventLogError::Fatal(format!("{error:#}")))
     };
     let folding = async {
-        let folded = service::run(config.service, &registry, &readiness, stop.clone(), query_logs, open, welcome).await;
+        let folded = service::run(config.service, &registry, &readiness, stop.clone(), sources, open, welcome).await;
         // The first thread to end stops the others.
         stop_all.request();
         folded

@@ -5,3 +5,4 @@ pub mod budget;
 pub mod proxies;
 pub mod source_check;
 pub mod source_list;
+pub mod unknown_apps;

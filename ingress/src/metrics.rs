@@ -12,6 +12,7 @@ use prometheus::{
 use runtime::telemetry::registered;
 
 use crate::admission::source_list::Verdict;
+use crate::admission::unknown_apps::UnknownApps;
 use crate::delivery::handle::Kept;
 
 mod gauges;
@@ -95,6 +96,7 @@ pub struct Metrics {
     connections: Arc<Connections>,
     reads_paused: IntCounter,
     certificate_expires_seconds: IntGaugeVec,
+    unknown_apps: UnknownApps,
 }
 
 impl Metrics {
@@ -126,7 +128,13 @@ impl Metrics {
             connections: Arc::new(Connections::new(registry, "ingress")),
             reads_paused: registered(registry, IntCounter::new("ingress_reads_paused_total", PAUSED)),
             certificate_expires_seconds: registered(registry, certificate),
+            unknown_apps: UnknownApps::default(),
         }
+    }
+
+    /// By name, which a label must not be.
+    pub fn unknown_apps(&self) -> &UnknownApps {
+        &self.unknown_apps
     }
 
     pub fn answered(&self, outcome: Outcome, took: Duration) {

@@ -96,7 +96,11 @@ impl WebhookHandler {
         payload: Payload,
         delivery: &DeliveryHandle,
     ) -> Result<(Uuid, Kept), Refusal> {
-        let app = self.apps.owner(request.path())?;
+        let app = self.apps.owner(request.path()).inspect_err(|refusal| {
+            if let (Refusal::UnknownApp, Some(app)) = (refusal, self.apps.unknown(request.path())) {
+                self.metrics.unknown_apps().add(app, Timestamp::now());
+            }
+        })?;
         if self.apps.are_any() && is_proxied(request.headers()) {
             self.metrics.open_behind_proxy();
         }

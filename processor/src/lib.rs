@@ -17,3 +17,4 @@ pub mod vault;
 pub mod vouch;
 
 pub use log_writer::LogWriter;
+pub use query::page::surroundings;

@@ -9,7 +9,8 @@ use processor::LogWriter;
 use processor::config::{Config, settings};
 use processor::run::clock;
 use processor::run::identity::Identity;
-use processor::service::{self, QueryLogs};
+use processor::service::{self, QuerySources};
+use processor::surroundings::Surroundings;
 use runtime::abort::on_abort;
 use runtime::lifecycle::{Readiness, Stop};
 use runtime::settings::{Settings, read_from_process};
@@ -64,18 +65,19 @@ async fn run(mut config: Config) -> anyhow::Result<()> {
     let (address, admin) = admin::serve(config.admin_listen, admin_limits, registered, ready, || true, stop.clone())?;
     info!(what = "admin", address = %address, "listening");
 
-    let logs = QueryLogs {
+    let sources = QuerySources {
         commands: LogWriter::Kafka(Box::new(TopicWriter::new(config.kafka.clone(), Topic::Raw))),
-        read: Arc::new(KafkaLogQuery::new(config.kafka.clone())),
+        logs: Arc::new(KafkaLogQuery::new(config.kafka.clone())),
         forwarded: LogWriter::Kafka(Box::new(TopicWriter::new(config.kafka.clone(), Topic::Forward))),
         to_forward: Arc::new(KafkaLogQuery::new(config.kafka.clone())),
+        surroundings: Surroundings::default(),
     };
     let open = {
         let (kafka, group, instance, stop) = (config.kafka, config.group, identity.id().to_owned(), stop.clone());
         move || KafkaEventLog::open(&kafka, &group, &instance, stop.clone())
     };
     let serving = async {
-        let served = service::run(config.service, &registry, &readiness, stop.clone(), logs, open, |_| Ok(())).await;
+        let served = service::run(config.service, &registry, &readiness, stop.clone(), sources, open, |_| Ok(())).await;
         // The first of the two to end stops the other, even before it has started.
         stop.request();
         served

@@ -1,4 +1,4 @@
-//! The query API, and a status page.
+//! The query API, and pages for people.
 
 use std::future::ready;
 use std::io;
@@ -32,7 +32,8 @@ pub mod handout;
 mod history;
 mod installations;
 mod log_reads;
-mod page;
+mod newest;
+pub mod page;
 mod parameters;
 mod problem;
 mod rejected;
@@ -92,12 +93,20 @@ fn headers() -> DefaultHeaders {
         .add(("Cache-Control", "no-store"))
         .add(("X-Content-Type-Options", "nosniff"))
         .add(("Referrer-Policy", "no-referrer"))
+        .add(("Cross-Origin-Resource-Policy", "same-origin"))
         .add(CONTENT_POLICY)
 }
 
 fn routes(config: &mut web::ServiceConfig) {
     config
-        .service(read("/", page::show))
+        .service(read("/", page::overview))
+        .service(read("/events", page::events))
+        .service(read("/installations", page::installations))
+        .service(read("/installations/{app}/{member_id}", page::installation))
+        .service(read("/page/changes", page::live::changes))
+        .service(read("/page.js", page::script))
+        .service(read("/page.css", page::style))
+        .service(read("/page.svg", page::icon))
         .service(read("/v1/installations", installations::list))
         .service(read("/v1/installations/{app}/{member_id}", installations::show))
         .service(read("/v1/installations/{app}/{member_id}/history", history::show))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use event_log::{EventLog, EventLogError, LogQuery};
+use primitives::time::Timestamp;
 use prometheus::Registry;
 use runtime::lifecycle::{Readiness, Stop};
 use tokio::task::spawn_blocking;
@@ -16,6 +17,7 @@ use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
 use crate::query::feed::Feed;
 use crate::query::handout::Handout;
+use crate::query::page::surroundings::{Backlog, Surroundings};
 use crate::query::{QueryContext, serve};
 use crate::run::limits::Limits;
 use crate::run::recent_events::RecentEvents;
@@ -26,14 +28,15 @@ use crate::vault::Vault;
 use crate::vault::index::VaultIndex;
 use crate::vouch::Vouching;
 
-/// The logs as the query server uses them.
-pub struct QueryLogs {
+/// What the query server uses beside the state.
+pub struct QuerySources {
     pub commands: LogWriter,
-    pub read: Arc<dyn LogQuery>,
+    pub logs: Arc<dyn LogQuery>,
     /// How far events were forwarded.
     pub forwarded: LogWriter,
     /// What is forwarded: beside queries, so that neither waits for the other.
     pub to_forward: Arc<dyn LogQuery>,
+    pub surroundings: Surroundings,
 }
 
 /// Runs until asked to stop; the first of the two to end stops the other. `listening` is called with the address of the
@@ -43,19 +46,20 @@ pub async fn run<L: EventLog>(
     registry: &Registry,
     readiness: &Readiness,
     stop: Stop,
-    logs: QueryLogs,
+    sources: QuerySources,
     open: impl FnMut() -> Result<L, EventLogError> + Send + 'static,
     listening: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let dir = config.dir.join("state");
     watchdog::end_with(&dir);
-    let commands = Arc::new(logs.commands);
+    let QuerySources { commands, logs, forwarded, to_forward, mut surroundings } = sources;
+    let commands = Arc::new(commands);
     let vouching = Vouching::start(config.vouch, Arc::clone(&commands), registry, stop.clone())?;
     let vault = Vault::start(config.vault, registry);
-    let index = |vault: &Arc<Vault>| VaultIndex::start(Arc::clone(&logs.read), vault, stop.clone());
+    let index = |vault: &Arc<Vault>| VaultIndex::start(Arc::clone(&logs), vault, stop.clone());
     let index = vault.as_ref().map(index).transpose()?;
     let handout = Arc::new(Handout::new(vault.clone().zip(index), registry));
-    let forwarding = Forwarding::start(config.forward, logs.to_forward, logs.forwarded, registry, stop.clone())?;
+    let forwarding = Forwarding::start(config.forward, to_forward, forwarded, registry, stop.clone())?;
     let processor = Processor {
         vouching,
         vault,
@@ -72,10 +76,16 @@ pub async fn run<L: EventLog>(
     let limits = config.query_limits;
     let (shared, recent_events) = (processor.shared.clone(), processor.recent_events.clone());
     let tokens = config.query_tokens;
-    let read = logs.read;
-    let feed = Feed::new(Arc::clone(&read), config.feed, limits.connections_max, registry, stop.clone());
-    let context = QueryContext::new(shared, recent_events, tokens, limits.connections_max, commands, read, feed);
+    let feed = Feed::new(Arc::clone(&logs), config.feed, limits.connections_max, registry, stop.clone());
+    let context = QueryContext::new(shared, recent_events, tokens, limits.connections_max, commands, logs, feed);
+    let lag = processor.metrics.lag.clone();
+    surroundings.backlog = Some(Arc::new(move || {
+        let (events, waiting) = lag.total(Timestamp::now());
+        Backlog { events, waiting }
+    }));
+    surroundings.fault = Some(Arc::new(processor.metrics.standing_still()));
     let context = QueryContext { handout, ..context }.forwarding(forwarding.clone());
+    let context = context.with_surroundings(surroundings);
     readiness.unless(processor.metrics.standing_still());
     let (address, serving) = serve(config.query_listen, limits, context, registry, stop.clone())?;
     info!(what = "queries", address = %address, "listening");

@@ -3,6 +3,7 @@
 //! The harness of the files in `tests/`, one of which stands for one promise each. It knows the programs
 //! by their commands, their answers, their topics and their logs only, never by their code.
 
+pub mod browser;
 pub mod cache;
 pub mod clock;
 pub mod cloudevents;

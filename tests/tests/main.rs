@@ -20,6 +20,7 @@ mod kafka_faults;
 mod kept;
 mod kills;
 mod metrics;
+mod page;
 mod pair;
 mod path_keys;
 mod payloads;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use bitrix24::AppName;
+use processor::surroundings::Hints;
 
 use crate::output::print;
 use crate::{query, send};
@@ -26,6 +27,12 @@ pub struct Welcome {
 impl Welcome {
     pub fn print(&self) -> anyhow::Result<()> {
         print(&self.text())
+    }
+
+    /// For the page, while nothing has come in.
+    pub fn hints(&self) -> Hints {
+        let urls = self.urls().into_iter().map(|url| url.split("  ").next().unwrap_or_default().to_owned());
+        Hints { urls: urls.collect(), command: self.next() }
     }
 
     fn text(&self) -> String {

@@ -7,6 +7,7 @@ use primitives::path;
 use primitives::secret::Fingerprint;
 use runtime::settings::App;
 
+use super::unknown_apps::UnknownApp;
 use crate::problem::Refusal;
 
 const EVENTS_PATH: &str = "/v1/events";
@@ -42,9 +43,7 @@ impl Apps {
         if let Some(app) = self.older.get(&*path) {
             return Ok(app.clone());
         }
-        let rest = path.strip_prefix(EVENTS_PATH).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        let mut segments = rest.ok_or(Refusal::UnknownPath)?.splitn(3, '/').skip(1);
-        let (name, key) = (segments.next().unwrap_or_default(), segments.next());
+        let (name, key) = name_and_key(&path).ok_or(Refusal::UnknownPath)?;
         let app = AppName::parse(name).ok_or(Refusal::UnknownApp)?;
         let wanted = self.known.get(&app);
         let known = self.known.is_empty() || wanted.is_some();
@@ -52,6 +51,24 @@ impl Apps {
         let opens = key.map(Fingerprint::of) == wanted.copied().flatten();
         if known && opens { Ok(app) } else { Err(Refusal::UnknownApp) }
     }
+
+    /// What is wrong with the path of an unknown app. None if it names none.
+    pub fn unknown(&self, path: &str) -> Option<UnknownApp> {
+        let path = path::canonical(path);
+        let (name, _) = name_and_key(&path).filter(|(name, _)| !name.is_empty())?;
+        let is_key = self.known.values().flatten().any(|key| *key == Fingerprint::of(name));
+        Some(match AppName::parse(name) {
+            _ if is_key => UnknownApp::KeyAsName,
+            Some(app) if self.known.is_empty() || self.known.contains_key(&app) => UnknownApp::Key(app.to_string()),
+            Some(_) | None => UnknownApp::name(name),
+        })
+    }
+}
+
+fn name_and_key(path: &str) -> Option<(&str, Option<&str>)> {
+    let rest = path.strip_prefix(EVENTS_PATH).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+    let mut segments = rest.splitn(3, '/').skip(1);
+    Some((segments.next().unwrap_or_default(), segments.next()))
 }
 
 #[cfg(test)]
@@ -125,6 +142,16 @@ mod tests {
         {
             check(path, Err(&Refusal::UnknownPath));
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_path_is_known_without_its_key() {
+        let unknown = |path: &str| apps().unknown(path);
+        assert_eq!(unknown("/v1/events/opne"), Some(UnknownApp::Name("opne".into())));
+        assert_eq!(unknown("/v1/events/OPEN/x"), Some(UnknownApp::Name("OPEN".into())));
+        assert_eq!(unknown(&format!("/v1/events/shut/{KEY}x")), Some(UnknownApp::Key("shut".into())));
+        assert_eq!(unknown(&format!("/v1/events/{KEY}")), Some(UnknownApp::KeyAsName));
+        assert_eq!((unknown("/v1/events/"), unknown("/other")), (None, None));
     }
 
     #[test]

@@ -77,6 +77,13 @@ impl Lag {
         }
     }
 
+    /// Of all owned partitions: how many events wait, and how long the longest has waited.
+    pub fn total(&self, now: Timestamp) -> (u64, Duration) {
+        let known = self.known();
+        let owned = || known.values().filter(|known| known.owned);
+        (owned().map(|known| known.behind).sum(), owned().map(|known| known.waiting(now)).max().unwrap_or_default())
+    }
+
     fn show(&self, now: Timestamp) {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         for (partition, known) in &*self.known() {
@@ -147,6 +154,7 @@ mod tests {
         let lag = owning();
         lag.measure(3, 7, 5, None, at(5));
         assert_eq!(shown(&lag, 5), Some((5.0, 0.0)));
+        assert_eq!(lag.total(at(9)), (5, Duration::from_secs(4)));
         // The loop is stuck in one step, or in opening its logs.
         assert_eq!(shown(&lag, 605), Some((5.0, 600.0)));
         lag.own(&BTreeSet::from([3]), at(606));

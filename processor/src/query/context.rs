@@ -8,6 +8,8 @@ use tokio::sync::Semaphore;
 
 use super::feed::Feed;
 use super::handout::Handout;
+use super::page::latest::Latest;
+use super::page::surroundings::Surroundings;
 use super::problem::Problem;
 use super::tokens::QueryToken;
 use crate::forward::Forwarding;
@@ -38,6 +40,9 @@ pub struct QueryContext {
     pub handout: Arc<Handout>,
     /// None if no app has a target.
     pub forwarding: Option<Arc<Forwarding>>,
+    /// The last events, for all who look at the page.
+    pub latest: Latest,
+    pub surroundings: Surroundings,
     /// Permits for queries that scan many installations.
     pub scans: Arc<Semaphore>,
     /// Permits for queries that read the logs, which may take long to answer.
@@ -61,6 +66,8 @@ impl QueryContext {
             feed,
             handout: Arc::new(Handout::new(None, &Registry::new())),
             forwarding: None,
+            latest: Latest::default(),
+            surroundings: Surroundings::default(),
             writes: Arc::new(Semaphore::new(1)),
             shared,
             recent_events,
@@ -74,6 +81,11 @@ impl QueryContext {
     #[must_use]
     pub fn forwarding(self, forwarding: Option<Arc<Forwarding>>) -> Self {
         Self { forwarding, ..self }
+    }
+
+    #[must_use]
+    pub fn with_surroundings(self, surroundings: Surroundings) -> Self {
+        Self { surroundings, ..self }
     }
 
     pub fn store(&self) -> Result<Arc<Store>, Problem> {

@@ -14,7 +14,7 @@ use primitives::time::Timestamp;
 use prometheus::Registry;
 use runtime::lifecycle::Stop;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::access::Caller;
@@ -39,7 +39,7 @@ mod stream;
 mod tail;
 
 pub use page::CursorFault;
-pub use stream::stream;
+pub use stream::{EventStream, stream};
 
 const SINCE: &str = "since";
 /// How far a caller's clock may be ahead.
@@ -142,6 +142,17 @@ impl Feed {
         }
     }
 
+    /// For a page, which is a reader like others.
+    pub fn watch(&self) -> Result<Watch, Problem> {
+        let (reader, changes) = (self.readers.enter()?, self.tail.changes());
+        Ok(Watch {
+            _reader: reader,
+            changes,
+            ends_at: Instant::now() + self.limits.stream_time,
+            stop: self.stop.clone(),
+        })
+    }
+
     /// How far the log reaches back, as it was a short while ago.
     async fn reach(&self, context: &QueryContext) -> Result<Option<Timestamp>, Problem> {
         if let Some(reach) = self.tail.reach() {
@@ -167,6 +178,28 @@ async fn closed(peer: Option<&Peer>) {
     match peer {
         Some(peer) => peer.closed().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Tells that there may be new events, for as long as a stream lasts.
+pub struct Watch {
+    _reader: Reader,
+    changes: watch::Receiver<u64>,
+    ends_at: Instant,
+    stop: Stop,
+}
+
+impl Watch {
+    pub async fn changed(&mut self) {
+        tokio::select! {
+            // The tail lives as long as the feed.
+            _ = timeout_at(self.ends_at, self.changes.changed()) => {}
+            () = self.stop.wait() => {}
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.stop.requested() || Instant::now() >= self.ends_at
     }
 }
 

@@ -11,6 +11,9 @@ use super::problem::Problem;
 
 pub const NAMES: [&str; 7] = ["app", "domain", "status", "silent_for", "updated_since", "unfinished", "contested"];
 
+/// Of the page alone.
+pub const SEARCH: &str = "search";
+
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub app: Option<AppName>,
@@ -20,7 +23,12 @@ pub struct Filter {
     updated_since: Option<Timestamp>,
     unfinished: Option<bool>,
     contested: Option<bool>,
+    /// In lower case: a part of the address or of the `member_id`.
+    search: Option<String>,
 }
+
+/// Longer ones are of no portal.
+const SEARCH_BYTES_MAX: usize = 128;
 
 impl Filter {
     pub fn read(parameters: &Parameters) -> Result<Self, Problem> {
@@ -42,17 +50,14 @@ impl Filter {
             updated_since: parameters.parsed("updated_since", time, Timestamp::parse)?,
             unfinished: parameters.parsed("unfinished", "true or false", boolean)?,
             contested: parameters.parsed("contested", "true or false", boolean)?,
+            search: None,
         })
     }
 
-    /// Installations without a trusted principal.
-    pub fn untrusted() -> Self {
-        Self { status: Some(RecordStatus::Untrusted), ..Self::default() }
-    }
-
-    /// Installations that more than one principal claims.
-    pub fn contested() -> Self {
-        Self { contested: Some(true), ..Self::default() }
+    /// As typed by a person.
+    pub fn searching(self, parameters: &Parameters) -> Result<Self, Problem> {
+        let search = |text: &str| (text.len() <= SEARCH_BYTES_MAX).then(|| text.trim().to_lowercase());
+        Ok(Self { search: parameters.parsed(SEARCH, "a part of an address or a member_id", search)?, ..self })
     }
 
     pub fn passes(&self, record: &InstallationRecord, now: Timestamp) -> bool {
@@ -60,7 +65,13 @@ impl Filter {
         let is_at = |wanted: &String| {
             record.profile.domain.as_ref().is_some_and(|domain| domain.to_lowercase() == wanted.to_lowercase())
         };
+        let has = |text: &str, part: &str| text.to_lowercase().contains(part);
+        let is_found = |part: &String| {
+            record.profile.domain.as_ref().is_some_and(|domain| has(domain, part))
+                || has(record.installation.member_id.as_str(), part)
+        };
         self.app.as_ref().is_none_or(|app| *app == record.installation.app)
+            && self.search.as_ref().is_none_or(is_found)
             && self.domain.as_ref().is_none_or(is_at)
             && self.status.is_none_or(|status| status == record.status)
             && self.silent_for.is_none_or(|silent_for| heard.is_none_or(|at| now.since(at) >= silent_for))

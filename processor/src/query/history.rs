@@ -39,6 +39,18 @@ pub async fn show(query: QueryRequest, path: web::Path<(String, String)>) -> Res
     Ok(HttpResponse::Ok().json(json!({ "items": items, "next": next })))
 }
 
+/// The newest facts, the newest first: few, however many there are.
+pub(super) fn newest(
+    logs: &dyn LogQuery,
+    store: &Store,
+    installation: &Installation,
+) -> Result<Vec<Fact>, ReadFailure> {
+    let places = store.newest_places(installation)?;
+    let (mut facts, _) = read(logs, store, installation, &places)?;
+    facts.reverse();
+    Ok(facts)
+}
+
 /// Facts behind the cursor, and the next cursor. Those that `facts` no longer have are left out: they were erased, or
 /// they were corrected and the state has yet to read the correction.
 fn page(
@@ -49,6 +61,19 @@ fn page(
     limit: usize,
 ) -> Result<(Vec<Fact>, Option<EventId>), ReadFailure> {
     let places = store.places(installation, behind, limit + 1)?;
+    let shown = &places[..places.len().min(limit)];
+    let (items, last) = read(logs, store, installation, shown)?;
+    let is_end = places.len() <= limit && last == places.last().map(|place| place.id);
+    Ok((items, last.filter(|_| !is_end)))
+}
+
+/// The facts at these places, and the id of the last place that was read.
+fn read(
+    logs: &dyn LogQuery,
+    store: &Store,
+    installation: &Installation,
+    places: &[Place],
+) -> Result<(Vec<Fact>, Option<EventId>), ReadFailure> {
     if places.is_empty() {
         return Ok((Vec::new(), None));
     }
@@ -56,21 +81,20 @@ fn page(
     let (first, end) = logs.bounds(Topic::Facts)?.get(partition as usize).copied().unwrap_or_default();
     let (began, mut reads, mut records) = (Instant::now(), 0, 0);
     let (mut items, mut last) = (Vec::new(), None);
-    let mut rest = &places[..places.len().min(limit)];
+    let mut rest = places;
     while !rest.is_empty() {
         let (near, from, until) = near(rest);
         let (from, until) = (from.max(first), until.min(end));
         records += until.saturating_sub(from);
         if last.is_some() && (reads >= READS_MAX || records > RECORDS_MAX || began.elapsed() >= READ_TIME) {
-            return Ok((items, last));
+            break;
         }
         reads += 1;
         items.extend(facts_at(logs, Stretch { partition, from, until }, installation, near)?);
         last = near.last().map(|place| place.id);
         rest = &rest[near.len()..];
     }
-    let next = last.filter(|_| places.len() > limit);
-    Ok((items, next))
+    Ok((items, last))
 }
 
 /// The first places that lie near each other in `facts`, and the stretch that has them.

@@ -1,135 +1,119 @@
-//! `GET /`: pages for people. What came in, what was rejected, and who is to be trusted.
+//! Pages for people: what came in, what became of it, and what needs a decision.
+//!
+//! All of it is HTML from here. A small script fetches a page again when something happened, and replaces what has
+//! changed; nothing needs it. The pages change nothing: they show the commands that do.
 
-use std::sync::LazyLock;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
+use bitrix24::{AppName, MemberId};
+use primitives::secret::Fingerprint;
 
-use actix_web::HttpResponse;
-use actix_web::http::header::CONTENT_SECURITY_POLICY;
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use bitrix24::{AppName, Installation, MemberId};
-use primitives::time::Timestamp;
-use sha2::{Digest, Sha256};
-
-use super::access::Caller;
-use super::context::QueryContext;
-use super::filter::Filter;
-use super::installations::{find, installation_cursor, page};
-use super::parameters::wrong;
+use super::installations::{find, installation_cursor};
+use super::newest::Cursor;
 use super::problem::Problem;
-use super::request::{QueryRequest, block};
-use html::{Html, STYLE};
+use super::request::QueryRequest;
+use html::Html;
+use row::Became;
 
 mod html;
+mod installation;
+mod installations;
+pub mod latest;
+mod list;
+pub mod live;
 mod overview;
-mod principals;
+mod row;
+pub mod surroundings;
 
-/// Installations on one page.
-const LISTED: usize = 50;
-/// Installations on the first page.
-const NEWEST: usize = 20;
-const PARAMETERS: [&str; 4] = ["app", "member_id", "list", "cursor"];
+/// Only the script and the style of this server, and connections to it.
+const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+const SCRIPT: &str = include_str!("page/page.js");
+const STYLE: &str = include_str!("page/page.css");
+const ICON: &str = include_str!("page/page.svg");
 
-/// Allows only the page's own style: no scripts, files, forms or frames.
-static CONTENT_POLICY: LazyLock<String> = LazyLock::new(|| {
-    let style = BASE64_STANDARD.encode(Sha256::digest(STYLE));
-    format!(
-        "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-});
-
-/// A list of installations that an operator has to decide about.
-#[derive(Clone, Copy)]
-enum List {
-    Untrusted,
-    Contested,
+/// `GET /`
+pub async fn overview(query: QueryRequest) -> HttpResponse {
+    answer(async move {
+        query.parameters(&[])?;
+        overview::page(&query.context, &query.caller).await
+    })
+    .await
 }
 
-impl List {
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "untrusted" => Some(Self::Untrusted),
-            "contested" => Some(Self::Contested),
-            _ => None,
-        }
-    }
+/// `GET /events`
+pub async fn events(query: QueryRequest) -> HttpResponse {
+    answer(async move {
+        let parameters = query.parameters(&list::PARAMETERS)?.without_empty();
+        let selection = list::Selection {
+            app: parameters.parsed("app", "an app's name", AppName::parse)?,
+            member_id: parameters.parsed("member_id", "a portal's member_id", MemberId::parse)?,
+            name: parameters.parsed("event", "the name of an event, or a reason", list::parse_name)?,
+            became: parameters.parsed("became", "passed-on, unverified or rejected", Became::parse)?,
+        };
+        selection.app.as_ref().map_or(Ok(()), |app| query.caller.must_see(app))?;
+        let cursor = parameters.cursor(Cursor::parse)?;
+        list::page(&query.context, query.caller, selection, cursor).await
+    })
+    .await
 }
 
-/// `/?app=&member_id=` shows one installation, `/?list=` some of them, `/` what came in.
-pub async fn show(query: QueryRequest) -> Result<HttpResponse, Problem> {
-    let parameters = query.parameters(&PARAMETERS)?;
-    let app = parameters.parsed("app", "an app's name", AppName::parse)?;
-    let member_id = parameters.parsed("member_id", "a portal's member_id", MemberId::parse)?;
-    let list = parameters.parsed("list", "untrusted or contested", List::parse)?;
-    let cursor = parameters.cursor(installation_cursor)?;
-    let QueryRequest { context, caller, .. } = query;
-    let html = match (app, member_id, list) {
-        (Some(app), Some(member_id), None) => one(&context, &caller, &Installation { app, member_id })?,
-        (None, None, Some(list)) => some(&context, caller, list, cursor).await?,
-        (None, None, None) if cursor.is_some() => return Err(wrong("cursor", "a list beside it")),
-        (None, None, None) => overview(&context, &caller)?,
-        (Some(_), None, _) => return Err(wrong("app", "a member_id beside it")),
-        (None, Some(_), _) => return Err(wrong("member_id", "an app beside it")),
-        (Some(_), Some(_), Some(_)) => return Err(wrong("list", "no installation beside it")),
+/// `GET /installations`
+pub async fn installations(query: QueryRequest) -> HttpResponse {
+    answer(async move {
+        let parameters = query.parameters(&installations::PARAMETERS)?.without_empty();
+        let cursor = parameters.cursor(installation_cursor)?;
+        installations::page(&query.context, query.caller, parameters, cursor).await
+    })
+    .await
+}
+
+/// `GET /installations/{app}/{member_id}`
+pub async fn installation(query: QueryRequest, path: web::Path<(String, String)>) -> HttpResponse {
+    answer(async move {
+        query.parameters(&[])?;
+        let store = query.context.store()?;
+        let (installation, state) = find(&store, &query.caller, &path)?;
+        installation::page(&query.context, query.caller, store, installation, state).await
+    })
+    .await
+}
+
+async fn answer(page: impl Future<Output = Result<Html, Problem>>) -> HttpResponse {
+    let (mut response, html) = match page.await {
+        Ok(html) => (HttpResponse::Ok().finish(), html),
+        // Status and headers are those of every other query.
+        Err(problem) => (problem.error_response(), refused(&problem)),
     };
-    let mut answer = HttpResponse::Ok();
-    answer.content_type("text/html; charset=utf-8").insert_header((CONTENT_SECURITY_POLICY, CONTENT_POLICY.as_str()));
-    Ok(answer.body(html.end()))
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, CONTENT_POLICY.parse().expect("ASCII"));
+    headers.insert(actix_web::http::header::CONTENT_TYPE, "text/html; charset=utf-8".parse().expect("ASCII"));
+    response.set_body(html.end()).map_into_boxed_body()
 }
 
-/// A token that is limited to apps sees their events only, and no numbers, which are of all apps.
-fn overview(context: &QueryContext, caller: &Caller) -> Result<Html, Problem> {
-    let store = context.store()?;
-    let mut html = Html::begin_reloading();
-    if !caller.is_limited() {
-        overview::numbers(&mut html, &store.counts());
-    }
-    let newest = store.newest_untrusted(NEWEST, |installation| caller.sees(&installation.app));
-    principals::newest(&mut html, &store, &newest)?;
-    let mut rejected = context.recent_events.rejected(Timestamp::now());
-    rejected.retain(|(app, _), _| app.as_ref().map_or(!caller.is_limited(), |app| caller.sees(app)));
-    overview::rejected(&mut html, &rejected);
-    let mut recent = context.recent_events.recent();
-    if caller.is_limited() {
-        recent.retain(|event| caller.sees(&event.app));
-    }
-    overview::recent(&mut html, &recent);
-    Ok(html)
+fn refused(problem: &Problem) -> Html {
+    let mut html = Html::begin("This cannot be shown", "", None);
+    html.paragraph("alert bad", &problem.to_string()).raw("<p>").link("/", "Back to the overview").raw("</p>\n");
+    html
 }
 
-fn one(context: &QueryContext, caller: &Caller, installation: &Installation) -> Result<Html, Problem> {
-    let store = context.store()?;
-    let path = (installation.app.to_string(), installation.member_id.to_string());
-    let (installation, state) = find(&store, caller, &path)?;
-    let mut html = Html::begin();
-    principals::one(&mut html, &store, &installation, &state);
-    Ok(html)
+pub async fn script(request: HttpRequest) -> HttpResponse {
+    file(&request, SCRIPT, "text/javascript; charset=utf-8")
 }
 
-async fn some(
-    context: &QueryContext,
-    caller: Caller,
-    list: List,
-    cursor: Option<Installation>,
-) -> Result<Html, Problem> {
-    let store = context.store()?;
-    let listed = block(
-        &context.scans,
-        || Problem::NotOpen,
-        move || {
-            let (filter, title, name) = match list {
-                List::Untrusted => (Filter::untrusted(), "No principal is trusted", "untrusted"),
-                List::Contested => (Filter::contested(), "More than one principal claims these", "contested"),
-            };
-            let (records, next) = page(&store, &caller, &filter, cursor, LISTED)?;
-            let mut html = Html::begin();
-            html.title(title);
-            let installations: Vec<Installation> = records.into_iter().map(|record| record.installation).collect();
-            principals::some(&mut html, &store, &installations)?;
-            if let Some(next) = next {
-                html.link(&format!("/?list={name}&cursor={next}"), "more");
-            }
-            Ok(html)
-        },
-    );
-    listed.await?
+pub async fn style(request: HttpRequest) -> HttpResponse {
+    file(&request, STYLE, "text/css; charset=utf-8")
+}
+
+pub async fn icon(request: HttpRequest) -> HttpResponse {
+    file(&request, ICON, "image/svg+xml")
+}
+
+/// A browser asks each time whether it has changed: processors of two versions may stand behind one name.
+fn file(request: &HttpRequest, content: &'static str, content_type: &str) -> HttpResponse {
+    let tag = format!("\"{}\"", &Fingerprint::of(content).to_string()[..16]);
+    let is_known = request.headers().get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let mut response = if is_known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    response.insert_header((CACHE_CONTROL, "no-cache")).insert_header((ETAG, tag));
+    if is_known { response.finish() } else { response.content_type(content_type).body(content) }
 }

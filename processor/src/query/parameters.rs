@@ -41,6 +41,12 @@ impl Parameters {
         Ok(Self(values))
     }
 
+    /// Of a form, which sends empty fields, too.
+    pub fn without_empty(mut self) -> Self {
+        self.0.retain(|_, value| !value.is_empty());
+        self
+    }
+
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }

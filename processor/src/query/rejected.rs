@@ -3,27 +3,27 @@
 use actix_web::{HttpResponse, web};
 use domain::{Preview, preview};
 use event_log::contract::Topic;
-use event_log::{RawEvent, redrive_id};
+use event_log::{LogQuery, RawEvent, redrive_id};
+use primitives::time::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
 use super::installations::PAGED;
 use super::log_reads::{ReadFailure, read_logs};
+use super::newest::{Cursor, Range, newest};
 use super::parameters::{AFTER, WAIT};
 use super::problem::Problem;
 use super::request::QueryRequest;
 use super::wait::After;
 use find::{Name, find, raw_record};
-use item::Item;
-use page::{Cursor, page};
 use selection::{FILTERS, Selection};
 
 mod find;
 mod item;
-mod page;
 mod redrive;
 mod selection;
 
+pub use item::Item;
 pub use redrive::redrive;
 
 /// `GET /v1/rejected`, newest first.
@@ -40,6 +40,18 @@ pub async fn list(query: QueryRequest) -> Result<HttpResponse, Problem> {
     });
     let (items, next) = found.await?;
     Ok(HttpResponse::Ok().json(json!({ "items": items, "next": next })))
+}
+
+/// Up to `limit` items behind the cursor that the filter takes, and the cursor behind them; none at the end.
+fn page(
+    logs: &dyn LogQuery,
+    cursor: Option<Cursor>,
+    limit: usize,
+    since: Option<Timestamp>,
+    takes: impl FnMut(&Item) -> bool,
+) -> Result<(Vec<Item>, Option<String>), ReadFailure> {
+    let range = Range { topics: &[Topic::Rejected], partition: None, cursor, since, limit };
+    newest(logs, range, |_, entry| Item::of(entry), takes)
 }
 
 /// An event, with what `raw` still has of it.

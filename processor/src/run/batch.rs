@@ -8,7 +8,7 @@ use event_log::{EventId, Output};
 use primitives::time::Timestamp;
 
 use super::limits::Limits;
-use super::recent_events::Recent;
+use super::recent_events::RejectedEvent;
 use crate::state::{Store, StoreError};
 use domain::{Change, Fact, HeldEvent, InstallationState};
 
@@ -22,7 +22,7 @@ pub(super) struct Batch {
     pub outputs: Vec<Output>,
     pub bytes: usize,
     pub partitions: BTreeMap<u32, Done>,
-    pub recent: Vec<Recent>,
+    pub rejected: Vec<RejectedEvent>,
 }
 
 #[derive(Default)]

@@ -20,7 +20,7 @@ use crate::run::inconsistency::Inconsistency;
 use crate::run::limits::Limits;
 use crate::run::meaning::{Interpreted, Meaning, Subject, interpret_all};
 use crate::run::publish::{Progress, Publisher, progress};
-use crate::run::recent_events::{Recent, RecentEvents};
+use crate::run::recent_events::{RecentEvents, RejectedEvent};
 use crate::state::{Progressed, Store, StoreError};
 use crate::vault::Vault;
 use crate::vouch::Vouching;
@@ -188,7 +188,7 @@ impl<'a> Owner<'a> {
         }
         self.metrics.took(Step::Apply, began.elapsed());
         self.recent_events.change(batch.installations.keys());
-        self.recent_events.add(batch.partitions.into_values().flat_map(|done| done.ids), batch.recent);
+        self.recent_events.add(batch.partitions.into_values().flat_map(|done| done.ids), batch.rejected);
         Ok(())
     }
 
@@ -276,14 +276,9 @@ impl<'a> Owner<'a> {
         self.metrics.count(outcome, raw.as_ref().map(|raw| &raw.app));
         if let Some(raw) = raw {
             self.dedup.pass(entry.position, raw.id);
-            batch.recent.push(Recent {
-                received_at: raw.received_at,
-                app: raw.app.clone(),
-                installation: raw.member_id.map(|member_id| Installation { app: raw.app, member_id }),
-                event: raw.kind.as_ref().map(|kind| kind.to_ascii_uppercase()),
-                id: raw.id,
-                outcome,
-            });
+            if let Outcome::Rejected(reason) = outcome {
+                batch.rejected.push(RejectedEvent { received_at: raw.received_at, app: raw.app, reason });
+            }
         }
         Ok(())
     }

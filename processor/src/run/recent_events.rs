@@ -1,4 +1,4 @@
-//! Recently folded events, for queries that wait for one, and for the page.
+//! Recently folded events, for queries that wait for one; and numbers of rejected ones, for the page.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,22 +14,17 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::run::rejected_counts::RejectedCounts;
 use domain::Reason;
-use domain::fold::Outcome;
 
 const IDS_MAX: usize = 100_000;
 /// Installations share these counters of changes. A waiting query checks again when its counter has changed.
 const COUNTERS: usize = 1_024;
-const RECENT_MAX: usize = 100;
 
+/// An event that was rejected.
 #[derive(Clone, Debug)]
-pub struct Recent {
+pub struct RejectedEvent {
     pub received_at: Timestamp,
     pub app: AppName,
-    pub installation: Option<Installation>,
-    /// Bitrix24's name of the event.
-    pub event: Option<String>,
-    pub id: EventId,
-    pub outcome: Outcome,
+    pub reason: Reason,
 }
 
 #[derive(Clone, Default)]
@@ -52,13 +47,12 @@ impl Default for Inner {
 struct Remembered {
     ids: HashSet<EventId>,
     order: VecDeque<EventId>,
-    recent: VecDeque<Recent>,
     rejected: RejectedCounts,
 }
 
 impl RecentEvents {
     /// Adds events, and wakes all waiting queries.
-    pub fn add(&self, ids: impl IntoIterator<Item = EventId>, recent: impl IntoIterator<Item = Recent>) {
+    pub fn add(&self, ids: impl IntoIterator<Item = EventId>, rejected: impl IntoIterator<Item = RejectedEvent>) {
         let mut known = self.known();
         for id in ids {
             if known.ids.insert(id) {
@@ -70,14 +64,9 @@ impl RecentEvents {
                 known.ids.remove(&id);
             }
         }
-        for event in recent {
-            if let Outcome::Rejected(reason) = event.outcome {
-                known.rejected.add(event.received_at, &event.app, reason);
-            }
-            known.recent.push_back(event);
+        for RejectedEvent { received_at, app, reason } in rejected {
+            known.rejected.add(received_at, &app, reason);
         }
-        let surplus = known.recent.len().saturating_sub(RECENT_MAX);
-        known.recent.drain(..surplus);
         drop(known);
         self.0.changed.notify_waiters();
     }
@@ -126,9 +115,9 @@ impl RecentEvents {
         }
     }
 
-    /// Newest first.
-    pub(crate) fn recent(&self) -> Vec<Recent> {
-        self.known().recent.iter().rev().cloned().collect()
+    /// Resolves when events were folded after the call.
+    pub fn changed(&self) -> impl Future<Output = ()> + '_ {
+        self.0.changed.notified()
     }
 
     /// How many events were rejected within the day before `now`, by app and reason; an app is none where there are too

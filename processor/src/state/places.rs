@@ -115,6 +115,12 @@ impl Store {
         places.truncate(limit);
         Ok(places)
     }
+
+    /// The newest places, in the order of their event ids: few, however many there are.
+    pub fn newest_places(&self, installation: &Installation) -> Result<Vec<Place>, StoreError> {
+        let row = self.rows.get(&keys::newest_places(installation))?;
+        row.map_or_else(|| Ok(Vec::new()), |row| decode(&row))
+    }
 }
 
 fn find(places: &[Place], id: EventId) -> Result<usize, usize> {

@@ -147,7 +147,7 @@ impl Streaming {
 }
 
 /// The body of the answer.
-struct EventStream(mpsc::Receiver<Bytes>);
+pub struct EventStream(pub mpsc::Receiver<Bytes>);
 
 impl MessageBody for EventStream {
     type Error = Infallible;

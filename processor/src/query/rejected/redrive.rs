@@ -10,12 +10,13 @@ use serde_json::json;
 
 use super::find::{Name, find, raw_record};
 use super::item::Item;
-use super::page::{Cursor, page};
+use super::page;
 use super::selection::{FILTERS, Selection};
 use crate::query::access::Caller;
 use crate::query::commands::append;
 use crate::query::context::QueryContext;
 use crate::query::log_reads::{ReadFailure, read_logs};
+use crate::query::newest::Cursor;
 use crate::query::parameters::{Body, wrong};
 use crate::query::problem::Problem;
 use crate::query::request::QueryRequest;

@@ -1,25 +1,30 @@
-//! The newest rejected events of all partitions, a page at a time.
+//! The newest records of some topics, of all their partitions, a page at a time.
 //!
 //! Each partition is read from its end towards its beginning, a chunk at a time; of the newest record of each chunk,
-//! the newest is next. A page reads a bounded number of records, whatever the filter finds.
+//! the newest is next. A page reads a bounded number of records and bytes, whatever the filter finds.
 
 use std::fmt;
 use std::ops::ControlFlow;
 
 use event_log::contract::Topic;
-use event_log::{LogQuery, Stretch};
+use event_log::{Entry, LogQuery, Stretch};
 use primitives::time::Timestamp;
 
-use super::item::Item;
-use crate::query::log_reads::ReadFailure;
+use super::log_reads::ReadFailure;
 
 /// Records read for one page, but for the rest of the last chunks.
 const SCANNED_MAX: usize = 10_000;
+/// Of their bytes. Records of `events` may have a megabyte each.
+const SCANNED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Of one partition at once. It grows while the filter finds little.
 const CHUNK_MIN: u64 = 50;
 const CHUNK_MAX: u64 = 1_000;
+/// Of a partition among many: most of a chunk that is not shown was read in vain.
+const CHUNK_OF_MANY: u64 = 8;
+/// From this size on, chunks do not grow.
+const LARGE_BYTES: usize = 1024 * 1024;
 
-/// The offsets, one a partition, below which the next page begins.
+/// The offsets, one a partition of each topic, below which the next page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(Vec<u64>);
 
@@ -37,8 +42,20 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// One partition on the way back.
-struct Lane {
+/// Where to look, and how much of it to show.
+#[derive(Clone, Debug)]
+pub struct Range<'a> {
+    pub topics: &'a [Topic],
+    /// Only this partition; all of them without one.
+    pub partition: Option<u32>,
+    pub cursor: Option<Cursor>,
+    pub since: Option<Timestamp>,
+    pub limit: usize,
+}
+
+/// One partition of a topic on the way back.
+struct Lane<T> {
+    topic: Topic,
     partition: u32,
     /// Where it ends: the beginning of the log, or of the time that is asked for.
     floor: u64,
@@ -47,10 +64,10 @@ struct Lane {
     /// Above it, all was looked at.
     next: u64,
     /// Loaded, but not looked at: the newest last.
-    chunk: Vec<(u64, Timestamp, Option<Item>)>,
+    chunk: Vec<(u64, Timestamp, Option<T>)>,
 }
 
-impl Lane {
+impl<T> Lane<T> {
     fn needs_more(&self) -> bool {
         self.chunk.is_empty() && self.loaded > self.floor
     }
@@ -61,33 +78,40 @@ impl Lane {
     }
 }
 
-/// Up to `limit` items behind the cursor that the filter takes, and the cursor behind them; none at the end.
-pub fn page(
+/// Up to `limit` items behind the cursor that the filter takes, and the cursor behind them; none at the end. `item` is
+/// none for a record that is not to be shown.
+pub fn newest<T>(
     logs: &dyn LogQuery,
-    cursor: Option<Cursor>,
-    limit: usize,
-    since: Option<Timestamp>,
-    mut takes: impl FnMut(&Item) -> bool,
-) -> Result<(Vec<Item>, Option<String>), ReadFailure> {
-    let mut lanes = lanes(logs, cursor, since)?;
-    let (mut items, mut scanned) = (Vec::new(), 0);
+    range: Range<'_>,
+    item: impl Fn(Topic, &Entry) -> Option<T>,
+    mut takes: impl FnMut(&T) -> bool,
+) -> Result<(Vec<T>, Option<String>), ReadFailure> {
+    let limit = range.limit;
+    let mut lanes = lanes(logs, &range)?;
+    let (mut items, mut read) = (Vec::new(), Read::default());
     let mut chunk = u64::try_from(limit).unwrap_or(CHUNK_MAX).clamp(CHUNK_MIN, CHUNK_MAX);
+    if range.topics.len() > 1 {
+        chunk = (chunk / (lanes.len() as u64).max(1)).max(CHUNK_OF_MANY);
+    }
     while items.len() < limit {
         if lanes.iter().any(Lane::needs_more) {
-            if scanned >= SCANNED_MAX {
+            if read.records >= SCANNED_MAX || read.bytes >= SCANNED_BYTES_MAX {
                 break;
             }
-            scanned += load(logs, &mut lanes, chunk)?;
-            chunk = (chunk * 2).min(CHUNK_MAX);
+            let bytes = read.bytes;
+            load(logs, range.topics, &mut lanes, chunk, &mut read, &item)?;
+            if read.bytes - bytes < LARGE_BYTES {
+                chunk = (chunk * 2).min(CHUNK_MAX);
+            }
         }
-        let newest = lanes.iter_mut().filter_map(|lane| lane.chunk.last().map(|last| (last.1, lane.partition)));
-        let Some((_, partition)) = newest.max() else {
+        let newest = lanes.iter().enumerate().filter_map(|(index, lane)| Some((lane.chunk.last()?.1, index)));
+        let Some((_, newest)) = newest.max() else {
             if lanes.iter().any(Lane::needs_more) {
                 continue;
             }
             return Ok((items, None));
         };
-        let lane = &mut lanes[partition as usize];
+        let lane = &mut lanes[newest];
         let (offset, _, item) = lane.chunk.pop().expect("it has the newest");
         lane.next = if lane.chunk.is_empty() { lane.loaded } else { offset };
         items.extend(item.filter(&mut takes));
@@ -97,45 +121,75 @@ pub fn page(
     Ok((items, (!is_over).then(|| next.to_string())))
 }
 
-fn lanes(logs: &dyn LogQuery, cursor: Option<Cursor>, since: Option<Timestamp>) -> Result<Vec<Lane>, ReadFailure> {
-    let bounds = logs.bounds(Topic::Rejected)?;
-    let begins = match since {
-        Some(since) => logs.offsets_at(Topic::Rejected, since)?,
-        None => vec![Some(0); bounds.len()],
-    };
-    let Cursor(below) = cursor.unwrap_or_else(|| Cursor(vec![u64::MAX; bounds.len()]));
-    if below.len() != bounds.len() {
-        return Err(ReadFailure::Cursor);
-    }
+fn lanes<T>(logs: &dyn LogQuery, range: &Range<'_>) -> Result<Vec<Lane<T>>, ReadFailure> {
     let mut lanes = Vec::new();
-    for (partition, (((first, end), begin), below)) in (0..).zip(bounds.into_iter().zip(begins).zip(below)) {
-        let floor = begin.unwrap_or(end).clamp(first, end.max(first));
-        let next = below.clamp(floor, end.max(floor));
-        lanes.push(Lane { partition, floor, loaded: next, next, chunk: Vec::new() });
+    for topic in range.topics {
+        let bounds = logs.bounds(*topic)?;
+        let begins = match range.since {
+            Some(since) => logs.offsets_at(*topic, since)?,
+            None => vec![Some(0); bounds.len()],
+        };
+        let all = (0..).zip(bounds.into_iter().zip(begins));
+        for (partition, ((first, end), begin)) in all.filter(|(own, _)| range.partition.is_none_or(|one| one == *own)) {
+            let end = end.max(first);
+            let floor = begin.unwrap_or(end).clamp(first, end);
+            lanes.push(Lane { topic: *topic, partition, floor, loaded: end, next: end, chunk: Vec::new() });
+        }
+    }
+    if let Some(Cursor(below)) = &range.cursor {
+        if below.len() != lanes.len() {
+            return Err(ReadFailure::Cursor);
+        }
+        for (lane, below) in lanes.iter_mut().zip(below) {
+            lane.next = (*below).clamp(lane.floor, lane.next);
+            lane.loaded = lane.next;
+        }
     }
     Ok(lanes)
 }
 
-/// Loads one more chunk of each lane that has nothing left. Returns the number of records.
-fn load(logs: &dyn LogQuery, lanes: &mut [Lane], chunk: u64) -> Result<usize, ReadFailure> {
-    let stretches: Vec<Stretch> =
-        lanes.iter().filter(|lane| lane.needs_more()).map(|lane| lane.stretch(chunk)).collect();
-    let mut read = 0;
-    logs.read(Topic::Rejected, &stretches, &mut |entry| {
-        read += 1;
-        let (position, at) = (entry.position, entry.record.at);
-        lanes[position.partition as usize].chunk.push((position.offset, at, Item::of(&entry)));
-        ControlFlow::Continue(())
-    })?;
-    for stretch in stretches {
-        let lane = &mut lanes[stretch.partition as usize];
-        lane.loaded = stretch.from;
-        if lane.chunk.is_empty() {
-            lane.next = stretch.from;
+#[derive(Default)]
+struct Read {
+    records: usize,
+    bytes: usize,
+}
+
+/// Loads one more chunk of each lane that has nothing left.
+fn load<T>(
+    logs: &dyn LogQuery,
+    topics: &[Topic],
+    lanes: &mut [Lane<T>],
+    chunk: u64,
+    read: &mut Read,
+    item: impl Fn(Topic, &Entry) -> Option<T>,
+) -> Result<(), ReadFailure> {
+    for topic in topics {
+        let mut wanted: Vec<(&mut Lane<T>, Stretch)> = Vec::new();
+        for lane in lanes.iter_mut().filter(|lane| lane.topic == *topic && lane.needs_more()) {
+            let stretch = lane.stretch(chunk);
+            wanted.push((lane, stretch));
+        }
+        let stretches: Vec<Stretch> = wanted.iter().map(|(_, stretch)| *stretch).collect();
+        logs.read(*topic, &stretches, &mut |entry| {
+            read.records += 1;
+            read.bytes += entry.record.size();
+            let (position, at) = (entry.position, entry.record.at);
+            let lane = wanted.iter_mut().find(|(lane, _)| lane.partition == position.partition);
+            if let Some((lane, _)) = lane {
+                lane.chunk.push((position.offset, at, item(*topic, &entry)));
+            }
+            ControlFlow::Continue(())
+        })?;
+        for (lane, stretch) in wanted {
+            lane.loaded = stretch.from;
+            if lane.chunk.is_empty() {
+                lane.next = stretch.from;
+            }
         }
     }
     // A stretch of markers alone has no records, but was read.
-    Ok(read.max(1))
+    read.records += 1;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -143,10 +197,11 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use bytes::Bytes;
-    use event_log::{Entry, EventLogError, LogTail, Position, Record, Visit};
+    use event_log::{EventLogError, LogTail, Position, Record, Visit};
     use serde_json::json;
 
     use super::*;
+    use crate::query::rejected::Item;
 
     /// Partitions of records that came in turn, one a second; only some partitions have the reason that is asked for.
     struct Topics {
@@ -199,6 +254,17 @@ mod tests {
         }
     }
 
+    fn page(
+        logs: &Topics,
+        cursor: Option<Cursor>,
+        limit: usize,
+        since: Option<Timestamp>,
+        takes: impl FnMut(&Item) -> bool,
+    ) -> Result<(Vec<Item>, Option<String>), ReadFailure> {
+        let range = Range { topics: &[Topic::Rejected], partition: None, cursor, since, limit };
+        newest(logs, range, |_, entry| Item::of(entry), takes)
+    }
+
     #[test]
     fn pages_of_any_size_are_the_whole_log_newest_first() {
         let topics = Topics::of(3, 700);
@@ -244,6 +310,29 @@ mod tests {
         let (items, next) = page(&topics, None, 1_000, Some(since), |_| true).expect("read");
         assert_eq!((items.len(), next), (20, None));
         assert_eq!(topics.read.load(Ordering::Relaxed), 20);
+    }
+
+    #[test]
+    fn several_topics_are_one_list_and_one_partition_may_be_asked_for() {
+        let topics = Topics::of(2, 30);
+        let range = |partition, cursor| Range {
+            topics: &[Topic::Events, Topic::Rejected],
+            partition,
+            cursor,
+            since: None,
+            limit: 50,
+        };
+        let item = |topic: Topic, entry: &Entry| Some((entry.record.at, topic.name(), entry.position.partition));
+        let (first, next) = newest(&topics, range(None, None), item, |_| true).expect("read");
+        let cursor = Cursor::parse(&next.expect("more")).expect("its own");
+        let (rest, next) = newest(&topics, range(None, Some(cursor)), item, |_| true).expect("read");
+        assert_eq!((first.len(), rest.len(), next), (50, 50, None));
+        let all = [first, rest].concat();
+        assert!(all.windows(2).all(|pair| pair[0].0 >= pair[1].0), "newest first");
+        assert_eq!(all.iter().filter(|(_, topic, _)| *topic == Topic::Events.name()).count(), 60);
+        let (one, _) = newest(&topics, range(Some(1), None), item, |_| true).expect("read");
+        assert_eq!(one.len(), 50);
+        assert!(one.iter().all(|(_, _, partition)| *partition == 1));
     }
 
     #[test]
