@@ -30,7 +30,8 @@ const IMPURE: [&str; 13] = [
 const ROOMS: &[(&str, &[&str])] = &[
     ("sled", &["processor/src/state/sled.rs"]),
     ("postcard", &["processor/src/state/codec.rs"]),
-    ("base64", &["processor/src/query"]),
+    ("base64", &["processor/src/query", "processor/src/vault.rs", "processor/src/vault"]),
+    ("hpke", &["processor/src/vault/keys.rs"]),
     (
         "actix_web",
         &[
@@ -42,10 +43,30 @@ const ROOMS: &[(&str, &[&str])] = &[
             "cli/src",
         ],
     ),
-    ("ureq", &["ingress/src/admission/source_list/place.rs", "processor/src/vouch/server.rs"]),
+    (
+        "ureq",
+        &[
+            "ingress/src/admission/source_list/place.rs",
+            "processor/src/vouch/server.rs",
+            "processor/src/forward",
+            "cli/src/doctor/public.rs",
+        ],
+    ),
+    (
+        "rustls",
+        &["ingress/http-edge/src", "ingress/src/server", "cli/src/doctor/certificate.rs", "processor/src/forward"],
+    ),
     ("command_fds", &["ingress/src/supervisor.rs"]),
     ("fs4", &["common/disk-log/src/storage/real.rs", "processor/src/run/identity.rs"]),
-    ("rustix", &["common/runtime/src/memory.rs", "common/runtime/src/private.rs", "ingress/http-edge/src/limits.rs"]),
+    (
+        "rustix",
+        &[
+            "common/runtime/src/memory.rs",
+            "common/runtime/src/private.rs",
+            "ingress/http-edge/src/limits.rs",
+            "cli/src/doctor/machine.rs",
+        ],
+    ),
     // Everyone registers metrics; there is one place where a registry is made.
     ("Registry::new_custom", &["common/runtime/src/telemetry.rs"]),
 ];

@@ -103,26 +103,26 @@ fn a_disk_that_dies_at_any_sync_costs_and_doubles_nothing() {
 #[test]
 fn a_kill_between_any_two_logs_costs_and_doubles_nothing() {
     const BATCH: u64 = 16;
-    for steps in 0..=5 {
+    for steps in 0..=6 {
         for again in [1, 5, 40] {
             let dir = tempfile::tempdir().expect("a directory");
             let mut event_log = open(&Files::default(), dir.path());
             // The first batch whole, of the second what the steps before the kill did.
             let first: Vec<_> = (0..BATCH).flat_map(outputs).collect();
             event_log.publish(first, &[Position { partition: PARTITION, offset: BATCH }]).expect("publish");
-            for topic in &PUBLISHED[..steps.min(4)] {
+            for topic in &PUBLISHED[..steps.min(5)] {
                 let all = (BATCH..2 * BATCH).flat_map(outputs).filter(|output| output.topic == *topic);
                 let records = all.map(|output| output.record).collect();
                 event_log.log(*topic).expect("a log").append_blocking(records).expect("append");
             }
-            if steps == 5 {
+            if steps == 6 {
                 event_log.progress.append_blocking(vec![progress(2 * BATCH)]).expect("append");
             }
             drop(event_log);
 
             let mut event_log = open(&Files::default(), dir.path());
             // The last fact of the second batch follows from 30.
-            let expected = [BATCH, BATCH, BATCH, BATCH, 31, 2 * BATCH][steps];
+            let expected = [BATCH, BATCH, BATCH, BATCH, BATCH, 31, 2 * BATCH][steps];
             assert_eq!(event_log.committed(PARTITION).expect("committed"), Some(expected));
             process(&mut event_log, again).expect("publish");
             check(&mut event_log);
