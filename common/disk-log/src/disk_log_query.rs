@@ -1,5 +1,6 @@
 //! Queries on the logs of a standalone process.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -25,10 +26,12 @@ pub struct DiskLogQuery {
     published: Arc<RwLock<Option<Published>>>,
 }
 
+type Tails = Mutex<BTreeMap<Topic, Reader>>;
+
 struct Published {
     logs: Vec<(Topic, DiskLog)>,
-    /// Where the last tail has come to; the next call goes on there.
-    tail: Mutex<Option<Reader>>,
+    /// Where the last tail of a log has come to; the next call goes on there.
+    tails: Tails,
 }
 
 impl DiskLogQuery {
@@ -50,7 +53,7 @@ impl DiskLogQuery {
         let open = |topic| Some((topic, logs.log(topic)?.clone()));
         let logs = QUERIED.into_iter().filter_map(open).collect();
         *self.published.write().unwrap_or_else(PoisonError::into_inner) =
-            Some(Published { logs, tail: Mutex::default() });
+            Some(Published { logs, tails: Tails::default() });
     }
 
     fn with<T>(
@@ -70,15 +73,15 @@ impl DiskLogQuery {
     fn with_published<T>(
         &self,
         topic: Topic,
-        query: impl FnOnce(&DiskLog, &Mutex<Option<Reader>>) -> Result<T, EventLogError>,
+        query: impl FnOnce(&DiskLog, &Tails) -> Result<T, EventLogError>,
     ) -> Result<T, EventLogError> {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
         let found = published.as_ref().and_then(|published| {
             let (_, log) = published.logs.iter().find(|(open, _)| *open == topic)?;
-            Some((log, &published.tail))
+            Some((log, &published.tails))
         });
         match found {
-            Some((log, tail)) => query(log, tail),
+            Some((log, tails)) => query(log, tails),
             None => Err(EventLogError::Reopen(format!("the log {} is not open", topic.name()))),
         }
     }
@@ -129,12 +132,12 @@ struct DiskLogTail {
 impl LogTail for DiskLogTail {
     fn next(&mut self, wait: Duration) -> Result<Vec<Entry>, EventLogError> {
         let Self { logs, topic, next } = self;
-        logs.with_published(*topic, |log, tail| {
+        logs.with_published(*topic, |log, tails| {
             if !log.wait_beyond(*next, wait) {
                 return Ok(Vec::new());
             }
-            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut reader = match tail.take() {
+            let mut tails = tails.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut reader = match tails.remove(topic) {
                 Some(reader) if reader.position() == *next && reader.is_of(log) => reader,
                 Some(_) | None => log.reader(*next).map_err(|error| unreadable(*topic, &error))?,
             };
@@ -145,7 +148,7 @@ impl LogTail for DiskLogTail {
                 *next = offset + 1;
                 entries.push(Entry { position: Position { partition: PARTITION, offset }, record });
             }
-            *tail = Some(reader);
+            tails.insert(*topic, reader);
             Ok(entries)
         })
     }

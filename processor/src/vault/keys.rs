@@ -44,7 +44,7 @@ pub fn new_key() -> (Secret, String) {
     let id = id_of(&public);
     let private = Zeroizing::new(BASE64_STANDARD.encode(Zeroizing::new(private.to_bytes().to_vec())));
     let text = format!(
-        "# The key of Hookledger's vault. Whoever has it can open the tokens; without it they are lost. Keep a copy.\n\
+        "# The key of Hookledger's vault. It opens the tokens; without it they are lost. Keep a copy.\n\
          {PREFIX} {id} {}\n",
         *private
     );

@@ -107,7 +107,7 @@ fn a_mistake_in_the_keys_is_told_without_them() {
         (&format!("{line}\n{line}"), "line 2 is the key"),
         (&many, "holds 5 keys"),
     ] {
-        let error = VaultKeys::parse(text).err().expect("a mistake");
+        let error = VaultKeys::parse(text).expect_err("a mistake");
         assert!(error.contains(reason), "{error}");
         let secret = line.split(' ').nth(2).expect("a key");
         assert!(!error.contains(&secret[..8]) && !error.contains(&other[..8]), "{error}");

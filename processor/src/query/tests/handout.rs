@@ -57,7 +57,9 @@ impl World {
     }
 
     fn seal_both(&self, at: u64) {
-        VaultKind::ALL.map(|kind| self.seal(&self.vault, kind, at));
+        for kind in VaultKind::ALL {
+            self.seal(&self.vault, kind, at);
+        }
     }
 
     async fn asked(&self) -> (u16, Value) {
@@ -114,7 +116,9 @@ async fn what_cannot_be_opened_is_named_and_the_rest_is_handed_out() {
     assert_eq!((&answer["stale"], &answer["occurred_at"]), (&Value::Null, &Value::Null));
 
     let world = World::new(&["right tokens"]);
-    VaultKind::ALL.map(|kind| world.seal(&other, kind, 1));
+    for kind in VaultKind::ALL {
+        world.seal(&other, kind, 1);
+    }
     let (status, problem) = world.asked().await;
     assert_eq!((status, &problem["type"]), (503, &json!("/docs/problems#vault-key-missing")));
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(&other.keys().ids()[0])), "{problem}");
