@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tests::cluster::{Names, Standalone};
 use tests::handler::{Event, FORM, Handler, Reply};
-use tests::http::Client;
+use tests::http::{Answer, Client};
 use tests::kafka;
 use tests::ports;
 use tests::process::{Process, Program, run};
@@ -52,10 +53,19 @@ impl Sender {
                 for number in 1..=each {
                     for portal in (first..portals).step_by(CONNECTIONS) {
                         let event = Event { portal, number };
-                        if is_acked(&mut client, event) {
+                        // While the port is closed, nothing is sent.
+                        let answer = loop {
+                            match post(&mut client, event) {
+                                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                                    thread::sleep(Duration::from_millis(20));
+                                }
+                                answer => break answer,
+                            }
+                        };
+                        if answer.is_ok_and(|answer| answer.status == 200) {
                             acked.lock().expect("no panic").insert(event);
                         }
-                        // So that a small run lasts, and a server that starts again is not asked too often.
+                        // So that a small run lasts.
                         if each * portals < MANY {
                             thread::sleep(Duration::from_millis(15));
                         }
@@ -87,9 +97,12 @@ impl Sender {
     }
 }
 
+fn post(client: &mut Client, event: Event) -> io::Result<Answer> {
+    client.post(&format!("/v1/events/{APP}?{}", event.query()), FORM, &event.body())
+}
+
 fn is_acked(client: &mut Client, event: Event) -> bool {
-    let path = format!("/v1/events/{APP}?{}", event.query());
-    client.post(&path, FORM, &event.body()).is_ok_and(|answer| answer.status == 200)
+    post(client, event).is_ok_and(|answer| answer.status == 200)
 }
 
 /// Writes the settings of one app with this handler, and returns the file.
