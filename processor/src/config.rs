@@ -325,6 +325,33 @@ mod tests {
     }
 
     #[test]
+    fn a_handler_is_where_events_may_go() {
+        let to = |url: &str, more: &[&str]| {
+            read(&[&["--apps", "a,b", "--forward-to", url][..], more].concat()).map(|config| config.service.forward)
+        };
+        let forward = to("https://example.org/x?key=hidden", &[]).expect("public");
+        assert_eq!(forward.targets.len(), 2, "every app without a handler of its own");
+        assert!(!format!("{forward:?}").contains("hidden"));
+        let here = "http://127.0.0.1:8000/x?key=hidden";
+        let error = to(here, &[]).expect_err("this machine");
+        assert!(error.starts_with("forward-to of the app a names 127.0.0.1: set forward-networks"), "{error}");
+        assert!(!error.contains("hidden"), "{error}");
+        assert!(to(here, &["--forward-networks", "private,loopback"]).is_ok());
+        for (more, why) in [
+            (["--forward-networks", "home"], "forward-networks has `home`"),
+            (["--forward-parallel", "0"], "forward-parallel is a number from 1 to 256"),
+            (["--forward-park-after", "0s"], "forward-park-after must be more than zero"),
+            (["--forward-timeout", "1h"], "forward-timeout must be more than zero and at most 10m"),
+        ] {
+            let error = to("https://example.org/", &more).expect_err(why);
+            assert!(error.contains(why), "{error}");
+        }
+        let error = read(&["--forward-to", "https://example.org/"]).expect_err("no apps");
+        assert!(error.contains("apps is not"), "{error}");
+        assert!(read(&["--apps", "a"]).expect("valid").service.forward.targets.is_empty());
+    }
+
+    #[test]
     fn what_others_reach_needs_tokens() {
         let tokens = ["--query-tokens", "s6p6eclrvim6da22ft9ch94ekreb52lv"];
         for reached in [["--query-listen", "0.0.0.0:8081"], ["--trusted-proxies", "127.0.0.1"]] {

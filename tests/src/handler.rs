@@ -84,6 +84,7 @@ pub struct Handler {
 
 struct Shared {
     received: Mutex<Vec<Received>>,
+    accepted: Mutex<BTreeSet<Event>>,
     /// What did not come as it was sent.
     wrong: Mutex<Vec<String>>,
     decide: Box<Decide>,
@@ -97,6 +98,7 @@ impl Handler {
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
             received: Mutex::default(),
+            accepted: Mutex::default(),
             wrong: Mutex::default(),
             decide: Box::new(decide),
             is_over: AtomicBool::new(false),
@@ -122,13 +124,9 @@ impl Handler {
         lock(&self.shared.received).clone()
     }
 
-    /// The numbers of a portal's events that were accepted.
-    pub fn accepted(&self) -> BTreeMap<usize, BTreeSet<usize>> {
-        let mut accepted: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
-        for received in lock(&self.shared.received).iter().filter(|received| received.reply == Reply::Accept) {
-            accepted.entry(received.event.portal).or_default().insert(received.event.number);
-        }
-        accepted
+    /// Whether it answered 200 to this event.
+    pub fn has_accepted(&self, event: Event) -> bool {
+        lock(&self.shared.accepted).contains(&event)
     }
 
     /// Each of these events came at least once, as it was sent, and none before the ones of its portal before it were
@@ -188,6 +186,9 @@ impl Shared {
         }
         let reply = (self.decide)(event, attempt);
         lock(&self.received).push(Received { event, id, attempt, reply, at });
+        if reply == Reply::Accept {
+            lock(&self.accepted).insert(event);
+        }
         let status = match reply {
             Reply::Accept => "200 OK".to_owned(),
             Reply::Status(status) => format!("{status} No"),

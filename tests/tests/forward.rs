@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tests::cluster::{Names, Standalone};
 use tests::handler::{Event, FORM, Handler, Reply};
-use tests::http::Client;
+use tests::http::{Answer, Client};
 use tests::kafka;
 use tests::ports;
 use tests::process::{Process, Program, run};
@@ -25,6 +26,8 @@ use tests::random::number;
 use tests::wait::{alone, eventually, report};
 
 const APP: &str = "crm-sync";
+/// Of these many on, there are more portals, and no pauses.
+const MANY: usize = 100_000;
 /// In CI.
 const EVENTS: usize = 600;
 const PORTALS: usize = 30;
@@ -50,11 +53,21 @@ impl Sender {
                 for number in 1..=each {
                     for portal in (first..portals).step_by(CONNECTIONS) {
                         let event = Event { portal, number };
-                        if is_acked(&mut client, event) {
+                        // While the port is closed, nothing is sent.
+                        let answer = loop {
+                            match post(&mut client, event) {
+                                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                                    thread::sleep(Duration::from_millis(20));
+                                }
+                                answer => break answer,
+                            }
+                        };
+                        if answer.is_ok_and(|answer| answer.status == 200) {
                             acked.lock().expect("no panic").insert(event);
-                        } else {
-                            // It may be kept all the same. The server starts again.
-                            thread::sleep(Duration::from_millis(20));
+                        }
+                        // So that a small run lasts.
+                        if each * portals < MANY {
+                            thread::sleep(Duration::from_millis(15));
                         }
                     }
                 }
@@ -64,14 +77,18 @@ impl Sender {
         Self { acked, threads }
     }
 
-    fn acked(&self) -> usize {
+    fn acked(&self) -> BTreeSet<Event> {
+        self.acked.lock().expect("no panic").clone()
+    }
+
+    fn count(&self) -> usize {
         self.acked.lock().expect("no panic").len()
     }
 
     fn goes_on(&self, more: usize) {
-        let until = self.acked() + more;
+        let until = self.count() + more;
         let is_over = || self.threads.iter().all(JoinHandle::is_finished);
-        eventually(WITHIN, "events are kept", || (self.acked() >= until || is_over()).then_some(()));
+        eventually(WITHIN, "events are kept", || (self.count() >= until || is_over()).then_some(()));
     }
 
     fn finish(self) -> BTreeSet<Event> {
@@ -80,9 +97,12 @@ impl Sender {
     }
 }
 
+fn post(client: &mut Client, event: Event) -> io::Result<Answer> {
+    client.post(&format!("/v1/events/{APP}?{}", event.query()), FORM, &event.body())
+}
+
 fn is_acked(client: &mut Client, event: Event) -> bool {
-    let path = format!("/v1/events/{APP}?{}", event.query());
-    client.post(&path, FORM, &event.body()).is_ok_and(|answer| answer.status == 200)
+    post(client, event).is_ok_and(|answer| answer.status == 200)
 }
 
 /// Writes the settings of one app with this handler, and returns the file.
@@ -117,12 +137,17 @@ fn bad_day(is_healed: &Arc<AtomicBool>) -> Handler {
     })
 }
 
-const IMPATIENT: &str = "forward-timeout = '2s'\nforward-park-after = '4s'";
+/// A large run has longer queues, in which other events must not be parked.
+fn impatient() -> String {
+    let (portals, each) = size();
+    let park_after = if portals * each < MANY { "4s" } else { "30s" };
+    format!("forward-timeout = '2s'\nforward-park-after = '{park_after}'")
+}
 
 /// How many portals, and events of each.
 fn size() -> (usize, usize) {
     let events = number("HOOKLEDGER_TEST_FORWARD").map_or(EVENTS, |events| usize::try_from(events).expect("small"));
-    let portals = if events >= 100_000 { 1_000 } else { PORTALS };
+    let portals = if events >= MANY { 1_000 } else { PORTALS };
     (portals, events / portals)
 }
 
@@ -131,10 +156,12 @@ fn all_but_the_sick_one(acked: &BTreeSet<Event>) -> BTreeSet<Event> {
 }
 
 fn waits_for(handler: &Handler, events: &BTreeSet<Event>, within: Duration) {
+    let mut rest: Vec<Event> = events.iter().copied().collect();
     eventually(within, "all events are accepted", || {
-        let accepted = handler.accepted();
-        let is_accepted = |event: &Event| accepted.get(&event.portal).is_some_and(|all| all.contains(&event.number));
-        events.iter().all(is_accepted).then_some(())
+        while rest.last().is_some_and(|event| handler.has_accepted(*event)) {
+            rest.pop();
+        }
+        rest.is_empty().then_some(())
     });
 }
 
@@ -201,7 +228,7 @@ fn standalone_forwards_everything_in_order_through_kills_and_a_bad_handler() {
     let directory = tempfile::tempdir().expect("a directory");
     let is_healed = Arc::default();
     let handler = bad_day(&is_healed);
-    let mut standalone = start_standalone(&settings(directory.path(), &handler.url(), IMPATIENT));
+    let mut standalone = start_standalone(&settings(directory.path(), &handler.url(), &impatient()));
     let ((portals, each), began) = (size(), Instant::now());
     let sender = Sender::start(standalone.process.address("webhooks"), portals, each);
     for _ in 0..3 {
@@ -230,7 +257,7 @@ fn a_group_forwards_everything_in_order_through_take_overs_and_a_killed_broker()
     let names = Names::new(broker.bootstrap());
     let is_healed = Arc::default();
     let handler = bad_day(&is_healed);
-    let file = settings(names.directory.path(), &handler.url(), IMPATIENT).display().to_string();
+    let file = settings(names.directory.path(), &handler.url(), &impatient()).display().to_string();
     let config = ["--config", &*file];
     let ingress = names.start(Program::Ingress, "ingress", &config);
     let mut processors: Vec<Process> =
@@ -243,12 +270,16 @@ fn a_group_forwards_everything_in_order_through_take_overs_and_a_killed_broker()
     sender.goes_on(part);
     processors[0].kill9();
     sender.goes_on(part);
+    waits_for(&handler, &all_but_the_sick_one(&sender.acked()), WITHIN);
+    report(&format!("forward: taken over after {:?}", began.elapsed()));
     processors[0].restart();
     broker.kill();
     broker.restart();
     sender.goes_on(part);
     processors[1].kill9();
     let acked = sender.finish();
+    // A transaction whose markers the killed broker has lost is ended by the process that began it.
+    processors[1].restart();
     waits_for(&handler, &all_but_the_sick_one(&acked), ALL_WITHIN);
     let requests = handler.received().len();
     report(&format!(
@@ -341,6 +372,10 @@ fn a_php_handler_gets_each_event_after_it_was_killed() {
     send(&mut webhooks, 40..41);
     eventually(WITHIN, "PHP has the last", || has(&php, 40));
     assert_eq!(has(&php, 99), None, "{:?}", php.lines());
-    let delivered = standalone.process.metric("hookledger_forward_total", "app=\"crm-sync\",outcome=\"delivered\"");
-    assert_eq!(delivered, Some(40.0));
+    // Those that PHP had when it was killed came twice, perhaps.
+    eventually(WITHIN, "deliveries are counted", || {
+        let metric = |labels: &str| standalone.process.metric("hookledger_forward_total", labels);
+        let (delivered, failed) = (metric("outcome=\"delivered\"")?, metric("outcome=\"unreachable\"")?);
+        (delivered >= 40.0 && failed >= 1.0).then_some(())
+    });
 }

@@ -146,7 +146,7 @@ impl Forwarding {
         });
         let Some((source, partition, id)) = found else { return Ok(Ordered::Unknown) };
         let value = serde_json::to_vec(&Order { id, action })?.into();
-        let record = Key::Order(source, installation.clone()).with(Some(value), Timestamp::now());
+        let record = Key::Order(source, installation.clone(), EventId::now_v7()).with(Some(value), Timestamp::now());
         self.writer.append(vec![(partition, record)])?;
         Ok(Ordered::Kept(id))
     }

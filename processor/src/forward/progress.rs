@@ -45,7 +45,8 @@ impl Source {
 pub enum Key {
     Watermark(Source, AppName),
     Place(Source, Installation),
-    Order(Source, Installation),
+    /// With an id of its own: when an order was obeyed its record goes, and not that of a later one.
+    Order(Source, Installation, EventId),
 }
 
 impl fmt::Display for Key {
@@ -53,7 +54,7 @@ impl fmt::Display for Key {
         match self {
             Self::Watermark(source, app) => write!(f, "watermark/{}/{app}", source.topic().name()),
             Self::Place(source, installation) => write!(f, "place/{}/{installation}", source.topic().name()),
-            Self::Order(source, installation) => write!(f, "order/{}/{installation}", source.topic().name()),
+            Self::Order(source, installation, id) => write!(f, "order/{}/{installation}/{id}", source.topic().name()),
         }
     }
 }
@@ -63,14 +64,17 @@ impl Key {
         let (kind, rest) = text.split_once('/')?;
         let (source, name) = rest.split_once('/')?;
         let source = Source::parse(source)?;
-        let installation = || {
+        let installation = |name: &str| {
             let (app, member_id) = name.split_once('/')?;
             Installation::parse(app, member_id)
         };
         match kind {
             "watermark" => AppName::parse(name).map(|app| Self::Watermark(source, app)),
-            "place" => installation().map(|installation| Self::Place(source, installation)),
-            "order" => installation().map(|installation| Self::Order(source, installation)),
+            "place" => installation(name).map(|installation| Self::Place(source, installation)),
+            "order" => {
+                let (name, id) = name.rsplit_once('/')?;
+                Some(Self::Order(source, installation(name)?, EventId::parse_str(id).ok()?))
+            }
             _ => None,
         }
     }
@@ -155,13 +159,20 @@ mod tests {
             for key in [
                 Key::Watermark(source, installation.app.clone()),
                 Key::Place(source, installation.clone()),
-                Key::Order(source, installation.clone()),
+                Key::Order(source, installation.clone(), EventId::from_u128(7)),
             ] {
                 assert_eq!(Key::parse(&key.to_string()), Some(key));
             }
         }
-        for other in ["", "noop", "place/events", "place/facts/crm-sync/a223", "place/events/crm-sync", "x/events/a/b"]
-        {
+        for other in [
+            "",
+            "noop",
+            "place/events",
+            "place/facts/crm-sync/a223",
+            "place/events/crm-sync",
+            "x/events/a/b",
+            "order/events/a/b",
+        ] {
             assert_eq!(Key::parse(other), None, "{other}");
         }
     }

@@ -199,29 +199,29 @@ impl Forwarding {
     /// Does what operators decided about installations of these partitions.
     fn obey(&self, owned: &BTreeSet<u32>) {
         for partition in owned {
-            let orders: Vec<(Source, Installation, Option<Order>)> = self.table().orders(*partition).collect();
-            for (source, installation, order) in orders {
-                let lane = LaneKey { source, partition: *partition };
-                let obeyed = match (order, self.apps.get(&installation.app)) {
-                    (Some(order), Some(forwarder)) => {
-                        let obeyed = forwarder.schedule().obey(lane, &installation, order);
-                        forwarder.changed.notify_all();
-                        if obeyed == Obeyed::Done {
-                            let id = order.id;
-                            info!(%installation, %id, action = ?order.action, "{:?}: event {id} of {installation}", order.action);
-                            if order.action == Action::Skip {
-                                self.metrics.count(&installation.app, SKIPPED, 1);
-                            }
-                        }
-                        obeyed
-                    }
-                    _ => Obeyed::Unknown,
-                };
-                if obeyed != Obeyed::NotNow {
-                    self.obeyed(*partition, Key::Order(source, installation));
+            let orders: Vec<(Key, Option<Order>)> = self.table().orders(*partition).collect();
+            for (key, order) in orders {
+                if self.obey_one(*partition, &key, order) != Obeyed::NotNow {
+                    self.obeyed(*partition, key);
                 }
             }
         }
+    }
+
+    fn obey_one(&self, partition: u32, key: &Key, order: Option<Order>) -> Obeyed {
+        let (Key::Order(source, installation, _), Some(order)) = (key, order) else { return Obeyed::Unknown };
+        let Some(forwarder) = self.apps.get(&installation.app) else { return Obeyed::Unknown };
+        let lane = LaneKey { source: *source, partition };
+        let obeyed = forwarder.schedule().obey(lane, installation, order);
+        forwarder.changed.notify_all();
+        if obeyed == Obeyed::Done {
+            let Order { id, action } = order;
+            info!(%installation, %id, ?action, "an operator decided about event {id} of {installation}: {action:?}");
+            if action == Action::Skip {
+                self.metrics.count(&installation.app, SKIPPED, 1);
+            }
+        }
+        obeyed
     }
 
     /// With the next save the order is gone; obeyed again before that, it changes nothing.

@@ -41,6 +41,13 @@ pub struct Delivery {
     is_retry: bool,
 }
 
+#[cfg(test)]
+impl Delivery {
+    pub fn of(lane: LaneKey, installation: Installation, head: Head, request: Request) -> Self {
+        Self { lane, generation: 0, installation, head, request: Arc::new(request), attempt: 1, is_retry: false }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Delivered,

@@ -187,3 +187,6 @@ impl Named {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,9 +100,9 @@ impl Table {
         })
     }
 
-    pub fn orders(&self, partition: u32) -> impl Iterator<Item = (Source, Installation, Option<Order>)> {
+    pub fn orders(&self, partition: u32) -> impl Iterator<Item = (Key, Option<Order>)> {
         self.of_partition(partition).filter_map(|(key, bytes)| match key {
-            Key::Order(source, installation) => Some((*source, installation.clone(), value(bytes))),
+            Key::Order(..) => Some((key.clone(), value(bytes))),
             _ => None,
         })
     }

@@ -152,7 +152,10 @@ fn a_secret_may_be_in_a_file_of_its_own() {
 
 #[test]
 fn secrets_are_nowhere_to_be_seen() {
-    let file = format!("[apps.crm]\npath-key = '{HIDDEN}'\nclient-secret = '{HIDDEN}'\nclient-id = 'app.1'");
+    let file = format!(
+        "[apps.crm]\npath-key = '{HIDDEN}'\nclient-secret = '{HIDDEN}'\nclient-id = 'app.1'\n\
+         forward-to = 'https://example.org:444/{HIDDEN}?key={HIDDEN}'\nforward-unverified = true"
+    );
     let world = World::new().with_file(&file).with("HOOKLEDGER_QUERY_TOKENS", HIDDEN);
     let passwords = format!("sasl.password={HIDDEN},ssl.key.pem={HIDDEN},OAuth.Client.Secret={HIDDEN},linger.ms=5");
     let settings = world.with("HOOKLEDGER_KAFKA_SET", &passwords).set(&[]);
@@ -169,6 +172,8 @@ fn secrets_are_nowhere_to_be_seen() {
         "check-config = false  # default",
         "apps.crm.path-key = [secret]",
         "apps.crm.client-id = app.1",
+        "apps.crm.forward-to = https://example.org:444/…",
+        "apps.crm.forward-unverified = true",
     ] {
         assert!(described.lines().any(|shown| shown == line), "{line} is not in {described}");
     }

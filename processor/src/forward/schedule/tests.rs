@@ -211,7 +211,7 @@ fn an_event_is_parked_and_waits_for_an_operator_and_those_behind_it_wait_too() {
     assert_eq!(world.schedule.obey(LANE, &who, order(2, Action::Skip)), Obeyed::Unknown, "another event");
     assert_eq!(world.schedule.obey(LANE, &installation(7), order(0, Action::Skip)), Obeyed::Unknown);
     assert_eq!(world.schedule.obey(LANE, &who, order(0, Action::Retry)), Obeyed::Done);
-    world.run(100, sick);
+    world.run(200, sick);
     assert_eq!(world.schedule.parked(), 1, "parked again");
     assert_eq!(world.schedule.obey(LANE, &who, order(0, Action::Skip)), Obeyed::Done);
     world.run(10, sick);

@@ -78,7 +78,9 @@ impl World {
         let records = std::iter::from_fn(|| reader.next().expect("readable"));
         let orders = records.filter_map(|(_, record)| {
             let key = record.key.filter(|key| key.starts_with("order/"))?;
-            Some((key, serde_json::from_slice(&record.value?).expect("JSON")))
+            // Behind it stands an id of its own.
+            let (key, _) = key.rsplit_once('/')?;
+            Some((key.to_owned(), serde_json::from_slice(&record.value?).expect("JSON")))
         });
         orders.collect()
     }
