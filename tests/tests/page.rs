@@ -133,7 +133,7 @@ fn everything_is_there_without_a_script_and_for_a_keyboard() {
         ("/installations?status=untrusted", vec![OLD_PORTAL]),
         (
             &*portal,
-            vec!["Who speaks for it", "first-install", "--revoke", "History", "installed", "hookledger history"],
+            vec!["Principals", "first-install", "--revoke", "History", "installed", "hookledger history"],
         ),
     ] {
         browser.open(&world.url(path));

@@ -332,9 +332,12 @@ impl Search {
 
     fn look_at_answers(&mut self, process: &Process, oracle: &Oracle) {
         let mut queries = process.queries();
-        let mut paths = vec!["/".to_owned(), "/v1/installations".to_owned(), "/v1/installations?cursor=x".to_owned()];
+        let pages = ["/", "/events", "/installations", "/installations?status=untrusted"];
+        let mut paths: Vec<String> = pages.map(str::to_owned).into();
+        paths.extend(["/v1/installations", "/v1/installations?cursor=x"].map(str::to_owned));
         for key in oracle.portals.keys() {
             paths.extend(["", "/history", "/methods"].map(|part| format!("/v1/installations/{key}{part}")));
+            paths.push(format!("/installations/{key}"));
         }
         for path in paths {
             let answer = queries.get(&path).expect("an answer");

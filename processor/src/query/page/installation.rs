@@ -67,7 +67,7 @@ pub async fn page(
     pair(&mut html, "member_id", |html| html.code(member_id));
     html.raw("</dl></section>\n");
 
-    html.section("principals", "Who speaks for it");
+    html.section("principals", "Principals");
     principal_rows(&mut html, &store, slice::from_ref(&installation), true, PRINCIPALS)?;
     html.end_section();
     permissions(&mut html, &store, &installation, &state);

@@ -15,9 +15,10 @@ use crate::query::problem::Problem;
 const KEPT: Duration = Duration::from_secs(1);
 pub const SHOWN: usize = 30;
 
-/// Those that a token sees that is not limited to apps.
+/// Those that a token sees that is not limited to apps. None if the logs could not be read: viewers do not wait for that
+/// one after the other.
 #[derive(Clone, Default)]
-pub struct Latest(Arc<Mutex<Option<(Instant, Arc<Vec<Row>>)>>>);
+pub struct Latest(Arc<Mutex<Option<(Instant, Option<Arc<Vec<Row>>>)>>>);
 
 impl Latest {
     pub async fn rows(&self, context: &QueryContext, caller: &Caller) -> Result<Arc<Vec<Row>>, Problem> {
@@ -29,11 +30,11 @@ impl Latest {
         if let Some((read_at, rows)) = &*known
             && read_at.elapsed() < KEPT
         {
-            return Ok(Arc::clone(rows));
+            return rows.clone().ok_or(Problem::NotReadable);
         }
-        let (rows, _) = rows(context, caller.clone(), Selection::default(), None, SHOWN).await?;
-        let rows = Arc::new(rows);
-        *known = Some((Instant::now(), Arc::clone(&rows)));
-        Ok(rows)
+        let read = rows(context, caller.clone(), Selection::default(), None, SHOWN).await;
+        let read = read.map(|(rows, _)| Arc::new(rows));
+        *known = Some((Instant::now(), read.as_ref().ok().cloned()));
+        read
     }
 }
