@@ -184,6 +184,7 @@ impl Data {
         let (recent_events, stop) = (RecentEvents::default(), Stop::default());
         let processor = Processor {
             vouching: None,
+            forwarding: None,
             state_dir: Box::new(self.state()),
             timings: Timings::default(),
             limits: Limits::default(),

@@ -42,7 +42,14 @@ const ROOMS: &[(&str, &[&str])] = &[
             "cli/src",
         ],
     ),
-    ("ureq", &["ingress/src/admission/source_list/place.rs", "processor/src/vouch/server.rs"]),
+    (
+        "ureq",
+        &[
+            "ingress/src/admission/source_list/place.rs",
+            "processor/src/forward/target.rs",
+            "processor/src/vouch/server.rs",
+        ],
+    ),
     ("command_fds", &["ingress/src/supervisor.rs"]),
     ("fs4", &["common/disk-log/src/storage/real.rs", "processor/src/run/identity.rs"]),
     ("rustix", &["common/runtime/src/memory.rs", "common/runtime/src/private.rs", "ingress/http-edge/src/limits.rs"]),

@@ -135,7 +135,9 @@ impl Handler {
         let wrong = lock(&self.shared.wrong).clone();
         assert!(wrong.is_empty(), "{} requests did not come as they were sent, such as {}", wrong.len(), wrong[0]);
         let mut sent: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        acked.iter().for_each(|event| sent.entry(event.portal).or_default().push(event.number));
+        for event in acked {
+            sent.entry(event.portal).or_default().push(event.number);
+        }
         let mut accepted: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         let mut checked: BTreeMap<usize, usize> = BTreeMap::new();
         for Received { event: Event { portal, number }, reply, .. } in self.received() {
