@@ -152,7 +152,9 @@ impl Forwarding {
             let mut schedule = forwarder.schedule();
             let lost: Vec<_> =
                 schedule.lanes().map(|(lane, _)| lane).filter(|lane| !owned.contains(&lane.partition)).collect();
-            lost.into_iter().for_each(|lane| schedule.revoke(lane));
+            for lane in lost {
+                schedule.revoke(lane);
+            }
         }
     }
 

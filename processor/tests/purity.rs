@@ -48,14 +48,11 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "ingress/src/admission/source_list/place.rs",
             "processor/src/vouch/server.rs",
-            "processor/src/forward",
+            "processor/src/forward/target.rs",
             "cli/src/doctor/public.rs",
         ],
     ),
-    (
-        "rustls",
-        &["ingress/http-edge/src", "ingress/src/server", "cli/src/doctor/certificate.rs", "processor/src/forward"],
-    ),
+    ("rustls", &["ingress/http-edge/src", "ingress/src/server", "cli/src/doctor/certificate.rs"]),
     ("command_fds", &["ingress/src/supervisor.rs"]),
     ("fs4", &["common/disk-log/src/storage/real.rs", "processor/src/run/identity.rs"]),
     (

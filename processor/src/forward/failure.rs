@@ -48,7 +48,12 @@ impl Failure {
     pub fn status(self) -> Option<u16> {
         match self {
             Self::Status(status) => Some(status),
-            _ => None,
+            Self::Timeout
+            | Self::Disconnected
+            | Self::Unsendable
+            | Self::Unreachable
+            | Self::Tls
+            | Self::AddressRefused => None,
         }
     }
 }

@@ -164,7 +164,7 @@ impl Lane {
     }
 
     /// The installations whose events are to be read again, and from where.
-    pub fn to_load(&mut self) -> BTreeMap<Installation, u64> {
+    pub fn loading_places(&mut self) -> BTreeMap<Installation, u64> {
         let mut places = BTreeMap::new();
         for installation in self.loading.clone() {
             let cut = self.queues.get(&installation).and_then(|queue| queue.cut);
@@ -181,7 +181,7 @@ impl Lane {
         places
     }
 
-    /// All events up to `until` of installations that [`Self::to_load`] named with these places. Returns those that are
+    /// All events up to `until` of installations that [`Self::loading_places`] named with these places. Returns those that are
     /// ready.
     pub fn loaded(
         &mut self,
@@ -256,7 +256,9 @@ impl Lane {
         let is_waiting = |queue: &Queue| matches!(queue.state, State::Waiting(_)) && !queue.events.is_empty();
         let waiting: Vec<Installation> =
             self.queues.iter().filter(|(_, queue)| is_waiting(queue)).map(|(name, _)| name.clone()).collect();
-        waiting.iter().for_each(|installation| self.evict(installation));
+        for installation in &waiting {
+            self.evict(installation);
+        }
     }
 
     /// Jumps over the event that is parked, in the log.

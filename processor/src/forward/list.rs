@@ -6,6 +6,7 @@ use primitives::time::Timestamp;
 use serde::Serialize;
 
 use super::Forwarding;
+use super::failure::Failure;
 use super::progress::{Action, Head, Key, Order, Place, Source, Watermark, value};
 
 /// Which installations are listed.
@@ -98,7 +99,7 @@ impl Item {
             Some(Head { id, kind, received_at, .. }) => (Some(id), Some(kind), Some(received_at)),
             None => (None, None, None),
         };
-        let (reason, status) = (tries.failure.map(|it| it.label()), tries.failure.and_then(|it| it.status()));
+        let (reason, status) = (tries.failure.map(Failure::label), tries.failure.and_then(Failure::status));
         let (attempts, since, parked_at) = (tries.attempts, tries.since, tries.parked_at);
         Self { app, member_id, state, source, id, kind, received_at, attempts, since, parked_at, reason, status }
     }

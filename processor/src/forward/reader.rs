@@ -98,7 +98,9 @@ impl Forwarding {
                 return Ok(());
             }
             let mut table = self.table();
-            read.into_iter().for_each(|read| table.apply(read));
+            for read in read {
+                table.apply(read);
+            }
         }
     }
 
@@ -173,7 +175,7 @@ impl Forwarding {
     fn load(&self, app: &AppName, forwarder: &Forwarder, lane: LaneKey, first: u64) -> Result<bool, EventLogError> {
         let (mut places, room, end) = {
             let mut schedule = forwarder.schedule();
-            let places = schedule.to_load(lane);
+            let places = schedule.loading_places(lane);
             let Some(state) = schedule.lane(lane).filter(|_| !places.is_empty()) else { return Ok(false) };
             let Some(room) = state.room() else { return Ok(false) };
             (places, room, state.next)
@@ -260,7 +262,9 @@ impl Forwarding {
             let records = some.iter().map(|(partition, key, value)| (*partition, key.with(value.clone(), now)));
             self.writer.append(records.collect())?;
             let mut table = self.table();
-            some.iter().for_each(|(partition, key, value)| table.put(*partition, key.clone(), value.clone()));
+            for (partition, key, value) in some {
+                table.put(*partition, key.clone(), value.clone());
+            }
         }
         self.done_orders().clear();
         self.compact(now)

@@ -166,11 +166,11 @@ impl Schedule {
     }
 
     /// The installations whose events are to be read again, and from where.
-    pub fn to_load(&mut self, key: LaneKey) -> BTreeMap<Installation, u64> {
-        self.lanes.get_mut(&key).map(Lane::to_load).unwrap_or_default()
+    pub fn loading_places(&mut self, key: LaneKey) -> BTreeMap<Installation, u64> {
+        self.lanes.get_mut(&key).map(Lane::loading_places).unwrap_or_default()
     }
 
-    /// All events up to `until` of the installations that [`Self::to_load`] named with these places. Returns how many are
+    /// All events up to `until` of the installations that [`Self::loading_places`] named with these places. Returns how many are
     /// lost.
     pub fn loaded(
         &mut self,
@@ -181,7 +181,9 @@ impl Schedule {
     ) -> u64 {
         let Some(lane) = self.lanes.get_mut(&key) else { return 0 };
         let (found, lost): (Vec<Event>, Vec<Event>) = events.into_iter().partition(|event| event.request.is_some());
-        lost.iter().for_each(|event| lane.lost(event.head.id));
+        for event in &lost {
+            lane.lost(event.head.id);
+        }
         for installation in lane.loaded(places, until, found) {
             let queue = lane.queues.get_mut(&installation).expect("it is ready");
             // What was tried before may be lost by now.

@@ -142,15 +142,15 @@ fn with_requests(logs: &dyn LogQuery, named: Vec<Named>, until: u64, bytes_max: 
                 ControlFlow::Break(())
             })?;
         }
-        let request = raw.and_then(|place| request(found.remove(&place)?, head.id));
+        let request = raw.and_then(|place| request(&found.remove(&place)?, head.id));
         events.push(Event { installation, head, request });
     }
     Ok(Found { events, until })
 }
 
 /// None if another event lies there: the topic was made again.
-fn request(record: Record, id: EventId) -> Option<Arc<Request>> {
-    let raw = RawEvent::from_record(&record).ok().filter(|raw| raw.id == id)?;
+fn request(record: &Record, id: EventId) -> Option<Arc<Request>> {
+    let raw = RawEvent::from_record(record).ok().filter(|raw| raw.id == id)?;
     Some(Arc::new(raw.into()))
 }
 

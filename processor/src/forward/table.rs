@@ -64,7 +64,9 @@ impl Table {
             self.values[index].clear();
         }
         self.next[index] = next;
-        records.into_iter().for_each(|(key, value)| put(&mut self.values[index], key, value));
+        for (key, value) in records {
+            put(&mut self.values[index], key, value);
+        }
     }
 
     /// What was written by this process.
@@ -96,14 +98,14 @@ impl Table {
             Key::Place(source, installation) if *source == lane.source && installation.app == *app => {
                 Some((installation.clone(), value(bytes)?))
             }
-            _ => None,
+            Key::Watermark(..) | Key::Place(..) | Key::Order(..) => None,
         })
     }
 
     pub fn orders(&self, partition: u32) -> impl Iterator<Item = (Key, Option<Order>)> {
         self.of_partition(partition).filter_map(|(key, bytes)| match key {
             Key::Order(..) => Some((key.clone(), value(bytes))),
-            _ => None,
+            Key::Watermark(..) | Key::Place(..) => None,
         })
     }
 

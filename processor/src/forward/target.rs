@@ -104,6 +104,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
     Timestamp::parse(&format!("{year}-{month:02}-{day}T{time}Z"))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "errors of libraries, which grow")]
 fn failure(error: &Error) -> Failure {
     match error {
         Error::Timeout(Timeout::Resolve | Timeout::Connect) | Error::HostNotFound | Error::ConnectionFailed => {

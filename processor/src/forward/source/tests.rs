@@ -1,3 +1,4 @@
+use bitrix24::form::Head;
 use bytes::Bytes;
 use event_log::{LogTail, Visit};
 use primitives::time::Timestamp;
@@ -22,8 +23,7 @@ impl Log {
         let request = |offset: u64| {
             let app = AppName::parse("crm-sync").expect("a name");
             let body = Bytes::from(vec![b'x'; 100]);
-            RawEvent { id: id(offset), ..RawEvent::new(app, Default::default(), body, Timestamp::from_s(1)) }
-                .into_record()
+            RawEvent { id: id(offset), ..RawEvent::new(app, Head::default(), body, Timestamp::from_s(1)) }.into_record()
         };
         let event = |offset: &u64| Record {
             key: Some(format!("crm-sync/m{}", offset % 3)),
