@@ -131,10 +131,7 @@ fn everything_is_there_without_a_script_and_for_a_keyboard() {
         ("/", vec!["ONAPPINSTALL", "To decide", "hookledger trust crm-sync"]),
         ("/events?became=rejected", vec!["its body names no event"]),
         ("/installations?status=untrusted", vec![OLD_PORTAL]),
-        (
-            &*portal,
-            vec!["Principals", "first-install", "--revoke", "History", "installed", "hookledger history"],
-        ),
+        (&*portal, vec!["Principals", "first-install", "--revoke", "History", "installed", "hookledger history"]),
     ] {
         browser.open(&world.url(path));
         for text in texts {
