@@ -1,9 +1,8 @@
 //! A real Chromium, driven over its own protocol (CDP) through a pipe.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -31,7 +30,6 @@ pub struct Browser {
     complaints: Vec<String>,
     /// The password for pages that want one.
     token: Option<String>,
-    seen: VecDeque<Value>,
     _guard: Guard,
     _profile: TempDir,
 }
@@ -62,7 +60,7 @@ impl Browser {
         // Its ends of the pipes are its own now.
         drop(command);
         let guard = Guard::watch(child.id(), None).expect("watch it");
-        let pipe = File::from(to_browser.as_fd().try_clone_to_owned().expect("a descriptor"));
+        let pipe = File::from(OwnedFd::from(to_browser));
         let mut browser = Self {
             child,
             pipe,
@@ -71,7 +69,6 @@ impl Browser {
             calls: 0,
             complaints: Vec::new(),
             token: None,
-            seen: VecDeque::new(),
             _guard: guard,
             _profile: profile,
         };
@@ -82,7 +79,7 @@ impl Browser {
     fn attach(&mut self) {
         let target = self.call("Target.createTarget", &json!({ "url": "about:blank" }));
         let attached = self.call("Target.attachToTarget", &json!({ "targetId": target["targetId"], "flatten": true }));
-        self.session = attached["sessionId"].as_str().expect("a session").to_owned();
+        attached["sessionId"].as_str().expect("a session").clone_into(&mut self.session);
         for domain in ["Page", "Runtime", "Log", "Network", "Audits"] {
             self.call(&format!("{domain}.enable"), &json!({}));
         }
@@ -96,7 +93,6 @@ impl Browser {
 
     /// Opens a page and waits until it is loaded.
     pub fn open(&mut self, url: &str) {
-        self.seen.clear();
         let navigated = self.call("Page.navigate", &json!({ "url": url }));
         assert!(navigated["errorText"].is_null(), "{url}: {navigated}");
         self.until("the page is loaded", "document.readyState === 'complete'");

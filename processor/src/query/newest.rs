@@ -82,12 +82,12 @@ impl<T> Lane<T> {
 /// none for a record that is not to be shown.
 pub fn newest<T>(
     logs: &dyn LogQuery,
-    range: Range<'_>,
+    range: &Range<'_>,
     item: impl Fn(Topic, &Entry) -> Option<T>,
     mut takes: impl FnMut(&T) -> bool,
 ) -> Result<(Vec<T>, Option<String>), ReadFailure> {
     let limit = range.limit;
-    let mut lanes = lanes(logs, &range)?;
+    let mut lanes = lanes(logs, range)?;
     let (mut items, mut read) = (Vec::new(), Read::default());
     let mut chunk = u64::try_from(limit).unwrap_or(CHUNK_MAX).clamp(CHUNK_MIN, CHUNK_MAX);
     if range.topics.len() > 1 {
@@ -262,7 +262,7 @@ mod tests {
         takes: impl FnMut(&Item) -> bool,
     ) -> Result<(Vec<Item>, Option<String>), ReadFailure> {
         let range = Range { topics: &[Topic::Rejected], partition: None, cursor, since, limit };
-        newest(logs, range, |_, entry| Item::of(entry), takes)
+        newest(logs, &range, |_, entry| Item::of(entry), takes)
     }
 
     #[test]
@@ -323,14 +323,14 @@ mod tests {
             limit: 50,
         };
         let item = |topic: Topic, entry: &Entry| Some((entry.record.at, topic.name(), entry.position.partition));
-        let (first, next) = newest(&topics, range(None, None), item, |_| true).expect("read");
+        let (first, next) = newest(&topics, &range(None, None), item, |_| true).expect("read");
         let cursor = Cursor::parse(&next.expect("more")).expect("its own");
-        let (rest, next) = newest(&topics, range(None, Some(cursor)), item, |_| true).expect("read");
+        let (rest, next) = newest(&topics, &range(None, Some(cursor)), item, |_| true).expect("read");
         assert_eq!((first.len(), rest.len(), next), (50, 50, None));
         let all = [first, rest].concat();
         assert!(all.windows(2).all(|pair| pair[0].0 >= pair[1].0), "newest first");
         assert_eq!(all.iter().filter(|(_, topic, _)| *topic == Topic::Events.name()).count(), 60);
-        let (one, _) = newest(&topics, range(Some(1), None), item, |_| true).expect("read");
+        let (one, _) = newest(&topics, &range(Some(1), None), item, |_| true).expect("read");
         assert_eq!(one.len(), 50);
         assert!(one.iter().all(|(_, _, partition)| *partition == 1));
     }

@@ -51,7 +51,7 @@ fn page(
     takes: impl FnMut(&Item) -> bool,
 ) -> Result<(Vec<Item>, Option<String>), ReadFailure> {
     let range = Range { topics: &[Topic::Rejected], partition: None, cursor, since, limit };
-    newest(logs, range, |_, entry| Item::of(entry), takes)
+    newest(logs, &range, |_, entry| Item::of(entry), takes)
 }
 
 /// An event, with what `raw` still has of it.

@@ -18,7 +18,9 @@ pub const SHOWN: usize = 30;
 /// Those that a token sees that is not limited to apps. None if the logs could not be read: viewers do not wait for that
 /// one after the other.
 #[derive(Clone, Default)]
-pub struct Latest(Arc<Mutex<Option<(Instant, Option<Arc<Vec<Row>>>)>>>);
+pub struct Latest(Arc<Mutex<Option<Reading>>>);
+
+type Reading = (Instant, Option<Arc<Vec<Row>>>);
 
 impl Latest {
     pub async fn rows(&self, context: &QueryContext, caller: &Caller) -> Result<Arc<Vec<Row>>, Problem> {

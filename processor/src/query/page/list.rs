@@ -79,7 +79,7 @@ pub async fn rows(
         let one: Option<[Topic; 1]> = selection.became.map(|became| [became.topic()]);
         let topics = one.as_ref().map_or(&TOPICS[..], |one| &one[..]);
         let range = Range { topics, partition, cursor, since: None, limit };
-        newest(logs, range, Row::of, |row| row.is_seen_by(&caller) && selection.has(row))
+        newest(logs, &range, Row::of, |row| row.is_seen_by(&caller) && selection.has(row))
     })
     .await
 }

@@ -157,36 +157,36 @@ impl Row {
         }
     }
 
-    fn held(&self, store: &Store) -> Result<Held, Problem> {
+    fn held(&self, store: &Store) -> Result<Hold, Problem> {
         let (Became::Unverified, Some(installation)) = (self.became, self.installation()) else {
-            return Ok(Held::NoToken);
+            return Ok(Hold::NoToken);
         };
-        let Some(principal) = self.principal else { return Ok(Held::NoToken) };
+        let Some(principal) = self.principal else { return Ok(Hold::NoToken) };
         let state = store.installation(&installation)?;
         let known = state.principals.get(&principal);
         let is_held = known.zip(self.raw).is_some_and(|(known, raw)| known.held.contains_key(&raw.offset));
         Ok(match state.verdict(store.trust(&installation.app)).trusts(principal) {
-            _ if is_held => Held::Held(principal),
-            true => Held::Released,
-            false => Held::GaveWay(principal),
+            _ if is_held => Hold::Kept(principal),
+            true => Hold::Released,
+            false => Hold::GaveWay(principal),
         })
     }
 
-    fn show_held(html: &mut Html, held: Held) -> &mut Html {
+    fn show_held(html: &mut Html, held: Hold) -> &mut Html {
         let why = match held {
-            Held::Held(principal) => {
+            Hold::Kept(principal) => {
                 html.badge("warn", "held");
                 format!("its principal {} is not trusted", short(principal))
             }
-            Held::Released => {
+            Hold::Released => {
                 html.badge("good", "released");
                 "its principal is trusted now".to_owned()
             }
-            Held::GaveWay(principal) => {
+            Hold::GaveWay(principal) => {
                 html.badge("warn", "unverified");
                 format!("its principal {} is not trusted, and it is not held", short(principal))
             }
-            Held::NoToken => {
+            Hold::NoToken => {
                 html.badge("warn", "unverified");
                 "it has no application_token".to_owned()
             }
@@ -206,8 +206,8 @@ impl Row {
 }
 
 #[derive(Clone, Copy)]
-enum Held {
-    Held(Fingerprint),
+enum Hold {
+    Kept(Fingerprint),
     Released,
     GaveWay(Fingerprint),
     NoToken,
