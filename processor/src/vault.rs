@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 pub use self::keys::{VaultKeys, new_key};
 use crate::run::publish::json_bytes;
+use keys::SealedText;
 
 pub mod index;
 mod keys;
@@ -36,8 +37,10 @@ pub struct Vault(VaultKeys);
 struct Sealed {
     #[serde(flatten)]
     entry: VaultEntry,
-    /// The encapsulated key of HPKE, and the sealed entry: base64.
+    /// The encapsulated secret of HPKE, as base64. Entries of an hour have the same one, and a number each.
     enc: String,
+    number: u64,
+    /// The sealed entry, as base64.
     ciphertext: String,
 }
 
@@ -131,9 +134,10 @@ impl Vault {
 
     fn seal_text(&self, key: &VaultKey, entry: &VaultEntry, text: &[u8]) -> Option<Bytes> {
         let sealed = self.0.seal(key.to_string().as_bytes(), text);
-        let (enc, sealed) = sealed.inspect_err(|error| warn!(%key, "tokens could not be sealed: {error}")).ok()?;
-        let [enc, ciphertext] = [enc, sealed].map(|bytes| BASE64_STANDARD.encode(bytes));
-        Some(json_bytes(&Sealed { entry: entry.clone(), enc, ciphertext }))
+        let SealedText { enc, number, ciphertext } =
+            sealed.inspect_err(|error| warn!(%key, "tokens could not be sealed: {error}")).ok()?;
+        let [enc, ciphertext] = [enc, ciphertext].map(|bytes| BASE64_STANDARD.encode(bytes));
+        Some(json_bytes(&Sealed { entry: entry.clone(), enc, number, ciphertext }))
     }
 
     pub(crate) fn open(&self, key: &VaultKey, value: &[u8]) -> Result<(VaultEntry, Content), OpenError> {
@@ -153,9 +157,11 @@ impl Vault {
     }
 
     fn open_text(&self, key: &VaultKey, value: &[u8]) -> Result<(VaultEntry, Zeroizing<Vec<u8>>), OpenError> {
-        let Sealed { entry, enc, ciphertext } = serde_json::from_slice(value).map_err(|_| OpenError::Damaged)?;
+        let Sealed { entry, enc, number, ciphertext } =
+            serde_json::from_slice(value).map_err(|_| OpenError::Damaged)?;
         let decode = |text: &str| BASE64_STANDARD.decode(text).map_err(|_| OpenError::Damaged);
-        let text = self.0.open(&entry.key, key.to_string().as_bytes(), &decode(&enc)?, &decode(&ciphertext)?)?;
+        let sealed = SealedText { enc: decode(&enc)?, number, ciphertext: decode(&ciphertext)? };
+        let text = self.0.open(&entry.key, key.to_string().as_bytes(), &sealed)?;
         Ok((entry, text))
     }
 }

@@ -32,6 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("postcard", &["processor/src/state/codec.rs"]),
     ("base64", &["processor/src/query", "processor/src/vault.rs", "processor/src/vault"]),
     ("hpke", &["processor/src/vault/keys.rs"]),
+    ("chacha20poly1305", &["processor/src/vault/keys.rs"]),
     (
         "actix_web",
         &[

@@ -50,6 +50,22 @@ fn what_is_sealed_is_opened_with_its_key_and_shows_nothing_before() {
 }
 
 #[test]
+fn entries_of_an_hour_share_a_secret_and_no_nonce() {
+    let (key, _) = new_key();
+    let (vault, restarted) = (Vault::new(keys(&[&key])), Vault::new(keys(&[&key])));
+    let part = |value: &Bytes, name: &str| -> serde_json::Value {
+        serde_json::from_slice::<serde_json::Value>(value).expect("JSON")[name].clone()
+    };
+    let entries = [sealed(&vault, "a223"), sealed(&vault, "a223"), sealed(&restarted, "a223")].concat();
+    let nonces: std::collections::BTreeSet<String> =
+        entries.iter().map(|(_, _, value)| format!("{} {}", part(value, "enc"), part(value, "number"))).collect();
+    assert_eq!(nonces.len(), entries.len());
+    assert_eq!(part(&entries[0].2, "enc"), part(&entries[3].2, "enc"));
+    assert_ne!(part(&entries[0].2, "enc"), part(&entries[4].2, "enc"), "another process");
+    assert!(entries.iter().all(|(key, _, value)| restarted.open(key, value).is_ok()));
+}
+
+#[test]
 fn an_entry_opens_in_its_own_place_alone() {
     let (key, _) = new_key();
     let vault = Vault::new(keys(&[&key]));
