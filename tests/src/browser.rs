@@ -101,7 +101,13 @@ impl Browser {
     /// The value of an expression in the page.
     pub fn evaluate(&mut self, expression: &str) -> Value {
         let parameters = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        let found = self.call("Runtime.evaluate", &parameters);
+        let id = self.send("Runtime.evaluate", &parameters);
+        let answer = self.answer(id, expression);
+        // The page was replaced meanwhile.
+        if !answer["error"].is_null() {
+            return Value::Null;
+        }
+        let found = &answer["result"];
         assert!(found["exceptionDetails"].is_null(), "{expression}: {found}");
         found["result"]["value"].clone()
     }
@@ -162,11 +168,16 @@ impl Browser {
 
     fn call(&mut self, method: &str, parameters: &Value) -> Value {
         let id = self.send(method, parameters);
+        let answer = self.answer(id, method);
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    fn answer(&mut self, id: u64, waiting_for: &str) -> Value {
         loop {
-            let message = self.next_message(method);
+            let message = self.next_message(waiting_for);
             if message["id"] == json!(id) {
-                assert!(message["error"].is_null(), "{method}: {message}");
-                return message["result"].clone();
+                return message;
             }
             self.note(&message);
         }

@@ -132,8 +132,9 @@ impl ResponseError for Problem {
         let mut response = HttpResponse::build(status);
         match self {
             Self::Unauthorised => {
-                // Basic makes a browser prompt for the token.
-                response.insert_header((header::WWW_AUTHENTICATE, "Bearer, Basic realm=\"Hookledger\""));
+                // Basic makes a browser prompt for the token. Chromium reads the first scheme of each header only.
+                response.append_header((header::WWW_AUTHENTICATE, "Basic realm=\"Hookledger\", charset=\"UTF-8\""));
+                response.append_header((header::WWW_AUTHENTICATE, "Bearer"));
             }
             Self::NotYet
             | Self::NotOpen
