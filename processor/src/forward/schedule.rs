@@ -20,6 +20,9 @@ const RETRY_MAX: Duration = Duration::from_secs(300);
 /// The longest pause that a handler may ask for with `Retry-After`.
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
+/// No event is parked after fewer, however long ago the first was: this process may have been away.
+const ATTEMPTS_MIN: u32 = 3;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LaneKey {
     pub source: Source,
@@ -299,7 +302,8 @@ impl Schedule {
         (tries.attempts, tries.failure) = (delivery.attempt, Some(failure));
         let since = *tries.since.get_or_insert(at);
         // While nothing at all is taken, the event is not the reason.
-        if failure.is_of_the_event() && self.circuit.is_closed() && at.since(since) >= self.limits.park_after {
+        let was_tried = tries.attempts >= ATTEMPTS_MIN && at.since(since) >= self.limits.park_after;
+        if was_tried && failure.is_of_the_event() && self.circuit.is_closed() {
             (tries.parked_at, queue.state) = (Some(at), State::Parked);
             lane.evict(&key.1);
             return Became::Parked;

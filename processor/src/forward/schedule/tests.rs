@@ -220,6 +220,22 @@ fn an_event_is_parked_and_waits_for_an_operator_and_those_behind_it_wait_too() {
 }
 
 #[test]
+fn no_event_is_parked_because_the_process_was_away() {
+    let mut world = World::new(vec![0]);
+    let mut attempts = 0;
+    world.deliver(&mut |_| FAILED);
+    world.now += Duration::from_secs(3_600);
+    world.take_over();
+    world.run(1, |_| {
+        attempts += 1;
+        FAILED
+    });
+    assert_eq!((attempts, world.schedule.parked()), (1, 0));
+    world.run(5, |_| FAILED);
+    assert_eq!(world.schedule.parked(), 1, "after the third attempt");
+}
+
+#[test]
 fn an_operator_decides_about_an_event_that_waits_for_its_next_attempt() {
     let mut world = World::new(vec![0, 0, 0]);
     let mut attempts = Vec::new();
