@@ -270,7 +270,7 @@ fn a_group_forwards_everything_in_order_through_take_overs_and_a_killed_broker()
     sender.goes_on(part);
     processors[0].kill9();
     sender.goes_on(part);
-    waits_for(&handler, &all_but_the_sick_one(&sender.acked()), WITHIN);
+    waits_for(&handler, &all_but_the_sick_one(&sender.acked()), ALL_WITHIN);
     report(&format!("forward: taken over after {:?}", began.elapsed()));
     processors[0].restart();
     broker.kill();
