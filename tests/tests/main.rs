@@ -35,6 +35,7 @@ mod secrets;
 mod senders;
 mod sizes;
 mod standalone;
+mod start;
 mod systemd;
 mod topics;
 mod trust;
