@@ -140,9 +140,10 @@ impl Schedule {
     /// Whether there is room to read on. A target that takes nothing fills the window, and no more is read; one
     /// installation that it does not take goes back to the log, so that others are read.
     pub fn may_read(&mut self, key: LaneKey) -> bool {
-        let is_closed = self.circuit.is_closed();
+        // A circuit that only events with failures behind them could close would stay open.
+        let may_evict = self.circuit.is_closed() || self.fresh.is_empty();
         let Some(lane) = self.lanes.get_mut(&key) else { return false };
-        if lane.room().is_none() && is_closed {
+        if lane.room().is_none() && may_evict {
             lane.evict_waiting();
         }
         lane.room().is_some() && lane.has_places()
@@ -285,7 +286,10 @@ impl Schedule {
             Outcome::Delivered => self.circuit.succeeded(),
             Outcome::Failed(failure, pause) => {
                 let (reached, pause) = (failure.is_of_the_event(), pause.unwrap_or_default());
-                self.circuit.failed(&delivery.installation, reached, pause, now);
+                // Events that fail again and again say nothing about the others.
+                if !(reached && delivery.is_retry && self.circuit.is_closed()) {
+                    self.circuit.failed(&delivery.installation, reached, pause, now);
+                }
             }
         }
         let key = (delivery.lane, delivery.installation.clone());

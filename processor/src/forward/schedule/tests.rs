@@ -220,6 +220,14 @@ fn an_event_is_parked_and_waits_for_an_operator_and_those_behind_it_wait_too() {
 }
 
 #[test]
+fn many_sick_installations_hold_up_no_other() {
+    // More than open the circuit, with more events than the window takes.
+    let mut world = World::new([(0..5_000).map(|offset| offset % 20).collect(), (20..40).collect::<Vec<_>>()].concat());
+    world.run(300, |delivery| if number_of(&delivery.installation) < 20 { FAILED } else { Outcome::Delivered });
+    world.is_whole_for(20..40);
+}
+
+#[test]
 fn no_event_is_parked_because_the_process_was_away() {
     let mut world = World::new(vec![0]);
     let mut attempts = 0;
