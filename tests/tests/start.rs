@@ -84,11 +84,9 @@ fn is_copied(handler: SocketAddr, got: impl Fn() -> String, standalone: &Standal
         let answer = client.post(&format!("/handler.php?number={number}"), FORM, body).expect("an answer");
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
-    let expected: String = (0..)
-        .zip(&bodies)
-        .map(|(number, body)| format!("number={number} {}\n", std::str::from_utf8(body).expect("a form")))
-        .collect();
-    assert_eq!(got(), expected, "the handler gets everything as before");
+    let bodies = bodies.iter().map(|body| std::str::from_utf8(body).expect("a form"));
+    let expected: Vec<String> = (0..).zip(bodies).map(|(number, body)| format!("number={number} {body}")).collect();
+    assert_eq!(got().lines().collect::<Vec<_>>(), expected, "the handler gets everything as before");
     eventually(WITHIN, "the copies are events", || {
         let events = standalone.process.queries().get("/v1/feed").expect("an answer").json();
         let queries: Vec<&str> =
