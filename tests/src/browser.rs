@@ -114,7 +114,7 @@ impl Browser {
 
     /// The text of the page.
     pub fn text(&mut self) -> String {
-        self.evaluate("document.body.innerText").as_str().unwrap_or_default().to_owned()
+        self.evaluate("document.body?.innerText").as_str().unwrap_or_default().to_owned()
     }
 
     /// Waits until an expression is true.

@@ -68,7 +68,7 @@ fn post(webhooks: &mut Client, path: &str, body: &str) -> u16 {
 }
 
 fn has(browser: &mut Browser, text: &str) {
-    let expression = format!("document.body.innerText.includes({})", json!(text));
+    let expression = format!("document.body?.innerText.includes({})", json!(text));
     browser.until(&format!("the page has {text}"), &expression);
 }
 
