@@ -11,6 +11,8 @@ use super::backoff::backoff;
 /// did not reach the handler. One installation that the handler cannot take never opens it.
 const FAILURES: usize = 5;
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A handler that answers is not spared for long: others may be waiting behind the installations that it cannot take.
+const ANSWERED_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct Circuit(State);
@@ -94,7 +96,8 @@ impl Circuit {
             // Of a delivery that began before.
             State::Open { .. } => return,
         };
-        let until = now + backoff(times, 0, PAUSE_MAX).max(pause.min(PAUSE_MAX));
+        let most = if reached { ANSWERED_PAUSE_MAX } else { PAUSE_MAX };
+        let until = now + backoff(times, 0, most).max(pause.min(PAUSE_MAX));
         self.0 = State::Open { until, times };
     }
 }
@@ -137,20 +140,28 @@ mod tests {
 
     #[test]
     fn an_open_circuit_lets_one_probe_through_at_a_time_and_waits_longer_after_each() {
-        let mut now = Instant::now();
-        let mut circuit = opened(now);
-        let mut pauses = Vec::new();
-        for _ in 0..10 {
-            let Gate::Open { until: Some(until) } = circuit.gate(now) else { panic!("open: {circuit:?}") };
-            pauses.push(until - now);
-            now = until;
-            assert_eq!(circuit.gate(now), Gate::Probe);
-            circuit.probe();
-            assert_eq!(circuit.gate(now), Gate::Open { until: None }, "one at a time");
-            circuit.failed(&installation(9), true, Duration::ZERO, now);
-        }
+        let pauses_of = |reached: bool| {
+            let mut now = Instant::now();
+            let mut circuit = opened(now);
+            let mut pauses = Vec::new();
+            for _ in 0..10 {
+                let Gate::Open { until: Some(until) } = circuit.gate(now) else { panic!("open: {circuit:?}") };
+                pauses.push(until - now);
+                now = until;
+                assert_eq!(circuit.gate(now), Gate::Probe);
+                circuit.probe();
+                assert_eq!(circuit.gate(now), Gate::Open { until: None }, "one at a time");
+                circuit.failed(&installation(9), reached, Duration::ZERO, now);
+            }
+            pauses
+        };
+        let pauses = pauses_of(false);
         assert!(pauses[0] <= Duration::from_secs(1) && pauses[9] > Duration::from_secs(20), "{pauses:?}");
         assert!(pauses.iter().all(|pause| *pause <= PAUSE_MAX), "{pauses:?}");
+        let pauses = pauses_of(true);
+        assert!(pauses.iter().all(|pause| *pause <= ANSWERED_PAUSE_MAX), "a handler that answers: {pauses:?}");
+        let mut now = Instant::now();
+        let mut circuit = opened(now);
         now += PAUSE_MAX;
         circuit.probe();
         circuit.succeeded();

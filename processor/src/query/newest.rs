@@ -326,8 +326,10 @@ mod tests {
         let (first, next) = newest(&topics, &range(None, None), item, |_| true).expect("read");
         let cursor = Cursor::parse(&next.expect("more")).expect("its own");
         let (rest, next) = newest(&topics, &range(None, Some(cursor)), item, |_| true).expect("read");
-        assert_eq!((first.len(), rest.len(), next), (50, 50, None));
-        let all = [first, rest].concat();
+        let cursor = Cursor::parse(&next.expect("more")).expect("its own");
+        let (last, next) = newest(&topics, &range(None, Some(cursor)), item, |_| true).expect("read");
+        assert_eq!((first.len(), rest.len(), last.len(), next), (50, 50, 20, None));
+        let all = [first, rest, last].concat();
         assert!(all.windows(2).all(|pair| pair[0].0 >= pair[1].0), "newest first");
         assert_eq!(all.iter().filter(|(_, topic, _)| *topic == Topic::Events.name()).count(), 60);
         let (one, _) = newest(&topics, &range(Some(1), None), item, |_| true).expect("read");

@@ -28,9 +28,7 @@ async fn a_wrong_parameter_is_named_with_what_it_takes() {
         (&format!("{one}/history?status=installed"), "status is not known here"),
         (&format!("{one}/methods?cursor=user.get"), "cursor takes"),
         (&format!("{one}/methods?limit=-1"), "limit takes"),
-        ("/?app=crm-sync", "app takes a member_id beside it"),
-        ("/?cursor=crm-sync/a223", "cursor takes a list beside it"),
-        ("/?colour=red", "colour is not known here; known are app, member_id, list, cursor"),
+        ("/v1/feed?colour=red", "colour is not known here; known are app, member_id, type, after"),
     ] {
         let (status, problem) = ask(context(&[]), get(path)).await;
         let detail = problem["detail"].as_str().unwrap_or_default();
