@@ -370,9 +370,17 @@ impl Store {
 
     /// The next installation behind `after`, in order of app and portal.
     pub fn next_installation(&self, after: Option<&Installation>) -> Result<Option<Installation>, StoreError> {
-        let from = after
-            .map_or_else(|| keys::INSTALLATIONS.to_vec(), |after| keys::behind_all(keys::installation_rows(after)));
-        let row = self.rows.scan(keys::INSTALLATIONS, &from).next();
+        self.next_with(keys::INSTALLATIONS, after)
+    }
+
+    /// The same among the installations of an app.
+    pub fn next_of_app(&self, app: &AppName, after: Option<&Installation>) -> Result<Option<Installation>, StoreError> {
+        self.next_with(&keys::installations_of(app), after.filter(|after| after.app == *app))
+    }
+
+    fn next_with(&self, prefix: &[u8], after: Option<&Installation>) -> Result<Option<Installation>, StoreError> {
+        let from = after.map_or_else(|| prefix.to_vec(), |after| keys::behind_all(keys::installation_rows(after)));
+        let row = self.rows.scan(prefix, &from).next();
         row.map(|row| keys::installation(&row?.0).ok_or_else(malformed)).transpose()
     }
 

@@ -43,6 +43,11 @@ impl Caller {
         self.access.is_limited()
     }
 
+    /// The apps that the token is limited to, in order.
+    pub fn apps(&self) -> Option<impl Iterator<Item = &AppName>> {
+        self.access.apps().map(|apps| apps.iter())
+    }
+
     pub fn token(&self) -> Option<Fingerprint> {
         self.token
     }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
-use bitrix24::Installation;
+use bitrix24::{AppName, Installation};
 use event_log::contract::partition_of_installation;
 use primitives::secret::Fingerprint;
 use primitives::time::Timestamp;
@@ -12,7 +12,7 @@ use super::filter::{self, Filter};
 use super::parameters::{AFTER, WAIT};
 use super::problem::Problem;
 use super::request::{QueryRequest, block};
-use crate::state::Store;
+use crate::state::{Store, StoreError};
 use domain::{InstallationRecord, InstallationState, Method};
 
 /// Installations scanned per response; the cursor continues behind them.
@@ -63,14 +63,15 @@ pub(super) fn page(
 ) -> Result<(Vec<InstallationRecord>, Option<String>), Problem> {
     let mut items = Vec::new();
     let now = Timestamp::now();
+    // Installations of other apps are neither looked at nor named by a cursor.
+    let apps: Option<Vec<&AppName>> = match &filter.app {
+        Some(app) => Some(vec![app]),
+        None => caller.apps().map(Iterator::collect),
+    };
     for _ in 0..SCANNED_MAX {
-        let Some(installation) = store.next_installation(last.as_ref())? else {
+        let Some(installation) = next(store, apps.as_deref(), last.as_ref())? else {
             return Ok((items, None));
         };
-        if !caller.sees(&installation.app) {
-            last = Some(installation);
-            continue;
-        }
         let state = store.installation(&installation)?;
         let record = record(store, &installation, &state);
         last = Some(installation);
@@ -82,6 +83,21 @@ pub(super) fn page(
         }
     }
     Ok((items, last.map(|last| last.to_string())))
+}
+
+/// The next installation of these apps, which are in order; of any app without.
+fn next(
+    store: &Store,
+    apps: Option<&[&AppName]>,
+    last: Option<&Installation>,
+) -> Result<Option<Installation>, StoreError> {
+    let Some(apps) = apps else { return store.next_installation(last) };
+    for app in apps.iter().filter(|app| last.is_none_or(|last| ***app >= last.app)) {
+        if let Some(found) = store.next_of_app(app, last)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 pub(super) fn find(

@@ -53,6 +53,11 @@ impl Access {
         self.apps.is_some()
     }
 
+    /// None means all.
+    pub fn apps(&self) -> Option<&BTreeSet<AppName>> {
+        self.apps.as_ref()
+    }
+
     pub fn sees(&self, app: &AppName) -> bool {
         self.apps.as_ref().is_none_or(|apps| apps.contains(app))
     }

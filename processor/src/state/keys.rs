@@ -15,7 +15,7 @@
 //!
 //! Before version 5, `h app NUL member NUL id` was a fact.
 
-use bitrix24::Installation;
+use bitrix24::{AppName, Installation};
 use event_log::EventId;
 use primitives::secret::Fingerprint;
 
@@ -35,6 +35,10 @@ pub enum Part {
     /// With the last id.
     Places(EventId),
     NewestPlaces,
+}
+
+pub fn installations_of(app: &AppName) -> Vec<u8> {
+    [INSTALLATIONS, app.as_str().as_bytes(), b"\0"].concat()
 }
 
 pub fn installation_rows(installation: &Installation) -> Vec<u8> {

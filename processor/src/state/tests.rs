@@ -350,3 +350,24 @@ fn installations_are_listed_one_after_the_other() {
     }
     assert_eq!(listed, (0..4).map(installation).collect::<Vec<_>>());
 }
+
+#[test]
+fn installations_of_an_app_are_listed_without_those_of_others() {
+    let store = open(Memory::default()).expect("open");
+    let kind = || FactKind::Installed { complete: true, profile: Profile::default() };
+    let of = |app: &str, member: u8| Installation::parse(app, &format!("a{member}")).expect("valid");
+    let all = ["crm", "crm-sync", "tasks"].into_iter().flat_map(|app| (0..3).map(move |member| of(app, member)));
+    let changes: Vec<Change> = all.map(|installation| fact(installation, 1, 5, 0, kind())).collect();
+    apply(&store, &changes, 1);
+    for (app, expected) in [("crm", 3), ("crm-sync", 3), ("tasks", 3), ("task", 0), ("a", 0)] {
+        let app = AppName::parse(app).expect("a name");
+        // A cursor of another app says nothing about this one.
+        let mut listed = vec![of("crm", 1)];
+        while let Some(next) = store.next_of_app(&app, listed.last()).expect("read") {
+            listed.push(next);
+        }
+        let begun = usize::from(app.as_str() == "crm") * 2;
+        assert_eq!(listed.len() - 1, expected - begun.min(expected), "{app}");
+        assert!(listed[1..].iter().all(|installation| installation.app == app), "{listed:?}");
+    }
+}
