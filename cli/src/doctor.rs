@@ -3,6 +3,7 @@
 //!
 //! It reads the settings of the programs, as flags, environment and file. It changes nothing but for one test event.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Command};
@@ -54,13 +55,15 @@ struct SetUp {
     webhooks: Webhooks,
     data_dir: PathBuf,
     disk_log_bytes_max: u64,
+    query_listen: SocketAddr,
     kafka: Option<KafkaSettings>,
 }
 
 impl SetUp {
     fn read(settings: &Settings) -> Result<Self, SettingsError> {
-        ServiceConfig::read(settings)?;
+        let service = ServiceConfig::read(settings)?;
         Ok(Self {
+            query_listen: service.query_listen,
             webhooks: Webhooks::read(settings)?,
             data_dir: settings.path("data-dir")?,
             disk_log_bytes_max: settings.size("disk-log-limit")?,
@@ -71,7 +74,7 @@ impl SetUp {
 
 pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
     let public = Public::from_arguments(arguments)?;
-    let mut query = query::Query::from_arguments(arguments)?;
+    let query = query::Query::from_arguments(arguments)?;
     let mut report = Report::default();
     let read = Settings::from_matches_and_process(&settings(), arguments);
     match read.and_then(|settings| SetUp::read(&settings).map(|set_up| (settings, set_up))) {
@@ -80,6 +83,7 @@ pub fn run(arguments: &ArgMatches) -> anyhow::Result<Outcome> {
             report.skipped("everything else", "it needs the settings");
         }
         Ok((settings, set_up)) => {
+            let mut query = query.or_at(set_up.query_listen)?;
             machine::check_settings(&settings, &set_up, public.as_ref(), &mut report);
             machine::check_data_dir(&set_up, &mut report);
             topics::check(set_up.kafka.as_ref(), &mut report);

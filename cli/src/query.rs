@@ -1,5 +1,6 @@
 //! The client of the query API, and the meaning of its answers for a command.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::arguments::{self, option, text};
 use crate::outcome::{Outcome, Usage};
 use crate::output::print_page;
 use crate::query_error::QueryError;
+use crate::standalone::reachable;
 use portal_sim::client::{Answer, Client, ClientError, block_on};
 use portal_sim::{portal, urlencode};
 
@@ -67,6 +69,16 @@ impl Query {
             client = client.with_token(token.reveal());
         }
         Ok(Self { client, url, chosen })
+    }
+
+    /// At this address, unless one was given.
+    pub fn or_at(self, address: SocketAddr) -> anyhow::Result<Self> {
+        if self.chosen {
+            return Ok(self);
+        }
+        let url = format!("http://{}", reachable(address));
+        let client = self.client.moved(&url)?;
+        Ok(Self { client, url, chosen: false })
     }
 
     pub fn url(&self) -> &str {

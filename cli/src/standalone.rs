@@ -27,6 +27,7 @@ use tracing::warn;
 use crate::output::print;
 use crate::vault;
 use welcome::Welcome;
+pub(crate) use welcome::reachable;
 
 mod page;
 mod welcome;

@@ -75,6 +75,11 @@ impl Client {
         Ok(Self { origin, authorization: None, answer_wait_max: ANSWER_WAIT_MAX, sender: None })
     }
 
+    /// To another server, with the same token and patience.
+    pub fn moved(self, url: &str) -> Result<Self, UrlError> {
+        Ok(Self { origin: Origin::parse(url)?, sender: None, ..self })
+    }
+
     /// Sent with every request.
     #[must_use]
     pub fn with_token(mut self, token: &str) -> Self {

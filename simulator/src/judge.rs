@@ -163,13 +163,17 @@ impl Judge {
     /// At rest, everything expected must be there, and all states must be equal.
     pub fn conclude(&mut self, broker: &Broker, stores: &[&Store], is_orderly: bool) -> Result<(), String> {
         self.subscribe(broker)?;
+        let mut lost = 0;
         for ((topic, partition), (_, seen)) in &self.read {
             let raw_first = broker.log(Topic::Raw, *partition).bounds().0;
             let due = &self.expected[*partition as usize].due(*topic)[*seen..];
             if let Some(missing) = due.iter().find(|due| due.held.is_none_or(|offset| offset >= raw_first)) {
                 return Err(format!("I3: {}/{partition} lacks {}", topic.name(), show(&missing.record)));
             }
+            lost += due.len() as u64;
         }
+        // Released after `raw` had lost them, with nothing behind them.
+        self.counts.lost += lost;
         for store in stores {
             self.compare(broker, store)?;
         }

@@ -206,6 +206,11 @@ fn a_sound_set_up_has_no_fault_and_planted_ones_are_found() {
     mode(0o755);
     tokens(&[]).only_finds("data-dir", "others may read");
     mode(0o700);
+    fs::set_permissions(sound.standalone.data(), Permissions::from_mode(0o777)).expect("our directory");
+    tokens(&[]).only_finds("data-dir", "others may");
+    fs::set_permissions(sound.standalone.data(), Permissions::from_mode(0o700)).expect("our directory");
+    let password = run(Program::Hookledger, &["doctor", "--url", "http://u:pass-word@h/?key=secret"]);
+    assert!(password.code == Some(2) && !password.stderr.contains("pass-word"), "{password:?}");
     let memory = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
     let memory = memory.path().display().to_string();
     Said::by(&["--data-dir", &memory]).finds("disk", "in memory");
@@ -214,6 +219,8 @@ fn a_sound_set_up_has_no_fault_and_planted_ones_are_found() {
     // What is asked.
     let query = format!("http://{}", sound.standalone.process.address("queries"));
     Said::by(&["--query", &query]).only_finds("queries", "401");
+    let listen = sound.standalone.process.address("queries").to_string();
+    Said::by(&["--query-listen", &listen]).only_finds("queries", "401");
     Said::by(&["--query", "http://127.0.0.1:1"]).only_finds("queries", "127.0.0.1:1");
     let other = Standalone::start();
     let other_query = format!("http://{}", other.process.address("queries"));

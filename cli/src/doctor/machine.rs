@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 use runtime::private;
@@ -77,7 +77,11 @@ pub fn check_data_dir(set_up: &SetUp, report: &mut Report) {
     }
     match open_to_others(dir) {
         Some(open) => {
-            report.fault(DATA_DIR, format!("others may read {open}, where tokens lie"), format!("chmod -R go= {open}"));
+            report.fault(
+                DATA_DIR,
+                format!("others may read or change {open}, where tokens lie"),
+                format!("chmod -R go= {open}"),
+            );
         }
         None => match write_and_sync(dir) {
             Err(error) => {
@@ -89,11 +93,13 @@ pub fn check_data_dir(set_up: &SetUp, report: &mut Report) {
     check_disk(dir, set_up, report);
 }
 
-/// `data-dir` itself may be shared; what lies in our directories may not.
+/// `data-dir` itself may be read by others, but what lies in it is ours.
 fn open_to_others(dir: &Path) -> Option<String> {
-    let ours = ["ingress", "logs", "processor"].map(|name| dir.join(name));
-    let is_open = |path: &Path| fs::metadata(path).is_ok_and(|found| found.mode() & 0o077 != 0);
-    ours.iter().find(|path| is_open(path)).map(|path| path.display().to_string())
+    let is_open = |path: &Path, mode: u32| fs::metadata(path).is_ok_and(|found| found.mode() & mode != 0);
+    let ours = ["ingress", "logs", "processor", "vault.key"].map(|name| dir.join(name));
+    let open = ours.iter().find(|path| is_open(path, 0o077));
+    let open = open.map(PathBuf::as_path).or_else(|| is_open(dir, 0o022).then_some(dir));
+    open.map(|path| path.display().to_string())
 }
 
 fn write_and_sync(dir: &Path) -> std::io::Result<()> {

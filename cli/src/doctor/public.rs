@@ -60,7 +60,9 @@ impl Public {
     }
 
     fn parse(url: &str, trusted: Trusted) -> anyhow::Result<Self> {
-        let wrong = || Usage(format!("--url is {url:?}, but it takes a URL such as https://hooks.example.com"));
+        // What was given may hold a password.
+        let wrong =
+            || Usage("--url takes a URL without a password and a query, such as https://hooks.example.com".into());
         let url = url.trim_end_matches('/');
         let parsed: Uri = url.parse().map_err(|_| wrong())?;
         let is_tls = match parsed.scheme_str() {

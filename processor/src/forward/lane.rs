@@ -21,7 +21,7 @@ const BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Events of one installation in memory.
 pub const QUEUE_MAX: usize = 64;
 /// Installations with a place of their own; with more, nothing further is read.
-const PLACES_MAX: usize = 10_000;
+const PLACES_MAX: usize = 100_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {

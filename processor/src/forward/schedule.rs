@@ -97,6 +97,8 @@ pub struct Schedule {
     in_flight: usize,
     retries_in_flight: usize,
     generation: u64,
+    /// When the handler last took an event.
+    delivered_at: Option<Timestamp>,
 }
 
 impl Schedule {
@@ -111,6 +113,7 @@ impl Schedule {
             in_flight: 0,
             retries_in_flight: 0,
             generation: 0,
+            delivered_at: None,
         }
     }
 
@@ -140,10 +143,9 @@ impl Schedule {
     /// Whether there is room to read on. A target that takes nothing fills the window, and no more is read; one
     /// installation that it does not take goes back to the log, so that others are read.
     pub fn may_read(&mut self, key: LaneKey) -> bool {
-        // A circuit that only events with failures behind them could close would stay open.
-        let may_evict = self.circuit.is_closed() || self.fresh.is_empty();
+        let is_closed = self.circuit.is_closed();
         let Some(lane) = self.lanes.get_mut(&key) else { return false };
-        if lane.room().is_none() && may_evict {
+        if lane.room().is_none() && is_closed {
             lane.evict_waiting();
         }
         lane.room().is_some() && lane.has_places()
@@ -283,14 +285,12 @@ impl Schedule {
         self.in_flight -= 1;
         self.retries_in_flight -= usize::from(delivery.is_retry);
         match outcome {
-            Outcome::Delivered => self.circuit.succeeded(),
-            Outcome::Failed(failure, pause) => {
-                let (reached, pause) = (failure.is_of_the_event(), pause.unwrap_or_default());
-                // Events that fail again and again say nothing about the others.
-                if !(reached && delivery.is_retry && self.circuit.is_closed()) {
-                    self.circuit.failed(&delivery.installation, reached, pause, now);
-                }
+            Outcome::Delivered => {
+                self.circuit.reached();
+                self.delivered_at = self.delivered_at.max(Some(at));
             }
+            Outcome::Failed(failure, _) if failure.is_of_the_event() => self.circuit.reached(),
+            Outcome::Failed(..) => self.circuit.failed(now),
         }
         let key = (delivery.lane, delivery.installation.clone());
         let lane = self.lanes.get_mut(&key.0).filter(|lane| lane.generation == delivery.generation);
@@ -305,9 +305,10 @@ impl Schedule {
         let tries = &mut queue.tries;
         (tries.attempts, tries.failure) = (delivery.attempt, Some(failure));
         let since = *tries.since.get_or_insert(at);
-        // While nothing at all is taken, the event is not the reason.
         let was_tried = tries.attempts >= ATTEMPTS_MIN && at.since(since) >= self.limits.park_after;
-        if was_tried && failure.is_of_the_event() && self.circuit.is_closed() {
+        // While nothing at all is taken, the event is not the reason.
+        let takes_others = self.delivered_at.is_some_and(|delivered| delivered >= since);
+        if was_tried && takes_others && failure.is_of_the_event() {
             (tries.parked_at, queue.state) = (Some(at), State::Parked);
             lane.evict(&key.1);
             return Became::Parked;

@@ -132,6 +132,11 @@ impl World {
         self.schedule.resume(LANE, &watermark, places);
     }
 
+    /// The handler takes an event of another partition.
+    fn takes_another(&mut self) {
+        self.schedule.delivered_at = Some(self.at());
+    }
+
     fn expected(&self, of: usize) -> Vec<u64> {
         (0..).zip(&self.log).filter(|(_, number)| **number == of).map(|(offset, _)| offset).collect()
     }
@@ -211,6 +216,8 @@ fn an_event_is_parked_and_waits_for_an_operator_and_those_behind_it_wait_too() {
     assert_eq!(world.schedule.obey(LANE, &sick_one, order(2, Action::Skip)), Obeyed::Unknown, "another event");
     assert_eq!(world.schedule.obey(LANE, &installation(7), order(0, Action::Skip)), Obeyed::Unknown);
     assert_eq!(world.schedule.obey(LANE, &sick_one, order(0, Action::Retry)), Obeyed::Done);
+    world.run(10, sick);
+    world.takes_another();
     world.run(200, sick);
     assert_eq!(world.schedule.parked(), 1, "parked again");
     assert_eq!(world.schedule.obey(LANE, &sick_one, order(0, Action::Skip)), Obeyed::Done);
@@ -221,10 +228,21 @@ fn an_event_is_parked_and_waits_for_an_operator_and_those_behind_it_wait_too() {
 
 #[test]
 fn many_sick_installations_hold_up_no_other() {
-    // More than open the circuit, with more events than the window takes.
-    let mut world = World::new([(0..5_000).map(|offset| offset % 20).collect(), (20..40).collect::<Vec<_>>()].concat());
-    world.run(300, |delivery| if number_of(&delivery.installation) < 20 { FAILED } else { Outcome::Delivered });
-    world.is_whole_for(20..40);
+    // With more events than the window takes, and all before those of the others.
+    let sick = (0..10_000).map(|offset| offset % 500).collect();
+    let mut world = World::new([sick, (500..540).collect::<Vec<_>>()].concat());
+    world.run(60, |delivery| if number_of(&delivery.installation) < 500 { FAILED } else { Outcome::Delivered });
+    world.is_whole_for(500..540);
+}
+
+#[test]
+fn nothing_is_parked_while_the_handler_takes_nothing() {
+    let mut world = World::new(vec![0, 1, 2, 3]);
+    world.run(600, |_| FAILED);
+    assert_eq!(world.schedule.parked(), 0);
+    world.takes_another();
+    world.run(600, |_| FAILED);
+    assert_eq!(world.schedule.parked(), 4);
 }
 
 #[test]
@@ -239,6 +257,7 @@ fn no_event_is_parked_because_the_process_was_away() {
         FAILED
     });
     assert_eq!((attempts, world.schedule.parked()), (1, 0));
+    world.takes_another();
     world.run(5, |_| FAILED);
     assert_eq!(world.schedule.parked(), 1, "after the third attempt");
 }
