@@ -253,7 +253,7 @@ fn partitions_that_changed_are_noticed_whatever_changed() {
     world.stands_still("partitions", "numbers of partitions");
     world.processor.terminate();
     // All topics and the setting: the keys would move.
-    for topic in ["facts", "events", "unverified", "installations", "permissions", "rejected", "vault"] {
+    for topic in ["facts", "events", "unverified", "installations", "permissions", "rejected", "vault", "forward"] {
         topics::add_partitions(&world.names.servers, &world.names.topic(topic), PARTITIONS as usize + 1);
     }
     changed.restart();

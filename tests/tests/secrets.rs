@@ -63,7 +63,7 @@ fn no_secret_is_found_behind_the_raw_topic() {
     for process in [&cluster.ingress, &cluster.processors[0]] {
         search.look_at("metrics", &process.admin().get("/metrics").expect("metrics").body);
     }
-    for topic in ["facts", "events", "unverified", "installations", "permissions", "rejected", "vault"] {
+    for topic in ["facts", "events", "unverified", "installations", "permissions", "rejected", "vault", "forward"] {
         for record in cluster.names().read(topic, Isolation::Uncommitted) {
             search.look_at(topic, format!("{:?}", record.headers).as_bytes());
             search.look_at(topic, record.key.unwrap_or_default().as_bytes());
