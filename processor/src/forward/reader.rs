@@ -26,7 +26,7 @@ const RETRY_WAIT: Duration = Duration::from_secs(1);
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// Of records, so that one call does not take too long.
 const SAVED_AT_ONCE: usize = 1_000;
-/// A disk log with more records than this, and several times those that matter, is written anew.
+/// A disk log with more records than this, and several times those that matter, is rewritten.
 const RECORDS_MAX: u64 = 20_000;
 
 /// The first and the next offset of each partition.
