@@ -29,7 +29,7 @@ const SENT_BYTES: usize = 70_000_000;
 const BODY_BYTES: usize = 60_000;
 const CONNECTIONS: usize = 8;
 /// Other people's files, which go again.
-const OTHERS_BYTES: usize = 30 * MIB;
+const OTHERS_BYTES: usize = 27 * MIB;
 
 /// Enough to know what was known.
 const LEFT_BYTES: usize = 20 * MIB;

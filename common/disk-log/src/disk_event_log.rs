@@ -32,6 +32,7 @@ mod upkeep;
 
 /// In the order of publishing: `facts` last, since the rest is derived from that state.
 const PUBLISHED: [Topic; 5] = [Topic::Events, Topic::Unverified, Topic::Rejected, Topic::Vault, Topic::Facts];
+const VAULT_SEGMENT_BYTES: u64 = 1024 * 1024;
 /// The place of `facts` among them.
 const FACTS: usize = 4;
 /// The directory of the log with the read position of `raw`.
@@ -91,7 +92,10 @@ impl DiskEventLog {
         };
         let mut published = Vec::with_capacity(PUBLISHED.len());
         for topic in PUBLISHED {
-            let log = open(topic.name(), logs.clone())?;
+            // It grows by an entry now and then, and each log reserves two segments of the disk.
+            let segment_bytes = if topic == Topic::Vault { VAULT_SEGMENT_BYTES } else { logs.segment_bytes };
+            let options = Options { segment_bytes: segment_bytes.min(logs.segment_bytes), ..logs.clone() };
+            let log = open(topic.name(), options)?;
             if topic == Topic::Vault {
                 compact(&log).context("compact the log vault")?;
             }
