@@ -157,6 +157,11 @@ fn all_but_the_sick_one(acked: &BTreeSet<Event>) -> BTreeSet<Event> {
     acked.iter().filter(|event| event.portal != SICK).copied().collect()
 }
 
+fn report_run(handler: &Handler, acked: &BTreeSet<Event>, began: Instant) {
+    let (events, requests, took) = (acked.len(), handler.received().len(), began.elapsed());
+    report(&format!("forward: {events} events through 3 kills in {took:?}, {requests} requests"));
+}
+
 fn waits_for(handler: &Handler, events: &BTreeSet<Event>, within: Duration) {
     let mut rest: Vec<Event> = events.iter().copied().collect();
     eventually(within, "all events are accepted", || {
@@ -249,12 +254,7 @@ fn standalone_forwards_everything_in_order_through_kills_and_a_bad_handler() {
     }
     let acked = sender.finish();
     waits_for(&handler, &all_but_the_sick_one(&acked), ALL_WITHIN);
-    let requests = handler.received().len();
-    report(&format!(
-        "forward: {} events of {portals} portals through 3 kills in {:?}, {requests} requests",
-        acked.len(),
-        began.elapsed()
-    ));
+    report_run(&handler, &acked, began);
     an_operator_decides(
         ["queries", "webhooks"].map(|what| standalone.process.address(what)),
         &handler,
@@ -297,12 +297,7 @@ fn a_group_forwards_everything_in_order_through_take_overs_and_a_killed_broker()
     // A transaction whose markers the killed broker has lost is ended by the process that began it.
     processors[1].restart();
     waits_for(&handler, &all_but_the_sick_one(&acked), ALL_WITHIN);
-    let requests = handler.received().len();
-    report(&format!(
-        "forward: {} events of {portals} portals through 3 kills in {:?}, {requests} requests",
-        acked.len(),
-        began.elapsed()
-    ));
+    report_run(&handler, &acked, began);
     an_operator_decides([processors[0].address("queries"), ingress.address("webhooks")], &handler, &is_healed, &acked);
 }
 

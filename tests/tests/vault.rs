@@ -325,7 +325,7 @@ fn newest_comes_back(process: &Process, sent: &Sent) {
 }
 
 fn only_who_may_gets_them(process: &Process) {
-    for (token, status) in [("nobody's-token-at-all", 401), (READER, 403), (OPERATOR, 403)] {
+    for (token, status) in [("a-token-of-no-caller", 401), (READER, 403), (OPERATOR, 403)] {
         let answer = ask(process, token, "");
         assert_eq!(answer.status, status, "{token}");
         assert!(!answer.text().contains("0123456789"), "{}", answer.text());
